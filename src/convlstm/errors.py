@@ -1,0 +1,95 @@
+"""The errors of the package: one base class, and one way to say what is wrong.
+
+Every error names four things in one line: the argument, what was expected, what came, and the mend.
+The command line prints that line and exits with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class ConvLSTMError(Exception):
+    """Base of every error the package raises on purpose.
+
+    Args:
+        argument: Name of the argument, option, file or variable at fault.
+        expected: What would have been right.
+        received: What came instead.
+        mend: What to do about it.
+
+    Example:
+        >>> str(ShapeError("x", expected="5 axes", received="shape (4, 4)", mend="add batch and time."))
+        'x: expected 5 axes, got shape (4, 4); add batch and time.'
+    """
+
+    exit_code = 1
+
+    def __init__(self, argument: str, *, expected: str, received: object, mend: str) -> None:
+        self.argument = argument
+        self.expected = expected
+        self.received = received
+        self.mend = mend
+        super().__init__(f"{argument}: expected {expected}, got {received}; {mend}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the four parts when the error travels between processes."""
+        return _rebuild, (type(self), self.argument, self.expected, self.received, self.mend)
+
+
+def _rebuild(
+    kind: type[ConvLSTMError], argument: str, expected: str, received: object, mend: str
+) -> ConvLSTMError:
+    return kind(argument, expected=expected, received=received, mend=mend)
+
+
+class SpecError(ConvLSTMError, ValueError):
+    """An option of a layer or model is not allowed, or two options contradict each other."""
+
+    exit_code = 3
+
+
+class ConfigError(ConvLSTMError, ValueError):
+    """A configuration file or `--set` value is not allowed."""
+
+    exit_code = 3
+
+
+class DataError(ConvLSTMError, ValueError):
+    """An input file or its content cannot be used."""
+
+    exit_code = 4
+
+
+class WeightsError(ConvLSTMError, ValueError):
+    """A weights file, or its fit to a spec or to the data, is wrong."""
+
+    exit_code = 5
+
+
+class OutputError(ConvLSTMError, OSError):
+    """A result cannot be written; nothing that was there before is lost."""
+
+    exit_code = 6
+
+
+class TrainingError(ConvLSTMError, RuntimeError):
+    """Training cannot go on; the last good checkpoint is kept."""
+
+    exit_code = 7
+
+
+class DependencyError(ConvLSTMError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+    exit_code = 8
+
+
+class ShapeError(ConvLSTMError, ValueError):
+    """An array has the wrong number of axes or the wrong size along one."""
+
+    exit_code = 4
+
+
+class StateError(ConvLSTMError, ValueError):
+    """A recurrent state does not fit the call it is given to."""
+
+    exit_code = 4

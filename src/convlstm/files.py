@@ -1,0 +1,101 @@
+"""Writing files so that nothing is ever half written or lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from convlstm.errors import OutputError
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Write a file or folder beside its place, then move it there in one step.
+
+    The old content stays until the new one is complete and on disk: write, fsync, rename, fsync of the folder.
+
+    Args:
+        path: Where the result shall stand.
+        write: Writes the result to the path it is given (a file, or a folder as Zarr makes).
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: if the place cannot be written; whatever stood there before still stands.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_whole(folder / "a.txt", lambda p: p.write_text("whole")).read_text()
+        'whole'
+    """
+    path = Path(path)
+    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        draft = room / path.name
+        write(draft)
+        _sync(draft)
+        if path.is_dir():
+            os.replace(path, room / "old")
+        os.replace(draft, path)
+        _sync_one(path.parent)
+    except OSError as error:
+        raise OutputError(
+            str(path),
+            expected="a place with room to write",
+            received=str(error.strerror or error),
+            mend="free space or choose another path; the old content is untouched.",
+        ) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+    return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse early a place that cannot be written, before hours of work.
+
+    Args:
+        path: Where a file or folder shall be written later.
+
+    Raises:
+        OutputError: if the nearest existing folder is not writable, or the path is something else than a
+            plain file or folder.
+
+    Example:
+        >>> check_writable("results.csv")
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(
+            str(path), expected="a plain file or folder", received="a device or pipe", mend="choose another path."
+        )
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(
+            str(path),
+            expected="a folder that can be written",
+            received=f"{folder}, which is {'read-only' if folder.is_dir() else 'no folder'}",
+            mend="choose another path or change its permissions.",
+        )
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for inner in path.rglob("*"):
+            _sync_one(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
