@@ -1,0 +1,1 @@
+"""The numerical contract: what every implementation computes, in NumPy alone."""

@@ -1,0 +1,108 @@
+"""Reading loosely written options into one strict form.
+
+A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3×3 in the first layer and
+5×5 in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from numbers import Integral, Real
+
+from convlstm.errors import SpecError
+
+
+def integer(name: str, value: object, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`, or raise SpecError."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+        return int(value)
+    raise SpecError(
+        name, expected=f"an integer of at least {minimum}", received=repr(value), mend="give a whole number."
+    )
+
+
+def number(name: str, value: object, minimum: float, maximum: float = float("inf")) -> float:
+    """Return `value` as a finite float between `minimum` and `maximum`, or raise SpecError."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        result = float(value)
+        if isfinite(result) and minimum <= result <= maximum:
+            return result
+    bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
+    raise SpecError(
+        name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number."
+    )
+
+
+def rate(name: str, value: object) -> float:
+    """Return a dropout or zoneout rate: at least 0 and below 1."""
+    result = number(name, value, 0.0, 1.0)
+    if result < 1.0:
+        return result
+    raise SpecError(
+        name,
+        expected="a rate from 0 to below 1",
+        received=repr(value),
+        mend="a rate of 1 would drop everything.",
+    )
+
+
+def flag(name: str, value: object) -> bool:
+    """Return a true bool, or raise SpecError: 1 and "yes" are refused."""
+    if isinstance(value, bool):
+        return value
+    raise SpecError(name, expected="True or False", received=repr(value), mend="give a bool.")
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> str:
+    """Return `value` if it is one of the `allowed` words, or raise SpecError that lists them."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise SpecError(
+        name, expected=f"one of {', '.join(allowed)}", received=repr(value), mend="choose one of these words."
+    )
+
+
+def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
+    """Return one integer per spatial axis; a single integer stands for all axes."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return (integer(name, value, minimum),) * rank
+    if isinstance(value, (tuple, list)) and len(value) == rank:
+        return tuple(integer(name, item, minimum) for item in value)
+    raise SpecError(
+        name,
+        expected=f"an integer or {rank} of them, one per spatial axis",
+        received=repr(value),
+        mend="give a tuple of the right length; a list would speak of layers.",
+    )
+
+
+def per_layer(name: str, value: object, num_layers: int) -> list[object]:
+    """Return one item per layer; anything but a list (or an already strict tuple) stands for every layer."""
+    if not _speaks_of_layers(name, value):
+        return [value] * num_layers
+    assert isinstance(value, (list, tuple))
+    if len(value) == num_layers:
+        return list(value)
+    raise SpecError(
+        name,
+        expected=f"one value or a list of {num_layers}, one per layer",
+        received=f"{len(value)} of them",
+        mend="make the list as long as num_layers.",
+    )
+
+
+def layer_count(num_layers: object, options: dict[str, object]) -> int:
+    """Return the number of layers: as given, or the length of the first per-layer list, or 1."""
+    if num_layers is not None:
+        return integer("num_layers", num_layers, 1)
+    for name, value in options.items():
+        if _speaks_of_layers(name, value) and isinstance(value, (list, tuple)):
+            return integer("num_layers", len(value), 1)
+    return 1
+
+
+def _speaks_of_layers(name: str, value: object) -> bool:
+    if isinstance(value, tuple):  # the strict form that a spec itself holds
+        return name in ("hidden_channels", "groups") or any(isinstance(item, (tuple, str)) for item in value)
+    return isinstance(value, list)

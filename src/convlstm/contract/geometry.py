@@ -1,0 +1,142 @@
+"""Padding, boundaries and output sizes, computed before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convlstm.errors import ShapeError
+
+AXIS_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""Names of the spatial axes for 1, 2 and 3 of them."""
+
+BOUNDARIES = ("zeros", "replicate", "reflect", "circular")
+"""What lies beyond an edge: zeros, the edge value, the mirror image (edge left out), the other side."""
+
+Widths = tuple[tuple[int, int], ...]
+Padding = str | tuple[int, ...]
+
+
+def effective_kernel(kernel: int, dilation: int) -> int:
+    """Return how many points a dilated kernel spans: (kernel − 1) · dilation + 1."""
+    return (kernel - 1) * dilation + 1
+
+
+def pad_widths(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: Padding,
+) -> Widths:
+    """Return the points added before and after each spatial axis.
+
+    `same` follows TensorFlow and JAX: total = max((⌈n/s⌉ − 1)·s + k_eff − n, 0), the odd extra at the end.
+
+    Args:
+        size: Points per spatial axis of the input.
+        kernel: Kernel size per axis.
+        stride: Stride per axis.
+        dilation: Dilation per axis.
+        padding: `same`, `valid`, or the symmetric number of points per axis.
+
+    Returns:
+        A pair (before, after) per axis.
+
+    Example:
+        >>> pad_widths((8,), (4,), (1,), (1,), "same")
+        ((1, 2),)
+    """
+    if padding == "valid":
+        return ((0, 0),) * len(size)
+    if not isinstance(padding, str):
+        return tuple((p, p) for p in padding)
+    widths = []
+    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + effective_kernel(k, d) - n, 0)
+        widths.append((total // 2, total - total // 2))
+    return tuple(widths)
+
+
+def recurrent_pad_widths(kernel: Sequence[int]) -> Widths:
+    """Return the padding of the recurrent convolution, whose output has the size of its input.
+
+    Args:
+        kernel: Recurrent kernel size per axis.
+
+    Returns:
+        A pair (before, after) per axis; even kernels take the extra point at the end.
+
+    Example:
+        >>> recurrent_pad_widths((3, 2))
+        ((1, 1), (0, 1))
+    """
+    return tuple(((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel)
+
+
+def output_size(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: Padding,
+) -> tuple[int, ...]:
+    """Return the size of a convolution's output, the grid on which the state lives.
+
+    Args:
+        size: Points per spatial axis of the input.
+        kernel: Kernel size per axis.
+        stride: Stride per axis.
+        dilation: Dilation per axis.
+        padding: `same`, `valid`, or the symmetric number of points per axis.
+
+    Returns:
+        Points per spatial axis of the output.
+
+    Raises:
+        ShapeError: if an axis would be empty; the message names it.
+
+    Example:
+        >>> output_size((8, 8), (3, 3), (2, 1), (1, 1), "valid")
+        (3, 6)
+    """
+    widths = pad_widths(size, kernel, stride, dilation, padding)
+    result = []
+    for axis, (n, k, s, d, (before, after)) in enumerate(
+        zip(size, kernel, stride, dilation, widths, strict=True)
+    ):
+        span = effective_kernel(k, d)
+        points = (n + before + after - span) // s + 1
+        if n < 1 or points < 1:
+            raise ShapeError(
+                AXIS_NAMES[len(size)][axis],
+                expected=f"an input of at least {max(span - before - after, 1)} points under a kernel of {span}",
+                received=f"{n}, which leaves an empty output",
+                mend="use a larger input, a smaller kernel or padding='same'.",
+            )
+        result.append(points)
+    return tuple(result)
+
+
+def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str]) -> None:
+    """Refuse a padding that the boundary rule cannot fill.
+
+    Args:
+        size: Points per spatial axis.
+        widths: Pairs (before, after) per axis.
+        boundary: Boundary rule per axis.
+
+    Raises:
+        ShapeError: `reflect` needs a pad smaller than the axis, `circular` one no larger; the axis is named.
+
+    Example:
+        >>> check_boundary((4,), ((4, 4),), ("circular",))
+    """
+    limits = {"reflect": -1, "circular": 0}
+    for axis, (n, width, rule) in enumerate(zip(size, widths, boundary, strict=True)):
+        if rule in limits and max(width) > n + limits[rule]:
+            raise ShapeError(
+                AXIS_NAMES[len(size)][axis],
+                expected=f"at least {max(width) - limits[rule]} points for boundary '{rule}'",
+                received=f"{n} points and a pad of {max(width)}",
+                mend="use a larger grid, a smaller kernel or another boundary on this axis.",
+            )

@@ -1,0 +1,379 @@
+"""The layer as a value: every option of a stack of ConvLSTM layers, validated and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from convlstm.contract import arguments
+from convlstm.contract.geometry import BOUNDARIES, Padding, output_size
+from convlstm.contract.vocabulary import (
+    ACTIVATIONS,
+    ACTS_WITH,
+    DIRECTIONS,
+    DURATION_ACTIVATIONS,
+    DURATION_STRATEGIES,
+    MASKED_OUTPUTS,
+    MERGES,
+    NORMS,
+    PEEPHOLES,
+    PER_LAYER,
+    RECURRENT_ACTIVATIONS,
+)
+from convlstm.errors import SpecError
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a stack, every option in its strict form.
+
+    Engines and the reference read this; users write a ConvLSTMSpec and take its `layers`.
+
+    Args:
+        index: Place in the stack, from 0.
+        in_channels: Channels of the input; 0 for a layer that is driven by its state alone.
+        hidden_channels: Channels of h and c.
+        kernel_size: Input kernel per spatial axis.
+        recurrent_kernel_size: Recurrent kernel per spatial axis.
+        stride: Stride of the input convolution per axis.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution per axis.
+        groups: Groups of the input convolution, inside each gate.
+        stack: The spec this layer belongs to, with the options that are one for the stack.
+    """
+
+    index: int
+    in_channels: int
+    hidden_channels: int
+    kernel_size: tuple[int, ...]
+    recurrent_kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Padding
+    dilation: tuple[int, ...]
+    groups: int
+    stack: ConvLSTMSpec
+
+    def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the grid on which the state lives, for an input of this spatial size."""
+        if not self.in_channels:
+            return tuple(input_size)
+        return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvLSTMSpec:
+    """Every option of a stack of convolutional LSTM layers (equations: `convlstm.contract.reference`).
+
+    A list gives one value per layer, a tuple one per spatial axis. Unknown and contradictory options are refused.
+
+    Args:
+        in_channels: Channels of the input frames.
+        hidden_channels: Channels of h and c; per layer.
+        kernel_size: Kernel of the input convolution; per layer, per axis. Even sizes work.
+        num_layers: Number of layers; None takes the length of the per-layer lists, or 1.
+        spatial_dims: 1, 2 or 3 spatial axes.
+        recurrent_kernel_size: Kernel of the recurrent convolution; None repeats `kernel_size`.
+        stride: Stride of the input convolution; the state lives on its output grid.
+        padding: `same` (TensorFlow's rule), `valid`, or points per axis.
+        dilation: Dilation of the input convolution.
+        groups: Groups of the input convolution, acting inside each gate.
+        boundary: `zeros`, `replicate`, `reflect` or `circular`, one word or one per axis; rules both convolutions.
+        bias: Whether the gates have a bias.
+        forget_bias: Value added to the forget gate's bias at initialisation; None means 1 with a bias.
+        peephole: `none`, `channel` (one weight per channel) or `pixel` (one per channel and grid point).
+        input_size: Spatial size of the input frames, for `peephole="pixel"` only.
+        activation: φ, of candidate and output: tanh, relu, identity, sigmoid, softsign or elu.
+        recurrent_activation: σ, of the gates: sigmoid, hard_sigmoid or hard_sigmoid_keras2.
+        norm: `none`, `layer` or `group` normalisation of each gate before its bias.
+        norm_groups: Number of channel groups, for `norm="group"` only.
+        direction: `forward`, `reverse` or `bidirectional`.
+        merge: How two directions become one output: concat, sum, mul, ave or apart.
+        masked_output: Output of a masked step: `zero`, or `hold` for the previous output.
+        dropout: Rate between layers, a new mask each step.
+        input_dropout: Rate on the input of every layer, one mask per call.
+        recurrent_dropout: Rate on h before the recurrent convolution, one mask per call.
+        zoneout_h: Probability that a point of h keeps its old value, a new mask each step.
+        zoneout_c: The same for c.
+        duration_strategy: How the step's duration scales the candidate: none, linear, log, log1p, scalar, exp, mlp,
+            or a function of the relative duration in the framework's arrays (such a spec cannot be saved).
+        reference_duration: Δ0, the duration that counts as 1, in the unit of the durations.
+        duration_eps: ε in log(max(r, ε)).
+        duration_damping: Factor before the network's output in `exp`.
+        duration_hidden: Widths of the hidden layers of the duration network.
+        duration_activation: Activation of the duration network.
+        duration_features: 1, or `channel` for one factor per hidden channel.
+        memory_decay: Whether c fades with the gap to the last valid frame.
+
+    Raises:
+        SpecError: for any option out of its range or without effect.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=3)
+        >>> [layer.in_channels for layer in spec.layers]
+        [1, 8]
+    """
+
+    in_channels: int
+    hidden_channels: Any
+    kernel_size: Any
+    num_layers: int | None = None
+    spatial_dims: int = 2
+    recurrent_kernel_size: Any = None
+    stride: Any = 1
+    padding: Any = "same"
+    dilation: Any = 1
+    groups: Any = 1
+    boundary: Any = "zeros"
+    bias: bool = True
+    forget_bias: float | None = None
+    peephole: str = "none"
+    input_size: Any = None
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
+    norm: str = "none"
+    norm_groups: int | None = None
+    direction: str = "forward"
+    merge: str = "concat"
+    masked_output: str = "zero"
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    zoneout_h: float = 0.0
+    zoneout_c: float = 0.0
+    duration_strategy: str | Callable[[Any], Any] = "none"
+    reference_duration: float = 1.0
+    duration_eps: float = 1e-6
+    duration_damping: float = 0.1
+    duration_hidden: Any = (16,)
+    duration_activation: str = "tanh"
+    duration_features: int | str = 1
+    memory_decay: bool = False
+
+    def __post_init__(self) -> None:
+        rank = arguments.integer("spatial_dims", self.spatial_dims, 1)
+        if rank > 3:
+            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, mend="choose one of these.")
+        self._set("in_channels", arguments.integer("in_channels", self.in_channels, 0))
+        self._read_per_layer(rank)
+        self._read_words(rank)
+        self._read_numbers()
+        self._read_durations()
+        self._check_effects()
+        _ = self.layers  # builds every layer once, so that sizes that do not fit are refused here
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The directions a layer runs in, forward first."""
+        return ("forward", "reverse") if self.direction == "bidirectional" else (self.direction,)
+
+    @cached_property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """The layers in their strict form, first to last."""
+        result: list[LayerSpec] = []
+        for index in range(self.depth):
+            per_layer = {name: getattr(self, name)[index] for name in PER_LAYER}
+            in_channels = self.out_channels(index - 1) if index else self.in_channels
+            layer = LayerSpec(index=index, in_channels=in_channels, stack=self, **per_layer)
+            self._check_layer(layer)
+            result.append(layer)
+        return tuple(result)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.hidden_channels)
+
+    def out_channels(self, index: int = -1) -> int:
+        """Return the channels of a layer's merged output; by default the last layer's (of one part with `apart`)."""
+        hidden: int = self.hidden_channels[index]
+        last = index in (-1, self.depth - 1)
+        joined = self.direction == "bidirectional" and (
+            self.merge == "concat" or (self.merge == "apart" and not last)
+        )
+        return 2 * hidden if joined else hidden
+
+    def grids(self, input_size: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Return the state's grid of every layer for input frames of this spatial size."""
+        result: list[tuple[int, ...]] = []
+        for layer in self.layers:
+            result.append(layer.grid(result[-1] if result else tuple(input_size)))
+        return tuple(result)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain JSON values."""
+        if callable(self.duration_strategy):
+            raise SpecError(
+                "duration_strategy",
+                expected="a named strategy in a spec that is saved",
+                received="a function",
+                mend="name one of the built-in strategies, or keep the layer in memory.",
+            )
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> ConvLSTMSpec:
+        """Return the spec written by `to_dict`; an unknown or missing option is refused."""
+        check_keys("spec", options, cls)
+        values = dict(options)
+        for name in ("boundary", "input_size", "duration_hidden"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _read_per_layer(self, rank: int) -> None:
+        if self.recurrent_kernel_size is None:
+            self._set("recurrent_kernel_size", self.kernel_size)
+        given = {name: getattr(self, name) for name in PER_LAYER}
+        depth = arguments.layer_count(self.num_layers, given)
+        self._set("num_layers", depth)
+        for name, value in given.items():
+            items = arguments.per_layer(name, value, depth)
+            self._set(name, tuple(_strict(name, item, rank) for item in items))
+
+    def _read_words(self, rank: int) -> None:
+        rules = self.boundary if isinstance(self.boundary, tuple) else (self.boundary,) * rank
+        if len(rules) != rank:
+            raise SpecError(
+                "boundary",
+                expected=f"a word or {rank} of them",
+                received=self.boundary,
+                mend="give one per axis.",
+            )
+        self._set("boundary", tuple(arguments.choice("boundary", rule, BOUNDARIES) for rule in rules))
+        for name, allowed in (
+            ("peephole", PEEPHOLES),
+            ("activation", ACTIVATIONS),
+            ("recurrent_activation", RECURRENT_ACTIVATIONS),
+            ("norm", NORMS),
+            ("direction", DIRECTIONS),
+            ("merge", MERGES),
+            ("masked_output", MASKED_OUTPUTS),
+            ("duration_activation", DURATION_ACTIVATIONS),
+        ):
+            arguments.choice(name, getattr(self, name), allowed)
+        for name in ("bias", "memory_decay"):
+            arguments.flag(name, getattr(self, name))
+
+    def _read_numbers(self) -> None:
+        for name in ("dropout", "input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c"):
+            self._set(name, arguments.rate(name, getattr(self, name)))
+        if self.dropout and self.depth == 1:
+            raise SpecError(
+                "dropout",
+                expected="0 with one layer, since it acts between layers",
+                received=self.dropout,
+                mend="use input_dropout or recurrent_dropout, or more layers.",
+            )
+        if self.forget_bias is None:
+            self._set("forget_bias", 1.0 if self.bias else None)
+        elif not self.bias:
+            raise SpecError(
+                "forget_bias",
+                expected="None with bias=False",
+                received=self.forget_bias,
+                mend="set bias=True.",
+            )
+        else:
+            self._set("forget_bias", arguments.number("forget_bias", self.forget_bias, -float("inf")))
+        if self.norm_groups is not None or self.norm == "group":
+            self._set("norm_groups", arguments.integer("norm_groups", self.norm_groups, 1))
+        if self.input_size is not None or self.peephole == "pixel":
+            self._set("input_size", arguments.per_axis("input_size", self.input_size, self.spatial_dims, 1))
+
+    def _read_durations(self) -> None:
+        if not callable(self.duration_strategy):
+            arguments.choice("duration_strategy", self.duration_strategy, DURATION_STRATEGIES)
+        for name in ("reference_duration", "duration_eps"):
+            self._set(name, arguments.number(name, getattr(self, name), 1e-300))
+        self._set(
+            "duration_damping", arguments.number("duration_damping", self.duration_damping, -float("inf"))
+        )
+        hidden = self.duration_hidden if isinstance(self.duration_hidden, tuple) else (self.duration_hidden,)
+        self._set("duration_hidden", tuple(arguments.integer("duration_hidden", n, 1) for n in hidden))
+        if self.duration_features not in (1, "channel") or isinstance(self.duration_features, bool):
+            raise SpecError(
+                "duration_features",
+                expected="1 or 'channel'",
+                received=repr(self.duration_features),
+                mend="choose one of these.",
+            )
+
+    def _check_effects(self) -> None:
+        defaults = {item.name: item.default for item in fields(self)}
+        for name, (other, values) in ACTS_WITH.items():
+            if getattr(self, name) != defaults[name] and getattr(self, other) not in values:
+                raise SpecError(
+                    name,
+                    expected=f"its default, since it acts only with {other} {' or '.join(values)}",
+                    received=repr(getattr(self, name)),
+                    mend=f"leave it out or change {other}.",
+                )
+
+    def _check_layer(self, layer: LayerSpec) -> None:
+        if layer.in_channels == 0 and layer.groups != 1:
+            raise SpecError(
+                "groups", expected="1 in a layer without input", received=layer.groups, mend="drop it."
+            )
+        for name, size in (("in_channels", layer.in_channels), ("hidden_channels", layer.hidden_channels)):
+            if size % layer.groups:
+                raise SpecError(
+                    "groups",
+                    expected=f"a divisor of {name}, which is {size} in layer {layer.index}",
+                    received=layer.groups,
+                    mend="choose a common divisor of both channel numbers.",
+                )
+        if self.norm == "group" and layer.hidden_channels % (self.norm_groups or 1):
+            raise SpecError(
+                "norm_groups",
+                expected=f"a divisor of hidden_channels, which is {layer.hidden_channels} in layer {layer.index}",
+                received=self.norm_groups,
+                mend="choose a divisor.",
+            )
+
+
+def check_keys(argument: str, options: object, cls: type[Any]) -> None:
+    """Refuse a mapping whose keys are not exactly a dataclass's fields (those with defaults may be left out).
+
+    Args:
+        argument: Name to put in the error.
+        options: What was read from a file.
+        cls: The dataclass to be built from it.
+
+    Raises:
+        SpecError: naming the first key at fault.
+
+    Example:
+        >>> check_keys("spec", {"in_channels": 1, "hidden_channels": 2, "kernel_size": 3}, ConvLSTMSpec)
+    """
+    if not isinstance(options, dict):
+        raise SpecError(
+            argument, expected="a mapping of options", received=type(options).__name__, mend="see the docs."
+        )
+    names = [item.name for item in fields(cls)]
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise SpecError(
+            argument,
+            expected=f"options among {', '.join(names)}",
+            received=repr(unknown[0]),
+            mend="remove it.",
+        )
+
+
+def _strict(name: str, value: object, rank: int) -> Any:
+    if name in ("hidden_channels", "groups"):
+        return arguments.integer(name, value, 1)
+    if name == "padding":
+        if isinstance(value, str):
+            return arguments.choice(name, value, ("same", "valid"))
+        return arguments.per_axis(name, value, rank, 0)
+    return arguments.per_axis(name, value, rank, 1)
+
+
+def _plain(value: object) -> object:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
