@@ -1,0 +1,338 @@
+"""The recurrence in PyTorch: the plain path, open to every transform, and the choice of the fused one.
+
+Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weight_hh` (4·hidden, hidden, *kernel),
+`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in CONTRACT, Weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convlstm.contract.durations import network_sizes
+from convlstm.contract.geometry import Widths, check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.contract.reference import NORM_EPSILON
+from convlstm.contract.spec import ConvLSTMSpec, LayerSpec
+from convlstm.engine import torch_fused
+
+Weights = Mapping[str, Tensor]
+State = tuple[Tensor, Tensor]
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _hard_sigmoid(slope: float) -> Callable[[Tensor], Tensor]:
+    # F.hardsigmoid's float64 gradient is off by up to 1e-7; this form is exact and has gradient 0 at the ends.
+    def function(x: Tensor) -> Tensor:
+        z = slope * x + 0.5
+        return torch.where((z > 0) & (z < 1), z, z.detach().clamp(0, 1))
+
+    return function
+
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": _hard_sigmoid(1.0 / 6.0),
+    "hard_sigmoid_keras2": _hard_sigmoid(0.2),
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "identity": lambda x: x,
+    "softsign": F.softsign,
+    "elu": F.elu,
+    "softplus": F.softplus,
+}
+"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The random draws of one layer and direction in training (see the reference's `Masks`)."""
+
+    input: Tensor | None = None
+    recurrent: Tensor | None = None
+    zoneout_h: Tensor | None = None
+    zoneout_c: Tensor | None = None
+
+
+def pad(x: Tensor, widths: Widths, boundary: tuple[str, ...]) -> Tensor:
+    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another."""
+    check_boundary(tuple(x.shape[2:]), widths, boundary)
+    rank = x.ndim - 2
+    for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
+        if width == (0, 0):
+            continue
+        if rule == "zeros":
+            x = F.pad(x, [0, 0] * (rank - 1 - axis) + list(width))
+        else:
+            x = _pad_axis(x, 2 + axis, width, rule)
+    return x
+
+
+def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
+    """Return W_ih ∗ x for all frames at once.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        x: (frames, in_channels, *space).
+
+    Returns:
+        (frames, 4·hidden_channels, *grid), gates in the order i, f, g, o.
+    """
+    widths = pad_widths(tuple(x.shape[2:]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    x = pad(x, widths, layer.stack.boundary)
+    convolution = _CONVOLUTIONS[layer.stack.spatial_dims]
+    hidden, groups = layer.hidden_channels, layer.groups
+    weight = weights["weight_ih"]
+    if groups > 1:
+        # groups act inside each gate, and a fused convolution numbers its outputs group first
+        weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
+    z = convolution(x, weight, None, layer.stride, 0, layer.dilation, groups)
+    if groups > 1:
+        z = z.unflatten(1, (groups, 4, hidden // groups)).transpose(1, 2).flatten(1, 3)
+    return z
+
+
+def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
+    """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
+    h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
+    return _CONVOLUTIONS[layer.stack.spatial_dims](h, weights["weight_hh"])
+
+
+def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:
+    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden_channels), in at least float32."""
+    spec = layer.stack
+    r = durations[..., None] / spec.reference_duration
+    if callable(spec.duration_strategy):
+        factor: Tensor = spec.duration_strategy(r)
+        return factor
+    if spec.duration_strategy == "linear":
+        return r
+    if spec.duration_strategy == "log":
+        return torch.log(r + spec.duration_eps) + 1.0
+    if spec.duration_strategy == "log1p":
+        return torch.log1p(r) / torch.log(torch.tensor(2.0, dtype=r.dtype, device=r.device))
+    # maximum keeps NaN, and gives gradient 0 below ε
+    log_r = torch.log(torch.where(r <= spec.duration_eps, torch.full_like(r, spec.duration_eps), r))
+    if spec.duration_strategy == "scalar":
+        return torch.exp(weights["duration.weight"].to(r.dtype) * log_r)
+    s = _network(layer, weights, log_r)
+    return torch.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s
+
+
+def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
+    """Return what is left of c after a gap (batch, time, hidden_channels), in at least float32."""
+    q = gaps[..., None] / layer.stack.reference_duration
+    excess = torch.where(q <= 1.0, torch.zeros_like(q), q - 1.0)
+    return torch.exp(-F.softplus(weights["memory_decay"].to(q.dtype)) * excess)
+
+
+def step(
+    layer: LayerSpec,
+    weights: Weights,
+    z_x: Tensor | None,
+    state: State,
+    *,
+    factor: Tensor | None = None,
+    kept: Tensor | None = None,
+    masks: Masks | None = None,
+    t: int = 0,
+) -> State:
+    """Return the state after one step (equations: `convlstm.contract.reference.step`).
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        z_x: W_ih ∗ x_t (batch, 4·hidden_channels, *grid), or None without input.
+        state: h and c, each (batch, hidden_channels, *grid); c in float32 where h is in low precision.
+        factor: δ, broadcast over the grid.
+        kept: What is left of c_{t-1}, likewise.
+        masks: Random draws in training.
+        t: Step, to pick the zoneout masks.
+
+    Returns:
+        h_t and c_t.
+    """
+    spec, masks = layer.stack, masks or Masks()
+    sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
+    h_before, c_before = state
+    c_before = c_before if kept is None else c_before * kept
+    z = _gates(layer, weights, z_x, h_before, masks)
+    z_i, z_f, z_g, z_o = z.chunk(4, dim=1)
+    if spec.peephole != "none":
+        p_i, p_f, p_o = (_over_grid(p, spec) for p in weights["peephole"])
+        z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
+    g = phi(z_g)
+    c = sigma(z_f) * c_before + sigma(z_i) * (g if factor is None else g * factor)
+    o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
+    h = (o * phi(c)).to(h_before.dtype)
+    h = _zoned_out(h_before, h, spec.zoneout_h, None if masks.zoneout_h is None else masks.zoneout_h[t])
+    c = _zoned_out(c_before, c, spec.zoneout_c, None if masks.zoneout_c is None else masks.zoneout_c[t])
+    return h, c
+
+
+def sequence(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Tensor | None,
+    state: State,
+    *,
+    steps: int,
+    reverse: bool = False,
+    mask: Tensor | None = None,
+    durations: Tensor | None = None,
+    gaps: Tensor | None = None,
+    masks: Masks | None = None,
+) -> tuple[Tensor, State]:
+    """Run one layer in one direction over a sequence.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
+        state: Initial h and c, each (batch, hidden_channels, *grid).
+        steps: Number of steps, the length of time.
+        reverse: Run from the last step to the first; outputs still stand in input order.
+        mask: True where a step is valid (batch, time); None means everywhere.
+        durations: Δ (batch, time), for a strategy other than none.
+        gaps: Time since the last valid frame (batch, time), for memory decay.
+        masks: Random draws in training.
+
+    Returns:
+        Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
+    """
+    if x is not None and mask is not None:
+        x = torch.where(_mask_like(mask.transpose(0, 1), x), x, torch.zeros((), dtype=x.dtype, device=x.device))
+    if x is not None and masks is not None and masks.input is not None:
+        x = x * masks.input
+    state = _to_compute_type(weights, x, state)
+    plain = masks is not None or mask is not None or durations is not None or gaps is not None
+    if steps and not plain and torch_fused.serves(layer, state):
+        return torch_fused.sequence(layer, weights, x, state, steps=steps, reverse=reverse, plain=plain_sequence)
+    return plain_sequence(
+        layer,
+        weights,
+        x,
+        state,
+        steps=steps,
+        reverse=reverse,
+        mask=mask,
+        durations=durations,
+        gaps=gaps,
+        masks=masks,
+    )
+
+
+def plain_sequence(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Tensor | None,
+    state: State,
+    *,
+    steps: int,
+    reverse: bool = False,
+    mask: Tensor | None = None,
+    durations: Tensor | None = None,
+    gaps: Tensor | None = None,
+    masks: Masks | None = None,
+) -> tuple[Tensor, State]:
+    """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`)."""
+    spec = layer.stack
+    z_x = None if x is None or not steps else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
+    kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
+    h, c = state
+    previous = torch.zeros_like(h)
+    outputs = [previous] * steps
+    for t in reversed(range(steps)) if reverse else range(steps):
+        h_new, c_new = step(
+            layer,
+            weights,
+            None if z_x is None else z_x[t],
+            (h, c),
+            factor=None if factors is None else _over_grid(factors[:, t], spec),
+            kept=None if kept is None else _over_grid(kept[:, t], spec),
+            masks=masks,
+            t=t,
+        )
+        if mask is None:
+            h, c = h_new, c_new
+            outputs[t] = h
+        else:
+            here = _mask_like(mask[:, t], h)
+            h, c = torch.where(here, h_new, h), torch.where(here, c_new, c)
+            previous = torch.where(here, h, previous if spec.masked_output == "hold" else torch.zeros_like(h))
+            outputs[t] = previous
+    return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
+
+
+def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks) -> Tensor:
+    spec = layer.stack
+    z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * masks.recurrent)
+    z = z if z_x is None else z + z_x
+    if spec.norm != "none":
+        z = _normalised(z, spec.norm_groups or 1) * _over_grid(weights["norm_scale"], spec)
+    return z + _over_grid(weights["bias"], spec).to(z.dtype) if spec.bias else z
+
+
+def _normalised(z: Tensor, groups: int) -> Tensor:
+    wide = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+    parts = wide.reshape(len(z), 4, groups, -1)
+    # F.layer_norm's float64 gradient is off by 2.5e-10 at zero variance; this form is not
+    variance, mean = torch.var_mean(parts, dim=3, correction=0, keepdim=True)
+    return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
+
+
+def _network(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
+    phi = ACTIVATION_FUNCTIONS[layer.stack.duration_activation]
+    count = len(network_sizes(layer))
+    for n in range(count):
+        weight, bias = (weights[f"duration.{n}.{part}"].to(x.dtype) for part in ("weight", "bias"))
+        x = F.linear(x, weight, bias)
+        x = phi(x) if n < count - 1 else x
+    return x
+
+
+def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
+    if mask is None and not rate:
+        return after
+    keep = rate if mask is None else mask
+    return keep * before + (1.0 - keep) * after
+
+
+def _over_grid(values: Tensor, spec: ConvLSTMSpec) -> Tensor:
+    pixel = spec.peephole == "pixel" and values.ndim == 1 + spec.spatial_dims
+    return values if pixel else values.reshape(*values.shape, *(1,) * spec.spatial_dims)
+
+
+def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
+    return mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+
+
+def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
+    wide = values if values.dtype == torch.float64 else values.float()
+    return wide if mask is None else torch.where(mask, wide, torch.ones_like(wide))
+
+
+def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:
+    """Give h the type convolutions run in, and c at least float32."""
+    device = state[0].device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights["weight_hh"].dtype
+    wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    return state[0].to(dtype), state[1].to(wide)
+
+
+def _pad_axis(x: Tensor, axis: int, width: tuple[int, int], rule: str) -> Tensor:
+    size = x.shape[axis]
+    index = torch.arange(-width[0], size + width[1], device=x.device)
+    if rule == "replicate":
+        index = index.clamp(0, size - 1)
+    elif rule == "circular":
+        index = index % size
+    else:
+        index = (size - 1) - ((size - 1) - index.abs()).abs()
+    return x.index_select(axis, index)

@@ -1,0 +1,379 @@
+"""The quick path in PyTorch: one input convolution, gates in place, one weight gradient over all steps.
+
+It serves the plain cell (tanh, sigmoid, peephole none or channel, no masks, norm or zoneout). Where a transform, an
+export, forward-mode or a second derivative asks for an ordinary graph, the plain path is taken instead, so that no
+derivative is ever silently wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
+from convlstm.contract.spec import LayerSpec
+
+Weights = Mapping[str, Tensor]
+State = tuple[Tensor, Tensor]
+
+_SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What stays the same between forward and backward."""
+
+    layer: LayerSpec
+    steps: int
+    plain: Callable[..., tuple[Tensor, State]]
+
+    @property
+    def rank(self) -> int:
+        return self.layer.stack.spatial_dims
+
+    def input_widths(self, size: Sequence[int]) -> Widths:
+        layer = self.layer
+        return pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+
+
+def serves(layer: LayerSpec, state: State) -> bool:
+    """Return whether this path computes the layer, here and now."""
+    spec = layer.stack
+    return (
+        spec.norm == "none"
+        and spec.activation == "tanh"
+        and spec.recurrent_activation == "sigmoid"
+        and spec.peephole != "pixel"
+        and not (spec.zoneout_h or spec.zoneout_c)
+        and set(spec.boundary) == {"zeros"}
+        and layer.groups == 1
+        and state[0].numel() > 0
+        and not torch.compiler.is_compiling()
+        and not transforms_are_active()
+    )
+
+
+def transforms_are_active() -> bool:
+    """Return whether functorch transforms or forward-mode differentiation are at work (two private names)."""
+    return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+
+
+def sequence(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Tensor | None,
+    state: State,
+    *,
+    steps: int,
+    reverse: bool,
+    plain: Callable[..., tuple[Tensor, State]],
+) -> tuple[Tensor, State]:
+    """Run one layer in one direction over a sequence.
+
+    Args:
+        layer: A layer that this path serves.
+        weights: Its arrays.
+        x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
+        state: Initial h and c, h in the type to compute in.
+        steps: Number of steps, at least 1.
+        reverse: Run from the last step to the first; outputs still stand in input order.
+        plain: The plain path, for derivatives that this one cannot give.
+
+    Returns:
+        Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
+    """
+    dtype = state[0].dtype
+    arrays = [None if name not in weights else weights[name].to(dtype) for name in _SLOTS]
+    x = None if x is None else (x.flip(0) if reverse else x).to(dtype)
+    inputs = (x, *state, *arrays)
+    plan = _Plan(layer, steps, plain)
+    with _no_autocast(state[0]):
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+            outputs, h, c = _Fused.apply(plan, *inputs)
+        else:
+            outputs, h, c, _, _ = _run(plan, *inputs, keep=False)
+    return outputs.flip(0) if reverse else outputs, (h, c)
+
+
+class _Fused(torch.autograd.Function):
+    """The recurrence with its own backward pass: only h ∗ W_hh and its data gradient go step by step."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, h, c, gates, memory = _run(plan, *inputs, keep=True)
+        ctx.plan, ctx.spent = plan, False
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *memory, gates)
+        return outputs, h, c
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, hidden, cells, gates = ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
+        with _no_autocast(hidden):
+            if torch.is_grad_enabled() or ctx.spent:
+                return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
+            ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
+            return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)
+
+
+def _run(
+    plan: _Plan,
+    x: Tensor | None,
+    h: Tensor,
+    c: Tensor,
+    weight_ih: Tensor | None,
+    bias: Tensor | None,
+    weight_hh: Tensor | None,
+    peephole: Tensor | None,
+    *,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return outputs, final h and c, the activated gates, and (h, c) of all steps with the initial ones first."""
+    assert weight_hh is not None
+    gates = _input_gates(plan, x, h, weight_ih, bias).unflatten(0, (plan.steps, len(h)))
+    hidden = _buffer(plan, (plan.steps + 1) * len(h), h).unflatten(0, (plan.steps + 1, len(h)))
+    cells = _buffer(plan, (plan.steps + 1 if keep else 1) * len(h), c).unflatten(0, (-1, len(h)))
+    hidden[0], cells[0] = h, c
+    peeps = _peepholes(plan, peephole)
+    weight_hh = weight_hh.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
+    for t in range(plan.steps):
+        _add_convolution(gates[t], hidden[t], weight_hh, widths)
+        before, after = (cells[t], cells[t + 1]) if keep else (cells[0], cells[0])
+        _advance(gates[t], before, after, hidden[t + 1], peeps)
+    return hidden[1:], hidden[-1].clone(), cells[-1].clone(), gates, (hidden, cells)
+
+
+def _advance(gates: Tensor, before: Tensor, after: Tensor, h: Tensor, peeps: Sequence[Tensor] | None) -> None:
+    """Turn z into activated gates in place, and write the new cell state and h."""
+    size = h.shape[1]
+    i, f, g, o = gates.split(size, dim=1)
+    if peeps is not None:
+        i.addcmul_(peeps[0], before)
+        f.addcmul_(peeps[1], before)
+    gates[:, : 2 * size].sigmoid_()
+    g.tanh_()
+    torch.mul(f, before, out=after)
+    after.addcmul_(i, g)
+    if peeps is not None:
+        o.addcmul_(peeps[2], after)
+    o.sigmoid_()
+    torch.tanh(after, out=h) if h.dtype == after.dtype else h.copy_(torch.tanh(after))
+    h.mul_(o)
+
+
+def _gradients(
+    plan: _Plan,
+    inputs: Sequence[Tensor | None],
+    hidden: Tensor,
+    cells: Tensor,
+    gates: Tensor,
+    gradients: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients of the inputs; the gates' buffer ends up holding the gradient of z."""
+    x, h0, _, weight_ih, bias, weight_hh, peephole = inputs
+    assert weight_hh is not None and h0 is not None
+    of_outputs, of_h, of_c = gradients
+    peeps = _peepholes(plan, peephole)
+    turned = weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1)
+    turned = turned.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    widths = tuple((after, before) for before, after in recurrent_pad_widths(plan.layer.recurrent_kernel_size))
+    dh = torch.zeros_like(hidden[0]) if of_h is None else of_h
+    dc = torch.zeros_like(cells[0])
+    if of_c is not None:
+        dc.copy_(of_c)
+    for t in reversed(range(plan.steps)):
+        dh = dh if of_outputs is None else dh + of_outputs[t]
+        _retreat(gates[t], cells[t], cells[t + 1], dh.to(dc.dtype), dc, peeps)
+        if t or needed[1]:
+            dh = _convolve(gates[t], turned, widths)
+    flat, before = gates.flatten(0, 1), hidden[:-1].flatten(0, 1)
+    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, flat, (needed[0], needed[3]))
+    of_w_hh = _weight_gradient(plan, before, weight_hh, flat) if needed[5] else None
+    return [
+        of_x,
+        dh if needed[1] else None,
+        dc if needed[2] else None,
+        of_w_ih,
+        _over_points(flat) if bias is not None and needed[4] else None,
+        of_w_hh,
+        _peephole_gradient(gates, cells) if peephole is not None and needed[6] else None,
+    ]
+
+
+def _retreat(
+    gates: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, peeps: Sequence[Tensor] | None
+) -> None:
+    """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    tanh_c = torch.tanh(after)
+    of_o = dh * tanh_c
+    dc.add_(torch.ops.aten.tanh_backward(dh * o, tanh_c))
+    _through_sigmoid(of_o, o)
+    if peeps is not None:
+        dc.addcmul_(peeps[2], o)
+    of_i, of_g, of_f = torch.mul(dc, g, out=of_o), torch.mul(dc, i, out=tanh_c), dc * before
+    dc.mul_(f)
+    _through_sigmoid(of_i, i)
+    _through_sigmoid(of_f, f)
+    _through_tanh(of_g, g)
+    if peeps is not None:
+        dc.addcmul_(peeps[0], i).addcmul_(peeps[1], f)
+
+
+def _through_sigmoid(gradient: Tensor, gate: Tensor) -> None:
+    if gradient.dtype == gate.dtype:
+        torch.ops.aten.sigmoid_backward.grad_input(gradient, gate, grad_input=gate)
+    else:
+        gate.copy_(torch.ops.aten.sigmoid_backward(gradient, gate.to(gradient.dtype)))
+
+
+def _through_tanh(gradient: Tensor, gate: Tensor) -> None:
+    if gradient.dtype == gate.dtype:
+        torch.ops.aten.tanh_backward.grad_input(gradient, gate, grad_input=gate)
+    else:
+        gate.copy_(torch.ops.aten.tanh_backward(gradient, gate.to(gradient.dtype)))
+
+
+def _plain_gradients(
+    plan: _Plan,
+    inputs: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the same gradients through an ordinary graph, so that they can be differentiated again."""
+    x, h, c, *arrays = inputs
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = [t if t is None or not n or create_graph else t.detach().requires_grad_() for t, n in zip(inputs, needed, strict=True)]
+        x, h, c, *arrays = own
+        weights = {name: array for name, array in zip(_SLOTS, arrays, strict=True) if array is not None}
+        outputs, state = plan.plain(plan.layer, weights, x, (h, c), steps=plan.steps)
+    pairs = [(y, dy) for y, dy in zip((outputs, *state), gradients, strict=True) if dy is not None]
+    wanted = [t for t, n in zip(own, needed, strict=True) if n and t is not None]
+    found = iter(
+        torch.autograd.grad(
+            [y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=create_graph, allow_unused=True
+        )
+    )
+    return [next(found) if n and t is not None else None for t, n in zip(own, needed, strict=True)]
+
+
+def _input_gates(plan: _Plan, x: Tensor | None, h: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return W_ih ∗ x + b for all steps (time · batch, 4·hidden, *grid), in a buffer of its own."""
+    if x is None:
+        z = h.new_zeros((plan.steps * len(h), 4 * h.shape[1], *h.shape[2:]))
+        z = z if bias is None else z + bias.reshape(-1, *(1,) * plan.rank)
+        return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    flat, padding = _padded_input(plan, x)
+    assert weight is not None
+    weight = weight.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    z = _CONVOLUTIONS[plan.rank](flat, weight, bias, plan.layer.stride, padding, plan.layer.dilation)
+    return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+
+
+def _padded_input(plan: _Plan, x: Tensor) -> tuple[Tensor, list[int]]:
+    """Return frames in one batch, channels last, and what padding is left to the convolution."""
+    flat = x.flatten(0, 1)
+    widths = plan.input_widths(flat.shape[2:])
+    if any(before != after for before, after in widths):
+        flat, widths = F.pad(flat, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
+    return flat.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]), [before for before, _ in widths]
+
+
+def _input_gradients(
+    plan: _Plan, x: Tensor | None, weight: Tensor | None, of_z: Tensor, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    if x is None or weight is None or not any(needed):
+        return None, None
+    flat, padding = _padded_input(plan, x)
+    layer = plan.layer
+    zeros = [0] * plan.rank
+    of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
+        of_z, flat, weight, None, layer.stride, padding, layer.dilation, False, zeros, 1, (*needed, False)
+    )
+    if needed[0] and flat.shape[2:] != x.shape[3:]:
+        widths = plan.input_widths(x.shape[3:])
+        of_flat = F.pad(of_flat, [-n for width in reversed(widths) for n in width])
+    return (of_flat.unflatten(0, x.shape[:2]) if needed[0] else None), (of_weight if needed[1] else None)
+
+
+def _weight_gradient(plan: _Plan, before: Tensor, weight: Tensor, of_z: Tensor) -> Tensor:
+    """Return the gradient of W_hh from all steps at once."""
+    widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
+    h, padding = _padded(before, widths)
+    ones, zeros = [1] * plan.rank, [0] * plan.rank
+    arguments = (None, ones, padding, ones, False, zeros, 1, (False, True, False))
+    gradient: Tensor = torch.ops.aten.convolution_backward(of_z, h, weight, *arguments)[1]
+    return gradient
+
+
+def _peephole_gradient(of_z: Tensor, cells: Tensor) -> Tensor:
+    of_i, of_f, _, of_o = of_z.chunk(4, dim=2)
+    seen = ((of_i, cells[:-1]), (of_f, cells[:-1]), (of_o, cells[1:]))
+    return torch.stack([_over_points((gradient * c).flatten(0, 1)) for gradient, c in seen]).to(of_z.dtype)
+
+
+def _over_points(values: Tensor) -> Tensor:
+    return values.sum(dim=(0, *range(2, values.ndim)))
+
+
+def _peepholes(plan: _Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
+    return None if peephole is None else peephole.reshape(3, -1, *(1,) * plan.rank).unbind()
+
+
+def _buffer(plan: _Plan, count: int, like: Tensor) -> Tensor:
+    return like.new_empty((count, *like.shape[1:])).contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+
+
+def _padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
+    if all(before == after for before, after in widths):
+        return x, [before for before, _ in widths]
+    return F.pad(x, [n for width in reversed(widths) for n in width]), [0] * len(widths)
+
+
+def _convolve(x: Tensor, weight: Tensor, widths: Widths) -> Tensor:
+    x, padding = _padded(x, widths)
+    return _CONVOLUTIONS[len(widths)](x, weight, None, 1, padding)
+
+
+def _add_convolution(z: Tensor, h: Tensor, weight: Tensor, widths: Widths) -> None:
+    """Add W ∗ h to z in place, within the convolution where oneDNN offers that."""
+    symmetric = all(before == after for before, after in widths)
+    if symmetric and len(widths) == 2 and z.device.type == "cpu" and z.dtype in (torch.float32, torch.bfloat16):
+        if _can_add(z.dtype):
+            _convolution_with_sum(z, h, weight, [before for before, _ in widths])
+            return
+    z.add_(_convolve(h, weight, widths))
+
+
+def _convolution_with_sum(z: Tensor, h: Tensor, weight: Tensor, padding: list[int]) -> None:
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        z, h, weight, None, padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None
+    )
+
+
+@cache
+def _can_add(dtype: torch.dtype) -> bool:
+    """Return whether this build of PyTorch has oneDNN's convolution with sum (a private operator), and is right."""
+    z, h = torch.ones(1, 1, 2, 2, dtype=dtype), torch.ones(1, 1, 2, 2, dtype=dtype)
+    try:
+        _convolution_with_sum(z, h, torch.ones(1, 1, 1, 1, dtype=dtype), [0, 0])
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((z == 2).all())
+
+
+def _no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    return torch.autocast(device_type=like.device.type, enabled=False)

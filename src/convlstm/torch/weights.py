@@ -1,0 +1,140 @@
+"""Canonical arrays to and from PyTorch parameters: the one file that knows both layouts.
+
+PyTorch's own names are those of `torch.nn.LSTM`: `weight_ih_l0`, `weight_hh_l0_reverse`, with the gates i, f, g, o
+stacked along the first axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convlstm.contract.activations import Array
+from convlstm.contract.checkpoint import save_model
+from convlstm.contract.weights import Spec, canonical_shapes, check_weights
+
+_GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
+
+
+class HasSpec(Protocol):
+    """A module built from a spec."""
+
+    @property
+    def spec(self) -> Spec:
+        """The options it was built from."""
+
+    def named_parameters(self) -> Any:
+        """Yield names and parameters."""
+
+
+def native_name(key: str) -> str:
+    """Return PyTorch's name of a canonical array.
+
+    Args:
+        key: As `encoder.layers.0.reverse.weight_ih`.
+
+    Returns:
+        As `encoder.weight_ih_l0_reverse`; a key outside a layer keeps its name.
+
+    Example:
+        >>> native_name("encoder.layers.0.reverse.duration.1.bias")
+        'encoder.duration_1_bias_l0_reverse'
+    """
+    stack, found, rest = key.partition("layers.")
+    if not found:
+        return key
+    index, direction, name = rest.split(".", 2)
+    suffix = "_reverse" if direction == "reverse" else ""
+    return f"{stack}{name.replace('.', '_')}_l{index}{suffix}"
+
+
+def native_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of PyTorch's parameter for a canonical array: gates stacked along the first axis."""
+    name = key.rsplit(".", 1)[-1]
+    return (shape[0] * shape[1], *shape[2:]) if name in _GATED and not _outside_gates(key) else shape
+
+
+def to_canonical(module: HasSpec) -> dict[str, Array]:
+    """Return a module's weights as canonical NumPy arrays (copies).
+
+    Args:
+        module: A layer, cell or forecaster of `convlstm.torch`.
+
+    Returns:
+        Arrays by canonical key; low precision is widened to float32.
+
+    Example:
+        >>> from convlstm.torch import ConvLSTM
+        >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
+        (4, 8, 1, 3, 3)
+    """
+    parameters = dict(module.named_parameters())
+    return {
+        key: _to_array(parameters[native_name(key)]).reshape(shape)
+        for key, shape in canonical_shapes(module.spec).items()
+    }
+
+
+def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
+    """Copy canonical arrays into a module's parameters, in place.
+
+    Args:
+        module: A layer, cell or forecaster of `convlstm.torch`.
+        arrays: Arrays by canonical key; checked against the module's spec first.
+
+    Raises:
+        WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
+    """
+    check_weights(module.spec, arrays)
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for key, array in arrays.items():
+            parameter = parameters[native_name(key)]
+            parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
+
+
+def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None) -> str:
+    """Write a module's spec and weights to a file that every framework reads.
+
+    Args:
+        path: Where to, by custom `*.safetensors`.
+        module: A layer or forecaster of `convlstm.torch`.
+        extra: JSON values to keep beside them.
+
+    Returns:
+        The digest of the weights.
+
+    Raises:
+        OutputError: if the file cannot be written; what stood there before still stands.
+    """
+    return save_model(path, module.spec, to_canonical(module), extra)
+
+
+def register(module: nn.Module, spec: Spec, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
+    """Give a module empty parameters for every canonical array of a spec that belongs to it directly.
+
+    Args:
+        module: The module.
+        spec: A layer stack.
+        device: As in every PyTorch module.
+        dtype: As in every PyTorch module.
+    """
+    for key, shape in canonical_shapes(spec).items():
+        empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)
+        module.register_parameter(native_name(key), nn.Parameter(empty))
+
+
+def _outside_gates(key: str) -> bool:
+    return ".duration." in key or key.startswith("head.")
+
+
+def _to_array(parameter: Tensor) -> Array:
+    tensor = parameter.detach().cpu()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return np.array(tensor.numpy())
