@@ -8,8 +8,8 @@ from pathlib import Path
 def sample_path() -> Path:
     """Path of the shipped radar rain sample.
 
-    588 frames of 96 × 96 cells of 1 km, five minutes apart, in mm/h: wet hours of seven days of May 2018, from
-    RADOLAN YW of the Deutscher Wetterdienst (DWD). Whoever shows it names the source as the file's attribute
+    588 frames of 96 × 96 cells of 1 km, five minutes apart, in mm/h: wet hours of seven days in May 2018, out
+    of RADOLAN YW of the Deutscher Wetterdienst (DWD). Who shows it names the source, as its attribute
     `attribution` does.
 
     Returns:

@@ -1,0 +1,186 @@
+"""Which dimension of a file is time, which is y and which is x: by CF attributes, else by name, else by option."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from cf_xarray.accessor import CFDatasetAccessor
+
+from convlstm.errors import DataError
+
+AXES = ("time", "y", "x")
+
+# Names of dimensions that say what they are when no attribute does, in lower case.
+_ALIASES = {
+    "time": {"time", "t", "times", "datetime", "date", "valid_time"},
+    "y": {"y", "yc", "lat", "latitude", "rlat", "nav_lat", "grid_latitude", "projection_y_coordinate"}
+    | {"northing", "south_north", "fnocy", "row", "rows", "j", "nj", "ny"},
+    "x": {"x", "xc", "lon", "longitude", "rlon", "nav_lon", "grid_longitude", "projection_x_coordinate"}
+    | {"easting", "west_east", "fnocx", "col", "cols", "column", "i", "ni", "nx"},
+}
+_CF_KEYS = {
+    "time": (("axes", "T"), ("coordinates", "time")),
+    "y": (("axes", "Y"), ("coordinates", "latitude")),
+    "x": (("axes", "X"), ("coordinates", "longitude")),
+}
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Names of a variable's three dimensions.
+
+    Args:
+        time: Dimension along time.
+        y: Dimension of the rows.
+        x: Dimension of the columns.
+
+    Example:
+        >>> Dimensions("time", "lat", "lon").y
+        'lat'
+    """
+
+    time: Hashable
+    y: Hashable
+    x: Hashable
+
+
+def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hashable, str]:
+    """Say for each dimension of a file which axis it is, where that can be told.
+
+    Args:
+        dataset: The open file.
+        told: For "time", "y" and "x" the dimension's name as the caller gives it, or None.
+
+    Returns:
+        From a dimension's name to "time", "y" or "x".
+
+    Raises:
+        DataError: if a dimension that the caller names is not there.
+
+    Example:
+        >>> find_axes(xr.Dataset({"rain": (("t", "lat", "lon"), np.zeros((2, 3, 4)))}), {})
+        {'t': 'time', 'lat': 'y', 'lon': 'x'}
+    """
+    found = {dim: axis for dim in dataset.dims for axis in AXES if str(dim).lower() in _ALIASES[axis]}
+    accessor: Any = CFDatasetAccessor(dataset)  # type: ignore[no-untyped-call]
+    for axis, keys in _CF_KEYS.items():
+        for group, key in keys:
+            for name in getattr(accessor, group).get(key, ()):
+                if dataset[name].ndim == 1:
+                    found[dataset[name].dims[0]] = axis
+    for axis, dim in told.items():
+        if dim is None:
+            continue
+        if dim not in dataset.dims:
+            raise DataError(
+                f"{axis}_dim",
+                expected=f"a dimension of the file ({', '.join(map(str, dataset.dims))})",
+                received=dim,
+                mend="choose one of them.",
+            )
+        found = {other: its for other, its in found.items() if its != axis} | {dim: axis}
+    return found
+
+
+def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dimensions:
+    """Find time, y and x among a variable's dimensions; any other must have size 1.
+
+    Args:
+        variable: The variable.
+        axes: What `find_axes` found.
+
+    Returns:
+        The names of its three dimensions.
+
+    Raises:
+        DataError: if it holds no numbers, lacks one of the three, or has a further dimension longer than 1.
+
+    Example:
+        >>> variable = xr.DataArray(np.zeros((2, 1, 3, 4)), dims=("t", "level", "lat", "lon"))
+        >>> find_dimensions(variable, {"t": "time", "lat": "y", "lon": "x"})
+        Dimensions(time='t', y='lat', x='lon')
+    """
+    name = str(variable.name)
+    if variable.dtype.kind not in "iuf":
+        raise DataError(
+            name, expected="numbers", received=f"values of type {variable.dtype}", mend="choose another variable."
+        )
+    sizes = ", ".join(f"{dim}: {size}" for dim, size in variable.sizes.items())
+    named = {axis: [dim for dim in variable.dims if axes.get(dim) == axis] for axis in AXES}
+    for axis, dims in named.items():
+        if len(dims) > 1:
+            dims[:] = [dim for dim in dims if variable.sizes[dim] > 1]
+        if len(dims) != 1:
+            raise DataError(
+                name,
+                expected=f"{'one' if dims else 'a'} {axis} axis",
+                received=f"the dimensions ({sizes})",
+                mend=f"name it by {axis}_dim, or choose another variable.",
+            )
+    dimensions = Dimensions(**{axis: dims[0] for axis, dims in named.items()})
+    three = (dimensions.time, dimensions.y, dimensions.x)
+    for dim, size in variable.sizes.items():
+        if size > 1 and dim not in three:
+            raise DataError(
+                name,
+                expected="no dimension besides time, y and x",
+                received=f"{dim} of size {size}",
+                mend=f"write a file with one {dim} first.",
+            )
+    return dimensions
+
+
+def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Check the variables asked for, or find the only one over time, y and x.
+
+    Args:
+        dataset: The open file.
+        axes: What `find_axes` found.
+        wanted: Names of variables, or () to have the only one found.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: if a name is not there, or none or several variables could be meant.
+
+    Example:
+        >>> dataset = xr.Dataset({"rain": (("t", "y", "x"), np.zeros((3, 2, 2))), "mask": (("y", "x"), np.eye(2))})
+        >>> find_variables(dataset, {"t": "time", "y": "y", "x": "x"}, ())
+        ('rain',)
+    """
+    there = [str(name) for name in dataset.data_vars]
+    for name in wanted:
+        if name not in dataset.data_vars:
+            raise DataError(
+                name, expected=f"a variable of the file ({', '.join(there)})", received="none", mend="choose one."
+            )
+    if wanted:
+        return wanted
+    reasons: dict[str, DataError] = {}
+    for name in there:
+        try:
+            find_dimensions(dataset[name], axes)
+        except DataError as error:
+            reasons[name] = error
+    fitting = [name for name in there if name not in reasons]
+    if len(fitting) == 1:
+        return (fitting[0],)
+    if not fitting:
+        raise _nearest(dataset, reasons)
+    raise DataError(
+        "variables", expected="the name of one or more", received="none", mend=f"choose from {', '.join(fitting)}."
+    )
+
+
+def _nearest(dataset: xr.Dataset, reasons: Mapping[str, DataError]) -> DataError:
+    """What is wrong with the variable of most dimensions: the one that was most likely meant."""
+    if not reasons:
+        return DataError(
+            "variables", expected="a variable over time, y and x", received="no variable", mend="choose another file."
+        )
+    return reasons[max(reasons, key=lambda name: (dataset[name].ndim, int(np.prod(dataset[name].shape))))]

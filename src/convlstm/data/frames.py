@@ -1,0 +1,134 @@
+"""A gridded sequence in memory, kept in its file's packed numbers and unpacked as it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .units import Field
+
+Index = slice | NDArray[np.integer]
+Window = tuple[slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One variable as it stands in the file, with what turns its numbers into physical ones.
+
+    Args:
+        packed: The file's numbers, (time, height, width).
+        scale: What a packed number is multiplied by, the change of unit included.
+        offset: What is added after that.
+        missing: Packed numbers that stand for no data.
+        valid: Least and greatest packed number that is data.
+
+    Example:
+        >>> packed = np.array([[[-9, 0, 4]]], dtype=np.int16)
+        >>> Channel(packed, scale=0.5, missing=(-9,)).read(slice(None))
+        array([[[nan,  0.,  2.]]], dtype=float32)
+    """
+
+    packed: NDArray[np.number]
+    scale: float = 1.0
+    offset: float = 0.0
+    missing: tuple[float, ...] = ()
+    valid: tuple[float, float] = (-np.inf, np.inf)
+
+    def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
+        """Physical values.
+
+        Args:
+            index: Frames, as a slice or an array of numbers.
+            window: Rows and columns.
+
+        Returns:
+            (time, height, width), float32; NaN where there is no data, and where a number is infinite.
+
+        Example:
+            >>> Channel(np.ones((3, 2, 2), np.int16), scale=0.1).read(np.array([2]), (slice(1), slice(1)))
+            array([[[0.1]]], dtype=float32)
+        """
+        packed = self.packed[(index, *window)]
+        values = packed.astype(np.result_type(packed.dtype, np.float32))
+        if self.scale != 1 or self.offset != 0:
+            values *= self.scale
+            values += self.offset
+        absent = ~np.isfinite(values)
+        for number in self.missing:
+            absent |= packed == number
+        for beyond, bound in ((np.less, self.valid[0]), (np.greater, self.valid[1])):
+            if np.isfinite(bound):
+                absent |= beyond(packed, bound)
+        values[absent] = np.nan
+        return values.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """A gridded sequence, as `open_frames` makes it.
+
+    Args:
+        variables: Names of the variables, one for each channel.
+        units: Unit of what `read` returns: "mm/h" for rain, also where the file holds sums; "dBZ" for
+            reflectivity; else the file's own, joined by ", " where the variables differ.
+        time: Times of the frames, datetime64 or cftime, 1-D.
+        seconds: Seconds from the first frame, (time,).
+        time_step: Usual seconds from one frame to the next.
+        grid: Spatial coordinates and grid mapping, to be copied into outputs; the grid mapping's name is its
+            attribute `grid_mapping`.
+        attrs: Title, institution, source, licence and the like, as far as the file has them.
+        time_dim: Name of the time dimension.
+        y_dim: Name of the dimension of rows.
+        x_dim: Name of the dimension of columns.
+        channels: The data, in the file's packed numbers.
+
+    Example:
+        >>> from convlstm.data import open_frames, sample_path
+        >>> frames = open_frames(sample_path())
+        >>> frames.shape, frames.units, frames.time_step
+        ((588, 1, 96, 96), 'mm/h', 300.0)
+    """
+
+    variables: tuple[str, ...]
+    units: str
+    time: xr.DataArray
+    seconds: NDArray[np.float64]
+    time_step: float
+    grid: xr.Dataset
+    attrs: dict[str, str]
+    time_dim: str
+    y_dim: str
+    x_dim: str
+    channels: tuple[Channel, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Sizes (time, channel, height, width).
+
+        Example:
+            >>> from convlstm.data import open_frames, sample_path
+            >>> open_frames(sample_path()).shape
+            (588, 1, 96, 96)
+        """
+        time, height, width = self.channels[0].packed.shape
+        return time, len(self.channels), height, width
+
+    def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
+        """Physical values of some frames.
+
+        Args:
+            index: Frames, as a slice or an array of numbers.
+            window: Rows and columns, for a part of the grid.
+
+        Returns:
+            (time, channel, height, width), float32, in `units`; NaN where there is no data.
+
+        Example:
+            >>> from convlstm.data import open_frames, sample_path
+            >>> open_frames(sample_path()).read(slice(0, 3), (slice(8), slice(8))).shape
+            (3, 1, 8, 8)
+        """
+        return np.stack([channel.read(index, window) for channel in self.channels], axis=1)

@@ -1,0 +1,133 @@
+"""Opening files of unknown origin: what is no NetCDF or Zarr is refused, and no size is believed unchecked."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import xarray as xr
+import zarr
+
+from convlstm.errors import ConvLSTMError, DataError
+
+_ZARR_GROUP = (".zgroup", ".zmetadata", "zarr.json")
+_ZARR_METADATA = (".zmetadata", ".zarray", "zarr.json")
+_CODEC_LISTS = {"filters", "compressor", "codecs"}
+
+
+@contextmanager
+def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
+    """Open a file with its packed numbers and undecoded times, and close it in the end.
+
+    Args:
+        path: A NetCDF file, or a folder in Zarr format 2 or 3.
+        max_bytes: Largest size of the coordinates, which are read at once.
+
+    Yields:
+        The dataset; its data is not read yet.
+
+    Raises:
+        DataError: if the path cannot be read, now or while the dataset is in use, or names a codec that
+            executes code.
+
+    Example:
+        >>> from convlstm.data import sample_path
+        >>> with opened(sample_path(), max_bytes=2**20) as dataset:
+        ...     dataset["rainfall_rate"].dtype
+        dtype('int16')
+    """
+    engine = _engine(path)
+    try:
+        # xarray, zarr and cf-xarray warn of what is checked here anyway
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if engine == "zarr":
+                _refuse_pickle(path)
+            check_size(path, _coordinate_bytes(path, engine), max_bytes)
+            with xr.open_dataset(
+                path, engine=engine, mask_and_scale=False, decode_times=False, decode_coords="all"
+            ) as dataset:
+                yield dataset
+    except ConvLSTMError:
+        raise
+    # a broken file makes the libraries below raise almost anything: OSError, RuntimeError, KeyError, zlib.error
+    except Exception as error:
+        raise DataError(
+            str(path),
+            expected="a NetCDF file or Zarr folder that can be read",
+            received=(str(error).splitlines() or [type(error).__name__])[0][:200],
+            mend="it may be truncated, damaged or of another format.",
+        ) from error
+
+
+def check_size(path: Path, size: int, max_bytes: int) -> None:
+    """Refuse data that is too large, before memory is taken for it.
+
+    Args:
+        path: The file.
+        size: Bytes that it declares.
+        max_bytes: Bytes that are allowed.
+
+    Raises:
+        DataError: if there are too many.
+
+    Example:
+        >>> check_size(Path("rain.nc"), 10, max_bytes=20)
+    """
+    if size > max_bytes:
+        raise DataError(
+            str(path),
+            expected=f"at most {max_bytes / 2**30:.3g} GiB",
+            received=f"{size / 2**30:.3g} GiB declared",
+            mend="cut it in time or space first.",
+        )
+
+
+def _engine(path: Path) -> str:
+    if path.is_file():
+        return "netcdf4"
+    if any((path / name).is_file() for name in _ZARR_GROUP):
+        return "zarr"
+    if path.is_dir():
+        received = "a folder without Zarr metadata"
+    else:
+        received = "a device or pipe" if path.exists() else "nothing there"
+    raise DataError(str(path), expected="a NetCDF file or a Zarr folder", received=received, mend="check the path.")
+
+
+def _coordinate_bytes(path: Path, engine: str) -> int:
+    """Bytes of all one-dimensional variables: xarray reads those that are an index as it opens the file."""
+    if engine == "zarr":
+        return sum(array.nbytes for _, array in zarr.open_group(path, mode="r").arrays() if array.ndim == 1)
+    with netCDF4.Dataset(path) as dataset:
+        lines = [variable for variable in dataset.variables.values() if variable.ndim == 1]
+        return sum(int(line.size) * getattr(line.dtype, "itemsize", 8) for line in lines)
+
+
+def _refuse_pickle(path: Path) -> None:
+    for folder in (path, *(child for child in path.iterdir() if child.is_dir())):
+        for name in _ZARR_METADATA:
+            if (folder / name).is_file() and "pickle" in " ".join(_codecs(json.loads((folder / name).read_text()))):
+                raise DataError(
+                    str(folder / name),
+                    expected="codecs that hold numbers",
+                    received="pickle, which executes code",
+                    mend="write the file anew without it.",
+                )
+
+
+def _codecs(node: Any, listed: bool = False) -> Iterator[str]:
+    """Names of the codecs in Zarr metadata of either format, nested ones included."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _codecs(item, listed)
+    elif isinstance(node, dict):
+        if listed:
+            yield str(node.get("id", node.get("name", "")))
+        for key, value in node.items():
+            yield from _codecs(value, listed or key in _CODEC_LISTS)

@@ -1,0 +1,216 @@
+"""Reading NetCDF and Zarr: find what is meant, check it, and take it into memory in its packed numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.errors import DataError
+
+from .axes import Dimensions, find_axes, find_dimensions, find_variables
+from .frames import Channel, Frames
+from .opening import check_size, opened
+from .times import read_times, usual_step
+from .units import Conversion, find_conversion
+
+MAX_BYTES = 16 * 2**30
+
+_ATTRIBUTES = (
+    *("title", "institution", "source", "attribution", "license", "licence"),
+    *("references", "comment", "history"),
+)
+_NOT_SPATIAL = {"time", "forecast_reference_time", "forecast_period"}
+_FRAMES_AT_ONCE = 64
+
+
+def open_frames(
+    path: str | Path,
+    *,
+    variables: tuple[str, ...] = (),
+    units: str | None = None,
+    time_step: float | None = None,
+    time_dim: str | None = None,
+    y_dim: str | None = None,
+    x_dim: str | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Frames:
+    """Read a gridded sequence from a NetCDF file or a Zarr folder.
+
+    Rain becomes mm/h, sums over a time step included (`docs/data.md` has the spellings); everything else keeps
+    its unit. Dimensions of size 1 besides time, y and x are dropped; the order of rows is kept as it is. Nothing
+    in a file is executed, and no size that it declares is allocated before it is checked.
+
+    Args:
+        path: A NetCDF file, or a folder in Zarr format 2 or 3.
+        variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
+        units: The variables' unit, in place of what the file says ("mm" for rain sums over one step).
+        time_step: Seconds from frame to frame, and over which sums run; needed only where the file has no dates.
+        time_dim: Name of the time dimension, where neither CF attributes nor its name tell.
+        y_dim: Name of the dimension of rows, likewise.
+        x_dim: Name of the dimension of columns, likewise.
+        max_bytes: Largest size taken into memory.
+
+    Returns:
+        The sequence.
+
+    Raises:
+        DataError: if the path is no readable NetCDF or Zarr, a variable or dimension cannot be found, the times
+            are missing or out of order, there are fewer than two frames, the data is too large, or holds no value.
+
+    Example:
+        >>> from convlstm.data import sample_path
+        >>> open_frames(sample_path()).variables
+        ('rainfall_rate',)
+    """
+    path = Path(path)
+    _check_time_step(time_step)
+    with opened(path, max_bytes) as dataset:
+        axes = find_axes(dataset, {"time": time_dim, "y": y_dim, "x": x_dim})
+        names = find_variables(dataset, axes, tuple(variables))
+        dimensions = _shared_dimensions(dataset, axes, names)
+        check_size(path, sum(dataset[name].nbytes for name in names), max_bytes)
+        fields = [_three_dimensional(dataset[name], dimensions) for name in names]
+        time, seconds = read_times(dataset, dimensions.time, time_step)
+        step = float(time_step or usual_step(seconds))
+        conversions = [_conversion(field, units) for field in fields]
+        channels = tuple(
+            _channel(field, conversion.scale(step), defaults=path.is_file())
+            for field, conversion in zip(fields, conversions, strict=True)
+        )
+        return Frames(
+            variables=names,
+            units=", ".join(dict.fromkeys(conversion.units for conversion in conversions)),
+            time=time,
+            seconds=seconds,
+            time_step=step,
+            grid=_grid(fields[0], dimensions),
+            attrs={key: str(dataset.attrs[key]) for key in _ATTRIBUTES if key in dataset.attrs},
+            time_dim=str(dimensions.time),
+            y_dim=str(dimensions.y),
+            x_dim=str(dimensions.x),
+            channels=channels,
+        )
+
+
+def _check_time_step(time_step: float | None) -> None:
+    if time_step is not None and not (math.isfinite(time_step) and time_step > 0):
+        raise DataError("time_step", expected="seconds above 0", received=time_step, mend="give the frames' distance.")
+
+
+def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names: tuple[str, ...]) -> Dimensions:
+    first, *others = ((name, find_dimensions(dataset[name], axes)) for name in names)
+    for name, dimensions in others:
+        if dimensions != first[1]:
+            raise DataError(
+                name,
+                expected=f"the dimensions of {first[0]}, {first[1]}",
+                received=str(dimensions),
+                mend="choose variables on one grid.",
+            )
+    return first[1]
+
+
+def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.DataArray:
+    order = (dimensions.time, dimensions.y, dimensions.x)
+    field = variable.isel({dim: 0 for dim in variable.dims if dim not in order}).transpose(*order)
+    if 0 in field.shape:
+        raise DataError(
+            str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", mend="choose another file."
+        )
+    return field
+
+
+def _conversion(variable: xr.DataArray, units: str | None) -> Conversion:
+    standard_name, long_name, own = (
+        str(variable.attrs.get(key, "")) for key in ("standard_name", "long_name", "units")
+    )
+    return find_conversion(
+        str(variable.name),
+        own if units is None else units,
+        standard_name=standard_name,
+        long_name=long_name,
+        told=units is not None,
+    )
+
+
+def _channel(variable: xr.DataArray, factor: float, *, defaults: bool) -> Channel:
+    attrs = variable.attrs
+    packed = np.ascontiguousarray(variable.values)
+    if str(attrs.get("_Unsigned", "")).lower() == "true" and packed.dtype.kind == "i":
+        packed = packed.view(f"u{packed.dtype.itemsize}")
+    channel = Channel(
+        packed,
+        scale=float(attrs.get("scale_factor", 1)) * factor,
+        offset=float(attrs.get("add_offset", 0)) * factor,
+        missing=_missing(attrs, packed.dtype, defaults=defaults),
+        valid=_valid(attrs, packed.dtype),
+    )
+    blocks = range(0, len(packed), _FRAMES_AT_ONCE)
+    if not any(np.isfinite(channel.read(slice(at, at + _FRAMES_AT_ONCE))).any() for at in blocks):
+        raise DataError(
+            str(variable.name),
+            expected="at least one value",
+            received="missing values only",
+            mend="choose another variable, or check its _FillValue.",
+        )
+    return channel
+
+
+def _missing(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, defaults: bool) -> tuple[float, ...]:
+    """Packed numbers that mean no data; NetCDF has one by default for each type wider than a byte."""
+    declared = [number for key in ("_FillValue", "missing_value") for number in _numbers(attrs.get(key), dtype)]
+    if not declared and defaults and dtype.itemsize > 1:
+        declared = _numbers(netCDF4.default_fillvals[dtype.str[1:]], dtype)
+    return tuple(dict.fromkeys(declared))
+
+
+def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Least and greatest packed number that is data; limits of another type are none of the packed numbers."""
+    whole = {
+        key: np.ravel(attrs[key])
+        for key in ("valid_range", "valid_min", "valid_max")
+        if key in attrs and (dtype.kind == "f") == (np.asarray(attrs[key]).dtype.kind == "f")
+    }
+    both = _numbers(whole.get("valid_range"), dtype)
+    low = _numbers(whole.get("valid_min"), dtype) or both[:1] or [-np.inf]
+    high = _numbers(whole.get("valid_max"), dtype) or both[1:] or [np.inf]
+    return low[0], high[0]
+
+
+def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
+    """An attribute as numbers that the packed type can hold; what it cannot hold cannot occur in the data."""
+    numbers: NDArray[Any] = np.ravel([] if values is None else values)
+    if numbers.dtype.kind not in "iuf":
+        return []
+    if dtype.kind == "f":
+        return [float(number) for number in numbers.astype(dtype) if np.isfinite(number)]
+    if dtype.kind == "u" and numbers.dtype.kind == "i" and numbers.dtype.itemsize == dtype.itemsize:
+        numbers = numbers.view(dtype)
+    info = np.iinfo(dtype)
+    return [int(number) for number in numbers if number == np.round(number) and info.min <= number <= info.max]
+
+
+def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:
+    """Coordinates over y and x alone, decoded, with nothing left of how the file stored them."""
+    coordinates = field.coords.to_dataset()
+    spatial = [
+        name
+        for name, its in coordinates.variables.items()
+        if set(its.dims) <= {dimensions.y, dimensions.x}
+        and its.attrs.get("standard_name") not in _NOT_SPATIAL
+        and " since " not in str(its.attrs.get("units", ""))
+    ]
+    grid = xr.decode_cf(coordinates[spatial], decode_times=False, decode_coords=False).load().drop_encoding()
+    for name in grid.variables:
+        grid[name].attrs.pop("bounds", None)
+    mapping = field.encoding.get("grid_mapping", field.attrs.get("grid_mapping"))
+    if mapping in grid.variables:
+        grid.attrs["grid_mapping"] = mapping
+    return grid

@@ -1,0 +1,134 @@
+"""Times of the frames: read, checked, and counted in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.errors import DataError
+
+Seconds = NDArray[np.float64]
+
+_SECOND = np.timedelta64(1, "s")
+
+
+def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
+    """Times along a dimension, as dates and as seconds from the first.
+
+    A dimension without dates is counted in steps of `time_step` from the first of January 1970.
+
+    Args:
+        dataset: The open file, its times not decoded yet.
+        dim: The time dimension.
+        time_step: Seconds from frame to frame, for a dimension without dates.
+
+    Returns:
+        The time coordinate, and seconds (time,).
+
+    Raises:
+        DataError: if there are fewer than two frames, there are no dates and no `time_step`, or the times do not
+            increase.
+
+    Example:
+        >>> dataset = xr.Dataset(coords={"time": ("time", [0, 5], {"units": "minutes since 2020-01-01"})})
+        >>> read_times(dataset, "time", None)[1]
+        array([  0., 300.])
+    """
+    size = dataset.sizes[dim]
+    if size < 2:
+        raise DataError(
+            str(dim), expected="at least 2 frames", received=size, mend="give a sequence; one frame has no future."
+        )
+    coordinate = _dated(dataset, dim)
+    if coordinate is None:
+        return _count(dim, size, time_step)
+    time = _decode(dataset, coordinate, dim)
+    seconds = _seconds(time)
+    _check_order(time, seconds)
+    return time, seconds
+
+
+def usual_step(seconds: Seconds) -> float:
+    """The most common gap between frames.
+
+    Args:
+        seconds: Times in seconds, (time,).
+
+    Returns:
+        Seconds; the smaller one where two gaps are equally common.
+
+    Example:
+        >>> usual_step(np.array([0.0, 300, 600, 1500, 1800]))
+        300.0
+    """
+    gaps, counts = np.unique(np.diff(seconds).round(3), return_counts=True)
+    return float(gaps[counts.argmax()])
+
+
+def _dated(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
+    """The coordinate along the dimension whose unit counts from a date, the dimension's own first."""
+    along = [name for name in dataset.coords if dataset[name].dims == (dim,)]
+    for name in sorted(along, key=lambda name: name != dim):
+        if " since " in str(dataset[name].attrs.get("units", "")):
+            return name
+    return None
+
+
+def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
+    if time_step is None:
+        raise DataError(
+            str(dim),
+            expected="times with a unit such as 'seconds since 2020-01-01'",
+            received="none",
+            mend="give time_step, the seconds from frame to frame.",
+        )
+    seconds = np.arange(size, dtype=np.float64) * np.float64(time_step)
+    dates = np.datetime64("1970-01-01", "ns") + (seconds * 1e9).round().astype("timedelta64[ns]")
+    comment = "the file has no dates: frames are counted from an arbitrary day"
+    return _coordinate(dates, dim, {"standard_name": "time", "comment": comment}), seconds
+
+
+def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
+    raw = dataset[name].variable
+    try:
+        decoded = xr.decode_cf(xr.Dataset({"raw": (dim, raw.values, raw.attrs)}))["raw"]
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            str(name),
+            expected="times that can be read",
+            received=f"units {raw.attrs.get('units')!r}, calendar {raw.attrs.get('calendar', 'standard')!r}",
+            mend="correct them in the file.",
+        ) from error
+    absent = np.flatnonzero(decoded.isnull().values)
+    if absent.size:
+        raise DataError(
+            str(name), expected="a time for every frame", received=f"none for frame {absent[0]}", mend="leave it out."
+        )
+    return _coordinate(decoded.values, dim, {key: its for key, its in decoded.attrs.items() if key != "bounds"})
+
+
+def _coordinate(values: NDArray[Any], dim: Hashable, attrs: dict[str, Any]) -> xr.DataArray:
+    return xr.Dataset(coords={dim: (dim, values, attrs)})[dim]
+
+
+def _seconds(time: xr.DataArray) -> Seconds:
+    values = time.values
+    if values.dtype.kind == "M":
+        return np.asarray((values - values[0]) / _SECOND, dtype=np.float64)
+    return np.array([(date - values[0]).total_seconds() for date in values], dtype=np.float64)
+
+
+def _check_order(time: xr.DataArray, seconds: Seconds) -> None:
+    wrong = np.flatnonzero(np.diff(seconds) <= 0)
+    if wrong.size:
+        late, early = str(time.values[wrong[0]]), str(time.values[wrong[0] + 1])
+        raise DataError(
+            str(time.name),
+            expected="times that increase from frame to frame",
+            received=f"{early} in frame {wrong[0] + 1} after {late} in frame {wrong[0]}",
+            mend="drop the duplicate." if late == early else "sort the file by time.",
+        )

@@ -1,0 +1,318 @@
+"""Transforms between physical fields and the numbers a model sees: frozen, invertible, NumPy only."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convlstm.errors import ConfigError
+
+from .units import Field, dbz_to_mm_per_hour, mm_per_hour_to_dbz
+
+
+@dataclass(frozen=True)
+class Transform(ABC):
+    """What every transform offers: a way there, the way back, and a name to be stored by.
+
+    Example:
+        >>> transform: Transform = Identity()
+        >>> transform.inverse(transform.forward([1.5]))
+        array([1.5], dtype=float32)
+    """
+
+    name: ClassVar[str]
+
+    def forward(self, x: ArrayLike) -> Field:
+        """Physical values to model values.
+
+        Args:
+            x: Values in the physical unit, of any shape; NaN stays NaN.
+
+        Returns:
+            Model values, float32, of the same shape.
+
+        Example:
+            >>> LogRain().forward([-1.0, 0.0, 1000.0])
+            array([0., 0., 1.], dtype=float32)
+        """
+        return np.asarray(self._forward(np.asarray(x, dtype=np.float32)), dtype=np.float32)
+
+    def inverse(self, y: ArrayLike) -> Field:
+        """Model values to physical values.
+
+        Args:
+            y: Model values, of any shape; NaN stays NaN.
+
+        Returns:
+            Values in the physical unit, float32, of the same shape.
+
+        Example:
+            >>> LogRain().inverse([-0.2, 0.0, 1.0]).round(2)
+            array([  0.,   0., 100.], dtype=float32)
+        """
+        return np.asarray(self._inverse(np.asarray(y, dtype=np.float32)), dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and options, as `transform_from_dict` reads them.
+
+        Returns:
+            A dictionary that JSON can hold.
+
+        Example:
+            >>> LogRain().to_dict()
+            {'name': 'log_rain', 'scale': 10.0, 'ceiling': 100.0}
+        """
+        return {"name": self.name, **asdict(self)}
+
+    @abstractmethod
+    def _forward(self, x: Field) -> Field: ...
+
+    @abstractmethod
+    def _inverse(self, y: Field) -> Field: ...
+
+
+@dataclass(frozen=True)
+class LogRain(Transform):
+    """Rain rate on a logarithmic scale: y = ln(1 + s·R) / ln(1 + s·R_max), with R cut to 0 … R_max.
+
+    No rain is 0 and the ceiling is 1. The inverse cuts y to 0 … 1 first, so that a model's output is never
+    negative rain and never grows without bound.
+
+    Args:
+        scale: s, in h/mm; the larger, the more room light rain is given.
+        ceiling: R_max, in mm/h.
+
+    Raises:
+        ConfigError: if an option is not a positive number.
+
+    Example:
+        >>> LogRain().forward([0.0, 1.0, 100.0]).round(4)
+        array([0.    , 0.3471, 1.    ], dtype=float32)
+    """
+
+    name: ClassVar[str] = "log_rain"
+    scale: float = 10.0
+    ceiling: float = 100.0
+
+    def __post_init__(self) -> None:
+        _require_positive("scale", self.scale)
+        _require_positive("ceiling", self.ceiling)
+
+    def _forward(self, x: Field) -> Field:
+        y: Field = np.log1p(np.clip(x, 0, self.ceiling) * np.float32(self.scale))
+        return y / self._span
+
+    def _inverse(self, y: Field) -> Field:
+        x: Field = np.expm1(np.clip(y, 0, 1) * self._span)
+        return x / np.float32(self.scale)
+
+    @property
+    def _span(self) -> np.float32:
+        return np.float32(math.log1p(self.scale * self.ceiling))
+
+
+@dataclass(frozen=True)
+class Reflectivity(Transform):
+    """Rain rate as radar reflectivity, Z = a·R^b in dBZ, from the floor (0) to the ceiling (1).
+
+    Rain below the floor counts as none: y = 0, whose inverse is 0 mm/h. The inverse cuts y to 0 … 1 first.
+
+    Args:
+        a: Factor of the Z–R relation.
+        b: Exponent of the Z–R relation.
+        floor: Reflectivity that becomes 0, in dBZ.
+        ceiling: Reflectivity that becomes 1, in dBZ.
+
+    Raises:
+        ConfigError: if a or b is not positive, or the floor does not lie below the ceiling.
+
+    Source: Marshall and Palmer (1948), doi:10.1175/1520-0469(1948)005<0165:TDORWS>2.0.CO;2, a = 200, b = 1.6.
+
+    Example:
+        >>> Reflectivity(floor=0, ceiling=60).forward([0.0, 1.0]).round(4)
+        array([0.    , 0.3835], dtype=float32)
+    """
+
+    name: ClassVar[str] = "reflectivity"
+    a: float = 200.0
+    b: float = 1.6
+    floor: float = 0.0
+    ceiling: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_positive("a", self.a)
+        _require_positive("b", self.b)
+        _require_finite("floor", self.floor)
+        _require_finite("ceiling", self.ceiling)
+        if self.ceiling <= self.floor:
+            raise ConfigError(
+                "ceiling",
+                expected=f"dBZ above the floor of {self.floor}",
+                received=self.ceiling,
+                mend="raise it.",
+            )
+
+    def _forward(self, x: Field) -> Field:
+        dbz = np.clip(mm_per_hour_to_dbz(x, a=self.a, b=self.b), self.floor, self.ceiling)
+        return (dbz - np.float32(self.floor)) / np.float32(self.ceiling - self.floor)
+
+    def _inverse(self, y: Field) -> Field:
+        y = np.clip(y, 0, 1)
+        dbz = y * np.float32(self.ceiling - self.floor) + np.float32(self.floor)
+        return np.where(y == 0, np.float32(0), dbz_to_mm_per_hour(dbz, a=self.a, b=self.b))
+
+
+@dataclass(frozen=True)
+class Standard(Transform):
+    """Values less their mean, over their standard deviation.
+
+    Args:
+        mean: One number, or one for each channel.
+        std: One number, or one for each channel.
+
+    Raises:
+        ConfigError: if a number is not finite, a deviation is not positive, or the two differ in length.
+
+    Shapes:
+        x, y: anything, or (..., channel, height, width) where there is a number for each channel.
+
+    Example:
+        >>> Standard(mean=10.0, std=5.0).forward([10.0, 20.0])
+        array([0., 2.], dtype=float32)
+    """
+
+    name: ClassVar[str] = "standard"
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for option in ("mean", "std"):
+            # JSON gives back lists, and a frozen dataclass cannot be filled in any other way
+            if isinstance(numbers := getattr(self, option), list):
+                object.__setattr__(self, option, tuple(numbers))
+        means, stds = _listed(self.mean), _listed(self.std)
+        for mean in means:
+            _require_finite("mean", mean)
+        for std in stds:
+            _require_positive("std", std)
+        if len(means) != len(stds):
+            raise ConfigError(
+                "std",
+                expected=f"{len(means)} numbers, as in mean",
+                received=len(stds),
+                mend="give one for each.",
+            )
+
+    @classmethod
+    def fit(cls, x: ArrayLike) -> Self:
+        """Take mean and deviation of each channel from data, leaving out what is missing.
+
+        Args:
+            x: Training values, (..., channel, height, width).
+
+        Returns:
+            The transform; a constant channel gets a deviation of 1.
+
+        Raises:
+            ConfigError: if a channel has no value at all.
+
+        Example:
+            >>> Standard.fit(np.float32([1, 3]).reshape(2, 1, 1, 1))
+            Standard(mean=2.0, std=1.0)
+        """
+        channels = [channel[np.isfinite(channel)] for channel in np.moveaxis(np.asarray(x), -3, 0)]
+        means = tuple(float(c.mean(dtype=np.float64)) if c.size else math.nan for c in channels)
+        stds = tuple(float(c.std(dtype=np.float64)) or 1.0 if c.size else math.nan for c in channels)
+        return cls(means[0], stds[0]) if len(means) == 1 else cls(means, stds)
+
+    def _forward(self, x: Field) -> Field:
+        return (x - _per_channel(self.mean)) / _per_channel(self.std)
+
+    def _inverse(self, y: Field) -> Field:
+        return y * _per_channel(self.std) + _per_channel(self.mean)
+
+
+@dataclass(frozen=True)
+class Identity(Transform):
+    """Values as they are.
+
+    Example:
+        >>> Identity().forward([0.5])
+        array([0.5], dtype=float32)
+    """
+
+    name: ClassVar[str] = "identity"
+
+    def _forward(self, x: Field) -> Field:
+        return x
+
+    def _inverse(self, y: Field) -> Field:
+        return y
+
+
+TRANSFORMS: Mapping[str, type[Transform]] = {kind.name: kind for kind in (LogRain, Reflectivity, Standard, Identity)}
+
+
+def transform_from_dict(options: Mapping[str, Any]) -> Transform:
+    """Build the transform that `to_dict` described.
+
+    Args:
+        options: "name", one of "log_rain", "reflectivity", "standard" and "identity", and that one's options.
+
+    Returns:
+        The transform.
+
+    Raises:
+        ConfigError: if the name is unknown, or an option is unknown, missing or not allowed.
+
+    Example:
+        >>> transform_from_dict({"name": "log_rain", "scale": 5.0})
+        LogRain(scale=5.0, ceiling=100.0)
+    """
+    name = str(options.get("name"))
+    if name not in TRANSFORMS:
+        raise ConfigError(
+            "transform name",
+            expected=" or ".join(TRANSFORMS),
+            received=repr(name),
+            mend="choose one of them.",
+        )
+    kind = TRANSFORMS[name]
+    given = {key: value for key, value in options.items() if key != "name"}
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    missing = {key for key, needed in known.items() if needed} - given.keys()
+    if missing or given.keys() - known.keys():
+        raise ConfigError(
+            f"options of the transform {name}",
+            expected=", ".join(known) or "none",
+            received=", ".join(given) or "none",
+            mend=f"look at {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
+        )
+    return kind(**given)
+
+
+def _listed(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _per_channel(value: float | tuple[float, ...]) -> Field:
+    """One number as it is, or numbers that broadcast over (..., channel, height, width)."""
+    numbers = np.asarray(value, dtype=np.float32)
+    return numbers.reshape(-1, 1, 1) if numbers.ndim else numbers
+
+
+def _require_finite(option: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(option, expected="a finite number", received=repr(value), mend="give one.")
+
+
+def _require_positive(option: str, value: float) -> None:
+    _require_finite(option, value)
+    if value <= 0:
+        raise ConfigError(option, expected="a number above 0", received=value, mend="raise it.")

@@ -1,0 +1,138 @@
+"""Windows of frames that follow one another, and splits by day that no window crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.errors import ConfigError, DataError
+
+Starts = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+_TOLERANCE = 0.01  # of a time step: files that count in hours or days round their times
+
+
+def find_windows(
+    seconds: NDArray[np.float64],
+    length: int,
+    *,
+    time_step: float,
+    max_gap: float | None = None,
+    stride: int = 1,
+) -> Starts:
+    """Find the runs of `length` frames without a gap.
+
+    Args:
+        seconds: Times of the frames, (time,).
+        length: Frames of a window.
+        time_step: Seconds from frame to frame, held within 1 %.
+        max_gap: Where given, steps may be uneven, up to so many seconds.
+        stride: Frames from one window's start to the next, counted anew after every gap.
+
+    Returns:
+        Number of each window's first frame, increasing; empty where no run is long enough.
+
+    Raises:
+        ConfigError: if the length or the stride is below 1, or the time step or gap not above 0.
+
+    Example:
+        >>> find_windows(np.array([0.0, 300, 600, 900, 5000, 5300]), 3, time_step=300)
+        array([0, 1])
+        >>> find_windows(np.array([0.0, 300, 1000, 1300]), 3, time_step=300, max_gap=900)
+        array([0, 1])
+    """
+    for option, value, least in (("length", length, 1), ("stride", stride, 1)):
+        if value < least:
+            raise ConfigError(option, expected=f"{least} or more", received=value, mend="raise it.")
+    for option, span in (("time_step", time_step), ("max_gap", max_gap)):
+        if span is not None and not span > 0:
+            raise ConfigError(option, expected="seconds above 0", received=span, mend="raise it.")
+    gaps = np.diff(seconds)
+    joined = np.abs(gaps - time_step) <= _TOLERANCE * time_step if max_gap is None else gaps <= max_gap
+    edges = np.concatenate([[0], np.flatnonzero(~joined) + 1, [len(seconds)]])
+    runs = [np.arange(first, last - length + 1, stride) for first, last in pairwise(edges)]
+    return np.concatenate(runs).astype(np.intp)
+
+
+def windows_within(starts: Starts, length: int, mask: Mask) -> Starts:
+    """Keep the windows whose frames all belong to a split.
+
+    Args:
+        starts: First frames, from `find_windows`.
+        length: Frames of a window.
+        mask: Frames of the split, (time,), from `split_days`.
+
+    Returns:
+        The first frames of the windows kept.
+
+    Example:
+        >>> windows_within(np.array([0, 1, 2]), 2, np.array([True, True, False, True]))
+        array([0])
+    """
+    outside = np.concatenate([[0], np.cumsum(~mask)])
+    kept: Starts = starts[outside[starts + length] == outside[starts]]
+    return kept
+
+
+def split_days(
+    time: xr.DataArray, *, validation: int | Sequence[str] = 1, test: int | Sequence[str] = 1
+) -> dict[str, Mask]:
+    """Split frames by whole calendar days.
+
+    Args:
+        time: Times of the frames, datetime64 or cftime.
+        validation: Days to validate on, as "2018-05-19", or how many: the last ones that are not for the test.
+        test: Days to test on, or how many: the last ones.
+
+    Returns:
+        For "train", "validation" and "test" which frames belong to it, (time,). Every frame belongs to one.
+
+    Raises:
+        DataError: if a day is not in the data, is in both lists, or no day is left to train on.
+
+    Example:
+        >>> time = xr.date_range("2018-05-10", periods=4, freq="D").to_series().to_xarray()
+        >>> {name: int(mask.sum()) for name, mask in split_days(time).items()}
+        {'train': 2, 'validation': 1, 'test': 1}
+    """
+    day_of_frame = time.dt.strftime("%Y-%m-%d").values.astype(str)
+    days = list(dict.fromkeys(day_of_frame.tolist()))
+    named_validation = () if isinstance(validation, int) else tuple(validation)
+    for_test = _choose("test", test, [day for day in days if day not in named_validation], days)
+    for_validation = _choose("validation", validation, [day for day in days if day not in for_test], days)
+    chosen = {"validation": for_validation, "test": for_test}
+    for_train = [day for day in days if day not in (*for_validation, *for_test)]
+    if not for_train:
+        raise DataError(
+            "split by day",
+            expected="a day left to train on",
+            received=f"{len(days)} days in all ({_span(days)})",
+            mend="choose fewer days for validation and test, or give more data.",
+        )
+    return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
+
+
+def _choose(split: str, wanted: int | Sequence[str], free: list[str], days: list[str]) -> list[str]:
+    """The days named, or the last so many of those that are free."""
+    if isinstance(wanted, int):
+        if not 0 <= wanted <= len(free):
+            raise DataError(
+                f"{split} days", expected=f"0 to {len(free)}", received=wanted, mend=f"the data has {_span(days)}."
+            )
+        return free[len(free) - wanted :]
+    for day in wanted:
+        if day not in free:
+            received = f"{day}, which is also in the other split" if day in days else day
+            raise DataError(
+                f"{split} days", expected="days of the data", received=received, mend=f"choose from {_span(days)}."
+            )
+    return list(wanted)
+
+
+def _span(days: list[str]) -> str:
+    return ", ".join(days) if len(days) <= 12 else f"{len(days)} days from {days[0]} to {days[-1]}"
