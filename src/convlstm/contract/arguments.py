@@ -29,9 +29,7 @@ def number(name: str, value: object, minimum: float, maximum: float = float("inf
         if isfinite(result) and minimum <= result <= maximum:
             return result
     bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
-    raise SpecError(
-        name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number."
-    )
+    raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number.")
 
 
 def rate(name: str, value: object) -> float:

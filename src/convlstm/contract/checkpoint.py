@@ -72,9 +72,7 @@ def weights_digest(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def save_model(
-    path: str | Path, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any] | None = None
-) -> str:
+def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any] | None = None) -> str:
     """Write a model file whole, or not at all.
 
     Args:
@@ -188,9 +186,7 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
     except (SafetensorError, OSError) as error:
         raise _unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
     if weights_digest(arrays) != content["digest"]:
-        raise _unfit(
-            path, "the arrays it was written with", "another digest", "it is damaged: copy it again."
-        )
+        raise _unfit(path, "the arrays it was written with", "another digest", "it is damaged: copy it again.")
     return arrays, content, content["digest"]
 
 
@@ -200,9 +196,7 @@ def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
         version = content["format"]
         content["digest"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise _unfit(
-            path, "a file written by convlstm", "other metadata", "convert foreign weights first."
-        ) from error
+        raise _unfit(path, "a file written by convlstm", "other metadata", "convert foreign weights first.") from error
     if version != FORMAT_VERSION:
         raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "install a newer convlstm.")
     return dict(content)

@@ -83,8 +83,7 @@ def convolve(
     total = np.zeros((batch, groups, out_channels // groups, *size), dtype=np.result_type(x, weight))
     for point in np.ndindex(*kernel):
         window = tuple(
-            slice(p * d, p * d + (n - 1) * s + 1, s)
-            for p, d, n, s in zip(point, dilation, size, stride, strict=True)
+            slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(point, dilation, size, stride, strict=True)
         )
         seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, -1, *size)
         total += np.einsum("ngc...,goc->ngo...", seen, split[(..., *point)])

@@ -106,9 +106,7 @@ class ForecasterSpec:
         )
         for name, received, expected, why in wants:
             if received != expected:
-                raise SpecError(
-                    name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so."
-                )
+                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so.")
         probe = tuple(max(k) * max(d) * 2 for k, d in zip(zip(*encoder.kernel_size), zip(*encoder.dilation)))
         if any(grid != probe for grid in encoder.grids(probe)):
             raise SpecError(

@@ -101,9 +101,7 @@ def output_size(
     """
     widths = pad_widths(size, kernel, stride, dilation, padding)
     result = []
-    for axis, (n, k, s, d, (before, after)) in enumerate(
-        zip(size, kernel, stride, dilation, widths, strict=True)
-    ):
+    for axis, (n, k, s, d, (before, after)) in enumerate(zip(size, kernel, stride, dilation, widths, strict=True)):
         span = effective_kernel(k, d)
         points = (n + before + after - span) // s + 1
         if n < 1 or points < 1:

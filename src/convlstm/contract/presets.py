@@ -18,9 +18,7 @@ def _shi(hidden: list[int], kernel: int, recurrent: int) -> ForecasterSpec:
 
 
 def _openstl(hidden: int, frame_channels: int, patch: int) -> ForecasterSpec:
-    stack = ConvLSTMSpec(
-        in_channels=frame_channels * patch**2, hidden_channels=[hidden] * 4, kernel_size=5, bias=False
-    )
+    stack = ConvLSTMSpec(in_channels=frame_channels * patch**2, hidden_channels=[hidden] * 4, kernel_size=5, bias=False)
     return ForecasterSpec(
         encoder=stack, frame_channels=frame_channels, patch_size=patch, rollout="feedback", head_bias=False
     )

@@ -227,9 +227,7 @@ def merged(parts: Sequence[Array], merge: str) -> Array:
     return (forward + backward) * (0.5 if merge == "ave" else 1.0)
 
 
-def zero_states(
-    spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: object = float
-) -> list[State]:
+def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: object = float) -> list[State]:
     """Return zero states for frames of this spatial size, indexed layer · D + direction."""
     shapes = [
         (batch, layer.hidden_channels, *grid)
@@ -253,9 +251,7 @@ def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks:
             z = z + convolve(
                 x,
                 weights["weight_ih"][gate],
-                widths=pad_widths(
-                    x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, layer.padding
-                ),
+                widths=pad_widths(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, layer.padding),
                 boundary=spec.boundary,
                 stride=layer.stride,
                 dilation=layer.dilation,

@@ -189,9 +189,7 @@ class ConvLSTMSpec:
         """Return the channels of a layer's merged output; by default the last layer's (of one part with `apart`)."""
         hidden: int = self.hidden_channels[index]
         last = index in (-1, self.depth - 1)
-        joined = self.direction == "bidirectional" and (
-            self.merge == "concat" or (self.merge == "apart" and not last)
-        )
+        joined = self.direction == "bidirectional" and (self.merge == "concat" or (self.merge == "apart" and not last))
         return 2 * hidden if joined else hidden
 
     def grids(self, input_size: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -290,9 +288,7 @@ class ConvLSTMSpec:
             arguments.choice("duration_strategy", self.duration_strategy, DURATION_STRATEGIES)
         for name in ("reference_duration", "duration_eps"):
             self._set(name, arguments.number(name, getattr(self, name), 1e-300))
-        self._set(
-            "duration_damping", arguments.number("duration_damping", self.duration_damping, -float("inf"))
-        )
+        self._set("duration_damping", arguments.number("duration_damping", self.duration_damping, -float("inf")))
         hidden = self.duration_hidden if isinstance(self.duration_hidden, tuple) else (self.duration_hidden,)
         self._set("duration_hidden", tuple(arguments.integer("duration_hidden", n, 1) for n in hidden))
         if self.duration_features not in (1, "channel") or isinstance(self.duration_features, bool):
@@ -316,9 +312,7 @@ class ConvLSTMSpec:
 
     def _check_layer(self, layer: LayerSpec) -> None:
         if layer.in_channels == 0 and layer.groups != 1:
-            raise SpecError(
-                "groups", expected="1 in a layer without input", received=layer.groups, mend="drop it."
-            )
+            raise SpecError("groups", expected="1 in a layer without input", received=layer.groups, mend="drop it.")
         for name, size in (("in_channels", layer.in_channels), ("hidden_channels", layer.hidden_channels)):
             if size % layer.groups:
                 raise SpecError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypedDict
+
 GATES = ("i", "f", "g", "o")
 """Order of the gate axis: input, forget, candidate, output."""
 PEEPHOLE_GATES = ("i", "f", "o")
@@ -36,3 +39,34 @@ ACTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "input_size": ("peephole", ("pixel",)),
     "merge": ("direction", ("bidirectional",)),
 }
+
+
+class LayerOptions(TypedDict, total=False):
+    """The further options of a layer (meaning: `ConvLSTMSpec`), for typed keyword arguments."""
+
+    spatial_dims: int
+    recurrent_kernel_size: Any
+    boundary: str | tuple[str, ...]
+    forget_bias: float | None
+    peephole: str
+    input_size: Any
+    activation: str
+    recurrent_activation: str
+    norm: str
+    norm_groups: int | None
+    direction: str
+    merge: str
+    masked_output: str
+    dropout: float
+    input_dropout: float
+    recurrent_dropout: float
+    zoneout_h: float
+    zoneout_c: float
+    duration_strategy: str | Callable[[Any], Any]
+    reference_duration: float
+    duration_eps: float
+    duration_damping: float
+    duration_hidden: int | tuple[int, ...]
+    duration_activation: str
+    duration_features: int | str
+    memory_decay: bool

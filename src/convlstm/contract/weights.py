@@ -138,9 +138,7 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
         random = np.random.Generator(np.random.PCG64([seed, crc32(key.encode())]))
         prefix = next((p for p in owners if key.startswith(p + "layers.")), None)
         if prefix is None:
-            arrays[key] = (
-                _glorot(random, shape, shape[1], shape[0]) if key == "head.weight" else np.zeros(shape)
-            )
+            arrays[key] = _glorot(random, shape, shape[1], shape[0]) if key == "head.weight" else np.zeros(shape)
         else:
             index, _, name = key[len(prefix) + len("layers.") :].split(".", 2)
             arrays[key] = _initialise_one(random, owners[prefix].layers[int(index)], name, shape)

@@ -242,7 +242,9 @@ def plain_sequence(
 ) -> tuple[Tensor, State]:
     """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`)."""
     spec = layer.stack
-    z_x = None if x is None or not steps else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    z_x = (
+        None if x is None or not steps else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    )
     factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
     kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     h, c = state

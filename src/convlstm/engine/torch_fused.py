@@ -256,7 +256,10 @@ def _plain_gradients(
     x, h, c, *arrays = inputs
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        own = [t if t is None or not n or create_graph else t.detach().requires_grad_() for t, n in zip(inputs, needed, strict=True)]
+        own = [
+            t if t is None or not n or create_graph else t.detach().requires_grad_()
+            for t, n in zip(inputs, needed, strict=True)
+        ]
         x, h, c, *arrays = own
         weights = {name: array for name, array in zip(_SLOTS, arrays, strict=True) if array is not None}
         outputs, state = plan.plain(plan.layer, weights, x, (h, c), steps=plan.steps)

@@ -1,0 +1,136 @@
+"""One step of the convolutional LSTM for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.contract.vocabulary import LayerOptions
+from convlstm.errors import SpecError
+from convlstm.torch.layer import ConvLSTM
+
+
+class ConvLSTMCell(nn.Module):
+    r"""One convolutional LSTM layer, one step a call, for loops and streams (equations: `ConvLSTM`).
+
+    Args:
+        in_channels: Channels of a frame.
+        hidden_channels: Channels of h and c.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        stride: Stride of the input convolution; h and c live on its output grid.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution.
+        groups: Groups of the input convolution, inside each gate.
+        bias: Whether the gates have a bias.
+        device: As in every PyTorch module.
+        dtype: As in every PyTorch module.
+        **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
+
+    Shapes:
+        x:    (batch, in_channels, *space), or (in_channels, *space) without a batch
+        h, c: (batch, hidden_channels, *grid)
+
+    Raises:
+        SpecError: for options out of range, or that need the whole sequence (two directions).
+
+    Example:
+        >>> cell = ConvLSTMCell(1, 8, kernel_size=3)
+        >>> state = None
+        >>> for frame in torch.zeros(5, 2, 1, 16, 16):
+        ...     h, c = state = cell(frame, state)
+        >>> tuple(h.shape)
+        (2, 8, 16, 16)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = "same",
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__()
+        if options.get("direction", "forward") != "forward":
+            raise SpecError(
+                "direction", expected="forward in a cell", received=options["direction"], mend="use ConvLSTM."
+            )
+        self.layer = ConvLSTM(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            1,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            batch_first=False,
+            device=device,
+            dtype=dtype,
+            **options,
+        )
+
+    def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return zero states for frames of this size.
+
+        Args:
+            batch_size: Rows of the batch.
+            image_size: Spatial size of the input frames; the states have the size of the output grid.
+
+        Returns:
+            h and c, each (batch, hidden_channels, *grid).
+        """
+        layer = self.layer.spec.layers[0]
+        shape = (batch_size, layer.hidden_channels, *layer.grid(tuple(image_size)))
+        weight = self.layer.weight_hh_l0
+        assert isinstance(weight, Tensor)
+        return weight.new_zeros(shape), weight.new_zeros(shape)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, Tensor] | None = None,
+        *,
+        duration: Tensor | float | None = None,
+        gap: Tensor | float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Take one step.
+
+        Args:
+            x: (batch, in_channels, *space), or without the batch axis.
+            state: h and c of the step before; None means zeros.
+            duration: Δ of this step: a number, (), (batch,) or (batch, 1).
+            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            generator: Source of the random draws in training.
+
+        Returns:
+            h and c after the step.
+        """
+        _, (h_n, c_n) = self.layer(
+            x.unsqueeze(0),
+            state,
+            durations=_one_step(duration, x),
+            gaps=_one_step(gap, x),
+            generator=generator,
+        )
+        return h_n[0], c_n[0]
+
+
+def _one_step(value: Tensor | float | None, x: Tensor) -> Tensor | None:
+    """Return a duration with a time axis in front; (batch, 1) is one value per row."""
+    if value is None:
+        return None
+    tensor = torch.as_tensor(value, device=x.device)
+    tensor = tensor.squeeze(-1) if tensor.ndim == 2 and tensor.shape[-1] == 1 else tensor
+    return tensor.unsqueeze(0)

@@ -1,0 +1,181 @@
+"""The forecaster for PyTorch: frames in, any number of future frames out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.weights import initialise
+from convlstm.engine.torch import ACTIVATION_FUNCTIONS, State
+from convlstm.errors import ShapeError
+from convlstm.torch import inputs
+from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.stack import Draws, run_stack
+from convlstm.torch.weights import load_canonical
+
+
+class Forecaster(nn.Module):
+    r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
+
+    Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
+    a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
+    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+
+    Args:
+        spec: Every option of the model.
+        device: As in every PyTorch module.
+        dtype: As in every PyTorch module.
+
+    Shapes:
+        frames:  (batch, time, frame_channels, height, width), height and width multiples of patch_size
+        returns: (batch, horizon, frame_channels, height, width)
+
+    Attributes:
+        spec: The options as a `ForecasterSpec`.
+        encoder: The stack over the input frames.
+        forecaster: The stack over the lead times; None with `rollout="feedback"`.
+        head: The 1×1 output convolution.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> model = Forecaster(ForecasterSpec(encoder=stack, patch_size=4))
+        >>> tuple(model(torch.zeros(2, 6, 1, 32, 32), horizon=12).shape)
+        (2, 12, 1, 32, 32)
+    """
+
+    def __init__(
+        self, spec: ForecasterSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = ConvLSTM.from_spec(spec.encoder, device=device, dtype=dtype)
+        self.forecaster = None
+        if spec.rollout == "states":
+            self.forecaster = ConvLSTM.from_spec(spec.forecaster, device=device, dtype=dtype)
+        self.head = nn.Conv2d(
+            spec.head_channels, spec.patch_channels, 1, bias=spec.head_bias, device=device, dtype=dtype
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Start afresh from the contract's initialisation.
+
+        Args:
+            seed: Any integer of at least 0; None draws one from PyTorch's global generator.
+        """
+        seed = int(torch.randint(2**31, ())) if seed is None else seed
+        load_canonical(self, initialise(self.spec, seed))
+
+    def forward(
+        self,
+        frames: Tensor,
+        horizon: int,
+        *,
+        mask: Tensor | None = None,
+        durations: Tensor | None = None,
+        lead_durations: Tensor | None = None,
+        gaps: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Forecast the frames that follow.
+
+        Args:
+            frames: (batch, time, frame_channels, height, width).
+            horizon: Number of frames to forecast, at least 1.
+            mask: True where an input frame is valid (batch, time).
+            durations: Δ of the input frames (batch, time), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            gaps: Time since the last valid frame (batch, time), for memory decay.
+            generator: Source of the random draws in training.
+
+        Returns:
+            (batch, horizon, frame_channels, height, width).
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+        """
+        self._check(frames, horizon)
+        spec = self.spec.encoder
+        patched = F.pixel_unshuffle(frames, self.spec.patch_size)
+        _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
+        states = list(zip(h, c, strict=True))
+        like = patched.new_empty((horizon, len(frames), 0))
+        needs_lead = self.spec.uses_durations or (self.spec.rollout == "feedback" and spec.memory_decay)
+        lead = lead_durations
+        if needs_lead or lead is not None:
+            lead = inputs.read_lead_durations(needs_lead, lead, like)
+        if self.forecaster is None:
+            return self._feedback(_last_valid(frames, mask), states, horizon, lead)
+        future = self._head(self._hidden(states, horizon, lead, generator))
+        return future + _last_valid(frames, mask).unsqueeze(1) if self.spec.residual else future
+
+    def _hidden(
+        self, states: list[State], horizon: int, lead: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
+        assert self.forecaster is not None
+        outputs: list[Tensor] = []
+        run_stack(
+            self.spec.forecaster,
+            self.forecaster.layer_weights,
+            None,
+            states,
+            steps=horizon,
+            durations=lead,
+            draws=Draws(generator) if self.training else None,
+            each=outputs.append,
+        )
+        return torch.cat(outputs, dim=2).transpose(0, 1)
+
+    def _feedback(self, last: Tensor, states: list[State], horizon: int, lead: Tensor | None) -> Tensor:
+        future: list[Tensor] = []
+        for step in range(horizon):
+            frame = self._head(states[-1][0].unsqueeze(1)).squeeze(1)
+            last = frame + last if self.spec.residual else frame
+            future.append(last)
+            if step == horizon - 1:
+                break
+            gap = None if lead is None else lead[:, step : step + 1]
+            _, states = run_stack(
+                self.spec.encoder,
+                self.encoder.layer_weights,
+                F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0),
+                states,
+                steps=1,
+                durations=gap if self.spec.uses_durations else None,
+                gaps={"forward": gap} if self.spec.encoder.memory_decay and gap is not None else None,
+            )
+        return torch.stack(future, dim=1)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        patches = self.head(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        frames = F.pixel_shuffle(patches, self.spec.patch_size)
+        return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
+
+    def _check(self, frames: Tensor, horizon: int) -> None:
+        channels, patch = self.spec.frame_channels, self.spec.patch_size
+        expected = f"(batch, time, channel={channels}, height, width), height and width multiples of {patch}"
+        if frames.ndim != 5 or frames.shape[2] != channels or any(n % patch or not n for n in frames.shape[3:]):
+            raise ShapeError(
+                "frames", expected=expected, received=f"shape {tuple(frames.shape)}", mend="pad or crop the frames."
+            )
+        if horizon < 1 or not frames.shape[1]:
+            raise ShapeError(
+                "horizon" if horizon < 1 else "frames",
+                expected="at least 1 frame",
+                received=horizon if horizon < 1 else 0,
+                mend="ask for one frame or more, from one frame or more.",
+            )
+
+
+def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Return each row's last valid frame, zeros where there is none."""
+    if mask is None:
+        return frames[:, -1]
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, steps, -1).amax(dim=1)
+    chosen = frames[torch.arange(len(frames), device=mask.device), last]
+    return torch.where((last >= 0)[:, None, None, None], chosen, torch.zeros_like(chosen))

@@ -1,0 +1,182 @@
+"""Reading the arguments of a call: axes, types, masks, durations and states, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convlstm.contract.durations import check_durations
+from convlstm.contract.geometry import AXIS_NAMES
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.torch import State
+from convlstm.engine.torch_fused import transforms_are_active
+from convlstm.errors import ShapeError, StateError
+
+
+def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
+    """Return x as (time, batch, channel, *space), and whether it came with a batch axis."""
+    rank = spec.spatial_dims
+    axes = ["batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[rank]]
+    if not batch_first:
+        axes[0], axes[1] = axes[1], axes[0]
+    if x.ndim not in (rank + 2, rank + 3) or x.shape[-rank - 1] != spec.in_channels:
+        raise ShapeError(
+            "x",
+            expected=f"({', '.join(axes)})",
+            received=f"shape {tuple(x.shape)}",
+            mend="permute the axes, or build the layer with the channels of your data.",
+        )
+    if x.ndim == rank + 2:
+        return x.unsqueeze(1), False
+    return x.transpose(0, 1) if batch_first else x, True
+
+
+def check_dtype(x: Tensor, weight: Tensor) -> None:
+    """Refuse an input of another type than the weights, unless autocast will convert both."""
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(
+            "x",
+            expected=f"dtype {weight.dtype}, the weights' own",
+            received=x.dtype,
+            mend=f"convert the input, x.to({weight.dtype}), or the layer, layer.to({x.dtype}).",
+        )
+
+
+def valid_steps(lengths: Any, mask: Tensor | None, frames: Tensor) -> Tensor | None:
+    """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
+    steps, batch = frames.shape[:2]
+    if lengths is not None and mask is not None:
+        raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
+    if lengths is not None:
+        counts = torch.as_tensor(lengths, device=frames.device)
+        if counts.shape != (batch,) or (batch and (counts.min() < 0 or counts.max() > steps)):
+            raise ShapeError(
+                "lengths",
+                expected=f"{batch} numbers from 0 to {steps}",
+                received=counts.tolist(),
+                mend="give the number of valid steps of each row.",
+            )
+        return torch.arange(steps, device=frames.device) < counts[:, None]
+    if mask is not None and tuple(mask.shape) != (batch, steps):
+        raise ShapeError(
+            "mask",
+            expected=f"(batch, time) = {(batch, steps)}",
+            received=f"shape {tuple(mask.shape)}",
+            mend="give one bool per frame.",
+        )
+    return None if mask is None else mask.bool()
+
+
+def read_durations(spec: ConvLSTMSpec, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Any:
+    """Return durations (batch, time) in at least float32, or None for a layer that has no use for them."""
+    aware = spec.duration_strategy != "none"
+    if aware != (given is not None):
+        raise ShapeError(
+            "durations",
+            expected="one duration per step (batch, time)" if aware else "None with duration_strategy='none'",
+            received="None" if given is None else type(given).__name__,
+            mend="give the duration of each step." if aware else "choose a duration_strategy to use them.",
+        )
+    return None if given is None else _per_step("durations", given, valid, frames, batch_first)
+
+
+def read_gaps(
+    spec: ConvLSTMSpec, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool
+) -> dict[str, Tensor] | None:
+    """Return gaps (batch, time) by direction, or None for a layer without memory decay."""
+    count = len(spec.directions) if spec.memory_decay else 0
+    parts = () if given is None else given if isinstance(given, tuple) else (given,)
+    if len(parts) != count:
+        raise ShapeError(
+            "gaps",
+            expected=f"{count} array(s) (batch, time), one per direction" if count else "None without memory_decay",
+            received=f"{len(parts)} array(s)",
+            mend="make them with convlstm.contract.durations.durations_from_times.",
+        )
+    checked = [_per_step("gaps", gap, valid, frames, batch_first) for gap in parts]
+    return dict(zip(spec.directions, checked, strict=True)) if count else None
+
+
+def read_states(given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[State]:
+    """Return the states of a call as (h, c) per layer and direction, after checking them against their shapes.
+
+    Args:
+        given: (h_0, c_0), each a tensor (one layer and direction) or a tuple of tensors.
+        shapes: The shape each must have, with the batch axis.
+        batched: Whether the given tensors have that batch axis.
+
+    Returns:
+        (h, c) indexed layer · D + direction.
+
+    Raises:
+        StateError: naming the part, layer and direction that do not fit.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise StateError("state", expected="a pair (h_0, c_0)", received=type(given).__name__, mend="pass it so.")
+    both = []
+    for name, part in zip(("h_0", "c_0"), given, strict=True):
+        tensors = (part,) if isinstance(part, Tensor) else tuple(part)
+        if len(tensors) != len(shapes):
+            raise StateError(
+                name,
+                expected=f"{len(shapes)} tensors, one per layer and direction",
+                received=len(tensors),
+                mend="pass what the layer returned as (h_n, c_n).",
+            )
+        own = [tensor if batched else tensor.unsqueeze(0) for tensor in tensors]
+        for index, (tensor, shape) in enumerate(zip(own, shapes, strict=True)):
+            if tuple(tensor.shape) != shape:
+                raise StateError(
+                    f"{name}[{index}]",
+                    expected=f"(batch, hidden_channels, *grid) = {shape}",
+                    received=f"{tuple(tensor.shape)}{_difference(tuple(tensor.shape), shape)}",
+                    mend="start from None, or pass the state of a call with the same batch and grid.",
+                )
+        both.append(own)
+    return list(zip(*both, strict=True))
+
+
+def _difference(received: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if len(received) != len(expected):
+        return ""
+    names = ("batch", "hidden_channels", *AXIS_NAMES[len(expected) - 2])
+    wrong = [name for name, a, b in zip(names, received, expected, strict=True) if a != b]
+    return f", which differs in {' and '.join(wrong)}"
+
+
+def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Tensor:
+    """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
+    steps, batch = frames.shape[:2]
+    wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
+    values = torch.as_tensor(given, dtype=wide, device=frames.device)
+    full = (batch, steps) if batch_first else (steps, batch)
+    if tuple(values.shape) not in ((), (steps,), full, (*full, 1)):
+        raise ShapeError(
+            name,
+            expected=f"a number, ({steps},), {full} or {(*full, 1)}",
+            received=f"shape {tuple(values.shape)}",
+            mend="give one value per step.",
+        )
+    if values.ndim == 3:
+        values = values.squeeze(-1)
+    if values.ndim == 2 and not batch_first:
+        values = values.transpose(0, 1)
+    values = values.expand(batch, steps)
+    if values.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_are_active():
+        check_durations(name, values.detach().numpy(), None if valid is None else valid.numpy())
+    return values
+
+
+def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor:
+    """Return the durations of the forecast steps (batch, horizon), for `like` (horizon, batch, ...)."""
+    if not wanted or given is None:
+        raise ShapeError(
+            "lead_durations",
+            expected="one duration per lead time (batch, horizon)" if wanted else "None in a model without durations",
+            received="None" if given is None else type(given).__name__,
+            mend="give them." if wanted else "choose a duration_strategy to use them.",
+        )
+    return _per_step("lead_durations", given, None, like, batch_first=True)

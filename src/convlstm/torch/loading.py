@@ -1,0 +1,45 @@
+"""Building a PyTorch module from a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convlstm.contract.checkpoint import load_model
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.torch.forecaster import Forecaster
+from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.weights import load_canonical
+
+
+def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = None) -> ConvLSTM | Forecaster:
+    """Read a model file of any framework into a PyTorch module, in evaluation mode.
+
+    Args:
+        path: A file that `save` of any face wrote.
+        device: As in every PyTorch module.
+        dtype: As in every PyTorch module.
+
+    Returns:
+        A layer or a forecaster with the file's weights.
+
+    Raises:
+        WeightsError: if the file is no intact model file.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm.torch import save
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save(path, ConvLSTM(1, 8, kernel_size=3))
+        >>> type(load(path)).__name__
+        'ConvLSTM'
+    """
+    model = load_model(path)
+    if isinstance(model.spec, ForecasterSpec):
+        module: ConvLSTM | Forecaster = Forecaster(model.spec, device=device, dtype=dtype)
+    else:
+        module = ConvLSTM.from_spec(model.spec, device=device, dtype=dtype)
+    load_canonical(module, model.weights)
+    return module.eval()
