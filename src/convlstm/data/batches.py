@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convlstm.errors import ConfigError, DataError
+from convlstm.errors import DataError
 
+from .checks import require_count
 from .frames import Frames, Window
 from .sampling import Draw, EvenDraw, WetDraw
 from .transforms import Transform
@@ -59,9 +60,9 @@ class _Windows:
     def __init__(
         self, frames: Frames, starts: Starts, transform: Transform, input_length: int, horizon: int, batch_size: int
     ) -> None:
-        for option, value in (("input_length", input_length), ("horizon", horizon), ("batch_size", batch_size)):
-            if value < 1:
-                raise ConfigError(option, expected="1 or more", received=value, mend="raise it.")
+        require_count("input_length", input_length)
+        require_count("horizon", horizon)
+        require_count("batch_size", batch_size)
         self.frames, self.transform = frames, transform
         self.starts = np.asarray(starts, dtype=np.intp)
         self.input_length, self.horizon, self.batch_size = input_length, horizon, batch_size
@@ -156,8 +157,7 @@ class Batches:
         seed: int,
     ) -> None:
         self._windows = _Windows(frames, starts, transform, input_length, horizon, batch_size)
-        if seed < 0:
-            raise ConfigError("seed", expected="0 or more", received=seed, mend="choose another.")
+        require_count("seed", seed, least=0)
         self._seed, self._augment = seed, augment
         grid = frames.shape[2:]
         size = _crop_size(crop, grid)
@@ -234,14 +234,14 @@ class Batches:
 class OrderedBatches:
     """What `Batches.in_order` gives: a length, and each batch by its number.
 
-    Args:
-        windows: The sequence and its windows.
-
     Example:
         >>> from convlstm.data import LogRain, open_frames, sample_path
         >>> sizes = {"input_length": 6, "horizon": 12, "batch_size": 4}
         >>> len(Batches.in_order(open_frames(sample_path()), np.arange(9), LogRain(), **sizes))
         3
+
+    Args:
+        windows: The sequence and its windows.
     """
 
     def __init__(self, windows: _Windows) -> None:

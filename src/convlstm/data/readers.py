@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from convlstm.errors import DataError
 
 from .axes import Dimensions, find_axes, find_dimensions, find_variables
+from .checks import require_positive
 from .frames import Channel, Frames
 from .opening import check_size, opened
 from .times import read_times, usual_step
@@ -63,6 +63,7 @@ def open_frames(
     Raises:
         DataError: if the path is no readable NetCDF or Zarr, a variable or dimension cannot be found, the times
             are missing or out of order, there are fewer than two frames, the data is too large, or holds no value.
+        ConfigError: if `time_step` is not above 0.
 
     Example:
         >>> from convlstm.data import sample_path
@@ -70,7 +71,8 @@ def open_frames(
         ('rainfall_rate',)
     """
     path = Path(path)
-    _check_time_step(time_step)
+    if time_step is not None:
+        require_positive("time_step", time_step)
     with opened(path, max_bytes) as dataset:
         axes = find_axes(dataset, {"time": time_dim, "y": y_dim, "x": x_dim})
         names = find_variables(dataset, axes, tuple(variables))
@@ -97,11 +99,6 @@ def open_frames(
             x_dim=str(dimensions.x),
             channels=channels,
         )
-
-
-def _check_time_step(time_step: float | None) -> None:
-    if time_step is not None and not (math.isfinite(time_step) and time_step > 0):
-        raise DataError("time_step", expected="seconds above 0", received=time_step, mend="give the frames' distance.")
 
 
 def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names: tuple[str, ...]) -> Dimensions:
@@ -200,14 +197,15 @@ def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
 def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:
     """Coordinates over y and x alone, decoded, with nothing left of how the file stored them."""
     coordinates = field.coords.to_dataset()
-    spatial = [
+    other = [
         name
         for name, its in coordinates.variables.items()
-        if set(its.dims) <= {dimensions.y, dimensions.x}
-        and its.attrs.get("standard_name") not in _NOT_SPATIAL
-        and " since " not in str(its.attrs.get("units", ""))
+        if not set(its.dims) <= {dimensions.y, dimensions.x}
+        or its.attrs.get("standard_name") in _NOT_SPATIAL
+        or " since " in str(its.attrs.get("units", ""))
     ]
-    grid = xr.decode_cf(coordinates[spatial], decode_times=False, decode_coords=False).load().drop_encoding()
+    grid = xr.decode_cf(coordinates.drop_vars(other), decode_times=False, decode_coords=False)
+    grid = grid.load().drop_encoding()
     for name in grid.variables:
         grid[name].attrs.pop("bounds", None)
     mapping = field.encoding.get("grid_mapping", field.attrs.get("grid_mapping"))

@@ -45,14 +45,14 @@ class Draw(Protocol):
 class EvenDraw:
     """Draw every window and every crop with the same chance.
 
+    Example:
+        >>> EvenDraw(np.array([7]), grid=(8, 8), crop=(8, 8))(np.random.default_rng(0))
+        (7, (slice(0, 8, None), slice(0, 8, None)))
+
     Args:
         starts: First frames of the windows.
         grid: Height and width of the frames.
         crop: Height and width of the crop.
-
-    Example:
-        >>> EvenDraw(np.array([7]), grid=(8, 8), crop=(8, 8))(np.random.default_rng(0))
-        (7, (slice(0, 8, None), slice(0, 8, None)))
     """
 
     def __init__(self, starts: Starts, grid: Size, crop: Size) -> None:

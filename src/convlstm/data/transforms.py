@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from convlstm.errors import ConfigError
 
+from .checks import require_finite, require_positive
 from .units import Field, dbz_to_mm_per_hour, mm_per_hour_to_dbz
 
 
@@ -21,9 +22,8 @@ class Transform(ABC):
     """What every transform offers: a way there, the way back, and a name to be stored by.
 
     Example:
-        >>> transform: Transform = Identity()
-        >>> transform.inverse(transform.forward([1.5]))
-        array([1.5], dtype=float32)
+        >>> isinstance(Identity(), Transform)
+        True
     """
 
     name: ClassVar[str]
@@ -101,8 +101,8 @@ class LogRain(Transform):
     ceiling: float = 100.0
 
     def __post_init__(self) -> None:
-        _require_positive("scale", self.scale)
-        _require_positive("ceiling", self.ceiling)
+        require_positive("scale", self.scale)
+        require_positive("ceiling", self.ceiling)
 
     def _forward(self, x: Field) -> Field:
         y: Field = np.log1p(np.clip(x, 0, self.ceiling) * np.float32(self.scale))
@@ -146,10 +146,8 @@ class Reflectivity(Transform):
     ceiling: float = 60.0
 
     def __post_init__(self) -> None:
-        _require_positive("a", self.a)
-        _require_positive("b", self.b)
-        _require_finite("floor", self.floor)
-        _require_finite("ceiling", self.ceiling)
+        require_positive("a and b", (self.a, self.b))
+        require_finite("floor and ceiling", (self.floor, self.ceiling))
         if self.ceiling <= self.floor:
             raise ConfigError(
                 "ceiling",
@@ -196,18 +194,10 @@ class Standard(Transform):
             # JSON gives back lists, and a frozen dataclass cannot be filled in any other way
             if isinstance(numbers := getattr(self, option), list):
                 object.__setattr__(self, option, tuple(numbers))
-        means, stds = _listed(self.mean), _listed(self.std)
-        for mean in means:
-            _require_finite("mean", mean)
-        for std in stds:
-            _require_positive("std", std)
-        if len(means) != len(stds):
-            raise ConfigError(
-                "std",
-                expected=f"{len(means)} numbers, as in mean",
-                received=len(stds),
-                mend="give one for each.",
-            )
+        require_finite("mean", self.mean)
+        require_positive("std", self.std)
+        if np.shape(self.mean) != np.shape(self.std):
+            raise ConfigError("std", expected="as many numbers as mean", received=self.std, mend="give as many.")
 
     @classmethod
     def fit(cls, x: ArrayLike) -> Self:
@@ -297,22 +287,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
     return kind(**given)
 
 
-def _listed(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _per_channel(value: float | tuple[float, ...]) -> Field:
     """One number as it is, or numbers that broadcast over (..., channel, height, width)."""
     numbers = np.asarray(value, dtype=np.float32)
     return numbers.reshape(-1, 1, 1) if numbers.ndim else numbers
-
-
-def _require_finite(option: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(option, expected="a finite number", received=repr(value), mend="give one.")
-
-
-def _require_positive(option: str, value: float) -> None:
-    _require_finite(option, value)
-    if value <= 0:
-        raise ConfigError(option, expected="a number above 0", received=value, mend="raise it.")

@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm.errors import ConfigError, DataError
+from convlstm.errors import DataError
+
+from .checks import require_count, require_positive
 
 Starts = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -46,12 +48,11 @@ def find_windows(
         >>> find_windows(np.array([0.0, 300, 1000, 1300]), 3, time_step=300, max_gap=900)
         array([0, 1])
     """
-    for option, value, least in (("length", length, 1), ("stride", stride, 1)):
-        if value < least:
-            raise ConfigError(option, expected=f"{least} or more", received=value, mend="raise it.")
-    for option, span in (("time_step", time_step), ("max_gap", max_gap)):
-        if span is not None and not span > 0:
-            raise ConfigError(option, expected="seconds above 0", received=span, mend="raise it.")
+    require_count("length", length)
+    require_count("stride", stride)
+    require_positive("time_step", time_step)
+    if max_gap is not None:
+        require_positive("max_gap", max_gap)
     gaps = np.diff(seconds)
     joined = np.abs(gaps - time_step) <= _TOLERANCE * time_step if max_gap is None else gaps <= max_gap
     edges = np.concatenate([[0], np.flatnonzero(~joined) + 1, [len(seconds)]])

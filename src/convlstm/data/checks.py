@@ -1,0 +1,62 @@
+"""Checks of options: one line each, so that what is allowed is said where the option is used."""
+
+from __future__ import annotations
+
+import math
+
+from convlstm.errors import ConfigError
+
+
+def require_finite(option: str, numbers: object) -> None:
+    """Refuse what is no finite number.
+
+    Args:
+        option: Name of the option.
+        numbers: Its value, or a tuple of several.
+
+    Raises:
+        ConfigError: if one of them is NaN, infinite, a truth value or no number at all.
+
+    Example:
+        >>> require_finite("floor", -3.5)
+    """
+    for value in numbers if isinstance(numbers, tuple) else (numbers,):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(option, expected="a finite number", received=repr(value), mend="give one.")
+
+
+def require_positive(option: str, numbers: float | tuple[float, ...]) -> None:
+    """Refuse what is not a finite number above 0.
+
+    Args:
+        option: Name of the option.
+        numbers: Its value, or a tuple of several.
+
+    Raises:
+        ConfigError: if one of them is not.
+
+    Example:
+        >>> require_positive("scale", 10.0)
+    """
+    require_finite(option, numbers)
+    for value in numbers if isinstance(numbers, tuple) else (numbers,):
+        if value <= 0:
+            raise ConfigError(option, expected="a number above 0", received=value, mend="raise it.")
+
+
+def require_count(option: str, value: int, *, least: int = 1) -> None:
+    """Refuse a whole number that is too small.
+
+    Args:
+        option: Name of the option.
+        value: Its value.
+        least: Smallest value allowed.
+
+    Raises:
+        ConfigError: if it is below.
+
+    Example:
+        >>> require_count("batch_size", 8)
+    """
+    if value < least:
+        raise ConfigError(option, expected=f"{least} or more", received=value, mend="raise it.")
