@@ -164,7 +164,7 @@ def step(
     z = _gates(layer, weights, z_x, h_before, masks)
     z_i, z_f, z_g, z_o = z.chunk(4, dim=1)
     if spec.peephole != "none":
-        p_i, p_f, p_o = (_over_grid(p, spec) for p in weights["peephole"])
+        p_i, p_f, p_o = _peepholes(spec, weights)
         z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
     g = phi(z_g)
     c = sigma(z_f) * c_before + sigma(z_i) * (g if factor is None else g * factor)
@@ -306,9 +306,13 @@ def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) 
     return keep * before + (1.0 - keep) * after
 
 
+def _peepholes(spec: ConvLSTMSpec, weights: Weights) -> tuple[Tensor, ...]:
+    peephole = weights["peephole"]
+    return (peephole if spec.peephole == "pixel" else _over_grid(peephole, spec)).unbind()
+
+
 def _over_grid(values: Tensor, spec: ConvLSTMSpec) -> Tensor:
-    pixel = spec.peephole == "pixel" and values.ndim == 1 + spec.spatial_dims
-    return values if pixel else values.reshape(*values.shape, *(1,) * spec.spatial_dims)
+    return values.reshape(*values.shape, *(1,) * spec.spatial_dims)
 
 
 def _mask_like(mask: Tensor, x: Tensor) -> Tensor:

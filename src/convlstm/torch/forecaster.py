@@ -12,7 +12,7 @@ from convlstm.engine.torch import ACTIVATION_FUNCTIONS, State
 from convlstm.errors import ShapeError
 from convlstm.torch import inputs
 from convlstm.torch.layer import ConvLSTM
-from convlstm.torch.stack import Draws, run_stack
+from convlstm.torch.stack import draw, run_stack
 from convlstm.torch.weights import load_canonical
 
 
@@ -102,11 +102,8 @@ class Forecaster(nn.Module):
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
         states = list(zip(h, c, strict=True))
-        like = patched.new_empty((horizon, len(frames), 0))
-        needs_lead = self.spec.uses_durations or (self.spec.rollout == "feedback" and spec.memory_decay)
-        lead = lead_durations
-        if needs_lead or lead is not None:
-            lead = inputs.read_lead_durations(needs_lead, lead, like)
+        wanted = self.spec.uses_durations or (self.spec.rollout == "feedback" and spec.memory_decay)
+        lead = inputs.read_lead_durations(wanted, lead_durations, patched.new_empty((horizon, len(frames))))
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, mask), states, horizon, lead)
         future = self._head(self._hidden(states, horizon, lead, generator))
@@ -117,18 +114,18 @@ class Forecaster(nn.Module):
     ) -> Tensor:
         """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
         assert self.forecaster is not None
-        outputs: list[Tensor] = []
-        run_stack(
-            self.spec.forecaster,
+        spec, h = self.spec.forecaster, states[0][0]
+        like = h.new_empty((horizon, *h.shape[:1]))
+        outputs, _ = run_stack(
+            spec,
             self.forecaster.layer_weights,
             None,
             states,
             steps=horizon,
             durations=lead,
-            draws=Draws(generator) if self.training else None,
-            each=outputs.append,
+            draws=draw(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None,
         )
-        return torch.cat(outputs, dim=2).transpose(0, 1)
+        return torch.cat([parts[0] for parts in outputs], dim=2).transpose(0, 1)
 
     def _feedback(self, last: Tensor, states: list[State], horizon: int, lead: Tensor | None) -> Tensor:
         future: list[Tensor] = []

@@ -170,13 +170,13 @@ def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch
     return values
 
 
-def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor:
-    """Return the durations of the forecast steps (batch, horizon), for `like` (horizon, batch, ...)."""
-    if not wanted or given is None:
+def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor | None:
+    """Return the durations of the forecast steps (batch, horizon), for `like` (horizon, batch), or None."""
+    if wanted != (given is not None):
         raise ShapeError(
             "lead_durations",
             expected="one duration per lead time (batch, horizon)" if wanted else "None in a model without durations",
             received="None" if given is None else type(given).__name__,
             mend="give them." if wanted else "choose a duration_strategy to use them.",
         )
-    return _per_step("lead_durations", given, None, like, batch_first=True)
+    return _per_step("lead_durations", given, None, like, batch_first=True) if wanted else None

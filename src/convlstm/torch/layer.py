@@ -13,7 +13,7 @@ from convlstm.contract.vocabulary import LayerOptions
 from convlstm.contract.weights import initialise, layer_shapes
 from convlstm.engine.torch import State
 from convlstm.torch import inputs
-from convlstm.torch.stack import Draws, run_stack
+from convlstm.torch.stack import draw, merged, run_stack
 from convlstm.torch.weights import load_canonical, native_name, register
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -201,7 +201,8 @@ class ConvLSTM(nn.Module):
         frames, batched = inputs.time_first(spec, x, first)
         inputs.check_dtype(frames, self.layer_weights(0, spec.directions[0])["weight_hh"])
         valid = inputs.valid_steps(lengths, mask, frames)
-        output, final = run_stack(
+        size = tuple(frames.shape[3:])
+        outputs, final = run_stack(
             spec,
             self.layer_weights,
             frames,
@@ -210,10 +211,13 @@ class ConvLSTM(nn.Module):
             mask=valid,
             durations=inputs.read_durations(spec, durations, valid, frames, first),
             gaps=inputs.read_gaps(spec, gaps, valid, frames, first),
-            draws=Draws(generator) if self.training else None,
+            draws=draw(spec, frames, size, len(frames), generator) if self.training else None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        return self._user_layout(output, batched), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+        parts = [self._user_layout(part, batched) for part in outputs[-1]]
+        apart = spec.merge == "apart" and len(parts) > 1
+        output = tuple(parts) if apart else merged(parts, spec.merge, dim=-1 - spec.spatial_dims)
+        return output, (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
     def layer_weights(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return the arrays of one layer and direction by the names of the contract."""
@@ -230,9 +234,7 @@ class ConvLSTM(nn.Module):
             return [(frames.new_zeros(shape), frames.new_zeros(shape)) for shape in shapes]
         return inputs.read_states(given, shapes, batched)
 
-    def _user_layout(self, output: Any, batched: bool) -> Any:
-        if isinstance(output, tuple):
-            return tuple(self._user_layout(part, batched) for part in output)
+    def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,28 +13,65 @@ from convlstm.engine import torch as engine
 from convlstm.engine.torch import Masks, State
 
 
+@dataclass(frozen=True)
 class Draws:
-    """The random draws of one call in training, taken from one generator in a fixed order.
+    """The random draws of one call in training.
 
     Args:
-        generator: Source of randomness; None means PyTorch's global one.
+        masks: Draws inside each layer, by layer and direction.
+        dropout: Factor on each layer's merged output but the last's (time, batch, channels, *grid), or None.
     """
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
-        self.generator = generator
+    masks: dict[tuple[int, str], Masks] = field(default_factory=dict)
+    dropout: tuple[Tensor | None, ...] = ()
 
-    def kept(self, rate: float, shape: Sequence[int], like: Tensor) -> Tensor | None:
-        """Return a factor of 0 or 1 / (1 − rate) per point, or None without a rate."""
-        if not rate:
-            return None
-        return (self._uniform(shape, like) >= rate).to(like.dtype) / (1.0 - rate)
 
-    def held(self, rate: float, shape: Sequence[int], like: Tensor) -> Tensor | None:
-        """Return 1 where zoneout keeps the old value, 0 elsewhere, or None without a rate."""
-        return (self._uniform(shape, like) < rate).to(like.dtype) if rate else None
+def draw(
+    spec: ConvLSTMSpec, like: Tensor, input_size: tuple[int, ...], steps: int, generator: torch.Generator | None
+) -> Draws | None:
+    """Draw every mask that a call in training needs, in a fixed order.
 
-    def _uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.generator, device=like.device)
+    Args:
+        spec: The stack.
+        like: A tensor (time, batch, ...) of the type and device to draw for.
+        input_size: Spatial size of the stack's input.
+        steps: Number of steps.
+        generator: Source of randomness; None means PyTorch's global one.
+
+    Returns:
+        The draws, or None where the stack has no random part.
+    """
+    rates = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
+    if not any(rates):
+        return None
+
+    def uniform(rate: float, *shape: int) -> Tensor | None:
+        return torch.rand(shape, generator=generator, device=like.device) if rate else None
+
+    def kept(rate: float, *shape: int) -> Tensor | None:
+        random = uniform(rate, *shape)
+        return None if random is None else (random >= rate).to(like.dtype) / (1.0 - rate)
+
+    def held(rate: float, *shape: int) -> Tensor | None:
+        random = uniform(rate, *shape)
+        return None if random is None else (random < rate).to(like.dtype)
+
+    batch = like.shape[1]
+    grids = spec.grids(input_size)
+    masks = {
+        (layer.index, direction): Masks(
+            kept(
+                spec.input_dropout, batch, layer.in_channels, *(grids[layer.index - 1] if layer.index else input_size)
+            ),
+            kept(spec.recurrent_dropout, batch, layer.hidden_channels, *grids[layer.index]),
+            held(spec.zoneout_h, steps, batch, layer.hidden_channels, *grids[layer.index]),
+            held(spec.zoneout_c, steps, batch, layer.hidden_channels, *grids[layer.index]),
+        )
+        for layer in spec.layers
+        for direction in spec.directions
+    }
+    between = [kept(spec.dropout, steps, batch, spec.out_channels(n), *grids[n]) for n in range(spec.depth - 1)]
+    return Draws(masks, tuple(between))
 
 
 def run_stack(
@@ -48,8 +85,7 @@ def run_stack(
     durations: Tensor | None = None,
     gaps: dict[str, Tensor] | None = None,
     draws: Draws | None = None,
-    each: Callable[[Tensor], None] | None = None,
-) -> tuple[Any, list[State]]:
+) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
     Args:
@@ -62,62 +98,43 @@ def run_stack(
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
         draws: Random draws in training, None in evaluation.
-        each: Called with the merged output of every layer.
 
     Returns:
-        The merged output of the last layer, time first (a tuple with merge `apart`), and the final states.
+        Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
     final: list[State] = []
-    parts: list[Tensor] = []
+    outputs: list[tuple[Tensor, ...]] = []
     for layer in spec.layers:
         parts = []
         for direction in spec.directions:
-            state = states[len(final)]
             output, after = engine.sequence(
                 layer,
                 weights_of(layer.index, direction),
                 x,
-                state,
+                states[len(final)],
                 steps=steps,
                 reverse=direction == "reverse",
                 mask=mask,
                 durations=durations,
                 gaps=None if gaps is None else gaps[direction],
-                masks=None if draws is None else _masks(spec, draws, x, state, steps),
+                masks=None if draws is None else draws.masks.get((layer.index, direction)),
             )
             parts.append(output)
             final.append(after)
-        last = layer.index == spec.depth - 1
-        if last and spec.merge == "apart" and len(parts) > 1:
-            return tuple(parts), final
-        x = _merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-        if each is not None:
-            each(x)
-        if draws is not None and not last:
-            factor = draws.kept(spec.dropout, x.shape, x)
+        outputs.append(tuple(parts))
+        if layer.index < spec.depth - 1:
+            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            factor = draws.dropout[layer.index] if draws is not None else None
             x = x if factor is None else x * factor
-    return x, final
+    return outputs, final
 
 
-def _masks(spec: ConvLSTMSpec, draws: Draws, x: Tensor | None, state: State, steps: int) -> Masks | None:
-    rates = (spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
-    if not any(rates):
-        return None
-    h, c = state
-    over_time = (steps, *h.shape)
-    return Masks(
-        None if x is None else draws.kept(spec.input_dropout, x.shape[1:], x),
-        draws.kept(spec.recurrent_dropout, h.shape, h),
-        draws.held(spec.zoneout_h, over_time, h),
-        draws.held(spec.zoneout_c, over_time, c),
-    )
-
-
-def _merged(parts: Sequence[Tensor], merge: str) -> Tensor:
+def merged(parts: Sequence[Tensor], merge: str, dim: int = 2) -> Tensor:
+    """Return the outputs of a layer's directions as one tensor; `dim` is the axis of channels."""
     if len(parts) == 1:
         return parts[0]
     if merge == "concat":
-        return torch.cat(list(parts), dim=2)
+        return torch.cat(list(parts), dim=dim)
     forward, backward = parts
     if merge == "mul":
         return forward * backward

@@ -1,0 +1,254 @@
+"""Random configurations over the whole option space, with what the reference makes of them.
+
+Tests, docs and `convlstm doctor --parity` share them, so that a new case reaches every face at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from convlstm.contract import reference
+from convlstm.contract.activations import Array
+from convlstm.contract.durations import durations_from_times
+from convlstm.contract.geometry import check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.contract.reference import Masks
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
+from convlstm.contract.weights import initialise
+from convlstm.errors import ConvLSTMError
+
+COMPLEX_STEP = 1e-100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration with inputs for every argument it takes.
+
+    Args:
+        seed: What it was drawn from.
+        spec: The stack.
+        arrays: What a gradient is taken of: `x`, `h.{n}`, `c.{n}` and the weights by canonical key, float64.
+        mask: True where a step is valid (batch, time), or None.
+        durations: Δ (batch, time), or None.
+        gaps: Per direction (batch, time), or None.
+        masks: Random draws by (layer, direction), or None in evaluation.
+        dropout: Factors between layers (batch, time, channels, *grid), or None.
+    """
+
+    seed: int
+    spec: ConvLSTMSpec
+    arrays: Mapping[str, Array]
+    mask: Array | None = None
+    durations: Array | None = None
+    gaps: Mapping[str, Array] | None = None
+    masks: Mapping[tuple[int, str], Masks] | None = None
+    dropout: tuple[Array, ...] | None = None
+
+
+def random_case(seed: int, **fixed: Any) -> Case:
+    """Return a random configuration with inputs.
+
+    Args:
+        seed: What everything is drawn from.
+        **fixed: Options of the spec to hold fixed.
+
+    Returns:
+        A case whose spec is valid and whose grids are not empty.
+
+    Example:
+        >>> random_case(3).spec == random_case(3).spec
+        True
+    """
+    for attempt in range(1000):
+        random = np.random.default_rng([seed, attempt])
+        try:
+            spec = ConvLSTMSpec(**(_random_options(random, fixed.get("spatial_dims")) | fixed))
+            size = tuple(int(n) for n in random.integers(3, 8, spec.spatial_dims))
+            if spec.peephole == "pixel":
+                spec = replace(spec, input_size=size)
+            _check_boundaries(spec, size)
+            return _with_inputs(seed, random, spec, size)
+        except ConvLSTMError:
+            continue  # a combination that the contract refuses, or a kernel larger than the grid
+    raise AssertionError(f"no valid case for {fixed}")
+
+
+def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Return what the reference computes: `output` (or `output.0`, `output.1`), `h.{n}` and `c.{n}`.
+
+    Args:
+        case: The configuration.
+        arrays: Other values for its arrays, complex ones too.
+
+    Returns:
+        Results by name.
+    """
+    arrays = case.arrays if arrays is None else arrays
+    count = case.spec.depth * len(case.spec.directions)
+    output, final = reference.stack(
+        case.spec,
+        arrays,
+        arrays["x"],
+        [(arrays[f"h.{n}"], arrays[f"c.{n}"]) for n in range(count)],
+        mask=case.mask,
+        durations=case.durations,
+        gaps=case.gaps,
+        masks=case.masks,
+        dropout=case.dropout,
+    )
+    parts = output if isinstance(output, tuple) else (output,)
+    names = [f"output.{n}" for n in range(len(parts))] if len(parts) > 1 else ["output"]
+    results = dict(zip(names, parts, strict=True))
+    for n, (h, c) in enumerate(final):
+        results |= {f"h.{n}": h, f"c.{n}": c}
+    return results
+
+
+def loss_weights(case: Case, results: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the factors whose sum with the results is the loss that gradients are taken of."""
+    random = np.random.default_rng([case.seed, 1])
+    return {name: random.standard_normal(value.shape) for name, value in sorted(results.items())}
+
+
+def directions(case: Case, count: int = 4) -> list[dict[str, Array]]:
+    """Return random directions through all arrays of a case at once."""
+    random = np.random.default_rng([case.seed, 2])
+    return [{name: random.standard_normal(a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
+
+
+def directional_derivatives(case: Case, run: Callable[..., Mapping[str, Array]] = reference_arrays) -> list[float]:
+    """Return the reference's derivative of the loss along each direction, by a complex step.
+
+    Args:
+        case: The configuration.
+        run: What computes the results.
+
+    Returns:
+        One derivative per direction of `directions`.
+    """
+    factors = loss_weights(case, run(case))
+    found = []
+    for direction in directions(case):
+        moved = {name: a + 1j * COMPLEX_STEP * direction[name] for name, a in case.arrays.items()}
+        results = run(case, moved)
+        loss = sum(np.sum(factors[name] * value) for name, value in results.items())
+        found.append(float(np.imag(loss)) / COMPLEX_STEP)
+    return found
+
+
+def _random_options(random: np.random.Generator, spatial_dims: int | None) -> dict[str, Any]:
+    def pick(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    def sizes(*values: int) -> list[tuple[int, ...]]:
+        return [tuple(pick(*values) for _ in range(rank)) for _ in range(depth)]
+
+    rank, depth = spatial_dims or int(pick(1, 2, 2, 3)), int(pick(1, 1, 2, 3))
+    groups = pick(1, 1, 2)
+    options = {
+        "spatial_dims": rank,
+        "in_channels": groups * pick(1, 2, 3),
+        "hidden_channels": [groups * pick(1, 2, 3) for _ in range(depth)],
+        "groups": groups,
+        "kernel_size": sizes(1, 2, 3, 3, 4),
+        "recurrent_kernel_size": sizes(1, 2, 3, 3, 5),
+        "stride": sizes(1, 1, 2),
+        "dilation": sizes(1, 1, 2),
+        "padding": [pick("same", "same", "valid", *sizes(0, 1, 2)) for _ in range(depth)],
+        "boundary": tuple(pick("zeros", "zeros", "replicate", "reflect", "circular") for _ in range(rank)),
+        "bias": pick(True, True, False),
+        "peephole": pick("none", "channel", "pixel"),
+        "activation": pick("tanh", "tanh", *ACTIVATIONS),
+        "recurrent_activation": pick("sigmoid", *RECURRENT_ACTIVATIONS),
+        "norm": pick("none", "none", "layer", "group"),
+        "direction": pick("forward", "reverse", "bidirectional"),
+        "masked_output": pick("zero", "hold"),
+        "duration_strategy": pick("none", *DURATION_STRATEGIES),
+        "reference_duration": pick(1.0, 5.0),
+        "memory_decay": pick(False, True),
+    }
+    options |= {name: pick(0.0, 0.0, 0.3) for name in ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")}
+    return options | _dependent_options(random, options, pick, depth)
+
+
+def _dependent_options(
+    random: np.random.Generator, options: dict[str, Any], pick: Callable[..., Any], depth: int
+) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    if options["norm"] == "group":
+        chosen["norm_groups"] = options["groups"]
+    if options["direction"] == "bidirectional":
+        chosen["merge"] = pick("concat", "sum", "mul", "ave", "apart")
+    if options["peephole"] == "pixel":
+        chosen["input_size"] = 1
+    if options["duration_strategy"] in ("exp", "mlp"):
+        chosen["duration_features"] = pick(1, "channel")
+        chosen["duration_hidden"] = pick((), (3,), (4, 3))
+        chosen["duration_activation"] = pick(*DURATION_ACTIVATIONS)
+    if depth > 1:
+        chosen["dropout"] = pick(0.0, 0.3)
+    return chosen
+
+
+def _check_boundaries(spec: ConvLSTMSpec, size: tuple[int, ...]) -> None:
+    for layer, grid in zip(spec.layers, spec.grids(size), strict=True):
+        widths = pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+        check_boundary(size, widths, spec.boundary)
+        check_boundary(grid, recurrent_pad_widths(layer.recurrent_kernel_size), spec.boundary)
+        size = grid
+
+
+def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, size: tuple[int, ...]) -> Case:
+    batch, steps = int(random.integers(1, 4)), int(random.integers(1, 5))
+    arrays = {key: value + 0.3 * random.standard_normal(value.shape) for key, value in initialise(spec, seed).items()}
+    arrays["x"] = random.standard_normal((batch, steps, spec.in_channels, *size))
+    for n, (h, c) in enumerate(reference.zero_states(spec, batch, size)):
+        arrays |= {f"h.{n}": 0.5 * random.standard_normal(h.shape), f"c.{n}": random.standard_normal(c.shape)}
+    mask = random.random((batch, steps)) < 0.7 if random.random() < 0.4 else None
+    times = np.cumsum(random.uniform(0.2, 3.0, (batch, steps)), axis=1) * spec.reference_duration
+    durations = None
+    if spec.duration_strategy != "none":
+        durations = np.diff(times, axis=1, prepend=times[:, :1] - 0.7 * spec.reference_duration)
+    gaps = None
+    if spec.memory_decay:
+        gaps = {
+            direction: durations_from_times(
+                times, mask, reverse=direction == "reverse", reference_duration=spec.reference_duration
+            )
+            for direction in spec.directions
+        }
+    case = Case(seed, spec, arrays, mask, durations, gaps)
+    training = random.random() < 0.5
+    return replace(case, **_random_draws(random, spec, size, batch, steps)) if training else case
+
+
+def _random_draws(
+    random: np.random.Generator, spec: ConvLSTMSpec, size: tuple[int, ...], batch: int, steps: int
+) -> dict[str, Any]:
+    grids = spec.grids(size)
+
+    def drawn(rate: float, *shape: int, scaled: bool) -> Array | None:
+        uniform = random.random(shape)
+        if not rate:
+            return None
+        return (uniform >= rate) / (1.0 - rate) if scaled else (uniform < rate).astype(np.float64)
+
+    masks = {}
+    for layer in spec.layers:
+        grid = grids[layer.index]
+        space = grids[layer.index - 1] if layer.index else size
+        for direction in spec.directions:
+            masks[layer.index, direction] = Masks(
+                drawn(spec.input_dropout, batch, layer.in_channels, *space, scaled=True),
+                drawn(spec.recurrent_dropout, batch, layer.hidden_channels, *grid, scaled=True),
+                drawn(spec.zoneout_h, steps, batch, layer.hidden_channels, *grid, scaled=False),
+                drawn(spec.zoneout_c, steps, batch, layer.hidden_channels, *grid, scaled=False),
+            )
+    between = [
+        drawn(spec.dropout, batch, steps, spec.out_channels(n), *grids[n], scaled=True) for n in range(spec.depth - 1)
+    ]
+    return {"masks": masks, "dropout": None if not spec.dropout else tuple(between)}
