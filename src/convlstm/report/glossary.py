@@ -1,0 +1,250 @@
+"""What the scores mean, and how numbers and times are written: the words of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score: how it is called, what it means and which value is perfect.
+
+    Args:
+        name: Name in the table of scores.
+        label: Name on the page.
+        definition: One line; `{window}` stands for the width of the neighbourhood in cells.
+        span: Range of possible values, in words.
+        perfect: Value of a perfect forecast; of two values the nearer one is the better.
+        by_threshold: Whether the score is about an event, the threshold being reached.
+
+    Example:
+        >>> [score.name for score in SCORES if score.perfect == 1 and not score.name == "bias"]
+        ['csi', 'fss', 'pod']
+    """
+
+    name: str
+    label: str
+    definition: str
+    span: str
+    perfect: float
+    by_threshold: bool
+
+    def distance(self, value: float) -> float:
+        """How far a value is from perfect.
+
+        Args:
+            value: A value of this score.
+
+        Returns:
+            The absolute difference from the perfect value, NaN for an undefined score.
+
+        Example:
+            >>> SCORES[0].distance(0.75)
+            0.25
+        """
+        return abs(value - self.perfect)
+
+
+SCORES = (
+    Score(
+        "csi",
+        "CSI",
+        "Critical success index: hits / (hits + misses + false alarms).",
+        "0 to 1",
+        1,
+        by_threshold=True,
+    ),
+    Score("rmse", "RMSE", "Root of the mean squared error.", "0 to ∞", 0, by_threshold=False),
+    Score("mae", "MAE", "Mean absolute error.", "0 to ∞", 0, by_threshold=False),
+    Score("mean_error", "Mean error", "Mean of forecast minus observation.", "−∞ to ∞", 0, by_threshold=False),
+    Score(
+        "fss",
+        "FSS",
+        "Fractions skill score: agreement of the share of event cells in windows of {window} × {window} cells.",
+        "0 to 1",
+        1,
+        by_threshold=True,
+    ),
+    Score("pod", "POD", "Probability of detection: hits / (hits + misses).", "0 to 1", 1, by_threshold=True),
+    Score(
+        "far",
+        "FAR",
+        "False alarm ratio: false alarms / (hits + false alarms).",
+        "0 to 1",
+        0,
+        by_threshold=True,
+    ),
+    Score(
+        "bias",
+        "Frequency bias",
+        "(hits + false alarms) / (hits + misses); above 1 the event is forecast too often.",
+        "0 to ∞",
+        1,
+        by_threshold=True,
+    ),
+)
+
+_METHODS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence": "Persistence"}
+
+
+def method_label(method: str) -> str:
+    """Name of a method as a heading.
+
+    Args:
+        method: Name in the files.
+
+    Returns:
+        The name with the capitals people expect; any other name as it is.
+
+    Example:
+        >>> method_label("convlstm"), method_label("my model")
+        ('ConvLSTM', 'my model')
+    """
+    return _METHODS.get(method, method)
+
+
+@dataclass(frozen=True)
+class LeadUnit:
+    """The unit of time in which a page counts, chosen by its longest lead time.
+
+    Example:
+        >>> lead_unit([5, 60]).label(-25), lead_unit([60, 720]).label(720), lead_unit([518400]).words(518400)
+        ('−25 min', '12 h', '360 days')
+    """
+
+    short: str
+    long: str
+    minutes: float
+
+    def label(self, lead_time: float) -> str:
+        """A lead time in short, such as `+30 min` without the plus.
+
+        Args:
+            lead_time: Lead time in minutes.
+
+        Returns:
+            Number and unit.
+        """
+        return f"{signed(f'{lead_time / self.minutes:g}')} {self.short}"
+
+    def words(self, lead_time: float) -> str:
+        """A lead time in a sentence.
+
+        Args:
+            lead_time: Lead time in minutes.
+
+        Returns:
+            Number and unit, spelled out.
+        """
+        number = f"{lead_time / self.minutes:g}"
+        return f"{signed(number)} {self.long.removesuffix('s') if number == '1' else self.long}"
+
+
+def lead_unit(lead_times: Iterable[float]) -> LeadUnit:
+    """Choose minutes up to three hours, hours up to three days, then days.
+
+    Args:
+        lead_times: Lead times in minutes.
+
+    Returns:
+        The unit that fits the longest of them.
+    """
+    longest = max(lead_times)
+    if longest <= 180:
+        return LeadUnit("min", "minutes", 1)
+    return LeadUnit("h", "hours", 60) if longest <= 3 * 1440 else LeadUnit("d", "days", 1440)
+
+
+def decimals(score: Score, values: Iterable[float]) -> int:
+    """Decimals that show a score with three significant figures at its largest.
+
+    Args:
+        score: The score; one by threshold has no unit and always two decimals.
+        values: The values that stand together.
+
+    Returns:
+        Number of decimals, 0 to 6.
+
+    Example:
+        >>> decimals(SCORES[1], [0.4, 1.2]), decimals(SCORES[1], [310.0]), decimals(SCORES[1], [0.002])
+        (2, 0, 5)
+    """
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    if score.by_threshold or largest == 0:
+        return 2
+    return min(max(2 - math.floor(math.log10(largest)), 0), 6)
+
+
+def number(value: float, places: int) -> str:
+    """A number with fixed decimals, a true minus sign, and a dash where it is undefined.
+
+    Args:
+        value: The number.
+        places: Decimals.
+
+    Returns:
+        Text.
+
+    Example:
+        >>> number(-0.126, 2), number(-0.001, 2), number(float("nan"), 2)
+        ('−0.13', '0.00', '–')
+    """
+    return signed(f"{value:z.{places}f}") if math.isfinite(value) else "–"
+
+
+def interval_text(value: float, lower: float, upper: float, places: int) -> str:
+    """A value with its interval.
+
+    Args:
+        value: The value.
+        lower: Lower end, NaN where unknown.
+        upper: Upper end, NaN where unknown.
+        places: Decimals.
+
+    Returns:
+        Text such as `0.45 [0.40, 0.49]`, without brackets where no interval is known; the
+        brackets do not break across lines.
+
+    Example:
+        >>> interval_text(0.451, 0.4, 0.49, 2).replace("\N{NO-BREAK SPACE}", " ")
+        '0.45 [0.40, 0.49]'
+        >>> interval_text(0.451, float("nan"), float("nan"), 2)
+        '0.45'
+    """
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return number(value, places)
+    return f"{number(value, places)} [{number(lower, places)},\N{NO-BREAK SPACE}{number(upper, places)}]"
+
+
+def count(value: float) -> str:
+    """A whole number with thin spaces between thousands.
+
+    Args:
+        value: The number; NaN where the table has none.
+
+    Returns:
+        Text.
+
+    Example:
+        >>> count(1234567.0) == "1\u2009234\u2009567", count(float("nan"))
+        (True, '–')
+    """
+    return f"{int(value):,}".replace(",", "\u2009") if math.isfinite(value) else "–"
+
+
+def signed(text: str) -> str:
+    """Write a leading hyphen as a minus sign.
+
+    Args:
+        text: A number as text.
+
+    Returns:
+        The same with a true minus sign.
+
+    Example:
+        >>> signed("-5")
+        '−5'
+    """
+    return text.replace("-", "−")

@@ -1,0 +1,209 @@
+"""The fields of the page: the player's frames, and the still maps with their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .glossary import LeadUnit, lead_unit, method_label
+from .images import draw_map, draw_sprite
+from .results import Results
+from .scales import Scale, error_scale, field_scale, rain_scale
+
+
+@dataclass(frozen=True)
+class Still:
+    """One small map.
+
+    Args:
+        source: The image as a data URI.
+        alt: What it shows, in words.
+    """
+
+    source: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class CaseMaps:
+    """The still maps of one case.
+
+    Args:
+        label: Which case, with its start.
+        leads: Column headings.
+        fields: Rows of maps by what is shown, observation first.
+        errors: Rows of error maps by method.
+    """
+
+    label: str
+    leads: list[str]
+    fields: dict[str, list[Still]]
+    errors: dict[str, list[Still]]
+
+
+class Atlas:
+    """All maps of one evaluation, under two common colour scales.
+
+    Args:
+        results: The evaluation.
+
+    Example:
+        >>> [float(lead) for lead in pick_leads(np.arange(5.0, 65.0, 5.0))]
+        [5.0, 15.0, 30.0, 60.0]
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        cases = results.cases
+        self.unit: LeadUnit = lead_unit(results.lead_times)
+        self.scale: Scale = _field_scale(results)
+        self._errors = (cases["forecast"] - cases["observation"]).transpose(*cases["forecast"].dims)
+        self.error_scale: Scale = error_scale(
+            self._errors.values, results.evaluation.units, rain=_is_rain_rate(results)
+        )
+
+    @property
+    def error_words(self) -> str:
+        """What the colours of an error map mean."""
+        if _is_rain_rate(self.results):
+            return "brown where the forecast is too dry, green where it is too wet"
+        return "blue where the forecast is too low, red where it is too high"
+
+    def player(self, lead_time: float) -> dict[str, Any]:
+        """Everything the player's script needs, ready for JSON.
+
+        Args:
+            lead_time: Lead time in minutes shown first.
+
+        Returns:
+            Sizes, panels, cases with their frames and sprites, and the meaning of each colour.
+        """
+        cases = self.results.cases
+        leads = [*cases["input_time"].values.tolist(), *cases["lead_time"].values.tolist()]
+        inputs = cases.sizes["input_time"]
+        first = inputs + int(np.abs(cases["lead_time"].values - lead_time).argmin())
+        return {
+            "width": cases.sizes["x"],
+            "height": cases.sizes["y"],
+            "inputs": inputs,
+            "first": first,
+            "leads": leads,
+            "labels": [self._frame_label(lead) for lead in leads],
+            "panels": ["Observation", *map(method_label, self.results.methods)],
+            "cases": [self._player_case(k, leads) for k in range(cases.sizes["case"])],
+            "classes": dict(zip(self.scale.palette(), self.scale.labels(), strict=True)),
+        }
+
+    def stills(self, lead_time: float) -> list[Still]:
+        """The first case at one lead time, for readers without scripts.
+
+        Args:
+            lead_time: Lead time in minutes; the nearest one at hand is taken.
+
+        Returns:
+            One map per panel, observation first.
+        """
+        lead = float(self.results.cases["lead_time"].sel(lead_time=lead_time, method="nearest"))
+        return [row[0] for row in self._fields(0, np.array([lead])).values()]
+
+    def case_maps(self) -> list[CaseMaps]:
+        """Observation, forecasts and errors of every case at up to four lead times.
+
+        Returns:
+            One set of maps per case.
+        """
+        leads = pick_leads(self.results.cases["lead_time"].values)
+        labels = [self.unit.label(lead) for lead in leads]
+        return [
+            CaseMaps(self.case_label(k), labels, self._fields(k, leads), self._error_rows(k, leads))
+            for k in range(self.results.cases.sizes["case"])
+        ]
+
+    def case_label(self, case: int) -> str:
+        """Name of a case: its number and start.
+
+        Args:
+            case: Place in the file.
+
+        Returns:
+            Text such as `Case 1: start 2018-05-18 14:05 UTC`.
+        """
+        return f"Case {case + 1}: start {self._time(case, 0)}"
+
+    def _time(self, case: int, lead_time: float) -> str:
+        start = self.results.cases["init_time"].to_index()[case]
+        return str((start + timedelta(minutes=lead_time)).strftime("%Y-%m-%d %H:%M")) + " UTC"
+
+    def _frame_label(self, lead_time: float) -> str:
+        return ("+" if lead_time > 0 else "") + self.unit.label(lead_time)
+
+    def _player_case(self, case: int, leads: list[float]) -> dict[str, Any]:
+        cases = self.results.cases.isel(case=case)
+        observed = np.concatenate([cases["inputs"].values, cases["observation"].values])
+        forecasts = (cases["forecast"].sel({"method": m}).values for m in self.results.methods)
+        sprites = [draw_sprite(frames, self.scale) for frames in (observed, *forecasts)]
+        return {
+            "label": self.case_label(case),
+            "times": [self._time(case, lead) for lead in leads],
+            "sprites": [{"source": s.source, "columns": s.columns} for s in sprites],
+        }
+
+    def _fields(self, case: int, leads: NDArray[np.float64]) -> dict[str, list[Still]]:
+        cases = self.results.cases.isel(case=case)
+        rows = {"Observation": cases["observation"]}
+        rows |= {method_label(m): cases["forecast"].sel({"method": m}) for m in self.results.methods}
+        return {name: self._row(name, field, leads, self.scale) for name, field in rows.items()}
+
+    def _error_rows(self, case: int, leads: NDArray[np.float64]) -> dict[str, list[Still]]:
+        errors = self._errors.isel(case=case)
+        return {
+            method_label(m): self._row(
+                f"{method_label(m)} minus observation", errors.sel({"method": m}), leads, self.error_scale
+            )
+            for m in self.results.methods
+        }
+
+    def _row(self, name: str, field: xr.DataArray, leads: NDArray[np.float64], scale: Scale) -> list[Still]:
+        variable = self.results.evaluation.variable
+        return [
+            Still(
+                draw_map(field.sel(lead_time=lead).values, scale),
+                f"{name}: map of {variable}, lead time {self.unit.words(lead)}",
+            )
+            for lead in leads
+        ]
+
+
+def pick_leads(lead_times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up to four lead times: all where there are no more, else the last and those near 1/2, 1/4, 1/12 of it.
+
+    Args:
+        lead_times: Lead times at hand, in minutes, ascending.
+
+    Returns:
+        Those picked, ascending.
+
+    Example:
+        >>> pick_leads(np.array([60.0, 120.0])).tolist()
+        [60.0, 120.0]
+    """
+    if len(lead_times) <= 4:
+        return lead_times
+    wanted = lead_times[-1] * np.array([1 / 12, 1 / 4, 1 / 2, 1])
+    return np.unique([lead_times[np.abs(lead_times - lead).argmin()] for lead in wanted])
+
+
+def _is_rain_rate(results: Results) -> bool:
+    return results.evaluation.rain and results.evaluation.units == "mm/h"
+
+
+def _field_scale(results: Results) -> Scale:
+    if _is_rain_rate(results):
+        return rain_scale(results.evaluation.units)
+    observed = [results.cases["inputs"].values, results.cases["observation"].values]
+    return field_scale(observed, results.evaluation.units)

@@ -1,0 +1,227 @@
+"""Reading an evaluation folder, with every doubt settled before a page is begun."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convlstm.errors import DataError
+
+BASELINES = ("optical flow", "persistence")
+LARGEST_MAP = 400  # cells along one side; more than a screen panel shows, and the page stays light
+
+_NUMBERS = (
+    *("value", "lower", "upper"),
+    *("hits", "misses", "false_alarms", "correct_negatives", "cases", "pixels"),
+)
+_KEY = ("method", "lead_time", "score", "threshold")
+_COLUMNS = {"method": "str", "score": "str"} | dict.fromkeys(("lead_time", "threshold", *_NUMBERS), "float64")
+_DIMENSIONS = {
+    "forecast": ("method", "case", "lead_time", "y", "x"),
+    "observation": ("case", "lead_time", "y", "x"),
+    "inputs": ("case", "input_time", "y", "x"),
+}
+_COORDINATES = ("method", "init_time", "lead_time", "input_time")
+_MEND = "run `convlstm evaluate` again to write the folder anew."
+
+
+class TrainingStep(BaseModel):
+    """One line of the training log.
+
+    Example:
+        >>> TrainingStep(step=10, loss=0.5).validation_loss is None
+        True
+    """
+
+    step: int
+    loss: float | None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+
+
+class Evaluation(BaseModel):
+    """What `evaluation.json` says: what was run, in words.
+
+    Example:
+        >>> Evaluation(title="Test", units="K", variable="t2m", rain=False, methods=["persistence"]).thresholds
+        []
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    title: str
+    units: str
+    variable: str
+    rain: bool
+    methods: list[str] = Field(min_length=1)
+    facts: dict[str, str] = {}
+    attribution: str = ""
+    thresholds: list[float] = []
+    fss_window: int = 10
+    training: list[TrainingStep] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """An evaluation folder in memory.
+
+    Args:
+        evaluation: What was run.
+        scores: The tidy table of `scores.csv`, one row per method, lead time (minutes), score and threshold.
+        cases: `forecast (method, case, lead_time, y, x)`, `observation (case, lead_time, y, x)` and
+            `inputs (case, input_time, y, x)`; the first row is the northern edge where the file says so.
+        cells_per_pixel: Grid cells along one side of a map pixel; 1 unless the grid is very large.
+    """
+
+    evaluation: Evaluation
+    scores: pd.DataFrame
+    cases: xr.Dataset
+    cells_per_pixel: int
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods in the order shown: what is under test first, then the baselines."""
+        named = self.evaluation.methods
+        return [m for m in named if m not in BASELINES] + [b for b in BASELINES if b in named]
+
+    @property
+    def lead_times(self) -> NDArray[np.float64]:
+        """Lead times of the scores in minutes, ascending."""
+        return np.unique(self.scores["lead_time"].to_numpy(dtype=np.float64))
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Thresholds of the events, ascending; empty where none was asked for."""
+        return sorted(self.evaluation.thresholds)
+
+    def select(self, score: str, threshold: float | None, method: str) -> pd.DataFrame:
+        """Rows of one score of one method, by lead time.
+
+        Args:
+            score: Name of the score, as in the table.
+            threshold: Threshold of the event, or None for a score without one.
+            method: Name of the method.
+
+        Returns:
+            The rows, indexed by lead time in minutes, ascending; empty where the table has none.
+        """
+        table = self.scores
+        wanted = table["threshold"].isna() if threshold is None else np.isclose(table["threshold"], threshold)
+        rows = table[(table["score"] == score) & (table["method"] == method) & wanted]
+        return rows.set_index("lead_time", drop=False).sort_index()
+
+    def numbers(self, score: str, threshold: float | None, method: str, lead_time: float) -> dict[str, float]:
+        """One row of the table as numbers.
+
+        Args:
+            score: Name of the score.
+            threshold: Threshold of the event, or None for a score without one.
+            method: Name of the method.
+            lead_time: Lead time in minutes.
+
+        Returns:
+            The numeric columns by name; every one NaN where the table has no such row.
+        """
+        rows = self.select(score, threshold, method).reindex([lead_time])
+        return dict(zip(_NUMBERS, rows[list(_NUMBERS)].to_numpy(dtype=np.float64)[0].tolist(), strict=True))
+
+
+def read_results(folder: str | Path) -> Results:
+    """Read `evaluation.json`, `scores.csv` and `cases.nc` of one folder.
+
+    Args:
+        folder: The folder that `evaluate` wrote.
+
+    Returns:
+        The three files, checked against each other.
+
+    Raises:
+        DataError: if a file is missing, cannot be read, or does not fit the others.
+    """
+    folder = Path(folder)
+    evaluation = _read_evaluation(folder / "evaluation.json")
+    scores = _read_scores(folder / "scores.csv", evaluation)
+    cases = _read_cases(folder / "cases.nc", evaluation)
+    factor = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
+    if factor > 1:
+        cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
+    return Results(evaluation, scores, cases, factor)
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    try:
+        return Evaluation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, "a readable JSON file", error) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _unreadable(path, "the description of an evaluation", f"{place}: {first['msg']}") from error
+
+
+def _read_scores(path: Path, evaluation: Evaluation) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=_COLUMNS)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a table of scores", error) from error
+    _require(path, "column", _COLUMNS, table.columns)
+    if table.duplicated(list(_KEY)).any():
+        raise _unreadable(path, "one row per method, lead time, score and threshold", "the same one twice")
+    _require(path, "method", evaluation.methods, table["method"].unique())
+    rated = table.loc[table["score"] == "csi", "threshold"].to_numpy()
+    _require(path, "threshold", [t for t in evaluation.thresholds if not np.isclose(rated, t).any()], [])
+    _require(path, "score", ["rmse"], table["score"].unique())
+    return table
+
+
+def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
+            cases = opened.load()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a NetCDF file", error) from error
+    _require(path, "variable", _DIMENSIONS, cases.variables)
+    _require(path, "coordinate", _COORDINATES, cases.variables)
+    for name, dimensions in _DIMENSIONS.items():
+        if set(cases[name].dims) != set(dimensions):
+            raise _unreadable(path, f"{name} on {', '.join(dimensions)}", ", ".join(map(str, cases[name].dims)))
+        if cases[name].size == 0:
+            raise _unreadable(path, f"{name} with values", "none")
+    if not isinstance(cases["init_time"].to_index(), (pd.DatetimeIndex, xr.CFTimeIndex)):
+        raise _unreadable(path, "init_time as times", cases["init_time"].dtype)
+    _require(path, "method", evaluation.methods, cases["method"].values)
+    cases = cases.transpose("method", "case", "input_time", "lead_time", "y", "x", missing_dims="ignore")
+    return cases.isel(y=slice(None, None, -1)) if _south_first(cases) else cases
+
+
+def _south_first(cases: xr.Dataset) -> bool:
+    """Whether the first row is the southern edge; a bare row number without units says nothing."""
+    names = [str(name) for name in cases.coords if str(name).lower().startswith("lat")]
+    if "y" in cases.coords and cases["y"].attrs.get("units"):
+        names.append("y")
+    for name in names:
+        if "y" in cases[name].dims:
+            return bool(cases[name].isel(y=-1).mean() > cases[name].isel(y=0).mean())
+    return False
+
+
+def _require(path: Path, kind: str, wanted: Iterable[object], present: Iterable[object]) -> None:
+    have = {str(name) for name in present}
+    missing = [str(name) for name in wanted if str(name) not in have]
+    if missing:
+        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", mend=_MEND)
+
+
+def _unreadable(path: Path, expected: str, problem: object) -> DataError:
+    if isinstance(problem, FileNotFoundError):
+        problem = "no such file"
+    line = " ".join(str(problem).split())
+    return DataError(str(path), expected=expected, received=line, mend=_MEND)

@@ -1,0 +1,147 @@
+"""The numbers of the page as tables: text in cells, the best of each lead time marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .glossary import SCORES, Score, count, decimals, interval_text, lead_unit, method_label, number
+from .results import Results
+
+_COUNTS = {
+    "hits": "Hits",
+    "misses": "Misses",
+    "false_alarms": "False alarms",
+    "correct_negatives": "Correct negatives",
+    "cases": "Cases",
+    "pixels": "Cells",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Args:
+        text: What it says.
+        best: Whether no other method shows a better number at this lead time.
+    """
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Args:
+        lead: Lead time as text.
+        method: Method, empty in a table that has the methods as columns.
+        cells: The cells after them.
+        spans: Rows that share the lead time, said by the first of them; 0 in the others.
+    """
+
+    lead: str
+    method: str
+    cells: list[Cell]
+    spans: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Args:
+        title: Caption.
+        groups: Headings over several columns, with their widths; empty where there is one line of headings.
+        columns: Headings of the columns after the lead time (and the method).
+        rows: The rows.
+    """
+
+    title: str
+    groups: list[tuple[str, int]]
+    columns: list[str]
+    rows: list[Row]
+
+
+def overview(results: Results) -> Table:
+    """CSI at every threshold and RMSE, side by side for all methods, by lead time.
+
+    Args:
+        results: The evaluation.
+
+    Returns:
+        A table with one row per lead time.
+    """
+    csi, rmse = (next(s for s in SCORES if s.name == name) for name in ("csi", "rmse"))
+    units = results.evaluation.units
+    blocks: list[tuple[str, Score, float | None]] = [(f"CSI at {t:g} {units}", csi, t) for t in results.thresholds]
+    blocks.append((f"RMSE in {units}", rmse, None))
+    unit = lead_unit(results.lead_times)
+    rows = []
+    for lead in results.lead_times:
+        cells = [cell for _, score, t in blocks for cell in _compare(results, score, t, lead, intervals=False)]
+        rows.append(Row(unit.label(lead), "", cells))
+    labels = [method_label(m) for m in results.methods]
+    return Table("Overview", [(name, len(labels)) for name, _, _ in blocks], labels * len(blocks), rows)
+
+
+def details(results: Results) -> list[Table]:
+    """Every score with its interval and counts, per threshold, and the errors in the data's unit.
+
+    Args:
+        results: The evaluation.
+
+    Returns:
+        Tables with one row per lead time and method.
+    """
+    units = results.evaluation.units
+    events = [s for s in SCORES if s.by_threshold]
+    errors = [s for s in SCORES if not s.by_threshold]
+    tables = [_detail(results, f"{t:g} {units} or more", events, t) for t in results.thresholds]
+    return [*tables, _detail(results, f"Error in {units}", errors, None)]
+
+
+def uneven_samples(results: Results) -> bool:
+    """Whether some method was scored on other cells than its rivals, so that scores compare only roughly.
+
+    Args:
+        results: The evaluation.
+
+    Returns:
+        True if at some lead time the numbers of cells differ.
+    """
+    by_lead = results.scores.groupby(["lead_time", "score", "threshold"], dropna=False)["pixels"]
+    return bool((by_lead.nunique() > 1).any())
+
+
+def _detail(results: Results, title: str, scores: Sequence[Score], threshold: float | None) -> Table:
+    counts = _COUNTS if threshold is not None else {k: _COUNTS[k] for k in ("cases", "pixels")}
+    unit = lead_unit(results.lead_times)
+    rows = []
+    for lead in results.lead_times:
+        compared = [_compare(results, score, threshold, lead, intervals=True) for score in scores]
+        for k, method in enumerate(results.methods):
+            row = results.numbers(scores[0].name, threshold, method, lead)
+            cells = [cells[k] for cells in compared] + [Cell(count(row[name])) for name in counts]
+            spans = 0 if k else len(results.methods)
+            rows.append(Row(unit.label(lead), method_label(method), cells, spans))
+    return Table(title, [], [s.label for s in scores] + list(counts.values()), rows)
+
+
+def _compare(results: Results, score: Score, threshold: float | None, lead: float, *, intervals: bool) -> list[Cell]:
+    """One score of all methods at one lead time; those that read the same as the best are all marked."""
+    places = decimals(score, results.scores.loc[results.scores["score"] == score.name, "value"])
+    rows = [results.numbers(score.name, threshold, method, lead) for method in results.methods]
+    distances = [score.distance(round(row["value"], places)) for row in rows]
+    least = min((d for d in distances if math.isfinite(d)), default=math.nan)
+    texts = [
+        interval_text(row["value"], row["lower"], row["upper"], places) if intervals else number(row["value"], places)
+        for row in rows
+    ]
+    return [
+        Cell(text, best=len(rows) > 1 and math.isclose(d, least, abs_tol=1e-12))
+        for text, d in zip(texts, distances, strict=True)
+    ]

@@ -1,0 +1,129 @@
+"""A small synthetic evaluation: rain blobs that drift, forecasts that are the truth displaced, made-up scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from convlstm.report.results import read_results
+
+LEADS = np.array([5.0, 15.0, 30.0, 60.0])
+INPUTS = np.array([-10.0, -5.0, 0.0])
+SIZE = 24
+# What the CSI at 30 minutes and 1 mm/h shall be; every other score follows from it by simple rules below.
+SKILL = {"persistence": 0.30, "optical flow": 0.41, "convlstm": 0.45}
+
+
+def blobs(minutes, case, size=SIZE):
+    """Rain in mm/h: two round cells that drift eastward, one cell width in five minutes."""
+    y, x = np.mgrid[:size, :size]
+    first = 12.0 * np.exp(-((x - 6 - minutes / 5) ** 2 + (y - 8 - 3 * case) ** 2) / 10)
+    second = 3.0 * np.exp(-((x - 14 - minutes / 5) ** 2 + (y - 16) ** 2) / 20)
+    return (first + second).astype(np.float32)
+
+
+def make_cases(methods, size=SIZE, offset=0.0, scale=1.0):
+    observation = np.array([[blobs(t, case, size) for t in LEADS] for case in range(2)])
+    inputs = np.array([[blobs(t, case, size) for t in INPUTS] for case in range(2)])
+    forecast = np.array(
+        [[[blobs(t * k / len(methods), case, size) for t in LEADS] for case in range(2)] for k in range(len(methods))]
+    )
+    return xr.Dataset(
+        {
+            "forecast": (("method", "case", "lead_time", "y", "x"), offset + scale * forecast),
+            "observation": (("case", "lead_time", "y", "x"), offset + scale * observation),
+            "inputs": (("case", "input_time", "y", "x"), offset + scale * inputs),
+        },
+        coords={
+            "method": list(methods),
+            "init_time": ("case", np.array(["2018-05-18T14:05", "2018-05-19T23:45"], dtype="datetime64[ns]")),
+            "lead_time": LEADS,
+            "input_time": INPUTS,
+        },
+    )
+
+
+def make_scores(skill, thresholds):
+    rows = []
+    for method, level in skill.items():
+        for lead in LEADS:
+            decay = (30 / lead) ** 0.25
+
+            def row(score, threshold, value, method=method, lead=lead):
+                counts = (60, 20, 30, 890) if np.isfinite(threshold) else (np.nan,) * 4
+                rows.append((method, lead, score, threshold, value, value - 0.04, value + 0.05, *counts, 24, 1000))
+
+            for threshold in thresholds:
+                value = level * decay / max(threshold, 1.0)
+                row("csi", threshold, value)
+                row("pod", threshold, value + 0.1)
+                row("far", threshold, 1 - value)
+                row("bias", threshold, 2 * value)
+                row("fss", threshold, value + 0.2)
+            row("rmse", np.nan, 1 - level * decay)
+            row("mae", np.nan, (1 - level) / 2)
+            row("mean_error", np.nan, level - 0.41)
+    names = ["method", "lead_time", "score", "threshold", "value", "lower", "upper"]
+    names += ["hits", "misses", "false_alarms", "correct_negatives", "cases", "pixels"]
+    return pd.DataFrame(rows, columns=names)
+
+
+@pytest.fixture
+def make_evaluation(tmp_path):
+    """Write an evaluation folder; keywords replace what `evaluation.json` says."""
+
+    def make(*, skill=SKILL, thresholds=(0.1, 1.0, 5.0), cases=None, scores=None, **said):
+        folder = tmp_path / "evaluation"
+        folder.mkdir(exist_ok=True)
+        described = {
+            "title": "Synthetic drifting blobs",
+            "units": "mm/h",
+            "variable": "rain rate",
+            "rain": True,
+            "facts": {"Data": "synthetic, made by the tests", "Parameters": 1234},
+            "attribution": "Made up for the tests.",
+            "methods": list(skill),
+            "thresholds": list(thresholds),
+            "fss_window": 10,
+            "training": [
+                {"step": 10, "loss": 0.8, "validation_loss": None, "learning_rate": 0.001},
+                {"step": 20, "loss": 0.5, "validation_loss": 0.6, "learning_rate": 0.001},
+                {"step": 30, "loss": 0.4, "validation_loss": 0.55, "learning_rate": 0.001},
+            ],
+        } | said
+        (folder / "evaluation.json").write_text(json.dumps(described))
+        table = make_scores(skill, thresholds) if scores is None else scores
+        table.to_csv(folder / "scores.csv", index=False)
+        (make_cases(skill) if cases is None else cases).to_netcdf(folder / "cases.nc")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_results(make_evaluation):
+    """Read what `make_evaluation` writes."""
+    return lambda **said: read_results(make_evaluation(**said))
+
+
+@pytest.fixture
+def synthetic_cases():
+    """The cases as a dataset, to be spoilt or enriched by a test."""
+    return make_cases(SKILL)
+
+
+@pytest.fixture
+def synthetic_scores():
+    """The table of scores, to be spoilt or enriched by a test."""
+    return make_scores(SKILL, (0.1, 1.0, 5.0))
+
+
+@pytest.fixture
+def temperature(make_evaluation):
+    """A variable that is no rain: kelvins, no thresholds, no training log."""
+    cases = make_cases(SKILL, offset=280.0, scale=-1.0)
+    return make_evaluation(
+        thresholds=(), cases=cases, units="K", variable="t2m", rain=False, training=[], facts={}, attribution=""
+    )
