@@ -153,7 +153,8 @@ def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tu
         >>> find_variables(dataset, {"t": "time", "y": "y", "x": "x"}, ())
         ('rain',)
     """
-    there = [str(name) for name in dataset.data_vars]
+    # Zarr lists its arrays in no order of its own
+    there = sorted(str(name) for name in dataset.data_vars)
     for name in wanted:
         if name not in dataset.data_vars:
             raise DataError(

@@ -15,6 +15,8 @@ import zarr
 
 from convlstm.errors import ConvLSTMError, DataError
 
+from .classic import check_complete
+
 _ZARR_GROUP = (".zgroup", ".zmetadata", "zarr.json")
 _ZARR_METADATA = (".zmetadata", ".zarray", "zarr.json")
 _CODEC_LISTS = {"filters", "compressor", "codecs"}
@@ -48,6 +50,8 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
             warnings.simplefilter("ignore")
             if engine == "zarr":
                 _refuse_pickle(path)
+            else:
+                check_complete(path)
             check_size(path, _coordinate_bytes(path, engine), max_bytes)
             with xr.open_dataset(
                 path, engine=engine, mask_and_scale=False, decode_times=False, decode_coords="all"

@@ -1,0 +1,112 @@
+"""How long a NetCDF file of the classic formats must be: the NetCDF library reads zeros where one is cut short."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from convlstm.errors import DataError
+
+_FORMATS = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a file of a classic NetCDF format that is shorter than its header says; leave others alone.
+
+    Args:
+        path: Any file.
+
+    Raises:
+        DataError: if the file is cut short.
+
+    Source: NetCDF Classic, 64-bit Offset and 64-bit Data Format Specifications, Unidata.
+
+    Example:
+        >>> from convlstm.data import sample_path
+        >>> check_complete(sample_path())
+    """
+    with path.open("rb") as file:
+        if file.read(4) not in _FORMATS:
+            return
+        file.seek(0)
+        try:
+            needed, expected = _data_end(_Header(file)), "{} bytes, as its header says"
+        except (struct.error, KeyError, IndexError):
+            needed, expected = sys.maxsize, "a whole header"
+    size = path.stat().st_size
+    if size < needed:
+        raise DataError(
+            str(path),
+            expected=expected.format(needed),
+            received=f"{size} bytes",
+            mend="the file was cut short: fetch it again.",
+        )
+
+
+class _Header:
+    """The numbers in a header, one after another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        version = file.read(4)[3]
+        self._file = file
+        self._count = ">Q" if version == 5 else ">I"
+        self._offset = ">I" if version == 1 else ">Q"
+
+    def count(self) -> int:
+        return self._number(self._count)
+
+    def offset(self) -> int:
+        return self._number(self._offset)
+
+    def type_size(self) -> int:
+        return _TYPE_SIZES[self._number(">I")]
+
+    def items(self) -> range:
+        self._number(">I")  # what kind of list it is, which its place says as well
+        return range(self.count())
+
+    def skip_name(self) -> None:
+        self._skip(self.count())
+
+    def skip_attributes(self) -> None:
+        for _ in self.items():
+            self.skip_name()
+            self._skip(self.type_size() * self.count())
+
+    def _number(self, form: str) -> int:
+        return int(struct.unpack(form, self._file.read(struct.calcsize(form)))[0])
+
+    def _skip(self, size: int) -> None:
+        self._file.seek(_padded(size), 1)
+
+
+def _data_end(header: _Header) -> int:
+    """Where the last byte of data must stand, padding after it left out."""
+    records = header.count()
+    lengths = []
+    for _ in header.items():
+        header.skip_name()
+        lengths.append(header.count())
+    header.skip_attributes()
+    fixed, recorded = [0], []
+    for _ in header.items():
+        header.skip_name()
+        shape = [lengths[header.count()] for _ in range(header.count())]
+        header.skip_attributes()
+        size = header.type_size()
+        header.count()  # the variable's size again, which overflows for large ones
+        begin = header.offset()
+        if shape[:1] == [0]:  # the dimension that grows has no length of its own
+            recorded.append((begin, size * math.prod(shape[1:])))
+        else:
+            fixed.append(begin + size * math.prod(shape))
+    step = recorded[0][1] if len(recorded) == 1 else sum(_padded(size) for _, size in recorded)
+    return max(*fixed, *(begin + step * (records - 1) + size for begin, size in recorded if records), 0)
+
+
+def _padded(size: int) -> int:
+    return size + -size % 4
