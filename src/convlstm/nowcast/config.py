@@ -1,0 +1,225 @@
+"""The configuration of a run: what is read, what is trained, and how; validated before any work."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Part):
+    """What is read, and how it is cut.
+
+    Example:
+        >>> DataConfig().input_length
+        6
+    """
+
+    variables: list[str] = Field([], description="Variables, one per channel; empty takes the only gridded one.")
+    units: str | None = Field(None, description="Unit of the file's values, where the file does not say.")
+    time_step: Positive | None = Field(None, description="Seconds from frame to frame, where the file does not say.")
+    time_dim: str | None = Field(None, description="Name of the time dimension, where it cannot be found.")
+    y_dim: str | None = Field(None, description="Name of the y dimension, where it cannot be found.")
+    x_dim: str | None = Field(None, description="Name of the x dimension, where it cannot be found.")
+    transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
+        "auto", description="To model units: log for rain, standard for the rest, or one by name."
+    )
+    input_length: Count = Field(6, description="Frames the model is given.")
+    horizon: Count = Field(12, description="Frames it is trained to foretell; any number can be forecast later.")
+    max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; None wants even steps.")
+    validation: int | list[str] = Field(1, description="Days to validate on: how many, or their dates.")
+    test: int | list[str] = Field(1, description="Days kept for evaluation: how many, or their dates.")
+    crop: Count | None = Field(96, description="Side in cells of the squares trained on; None takes the whole grid.")
+
+
+class ModelConfig(_Part):
+    """The forecaster.
+
+    Example:
+        >>> ModelConfig().spec(frame_channels=1).patch_channels
+        16
+    """
+
+    hidden_channels: list[Count] = Field([48, 48], description="Width of each layer.")
+    kernel_size: int | list[int] = Field(3, description="Input kernel, one or per layer.")
+    recurrent_kernel_size: int | list[int] | None = Field(None, description="Recurrent kernel; None repeats the other.")
+    patch_size: Count = Field(4, description="Side of the patches folded into channels.")
+    peephole: Literal["none", "channel"] = Field("none", description="Peephole connections.")
+    norm: Literal["none", "layer"] = Field("none", description="Normalisation of the gates.")
+    dropout: Share = Field(0.0, description="Dropout between layers.")
+    recurrent_dropout: Share = Field(0.0, description="Dropout on the recurrent input.")
+    rollout: Literal["states", "feedback"] = Field("states", description="Encoder–forecaster, or own frames fed back.")
+    residual: bool = Field(True, description="Whether the last frame is added to the output.")
+    output_activation: Literal["identity", "sigmoid", "relu", "softplus"] = "identity"
+    duration_strategy: Literal["none", "linear", "log", "log1p", "scalar", "exp", "mlp"] = Field(
+        "none", description="How uneven time steps scale the update."
+    )
+    memory_decay: bool = Field(False, description="Whether the cell state fades over gaps.")
+
+    def spec(self, frame_channels: int, reference_duration: float = 1.0) -> ForecasterSpec:
+        """Return the forecaster for frames of so many channels; durations count in units of the usual step."""
+        stack = ConvLSTMSpec(
+            in_channels=frame_channels * self.patch_size**2,
+            hidden_channels=list(self.hidden_channels),
+            kernel_size=self.kernel_size,
+            recurrent_kernel_size=self.recurrent_kernel_size,
+            peephole=self.peephole,
+            norm=self.norm,
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            duration_strategy=self.duration_strategy,
+            reference_duration=reference_duration,
+            memory_decay=self.memory_decay,
+        )
+        return ForecasterSpec(
+            encoder=stack,
+            frame_channels=frame_channels,
+            patch_size=self.patch_size,
+            rollout=self.rollout,
+            residual=self.residual,
+            output_activation=self.output_activation,
+        )
+
+
+class TrainingConfig(_Part):
+    """How it is trained.
+
+    Example:
+        >>> TrainingConfig().batch_size
+        8
+    """
+
+    steps: Count = Field(2000, description="Optimiser steps.")
+    batch_size: Count = Field(8, description="Windows per step.")
+    learning_rate: Positive = Field(2e-3, description="Peak learning rate of AdamW.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps of linear warm-up before the cosine.")
+    weight_decay: Share = Field(0.01, description="Of convolution kernels.")
+    clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
+    absolute_error: Share = Field(0.3, description="Share of the absolute beside the squared error.")
+    emphasis: dict[float, Share] = Field(
+        {0.5: 1.0, 1.0: 3.0, 5.0: 5.0}, description="Extra weight of targets from a rain rate (mm/h) on; rain only."
+    )
+    augment: bool = Field(True, description="Whether windows are flipped and turned; turn off for winds.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the convolutions.")
+    validate_every: Count = Field(100, description="Steps between validations, each of which saves the run.")
+    validation_windows: Count = Field(32, description="Windows validated on, spread over the validation days.")
+    patience: Count = Field(10, description="Validations without progress before training stops.")
+
+
+class Config(_Part):
+    """A whole run.
+
+    Example:
+        >>> Config.model_validate({"training": {"steps": 10}}).training.steps
+        10
+    """
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of weights, batches and dropout.")
+
+
+def read_config(path: str | Path | None = None, settings: list[str] | None = None) -> Config:
+    """Return the configuration of a file with single settings on top.
+
+    Args:
+        path: A TOML or YAML file; None starts from the defaults.
+        settings: Texts such as `training.steps=500`; values are read as YAML.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ConfigError: naming the option, what it wants and what it got.
+
+    Example:
+        >>> read_config(settings=["training.steps=500", "data.crop=null"]).data.crop is None
+        True
+    """
+    values = {} if path is None else _read_file(Path(path))
+    for setting in settings or []:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), mend="as training.steps=500.")
+        *sections, option = name.strip().split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError("--set", expected="a section", received=repr(section), mend="see the defaults.")
+        target[option] = _parse(text, f"--set {name}")
+    return validate(values)
+
+
+def validate(values: dict[str, Any]) -> Config:
+    """Return the configuration of plain values, or one clear line about the first that is wrong."""
+    try:
+        config = Config.model_validate(values)
+        config.model.spec(frame_channels=1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ConfigError(
+            name,
+            expected=first["msg"][0].lower() + first["msg"][1:],
+            received=_shown(first["input"]),
+            mend="`convlstm train --show-config` prints every option with its default.",
+        ) from error
+    if config.data.crop is not None and config.data.crop % config.model.patch_size:
+        raise ConfigError(
+            "data.crop",
+            expected=f"a multiple of model.patch_size, which is {config.model.patch_size}",
+            received=config.data.crop,
+            mend="change one of the two.",
+        )
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """Return the whole configuration as YAML that `read_config` reads back."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", mend="check the path.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(str(path), expected="valid TOML or YAML", received=reason, mend="mend the file.") from error
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(
+            str(path), expected="sections of options", received=type(values).__name__, mend="see the docs."
+        )
+    return values or {}
+
+
+def _parse(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(name, expected="a YAML value", received=repr(text), mend="quote it.") from error
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,149 @@
+"""A forecast as a CF file: the frames after a sequence, with the times they are valid at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm import __version__
+from convlstm.data import Frames, find_windows
+from convlstm.errors import DataError
+from convlstm.files import write_whole
+from convlstm.nowcast.predict import Nowcaster
+
+RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
+
+
+def make_forecast(
+    nowcaster: Nowcaster,
+    frames: Frames,
+    *,
+    lead_seconds: Sequence[float] | None = None,
+    init_time: str | None = None,
+    command: Sequence[str] = (),
+) -> xr.Dataset:
+    """Forecast the frames after the latest one, or after a given one.
+
+    Args:
+        nowcaster: The model.
+        frames: The observed sequence.
+        lead_seconds: Seconds ahead of each forecast frame; None means the horizon it was trained on.
+        init_time: Time of the last frame used, as in the file; None means the latest.
+        command: The command line, for the history.
+
+    Returns:
+        One variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`.
+
+    Raises:
+        DataError: if the data does not fit the model, or the frames before the start are missing or uneven.
+    """
+    pipeline = nowcaster.pipeline
+    pipeline.check(frames)
+    last = _last_frame(frames, init_time)
+    index = input_window(nowcaster, frames, last)
+    leads = _leads(nowcaster, lead_seconds)
+    inputs = frames.read(index)
+    if not np.isfinite(inputs).any():
+        raise DataError(
+            "input frames", expected="known values", received="missing ones alone", mend="choose another time."
+        )
+    values = nowcaster.predict(inputs[None], frames.seconds[None, index], leads)[0]
+    return _dataset(nowcaster, frames, values, leads, last, command)
+
+
+def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
+    """Write a forecast as NetCDF, or as Zarr where the path ends in `.zarr`, whole or not at all.
+
+    Args:
+        path: Where to.
+        forecast: From `make_forecast`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: if it cannot be written; what stood there before still stands.
+    """
+    if Path(path).suffix == ".zarr":
+        return write_whole(path, lambda draft: forecast.to_zarr(draft, consolidated=False))
+    packing = {str(name): {"zlib": True, "complevel": 4} for name in forecast.data_vars if forecast[name].ndim == 3}
+    return write_whole(path, lambda draft: forecast.to_netcdf(draft, encoding=packing, engine="netcdf4"))
+
+
+def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
+    """Return the frames a forecast is made from, the last of which is given.
+
+    Raises:
+        DataError: if there are too few, or a gap lies between them that the model cannot take.
+    """
+    length = nowcaster.pipeline.input_length
+    first = last - length + 1
+    uneven = nowcaster.spec.uses_durations
+    steps = frames.seconds[max(first, 0) : last + 1]
+    whole = first >= 0 and (uneven or len(find_windows(steps, length, time_step=nowcaster.pipeline.time_step)))
+    if not whole:
+        raise DataError(
+            "input frames",
+            expected=f"{length} frames without a gap up to the start of the forecast",
+            received=f"{last + 1} frame(s)" if first < 0 else "a gap between them",
+            mend="choose another --init-time, or give an unbroken sequence.",
+        )
+    return slice(first, last + 1)
+
+
+def _last_frame(frames: Frames, init_time: str | None) -> int:
+    if init_time is None:
+        return len(frames.seconds) - 1
+    index = frames.time.to_index()
+    try:
+        found = index.get_indexer([np.datetime64(init_time)]) if frames.time.dtype.kind == "M" else None
+        place = int(found[0]) if found is not None else [str(t) for t in index].index(init_time)
+    except ValueError:
+        place = -1
+    if place < 0:
+        raise DataError(
+            "init time",
+            expected=f"the time of a frame from {index[0]} to {index[-1]}",
+            received=init_time,
+            mend="give one as 2018-05-20T12:00.",
+        )
+    return place
+
+
+def _leads(nowcaster: Nowcaster, lead_seconds: Sequence[float] | None) -> NDArray[np.float64]:
+    if lead_seconds is not None:
+        return np.asarray(lead_seconds, dtype=np.float64)
+    return np.arange(1, nowcaster.pipeline.horizon + 1) * nowcaster.pipeline.time_step
+
+
+def _dataset(
+    nowcaster: Nowcaster,
+    frames: Frames,
+    values: NDArray[np.float32],
+    leads: NDArray[np.float64],
+    last: int,
+    command: Sequence[str],
+) -> xr.Dataset:
+    start = frames.time.isel({frames.time.dims[0]: last}, drop=True).values
+    ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
+    dims = ("lead_time", frames.y_dim, frames.x_dim)
+    valid = start + ahead if start.dtype.kind == "M" else np.array([start.item() + t for t in ahead.astype(object)])
+    attributes = {"units": frames.units, **(RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {})}
+    dataset = xr.Dataset(
+        {name: (dims, values[:, n], dict(attributes)) for n, name in enumerate(frames.variables)},
+        coords={
+            "lead_time": ("lead_time", ahead, {"standard_name": "forecast_period"}),
+            "time": ("lead_time", valid, {"standard_name": "time", "long_name": "time the forecast is valid at"}),
+            "forecast_reference_time": ((), start, {"standard_name": "forecast_reference_time"}),
+        },
+    )
+    dataset = dataset.merge(frames.grid, combine_attrs="drop_conflicts")
+    source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
+    seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")
+    line = f"convlstm {__version__}: {shlex.join(command) or 'forecast'}; seed {seed}; weights {nowcaster.model.digest}"
+    return dataset.assign_attrs(source | {"Conventions": "CF-1.11", "history": line})

@@ -1,0 +1,195 @@
+"""What lies between a file and a model: variables, unit, transform and time step, kept beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.contract.checkpoint import Model
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.training import Sample
+from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, Standard, Transform, transform_from_dict
+from convlstm.errors import ConvLSTMError, DataError, WeightsError
+
+Field = NDArray[np.float32]
+
+_FIT_FRAMES = 200
+_TIME_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a model's numbers come from physical values, and back.
+
+    Args:
+        variables: Variables it was trained on, one per channel.
+        units: Their unit.
+        transform: From physical to model values.
+        time_step: Usual seconds from frame to frame.
+        input_length: Frames it is given.
+        horizon: Frames it was trained to foretell.
+        thresholds: Values that its forecasts are judged at, in `units`.
+        days: Days of the training data by split, as dates.
+    """
+
+    variables: tuple[str, ...]
+    units: str
+    transform: Transform
+    time_step: float
+    input_length: int
+    horizon: int
+    thresholds: tuple[float, ...]
+    days: dict[str, list[str]]
+
+    @property
+    def rain(self) -> bool:
+        """Whether the values are rain rates in mm/h."""
+        return self.units == RAIN_RATE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        plain = asdict(self) | {"transform": self.transform.to_dict()}
+        return plain | {"variables": list(self.variables), "thresholds": list(self.thresholds)}
+
+    @classmethod
+    def of_model(cls, model: Model, path: object) -> Pipeline:
+        """Return the pipeline kept in a model file.
+
+        Args:
+            model: What the file holds.
+            path: Its name, for the message.
+
+        Raises:
+            WeightsError: if the file holds no forecaster trained by `convlstm train`.
+        """
+        try:
+            values = dict(model.extra["pipeline"])
+            values["transform"] = transform_from_dict(values["transform"])
+            values |= {"variables": tuple(values["variables"]), "thresholds": tuple(values["thresholds"])}
+            pipeline = cls(**values)
+        except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
+            raise WeightsError(
+                str(path),
+                expected="a forecaster written by `convlstm train`",
+                received="a model file without its data pipeline",
+                mend="train one, or use the layer from Python.",
+            ) from error
+        if not isinstance(model.spec, ForecasterSpec):
+            raise WeightsError(
+                str(path), expected="a forecaster", received="a layer", mend="give a model that was trained."
+            )
+        return pipeline
+
+    def check(self, frames: Frames) -> None:
+        """Refuse data the model was not made for.
+
+        Args:
+            frames: The sequence to forecast or to evaluate on.
+
+        Raises:
+            DataError: naming what differs: channels, unit or time step.
+        """
+        wants = (
+            ("variables", len(self.variables), len(frames.variables)),
+            ("units", self.units, frames.units),
+        )
+        for name, expected, received in wants:
+            if expected != received:
+                raise DataError(
+                    name,
+                    expected=f"{expected}, as the model was trained on",
+                    received=received,
+                    mend="give the data the model was made for, or train a model on this data.",
+                )
+        if abs(frames.time_step - self.time_step) > _TIME_TOLERANCE * self.time_step:
+            raise DataError(
+                "time step",
+                expected=f"{self.time_step:g} s, as the model was trained on",
+                received=f"{frames.time_step:g} s",
+                mend="give data with this step, or train a model on this data.",
+            )
+
+
+def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Transform:
+    """Return the transform of a name, fitted to the training frames where it has to be.
+
+    Args:
+        name: auto, log, dbz, standard or identity.
+        frames: The sequence.
+        train: Frames of the training split (time,).
+
+    Returns:
+        The transform; auto is log for rain and standard for everything else.
+
+    Raises:
+        DataError: if a rain transform is asked for values that are no rain rate.
+    """
+    rain = frames.units == RAIN_RATE
+    name = ("log" if rain else "standard") if name == "auto" else name
+    if name in ("log", "dbz") and not rain:
+        raise DataError(
+            "transform", expected=f"'{name}' for rain rates in mm/h only", received=frames.units, mend="use standard."
+        )
+    if name == "standard":
+        return Standard.fit(_spread(frames, train))
+    return {"log": LogRain, "dbz": Reflectivity, "identity": Identity}[name]()
+
+
+def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return the thresholds to judge by: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
+    if frames.units == RAIN_RATE:
+        return (0.1, 1.0, 5.0)
+    values = _spread(frames, train)
+    found = np.nanquantile(values[:, 0], [0.5, 0.9, 0.99])
+    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in found))
+
+
+def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -> Field:
+    """Return the weight of each target value: 1, plus each level's extra from its rain rate on.
+
+    Args:
+        targets: Transformed values.
+        transform: The transform they went through, which is increasing.
+        levels: Extra weight by rain rate (mm/h).
+
+    Returns:
+        Weights, shape of the targets.
+    """
+    weight = np.ones_like(targets)
+    for rate, extra in levels.items():
+        weight += np.float32(extra) * (targets >= transform.forward(np.float32(rate)))
+    return weight
+
+
+def pad_to_patches(sample: Sample, patch: int) -> Sample:
+    """Return the sample on a grid of whole patches: edges repeated below and to the right, with weight 0.
+
+    Args:
+        sample: On any grid.
+        patch: Side of the model's patches.
+
+    Returns:
+        The sample; the one given where its grid already fits.
+    """
+    height, width = sample.inputs.shape[-2:]
+    extra = (-height % patch, -width % patch)
+    if not any(extra):
+        return sample
+    around = [(0, 0)] * 3 + [(0, n) for n in extra]
+    return Sample(
+        np.pad(sample.inputs, around, mode="edge"),
+        np.pad(sample.targets, around),
+        np.pad(sample.weight, around),
+        sample.durations,
+        sample.lead_durations,
+        sample.gaps,
+    )
+
+
+def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
+    """Read up to 200 frames spread over the training split."""
+    index = np.flatnonzero(train)
+    return frames.read(index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)])

@@ -1,0 +1,157 @@
+"""Training a forecaster in PyTorch, on whatever device and precision Lightning Fabric is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from convlstm.contract.activations import Array
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.training import Optimisation, Sample
+from convlstm.errors import ConfigError, WeightsError
+from convlstm.torch.forecaster import Forecaster
+from convlstm.torch.weights import load_canonical, to_canonical
+
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Trainer:
+    """A PyTorch forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+
+    Args:
+        spec: The forecaster.
+        weights: Canonical arrays to start from.
+        optimisation: Loss and optimiser.
+
+    Raises:
+        ConfigError: for an unknown precision.
+    """
+
+    def __init__(
+        self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
+    ) -> None:
+        self._options = optimisation or Optimisation()
+        self._precision = _precision(self._options.precision)
+        self._fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISIONS[self._precision])
+        self.module = Forecaster(spec)
+        load_canonical(self.module, weights)
+        kernels = [p for p in self.module.parameters() if p.ndim > 2]
+        others = [p for p in self.module.parameters() if p.ndim <= 2]
+        groups = [
+            {"params": kernels, "weight_decay": self._options.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=1e-3)
+        self._model, self._optimiser = self._fabric.setup(self.module, optimiser)
+
+    @property
+    def description(self) -> str:
+        """Framework, device and precision in words."""
+        device = self._fabric.device
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return f"PyTorch {torch.__version__}, {where}, {self._precision}"
+
+    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
+        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate
+        generator = torch.Generator(device=self._fabric.device).manual_seed(key)
+        self._model.train()
+        loss = self._loss(sample, generator)
+        self._optimiser.zero_grad(set_to_none=True)
+        self._fabric.backward(loss)
+        self._fabric.clip_gradients(
+            self._model, self._optimiser, max_norm=self._options.clip_norm, error_if_nonfinite=False
+        )
+        self._optimiser.step()
+        return float(loss.detach())
+
+    def loss(self, sample: Sample) -> float:
+        """Return the loss in evaluation mode."""
+        self._model.eval()
+        with torch.inference_mode():
+            return float(self._loss(sample, None))
+
+    def predict(self, sample: Sample, horizon: int) -> Array:
+        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+        self._model.eval()
+        with torch.inference_mode():
+            result: Array = self._forecast(sample, horizon, None).float().cpu().numpy()
+            return result
+
+    def weights(self) -> dict[str, Array]:
+        """Return the weights as canonical arrays."""
+        return to_canonical(self.module)
+
+    def state(self) -> dict[str, Array]:
+        """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
+        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+        for name, parameter in self.module.named_parameters():
+            moments = self._optimiser.state.get(parameter, {})
+            arrays |= {f"optimiser.{name}.{moment}": moments[moment].cpu().numpy().copy() for moment in moments}
+        return arrays
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take over what `state` returned.
+
+        Args:
+            state: Arrays by name.
+
+        Raises:
+            WeightsError: if an array is missing or unknown.
+        """
+        prefix = "weights."
+        load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        for name, parameter in self.module.named_parameters():
+            found = {m: state.get(f"optimiser.{name}.{m}") for m in _MOMENTS}
+            if all(array is None for array in found.values()):
+                continue
+            if any(array is None for array in found.values()):
+                raise WeightsError(
+                    f"optimiser.{name}",
+                    expected=f"the moments {', '.join(_MOMENTS)}",
+                    received="a part of them",
+                    mend="start the run anew.",
+                )
+            self._optimiser.state[parameter] = {
+                m: torch.from_numpy(array.copy()).to("cpu" if m == "step" else parameter.device)
+                for m, array in found.items()
+                if array is not None
+            }
+
+    def _loss(self, sample: Sample, generator: torch.Generator | None) -> Tensor:
+        forecast = self._forecast(sample, sample.targets.shape[1], generator)
+        error = forecast.float() - self._tensor(sample.targets)
+        weight = self._tensor(sample.weight)
+        total = (weight * (error.square() + self._options.absolute_error * error.abs())).sum()
+        return total / weight.sum().clamp(min=1e-12)
+
+    def _forecast(self, sample: Sample, horizon: int, generator: torch.Generator | None) -> Tensor:
+        optional = {"durations": sample.durations, "lead_durations": sample.lead_durations, "gaps": sample.gaps}
+        given: dict[str, Any] = {name: None if a is None else self._tensor(a) for name, a in optional.items()}
+        result: Tensor = self._model(self._tensor(sample.inputs), horizon, generator=generator, **given)
+        return result
+
+    def _tensor(self, array: Array) -> Tensor:
+        tensor: Tensor = self._fabric.to_device(torch.from_numpy(array))
+        return tensor
+
+
+def _precision(wanted: str) -> str:
+    if wanted in _PRECISIONS:
+        return wanted
+    if wanted != "auto":
+        raise ConfigError(
+            "training.precision",
+            expected=f"one of auto, {', '.join(_PRECISIONS)}",
+            received=repr(wanted),
+            mend="choose one of these.",
+        )
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
