@@ -21,8 +21,11 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 def load(make_evaluation, tmp_path):
     """Open the page at a fragment and return the attributes of <html> and the whole DOM."""
 
-    def opened(fragment="", **said):
+    def opened(fragment="", script="", **said):
         path = write_report(make_evaluation(**said), tmp_path / "report.html")
+        if script:  # the page's policy forbids strange scripts, so this copy goes without it
+            page = re.sub(r"<meta http-equiv[^>]*>", "", path.read_text())
+            path.write_text(page.replace("</body>", f"<script>setTimeout(() => {{{script}}}, 500)</script></body>"))
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         url = path.as_uri() + fragment
         done = subprocess.run(
@@ -53,3 +56,46 @@ def test_an_address_that_names_nothing_is_ignored(load):
     html, _ = load("#case=9&lead=7")
     assert 'data-shown="1/30"' in html
     assert "data-error" not in html
+
+
+def test_the_policy_stops_a_strange_script(make_evaluation, load, tmp_path):
+    path = write_report(make_evaluation(), tmp_path / "report.html")
+    page = path.read_text()
+    path.write_text(page.replace("</body>", "<script>document.documentElement.dataset.strange = 1</script></body>"))
+    done = subprocess.run(
+        [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert 'data-player="ready"' in done.stdout
+    assert "data-strange" not in done.stdout
+
+
+def test_it_plays_holds_the_end_and_begins_again(load):
+    html, _ = load(script="document.getElementById('play').click()")
+    # 500 ms, then a frame after 260 ms (the last, held 1300 ms): at 2000 ms it is still the last.
+    assert 'data-shown="1/60"' in html
+    assert "data-error" not in html
+
+
+@pytest.mark.parametrize(("key", "shown"), [("ArrowRight", "1/60"), ("ArrowLeft", "1/15")])
+def test_arrow_keys_step(load, key, shown):
+    html, _ = load(script=f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))")
+    assert f'data-shown="{shown}"' in html
+
+
+def test_pointing_reads_the_same_cell_in_every_panel(load, synthetic_cases):
+    synthetic_cases["observation"][0, 2, 6, 18] = 7.0
+    synthetic_cases["forecast"][2, 0, 2, 6, 18] = 0.3  # convlstm
+    synthetic_cases["forecast"][1, 0, 2, 6, 18] = 0.0  # optical flow
+    synthetic_cases["forecast"][0, 0, 2, 6, 18] = float("nan")  # persistence
+    point = """
+        const box = document.querySelector(".field").getBoundingClientRect();
+        const place = {clientX: box.left + box.width * 18.5 / 24, clientY: box.top + box.height * 6.5 / 24};
+        document.querySelector(".field").dispatchEvent(new PointerEvent("pointermove", place));
+    """
+    _, dom = load(script=point, cases=synthetic_cases)
+    readings = re.findall(r'<output class="reading"[^>]*>([^<]*)</output>', dom)
+    assert readings == ["5 to 10 mm/h", "0.2 to 0.5 mm/h", "below 0.1 mm/h", "no data"]

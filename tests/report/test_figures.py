@@ -51,7 +51,10 @@ def test_axes_write_round_numbers():
     assert [t for _, t in value_axis(-0.2, 0.11).ticks] == ["−0.2", "−0.1", "0.0", "0.1", "0.2"]
     assert [t for _, t in value_axis(0, 1.08).ticks] == ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25"]
     assert [t for _, t in counting_axis(0, 60, "min").ticks] == ["0", "10", "20", "30", "40", "50", "60"]
-    assert [t for _, t in counting_axis(0, 1440, "h", 60).ticks] == ["0", "5", "10", "15", "20"]
+    assert [t for _, t in counting_axis(0, 1440, "h", unit=60).ticks] == ["0", "5", "10", "15", "20"]
+    hours = counting_axis(0, 1440, "h", unit=60, steps=(1, 2, 3, 6, 12))
+    assert [t for _, t in hours.ticks] == ["0", "6", "12", "18", "24"]
+    assert [value for value, _ in hours.ticks] == [0, 360, 720, 1080, 1440]
     assert [t for _, t in log_axis(-2, -0.5).ticks] == ["0.01", "0.1", "1"]
     single = counting_axis(30, 30, "")
     assert (single.start, single.stop) == (29.5, 30.5)

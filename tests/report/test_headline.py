@@ -48,9 +48,9 @@ def test_what_reads_the_same_is_level(say):
 
 def test_an_error_is_better_when_smaller(say):
     sentence, _ = say(thresholds=(), units="K", rain=False)
-    assert sentence.startswith("30 minutes ahead, ConvLSTM’s RMSE in K is 0.550 [0.510, 0.600], better than")
+    assert sentence.startswith("30 minutes ahead, ConvLSTM’s RMSE is 0.550 [0.510, 0.600] K, better than")
     sentence, _ = say(skill={"convlstm": 0.1, "persistence": 0.3}, thresholds=(), units="K", rain=False)
-    assert "is 0.900 [0.860, 0.950], worse than persistence (0.700" in sentence
+    assert "is 0.900 [0.860, 0.950] K, worse than persistence (0.700 [0.660, 0.750] K" in sentence
 
 
 def test_undefined_is_said(say, synthetic_scores):

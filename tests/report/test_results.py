@@ -133,6 +133,14 @@ def test_very_large_maps_become_means_of_cells(make_results, synthetic_cases):
     assert results.cases["observation"].values[0, 0, 5, 200] == 4.0
 
 
+def test_lead_times_with_a_unit_of_time_stay_numbers(make_results, synthetic_cases):
+    for name in ("lead_time", "input_time"):
+        synthetic_cases[name].attrs["units"] = "minutes"
+    cases = make_results(cases=synthetic_cases).cases
+    assert cases["lead_time"].values.tolist() == [5, 15, 30, 60]
+    assert cases["input_time"].values.tolist() == [-10, -5, 0]
+
+
 def test_other_calendars_are_read(make_results, synthetic_cases):
     times = [cftime.Datetime360Day(2001, 2, 30), cftime.Datetime360Day(2001, 3, 1)]
     results = make_results(cases=synthetic_cases.assign_coords(init_time=("case", times)))

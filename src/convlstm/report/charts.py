@@ -197,7 +197,7 @@ def log_axis(low: float, high: float) -> Axis:
     return Axis(tuple((float(p), f"{10.0**p:g}") for p in powers), float(powers[0]), float(powers[-1]))
 
 
-def counting_axis(start: float, stop: float, title: str, unit: float = 1.0) -> Axis:
+def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, steps: Sequence[float] = ()) -> Axis:
     """A horizontal axis that ends with the data.
 
     Args:
@@ -205,18 +205,21 @@ def counting_axis(start: float, stop: float, title: str, unit: float = 1.0) -> A
         stop: Last value.
         title: What it counts.
         unit: How much of the value one number on the axis stands for.
+        steps: Distances between numbers to choose from, ascending; empty for any round one.
 
     Returns:
-        The axis; one that would have no length is widened by one unit.
+        The axis, with up to seven numbers; one that would have no length is widened by one unit.
 
     Example:
-        >>> [text for _, text in counting_axis(0.0, 180.0, "Lead time (h)", unit=60.0).ticks]
-        ['0', '0.5', '1', '1.5', '2', '2.5', '3']
+        >>> [text for _, text in counting_axis(0.0, 2880.0, "Lead time (h)", unit=60.0, steps=(6, 12)).ticks]
+        ['0', '12', '24', '36', '48']
     """
     if stop <= start:
         start, stop = start - unit / 2, start + unit / 2
-    marks = round_ticks(start / unit, stop / unit, most=6)
-    ticks = tuple((m * unit, signed(f"{m:.6g}")) for m in marks if start <= m * unit <= stop)
+    low, high = start / unit, stop / unit
+    step = next((step for step in steps if high - low <= 6 * step), None)
+    marks = round_ticks(low, high, most=6) if step is None else step * np.arange(low // step, high // step + 1)
+    ticks = tuple((float(m) * unit, signed(f"{m:.6g}")) for m in marks if low <= m <= high)
     return Axis(ticks, start, stop, title)
 
 

@@ -133,7 +133,8 @@ def _score_charts(results: Results, score: Score, sets: dict[str, list[Series]])
     if not sets:
         return []
     leads, unit = results.lead_times, lead_unit(results.lead_times)
-    x = counting_axis(min(0.0, leads[0]), leads[-1], f"Lead time ({unit.short})", unit.minutes)
+    title = f"Lead time ({unit.short})"
+    x = counting_axis(min(0.0, leads[0]), leads[-1], title, unit=unit.minutes, steps=unit.steps)
     y = _score_axis(score, [s for series in sets.values() for s in series])
     reference = score.perfect if y.start < score.perfect < y.stop else None
     charts = []

@@ -98,10 +98,12 @@ def make_headline(results: Results) -> Headline:
     Returns:
         The sentence, its caveat, and the bars beside it.
     """
-    score, threshold, subject = _choose(results)
+    score, threshold = _choose(results)
     lead = headline_lead(results)
     figures = _figures(results, score, threshold, lead)
     when = lead_unit(results.lead_times).words(lead)
+    event = "" if threshold is None else f" at {threshold:g}\N{NO-BREAK SPACE}{results.evaluation.units}"
+    subject = score.label + event
     ticks = _axis(figures)
     return Headline(
         sentence=f"{when[0].upper()}{when[1:]} ahead, {_verdict(subject, figures[0], figures[1:])}",
@@ -113,20 +115,20 @@ def make_headline(results: Results) -> Headline:
     )
 
 
-def _choose(results: Results) -> tuple[Score, float | None, str]:
+def _choose(results: Results) -> tuple[Score, float | None]:
     evaluation, thresholds = results.evaluation, results.thresholds
     by_name = {score.name: score for score in SCORES}
     if not thresholds:
-        return by_name["rmse"], None, f"RMSE in {evaluation.units}"
-    middle = thresholds[len(thresholds) // 2]
-    wanted = evaluation.rain and evaluation.units == "mm/h" and _PREFERRED_THRESHOLD in thresholds
-    threshold = _PREFERRED_THRESHOLD if wanted else middle
-    return by_name["csi"], threshold, f"CSI at {threshold:g} {evaluation.units}"
+        return by_name["rmse"], None
+    rates = evaluation.rain and evaluation.units == "mm/h"
+    preferred = rates and _PREFERRED_THRESHOLD in thresholds
+    return by_name["csi"], _PREFERRED_THRESHOLD if preferred else thresholds[len(thresholds) // 2]
 
 
 def _figures(results: Results, score: Score, threshold: float | None, lead: float) -> list[_Figure]:
     rows = {m: results.numbers(score.name, threshold, m, lead) for m in results.methods}
     places = decimals(score, [row["value"] for row in rows.values()])
+    unit = f"\N{NO-BREAK SPACE}{results.evaluation.units}" if threshold is None else ""
     return [
         _Figure(
             method=method,
@@ -134,7 +136,7 @@ def _figures(results: Results, score: Score, threshold: float | None, lead: floa
             lower=row["lower"],
             upper=row["upper"],
             cases=row["cases"],
-            text=interval_text(row["value"], row["lower"], row["upper"], places),
+            text=interval_text(row["value"], row["lower"], row["upper"], places) + unit,
             distance=score.distance(round(row["value"], places)),
         )
         for method, row in rows.items()

@@ -51,10 +51,6 @@ class Atlas:
 
     Args:
         results: The evaluation.
-
-    Example:
-        >>> [float(lead) for lead in pick_leads(np.arange(5.0, 65.0, 5.0))]
-        [5.0, 15.0, 30.0, 60.0]
     """
 
     def __init__(self, results: Results) -> None:

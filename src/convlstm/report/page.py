@@ -49,7 +49,7 @@ def write_report(evaluation_folder: str | Path, output: str | Path) -> Path:
         OutputError: if the page cannot be written.
 
     Example:
-        >>> write_report("no/such/folder", "report.html")
+        >>> write_report("no/such/folder", "report.html")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         convlstm.errors.DataError: no/such/folder/evaluation.json: expected a readable JSON file, got ...

@@ -1,3 +1,4 @@
+// The player. Nothing moves until it is asked to, which is also what prefers-reduced-motion asks for.
 (() => {
   "use strict";
   const root = document.documentElement;
