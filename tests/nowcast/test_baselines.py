@@ -66,7 +66,7 @@ def test_uneven_times_are_read_as_times():
 
 
 def test_a_missing_last_scan_is_bridged():
-    seconds, leads = np.arange(4) * STEP, np.array([STEP, 3 * STEP])
+    seconds, leads = np.array([0.0, STEP, 2 * STEP, 4 * STEP]), np.array([STEP, 3 * STEP])
     inputs = moving(seconds)
     inputs[3] = np.nan
     forecast = optical_flow(inputs, seconds, leads)

@@ -65,9 +65,8 @@ def estimate_motion(inputs: Array, seconds: Numbers) -> NDArray[np.float32]:
     seen = frames_with_data(inputs)[-2:]
     if len(seen) < 2:
         return still
-    known = np.isfinite(inputs[seen]).all(axis=0)
     before, after = _levelled(np.stack([fill_missing(frame) for frame in inputs[seen]]))
-    texture = np.square(np.gradient(after)).sum(axis=0) * known
+    texture = np.square(np.gradient(after)).sum(axis=0)
     if not texture.any():
         return still
     # From the later frame back to the earlier one, so that each vector belongs to a pixel of the later frame.

@@ -1,0 +1,187 @@
+"""The scorecard: every score by method, lead time and threshold, with the counts it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from convlstm.errors import DataError
+from convlstm.verification.categorical import COUNTS, event_scores, event_sums
+from convlstm.verification.continuous import error_scores, error_sums
+from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
+
+DIMS = ("method", "init_time", "lead_time", "y", "x")
+
+
+def score_forecasts(
+    forecast: xr.DataArray,
+    observation: xr.DataArray,
+    *,
+    thresholds: Sequence[float],
+    fss_window: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score forecasts by method, lead time and threshold.
+
+    Counts and errors are pooled over all cases and pixels before a score is taken. A pair in which forecast or
+    observation is missing counts nowhere. A score whose denominator is zero is NaN.
+
+    Args:
+        forecast: Forecasts (method, init_time, lead_time, y, x), NaN where missing, with coordinates method and
+            lead_time (minutes).
+        observation: Observations at the forecasts' valid times (init_time, lead_time, y, x), in the same unit.
+        thresholds: An event is a value at or above a threshold, in the unit of the data; may be empty.
+        fss_window: Side of the window of the fractions skill score in pixels.
+        seed: Seed of the bootstrap over cases that gives the intervals.
+
+    Returns:
+        One row per method, lead_time, score and threshold: `csi`, `pod`, `far`, `bias`, `fss` at each threshold;
+        `rmse`, `mae`, `mean_error` with threshold NaN. Columns: method, lead_time (minutes), score, threshold,
+        value, lower, upper (90 % interval), hits, misses, false_alarms, correct_negatives, cases, pixels.
+
+    Raises:
+        DataError: if dimensions, coordinates, thresholds or window do not fit.
+
+    Example:
+        >>> rain = xr.DataArray(np.eye(4)[None, None], dims=("init_time", "lead_time", "y", "x"),
+        ...                     coords={"lead_time": [5.0]})
+        >>> table = score_forecasts(rain.expand_dims(method=["perfect"]), rain, thresholds=[1.0], fss_window=2)
+        >>> table[table.score == "csi"][["lead_time", "value", "hits", "misses"]].values.tolist()
+        [[5.0, 1.0, 4, 0]]
+    """
+    _check(forecast, observation, thresholds, fss_window)
+    # In one order, so that the same seed draws the same cases however the file was written.
+    order = np.argsort(forecast["init_time"].values, kind="stable")
+    weights = resampling_weights(len(order), seed)
+    rows: list[dict[str, object]] = []
+    for method in range(forecast.sizes["method"]):
+        for lead in range(forecast.sizes["lead_time"]):
+            # One lead time at a time, so that files larger than memory can be scored.
+            one = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
+            truth = observation[{"init_time": order, "lead_time": lead}].compute()
+            head = {"method": str(one["method"].item()), "lead_time": float(one["lead_time"])}
+            rows += [head | row for row in _score_pair(one, truth, thresholds, fss_window, weights)]
+    counts = [*COUNTS, "cases", "pixels"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+
+
+def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None) -> pd.DataFrame:
+    """Lay one score out as lead time × method.
+
+    Args:
+        scores: What `score_forecasts` returned, also after a round trip through CSV.
+        score: Name of the score.
+        threshold: Threshold of a score of events; none for a score of values.
+
+    Returns:
+        Values with lead_time in minutes as index and one column per method, in the order of `scores`.
+
+    Raises:
+        DataError: if there is no such score at this threshold.
+
+    Example:
+        >>> scores = pd.DataFrame({"method": ["a", "b"], "lead_time": [5.0, 5.0], "score": ["mae", "mae"],
+        ...                        "threshold": [np.nan, np.nan], "value": [0.5, 0.25]})
+        >>> skill_table(scores, "mae").loc[5.0].to_dict()
+        {'a': 0.5, 'b': 0.25}
+    """
+    at = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
+    chosen = scores[at & (scores["score"] == score)]
+    if chosen.empty:
+        there = scores[["score", "threshold"]].drop_duplicates()
+        raise DataError(
+            "score",
+            expected="one of " + ", ".join(_label(s, t) for s, t in there.itertuples(index=False)),
+            received=_label(score, np.nan if threshold is None else threshold),
+            mend="choose one of these.",
+        )
+    table = chosen.pivot(index="lead_time", columns="method", values="value")
+    return table[list(chosen["method"].unique())]
+
+
+def _score_pair(
+    forecast: xr.DataArray,
+    observation: xr.DataArray,
+    thresholds: Sequence[float],
+    fss_window: int,
+    weights: xr.DataArray,
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of one method at one lead time (init_time, y, x)."""
+    errors = error_sums(forecast, observation)
+    cases = int((errors["pixels"] > 0).sum())
+    size = {"cases": cases, "pixels": int(errors["pixels"].sum())}
+    for threshold in map(float, thresholds):
+        sums = event_sums(forecast, observation, threshold, fss_window)
+        counts = {name: int(sums[name].sum()) for name in COUNTS}
+        for name, score in event_scores(pool(sums, weights)).items():
+            yield _row(name, threshold, score, counts | size)
+    for name, score in error_scores(pool(errors, weights)).items():
+        yield _row(name, np.nan, score, dict.fromkeys(COUNTS) | size)
+
+
+def _row(name: str, threshold: float, score: xr.DataArray, counts: Mapping[str, int | None]) -> dict[str, object]:
+    value, lower, upper = value_and_interval(score, counts["cases"] or 0)
+    return {
+        "score": name,
+        "threshold": threshold,
+        "value": value,
+        "lower": lower,
+        "upper": upper,
+        **counts,
+    }
+
+
+def _label(score: str, threshold: float) -> str:
+    return score if np.isnan(threshold) else f"{score} at {threshold:g}"
+
+
+def _check(forecast: xr.DataArray, observation: xr.DataArray, thresholds: Sequence[float], fss_window: int) -> None:
+    for name, array, dims in (("forecast", forecast, DIMS), ("observation", observation, DIMS[1:])):
+        if array.dims != dims or array.size == 0:
+            raise DataError(
+                name,
+                expected=f"dimensions ({', '.join(dims)}), none empty",
+                received=str(dict(array.sizes)),
+                mend="transpose or select to match.",
+            )
+    _check_coordinates(forecast, observation)
+    if not np.isfinite(np.asarray(thresholds, np.float64)).all():
+        raise DataError(
+            "thresholds", expected="finite numbers", received=str(list(thresholds)), mend="drop the others."
+        )
+    if not 1 <= fss_window <= min(forecast.shape[-2:]):
+        raise DataError(
+            "fss_window",
+            expected=f"1 to {min(forecast.shape[-2:])} pixels, within the grid",
+            received=fss_window,
+            mend="use a window that fits.",
+        )
+
+
+def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> None:
+    for dim in DIMS[1:]:
+        same_size = forecast.sizes[dim] == observation.sizes[dim]
+        named = dim in forecast.coords and dim in observation.coords
+        # xarray would quietly score only what the two have in common.
+        if not same_size or (named and not forecast[dim].equals(observation[dim])):
+            raise DataError(
+                dim,
+                expected="the same entries in forecast and observation",
+                received=f"{forecast.sizes[dim]} and {observation.sizes[dim]} entries that differ",
+                mend="select the observations at the forecasts' valid times and pixels.",
+            )
+    if "method" not in forecast.coords or "lead_time" not in forecast.coords:
+        received = f"coordinates {', '.join(map(str, forecast.coords)) or 'none'}"
+    elif forecast["lead_time"].dtype.kind not in "iuf":
+        received = f"lead_time of type {forecast['lead_time'].dtype}"
+    else:
+        return
+    raise DataError(
+        "forecast",
+        expected="coordinates method, and lead_time in minutes as numbers",
+        received=received,
+        mend="assign them with assign_coords.",
+    )
