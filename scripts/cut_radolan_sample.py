@@ -63,8 +63,7 @@ def box_sums(field: np.ndarray) -> np.ndarray:
 def wettest_square(counts: np.ndarray) -> tuple[int, int]:
     """First row and column of the always-valid square whose driest split is the wettest."""
     wet_fraction = [
-        box_sums((counts[frames(runs)] >= WET).sum(0)) / frames(runs).size
-        for runs in (TRAIN, VALIDATION, TEST)
+        box_sums((counts[frames(runs)] >= WET).sum(0)) / frames(runs).size for runs in (TRAIN, VALIDATION, TEST)
     ]
     driest = np.min(wet_fraction, axis=0)
     driest[box_sums((counts == MISSING).any(0)) > 0] = -1
@@ -76,9 +75,7 @@ def read(source: Path) -> np.ndarray:
     """Counts of 0.01 mm in five minutes, (time, y, x) int16, of the one file this script knows."""
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     if digest != SOURCE_SHA256:
-        raise SystemExit(
-            f"{source}: expected SHA-256 {SOURCE_SHA256}, got {digest}; take it from pycomlink 0.6.0."
-        )
+        raise SystemExit(f"{source}: expected SHA-256 {SOURCE_SHA256}, got {digest}; take it from pycomlink 0.6.0.")
     with netCDF4.Dataset(source) as dataset:
         dataset.set_auto_maskandscale(False)
         return np.asarray(dataset["rainfall_amount"][:])
@@ -142,9 +139,7 @@ def write(target: Path, counts: np.ndarray, y: int, x: int, times: np.ndarray) -
 
 def main() -> None:
     """Cut the sample and say what it holds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="example_areal_reference_data.nc of pycomlink 0.6.0")
     parser.add_argument("-o", "--output", type=Path, default=SAMPLE, help="where the sample shall stand")
     arguments = parser.parse_args()

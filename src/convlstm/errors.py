@@ -35,9 +35,7 @@ class ConvLSTMError(Exception):
         return _rebuild, (type(self), self.argument, self.expected, self.received, self.mend)
 
 
-def _rebuild(
-    kind: type[ConvLSTMError], argument: str, expected: str, received: object, mend: str
-) -> ConvLSTMError:
+def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: object, mend: str) -> ConvLSTMError:
     return kind(argument, expected=expected, received=received, mend=mend)
 
 

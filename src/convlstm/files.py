@@ -72,7 +72,10 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(
-            str(path), expected="a plain file or folder", received="a device or pipe", mend="choose another path."
+            str(path),
+            expected="a plain file or folder",
+            received="a device or pipe",
+            mend="choose another path.",
         )
     folder = path.parent
     while not folder.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
@@ -32,12 +33,23 @@ def build_trainer(
         ConfigError: for an unknown framework.
         DependencyError: if the framework is not installed; the message says what to install.
     """
+    trainer: Trainer = _training_module(framework).Trainer(spec, weights, optimisation)
+    return trainer
+
+
+def set_threads(framework: str, threads: int | None) -> None:
+    """Fix how many threads a framework computes with; None leaves it to the framework."""
+    if threads is not None:
+        _training_module(framework).set_threads(threads)
+
+
+def _training_module(framework: str) -> Any:
     if framework not in FRAMEWORKS:
         raise ConfigError(
             "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), mend="choose one."
         )
     try:
-        module = import_module(f"convlstm.{framework}.training")
+        return import_module(f"convlstm.{framework}.training")
     except ImportError as error:
         raise DependencyError(
             framework,
@@ -45,5 +57,3 @@ def build_trainer(
             received=f"no module {error.name!r}",
             mend=f"pip install 'convlstm[{framework}]'.",
         ) from error
-    trainer: Trainer = module.Trainer(spec, weights, optimisation)
-    return trainer

@@ -48,8 +48,8 @@ class RunFolder:
         self._state = self.path / "state.safetensors"
         self._log = self.path / "log.jsonl"
 
-    def begin(self, config: Config, resume: bool) -> None:
-        """Make the folder ready, and refuse one that holds another run.
+    def check(self, config: Config, resume: bool) -> None:
+        """Refuse a folder that cannot be written or holds another run.
 
         Args:
             config: What shall be run.
@@ -71,7 +71,11 @@ class RunFolder:
             )
         if self.config.exists():
             _check_same(self.config, config)
-        else:
+
+    def begin(self, config: Config, resume: bool) -> None:
+        """Make the folder ready, after `check`."""
+        self.check(config, resume)
+        if not self.config.exists():
             write_whole(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
 
     def load_state(self) -> tuple[dict[str, Array], Progress] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import logging
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -140,6 +142,11 @@ class Trainer:
     def _tensor(self, array: Array) -> Tensor:
         tensor: Tensor = self._fabric.to_device(torch.from_numpy(array))
         return tensor
+
+
+def set_threads(count: int) -> None:
+    """Fix how many threads PyTorch computes with."""
+    torch.set_num_threads(count)
 
 
 def _precision(wanted: str) -> str:

@@ -1,0 +1,41 @@
+# One command each; every target sets up what it needs. Without an active environment, `.venv` is made here.
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.convlstm-ready
+
+.PHONY: demo test check format parity bench docs clean
+
+demo: $(READY)
+	$(PYTHON) -m convlstm demo --output demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+
+check: $(READY)
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/docsig src/convlstm
+
+format: $(READY)
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+parity: $(READY)
+	OMP_NUM_THREADS=1 $(PYTHON) scripts/parity.py --cases 2000
+
+bench: $(READY)
+	$(PYTHON) benchmarks/layer.py
+
+docs: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(PYTHON) -m mkdocs build --strict --site-dir build/site
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[torch,nowcast,dev]'
+	touch $@

@@ -1,0 +1,94 @@
+"""`convlstm evaluate`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convlstm.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from convlstm.data import Frames
+    from convlstm.nowcast.evaluate import Selection
+    from convlstm.nowcast.predict import Nowcaster
+
+
+def evaluate(
+    model: options.ModelPath,
+    data: options.DataPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scores and example cases.")] = Path(
+        "evaluation"
+    ),
+    days: Annotated[
+        list[str] | None, typer.Option("--day", help="Day to evaluate on, as 2018-05-20; repeat for more.")
+    ] = None,
+    max_cases: Annotated[int, typer.Option(min=1, help="Most forecasts, spread evenly over these days.")] = 48,
+    min_wet: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of cells with rain at the start of a forecast.")
+    ] = 0.05,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="Value from which on an event counts; repeat for more.")
+    ] = None,
+    fss_window: Annotated[int, typer.Option(min=1, help="Window of the fractions skill score, in cells.")] = 10,
+    framework: options.Framework = "torch",
+    threads: options.Threads = None,
+    variable: options.Variables = None,
+    units: options.Units = None,
+    time_step: options.TimeStep = None,
+    time_dim: options.TimeDim = None,
+    y_dim: options.YDim = None,
+    x_dim: options.XDim = None,
+) -> None:
+    """Score a model on days it has not seen, against persistence and optical flow on the same cases.
+
+    By default on the days held back from its training. The folder gets `scores.csv` (one row per method, lead time,
+    score and threshold, with counts and 90 % intervals), `cases.nc` and `evaluation.json`, for `convlstm report`.
+
+    Example: `convlstm evaluate run rain.nc -o evaluation --threshold 0.5 --threshold 2`
+    """
+    from convlstm.cli.forecast import load, open_as_trained
+    from convlstm.cli.output import say
+    from convlstm.nowcast.evaluate import Selection
+
+    selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
+    nowcaster = load(model, framework, threads)
+    frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    folder = model if model.is_dir() else model.parent
+    evaluate_with_progress(nowcaster, frames, output, selection, folder)
+    say(f"{output}: scores.csv, cases.nc, evaluation.json; show them with: convlstm report {shlex.quote(str(output))}")
+
+
+def evaluate_with_progress(
+    nowcaster: Nowcaster, frames: Frames, output: Path, selection: Selection, run: Path
+) -> pd.DataFrame:
+    """Evaluate, show progress on the way, and print the main scores."""
+    from convlstm.cli.output import console, progress, score_table
+    from convlstm.nowcast.evaluate import evaluate as run_evaluation
+    from convlstm.nowcast.run import RunFolder
+
+    with progress("evaluating") as tell:
+        scores = run_evaluation(
+            nowcaster,
+            frames,
+            output,
+            selection,
+            training=_training_of(run, nowcaster),
+            facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
+            tell=lambda done, of: tell(done, of, "cases"),
+        )
+    thresholds = selection.thresholds or nowcaster.pipeline.thresholds
+    console.print(score_table(scores, nowcaster.pipeline.units, list(thresholds)))
+    return scores
+
+
+def _training_of(run: Path, nowcaster: Nowcaster) -> list[dict[str, Any]]:
+    """Return the training log that lies beside the model, if it is that model's."""
+    from convlstm.nowcast.run import RunFolder
+
+    return RunFolder(run).history()

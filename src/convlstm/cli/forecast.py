@@ -1,0 +1,84 @@
+"""`convlstm forecast`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convlstm.cli import options
+
+if TYPE_CHECKING:
+    from convlstm.data import Frames
+    from convlstm.nowcast.predict import Nowcaster
+
+
+def forecast(
+    model: options.ModelPath,
+    data: options.DataPath,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="NetCDF file, or Zarr folder by its ending .zarr.")
+    ] = Path("forecast.nc"),
+    init_time: Annotated[
+        str | None, typer.Option(help="Time of the last frame used, as 2018-05-20T12:00; the latest by default.")
+    ] = None,
+    lead_times: Annotated[
+        str | None, typer.Option(help="Minutes ahead, as 10,30,60; the horizon of the training by default.")
+    ] = None,
+    framework: options.Framework = "torch",
+    threads: options.Threads = None,
+    variable: options.Variables = None,
+    units: options.Units = None,
+    time_step: options.TimeStep = None,
+    time_dim: options.TimeDim = None,
+    y_dim: options.YDim = None,
+    x_dim: options.XDim = None,
+) -> None:
+    """Forecast the frames that follow a gridded sequence; no future frame is needed, and any horizon goes.
+
+    The data is read as in the training unless options say otherwise. The file is CF: `lead_time`, valid `time`,
+    `forecast_reference_time`, and a history with the command, seed and weights.
+
+    Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
+    """
+    from convlstm.cli.output import say
+    from convlstm.files import check_writable
+    from convlstm.nowcast.forecast import make_forecast, write_forecast
+
+    check_writable(output)
+    leads = None if lead_times is None else _seconds(lead_times)
+    nowcaster = load(model, framework, threads)
+    frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    command = ["convlstm", *sys.argv[1:]]
+    result = make_forecast(nowcaster, frames, lead_seconds=leads, init_time=init_time, command=command)
+    write_forecast(output, result)
+    say(
+        f"{output}: {result.sizes['lead_time']} frames after {result['forecast_reference_time'].dt.strftime('%F %R').item()}"
+    )
+
+
+def load(model: Path, framework: str, threads: int | None) -> Nowcaster:
+    """Read a model file into a framework."""
+    from convlstm.nowcast.faces import set_threads
+    from convlstm.nowcast.predict import load_nowcaster
+
+    set_threads(framework, threads)
+    return load_nowcaster(model, framework)
+
+
+def open_as_trained(data: Path, nowcaster: Nowcaster, given: dict[str, Any]) -> Frames:
+    """Read the data as the model's training read its own, with the given options on top."""
+    from convlstm.data import open_frames
+
+    config = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("data", {})
+    names = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim")
+    return open_frames(data, **({name: config[name] for name in names if config.get(name)} | given))
+
+
+def _seconds(text: str) -> list[float]:
+    try:
+        return [60.0 * float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"expected minutes as 10,30,60, got {text!r}", param_hint="--lead-times") from error

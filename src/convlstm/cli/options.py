@@ -1,0 +1,49 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_READING = "How the data is read"
+
+DataPath = Annotated[Path, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)]
+ModelPath = Annotated[Path, typer.Argument(help="Model file, or the folder of a run.", show_default=False)]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--variable", help="Variable to read; repeat for channels.", rich_help_panel=_READING),
+]
+Units = Annotated[
+    str | None,
+    typer.Option(help="Unit of the values, where the file has none or a wrong one.", rich_help_panel=_READING),
+]
+TimeStep = Annotated[
+    float | None, typer.Option(help="Seconds from frame to frame, where times are missing.", rich_help_panel=_READING)
+]
+TimeDim = Annotated[str | None, typer.Option(help="Name of the time dimension.", rich_help_panel=_READING)]
+YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_help_panel=_READING)]
+XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
+Framework = Annotated[str, typer.Option(help="Framework that computes: torch.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the framework; its own choice by default.")]
+
+
+def reading(
+    variables: list[str] | None,
+    units: str | None,
+    time_step: float | None,
+    time_dim: str | None,
+    y_dim: str | None,
+    x_dim: str | None,
+) -> dict[str, Any]:
+    """Return the reading options that were given, by the names `open_frames` and `DataConfig` share."""
+    options = {
+        "variables": variables or None,
+        "units": units,
+        "time_step": time_step,
+        "time_dim": time_dim,
+        "y_dim": y_dim,
+        "x_dim": x_dim,
+    }
+    return {name: value for name, value in options.items() if value is not None}

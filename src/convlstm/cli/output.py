@@ -1,0 +1,92 @@
+"""What commands print: a progress bar on a terminal, plain lines elsewhere, and small tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+console = Console(highlight=False)
+_LINES_APART = 5.0
+
+
+def say(text: str) -> None:
+    """Print one line of plain text."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far long work is: yields a function of (done, of, note).
+
+    Args:
+        label: What is being done.
+
+    Yields:
+        Where to tell progress; on a terminal it moves a bar, elsewhere it prints a line every few seconds.
+    """
+    if not sys.stdout.isatty():
+        yield _plain(label)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=None, note="")
+        yield lambda done, of, note: bar.update(task, completed=done, total=of, note=note)
+
+
+def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Table:
+    """Return the main scores at a few lead times, methods side by side.
+
+    Args:
+        scores: As `score_forecasts` returns them.
+        units: Unit of the thresholds and errors.
+        thresholds: Events that were scored.
+
+    Returns:
+        A table for the terminal.
+    """
+    leads = sorted(scores["lead_time"].unique())
+    shown = sorted({leads[0], leads[len(leads) // 2 - 1] if len(leads) > 1 else leads[0], leads[-1]})
+    table = Table("score", "lead time", *scores["method"].unique(), box=None, pad_edge=False)
+    middle = thresholds[len(thresholds) // 2] if thresholds else None
+    wanted = (
+        [("csi", middle, f"CSI ≥ {middle:g} {units}"), ("fss", middle, f"FSS ≥ {middle:g} {units}")]
+        if middle is not None
+        else []
+    )
+    for score, threshold, name in [*wanted, ("rmse", None, f"RMSE, {units}")]:
+        at = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
+        rows = scores[at & (scores["score"] == score)]
+        for lead in shown:
+            values = rows[rows["lead_time"] == lead].set_index("method")["value"]
+            cells = [f"{values[method]:.3f}" for method in scores["method"].unique()]
+            table.add_row(name, f"{lead:g} min", *cells)
+    return table
+
+
+def _plain(label: str) -> Callable[[int, int, str], None]:
+    last = 0.0
+
+    def tell(done: int, of: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LINES_APART or done == of:
+            last = now
+            say(f"{label} {done}/{of} {note}".rstrip())
+
+    return tell

@@ -1,0 +1,22 @@
+"""`convlstm report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    evaluation: Annotated[Path, typer.Argument(help="Folder written by `convlstm evaluate`.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write an evaluation as one page: maps, player, curves by lead time, tables; no network needed to view it.
+
+    Example: `convlstm report evaluation -o report.html`
+    """
+    from convlstm.cli.output import say
+    from convlstm.report import write_report
+
+    say(f"{write_report(evaluation, output)}: open it in a browser")

@@ -1,0 +1,99 @@
+"""`convlstm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convlstm.cli import options
+
+if TYPE_CHECKING:
+    from convlstm.data import Frames
+    from convlstm.nowcast.config import Config
+    from convlstm.nowcast.fit import Report
+    from convlstm.nowcast.run import Progress, RunFolder
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("run"),
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One option, as training.steps=500.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print every option and stop.")] = False,
+    framework: options.Framework = "torch",
+    threads: options.Threads = None,
+    variable: options.Variables = None,
+    units: options.Units = None,
+    time_step: options.TimeStep = None,
+    time_dim: options.TimeDim = None,
+    y_dim: options.YDim = None,
+    x_dim: options.XDim = None,
+) -> None:
+    """Train a forecaster on the days of a gridded sequence; the last days are held back.
+
+    The folder gets `model.safetensors` (the best on the validation days), `config.yaml`, `log.jsonl` and
+    `state.safetensors`, from which `--resume` goes on bit for bit.
+
+    Example: `convlstm train rain.nc -o run --set training.steps=2000 --set model.hidden_channels=[64,64]`
+    """
+    from convlstm.cli.output import say
+    from convlstm.nowcast.config import read_config, to_yaml, validate
+
+    chosen = read_config(config, settings)
+    given = options.reading(variable, units, time_step, time_dim, y_dim, x_dim)
+    values = chosen.model_dump()
+    values["data"] |= given
+    chosen = validate(values | ({} if seed is None else {"seed": seed}))
+    if show_config:
+        say(to_yaml(chosen).rstrip())
+        return
+    if data is None:
+        raise typer.BadParameter("give the NetCDF file or Zarr folder to learn from", param_hint="DATA")
+    from convlstm.nowcast.run import RunFolder
+
+    folder = RunFolder(output)
+    folder.check(chosen, resume)
+    frames = open_as_configured(data, chosen)
+    ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)
+    say(f"{folder.model}: best of {ended.step} steps at step {ended.best_step}, validation loss {ended.best_loss:.5f}")
+
+
+def open_as_configured(data: Path, config: Config) -> Frames:
+    """Read the data as the configuration says."""
+    from convlstm.data import open_frames
+
+    part = config.data
+    return open_frames(
+        data,
+        variables=tuple(part.variables),
+        units=part.units,
+        time_step=part.time_step,
+        time_dim=part.time_dim,
+        y_dim=part.y_dim,
+        x_dim=part.x_dim,
+    )
+
+
+def train_with_progress(
+    config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool = False
+) -> Progress:
+    """Train, and show step, loss and validation loss on the way."""
+    from convlstm.cli.output import progress
+    from convlstm.nowcast.faces import set_threads
+    from convlstm.nowcast.fit import fit
+
+    set_threads(framework, threads)
+    validation = ""
+    with progress("training") as tell:
+
+        def show(report: Report) -> None:
+            nonlocal validation
+            if report.validation_loss is not None:
+                validation = f", validation {report.validation_loss:.4f}"
+            tell(report.step, report.steps, f"loss {report.loss:.4f}{validation}")
+
+        return fit(config, frames, folder, framework=framework, resume=resume, tell=show)
