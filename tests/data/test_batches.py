@@ -154,6 +154,15 @@ def test_wet_places_are_drawn_in_proportion(save_netcdf, rain_dataset):
     assert inside == pytest.approx(0.786, abs=0.03)
 
 
+def test_a_grid_smaller_than_a_block_is_as_wet_as_its_cells(save_netcdf, rain_dataset):
+    counts = np.zeros((6, 8, 8), np.int16)
+    counts[5] = 1000
+    draw = WetDraw(open_frames(save_netcdf(rain_dataset(counts))), np.array([0, 1]), 5, (8, 8))
+    random = np.random.default_rng(0)
+    # wetness 1 in one of 5 frames: (0.2 + 0.02) / (0.2 + 2 · 0.02)
+    assert np.mean([draw(random)[0] for _ in range(4000)]) == pytest.approx(0.917, abs=0.02)
+
+
 def test_crops_reach_every_corner(sample):
     draw, random = WetDraw(sample, np.arange(20), 18, (80, 80)), np.random.default_rng(0)
     rows, columns = zip(*(draw(random)[1] for _ in range(3000)), strict=True)

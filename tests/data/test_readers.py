@@ -78,13 +78,20 @@ def test_axes_by_option_before_anything_else(save, rain_dataset, rain_counts):
         open_frames(path, y_dim="q", x_dim="a")
 
 
+def test_an_option_takes_the_axis_from_its_dimension(save, rain_dataset):
+    path = save(rain_dataset().expand_dims(a=3))
+    with pytest.raises(DataError, match="rain: expected no dimension besides time, y and x, got y of size 4"):
+        open_frames(path, y_dim="a")
+
+
 def test_two_dimensional_latitudes_and_grid_mapping_reach_the_grid(save, rain_dataset):
     dataset = rain_dataset().drop_vars(["y", "x"])
     dataset["lat"] = (("y", "x"), np.arange(24, dtype=np.int16).reshape(4, 6), {"scale_factor": 0.5})
     dataset["lat"].attrs |= {"standard_name": "latitude", "units": "degrees_north", "bounds": "lat_bounds"}
     dataset["crs"] = ((), 0, {"grid_mapping_name": "polar_stereographic"})
     dataset["start"] = ((), 3.0, {"standard_name": "forecast_reference_time", "units": "hours since 2018-05-10"})
-    dataset["rain"].attrs |= {"coordinates": "lat start", "grid_mapping": "crs"}
+    dataset["lead"] = ((), 3.0, {"standard_name": "forecast_period", "units": "hours"})
+    dataset["rain"].attrs |= {"coordinates": "lat start lead", "grid_mapping": "crs"}
     frames = open_frames(save(dataset))
     assert set(frames.grid.variables) == {"lat", "crs"}
     np.testing.assert_array_equal(frames.grid["lat"], np.arange(24).reshape(4, 6) / 2)
@@ -147,6 +154,11 @@ def test_sums_become_rates_over_the_step(save, rain_dataset, rain_counts):
     np.testing.assert_allclose(hourly.read(slice(None))[:, 0], rain_counts() * 0.01, rtol=1e-6)
 
 
+def test_a_rate_with_an_offset_changes_its_unit_as_a_whole(save, rain_dataset, rain_counts):
+    frames = open_frames(save(rain_dataset(attrs={"units": "mm/day", "scale_factor": 0.5, "add_offset": 48.0})))
+    np.testing.assert_allclose(frames.read(slice(None))[:, 0], 2 + rain_counts() * 0.5 / 24, rtol=1e-6)
+
+
 def test_other_variables_keep_unit_offset_and_channels(save, rain_dataset, rain_counts):
     counts = rain_counts()
     attrs = {"units": "K", "scale_factor": 0.5, "add_offset": 250.0}
@@ -182,7 +194,7 @@ def test_the_only_variable_over_time_y_and_x_is_found(save, rain_dataset):
         ({"valid_min": 2.0}, "f8", {0, 1}),
         ({"valid_max": 6, "_FillValue": 3}, "i2", {3, 7}),
         # limits of another type than the packed one are not about packed numbers
-        ({"valid_range": [0.0, 0.3], "scale_factor": 0.1}, "i2", set()),
+        ({"valid_range": [0.0, 3.0], "scale_factor": 0.1}, "i2", set()),
     ],
 )
 def test_what_counts_as_missing(attrs, dtype, absent, save_netcdf, rain_dataset):
@@ -229,6 +241,13 @@ def test_netcdf_of_the_classic_formats(form, unlimited, tmp_path, rain_dataset, 
     frames = open_frames(path)
     assert frames.channels[0].packed.dtype == np.dtype("=i2")
     np.testing.assert_allclose(frames.read(slice(None))[:, 0], rain_counts() * 0.12, rtol=1e-6)
+
+
+def test_the_only_variable_that_grows_is_not_padded(tmp_path, rain_dataset, rain_counts):
+    dataset = rain_dataset(rain_counts(5, 3, 3)).drop_vars("time")
+    dataset.to_netcdf(tmp_path / "classic.nc", format="NETCDF3_CLASSIC", engine="netcdf4", unlimited_dims=("time",))
+    frames = open_frames(tmp_path / "classic.nc", time_step=300)
+    np.testing.assert_allclose(frames.read(slice(None))[:, 0], rain_counts(5, 3, 3) * 0.12, rtol=1e-6)
 
 
 def test_zarr_with_consolidated_metadata(tmp_path, rain_dataset):

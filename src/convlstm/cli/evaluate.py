@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -78,17 +78,10 @@ def evaluate_with_progress(
             frames,
             output,
             selection,
-            training=_training_of(run, nowcaster),
+            training=RunFolder(run).history(),
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             tell=lambda done, of: tell(done, of, "cases"),
         )
     thresholds = selection.thresholds or nowcaster.pipeline.thresholds
     console.print(score_table(scores, nowcaster.pipeline.units, list(thresholds)))
     return scores
-
-
-def _training_of(run: Path, nowcaster: Nowcaster) -> list[dict[str, Any]]:
-    """Return the training log that lies beside the model, if it is that model's."""
-    from convlstm.nowcast.run import RunFolder
-
-    return RunFolder(run).history()

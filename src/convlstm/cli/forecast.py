@@ -52,11 +52,10 @@ def forecast(
     nowcaster = load(model, framework, threads)
     frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     command = ["convlstm", *sys.argv[1:]]
-    result = make_forecast(nowcaster, frames, lead_seconds=leads, init_time=init_time, command=command)
+    result = make_forecast(nowcaster, frames, lead_times=leads, init_time=init_time, command=command)
     write_forecast(output, result)
-    say(
-        f"{output}: {result.sizes['lead_time']} frames after {result['forecast_reference_time'].dt.strftime('%F %R').item()}"
-    )
+    start = result["forecast_reference_time"].dt.strftime("%F %R").item()
+    say(f"{output}: {result.sizes['lead_time']} frames after {start}")
 
 
 def load(model: Path, framework: str, threads: int | None) -> Nowcaster:

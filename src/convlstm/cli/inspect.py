@@ -1,2 +1,2 @@
 def inspect():
-    "x"
+    """X"""

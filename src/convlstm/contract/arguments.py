@@ -15,7 +15,7 @@ from convlstm.errors import SpecError
 
 def integer(name: str, value: object, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`, or raise SpecError."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
         return int(value)
     raise SpecError(
         name, expected=f"an integer of at least {minimum}", received=repr(value), mend="give a whole number."

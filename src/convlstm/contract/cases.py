@@ -111,13 +111,13 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
 def loss_weights(case: Case, results: Mapping[str, Array]) -> dict[str, Array]:
     """Return the factors whose sum with the results is the loss that gradients are taken of."""
     random = np.random.default_rng([case.seed, 1])
-    return {name: random.standard_normal(value.shape) for name, value in sorted(results.items())}
+    return {name: _normal(random, value.shape) for name, value in sorted(results.items())}
 
 
 def directions(case: Case, count: int = 4) -> list[dict[str, Array]]:
     """Return random directions through all arrays of a case at once."""
     random = np.random.default_rng([case.seed, 2])
-    return [{name: random.standard_normal(a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
+    return [{name: _normal(random, a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
 
 
 def directional_derivatives(case: Case, run: Callable[..., Mapping[str, Array]] = reference_arrays) -> list[float]:
@@ -138,6 +138,10 @@ def directional_derivatives(case: Case, run: Callable[..., Mapping[str, Array]] 
         loss = sum(np.sum(factors[name] * value) for name, value in results.items())
         found.append(float(np.imag(loss)) / COMPLEX_STEP)
     return found
+
+
+def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.asarray(random.standard_normal(shape))  # a 0-d draw comes as a float
 
 
 def _random_options(random: np.random.Generator, spatial_dims: int | None) -> dict[str, Any]:
@@ -207,7 +211,7 @@ def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, siz
     arrays = {key: value + 0.3 * random.standard_normal(value.shape) for key, value in initialise(spec, seed).items()}
     arrays["x"] = random.standard_normal((batch, steps, spec.in_channels, *size))
     for n, (h, c) in enumerate(reference.zero_states(spec, batch, size)):
-        arrays |= {f"h.{n}": 0.5 * random.standard_normal(h.shape), f"c.{n}": random.standard_normal(c.shape)}
+        arrays |= {f"h.{n}": 0.5 * _normal(random, h.shape), f"c.{n}": _normal(random, c.shape)}
     mask = random.random((batch, steps)) < 0.7 if random.random() < 0.4 else None
     times = np.cumsum(random.uniform(0.2, 3.0, (batch, steps)), axis=1) * spec.reference_duration
     durations = None

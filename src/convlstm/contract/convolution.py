@@ -9,7 +9,7 @@ import numpy as np
 from convlstm.contract.activations import Array
 from convlstm.contract.geometry import Widths, check_boundary, effective_kernel
 
-_NUMPY_MODES = {"replicate": "edge", "reflect": "reflect", "circular": "wrap"}
+_NUMPY_MODES = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", "circular": "wrap"}
 
 
 def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
@@ -34,10 +34,7 @@ def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
         around = [(0, 0)] * x.ndim
         around[2 + axis] = width
-        if rule == "zeros":
-            x = np.pad(x, around)
-        else:
-            x = np.pad(x, around, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
+        x = np.pad(x, around, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
     return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def network_sizes(layer: LayerSpec) -> list[tuple[int, int]]:
     spec = layer.stack
     last = layer.hidden_channels if spec.duration_features == "channel" else 1
     widths = [1, *spec.duration_hidden, last]
-    return list(zip(widths[:-1], widths[1:], strict=True))
+    return list(pairwise(widths))
 
 
 def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> Array:
@@ -41,20 +42,20 @@ def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> A
         array([1., 2.])
     """
     spec = layer.stack
-    r = durations[..., None] / spec.reference_duration
+    r: Array = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
         return np.asarray(spec.duration_strategy(r))
     if spec.duration_strategy in ("none", "linear"):
         return r if spec.duration_strategy == "linear" else np.ones_like(r)
     if spec.duration_strategy == "log":
-        return np.log(r + spec.duration_eps) + 1.0
+        return np.asarray(np.log(r + spec.duration_eps) + 1.0)
     if spec.duration_strategy == "log1p":
-        return np.log1p(r) / np.log(2.0)
+        return np.asarray(np.log1p(r) / np.log(2.0))
     log_r = np.log(np.where(r.real > spec.duration_eps, r, spec.duration_eps))
     if spec.duration_strategy == "scalar":
-        return np.exp(weights["duration.weight"] * log_r)
+        return np.asarray(np.exp(weights["duration.weight"] * log_r))
     s = _network(layer, weights, log_r)
-    return np.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s
+    return np.asarray(np.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s)
 
 
 def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
@@ -85,7 +86,7 @@ def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Ar
     """
     q = gaps[..., None] / layer.stack.reference_duration
     excess = np.where(q.real > 1.0, q - 1.0, 0.0)
-    return np.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"]) * excess)
+    return np.asarray(np.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"]) * excess))
 
 
 def durations_from_times(

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from convlstm.contract import arguments
+from convlstm.contract.geometry import effective_kernel
 from convlstm.contract.spec import ConvLSTMSpec, check_keys
 from convlstm.errors import SpecError
 
@@ -107,7 +108,9 @@ class ForecasterSpec:
         for name, received, expected, why in wants:
             if received != expected:
                 raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so.")
-        probe = tuple(max(k) * max(d) * 2 for k, d in zip(zip(*encoder.kernel_size), zip(*encoder.dilation)))
+        pairs = zip(encoder.kernel_size, encoder.dilation, strict=True)
+        spans = [effective_kernel(k, d) for ks, ds in pairs for k, d in zip(ks, ds, strict=True)]
+        probe = (2 * max(spans),) * 2
         if any(grid != probe for grid in encoder.grids(probe)):
             raise SpecError(
                 "encoder",

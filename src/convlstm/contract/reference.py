@@ -267,7 +267,8 @@ def _normalised(z: Array, groups: int) -> Array:
     parts = z.reshape(len(z), groups, -1)
     centred = parts - parts.mean(axis=2, keepdims=True)
     variance = (centred * centred).mean(axis=2, keepdims=True)
-    return (centred / np.sqrt(variance + NORM_EPSILON)).reshape(z.shape)
+    scaled: Array = centred / np.sqrt(variance + NORM_EPSILON)
+    return scaled.reshape(z.shape)
 
 
 def _peephole(spec: ConvLSTMSpec, peephole: Array) -> Array:

@@ -83,7 +83,7 @@ def forecast(
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
     gap_of = None if gaps is None else {_FORWARD: gaps}
-    output, states = reference.stack(
+    _, states = reference.stack(
         spec.encoder,
         _part(weights, "encoder."),
         patched,

@@ -98,9 +98,9 @@ def sequence(
     plan = _Plan(layer, steps, plain)
     with _no_autocast(state[0]):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            outputs, h, c = _Fused.apply(plan, *inputs)
+            outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
         else:
-            outputs, h, c, _, _ = _run(plan, *inputs, keep=False)
+            outputs, h, c, _, _ = _run(plan, inputs, keep=False)
     return outputs.flip(0) if reverse else outputs, (h, c)
 
 
@@ -109,7 +109,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, h, c, gates, memory = _run(plan, *inputs, keep=True)
+        outputs, h, c, gates, memory = _run(plan, inputs, keep=True)
         ctx.plan, ctx.spent = plan, False
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *memory, gates)
@@ -128,17 +128,14 @@ class _Fused(torch.autograd.Function):
 
 def _run(
     plan: _Plan,
-    x: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    weight_ih: Tensor | None,
-    bias: Tensor | None,
-    weight_hh: Tensor | None,
-    peephole: Tensor | None,
+    inputs: Sequence[Tensor | None],
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return outputs, final h and c, the activated gates, and (h, c) of all steps with the initial ones first."""
+    x, h, c, weight_ih, bias, weight_hh, peephole = inputs
+    assert h is not None
+    assert c is not None
     assert weight_hh is not None
     gates = _input_gates(plan, x, h, weight_ih, bias).unflatten(0, (plan.steps, len(h)))
     hidden = _buffer(plan, (plan.steps + 1) * len(h), h).unflatten(0, (plan.steps + 1, len(h)))
@@ -182,8 +179,8 @@ def _gradients(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of the inputs; the gates' buffer ends up holding the gradient of z."""
-    x, h0, _, weight_ih, bias, weight_hh, peephole = inputs
-    assert weight_hh is not None and h0 is not None
+    x, _, _, weight_ih, bias, weight_hh, peephole = inputs
+    assert weight_hh is not None
     of_outputs, of_h, of_c = gradients
     peeps = _peepholes(plan, peephole)
     turned = weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1)
@@ -354,11 +351,10 @@ def _convolve(x: Tensor, weight: Tensor, widths: Widths) -> Tensor:
 def _add_convolution(z: Tensor, h: Tensor, weight: Tensor, widths: Widths) -> None:
     """Add W ∗ h to z in place, within the convolution where oneDNN offers that."""
     symmetric = all(before == after for before, after in widths)
-    if symmetric and len(widths) == 2 and z.device.type == "cpu" and z.dtype in (torch.float32, torch.bfloat16):
-        if _can_add(z.dtype):
-            _convolution_with_sum(z, h, weight, [before for before, _ in widths])
-            return
-    z.add_(_convolve(h, weight, widths))
+    if symmetric and len(widths) == 2 and z.device.type == "cpu" and _can_add(z.dtype):
+        _convolution_with_sum(z, h, weight, [before for before, _ in widths])
+    else:
+        z.add_(_convolve(h, weight, widths))
 
 
 def _convolution_with_sum(z: Tensor, h: Tensor, weight: Tensor, padding: list[int]) -> None:
@@ -370,6 +366,8 @@ def _convolution_with_sum(z: Tensor, h: Tensor, weight: Tensor, padding: list[in
 @cache
 def _can_add(dtype: torch.dtype) -> bool:
     """Return whether this build of PyTorch has oneDNN's convolution with sum (a private operator), and is right."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
     z, h = torch.ones(1, 1, 2, 2, dtype=dtype), torch.ones(1, 1, 2, 2, dtype=dtype)
     try:
         _convolution_with_sum(z, h, torch.ones(1, 1, 1, 1, dtype=dtype), [0, 0])

@@ -20,6 +20,7 @@ from convlstm.data import Frames, find_windows, windows_within
 from convlstm.errors import ConfigError, DataError
 from convlstm.files import check_writable, write_whole
 from convlstm.nowcast.baselines import optical_flow, persistence
+from convlstm.nowcast.forecast import lead_seconds
 from convlstm.nowcast.predict import Nowcaster
 from convlstm.verification import score_forecasts
 
@@ -154,7 +155,8 @@ def choose_cases(
             )
         ends = ends[wet >= selection.min_wet]
     count = min(len(ends), selection.max_cases)
-    return ends[np.linspace(0, len(ends) - 1, count).astype(int)]
+    chosen: NDArray[np.intp] = ends[np.linspace(0, len(ends) - 1, count).astype(int)]
+    return chosen
 
 
 def attribution(frames: Frames) -> str:
@@ -187,7 +189,7 @@ def _days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> tuple[N
 
 def _run(nowcaster: Nowcaster, frames: Frames, ends: NDArray[np.intp], tell: Callable[[int, int], None]) -> Cases:
     pipeline = nowcaster.pipeline
-    leads = np.arange(1, pipeline.horizon + 1) * pipeline.time_step
+    leads = lead_seconds(nowcaster)
     shape = (len(ends), len(leads), *frames.shape[2:])
     size = 4 * (len(METHODS) + 1) * int(np.prod(shape))
     if size > _MAX_BYTES:

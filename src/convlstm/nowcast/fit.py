@@ -48,7 +48,7 @@ class Report:
     learning_rate: float
 
 
-class Interrupted(TrainingError):
+class InterruptedTrainingError(TrainingError):
     """Training was asked to stop; its state is saved and `--resume` goes on."""
 
     def __init__(self, number: int) -> None:
@@ -86,7 +86,7 @@ def fit(
     Raises:
         DataError: if the data has no windows to train or validate on.
         TrainingError: if the loss is no longer finite; the last good model and state are kept.
-        Interrupted: on SIGINT or SIGTERM, after the state was saved.
+        InterruptedTrainingError: on SIGINT or SIGTERM, after the state was saved.
     """
     data, pipeline = prepare(config, frames)
     spec = config.model.spec(len(frames.variables), pipeline.time_step)
@@ -154,7 +154,6 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
                 received="none",
                 mend="give more days, allow gaps by data.max_gap, or shorten input_length or horizon.",
             )
-    sizes = {"input_length": data.input_length, "horizon": data.horizon}
     crop = (
         None
         if data.crop is None
@@ -164,7 +163,8 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         frames,
         parts["train"],
         transform,
-        **sizes,
+        input_length=data.input_length,
+        horizon=data.horizon,
         batch_size=training.batch_size,
         crop=crop or None,
         augment=training.augment,
@@ -172,14 +172,22 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
     )
     count = min(len(parts["validation"]), training.validation_windows)
     spread = parts["validation"][np.linspace(0, len(parts["validation"]) - 1, count).astype(int)]
-    validation = Batches.in_order(frames, spread, transform, **sizes, batch_size=_VALIDATION_BATCH)
+    validation = Batches.in_order(
+        frames,
+        spread,
+        transform,
+        input_length=data.input_length,
+        horizon=data.horizon,
+        batch_size=_VALIDATION_BATCH,
+    )
     days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
     pipeline = Pipeline(
         variables=frames.variables,
         units=frames.units,
         transform=transform,
         time_step=float(frames.time_step),
-        **sizes,
+        input_length=data.input_length,
+        horizon=data.horizon,
         thresholds=choose_thresholds(frames, splits["train"]),
         days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
     )
@@ -215,7 +223,7 @@ def _loop(loop: _Loop) -> None:
     while progress.step < options.steps and progress.worse < options.patience:
         if loop.asked:
             loop.folder.save_state(loop.trainer.state(), progress)
-            raise Interrupted(loop.asked[0])
+            raise InterruptedTrainingError(loop.asked[0])
         rate = learning_rate(loop.config, progress.step)
         sample = _sample(loop, loop.data.train.batch(progress.step))
         loss = loop.trainer.step(sample, rate, _key(loop.config.seed, progress.step))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ def make_forecast(
     nowcaster: Nowcaster,
     frames: Frames,
     *,
-    lead_seconds: Sequence[float] | None = None,
+    lead_times: Sequence[float] | None = None,
     init_time: str | None = None,
     command: Sequence[str] = (),
 ) -> xr.Dataset:
@@ -32,7 +33,7 @@ def make_forecast(
     Args:
         nowcaster: The model.
         frames: The observed sequence.
-        lead_seconds: Seconds ahead of each forecast frame; None means the horizon it was trained on.
+        lead_times: Seconds ahead of each forecast frame; None means the horizon it was trained on.
         init_time: Time of the last frame used, as in the file; None means the latest.
         command: The command line, for the history.
 
@@ -46,7 +47,7 @@ def make_forecast(
     pipeline.check(frames)
     last = _last_frame(frames, init_time)
     index = input_window(nowcaster, frames, last)
-    leads = _leads(nowcaster, lead_seconds)
+    leads = lead_seconds(nowcaster) if lead_times is None else np.asarray(lead_times, dtype=np.float64)
     inputs = frames.read(index)
     if not np.isfinite(inputs).any():
         raise DataError(
@@ -101,7 +102,7 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
         return len(frames.seconds) - 1
     index = frames.time.to_index()
     try:
-        found = index.get_indexer([np.datetime64(init_time)]) if frames.time.dtype.kind == "M" else None
+        found = index.get_indexer(pd.DatetimeIndex([init_time])) if frames.time.dtype.kind == "M" else None
         place = int(found[0]) if found is not None else [str(t) for t in index].index(init_time)
     except ValueError:
         place = -1
@@ -115,10 +116,10 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
     return place
 
 
-def _leads(nowcaster: Nowcaster, lead_seconds: Sequence[float] | None) -> NDArray[np.float64]:
-    if lead_seconds is not None:
-        return np.asarray(lead_seconds, dtype=np.float64)
-    return np.arange(1, nowcaster.pipeline.horizon + 1) * nowcaster.pipeline.time_step
+def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
+    """Return the lead times a model was trained on, in seconds."""
+    steps = np.arange(1, nowcaster.pipeline.horizon + 1, dtype=np.float64)
+    return steps * np.float64(nowcaster.pipeline.time_step)
 
 
 def _dataset(

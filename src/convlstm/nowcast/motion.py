@@ -70,7 +70,7 @@ def estimate_motion(inputs: Array, seconds: Numbers) -> NDArray[np.float32]:
     if not texture.any():
         return still
     # From the later frame back to the earlier one, so that each vector belongs to a pixel of the later frame.
-    shift = -optical_flow_ilk(after, before, radius=WINDOW, num_warp=3, gaussian=True)  # type: ignore[no-untyped-call]
+    shift = -optical_flow_ilk(after, before, radius=WINDOW, num_warp=3, gaussian=True)
     motion: NDArray[np.float32] = _spread(shift, texture) / np.float32(times[seen[1]] - times[seen[0]])
     return motion
 

@@ -135,7 +135,8 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
         )
     if name == "standard":
         return Standard.fit(_spread(frames, train))
-    return {"log": LogRain, "dbz": Reflectivity, "identity": Identity}[name]()
+    by_name: dict[str, type[Transform]] = {"log": LogRain, "dbz": Reflectivity, "identity": Identity}
+    return by_name[name]()
 
 
 def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:

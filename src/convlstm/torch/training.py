@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import logging
-
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
