@@ -88,6 +88,9 @@ def test_two_dimensional_latitudes_and_grid_mapping_reach_the_grid(save, rain_da
     dataset = rain_dataset().drop_vars(["y", "x"])
     dataset["lat"] = (("y", "x"), np.arange(24, dtype=np.int16).reshape(4, 6), {"scale_factor": 0.5})
     dataset["lat"].attrs |= {"standard_name": "latitude", "units": "degrees_north", "bounds": "lat_bounds"}
+    dataset["lat_bounds"] = (("y", "x", "corner"), np.ones((4, 6, 4)))
+    dataset["time"].attrs["bounds"] = "time_bounds"
+    dataset["time_bounds"] = (("time", "end"), np.ones((5, 2)))
     dataset["crs"] = ((), 0, {"grid_mapping_name": "polar_stereographic"})
     dataset["start"] = ((), 3.0, {"standard_name": "forecast_reference_time", "units": "hours since 2018-05-10"})
     dataset["lead"] = ((), 3.0, {"standard_name": "forecast_period", "units": "hours"})
@@ -96,6 +99,7 @@ def test_two_dimensional_latitudes_and_grid_mapping_reach_the_grid(save, rain_da
     assert set(frames.grid.variables) == {"lat", "crs"}
     np.testing.assert_array_equal(frames.grid["lat"], np.arange(24).reshape(4, 6) / 2)
     assert frames.grid["lat"].attrs == {"standard_name": "latitude", "units": "degrees_north"}
+    assert frames.time.attrs == {"standard_name": "time"}
     assert frames.grid.attrs == {"grid_mapping": "crs"}
     assert frames.grid["crs"].attrs == {"grid_mapping_name": "polar_stereographic"}
 

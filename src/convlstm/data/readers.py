@@ -206,8 +206,6 @@ def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:
     ]
     grid = xr.decode_cf(coordinates.drop_vars(other), decode_times=False, decode_coords=False)
     grid = grid.load().drop_encoding()
-    for name in grid.variables:
-        grid[name].attrs.pop("bounds", None)
     mapping = field.encoding.get("grid_mapping", field.attrs.get("grid_mapping"))
     if mapping in grid.variables:
         grid.attrs["grid_mapping"] = mapping

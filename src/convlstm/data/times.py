@@ -108,7 +108,7 @@ def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
         raise DataError(
             str(name), expected="a time for every frame", received=f"none for frame {absent[0]}", mend="leave it out."
         )
-    return _coordinate(decoded.values, dim, {key: its for key, its in decoded.attrs.items() if key != "bounds"})
+    return _coordinate(decoded.values, dim, decoded.attrs)
 
 
 def _coordinate(values: NDArray[Any], dim: Hashable, attrs: dict[str, Any]) -> xr.DataArray:
