@@ -34,15 +34,14 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     path = Path(path)
     check_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    room: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
         draft = room / path.name
         write(draft)
         _sync(draft)
-        if path.is_dir():
-            os.replace(path, room / "old")
-        os.replace(draft, path)
+        _put(draft, path, room)
         _sync_one(path.parent)
     except OSError as error:
         raise OutputError(
@@ -52,7 +51,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
             mend="free space or choose another path; the old content is untouched.",
         ) from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        if room is not None:
+            shutil.rmtree(room, ignore_errors=True)
     return path
 
 
@@ -87,6 +87,21 @@ def check_writable(path: str | Path) -> None:
             received=f"{folder}, which is {'read-only' if folder.is_dir() else 'no folder'}",
             mend="choose another path or change its permissions.",
         )
+
+
+def _put(draft: Path, path: Path, room: Path) -> None:
+    """Move the draft to its place; a folder that stood there goes back should the move fail."""
+    if not path.is_dir():
+        os.replace(draft, path)
+        return
+    old = room.parent / f"{room.name}.old"
+    os.replace(path, old)
+    try:
+        os.replace(draft, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
