@@ -1,0 +1,48 @@
+"""Errors say four things in one line, and survive the way between processes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from convlstm import errors
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ConvLSTMError)]
+BUILT_IN = {
+    "SpecError": ValueError,
+    "ConfigError": ValueError,
+    "DataError": ValueError,
+    "WeightsError": ValueError,
+    "ShapeError": ValueError,
+    "StateError": ValueError,
+    "OutputError": OSError,
+    "TrainingError": RuntimeError,
+    "DependencyError": ImportError,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_is_one_line_with_four_parts(kind: type[errors.ConvLSTMError]) -> None:
+    error = kind("size", expected="at least 1", received=0, mend="enlarge it.")
+    assert str(error) == "size: expected at least 1, got 0; enlarge it."
+    assert (error.argument, error.expected, error.received, error.mend) == ("size", "at least 1", 0, "enlarge it.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_travels_between_processes(kind: type[errors.ConvLSTMError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("size", expected="1", received=(2, 3), mend="cut.")))  # noqa: S301
+    assert type(error) is kind
+    assert str(error) == "size: expected 1, got (2, 3); cut."
+    assert error.received == (2, 3)
+
+
+def test_errors_are_also_the_built_in_kind_that_callers_catch() -> None:
+    assert {kind.__name__ for kind in KINDS} == {*BUILT_IN, "ConvLSTMError"}
+    for name, built_in in BUILT_IN.items():
+        assert issubclass(getattr(errors, name), built_in)
+
+
+def test_exit_codes_are_never_success() -> None:
+    assert all(1 <= kind.exit_code < 64 for kind in KINDS)
+    assert errors.ConvLSTMError.exit_code == 1

@@ -1,0 +1,168 @@
+"""Files are whole or as before, whatever goes wrong while they are written."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convlstm.errors import OutputError
+from convlstm.files import check_writable, write_whole
+
+
+def write_folder(draft: Path) -> None:
+    draft.mkdir()
+    (draft / "inner").mkdir()
+    (draft / "inner" / "a").write_text("new")
+
+
+def fail_on_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> None:
+    """Let the nth call of an os function fail, as a full disk or a lost connection would."""
+    real, calls = getattr(os, name), iter(range(1, 1000))
+
+    def failing(*args: object, **options: object) -> object:
+        if next(calls) == number:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, name, failing)
+
+
+def test_folders_are_made_and_text_is_written(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "a" / "b" / "c.txt", lambda draft: draft.write_text("whole"))
+    assert path == tmp_path / "a" / "b" / "c.txt"
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["c.txt"]
+
+
+def test_a_file_replaces_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.write_text("old")
+    write_whole(path, lambda draft: draft.write_text("new"))
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["c.txt"]
+
+
+@pytest.mark.parametrize("name", ["c.zarr", "old", "x" * 250])
+def test_a_folder_replaces_a_folder(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.mkdir()
+    (path / "stale").write_text("old")
+    write_whole(path, write_folder)
+    assert sorted(str(p.relative_to(path)) for p in path.rglob("*")) == ["inner", "inner/a"]
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
+def test_a_writer_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "c.txt"
+    path.write_text("old")
+
+    def write(draft: Path) -> None:
+        draft.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_whole(path, write)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["c.txt"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_content(tmp_path: Path, refused) -> None:
+    path = tmp_path / "c.txt"
+    path.write_text("old")
+
+    def write(draft: Path) -> None:
+        draft.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with refused(OutputError, str(path)):
+        write_whole(path, write)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["c.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("folder", [False, True])
+def test_nothing_is_lost_when_a_move_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool, number: int, error: BaseException
+) -> None:
+    path = tmp_path / "c"
+    write: Callable[[Path], object] = write_folder if folder else lambda draft: draft.write_text("new")
+    if folder:
+        path.mkdir()
+        (path / "a").write_text("old")
+    else:
+        path.write_text("old")
+    with monkeypatch.context() as patch:
+        fail_on_call(patch, "replace", number, error)
+        if folder or number == 1:
+            with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
+                write_whole(path, write)
+            assert (path / "a" if folder else path).read_text() == "old"
+        else:
+            write_whole(path, write)
+    assert os.listdir(tmp_path) == ["c"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_failed_fsync_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fail_on_call(monkeypatch, "fsync", number, OSError(5, "Input/output error"))
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_whole(tmp_path / "c", lambda draft: draft.write_text("new"))
+    assert os.listdir(tmp_path) == ([] if number == 1 else ["c"])
+
+
+def test_content_is_on_disk_before_it_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
+    write_whole(tmp_path / "c", lambda draft: draft.write_text("new"))
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_writer_that_writes_nothing_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        write_whole(tmp_path / "c", lambda draft: None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    written = write_whole(tmp_path / "written", lambda draft: draft.write_text("x"))
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path, refused) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("x")
+    for bad in (tmp_path / "pipe", Path("/dev/null"), tmp_path / "file" / "below", tmp_path / "file" / "a" / "b"):
+        with refused(OutputError, str(bad)):
+            check_writable(bad)
+        with refused(OutputError, str(bad)):
+            write_whole(bad, lambda draft: draft.write_text("x"))
+    check_writable(tmp_path / "to" / "be" / "made")
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
+
+
+@pytest.mark.parametrize(("name", "number"), [("made/c", 1), ("c", 2)], ids=["parent", "room"])
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused, name: str, number: int
+) -> None:
+    fail_on_call(monkeypatch, "mkdir", number, OSError(28, "No space left on device"))
+    with refused(OutputError, str(tmp_path / name)):
+        write_whole(tmp_path / name, lambda draft: draft.write_text("new"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path, refused) -> None:
+    tmp_path.chmod(0o500)
+    with refused(OutputError, str(tmp_path / "c")):
+        check_writable(tmp_path / "c")
