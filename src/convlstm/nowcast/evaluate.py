@@ -104,7 +104,7 @@ def evaluate(
     thresholds = selection.thresholds or nowcaster.pipeline.thresholds
     scores = score_forecasts(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
     summary = {
-        "title": f"Forecasts of {nowcaster.pipeline.variables[0]}",
+        "title": _title(nowcaster, chosen_days),
         "units": nowcaster.pipeline.units,
         "variable": nowcaster.pipeline.variables[0],
         "rain": nowcaster.pipeline.rain,
@@ -247,6 +247,7 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             "init_time": ("case", frames.time.values[ends]),
             "lead_time": cases.lead_seconds / 60.0,
             "input_time": minutes,
+            **_spatial(frames),
         },
         attrs={
             "units": nowcaster.pipeline.units,
@@ -254,6 +255,17 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             "attribution": attribution(frames),
         },
     )
+
+
+def _title(nowcaster: Nowcaster, days: list[str]) -> str:
+    name = nowcaster.pipeline.variables[0].replace("_", " ").capitalize()
+    return f"{name}: forecasts for {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}"
+
+
+def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
+    """Return the grid's coordinates on dimensions y and x, by which a map knows where north is."""
+    grid = frames.grid.rename({frames.y_dim: "y", frames.x_dim: "x"})
+    return {str(name): grid[name] for name in grid.coords}
 
 
 def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[str]) -> dict[str, str]:
@@ -270,6 +282,7 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
         "Chosen on": ", ".join(pipeline.days.get("validation", [])),
         "Evaluated on": ", ".join(days),
         "Cases": f"{len(cases.ends)} forecasts, spread evenly over these days{wet}",
+        "Cases shown": "the most active ones that do not overlap",
         "Rivals": "persistence; extrapolation along the optical flow of the input frames",
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],

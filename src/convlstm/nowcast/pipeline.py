@@ -62,6 +62,9 @@ class Pipeline:
             model: What the file holds.
             path: Its name, for the message.
 
+        Returns:
+            The pipeline.
+
         Raises:
             WeightsError: if the file holds no forecaster trained by `convlstm train`.
         """
