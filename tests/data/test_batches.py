@@ -175,10 +175,10 @@ def test_rain_is_seen_more_often_than_it_falls(sample):
     starts = find_windows(sample.seconds, 18, time_step=300)
     sizes = {"input_length": 6, "horizon": 12, "batch_size": 8}
     shares = {}
-    for wet_only in (True, False):
-        batches = Batches(sample, starts, LogRain(), **sizes, crop=48, wet_only=wet_only, seed=0)
+    for prefer_wet in (True, False):
+        batches = Batches(sample, starts, LogRain(), **sizes, crop=48, prefer_wet=prefer_wet, seed=0)
         rain = [LogRain().inverse(batches.batch(step).targets) for step in range(12)]
-        shares[wet_only] = np.mean(np.stack(rain) >= 1)
+        shares[prefer_wet] = np.mean(np.stack(rain) >= 1)
     # 9.5 % of the sample has at least 1 mm/h
     assert shares[False] == pytest.approx(0.095, abs=0.03)
     assert shares[True] > 1.6 * shares[False]
@@ -202,7 +202,7 @@ def test_all_dry_windows_are_refused(save_netcdf, rain_dataset):
         Batches(frames, np.arange(5), LogRain(), **SIZES, seed=0)
     # the last frame's 0.5 mm/h are seen by window 7 only, and evenly drawn windows need no rain
     Batches(frames, np.array([7]), LogRain(), **SIZES, seed=0)
-    Batches(frames, np.arange(5), LogRain(), **SIZES, wet_only=False, seed=0)
+    Batches(frames, np.arange(5), LogRain(), **SIZES, prefer_wet=False, seed=0)
 
 
 def test_data_other_than_rain_is_drawn_evenly(counted):

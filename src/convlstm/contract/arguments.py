@@ -7,10 +7,15 @@ A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from numbers import Integral, Real
+from sys import float_info
 
 from convlstm.errors import SpecError
+
+MAX_LAYERS = 1000
+"""More layers than any model has: a file that asks for a thousand million is refused before they are listed."""
+
+_LARGEST = float_info.max
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -24,9 +29,9 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 def number(name: str, value: object, minimum: float, maximum: float = float("inf")) -> float:
     """Return `value` as a finite float between `minimum` and `maximum`, or raise SpecError."""
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST:  # NaN compares false
         result = float(value)
-        if isfinite(result) and minimum <= result <= maximum:
+        if minimum <= result <= maximum:
             return result
     bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
     raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number.")
@@ -92,12 +97,15 @@ def per_layer(name: str, value: object, num_layers: int) -> list[object]:
 
 def layer_count(num_layers: object, options: dict[str, object]) -> int:
     """Return the number of layers: as given, or the length of the first per-layer list, or 1."""
-    if num_layers is not None:
-        return integer("num_layers", num_layers, 1)
     for name, value in options.items():
-        if _speaks_of_layers(name, value) and isinstance(value, (list, tuple)):
-            return integer("num_layers", len(value), 1)
-    return 1
+        # a tuple of words may be meant for axes: it never makes layers
+        words = name == "padding" and isinstance(value, tuple)
+        if num_layers is None and isinstance(value, (list, tuple)) and _speaks_of_layers(name, value) and not words:
+            num_layers = len(value)
+    count = integer("num_layers", 1 if num_layers is None else num_layers, 1)
+    if count > MAX_LAYERS:
+        raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, mend="use fewer layers.")
+    return count
 
 
 def _speaks_of_layers(name: str, value: object) -> bool:

@@ -96,7 +96,7 @@ class ForecasterSpec:
     def from_dict(cls, options: dict[str, Any]) -> ForecasterSpec:
         """Return the spec written by `to_dict`; an unknown or missing option is refused."""
         check_keys("spec", options, cls)
-        return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options.get("encoder", {}))}))
+        return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options["encoder"])}))
 
     def _check_encoder(self) -> None:
         encoder = self.encoder

@@ -125,9 +125,15 @@ def sequence(
 
     Returns:
         Outputs (batch, time, hidden_channels, *grid) and the final (h, c).
+
+    Raises:
+        ShapeError: for negative or non-finite durations or gaps of valid steps.
     """
     spec, batch = layer.stack, len(state[0])
     valid = np.ones((batch, steps), dtype=bool) if mask is None else mask
+    for name, values in (("durations", durations), ("gaps", gaps)):
+        if values is not None:
+            duration_rules.check_durations(name, values.real, valid)
     factors = None if durations is None else duration_rules.scale(layer, weights, _clean(durations, valid))
     kept = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
     h, c = state

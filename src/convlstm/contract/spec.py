@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +108,7 @@ class ConvLSTMSpec:
 
     Raises:
         SpecError: for any option out of its range or without effect.
+        ShapeError: if `peephole="pixel"` and a layer's grid would be empty; the axis is named.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=3)
@@ -162,6 +163,8 @@ class ConvLSTMSpec:
         self._read_durations()
         self._check_effects()
         _ = self.layers  # builds every layer once, so that sizes that do not fit are refused here
+        if self.peephole == "pixel":
+            self.grids(self.input_size)
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -357,6 +360,9 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
             received=repr(unknown[0]),
             mend="remove it.",
         )
+    for item in fields(cls):
+        if item.default is MISSING and item.name not in options:
+            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")
 
 
 def _strict(name: str, value: object, rank: int) -> Any:

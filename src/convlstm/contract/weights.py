@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from convlstm.contract.activations import Array
+from convlstm.contract.arguments import integer
 from convlstm.contract.durations import network_sizes
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec, LayerSpec
@@ -132,7 +133,7 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
         >>> initialise(spec, seed=0)["layers.0.forward.bias"][1]
         array([1., 1.])
     """
-    arrays = {}
+    seed, arrays = integer("seed", seed, 0), {}
     owners = stacks(spec)
     for key, shape in canonical_shapes(spec).items():
         random = np.random.Generator(np.random.PCG64([seed, crc32(key.encode())]))

@@ -122,7 +122,7 @@ class Batches:
         crop: Side of the square shown, in cells; None shows the whole grid.
         augment: Whether windows are flipped and turned by quarters (by halves where they are not square). Leave it
             off for variables with a direction, such as wind.
-        wet_only: Whether rain (mm/h) is drawn in proportion to how much of it there is (`WetDraw`); other
+        prefer_wet: Whether rain (mm/h) is drawn in proportion to how much of it there is (`WetDraw`); other
             variables are always drawn evenly.
         seed: Seed of all chance, 0 or more.
 
@@ -153,7 +153,7 @@ class Batches:
         batch_size: int,
         crop: int | None = None,
         augment: bool = False,
-        wet_only: bool = True,
+        prefer_wet: bool = True,
         seed: int,
     ) -> None:
         self._windows = _Windows(frames, starts, transform, input_length, horizon, batch_size)
@@ -164,7 +164,7 @@ class Batches:
         self._quarter_turns = (0, 1, 2, 3) if size[0] == size[1] else (0, 2)
         self._draw: Draw = (
             WetDraw(frames, self._windows.starts, self._windows.length, size)
-            if wet_only and frames.units == RAIN_RATE
+            if prefer_wet and frames.units == RAIN_RATE
             else EvenDraw(self._windows.starts, grid, size)
         )
 

@@ -321,7 +321,9 @@ def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
     wide = values if values.dtype == torch.float64 else values.float()
-    return wide if mask is None else torch.where(mask, wide, torch.ones_like(wide))
+    wide = wide if mask is None else torch.where(mask, wide, torch.ones_like(wide))
+    # where values cannot be checked (compiled, traced, on an accelerator) a bad one must not turn into a finite result
+    return torch.where((wide >= 0) & torch.isfinite(wide), wide, torch.full_like(wide, torch.nan))
 
 
 def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:

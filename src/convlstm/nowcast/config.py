@@ -114,7 +114,9 @@ class TrainingConfig(_Part):
     emphasis: dict[float, Share] = Field(
         {0.5: 1.0, 1.0: 3.0, 5.0: 5.0}, description="Extra weight of targets from a rain rate (mm/h) on; rain only."
     )
-    augment: bool = Field(True, description="Whether windows are flipped and turned; turn off for winds.")
+    augment: bool | Literal["auto"] = Field(
+        "auto", description="Whether windows are flipped and turned; auto does so for rain, which has no direction."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the convolutions.")
     validate_every: Count = Field(100, description="Steps between validations, each of which saves the run.")
     validation_windows: Count = Field(32, description="Windows validated on, spread over the validation days.")

@@ -264,7 +264,8 @@ def _title(nowcaster: Nowcaster, days: list[str]) -> str:
 
 def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
     """Return the grid's coordinates on dimensions y and x, by which a map knows where north is."""
-    grid = frames.grid.rename({frames.y_dim: "y", frames.x_dim: "x"})
+    names = {frames.y_dim: "y", frames.x_dim: "x"}
+    grid = frames.grid.rename({old: new for old, new in names.items() if old in frames.grid.dims})
     return {str(name): grid[name] for name in grid.coords}
 
 

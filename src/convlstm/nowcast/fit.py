@@ -19,7 +19,7 @@ from convlstm import __version__
 from convlstm.contract.checkpoint import save_model
 from convlstm.contract.training import Optimisation, Sample, Trainer
 from convlstm.contract.weights import initialise
-from convlstm.data import Batch, Batches, Frames, OrderedBatches, find_windows, split_days, windows_within
+from convlstm.data import RAIN_RATE, Batch, Batches, Frames, OrderedBatches, find_windows, split_days, windows_within
 from convlstm.errors import DataError, TrainingError
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.faces import build_trainer
@@ -167,7 +167,7 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         horizon=data.horizon,
         batch_size=training.batch_size,
         crop=crop or None,
-        augment=training.augment,
+        augment=frames.units == RAIN_RATE if training.augment == "auto" else training.augment,
         seed=config.seed,
     )
     count = min(len(parts["validation"]), training.validation_windows)
