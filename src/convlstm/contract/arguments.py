@@ -7,15 +7,13 @@ A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, isfinite
 from numbers import Integral, Real
-from sys import float_info
 
 from convlstm.errors import SpecError
 
 MAX_LAYERS = 1000
 """More layers than any model has: a file that asks for a thousand million is refused before they are listed."""
-
-_LARGEST = float_info.max
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -29,9 +27,9 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 def number(name: str, value: object, minimum: float, maximum: float = float("inf")) -> float:
     """Return `value` as a finite float between `minimum` and `maximum`, or raise SpecError."""
-    if isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST:  # NaN compares false
-        result = float(value)
-        if minimum <= result <= maximum:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        result = _float(value)
+        if isfinite(result) and minimum <= result <= maximum:
             return result
     bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
     raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number.")
@@ -106,6 +104,13 @@ def layer_count(num_layers: object, options: dict[str, object]) -> int:
     if count > MAX_LAYERS:
         raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, mend="use fewer layers.")
     return count
+
+
+def _float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits, as JSON may hold
+        return inf
 
 
 def _speaks_of_layers(name: str, value: object) -> bool:

@@ -1,7 +1,8 @@
 """One file format for weights and run state: safetensors, with the spec as JSON and a digest beside it.
 
 The file's metadata is one entry, `convlstm`, holding JSON with sorted keys and no spaces; with one entry and one
-dtype order the writer's bytes follow from the content alone. Nothing in a file is ever executed.
+dtype order the writer's bytes follow from the content alone. `digest` covers the arrays and `seal` the JSON, so that
+a damaged option or unit is found as surely as a damaged weight. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import Spec, check_shapes, check_weights
-from convlstm.errors import WeightsError
+from convlstm.errors import ConvLSTMError, WeightsError
 from convlstm.files import write_whole
 
 FORMAT_VERSION = 1
@@ -121,9 +122,13 @@ def load_model(path: str | Path) -> Model:
     def check(content: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
         nonlocal spec
         kind = content.get("kind")
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise _unfit(path, "a model file", f"kind {kind!r}", "give a file that `save_model` wrote.")
-        spec = _KINDS[kind].from_dict(content.get("spec", {}))
+        try:
+            spec = _KINDS[kind].from_dict(content.get("spec", {}))
+        except ConvLSTMError as error:
+            received = f"one whose {error.argument} is {error.received}, not {error.expected}"
+            raise _unfit(path, "a model file with a valid spec", received, "install a newer convlstm.") from error
         check_shapes(spec, shapes)
 
     arrays, content, digest = load_arrays(path, check)
@@ -147,12 +152,8 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
         OutputError: if the file cannot be written.
     """
     digest = weights_digest(arrays)
-    entry = json.dumps(
-        {"format": FORMAT_VERSION, "digest": digest, **content},
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-    )
+    plain = json.loads(_to_json({"format": FORMAT_VERSION, "digest": digest, **content}))
+    entry = _to_json(plain | {"seal": _seal(plain)})
     portable = {key: _portable(key, arrays[key]) for key in sorted(arrays)}
     data = save(portable, metadata={_ENTRY: entry})
     write_whole(path, lambda draft: draft.write_bytes(data))
@@ -179,27 +180,43 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
     try:
         with safe_open(path, framework="numpy") as file:
             content = _read_entry(path, file.metadata())
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            foreign = {part.get_dtype() for part in slices.values()} - set(_DTYPES.values())
+            if foreign:
+                raise _unfit(path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "convert them first.")
             if check is not None:
                 check(content, shapes)
             arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
     except (SafetensorError, OSError) as error:
         raise _unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
-    if weights_digest(arrays) != content["digest"]:
+    digest = weights_digest(arrays)
+    if digest != content.get("digest"):
         raise _unfit(path, "the arrays it was written with", "another digest", "it is damaged: copy it again.")
-    return arrays, content, content["digest"]
+    return arrays, content, digest
 
 
 def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         content = json.loads((metadata or {})[_ENTRY])
         version = content["format"]
-        content["digest"]
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        intact = content.pop("seal", None) == _seal(content)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _unfit(path, "a file written by convlstm", "other metadata", "convert foreign weights first.") from error
     if version != FORMAT_VERSION:
         raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "install a newer convlstm.")
+    if not intact:
+        raise _unfit(path, "the options it was written with", "others", "it is damaged: copy it again.")
     return dict(content)
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _seal(content: dict[str, Any]) -> str:
+    # NaN is let through here: a foreign file may hold it, and shall be refused for its seal
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _portable(key: str, array: Array) -> Array:
