@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from math import gcd
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +24,20 @@ from convlstm.errors import ConvLSTMError
 
 COMPLEX_STEP = 1e-100
 
+_RATES = ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")
+
+
+class AnyCase(Protocol):
+    """What gradients are taken of: arrays by name, drawn from a seed."""
+
+    @property
+    def seed(self) -> int:
+        """What it was drawn from."""
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """What a gradient is taken of."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -31,10 +46,9 @@ class Case:
     Args:
         seed: What it was drawn from.
         spec: The stack.
-        arrays: What a gradient is taken of: `x`, `h.{n}`, `c.{n}` and the weights by canonical key, float64.
+        arrays: What a gradient is taken of: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time), `gaps.{direction}`
+            (batch, time) and the weights by canonical key, float64. Masked steps may hold NaN.
         mask: True where a step is valid (batch, time), or None.
-        durations: Δ (batch, time), or None.
-        gaps: Per direction (batch, time), or None.
         masks: Random draws by (layer, direction), or None in evaluation.
         dropout: Factors between layers (batch, time, channels, *grid), or None.
     """
@@ -43,8 +57,6 @@ class Case:
     spec: ConvLSTMSpec
     arrays: Mapping[str, Array]
     mask: Array | None = None
-    durations: Array | None = None
-    gaps: Mapping[str, Array] | None = None
     masks: Mapping[tuple[int, str], Masks] | None = None
     dropout: tuple[Array, ...] | None = None
 
@@ -66,10 +78,9 @@ def random_case(seed: int, **fixed: Any) -> Case:
     for attempt in range(1000):
         random = np.random.default_rng([seed, attempt])
         try:
-            spec = ConvLSTMSpec(**(_random_options(random, fixed.get("spatial_dims")) | fixed))
-            size = tuple(int(n) for n in random.integers(3, 8, spec.spatial_dims))
-            if spec.peephole == "pixel":
-                spec = replace(spec, input_size=size)
+            options = _random_options(random, fixed.get("spatial_dims")) | fixed
+            size = tuple(int(n) for n in random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"]))
+            spec = ConvLSTMSpec(**options, input_size=size if options["peephole"] == "pixel" else None)
             _check_boundaries(spec, size)
             return _with_inputs(seed, random, spec, size)
         except ConvLSTMError:
@@ -95,8 +106,8 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
         arrays["x"],
         [(arrays[f"h.{n}"], arrays[f"c.{n}"]) for n in range(count)],
         mask=case.mask,
-        durations=case.durations,
-        gaps=case.gaps,
+        durations=arrays.get("durations"),
+        gaps={d: arrays[f"gaps.{d}"] for d in case.spec.directions} if case.spec.memory_decay else None,
         masks=case.masks,
         dropout=case.dropout,
     )
@@ -108,19 +119,19 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
     return results
 
 
-def loss_weights(case: Case, results: Mapping[str, Array]) -> dict[str, Array]:
+def loss_weights(case: AnyCase, results: Mapping[str, Array]) -> dict[str, Array]:
     """Return the factors whose sum with the results is the loss that gradients are taken of."""
     random = np.random.default_rng([case.seed, 1])
     return {name: _normal(random, value.shape) for name, value in sorted(results.items())}
 
 
-def directions(case: Case, count: int = 4) -> list[dict[str, Array]]:
+def directions(case: AnyCase, count: int = 4) -> list[dict[str, Array]]:
     """Return random directions through all arrays of a case at once."""
     random = np.random.default_rng([case.seed, 2])
     return [{name: _normal(random, a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
 
 
-def directional_derivatives(case: Case, run: Callable[..., Mapping[str, Array]] = reference_arrays) -> list[float]:
+def directional_derivatives(case: AnyCase, run: Callable[..., Mapping[str, Array]] = reference_arrays) -> list[float]:
     """Return the reference's derivative of the loss along each direction, by a complex step.
 
     Args:
@@ -152,12 +163,12 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
         return [tuple(pick(*values) for _ in range(rank)) for _ in range(depth)]
 
     rank, depth = spatial_dims or int(pick(1, 2, 2, 3)), int(pick(1, 1, 2, 3))
-    groups = pick(1, 1, 2)
+    groups = pick(1, 1, 1, 2, 3)
     options = {
         "spatial_dims": rank,
-        "in_channels": groups * pick(1, 2, 3),
-        "hidden_channels": [groups * pick(1, 2, 3) for _ in range(depth)],
-        "groups": groups,
+        "in_channels": groups * pick(1, 1, 2, 3),
+        "hidden_channels": [groups * pick(1, 1, 2, 3) for _ in range(depth)],
+        "groups": [pick(1, groups) for _ in range(depth)],
         "kernel_size": sizes(1, 2, 3, 3, 4),
         "recurrent_kernel_size": sizes(1, 2, 3, 3, 5),
         "stride": sizes(1, 1, 2),
@@ -175,7 +186,7 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
         "reference_duration": pick(1.0, 5.0),
         "memory_decay": pick(False, True),
     }
-    options |= {name: pick(0.0, 0.0, 0.3) for name in ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")}
+    options |= {name: pick(0.0, 0.0, 0.3) for name in _RATES}
     return options | _dependent_options(random, options, pick, depth)
 
 
@@ -183,16 +194,22 @@ def _dependent_options(
     random: np.random.Generator, options: dict[str, Any], pick: Callable[..., Any], depth: int
 ) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
+    strategy = options["duration_strategy"]
     if options["norm"] == "group":
-        chosen["norm_groups"] = options["groups"]
+        common = gcd(*options["hidden_channels"])
+        chosen["norm_groups"] = pick(*(n for n in range(1, common + 1) if common % n == 0))
     if options["direction"] == "bidirectional":
         chosen["merge"] = pick("concat", "sum", "mul", "ave", "apart")
-    if options["peephole"] == "pixel":
-        chosen["input_size"] = 1
-    if options["duration_strategy"] in ("exp", "mlp"):
+    if strategy in ("log", "scalar", "exp", "mlp"):
+        chosen["duration_eps"] = pick(1e-6, 0.5)
+    if strategy == "exp":
+        chosen["duration_damping"] = pick(0.1, 0.7)
+    if strategy in ("exp", "mlp"):
         chosen["duration_features"] = pick(1, "channel")
         chosen["duration_hidden"] = pick((), (3,), (4, 3))
         chosen["duration_activation"] = pick(*DURATION_ACTIVATIONS)
+    if options["bias"]:
+        chosen["forget_bias"] = pick(None, 0.0, 2.5)
     if depth > 1:
         chosen["dropout"] = pick(0.0, 0.3)
     return chosen
@@ -207,27 +224,38 @@ def _check_boundaries(spec: ConvLSTMSpec, size: tuple[int, ...]) -> None:
 
 
 def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, size: tuple[int, ...]) -> Case:
-    batch, steps = int(random.integers(1, 4)), int(random.integers(1, 5))
-    arrays = {key: value + 0.3 * random.standard_normal(value.shape) for key, value in initialise(spec, seed).items()}
-    arrays["x"] = random.standard_normal((batch, steps, spec.in_channels, *size))
+    batch, steps = int(random.integers(1, 4)), int(random.choice([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 12]))
+    arrays = {key: value + 0.3 * _normal(random, value.shape) for key, value in initialise(spec, seed).items()}
+    arrays["x"] = _normal(random, (batch, steps, spec.in_channels, *size))
     for n, (h, c) in enumerate(reference.zero_states(spec, batch, size)):
         arrays |= {f"h.{n}": 0.5 * _normal(random, h.shape), f"c.{n}": _normal(random, c.shape)}
-    mask = random.random((batch, steps)) < 0.7 if random.random() < 0.4 else None
-    times = np.cumsum(random.uniform(0.2, 3.0, (batch, steps)), axis=1) * spec.reference_duration
-    durations = None
+    mask = _random_mask(random, batch, steps) if random.random() < 0.5 else None
+    durations = random.uniform(0.2, 3.0, (batch, steps)) * spec.reference_duration
+    durations[random.random((batch, steps)) < 0.05] = 0.0
     if spec.duration_strategy != "none":
-        durations = np.diff(times, axis=1, prepend=times[:, :1] - 0.7 * spec.reference_duration)
-    gaps = None
-    if spec.memory_decay:
-        gaps = {
-            direction: durations_from_times(
-                times, mask, reverse=direction == "reverse", reference_duration=spec.reference_duration
-            )
-            for direction in spec.directions
-        }
-    case = Case(seed, spec, arrays, mask, durations, gaps)
+        arrays["durations"] = durations
+    for direction in spec.directions if spec.memory_decay else ():
+        arrays[f"gaps.{direction}"] = durations_from_times(
+            np.cumsum(durations, axis=1),
+            mask,
+            reverse=direction == "reverse",
+            reference_duration=spec.reference_duration,
+        )
+    if mask is not None and random.random() < 0.5:
+        for name in {"x", "durations", *(f"gaps.{d}" for d in spec.directions)} & set(arrays):
+            arrays[name][~mask] = np.nan
+    case = Case(seed, spec, arrays, mask)
     training = random.random() < 0.5
     return replace(case, **_random_draws(random, spec, size, batch, steps)) if training else case
+
+
+def _random_mask(random: np.random.Generator, batch: int, steps: int) -> Array:
+    """Return valid steps: scattered, or by lengths from 0 to all; at times a row without any."""
+    if random.random() < 0.5:
+        return np.arange(steps) < random.integers(0, steps + 1, (batch, 1))
+    mask = random.random((batch, steps)) < 0.7
+    mask[random.random(batch) < 0.1] = False
+    return mask
 
 
 def _random_draws(
