@@ -210,7 +210,8 @@ def sequence(
     if x is not None and masks is not None and masks.input is not None:
         x = x * masks.input
     state = _to_compute_type(weights, x, state)
-    plain = masks is not None or mask is not None or durations is not None or gaps is not None
+    inner = masks is not None and (masks.recurrent, masks.zoneout_h, masks.zoneout_c) != (None, None, None)
+    plain = inner or mask is not None or durations is not None or gaps is not None
     if steps and not plain and torch_fused.serves(layer, state):
         return torch_fused.sequence(layer, weights, x, state, steps=steps, reverse=reverse, plain=plain_sequence)
     return plain_sequence(

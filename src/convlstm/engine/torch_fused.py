@@ -120,7 +120,7 @@ class _Fused(torch.autograd.Function):
         *inputs, hidden, cells, gates = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         with _no_autocast(hidden):
-            if torch.is_grad_enabled() or ctx.spent:
+            if torch.is_grad_enabled() or ctx.spent or transforms_are_active():
                 return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
             ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
             return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)

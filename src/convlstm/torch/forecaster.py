@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import initialise
 from convlstm.engine.torch import ACTIVATION_FUNCTIONS, State
-from convlstm.errors import ShapeError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.torch import inputs
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.stack import draw, run_stack
@@ -50,6 +50,8 @@ class Forecaster(nn.Module):
         self, spec: ForecasterSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(spec, ForecasterSpec):
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, device=device, dtype=dtype)
         self.forecaster = None
@@ -153,18 +155,28 @@ class Forecaster(nn.Module):
         return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
 
     def _check(self, frames: Tensor, horizon: int) -> None:
-        channels, patch = self.spec.frame_channels, self.spec.patch_size
-        expected = f"(batch, time, channel={channels}, height, width), height and width multiples of {patch}"
-        if frames.ndim != 5 or frames.shape[2] != channels or any(n % patch or not n for n in frames.shape[3:]):
+        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
+        inputs.check_tensor("frames", frames, self.head.weight)
+        sizes = f"multiples of {patch}"
+        fits = (
+            frames.ndim == 5 and frames.shape[2] == channels and not any(n % patch or not n for n in frames.shape[3:])
+        )
+        if encoder.peephole == "pixel":
+            exact = tuple(n * patch for n in encoder.input_size)
+            fits, sizes = fits and tuple(frames.shape[3:]) == exact, f"{exact}, for the pixel peepholes"
+        if not fits or not frames.shape[1]:
             raise ShapeError(
-                "frames", expected=expected, received=f"shape {tuple(frames.shape)}", mend="pad or crop the frames."
+                "frames",
+                expected=f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}",
+                received=f"shape {tuple(frames.shape)}",
+                mend="pad or crop the frames.",
             )
-        if horizon < 1 or not frames.shape[1]:
+        if not isinstance(horizon, (int, torch.SymInt)) or horizon < 1:
             raise ShapeError(
-                "horizon" if horizon < 1 else "frames",
-                expected="at least 1 frame",
-                received=horizon if horizon < 1 else 0,
-                mend="ask for one frame or more, from one frame or more.",
+                "horizon",
+                expected="a whole number of at least 1",
+                received=repr(horizon),
+                mend="ask for one frame or more.",
             )
 
 
@@ -172,7 +184,7 @@ def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:
     """Return each row's last valid frame, zeros where there is none."""
     if mask is None:
         return frames[:, -1]
-    steps = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(mask, steps, -1).amax(dim=1)
-    chosen = frames[torch.arange(len(frames), device=mask.device), last]
+    rows, steps = (torch.arange(n, device=frames.device) for n in frames.shape[:2])
+    last = torch.where(torch.as_tensor(mask, device=frames.device).bool(), steps, -1).amax(dim=1)
+    chosen = frames[rows, last]
     return torch.where((last >= 0)[:, None, None, None], chosen, torch.zeros_like(chosen))

@@ -16,6 +16,27 @@ from convlstm.engine.torch_fused import transforms_are_active
 from convlstm.errors import ShapeError, StateError
 
 
+def check_tensor(name: str, x: Any, weight: Tensor) -> None:
+    """Refuse what is no tensor of the weights' type on the weights' device (autocast converts types by itself)."""
+    if not isinstance(x, Tensor):
+        raise ShapeError(name, expected="a tensor", received=type(x).__name__, mend="make it with torch.as_tensor.")
+    if x.device != weight.device:
+        raise ShapeError(
+            name,
+            expected=f"device {weight.device}, the weights' own",
+            received=x.device,
+            mend=f"move the input, {name}.to({str(weight.device)!r}), or the layer.",
+        )
+    cast = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    if x.dtype != weight.dtype and not cast:
+        raise ShapeError(
+            name,
+            expected=f"dtype {weight.dtype}, the weights' own",
+            received=x.dtype,
+            mend=f"convert the input, {name}.to({weight.dtype}), or the layer, layer.to({x.dtype}).",
+        )
+
+
 def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
     """Return x as (time, batch, channel, *space), and whether it came with a batch axis."""
     rank = spec.spatial_dims
@@ -29,45 +50,48 @@ def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor
             received=f"shape {tuple(x.shape)}",
             mend="permute the axes, or build the layer with the channels of your data.",
         )
+    if spec.peephole == "pixel" and tuple(x.shape[-rank:]) != spec.input_size:
+        raise ShapeError(
+            "x",
+            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
+            received=f"{tuple(x.shape[-rank:])}",
+            mend="crop or pad the frames, or use peephole='channel'.",
+        )
     if x.ndim == rank + 2:
         return x.unsqueeze(1), False
     return x.transpose(0, 1) if batch_first else x, True
 
 
-def check_dtype(x: Tensor, weight: Tensor) -> None:
-    """Refuse an input of another type than the weights, unless autocast will convert both."""
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ShapeError(
-            "x",
-            expected=f"dtype {weight.dtype}, the weights' own",
-            received=x.dtype,
-            mend=f"convert the input, x.to({weight.dtype}), or the layer, layer.to({x.dtype}).",
-        )
-
-
-def valid_steps(lengths: Any, mask: Tensor | None, frames: Tensor) -> Tensor | None:
+def valid_steps(lengths: Any, mask: Any, frames: Tensor) -> Tensor | None:
     """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
     steps, batch = frames.shape[:2]
     if lengths is not None and mask is not None:
         raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
     if lengths is not None:
-        counts = torch.as_tensor(lengths, device=frames.device)
-        if counts.shape != (batch,) or (batch and (counts.min() < 0 or counts.max() > steps)):
+        counts = _as_tensor("lengths", lengths, None, frames.device)
+        whole = not counts.is_floating_point() and counts.dtype != torch.bool
+        inside = tuple(counts.shape) == (batch,) and (
+            not _at_hand(counts) or bool(((counts >= 0) & (counts <= steps)).all())
+        )
+        if not (whole and inside):
             raise ShapeError(
                 "lengths",
-                expected=f"{batch} numbers from 0 to {steps}",
+                expected=f"{batch} whole numbers from 0 to {steps}",
                 received=counts.tolist(),
                 mend="give the number of valid steps of each row.",
             )
         return torch.arange(steps, device=frames.device) < counts[:, None]
-    if mask is not None and tuple(mask.shape) != (batch, steps):
+    if mask is None:
+        return None
+    valid = _as_tensor("mask", mask, None, frames.device)
+    if tuple(valid.shape) != (batch, steps) or valid.is_floating_point():
         raise ShapeError(
             "mask",
-            expected=f"(batch, time) = {(batch, steps)}",
-            received=f"shape {tuple(mask.shape)}",
-            mend="give one bool per frame.",
+            expected=f"bools (batch, time) = {(batch, steps)}",
+            received=f"shape {tuple(valid.shape)} of {valid.dtype}",
+            mend="give one bool per frame, True where it is valid.",
         )
-    return None if mask is None else mask.bool()
+    return valid.bool()
 
 
 def read_durations(spec: ConvLSTMSpec, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Any:
@@ -100,12 +124,13 @@ def read_gaps(
     return dict(zip(spec.directions, checked, strict=True)) if count else None
 
 
-def read_states(given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[State]:
+def read_states(given: Any, shapes: Sequence[tuple[int, ...]], like: Tensor, batched: bool = True) -> list[State]:
     """Return the states of a call as (h, c) per layer and direction, after checking them against their shapes.
 
     Args:
         given: (h_0, c_0), each a tensor (one layer and direction) or a tuple of tensors.
         shapes: The shape each must have, with the batch axis.
+        like: A tensor of the device they must be on.
         batched: Whether the given tensors have that batch axis.
 
     Returns:
@@ -118,12 +143,13 @@ def read_states(given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = T
         raise StateError("state", expected="a pair (h_0, c_0)", received=type(given).__name__, mend="pass it so.")
     both = []
     for name, part in zip(("h_0", "c_0"), given, strict=True):
-        tensors = (part,) if isinstance(part, Tensor) else tuple(part)
-        if len(tensors) != len(shapes):
+        tensors = (part,) if isinstance(part, Tensor) else tuple(part) if isinstance(part, (tuple, list)) else ()
+        fit = [isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors]
+        if len(tensors) != len(shapes) or not all(fit) or any(t.device != like.device for t in tensors):
             raise StateError(
                 name,
-                expected=f"{len(shapes)} tensors, one per layer and direction",
-                received=len(tensors),
+                expected=f"{len(shapes)} floating tensors on {like.device}, one per layer and direction",
+                received=_kinds(part),
                 mend="pass what the layer returned as (h_n, c_n).",
             )
         own = [tensor if batched else tensor.unsqueeze(0) for tensor in tensors]
@@ -139,6 +165,12 @@ def read_states(given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = T
     return list(zip(*both, strict=True))
 
 
+def _kinds(part: Any) -> str:
+    items = part if isinstance(part, (tuple, list)) else (part,)
+    words = [f"{t.dtype} on {t.device}" if isinstance(t, Tensor) else type(t).__name__ for t in items]
+    return f"{len(words)}: {', '.join(words)}"
+
+
 def _difference(received: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if len(received) != len(expected):
         return ""
@@ -151,7 +183,7 @@ def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch
     """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
     steps, batch = frames.shape[:2]
     wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
-    values = torch.as_tensor(given, dtype=wide, device=frames.device)
+    values = _as_tensor(name, given, wide, frames.device)
     full = (batch, steps) if batch_first else (steps, batch)
     if tuple(values.shape) not in ((), (steps,), full, (*full, 1)):
         raise ShapeError(
@@ -165,9 +197,23 @@ def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch
     if values.ndim == 2 and not batch_first:
         values = values.transpose(0, 1)
     values = values.expand(batch, steps)
-    if values.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_are_active():
+    if _at_hand(values):
         check_durations(name, values.detach().numpy(), None if valid is None else valid.numpy())
     return values
+
+
+def _as_tensor(name: str, given: Any, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(given, dtype=dtype, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            name, expected="a tensor, or numbers", received=type(given).__name__, mend="make it with torch.as_tensor."
+        ) from error
+
+
+def _at_hand(values: Tensor) -> bool:
+    """Return whether values can be looked at without a graph break or waiting for an accelerator."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_are_active()
 
 
 def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor | None:

@@ -8,10 +8,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from convlstm.contract import arguments
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.contract.weights import initialise, layer_shapes
 from convlstm.engine.torch import State
+from convlstm.errors import SpecError
 from convlstm.torch import inputs
 from convlstm.torch.stack import draw, merged, run_stack
 from convlstm.torch.weights import load_canonical, native_name, register
@@ -92,10 +94,17 @@ class ConvLSTM(nn.Module):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if bidirectional:
+        if arguments.flag("bidirectional", bidirectional):
+            if options.get("direction", "bidirectional") != "bidirectional":
+                raise SpecError(
+                    "direction",
+                    expected="nothing beside bidirectional=True",
+                    received=repr(options["direction"]),
+                    mend="give one of them.",
+                )
             options["direction"] = "bidirectional"
         spec = ConvLSTMSpec(
-            in_channels=in_channels,
+            in_channels=arguments.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=num_layers,
@@ -134,7 +143,9 @@ class ConvLSTM(nn.Module):
 
     def _build(self, spec: ConvLSTMSpec, batch_first: bool, device: Any, dtype: torch.dtype | None) -> None:
         nn.Module.__init__(self)
-        self.spec, self.batch_first = spec, batch_first
+        if dtype is not None and not dtype.is_floating_point:
+            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take float32, or leave it out.")
+        self.spec, self.batch_first = spec, arguments.flag("batch_first", batch_first)
         register(self, spec, device=device, dtype=dtype)
         self._names = {
             (layer.index, direction): {
@@ -198,8 +209,8 @@ class ConvLSTM(nn.Module):
             StateError: if the state does not fit the batch or the grid.
         """
         spec, first = self.spec, self.batch_first
+        inputs.check_tensor("x", x, self.layer_weights(0, spec.directions[0])["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
-        inputs.check_dtype(frames, self.layer_weights(0, spec.directions[0])["weight_hh"])
         valid = inputs.valid_steps(lengths, mask, frames)
         size = tuple(frames.shape[3:])
         outputs, final = run_stack(
@@ -232,7 +243,7 @@ class ConvLSTM(nn.Module):
         ]
         if given is None:
             return [(frames.new_zeros(shape), frames.new_zeros(shape)) for shape in shapes]
-        return inputs.read_states(given, shapes, batched)
+        return inputs.read_states(given, shapes, frames, batched)
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:
