@@ -63,8 +63,14 @@ def serves(layer: LayerSpec, state: State) -> bool:
 
 
 def transforms_are_active() -> bool:
-    """Return whether functorch transforms or forward-mode differentiation are at work (two private names)."""
+    """Return whether functorch transforms or forward-mode differentiation are at work (private names)."""
     return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+
+
+def _are_batched(gradients: Sequence[Tensor | None]) -> bool:
+    """Return whether gradients come in batches (`is_grads_batched`), which in-place work cannot take (private)."""
+    kinds = (torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor)
+    return any(dy is not None and any(kind(dy) for kind in kinds) for dy in gradients)
 
 
 def sequence(
@@ -120,7 +126,7 @@ class _Fused(torch.autograd.Function):
         *inputs, hidden, cells, gates = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         with _no_autocast(hidden):
-            if torch.is_grad_enabled() or ctx.spent or transforms_are_active():
+            if torch.is_grad_enabled() or ctx.spent or _are_batched(gradients):
                 return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
             ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
             return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)
