@@ -162,6 +162,6 @@ def check_durations(name: str, durations: Any, mask: Array | None = None) -> Non
         raise ShapeError(
             name,
             expected="finite values of at least 0",
-            received=f"{values[where]:g} at {where}",
+            received=f"{values[where]:g}{f' at {where}' if where else ''}",
             mend="check the times they were made from.",
         )

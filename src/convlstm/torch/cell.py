@@ -7,8 +7,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from convlstm.contract import arguments
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
+from convlstm.torch import inputs
 from convlstm.torch.layer import ConvLSTM
 
 
@@ -60,10 +62,10 @@ class ConvLSTMCell(nn.Module):
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
-        if options.get("direction", "forward") != "forward":
-            raise SpecError(
-                "direction", expected="forward in a cell", received=options["direction"], mend="use ConvLSTM."
-            )
+        given = dict(options)
+        for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
+            if given.get(name, only) != only:
+                raise SpecError(name, expected=f"{only} in a cell", received=given[name], mend="use ConvLSTM.")
         self.layer = ConvLSTM(
             in_channels,
             hidden_channels,
@@ -89,9 +91,14 @@ class ConvLSTMCell(nn.Module):
 
         Returns:
             h and c, each (batch, hidden_channels, *grid).
+
+        Raises:
+            SpecError: for a size with another number of axes.
+            ShapeError: for a size that leaves an axis empty.
         """
         layer = self.layer.spec.layers[0]
-        shape = (batch_size, layer.hidden_channels, *layer.grid(tuple(image_size)))
+        size = arguments.per_axis("image_size", image_size, self.layer.spec.spatial_dims, 1)
+        shape = (arguments.integer("batch_size", batch_size, 0), layer.hidden_channels, *layer.grid(size))
         weight = self.layer.weight_hh_l0
         assert isinstance(weight, Tensor)
         return weight.new_zeros(shape), weight.new_zeros(shape)
@@ -116,21 +123,19 @@ class ConvLSTMCell(nn.Module):
 
         Returns:
             h and c after the step.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
         """
+        spec = self.layer.spec
+        inputs.check_frame(spec, x, self.layer.layer_weights(0, "forward")["weight_hh"])
+        batch = len(x) if x.ndim == spec.spatial_dims + 2 else 1
         _, (h_n, c_n) = self.layer(
             x.unsqueeze(0),
             state,
-            durations=_one_step(duration, x),
-            gaps=_one_step(gap, x),
+            durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
+            gaps=inputs.one_step("gap", spec.memory_decay, gap, x, batch),
             generator=generator,
         )
         return h_n[0], c_n[0]
-
-
-def _one_step(value: Tensor | float | None, x: Tensor) -> Tensor | None:
-    """Return a duration with a time axis in front; (batch, 1) is one value per row."""
-    if value is None:
-        return None
-    tensor = torch.as_tensor(value, device=x.device)
-    tensor = tensor.squeeze(-1) if tensor.ndim == 2 and tensor.shape[-1] == 1 else tensor
-    return tensor.unsqueeze(0)

@@ -62,6 +62,43 @@ def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor
     return x.transpose(0, 1) if batch_first else x, True
 
 
+def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> None:
+    """Refuse what is no frame (batch, channel, *space) or (channel, *space) of a cell."""
+    check_tensor("x", x, weight)
+    rank = spec.spatial_dims
+    if x.ndim not in (rank + 1, rank + 2) or x.shape[-rank - 1] != spec.in_channels:
+        raise ShapeError(
+            "x",
+            expected=f"({', '.join(('batch', f'channel={spec.in_channels}', *AXIS_NAMES[rank]))}), one step",
+            received=f"shape {tuple(x.shape)}",
+            mend="give one frame a call, or use ConvLSTM for a sequence.",
+        )
+
+
+def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tensor | None:
+    """Return a cell's duration or gap as (1, batch) or (1,), after checking shape and, where at hand, range."""
+    if wanted != (given is not None):
+        raise ShapeError(
+            name,
+            expected="a number, (batch,) or (batch, 1)" if wanted else "None in a cell that does not use it",
+            received="None" if given is None else type(given).__name__,
+            mend="give it." if wanted else "choose a duration_strategy, or memory_decay, to use it.",
+        )
+    if given is None:
+        return None
+    values = _as_tensor(name, given, torch.float64 if x.dtype == torch.float64 else torch.float32, x.device)
+    if tuple(values.shape) not in ((), (batch,), (batch, 1)):
+        raise ShapeError(
+            name,
+            expected=f"a number, ({batch},) or ({batch}, 1)",
+            received=f"shape {tuple(values.shape)}",
+            mend="give one value per row.",
+        )
+    if _at_hand(values):
+        check_durations(name, values.detach().numpy())
+    return (values.squeeze(-1) if values.ndim == 2 else values).unsqueeze(0)
+
+
 def valid_steps(lengths: Any, mask: Any, frames: Tensor) -> Tensor | None:
     """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
     steps, batch = frames.shape[:2]
