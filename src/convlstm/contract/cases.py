@@ -22,7 +22,8 @@ from convlstm.contract.vocabulary import ACTIVATIONS, DURATION_ACTIVATIONS, DURA
 from convlstm.contract.weights import initialise
 from convlstm.errors import ConvLSTMError
 
-COMPLEX_STEP = 1e-100
+COMPLEX_STEP = 1e-200
+"""So small that the product of two steps underflows to 0: a sum that is exactly at a kink stays there."""
 
 _RATES = ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")
 
@@ -82,7 +83,7 @@ def random_case(seed: int, **fixed: Any) -> Case:
             size = tuple(int(n) for n in random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"]))
             spec = ConvLSTMSpec(**options, input_size=size if options["peephole"] == "pixel" else None)
             _check_boundaries(spec, size)
-            return _with_inputs(seed, random, spec, size)
+            return _tamed(_with_inputs(seed, random, spec, size))
         except ConvLSTMError:
             continue  # a combination that the contract refuses, or a kernel larger than the grid
     raise AssertionError(f"no valid case for {fixed}")
@@ -247,6 +248,17 @@ def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, siz
     case = Case(seed, spec, arrays, mask)
     training = random.random() < 0.5
     return replace(case, **_random_draws(random, spec, size, batch, steps)) if training else case
+
+
+def _tamed(case: Case) -> Case:
+    """Scale the weights until |h| < 10: beyond, unbounded activations magnify the reference's own rounding."""
+    weights = {name for name in case.arrays if name.startswith("layers.")}
+    for _ in range(100):
+        results = reference_arrays(case).items()
+        if all(np.abs(value).max(initial=0.0) < 10.0 for name, value in results if not name.startswith("c.")):
+            return case
+        case = replace(case, arrays={name: a * 0.7 if name in weights else a for name, a in case.arrays.items()})
+    raise AssertionError(f"the reference does not stay finite in case {case.seed}")
 
 
 def _random_mask(random: np.random.Generator, batch: int, steps: int) -> Array:
