@@ -126,10 +126,10 @@ def load_model(path: str | Path) -> Model:
             raise _unfit(path, "a model file", f"kind {kind!r}", "give a file that `save_model` wrote.")
         try:
             spec = _KINDS[kind].from_dict(content.get("spec", {}))
+            check_shapes(spec, shapes)
         except ConvLSTMError as error:
             received = f"one whose {error.argument} is {error.received}, not {error.expected}"
-            raise _unfit(path, "a model file with a valid spec", received, "install a newer convlstm.") from error
-        check_shapes(spec, shapes)
+            raise _unfit(path, "a model file with a valid spec and its arrays", received, "write it again.") from error
 
     arrays, content, digest = load_arrays(path, check)
     assert spec is not None
