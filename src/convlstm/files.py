@@ -24,7 +24,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         The path written.
 
     Raises:
-        OutputError: if the place cannot be written; whatever stood there before still stands.
+        OutputError: if the place cannot be written, or a file would take the place of a folder; whatever stood there
+            before still stands.
 
     Example:
         >>> import tempfile
@@ -40,6 +41,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         room = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
         draft = room / path.name
         write(draft)
+        _check_kind(path, folder=draft.is_dir())
         _sync(draft)
         _put(draft, path, room)
         _sync_one(path.parent)
@@ -56,11 +58,12 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
     """Refuse early a place that cannot be written, before hours of work.
 
     Args:
         path: Where a file or folder shall be written later.
+        folder: Which of the two it will be, where that is known: neither may take the place of the other.
 
     Raises:
         OutputError: if the nearest existing folder is not writable, or the path is something else than a
@@ -70,6 +73,8 @@ def check_writable(path: str | Path) -> None:
         >>> check_writable("results.csv")
     """
     path = Path(path)
+    if folder is not None:
+        _check_kind(path, folder)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(
             str(path),
@@ -77,15 +82,24 @@ def check_writable(path: str | Path) -> None:
             received="a device or pipe",
             mend="choose another path.",
         )
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    around = path.parent
+    while not around.exists():
+        around = around.parent
+    if not around.is_dir() or not os.access(around, os.W_OK):
         raise OutputError(
             str(path),
             expected="a folder that can be written",
-            received=f"{folder}, which is {'read-only' if folder.is_dir() else 'no folder'}",
+            received=f"{around}, which is {'read-only' if around.is_dir() else 'no folder'}",
             mend="choose another path or change its permissions.",
+        )
+
+
+def _check_kind(path: Path, folder: bool) -> None:
+    """Refuse to put a file in the place of a folder, which would take all that is in it away, or the reverse."""
+    if path.is_file() if folder else path.is_dir():
+        wanted, there = ("a folder", "a file") if folder else ("a file", "a folder")
+        raise OutputError(
+            str(path), expected=f"a place for {wanted}", received=f"{there} of that name", mend="choose another path."
         )
 
 
