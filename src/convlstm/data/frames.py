@@ -24,6 +24,7 @@ class Channel:
         offset: What is added after that.
         missing: Packed numbers that stand for no data.
         valid: Least and greatest packed number that is data.
+        units: Unit of what `read` returns.
 
     Example:
         >>> packed = np.array([[[-9, 0, 4]]], dtype=np.int16)
@@ -36,6 +37,7 @@ class Channel:
     offset: float = 0.0
     missing: tuple[float, ...] = ()
     valid: tuple[float, float] = (-np.inf, np.inf)
+    units: str = ""
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
         """Physical values.

@@ -83,7 +83,7 @@ def open_frames(
         step = float(time_step or usual_step(seconds))
         conversions = [_conversion(field, units) for field in fields]
         channels = tuple(
-            _channel(field, conversion.scale(step), defaults=path.is_file())
+            _channel(field, conversion.scale(step), conversion.units, defaults=path.is_file())
             for field, conversion in zip(fields, conversions, strict=True)
         )
         return Frames(
@@ -137,7 +137,7 @@ def _conversion(variable: xr.DataArray, units: str | None) -> Conversion:
     )
 
 
-def _channel(variable: xr.DataArray, factor: float, *, defaults: bool) -> Channel:
+def _channel(variable: xr.DataArray, factor: float, units: str, *, defaults: bool) -> Channel:
     attrs = variable.attrs
     packed = np.ascontiguousarray(variable.values)
     if str(attrs.get("_Unsigned", "")).lower() == "true" and packed.dtype.kind == "i":
@@ -148,6 +148,7 @@ def _channel(variable: xr.DataArray, factor: float, *, defaults: bool) -> Channe
         offset=float(attrs.get("add_offset", 0)) * factor,
         missing=_missing(attrs, packed.dtype, defaults=defaults),
         valid=_valid(attrs, packed.dtype),
+        units=units,
     )
     blocks = range(0, len(packed), _FRAMES_AT_ONCE)
     if not any(np.isfinite(channel.read(slice(at, at + _FRAMES_AT_ONCE))).any() for at in blocks):
