@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,20 @@ from convlstm.torch.weights import load_canonical, to_canonical
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+# Fabric announces the precision on standard error, where a command says nothing but what is wrong
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise Python's own error where memory runs out; PyTorch has one for devices, and none for the host."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 class Trainer:
@@ -56,6 +72,7 @@ class Trainer:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return f"PyTorch {torch.__version__}, {where}, {self._precision}"
 
+    @_memory_errors()
     def step(self, sample: Sample, learning_rate: float, key: int) -> float:
         """Take one optimiser step and return the loss before it; `key` seeds dropout."""
         for group in self._optimiser.param_groups:
@@ -71,12 +88,14 @@ class Trainer:
         self._optimiser.step()
         return float(loss.detach())
 
+    @_memory_errors()
     def loss(self, sample: Sample) -> float:
         """Return the loss in evaluation mode."""
         self._model.eval()
         with torch.inference_mode():
             return float(self._loss(sample, None))
 
+    @_memory_errors()
     def predict(self, sample: Sample, horizon: int) -> Array:
         """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
         self._model.eval()
