@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import click
 import typer
 
 from convlstm import __version__
@@ -20,7 +19,6 @@ app = typer.Typer(
     name="convlstm",
     help="Train a convolutional LSTM on gridded sequences, forecast, score honestly, and show.",
     epilog="Start with: convlstm demo",
-    no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,15 +41,25 @@ def common(
 
 
 def invoke(arguments: list[str]) -> int:
-    """Run the command of these words and return its exit code (2 for wrong usage, said in one block)."""
+    """Run the command of these words and return its exit code (2 for wrong usage, said in one line).
+
+    Args:
+        arguments: Words after `convlstm`; none show the help.
+
+    Returns:
+        The exit code.
+    """
     try:
-        result = typer.main.get_command(app).main(args=arguments, prog_name="convlstm", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.ctx.get_help() if error.ctx else "")
-        return 2
-    except click.ClickException as error:
-        typer.echo(f"error: {error.format_message()} (see convlstm --help)", err=True)
-        return error.exit_code
-    except click.exceptions.Abort:
+        result = typer.main.get_command(app).main(
+            args=arguments or ["--help"], prog_name="convlstm", standalone_mode=False
+        )
+    except typer.Abort:
         return 130
+    except Exception as error:
+        # typer has click beside it or within it, by version: its errors are known by what they can do
+        say = getattr(error, "format_message", None)
+        if say is None:
+            raise
+        typer.echo(f"error: {' '.join(say().split())} (see convlstm --help)", err=True)
+        return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0

@@ -1,12 +1,14 @@
 """The `convlstm` command.
 
 Exit codes: 0 done; 1 an error inside convlstm; 2 wrong usage; 3 configuration or spec; 4 data; 5 model or weights;
-6 output cannot be written; 7 training failed; 8 a package is missing; 130 and 143 interrupted.
+6 output cannot be written; 7 training failed; 8 a package is missing; 130 (Ctrl-C) and 143 (SIGTERM) interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 
 from convlstm.errors import ConvLSTMError
@@ -21,6 +23,13 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Words after `convlstm`; None means those of the process.
     """
+    if hasattr(signal, "SIGPIPE"):
+        # when the reader of our output goes away, as `head` does, end like every other tool: at once and in silence
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal that lacks a sign such as ≥ shows a question mark instead of ending the work
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -35,29 +44,30 @@ def run(arguments: list[str]) -> int:
     """
     try:
         from convlstm.cli.app import invoke
-    except ImportError as error:
-        print(f"error: the command line needs {error.name}; pip install 'convlstm[nowcast]'.", file=sys.stderr)
-        return 8
-    try:
+
         return invoke(arguments)
-    except ConvLSTMError as error:
-        if os.environ.get(DEBUG):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # the reader of our output went away, as `head` does; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MemoryError:
-        print("error: memory: expected room for the data, got none; use fewer frames or cases.", file=sys.stderr)
-        return 4
+        return _fail(130, "interrupted.")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        text = " ".join(str(error).split())
-        print(f"error: inside convlstm: {type(error).__name__}: {text} ({DEBUG}=1 shows where)", file=sys.stderr)
-        return 1
+        return _fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and its words."""
+    if isinstance(error, ConvLSTMError):
+        return error.exit_code, str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return 8, f"{error.name}: expected it installed, got no such module; pip install 'convlstm[nowcast,torch]'."
+    if isinstance(error, MemoryError):
+        return (
+            4,
+            "memory: expected room for the work, got too little; take a smaller model, batch or crop, or fewer cases.",
+        )
+    return 1, f"inside convlstm: {type(error).__name__}: {error} ({DEBUG}=1 shows where)"
+
+
+def _fail(code: int, text: str) -> int:
+    print("error:", *text.split(), file=sys.stderr)
+    return code
