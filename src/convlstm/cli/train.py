@@ -22,7 +22,9 @@ def train(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One option, as training.steps=500.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, as it is configured there.")
+    ] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print every option and stop.")] = False,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
@@ -42,7 +44,11 @@ def train(
     """
     from convlstm.cli.output import say
     from convlstm.nowcast.config import read_config, to_yaml, validate
+    from convlstm.nowcast.run import RunFolder
 
+    folder = RunFolder(output)
+    if resume and config is None and folder.config.exists():
+        config = folder.config
     chosen = read_config(config, settings)
     given = options.reading(variable, units, time_step, time_dim, y_dim, x_dim)
     values = chosen.model_dump()
@@ -53,9 +59,6 @@ def train(
         return
     if data is None:
         raise typer.BadParameter("give the NetCDF file or Zarr folder to learn from", param_hint="DATA")
-    from convlstm.nowcast.run import RunFolder
-
-    folder = RunFolder(output)
     folder.check(chosen, resume)
     frames = open_as_configured(data, chosen)
     ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)

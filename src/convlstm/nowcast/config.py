@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
+from collections.abc import Mapping
+from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec
@@ -16,6 +20,14 @@ from convlstm.errors import ConfigError
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
+Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
+
+# a file can repeat a list within lists without end, so what is shown of a wrong value is bounded
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict = 2, 4, 4
+
+_SHOW = "`convlstm train --show-config` prints every option with its default."
 
 
 class _Part(BaseModel):
@@ -42,8 +54,8 @@ class DataConfig(_Part):
     input_length: Count = Field(6, description="Frames the model is given.")
     horizon: Count = Field(12, description="Frames it is trained to foretell; any number can be forecast later.")
     max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; None wants even steps.")
-    validation: int | list[str] = Field(1, description="Days to validate on: how many, or their dates.")
-    test: int | list[str] = Field(1, description="Days kept for evaluation: how many, or their dates.")
+    validation: int | list[Day] = Field(1, description="Days to validate on: how many, or their dates.")
+    test: int | list[Day] = Field(1, description="Days kept for evaluation: how many, or their dates.")
     crop: Count | None = Field(96, description="Side in cells of the squares trained on; None takes the whole grid.")
 
 
@@ -55,7 +67,7 @@ class ModelConfig(_Part):
         16
     """
 
-    hidden_channels: list[Count] = Field([48, 48], description="Width of each layer.")
+    hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
     kernel_size: int | list[int] = Field(3, description="Input kernel, one or per layer.")
     recurrent_kernel_size: int | list[int] | None = Field(None, description="Recurrent kernel; None repeats the other.")
     patch_size: Count = Field(4, description="Side of the patches folded into channels.")
@@ -164,33 +176,78 @@ def read_config(path: str | Path | None = None, settings: list[str] | None = Non
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigError("--set", expected="a section", received=repr(section), mend="see the defaults.")
+                raise ConfigError("--set", expected="a section", received=repr(section), mend=_SHOW)
         target[option] = _parse(text, f"--set {name}")
     return validate(values)
 
 
-def validate(values: dict[str, Any]) -> Config:
-    """Return the configuration of plain values, or one clear line about the first that is wrong."""
+def validate(values: Mapping[str, Any]) -> Config:
+    """Return the configuration of plain values, or one clear line about the first that is wrong.
+
+    Args:
+        values: Options by section, as a file holds them.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ConfigError: naming the option, what it wants and what it got.
+        SpecError: if the model cannot be built.
+
+    Example:
+        >>> validate({"training": {"step": 500}})
+        Traceback (most recent call last):
+            ...
+        convlstm.errors.ConfigError: training.step: expected a known option, got 500; did you mean training.steps?
+    """
     try:
         config = Config.model_validate(values)
-        config.model.spec(frame_channels=1)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "config"
-        raise ConfigError(
-            name,
-            expected=first["msg"][0].lower() + first["msg"][1:],
-            received=_shown(first["input"]),
-            mend="`convlstm train --show-config` prints every option with its default.",
-        ) from error
-    if config.data.crop is not None and config.data.crop % config.model.patch_size:
+        raise _first_wrong(error) from error
+    config.model.spec(frame_channels=1)
+    data, model = config.data, config.model
+    if data.crop is not None and data.crop % model.patch_size:
         raise ConfigError(
             "data.crop",
-            expected=f"a multiple of model.patch_size, which is {config.model.patch_size}",
-            received=config.data.crop,
+            expected=f"a multiple of model.patch_size, which is {model.patch_size}",
+            received=data.crop,
             mend="change one of the two.",
         )
+    if data.max_gap is not None and model.duration_strategy == "none":
+        raise ConfigError(
+            "data.max_gap",
+            expected="a model that is told how long each step lasts",
+            received="model.duration_strategy=none",
+            mend="choose a strategy, such as mlp, or leave data.max_gap out.",
+        )
+    if data.max_gap is None and (model.duration_strategy != "none" or model.memory_decay):
+        raise ConfigError(
+            "model.duration_strategy" if model.duration_strategy != "none" else "model.memory_decay",
+            expected="data.max_gap beside it",
+            received="even steps only, on which it has no effect",
+            mend="set data.max_gap to the largest gap in seconds, or leave it out.",
+        )
     return config
+
+
+def _first_wrong(error: ValidationError) -> ConfigError:
+    """Return one line on the first option that is wrong, with everything that it could have been."""
+    problems = error.errors()
+    place = problems[0]["loc"][:2]  # what follows are places within the option's value
+    name = ".".join(str(part) for part in place)
+    received = _BRIEF.repr(problems[0]["input"])
+    if problems[0]["type"] == "extra_forbidden":
+        close = get_close_matches(name, _option_names(), n=1)
+        mend = f"did you mean {close[0]}?" if close else _SHOW
+        return ConfigError(name, expected="a known option", received=received, mend=mend)
+    wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
+    expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)
+    return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, mend=_SHOW)
+
+
+def _option_names() -> list[str]:
+    parts: dict[str, type[_Part]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    return ["seed", *parts, *(f"{section}.{option}" for section, part in parts.items() for option in part.model_fields)]
 
 
 def to_yaml(config: Config) -> str:
@@ -205,12 +262,14 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(str(path), expected="valid TOML or YAML", received=reason, mend="mend the file.") from error
+    # a day such as 2018-02-30 is a ValueError to the parsers, and a deep nest a RecursionError
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(
+            str(path), expected="valid TOML or YAML", received=_one_line(error), mend="mend the file."
+        ) from error
     if values is not None and not isinstance(values, dict):
         raise ConfigError(
-            str(path), expected="sections of options", received=type(values).__name__, mend="see the docs."
+            str(path), expected="sections of options", received=type(values).__name__, mend=f"write them so: {_SHOW}"
         )
     return values or {}
 
@@ -218,10 +277,9 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _parse(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(name, expected="a YAML value", received=repr(text), mend="quote it.") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(name, expected="a YAML value", received=_BRIEF.repr(text), mend="quote it.") from error
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -20,11 +20,12 @@ from convlstm.data import Frames, find_windows, windows_within
 from convlstm.errors import ConfigError, DataError
 from convlstm.files import check_writable, write_whole
 from convlstm.nowcast.baselines import optical_flow, persistence
-from convlstm.nowcast.forecast import lead_seconds
+from convlstm.nowcast.forecast import lead_seconds, write_netcdf
 from convlstm.nowcast.predict import Nowcaster
 from convlstm.verification import score_forecasts
 
 METHODS = ("convlstm", "optical flow", "persistence")
+FILES = ("scores.csv", "cases.nc", "evaluation.json")
 _BATCH = 4
 _EXAMPLES = 4
 _MAX_BYTES = 6 * 2**30
@@ -97,7 +98,8 @@ def evaluate(
     """
     folder, selection = Path(output), selection or Selection()
     nowcaster.pipeline.check(frames)
-    check_writable(folder / "scores.csv")
+    for name in FILES:
+        check_writable(folder / name, folder=False)
     mask, chosen_days = _days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
     cases = _run(nowcaster, frames, ends, tell)
@@ -105,7 +107,7 @@ def evaluate(
     scores = score_forecasts(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
     summary = {
         "title": _title(nowcaster, chosen_days),
-        "units": nowcaster.pipeline.units,
+        "units": frames.channels[0].units,
         "variable": nowcaster.pipeline.variables[0],
         "rain": nowcaster.pipeline.rain,
         "facts": _facts(nowcaster, selection, cases, chosen_days) | dict(facts or {}),
@@ -117,7 +119,7 @@ def evaluate(
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False)
     write_whole(folder / "scores.csv", lambda draft: scores.to_csv(draft, index=False))
-    write_whole(folder / "cases.nc", _examples(nowcaster, frames, cases).to_netcdf)
+    write_netcdf(folder / "cases.nc", _examples(nowcaster, frames, cases))
     write_whole(folder / "evaluation.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     return scores
 
@@ -132,8 +134,7 @@ def choose_cases(
     """
     pipeline = nowcaster.pipeline
     before, ahead, step = pipeline.input_length, pipeline.horizon, pipeline.time_step
-    max_gap = float(np.inf) if nowcaster.spec.uses_durations else None
-    inputs = find_windows(frames.seconds, before, time_step=step, max_gap=max_gap) + before - 1
+    inputs = find_windows(frames.seconds, before, time_step=step, max_gap=pipeline.max_gap) + before - 1
     targets = find_windows(frames.seconds, ahead + 1, time_step=step)
     ends = np.intersect1d(inputs, targets)
     ends = windows_within(ends - before + 1, before + ahead, mask) + before - 1
@@ -142,7 +143,7 @@ def choose_cases(
             "evaluation days",
             expected=f"at least one run of {before} + {ahead} frames without a gap",
             received="none",
-            mend="choose other --days.",
+            mend="choose another --day.",
         )
     if pipeline.rain and selection.min_wet > 0:
         wet = np.array([np.mean(frames.read(slice(e, e + 1))[0, 0] >= 0.1) for e in ends])
@@ -151,7 +152,7 @@ def choose_cases(
                 "evaluation days",
                 expected=f"a frame with rain on {selection.min_wet:.0%} of the cells",
                 received=f"at most {wet.max():.1%}",
-                mend="choose other --days, or lower --min-wet.",
+                mend="choose another --day, or lower --min-wet.",
             )
         ends = ends[wet >= selection.min_wet]
     count = min(len(ends), selection.max_cases)
@@ -172,7 +173,7 @@ def _days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> tuple[N
     unknown = [day for day in selection.days if day not in there]
     if unknown:
         raise DataError(
-            "--days", expected=f"days from {there[0]} to {there[-1]}", received=unknown[0], mend="choose among them."
+            "--day", expected=f"days from {there[0]} to {there[-1]}", received=unknown[0], mend="choose among them."
         )
     held_back = [day for day in nowcaster.pipeline.days.get("test", []) if day in there]
     seen = {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
@@ -182,7 +183,7 @@ def _days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> tuple[N
             "evaluation days",
             expected="days that the model was not trained on",
             received="none in this data",
-            mend="give other data, or name --days to score on seen days on purpose.",
+            mend="give other data, or name --day to score on seen days on purpose.",
         )
     return np.isin(day_of_frame, days), days
 
@@ -225,7 +226,7 @@ def _arrays(frames: Frames, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
 def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     """Return the wettest cases that do not overlap, with their inputs, for the report's maps."""
     length = nowcaster.pipeline.input_length
-    activity = np.nanmean(np.abs(cases.observation), axis=(1, 2, 3))
+    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
     chosen: list[int] = []
     for n in np.argsort(-activity, kind="stable"):
         if all(abs(cases.ends[n] - cases.ends[m]) > len(cases.lead_seconds) for m in chosen):
@@ -250,7 +251,7 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             **_spatial(frames),
         },
         attrs={
-            "units": nowcaster.pipeline.units,
+            "units": frames.channels[0].units,
             "variable": nowcaster.pipeline.variables[0],
             "attribution": attribution(frames),
         },

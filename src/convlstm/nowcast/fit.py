@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -17,16 +17,16 @@ import numpy as np
 
 from convlstm import __version__
 from convlstm.contract.checkpoint import save_model
-from convlstm.contract.training import Optimisation, Sample, Trainer
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.training import Optimisation, Trainer
 from convlstm.contract.weights import initialise
-from convlstm.data import RAIN_RATE, Batch, Batches, Frames, OrderedBatches, find_windows, split_days, windows_within
+from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
-from convlstm.nowcast.config import Config
+from convlstm.nowcast.config import Config, TrainingConfig
 from convlstm.nowcast.faces import build_trainer
-from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
+from convlstm.nowcast.pipeline import Pipeline
+from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.run import Progress, RunFolder
-
-_VALIDATION_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,6 @@ class Report:
 
 class InterruptedTrainingError(TrainingError):
     """Training was asked to stop; its state is saved and `--resume` goes on."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            "training",
-            expected="no interruption",
-            received=signal.Signals(number).name,
-            mend="the state is saved: go on with --resume.",
-        )
-        self.exit_code = 128 + number
 
 
 def fit(
@@ -85,113 +76,32 @@ def fit(
 
     Raises:
         DataError: if the data has no windows to train or validate on.
+        ConfigError: if the folder holds a run that shall not go on, or that began with other options.
+        OutputError: if the folder cannot be written, or another training is at work in it.
         TrainingError: if the loss is no longer finite; the last good model and state are kept.
         InterruptedTrainingError: on SIGINT or SIGTERM, after the state was saved.
     """
     data, pipeline = prepare(config, frames)
-    spec = config.model.spec(len(frames.variables), pipeline.time_step)
-    options = config.training
-    optimisation = Optimisation(
+    spec = config.model.spec(len(pipeline.variables), pipeline.time_step)
+    trainer = build_trainer(framework, spec, initialise(spec, config.seed), _optimisation(config.training))
+    with folder.begun(config, resume):
+        origin = pipeline.to_dict() | {"shape": list(frames.shape)}
+        state, progress = folder.load_state(origin)
+        if state is not None:
+            trainer.restore(state)
+        if not progress.finished:
+            with _signals() as asked:
+                _loop(_Loop(config, spec, data, pipeline, trainer, folder, progress, origin, tell, asked))
+    return progress
+
+
+def _optimisation(options: TrainingConfig) -> Optimisation:
+    return Optimisation(
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm,
         absolute_error=options.absolute_error,
         precision=options.precision,
     )
-    trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation)
-    folder.begin(config, resume)
-    progress = Progress()
-    found = folder.load_state()
-    if found is not None:
-        trainer.restore(found[0])
-        progress = found[1]
-    if progress.finished:
-        return progress
-    extra = {
-        "pipeline": pipeline.to_dict(),
-        "provenance": {"version": __version__, "config": config.model_dump(mode="json")},
-    }
-
-    def keep_best() -> None:
-        save_model(folder.model, spec, trainer.weights(), extra)
-
-    with _signals() as asked:
-        _loop(_Loop(config, data, pipeline, trainer, folder, progress, keep_best, tell, asked))
-    return progress
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Batches to learn from and to validate on."""
-
-    train: Batches
-    validation: OrderedBatches
-
-
-def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
-    """Split the days, fit the transform on the training days alone, and cut windows.
-
-    Args:
-        config: The run.
-        frames: The sequence.
-
-    Returns:
-        The batches, and the pipeline to be kept with the model.
-
-    Raises:
-        DataError: if a split has no window.
-    """
-    data, training = config.data, config.training
-    splits = split_days(frames.time, validation=data.validation, test=data.test)
-    transform = choose_transform(data.transform, frames, splits["train"])
-    length = data.input_length + data.horizon
-    starts = find_windows(frames.seconds, length, time_step=frames.time_step, max_gap=data.max_gap)
-    parts = {name: windows_within(starts, length, splits[name]) for name in ("train", "validation")}
-    for name, part in parts.items():
-        if not len(part):
-            raise DataError(
-                f"{name} days",
-                expected=f"at least one run of {length} frames without a gap",
-                received="none",
-                mend="give more days, allow gaps by data.max_gap, or shorten input_length or horizon.",
-            )
-    crop = (
-        None
-        if data.crop is None
-        else min(data.crop, *frames.shape[2:]) // config.model.patch_size * config.model.patch_size
-    )
-    train = Batches(
-        frames,
-        parts["train"],
-        transform,
-        input_length=data.input_length,
-        horizon=data.horizon,
-        batch_size=training.batch_size,
-        crop=crop or None,
-        augment=frames.units == RAIN_RATE if training.augment == "auto" else training.augment,
-        seed=config.seed,
-    )
-    count = min(len(parts["validation"]), training.validation_windows)
-    spread = parts["validation"][np.linspace(0, len(parts["validation"]) - 1, count).astype(int)]
-    validation = Batches.in_order(
-        frames,
-        spread,
-        transform,
-        input_length=data.input_length,
-        horizon=data.horizon,
-        batch_size=_VALIDATION_BATCH,
-    )
-    days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
-    pipeline = Pipeline(
-        variables=frames.variables,
-        units=frames.units,
-        transform=transform,
-        time_step=float(frames.time_step),
-        input_length=data.input_length,
-        horizon=data.horizon,
-        thresholds=choose_thresholds(frames, splits["train"]),
-        days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
-    )
-    return TrainingData(train, validation), pipeline
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -206,56 +116,62 @@ def learning_rate(config: Config, step: int) -> float:
 @dataclass(frozen=True)
 class _Loop:
     config: Config
+    spec: ForecasterSpec
     data: TrainingData
     pipeline: Pipeline
     trainer: Trainer
     folder: RunFolder
     progress: Progress
-    keep_best: Callable[[], None]
+    origin: Mapping[str, Any]
     tell: Callable[[Report], None]
     asked: list[int]
+
+    def save(self) -> None:
+        self.folder.save_state(self.trainer.state(), self.progress, self.origin)
 
 
 def _loop(loop: _Loop) -> None:
     """Take the remaining steps; validate and save every so many, and when asked to stop."""
     options, progress = loop.config.training, loop.progress
-    losses: list[float] = []
     while progress.step < options.steps and progress.worse < options.patience:
         if loop.asked:
-            loop.folder.save_state(loop.trainer.state(), progress)
-            raise InterruptedTrainingError(loop.asked[0])
+            loop.save()
+            raise _interrupted(loop.asked[0])
         rate = learning_rate(loop.config, progress.step)
-        sample = _sample(loop, loop.data.train.batch(progress.step))
+        sample = to_sample(loop.data.train.batch(progress.step), loop.pipeline, loop.config)
         loss = loop.trainer.step(sample, rate, _key(loop.config.seed, progress.step))
         progress.step += 1
-        losses.append(_finite(loss, progress.step))
+        progress.losses.append(_finite(loss, progress.step))
         validation = None
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
             validation = _finite(_validate(loop), progress.step)
             _judge(loop, validation)
-            entry = {"step": progress.step, "loss": float(np.mean(losses)), "validation_loss": validation}
+            entry = {"step": progress.step, "loss": float(np.mean(progress.losses)), "validation_loss": validation}
             loop.folder.log(entry | {"learning_rate": rate})
-            losses = []
-            loop.folder.save_state(loop.trainer.state(), progress)
+            progress.losses.clear()
+            loop.save()
         loop.tell(Report(progress.step, options.steps, loss, validation, rate))
     progress.finished = True
-    loop.folder.save_state(loop.trainer.state(), progress)
+    loop.save()
 
 
 def _judge(loop: _Loop, loss: float) -> None:
+    """Keep the weights if they are the best on the validation days so far."""
     progress = loop.progress
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
-        loop.keep_best()
-    else:
+    if progress.best_loss is not None and loss >= progress.best_loss:
         progress.worse += 1
+        return
+    progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
+    provenance = {"version": __version__, "config": loop.config.model_dump(mode="json")}
+    extra = {"pipeline": loop.pipeline.to_dict(), "provenance": provenance}
+    save_model(loop.folder.model, loop.spec, loop.trainer.weights(), extra)
 
 
 def _validate(loop: _Loop) -> float:
     """Return the loss over the validation windows, each value weighing the same."""
     total = weight = 0.0
     for number in range(len(loop.data.validation)):
-        sample = _sample(loop, loop.data.validation.batch(number))
+        sample = to_sample(loop.data.validation.batch(number), loop.pipeline, loop.config)
         share = float(sample.weight.sum(dtype=np.float64))
         if share:
             total, weight = total + share * loop.trainer.loss(sample), weight + share
@@ -266,29 +182,15 @@ def _validate(loop: _Loop) -> float:
     return total / weight
 
 
-def _sample(loop: _Loop, batch: Batch) -> Sample:
-    return to_sample(batch, loop.pipeline, loop.config)
-
-
-def to_sample(batch: Batch, pipeline: Pipeline, config: Config) -> Sample:
-    """Return what a model learns from a batch: weights with emphasis on rain, durations where it uses them."""
-    weight = batch.weight
-    if pipeline.rain and config.training.emphasis:
-        weight = weight * emphasis(batch.targets, pipeline.transform, config.training.emphasis)
-    aware = config.model.duration_strategy != "none"
-    sample = Sample(
-        batch.inputs,
-        batch.targets,
-        weight,
-        durations=batch.durations if aware else None,
-        lead_durations=batch.lead_durations if aware or _feeds_gaps(config) else None,
-        gaps=batch.durations if config.model.memory_decay else None,
+def _interrupted(number: int) -> InterruptedTrainingError:
+    error = InterruptedTrainingError(
+        "training",
+        expected="no interruption",
+        received=signal.Signals(number).name,
+        mend="the state is saved: go on with --resume.",
     )
-    return pad_to_patches(sample, config.model.patch_size)
-
-
-def _feeds_gaps(config: Config) -> bool:
-    return config.model.memory_decay and config.model.rollout == "feedback"
+    error.exit_code = 128 + number
+    return error
 
 
 def _finite(loss: float, step: int) -> float:
@@ -311,7 +213,7 @@ def _signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that training stops between two steps; a second one stops at once."""
     asked: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> Any:
+    def note(number: int, frame: FrameType | None) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -73,7 +73,31 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
     if Path(path).suffix == ".zarr":
         return write_whole(path, lambda draft: forecast.to_zarr(draft, consolidated=False))
     packing = {str(name): {"zlib": True, "complevel": 4} for name in forecast.data_vars if forecast[name].ndim == 3}
-    return write_whole(path, lambda draft: forecast.to_netcdf(draft, encoding=packing, engine="netcdf4"))
+    return write_netcdf(path, forecast, packing)
+
+
+def write_netcdf(path: str | Path, dataset: xr.Dataset, encoding: Mapping[str, Any] | None = None) -> Path:
+    """Write a dataset as one NetCDF file, whole or not at all.
+
+    Args:
+        path: Where to.
+        dataset: What to write.
+        encoding: How each variable is stored, as xarray takes it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: if it cannot be written; what stood there before still stands.
+    """
+
+    def write(draft: Path) -> None:
+        try:
+            dataset.to_netcdf(draft, encoding=dict(encoding or {}), engine="netcdf4")
+        except RuntimeError as error:  # what the NetCDF library makes of a full disk
+            raise OSError(str(error)) from error
+
+    return write_whole(path, write)
 
 
 def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
@@ -84,10 +108,9 @@ def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
     """
     length = nowcaster.pipeline.input_length
     first = last - length + 1
-    uneven = nowcaster.spec.uses_durations
-    steps = frames.seconds[max(first, 0) : last + 1]
-    whole = first >= 0 and (uneven or len(find_windows(steps, length, time_step=nowcaster.pipeline.time_step)))
-    if not whole:
+    step, max_gap = nowcaster.pipeline.time_step, nowcaster.pipeline.max_gap
+    seconds = frames.seconds[max(first, 0) : last + 1]
+    if first < 0 or not len(find_windows(seconds, length, time_step=step, max_gap=max_gap)):
         raise DataError(
             "input frames",
             expected=f"{length} frames without a gap up to the start of the forecast",
@@ -102,18 +125,18 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
         return len(frames.seconds) - 1
     index = frames.time.to_index()
     try:
-        found = index.get_indexer(pd.DatetimeIndex([init_time])) if frames.time.dtype.kind == "M" else None
-        place = int(found[0]) if found is not None else [str(t) for t in index].index(init_time)
-    except ValueError:
-        place = -1
-    if place < 0:
+        # a text such as 2018-05-20 stands for every frame of that day
+        found = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
+    except (KeyError, ValueError):
+        found = np.arange(0)
+    if len(found) != 1:
         raise DataError(
             "init time",
-            expected=f"the time of a frame from {index[0]} to {index[-1]}",
-            received=init_time,
+            expected=f"the time of one frame from {index[0]} to {index[-1]}",
+            received=f"{init_time}, of {len(found)} frames",
             mend="give one as 2018-05-20T12:00.",
         )
-    return place
+    return int(found[0])
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
@@ -134,16 +157,20 @@ def _dataset(
     ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
     dims = ("lead_time", frames.y_dim, frames.x_dim)
     valid = start + ahead if start.dtype.kind == "M" else np.array([start.item() + t for t in ahead.astype(object)])
-    attributes = {"units": frames.units, **(RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {})}
+    more = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
+    more = more | {key: text for key, text in frames.grid.attrs.items() if key == "grid_mapping"}
     dataset = xr.Dataset(
-        {name: (dims, values[:, n], dict(attributes)) for n, name in enumerate(frames.variables)},
+        {
+            name: (dims, values[:, n], {"units": channel.units, **more})
+            for n, (name, channel) in enumerate(zip(frames.variables, frames.channels, strict=True))
+        },
         coords={
             "lead_time": ("lead_time", ahead, {"standard_name": "forecast_period"}),
             "time": ("lead_time", valid, {"standard_name": "time", "long_name": "time the forecast is valid at"}),
             "forecast_reference_time": ((), start, {"standard_name": "forecast_reference_time"}),
         },
     )
-    dataset = dataset.merge(frames.grid, combine_attrs="drop_conflicts")
+    dataset = dataset.merge(frames.grid, combine_attrs="override")
     source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
     seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")
     line = f"convlstm {__version__}: {shlex.join(command) or 'forecast'}; seed {seed}; weights {nowcaster.model.digest}"

@@ -29,6 +29,7 @@ class Pipeline:
         units: Their unit.
         transform: From physical to model values.
         time_step: Usual seconds from frame to frame.
+        max_gap: Largest seconds from frame to frame it was trained on; None where all steps are even.
         input_length: Frames it is given.
         horizon: Frames it was trained to foretell.
         thresholds: Values that its forecasts are judged at, in `units`.
@@ -39,6 +40,7 @@ class Pipeline:
     units: str
     transform: Transform
     time_step: float
+    max_gap: float | None
     input_length: int
     horizon: int
     thresholds: tuple[float, ...]
@@ -68,23 +70,18 @@ class Pipeline:
         Raises:
             WeightsError: if the file holds no forecaster trained by `convlstm train`.
         """
+        expected = "a forecaster written by `convlstm train`"
+        if not isinstance(model.spec, ForecasterSpec):
+            raise WeightsError(str(path), expected=expected, received="a layer", mend="use the layer from Python.")
         try:
             values = dict(model.extra["pipeline"])
             values["transform"] = transform_from_dict(values["transform"])
             values |= {"variables": tuple(values["variables"]), "thresholds": tuple(values["thresholds"])}
-            pipeline = cls(**values)
+            return cls(**values)
         except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
             raise WeightsError(
-                str(path),
-                expected="a forecaster written by `convlstm train`",
-                received="a model file without its data pipeline",
-                mend="train one, or use the layer from Python.",
+                str(path), expected=expected, received="one without its data pipeline", mend="train one."
             ) from error
-        if not isinstance(model.spec, ForecasterSpec):
-            raise WeightsError(
-                str(path), expected="a forecaster", received="a layer", mend="give a model that was trained."
-            )
-        return pipeline
 
     def check(self, frames: Frames) -> None:
         """Refuse data the model was not made for.
@@ -196,4 +193,13 @@ def pad_to_patches(sample: Sample, patch: int) -> Sample:
 def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
     """Read up to 200 frames spread over the training split."""
     index = np.flatnonzero(train)
-    return frames.read(index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)])
+    values = frames.read(index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)])
+    for name, channel in zip(frames.variables, np.moveaxis(values, 1, 0), strict=True):
+        if not np.isfinite(channel).any():
+            raise DataError(
+                name,
+                expected="known values on the training days",
+                received="missing ones alone",
+                mend="choose other days by data.validation and data.test, or other data.",
+            )
+    return values

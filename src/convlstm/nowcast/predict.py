@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convlstm.contract.checkpoint import Model, load_model
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Sample, Trainer
+from convlstm.contract.training import Optimisation, Sample, Trainer
 from convlstm.errors import ConfigError
 from convlstm.nowcast.faces import build_trainer
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
@@ -59,10 +59,11 @@ class Nowcaster:
         steps = self._lead_steps(lead_seconds)
         horizon = len(lead_seconds) if steps is None else int(steps[-1])
         values = self.pipeline.transform.forward(inputs)
-        values[~np.isfinite(values)] = 0
+        # as in training, a missing value is 0 in model units; what the caller holds stays as it is
+        values = np.where(np.isfinite(values), values, np.float32(0))
         empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
         sample = pad_to_patches(
-            Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds, horizon)), self.spec.patch_size
+            Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
         )
         forecast = self.trainer.predict(sample, horizon)[..., :height, :width]
         if steps is not None:
@@ -72,9 +73,13 @@ class Nowcaster:
 
     def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
         """Return lead times in steps, or None where the model takes any."""
-        if not len(lead_seconds) or lead_seconds[0] <= 0 or np.any(np.diff(lead_seconds) <= 0):
+        minutes = ", ".join(f"{s / 60:g}" for s in lead_seconds)
+        rising = (
+            len(lead_seconds) and np.isfinite(lead_seconds).all() and (np.diff(lead_seconds, prepend=0.0) > 0).all()
+        )
+        if not rising:
             raise ConfigError(
-                "lead times", expected="rising times above 0", received=f"{lead_seconds / 60} min", mend="sort them."
+                "lead times", expected="minutes above 0 that rise", received=minutes or "none", mend="give them so."
             )
         if self.spec.uses_durations:
             return None
@@ -84,25 +89,21 @@ class Nowcaster:
             raise ConfigError(
                 "lead times",
                 expected=f"multiples of the model's step of {step / 60:g} min",
-                received=f"{', '.join(f'{s / 60:g}' for s in lead_seconds)} min",
+                received=f"{minutes} min",
                 mend="choose multiples, or train a model with model.duration_strategy.",
             )
         return steps.astype(np.intp)
 
     def _durations(
-        self, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64], horizon: int
+        self, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
     ) -> tuple[Field | None, Field | None, Field | None]:
         """Return durations, lead durations and gaps, each None where the model does not use it."""
-        encoder, step = self.spec.encoder, self.pipeline.time_step
-        since = np.diff(input_seconds, axis=1, prepend=input_seconds[:, :1] - step).astype(np.float32)
-        ahead = np.diff(lead_seconds, prepend=0.0) if self.spec.uses_durations else np.full(horizon, step)
-        lead = np.tile(ahead.astype(np.float32), (len(since), 1))
-        feeds_gaps = encoder.memory_decay and self.spec.rollout == "feedback"
-        return (
-            since if self.spec.uses_durations else None,
-            lead if self.spec.uses_durations or feeds_gaps else None,
-            since if encoder.memory_decay else None,
-        )
+        if not self.spec.uses_durations:
+            return None, None, None
+        first = input_seconds[:, :1] - self.pipeline.time_step
+        since = np.diff(input_seconds, axis=1, prepend=first).astype(np.float32)
+        ahead = np.tile(np.diff(lead_seconds, prepend=0.0).astype(np.float32), (len(since), 1))
+        return since, ahead, since if self.spec.encoder.memory_decay else None
 
 
 def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
@@ -124,4 +125,6 @@ def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)
-    return Nowcaster(model, pipeline, build_trainer(framework, model.spec, model.weights))
+    options = model.extra.get("provenance", {}).get("config", {}).get("training", {})
+    optimisation = Optimisation(precision=options.get("precision", "auto"))
+    return Nowcaster(model, pipeline, build_trainer(framework, model.spec, model.weights, optimisation))

@@ -1,0 +1,131 @@
+"""What a run learns from: days, transform, windows, batches, and samples in model units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.contract.training import Sample
+from convlstm.data import (
+    RAIN_RATE,
+    Batch,
+    Batches,
+    Frames,
+    OrderedBatches,
+    Transform,
+    find_windows,
+    split_days,
+    windows_within,
+)
+from convlstm.errors import DataError
+from convlstm.nowcast.config import Config
+from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
+
+_VALIDATION_BATCH = 4
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches to learn from and to validate on."""
+
+    train: Batches
+    validation: OrderedBatches
+
+
+def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
+    """Split the days, fit the transform on the training days alone, and cut windows.
+
+    Args:
+        config: The run.
+        frames: The sequence.
+
+    Returns:
+        The batches, and the pipeline to be kept with the model.
+
+    Raises:
+        DataError: if a split has no window.
+    """
+    data = config.data
+    splits = split_days(frames.time, validation=data.validation, test=data.test)
+    parts = _parts(config, frames, splits)
+    transform = choose_transform(data.transform, frames, splits["train"])
+    days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
+    pipeline = Pipeline(
+        variables=frames.variables,
+        units=frames.units,
+        transform=transform,
+        time_step=float(frames.time_step),
+        max_gap=data.max_gap,
+        input_length=data.input_length,
+        horizon=data.horizon,
+        thresholds=choose_thresholds(frames, splits["train"]),
+        days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
+    )
+    return _batches(config, frames, transform, parts), pipeline
+
+
+def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.intp]]:
+    """Return where the windows of each split begin; a split with days but without a window is refused."""
+    data = config.data
+    length = data.input_length + data.horizon
+    starts = find_windows(frames.seconds, length, time_step=frames.time_step, max_gap=data.max_gap)
+    parts = {name: windows_within(starts, length, mask) for name, mask in splits.items()}
+    for name, part in parts.items():
+        if not len(part) and (name != "test" or splits[name].any()):
+            hours = (length - 1) * frames.time_step / 3600
+            raise DataError(
+                f"{name} days",
+                expected=f"at least one run of {length} frames ({hours:g} h) without a gap",
+                received=f"none in {int(splits[name].sum())} frames",
+                mend="give more days (data.validation, data.test), or lower data.input_length or data.horizon.",
+            )
+    return parts
+
+
+def _batches(
+    config: Config, frames: Frames, transform: Transform, parts: Mapping[str, NDArray[np.intp]]
+) -> TrainingData:
+    data, training, patch = config.data, config.training, config.model.patch_size
+    crop = None if data.crop is None else min(data.crop, *frames.shape[2:]) // patch * patch
+    train = Batches(
+        frames,
+        parts["train"],
+        transform,
+        input_length=data.input_length,
+        horizon=data.horizon,
+        batch_size=training.batch_size,
+        crop=crop or None,
+        augment=frames.units == RAIN_RATE if training.augment == "auto" else training.augment,
+        seed=config.seed,
+    )
+    count = min(len(parts["validation"]), training.validation_windows)
+    spread = parts["validation"][np.linspace(0, len(parts["validation"]) - 1, count).astype(int)]
+    validation = Batches.in_order(
+        frames,
+        spread,
+        transform,
+        input_length=data.input_length,
+        horizon=data.horizon,
+        batch_size=_VALIDATION_BATCH,
+    )
+    return TrainingData(train, validation)
+
+
+def to_sample(batch: Batch, pipeline: Pipeline, config: Config) -> Sample:
+    """Return what a model learns from a batch: weights with emphasis on rain, durations where it uses them."""
+    weight = batch.weight
+    if pipeline.rain and config.training.emphasis:
+        weight = weight * emphasis(batch.targets, pipeline.transform, config.training.emphasis)
+    aware = config.model.duration_strategy != "none"
+    sample = Sample(
+        batch.inputs,
+        batch.targets,
+        weight,
+        durations=batch.durations if aware else None,
+        lead_durations=batch.lead_durations if aware else None,
+        gaps=batch.durations if config.model.memory_decay else None,
+    )
+    return pad_to_patches(sample, config.model.patch_size)
