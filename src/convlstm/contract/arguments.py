@@ -7,8 +7,10 @@ A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from math import inf, isfinite
 from numbers import Integral, Real
+from typing import Any
 
 from convlstm.errors import SpecError
 
@@ -117,3 +119,36 @@ def _speaks_of_layers(name: str, value: object) -> bool:
     if isinstance(value, tuple):  # the strict form that a spec itself holds
         return name in ("hidden_channels", "groups") or any(isinstance(item, (tuple, str)) for item in value)
     return isinstance(value, list)
+
+
+def check_keys(argument: str, options: object, cls: type[Any]) -> None:
+    """Refuse a mapping whose keys are not exactly a dataclass's fields (those with defaults may be left out).
+
+    Args:
+        argument: Name to put in the error.
+        options: What was read from a file.
+        cls: The dataclass to be built from it.
+
+    Raises:
+        SpecError: naming the first key at fault.
+
+    Example:
+        >>> from convlstm.contract.spec import ConvLSTMSpec
+        >>> check_keys("spec", {"in_channels": 1, "hidden_channels": 2, "kernel_size": 3}, ConvLSTMSpec)
+    """
+    if not isinstance(options, dict):
+        raise SpecError(
+            argument, expected="a mapping of options", received=type(options).__name__, mend="see the docs."
+        )
+    names = [item.name for item in fields(cls)]
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise SpecError(
+            argument,
+            expected=f"options among {', '.join(names)}",
+            received=repr(unknown[0]),
+            mend="remove it.",
+        )
+    for item in fields(cls):
+        if item.default is MISSING and item.name not in options:
+            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")

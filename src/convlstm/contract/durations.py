@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlstm.contract.activations import ACTIVATION_FUNCTIONS, Array
-from convlstm.contract.spec import LayerSpec
+from convlstm.contract.layer import LayerSpec
 from convlstm.errors import ShapeError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from convlstm.contract import arguments
 from convlstm.contract.geometry import effective_kernel
-from convlstm.contract.spec import ConvLSTMSpec, check_keys
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import SpecError
 
 OUTPUT_ACTIVATIONS = ("identity", "sigmoid", "relu", "softplus")
@@ -95,7 +95,7 @@ class ForecasterSpec:
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> ForecasterSpec:
         """Return the spec written by `to_dict`; an unknown or missing option is refused."""
-        check_keys("spec", options, cls)
+        arguments.check_keys("spec", options, cls)
         return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options["encoder"])}))
 
     def _check_encoder(self) -> None:

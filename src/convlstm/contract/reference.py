@@ -14,7 +14,8 @@ from convlstm.contract import durations as duration_rules
 from convlstm.contract.activations import ACTIVATION_FUNCTIONS, Array
 from convlstm.contract.convolution import convolve
 from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
-from convlstm.contract.spec import ConvLSTMSpec, LayerSpec
+from convlstm.contract.layer import LayerSpec
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import layer_prefix
 
 NORM_EPSILON = 1e-5

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from convlstm.contract import arguments
-from convlstm.contract.geometry import BOUNDARIES, Padding, output_size
+from convlstm.contract.geometry import BOUNDARIES
+from convlstm.contract.layer import LayerSpec
 from convlstm.contract.vocabulary import (
     ACTIVATIONS,
     ACTS_WITH,
@@ -23,43 +24,6 @@ from convlstm.contract.vocabulary import (
     RECURRENT_ACTIVATIONS,
 )
 from convlstm.errors import SpecError
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """One layer of a stack, every option in its strict form.
-
-    Engines and the reference read this; users write a ConvLSTMSpec and take its `layers`.
-
-    Args:
-        index: Place in the stack, from 0.
-        in_channels: Channels of the input; 0 for a layer that is driven by its state alone.
-        hidden_channels: Channels of h and c.
-        kernel_size: Input kernel per spatial axis.
-        recurrent_kernel_size: Recurrent kernel per spatial axis.
-        stride: Stride of the input convolution per axis.
-        padding: `same`, `valid`, or points per axis, of the input convolution.
-        dilation: Dilation of the input convolution per axis.
-        groups: Groups of the input convolution, inside each gate.
-        stack: The spec this layer belongs to, with the options that are one for the stack.
-    """
-
-    index: int
-    in_channels: int
-    hidden_channels: int
-    kernel_size: tuple[int, ...]
-    recurrent_kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: Padding
-    dilation: tuple[int, ...]
-    groups: int
-    stack: ConvLSTMSpec
-
-    def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the grid on which the state lives, for an input of this spatial size."""
-        if not self.in_channels:
-            return tuple(input_size)
-        return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +143,7 @@ class ConvLSTMSpec:
             per_layer = {name: getattr(self, name)[index] for name in PER_LAYER}
             in_channels = self.out_channels(index - 1) if index else self.in_channels
             layer = LayerSpec(index=index, in_channels=in_channels, stack=self, **per_layer)
-            self._check_layer(layer)
+            layer.check()
             result.append(layer)
         return tuple(result)
 
@@ -216,7 +180,7 @@ class ConvLSTMSpec:
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> ConvLSTMSpec:
         """Return the spec written by `to_dict`; an unknown or missing option is refused."""
-        check_keys("spec", options, cls)
+        arguments.check_keys("spec", options, cls)
         values = dict(options)
         for name in ("boundary", "input_size", "duration_hidden"):
             if isinstance(values.get(name), list):
@@ -312,57 +276,6 @@ class ConvLSTMSpec:
                     received=repr(getattr(self, name)),
                     mend=f"leave it out or change {other}.",
                 )
-
-    def _check_layer(self, layer: LayerSpec) -> None:
-        if layer.in_channels == 0 and layer.groups != 1:
-            raise SpecError("groups", expected="1 in a layer without input", received=layer.groups, mend="drop it.")
-        for name, size in (("in_channels", layer.in_channels), ("hidden_channels", layer.hidden_channels)):
-            if size % layer.groups:
-                raise SpecError(
-                    "groups",
-                    expected=f"a divisor of {name}, which is {size} in layer {layer.index}",
-                    received=layer.groups,
-                    mend="choose a common divisor of both channel numbers.",
-                )
-        if self.norm == "group" and layer.hidden_channels % (self.norm_groups or 1):
-            raise SpecError(
-                "norm_groups",
-                expected=f"a divisor of hidden_channels, which is {layer.hidden_channels} in layer {layer.index}",
-                received=self.norm_groups,
-                mend="choose a divisor.",
-            )
-
-
-def check_keys(argument: str, options: object, cls: type[Any]) -> None:
-    """Refuse a mapping whose keys are not exactly a dataclass's fields (those with defaults may be left out).
-
-    Args:
-        argument: Name to put in the error.
-        options: What was read from a file.
-        cls: The dataclass to be built from it.
-
-    Raises:
-        SpecError: naming the first key at fault.
-
-    Example:
-        >>> check_keys("spec", {"in_channels": 1, "hidden_channels": 2, "kernel_size": 3}, ConvLSTMSpec)
-    """
-    if not isinstance(options, dict):
-        raise SpecError(
-            argument, expected="a mapping of options", received=type(options).__name__, mend="see the docs."
-        )
-    names = [item.name for item in fields(cls)]
-    unknown = sorted(set(options) - set(names))
-    if unknown:
-        raise SpecError(
-            argument,
-            expected=f"options among {', '.join(names)}",
-            received=repr(unknown[0]),
-            mend="remove it.",
-        )
-    for item in fields(cls):
-        if item.default is MISSING and item.name not in options:
-            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")
 
 
 def _strict(name: str, value: object, rank: int) -> Any:

@@ -16,7 +16,8 @@ from convlstm.contract.activations import Array
 from convlstm.contract.arguments import integer
 from convlstm.contract.durations import network_sizes
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.spec import ConvLSTMSpec, LayerSpec
+from convlstm.contract.layer import LayerSpec
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import GATES, PEEPHOLE_GATES
 from convlstm.errors import WeightsError
 

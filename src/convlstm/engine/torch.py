@@ -15,8 +15,9 @@ from torch import Tensor
 
 from convlstm.contract.durations import network_sizes
 from convlstm.contract.geometry import Widths, check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
-from convlstm.contract.spec import ConvLSTMSpec, LayerSpec
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
 
 Weights = Mapping[str, Tensor]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
-from convlstm.contract.spec import LayerSpec
+from convlstm.contract.layer import LayerSpec
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
