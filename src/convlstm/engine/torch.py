@@ -6,7 +6,7 @@ Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,39 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convlstm.contract.durations import network_sizes
-from convlstm.contract.geometry import Widths, check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
+from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch_convolution import CONVOLUTIONS
+from convlstm.engine.torch_padding import pad
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-def _hard_sigmoid(slope: float) -> Callable[[Tensor], Tensor]:
-    # F.hardsigmoid's float64 gradient is off by up to 1e-7; this form is exact and has gradient 0 at the ends.
-    def function(x: Tensor) -> Tensor:
-        z = slope * x + 0.5
-        return torch.where((z > 0) & (z < 1), z, z.detach().clamp(0, 1))
-
-    return function
-
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "hard_sigmoid": _hard_sigmoid(1.0 / 6.0),
-    "hard_sigmoid_keras2": _hard_sigmoid(0.2),
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "identity": lambda x: x,
-    "softsign": F.softsign,
-    "elu": F.elu,
-    "softplus": F.softplus,
-}
-"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +35,6 @@ class Masks:
     recurrent: Tensor | None = None
     zoneout_h: Tensor | None = None
     zoneout_c: Tensor | None = None
-
-
-def pad(x: Tensor, widths: Widths, boundary: tuple[str, ...]) -> Tensor:
-    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another."""
-    check_boundary(tuple(x.shape[2:]), widths, boundary)
-    rank = x.ndim - 2
-    for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
-        if width == (0, 0):
-            continue
-        if rule == "zeros":
-            x = F.pad(x, [0, 0] * (rank - 1 - axis) + list(width))
-        else:
-            x = _pad_axis(x, 2 + axis, width, rule)
-    return x
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
@@ -86,7 +50,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     """
     widths = pad_widths(tuple(x.shape[2:]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     x = pad(x, widths, layer.stack.boundary)
-    convolution = _CONVOLUTIONS[layer.stack.spatial_dims]
+    convolution = CONVOLUTIONS[layer.stack.spatial_dims]
     hidden, groups = layer.hidden_channels, layer.groups
     weight = weights["weight_ih"]
     if groups > 1:
@@ -101,7 +65,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return _CONVOLUTIONS[layer.stack.spatial_dims](h, weights["weight_hh"])
+    return CONVOLUTIONS[layer.stack.spatial_dims](h, weights["weight_hh"])
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:
@@ -334,15 +298,3 @@ def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights["weight_hh"].dtype
     wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
     return state[0].to(dtype), state[1].to(wide)
-
-
-def _pad_axis(x: Tensor, axis: int, width: tuple[int, int], rule: str) -> Tensor:
-    size = x.shape[axis]
-    index = torch.arange(-width[0], size + width[1], device=x.device)
-    if rule == "replicate":
-        index = index.clamp(0, size - 1)
-    elif rule == "circular":
-        index = index % size
-    else:
-        index = (size - 1) - ((size - 1) - index.abs()).abs()
-    return x.index_select(axis, index)

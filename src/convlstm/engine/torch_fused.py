@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,12 +18,13 @@ from torch import Tensor
 
 from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
+from convlstm.engine.torch_convolution import CONVOLUTIONS, add_convolution, convolve, padded
+from convlstm.engine.torch_gates import advance, over_points, peephole_gradient, retreat
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
 
 _SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -151,28 +151,10 @@ def _run(
     weight_hh = weight_hh.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
     widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
     for t in range(plan.steps):
-        _add_convolution(gates[t], hidden[t], weight_hh, widths)
+        add_convolution(gates[t], hidden[t], weight_hh, widths)
         before, after = (cells[t], cells[t + 1]) if keep else (cells[0], cells[0])
-        _advance(gates[t], before, after, hidden[t + 1], peeps)
+        advance(gates[t], before, after, hidden[t + 1], peeps)
     return hidden[1:], hidden[-1].clone(), cells[-1].clone(), gates, (hidden, cells)
-
-
-def _advance(gates: Tensor, before: Tensor, after: Tensor, h: Tensor, peeps: Sequence[Tensor] | None) -> None:
-    """Turn z into activated gates in place, and write the new cell state and h."""
-    size = h.shape[1]
-    i, f, g, o = gates.split(size, dim=1)
-    if peeps is not None:
-        i.addcmul_(peeps[0], before)
-        f.addcmul_(peeps[1], before)
-    gates[:, : 2 * size].sigmoid_()
-    g.tanh_()
-    torch.mul(f, before, out=after)
-    after.addcmul_(i, g)
-    if peeps is not None:
-        o.addcmul_(peeps[2], after)
-    o.sigmoid_()
-    torch.tanh(after, out=h) if h.dtype == after.dtype else h.copy_(torch.tanh(after))
-    h.mul_(o)
 
 
 def _gradients(
@@ -198,9 +180,9 @@ def _gradients(
         dc.copy_(of_c)
     for t in reversed(range(plan.steps)):
         dh = dh if of_outputs is None else dh + of_outputs[t]
-        _retreat(gates[t], cells[t], cells[t + 1], dh.to(dc.dtype), dc, peeps)
+        retreat(gates[t], cells[t], cells[t + 1], dh.to(dc.dtype), dc, peeps)
         if t or needed[1]:
-            dh = _convolve(gates[t], turned, widths)
+            dh = convolve(gates[t], turned, widths)
     flat, before = gates.flatten(0, 1), hidden[:-1].flatten(0, 1)
     of_x, of_w_ih = _input_gradients(plan, x, weight_ih, flat, (needed[0], needed[3]))
     of_w_hh = _weight_gradient(plan, before, weight_hh, flat) if needed[5] else None
@@ -209,44 +191,10 @@ def _gradients(
         dh if needed[1] else None,
         dc if needed[2] else None,
         of_w_ih,
-        _over_points(flat) if bias is not None and needed[4] else None,
+        over_points(flat) if bias is not None and needed[4] else None,
         of_w_hh,
-        _peephole_gradient(gates, cells) if peephole is not None and needed[6] else None,
+        peephole_gradient(gates, cells) if peephole is not None and needed[6] else None,
     ]
-
-
-def _retreat(
-    gates: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, peeps: Sequence[Tensor] | None
-) -> None:
-    """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
-    i, f, g, o = gates.chunk(4, dim=1)
-    tanh_c = torch.tanh(after)
-    of_o = dh * tanh_c
-    dc.add_(torch.ops.aten.tanh_backward(dh * o, tanh_c))
-    _through_sigmoid(of_o, o)
-    if peeps is not None:
-        dc.addcmul_(peeps[2], o)
-    of_i, of_g, of_f = torch.mul(dc, g, out=of_o), torch.mul(dc, i, out=tanh_c), dc * before
-    dc.mul_(f)
-    _through_sigmoid(of_i, i)
-    _through_sigmoid(of_f, f)
-    _through_tanh(of_g, g)
-    if peeps is not None:
-        dc.addcmul_(peeps[0], i).addcmul_(peeps[1], f)
-
-
-def _through_sigmoid(gradient: Tensor, gate: Tensor) -> None:
-    if gradient.dtype == gate.dtype:
-        torch.ops.aten.sigmoid_backward.grad_input(gradient, gate, grad_input=gate)
-    else:
-        gate.copy_(torch.ops.aten.sigmoid_backward(gradient, gate.to(gradient.dtype)))
-
-
-def _through_tanh(gradient: Tensor, gate: Tensor) -> None:
-    if gradient.dtype == gate.dtype:
-        torch.ops.aten.tanh_backward.grad_input(gradient, gate, grad_input=gate)
-    else:
-        gate.copy_(torch.ops.aten.tanh_backward(gradient, gate.to(gradient.dtype)))
 
 
 def _plain_gradients(
@@ -285,7 +233,7 @@ def _input_gates(plan: _Plan, x: Tensor | None, h: Tensor, weight: Tensor | None
     flat, padding = _padded_input(plan, x)
     assert weight is not None
     weight = weight.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
-    z = _CONVOLUTIONS[plan.rank](flat, weight, bias, plan.layer.stride, padding, plan.layer.dilation)
+    z = CONVOLUTIONS[plan.rank](flat, weight, bias, plan.layer.stride, padding, plan.layer.dilation)
     return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
 
 
@@ -318,21 +266,11 @@ def _input_gradients(
 def _weight_gradient(plan: _Plan, before: Tensor, weight: Tensor, of_z: Tensor) -> Tensor:
     """Return the gradient of W_hh from all steps at once."""
     widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
-    h, padding = _padded(before, widths)
+    h, padding = padded(before, widths)
     ones, zeros = [1] * plan.rank, [0] * plan.rank
     arguments = (None, ones, padding, ones, False, zeros, 1, (False, True, False))
     gradient: Tensor = torch.ops.aten.convolution_backward(of_z, h, weight, *arguments)[1]
     return gradient
-
-
-def _peephole_gradient(of_z: Tensor, cells: Tensor) -> Tensor:
-    of_i, of_f, _, of_o = of_z.chunk(4, dim=2)
-    seen = ((of_i, cells[:-1]), (of_f, cells[:-1]), (of_o, cells[1:]))
-    return torch.stack([_over_points((gradient * c).flatten(0, 1)) for gradient, c in seen]).to(of_z.dtype)
-
-
-def _over_points(values: Tensor) -> Tensor:
-    return values.sum(dim=(0, *range(2, values.ndim)))
 
 
 def _peepholes(plan: _Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
@@ -341,45 +279,6 @@ def _peepholes(plan: _Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
 
 def _buffer(plan: _Plan, count: int, like: Tensor) -> Tensor:
     return like.new_empty((count, *like.shape[1:])).contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
-
-
-def _padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
-    if all(before == after for before, after in widths):
-        return x, [before for before, _ in widths]
-    return F.pad(x, [n for width in reversed(widths) for n in width]), [0] * len(widths)
-
-
-def _convolve(x: Tensor, weight: Tensor, widths: Widths) -> Tensor:
-    x, padding = _padded(x, widths)
-    return _CONVOLUTIONS[len(widths)](x, weight, None, 1, padding)
-
-
-def _add_convolution(z: Tensor, h: Tensor, weight: Tensor, widths: Widths) -> None:
-    """Add W ∗ h to z in place, within the convolution where oneDNN offers that."""
-    symmetric = all(before == after for before, after in widths)
-    if symmetric and len(widths) == 2 and z.device.type == "cpu" and _can_add(z.dtype):
-        _convolution_with_sum(z, h, weight, [before for before, _ in widths])
-    else:
-        z.add_(_convolve(h, weight, widths))
-
-
-def _convolution_with_sum(z: Tensor, h: Tensor, weight: Tensor, padding: list[int]) -> None:
-    torch.ops.mkldnn._convolution_pointwise_.binary(
-        z, h, weight, None, padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None
-    )
-
-
-@cache
-def _can_add(dtype: torch.dtype) -> bool:
-    """Return whether this build of PyTorch has oneDNN's convolution with sum (a private operator), and is right."""
-    if dtype not in (torch.float32, torch.bfloat16):
-        return False
-    z, h = torch.ones(1, 1, 2, 2, dtype=dtype), torch.ones(1, 1, 2, 2, dtype=dtype)
-    try:
-        _convolution_with_sum(z, h, torch.ones(1, 1, 1, 1, dtype=dtype), [0, 0])
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False
-    return bool((z == 2).all())
 
 
 def _no_autocast(like: Tensor) -> AbstractContextManager[Any]:

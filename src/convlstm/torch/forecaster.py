@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import initialise
-from convlstm.engine.torch import ACTIVATION_FUNCTIONS, State
+from convlstm.engine.torch import State
+from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.torch import inputs
 from convlstm.torch.layer import ConvLSTM
