@@ -215,7 +215,7 @@ def main() -> int:
             "forecaster": (forecast_cases.random_forecast_case(seed) for seed in count(options.start)),
         }
         for family, drawn in families.items():
-            size = number if family == "layer" else number // 5
+            size = max(1, number if family == "layer" else number // 5)
             began = time.perf_counter()
             found = [compare(case, dtype, family) for case in islice(drawn, size)]
             missed |= _report(family, dtype, found, time.perf_counter() - began)
@@ -228,6 +228,8 @@ def _report(family: str, dtype: torch.dtype, found: list[Found], seconds: float)
     missed = False
     for name, limit in zip(("value", "derivative"), limits, strict=True):
         judged = [f for f in found if not np.isnan(getattr(f, name))]
+        if not judged:
+            continue
         ranked = sorted(judged, key=lambda f: getattr(f, name), reverse=True)
         over = sum(getattr(f, name) > limit for f in judged)
         missed |= over > 0
