@@ -130,7 +130,7 @@ class ConvLSTMCell(nn.Module):
         """
         spec = self.layer.spec
         inputs.check_frame(spec, x, self.layer.layer_weights(0, "forward")["weight_hh"])
-        batch = len(x) if x.ndim == spec.spatial_dims + 2 else 1
+        batch = x.shape[0] if x.ndim == spec.spatial_dims + 2 else 1
         _, (h_n, c_n) = self.layer(
             x.unsqueeze(0),
             state,

@@ -106,7 +106,7 @@ class Forecaster(nn.Module):
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
         states = list(zip(h, c, strict=True))
         wanted = self.spec.uses_durations or (self.spec.rollout == "feedback" and spec.memory_decay)
-        lead = inputs.read_lead_durations(wanted, lead_durations, patched.new_empty((horizon, len(frames))))
+        lead = inputs.read_lead_durations(wanted, lead_durations, patched.new_empty((horizon, frames.shape[0])))
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, mask), states, horizon, lead)
         future = self._head(self._hidden(states, horizon, lead, generator))

@@ -168,14 +168,13 @@ class ConvLSTM(nn.Module):
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
         spec = self.spec
-        defaults = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, spatial_dims=spec.spatial_dims)
+        plain = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, spatial_dims=spec.spatial_dims)
+        usual = vars(plain) | {"recurrent_kernel_size": spec.kernel_size}
+        usual |= {} if spec.bias else {"forget_bias": None}
         parts = [f"{spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)}"]
-        shown = {"in_channels", "hidden_channels", "kernel_size"}
-        if spec.recurrent_kernel_size == spec.kernel_size:
-            shown.add("recurrent_kernel_size")
-        for name in ConvLSTMSpec.__dataclass_fields__:
-            value, default = getattr(spec, name), getattr(defaults, name)
-            if name not in shown and _short(value) != _short(default):
+        for name in list(ConvLSTMSpec.__dataclass_fields__)[3:]:
+            value = getattr(spec, name)
+            if _short(value) != _short(usual[name]):
                 parts.append(f"{name}={_short(value)!r}")
         return ", ".join(parts if self.batch_first else [*parts, "batch_first=False"])
 
