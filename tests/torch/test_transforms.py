@@ -1,0 +1,265 @@
+"""Compiling, exporting, autocast, copying and moving the layer."""
+
+from __future__ import annotations
+
+import io
+import threading
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim, export
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rich": {
+        "peephole": "channel",
+        "norm": "layer",
+        "boundary": ("zeros", "circular"),
+        "bidirectional": True,
+        "duration_strategy": "mlp",
+    },
+    "normed": {"norm": "group", "norm_groups": 2},
+    "strided": {"stride": 2, "groups": 2, "recurrent_activation": "hard_sigmoid", "activation": "softsign"},
+}
+
+
+def build(name: str) -> tuple[ConvLSTM, dict[str, Any]]:
+    layer = ConvLSTM(2, 4, 3, **OPTIONS[name])
+    given = {"durations": torch.rand(3, 3) + 0.5} if "duration_strategy" in OPTIONS[name] else {}
+    return layer, given
+
+
+def flat(result: Any) -> list[Tensor]:
+    output, (h, c) = result
+    return [output, *h, *c]
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"), [("plain", False), ("plain", True), ("rich", True), ("normed", False), ("strided", False)]
+)
+def test_compiled_equals_eager(name: str, masked: bool) -> None:
+    layer, given = build(name)
+    x = torch.randn(3, 3, 2, 6, 8)
+    if masked:
+        given["lengths"] = torch.tensor([3, 0, 2])
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (layer, compiled):
+        layer.zero_grad()
+        tensors = flat(run(x, **given))
+        sum(t.pow(2).sum() for t in tensors).backward()
+        results.append([*tensors, *(p.grad for p in layer.parameters())])
+    for eager, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)  # float32, other order of the same sums
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("strategy", ["linear", "log", "log1p", "scalar", "exp", "mlp"])
+def test_a_bad_duration_in_compiled_code_gives_nan_and_never_a_finite_number(strategy: str) -> None:
+    layer, x = ConvLSTM(1, 2, 3, duration_strategy=strategy), torch.randn(2, 3, 1, 4, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for bad in (-0.5, float("inf"), float("nan")):
+        durations = torch.ones(2, 3)
+        durations[1, 1] = bad
+        output, _ = compiled(x, durations=durations)
+        assert output[0].isfinite().all()
+        assert output[1, 0].isfinite().all()
+        assert output[1, 1:].isnan().all(), bad
+
+
+@torch.no_grad()
+def test_bad_gaps_in_compiled_code_give_nan() -> None:
+    layer = ConvLSTM(1, 2, 3, memory_decay=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    gaps = torch.tensor([[1.0, -1.0, 1.0]])
+    assert compiled(torch.randn(1, 3, 1, 4, 4), gaps=gaps)[0][:, 1:].isnan().all()
+
+
+def test_a_compiled_cell_and_forecaster() -> None:
+    cell, frame = ConvLSTMCell(1, 4, 3, peephole="channel"), torch.randn(2, 1, 6, 6)
+    state = tuple(part.detach() for part in cell(frame))
+    torch._dynamo.reset()
+    again = torch.compile(cell, fullgraph=True, backend="aot_eager")(frame, state)
+    torch.testing.assert_close(again, cell(frame, state))
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=2, kernel_size=3)
+    model, frames = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, residual=True)), torch.randn(2, 2, 1, 8, 8)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(frames, 2), model(frames, 2))
+
+
+class FixedHorizon(torch.nn.Module):
+    def __init__(self, model: Forecaster) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model(frames, 2)
+
+
+@pytest.mark.parametrize("name", ["plain", "strided", "normed"])
+def test_export_with_free_batch_and_height(name: str) -> None:
+    layer, _ = build(name)
+    layer.eval()
+    shapes = ({0: Dim("batch", min=1, max=64), 3: 2 * Dim("half_height", min=2, max=64)},)
+    program = export(layer, (torch.randn(3, 5, 2, 6, 8),), dynamic_shapes=shapes).module()
+    for batch, height in ((3, 6), (1, 10), (7, 4)):
+        x = torch.randn(batch, 5, 2, height, 8)
+        for a, b in zip(flat(program(x)), flat(layer(x)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_export_of_a_cell_with_a_free_batch() -> None:
+    cell = ConvLSTMCell(1, 4, 3, peephole="channel").eval()
+    frame, state = torch.randn(3, 1, 6, 6), (torch.randn(3, 4, 6, 6), torch.randn(3, 4, 6, 6))
+    batch = Dim("batch", max=64)
+    program = export(cell, (frame, state), dynamic_shapes=({0: batch}, ({0: batch}, {0: batch}))).module()
+    frame, state = torch.randn(5, 1, 6, 6), (torch.randn(5, 4, 6, 6), torch.randn(5, 4, 6, 6))
+    torch.testing.assert_close(program(frame, state), cell(frame, state))
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_an_exported_forecaster_survives_a_file(rollout: str) -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=2, kernel_size=3, peephole="channel")
+    model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, residual=True, rollout=rollout)).eval()
+    program = export(FixedHorizon(model), (torch.randn(2, 2, 1, 8, 8),), dynamic_shapes=({0: Dim("batch")},))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    frames = torch.randn(5, 2, 1, 8, 8)
+    torch.testing.assert_close(torch.export.load(file).module()(frames), model(frames, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_autocast_keeps_weights_gradients_and_c_in_float32(name: str) -> None:
+    layer, given = build(name)
+    x = torch.randn(3, 3, 2, 6, 8)
+    exact = flat(layer(x, **given))
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (h, c) = layer(x, **given)
+    assert {output.dtype, *(a.dtype for a in h)} == {torch.bfloat16}
+    assert {a.dtype for a in c} == {torch.float32}
+    for a, b in zip(flat((output, (h, c))), exact, strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=5e-2, atol=5e-2)  # bfloat16: CONTRACT, Precision
+    sum(t.float().pow(2).sum() for t in (output, *h, *c)).backward()
+    of_cast = [p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    sum(t.pow(2).sum() for t in exact).backward()
+    for gradient, parameter in zip(of_cast, layer.parameters(), strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - parameter.grad).abs().max() / max(1.0, parameter.grad.abs().max().item()) < 5e-2
+
+
+def test_autocast_of_the_plain_path_agrees_with_the_fused_one() -> None:
+    layer, x = ConvLSTM(1, 4, 3, peephole="channel"), torch.randn(2, 4, 1, 6, 6)
+    everywhere = torch.ones(2, 4, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        quick, plain = flat(layer(x)), flat(layer(x, mask=everywhere))
+    for a, b in zip(quick, plain, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a.float(), b.float(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_b14_state_follows_the_layers_type(dtype: torch.dtype) -> None:
+    layer = ConvLSTM(1, 2, 3, num_layers=2, dtype=dtype)
+    x = torch.randn(2, 3, 1, 5, 5, dtype=dtype)
+    output, state = layer(x)
+    assert output.dtype == dtype
+    assert {c.dtype for c in state[1]} == {torch.float64 if dtype == torch.float64 else torch.float32}
+    again, _ = layer(x, state)
+    again.float().sum().backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in layer.parameters())
+    moved = ConvLSTM(1, 2, 3, num_layers=2).to(dtype)
+    assert {p.dtype for p in moved.parameters()} == {dtype}
+
+
+def test_a_copy_is_its_own() -> None:
+    layer, x = ConvLSTM(1, 4, 3, num_layers=2), torch.randn(2, 3, 1, 6, 6)
+    twin = deepcopy(layer)
+    torch.testing.assert_close(twin(x), layer(x), rtol=0, atol=0)
+    with torch.no_grad():
+        twin.weight_hh_l0.zero_()
+    assert (twin(x)[0] != layer(x)[0]).any()
+    assert twin.spec == layer.spec
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_b08_the_state_dict_is_the_parameters_before_and_after_use(seed: int) -> None:
+    layer = ConvLSTM(1, 4, 3, num_layers=2, bidirectional=True, peephole="channel")
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    _, state = layer(torch.randn(2, 3, 1, 6, 6))
+    layer(torch.randn(2, 3, 1, 6, 6), state)
+    assert layer.state_dict().keys() == before.keys() == dict(layer.named_parameters()).keys()
+    assert not list(layer.buffers())
+    other = ConvLSTM(1, 4, 3, num_layers=2, bidirectional=True, peephole="channel")
+    other.load_state_dict(before)
+    x = torch.randn(2, 3, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(other(x), layer(x), rtol=0, atol=0)
+
+
+def test_names_are_those_of_torch_nn_lstm() -> None:
+    ours = dict(ConvLSTM(3, 4, 1, num_layers=2, bidirectional=True).named_parameters())
+    theirs = dict(torch.nn.LSTM(3, 4, 2, bidirectional=True).named_parameters())
+    assert {name for name in ours if "weight" in name} == {name for name in theirs if "weight" in name}
+    assert {name for name in ours if "bias" in name} == {f"bias_l{n}{r}" for n in (0, 1) for r in ("", "_reverse")}
+    for name in theirs:
+        if "weight" in name:
+            assert tuple(ours[name].shape) == (*theirs[name].shape, 1, 1)
+
+
+def test_inference_mode_no_grad_and_threads_agree() -> None:
+    layer, x = ConvLSTM(1, 4, 3, peephole="channel"), torch.randn(2, 6, 1, 8, 8)
+    expected = layer(x)[0].detach()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(layer(x)[0], expected)
+    found: list[Tensor] = []
+
+    def work() -> None:
+        for _ in range(20):
+            found.append(layer(x)[0].detach())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(torch.equal(value, expected) for value in found)
+
+
+def test_meta_device_and_reset() -> None:
+    layer = ConvLSTM(1, 4, 3, device="meta")
+    assert layer.weight_hh_l0.is_meta
+    layer.to_empty(device="cpu").reset_parameters(seed=3)
+    other = ConvLSTM(1, 4, 3)
+    other.reset_parameters(seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), other.parameters(), strict=True))
+    torch.manual_seed(5)
+    first = ConvLSTM(1, 4, 3)
+    torch.manual_seed(5)
+    assert torch.equal(ConvLSTM(1, 4, 3).weight_ih_l0, first.weight_ih_l0)
+    assert not torch.equal(ConvLSTM(1, 4, 3).weight_ih_l0, first.weight_ih_l0)
+
+
+def test_it_prints_what_differs_from_the_defaults() -> None:
+    assert repr(ConvLSTM(1, 8, 3)) == "ConvLSTM(1, 8, kernel_size=3)"
+    layer = ConvLSTM(
+        2, [8, 4], (3, 5), stride=[2, 1], batch_first=False, bidirectional=True, peephole="channel", dropout=0.5
+    )
+    assert repr(layer) == (
+        "ConvLSTM(2, (8, 4), kernel_size=(3, 5), num_layers=2, stride=((2, 2), (1, 1)), peephole='channel', "
+        "direction='bidirectional', dropout=0.5, batch_first=False)"
+    )
+    assert repr(ConvLSTM(1, 8, 3, recurrent_kernel_size=1, bias=False)) == (
+        "ConvLSTM(1, 8, kernel_size=3, recurrent_kernel_size=1, bias=False)"
+    )
