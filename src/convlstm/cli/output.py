@@ -60,6 +60,8 @@ def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Ta
     Returns:
         A table for the terminal.
     """
+    from convlstm.verification.lead_times import lead_unit
+
     leads = sorted(scores["lead_time"].unique())
     shown = sorted({leads[0], leads[len(leads) // 2 - 1] if len(leads) > 1 else leads[0], leads[-1]})
     table = Table("score", "lead time", *scores["method"].unique(), box=None, pad_edge=False)
@@ -75,7 +77,7 @@ def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Ta
         for lead in shown:
             values = rows[rows["lead_time"] == lead].set_index("method")["value"]
             cells = [f"{values[method]:.3f}" for method in scores["method"].unique()]
-            table.add_row(name, f"{lead:g} min", *cells)
+            table.add_row(name, lead_unit(leads).label(lead), *cells)
     return table
 
 

@@ -198,7 +198,7 @@ def validate(values: Mapping[str, Any]) -> Config:
         >>> validate({"training": {"step": 500}})
         Traceback (most recent call last):
             ...
-        convlstm.errors.ConfigError: training.step: expected a known option, got 500; did you mean training.steps?
+        convlstm.errors.ConfigError: training.step: expected a known option, got 500; perhaps training.steps is meant.
     """
     try:
         config = Config.model_validate(values)
@@ -238,7 +238,7 @@ def _first_wrong(error: ValidationError) -> ConfigError:
     received = _BRIEF.repr(problems[0]["input"])
     if problems[0]["type"] == "extra_forbidden":
         close = get_close_matches(name, _option_names(), n=1)
-        mend = f"did you mean {close[0]}?" if close else _SHOW
+        mend = f"perhaps {close[0]} is meant." if close else _SHOW
         return ConfigError(name, expected="a known option", received=received, mend=mend)
     wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
     expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)

@@ -23,6 +23,7 @@ from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.forecast import lead_seconds, write_netcdf
 from convlstm.nowcast.predict import Nowcaster
 from convlstm.verification import score_forecasts
+from convlstm.verification.lead_times import lead_unit
 
 METHODS = ("convlstm", "optical flow", "persistence")
 FILES = ("scores.csv", "cases.nc", "evaluation.json")
@@ -276,10 +277,11 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
     step = pipeline.time_step / 60.0
     widths = ", ".join(str(n) for n in stack.hidden_channels)
     wet = f", with rain on at least {selection.min_wet:.0%} of the cells at the start" if pipeline.rain else ""
+    apart = lead_unit([step]).words(step)
     return {
         "Model": f"encoder–forecaster, ConvLSTM layers of {widths} channels, "
         f"{parameter_count(nowcaster.spec):,} parameters",
-        "Task": f"{pipeline.input_length} frames in, {pipeline.horizon} frames out, {step:g} minutes apart",
+        "Task": f"{pipeline.input_length} frames in, {pipeline.horizon} frames out, {apart} apart",
         "Trained on": ", ".join(pipeline.days.get("train", [])),
         "Chosen on": ", ".join(pipeline.days.get("validation", [])),
         "Evaluated on": ", ".join(days),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -72,17 +72,15 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
     """
     if Path(path).suffix == ".zarr":
         return write_whole(path, lambda draft: forecast.to_zarr(draft, consolidated=False))
-    packing = {str(name): {"zlib": True, "complevel": 4} for name in forecast.data_vars if forecast[name].ndim == 3}
-    return write_netcdf(path, forecast, packing)
+    return write_netcdf(path, forecast)
 
 
-def write_netcdf(path: str | Path, dataset: xr.Dataset, encoding: Mapping[str, Any] | None = None) -> Path:
-    """Write a dataset as one NetCDF file, whole or not at all.
+def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a dataset as one NetCDF file with its fields compressed, whole or not at all.
 
     Args:
         path: Where to.
         dataset: What to write.
-        encoding: How each variable is stored, as xarray takes it.
 
     Returns:
         The path written.
@@ -90,10 +88,12 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset, encoding: Mapping[str, A
     Raises:
         OutputError: if it cannot be written; what stood there before still stands.
     """
+    fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
+    packing = {name: {"zlib": True, "complevel": 4} for name in fields}
 
     def write(draft: Path) -> None:
         try:
-            dataset.to_netcdf(draft, encoding=dict(encoding or {}), engine="netcdf4")
+            dataset.to_netcdf(draft, encoding=packing, engine="netcdf4")
         except RuntimeError as error:  # what the NetCDF library makes of a full disk
             raise OSError(str(error)) from error
 
@@ -156,7 +156,8 @@ def _dataset(
     start = frames.time.isel({frames.time.dims[0]: last}, drop=True).values
     ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
     dims = ("lead_time", frames.y_dim, frames.x_dim)
-    valid = start + ahead if start.dtype.kind == "M" else np.array([start.item() + t for t in ahead.astype(object)])
+    calendar = start.dtype.kind == "M"
+    valid = start + ahead if calendar else np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
     more = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
     more = more | {key: text for key, text in frames.grid.attrs.items() if key == "grid_mapping"}
     dataset = xr.Dataset(

@@ -76,11 +76,12 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
     for name, part in parts.items():
         if not len(part) and (name != "test" or splits[name].any()):
             hours = (length - 1) * frames.time_step / 3600
+            more = "give more data" if name == "train" else f"take more days by data.{name}"
             raise DataError(
                 f"{name} days",
                 expected=f"at least one run of {length} frames ({hours:g} h) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
-                mend="give more days (data.validation, data.test), or lower data.input_length or data.horizon.",
+                mend=f"{more}, or lower data.input_length or data.horizon.",
             )
     return parts
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .glossary import number, signed
+from convlstm.verification.lead_times import signed
+
+from .glossary import number
 from .scales import round_ticks
 
 WIDTH, HEIGHT = 340, 208

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from convlstm.verification.lead_times import lead_unit
+
 from .charts import Axis, Chart, Series, counting_axis, draw_chart, log_axis, value_axis
-from .glossary import SCORES, Score, decimals, interval_text, lead_unit, method_label
+from .glossary import SCORES, Score, decimals, interval_text, method_label
 from .results import BASELINES, Results, TrainingStep
 
 MOST_POINTS = 300  # of a training curve: about one per pixel

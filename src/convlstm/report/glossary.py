@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from convlstm.verification.lead_times import signed
+
 
 @dataclass(frozen=True)
 class Score:
@@ -105,73 +107,6 @@ def method_label(method: str) -> str:
     return _METHODS.get(method, method)
 
 
-@dataclass(frozen=True)
-class LeadUnit:
-    """The unit of time in which a page counts, chosen by its longest lead time.
-
-    Args:
-        short: Its sign.
-        long: Its name, in the plural.
-        minutes: Its length in minutes.
-        steps: Steps in which clocks count in it, ascending; empty where round numbers do.
-
-    Example:
-        >>> lead_unit([5, 60]).label(-25), lead_unit([60, 720]).label(720), lead_unit([518400]).words(518400)
-        ('−25 min', '12 h', '360 days')
-    """
-
-    short: str
-    long: str
-    minutes: float
-    steps: tuple[float, ...] = ()
-
-    def label(self, lead_time: float) -> str:
-        """A lead time in short, such as `+30 min` without the plus.
-
-        Args:
-            lead_time: Lead time in minutes.
-
-        Returns:
-            Number and unit.
-        """
-        return f"{signed(f'{lead_time / self.minutes:g}')} {self.short}"
-
-    def words(self, lead_time: float) -> str:
-        """A lead time in a sentence.
-
-        Args:
-            lead_time: Lead time in minutes.
-
-        Returns:
-            Number and unit, spelled out.
-        """
-        number = f"{lead_time / self.minutes:g}"
-        return f"{signed(number)} {self.long.removesuffix('s') if number == '1' else self.long}"
-
-
-def lead_unit(lead_times: Iterable[float]) -> LeadUnit:
-    """Choose the unit in which the longest lead time is a handy number.
-
-    Args:
-        lead_times: Lead times in minutes.
-
-    Returns:
-        Seconds below three minutes, minutes up to three hours, hours up to three days, then days.
-
-    Example:
-        >>> [lead_unit([longest]).short for longest in (0.04, 60, 720, 10080)]
-        ['s', 'min', 'h', 'd']
-    """
-    longest = max(lead_times)
-    if longest < 3:
-        return LeadUnit("s", "seconds", 1 / 60)
-    if longest <= 180:
-        return LeadUnit("min", "minutes", 1, steps=(1, 2, 5, 10, 15, 20, 30))
-    if longest <= 3 * 1440:
-        return LeadUnit("h", "hours", 60, steps=(1, 2, 3, 6, 12))
-    return LeadUnit("d", "days", 1440)
-
-
 def decimals(score: Score, values: Iterable[float]) -> int:
     """Decimals that show a score with three significant figures at its largest.
 
@@ -247,19 +182,3 @@ def count(value: float) -> str:
         (True, '–')
     """
     return f"{int(value):,}".replace(",", "\u2009") if math.isfinite(value) else "–"
-
-
-def signed(text: str) -> str:
-    """Write a leading hyphen as a minus sign.
-
-    Args:
-        text: A number as text.
-
-    Returns:
-        The same with a true minus sign.
-
-    Example:
-        >>> signed("-5")
-        '−5'
-    """
-    return text.replace("-", "−")

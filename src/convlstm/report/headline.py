@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convlstm.verification.lead_times import lead_unit, signed
+
 from .figures import method_slot
-from .glossary import SCORES, Score, decimals, interval_text, lead_unit, method_label, signed
+from .glossary import SCORES, Score, decimals, interval_text, method_label
 from .results import BASELINES, Results
 from .scales import round_ticks
 

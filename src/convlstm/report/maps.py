@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .glossary import LeadUnit, lead_unit, method_label
+from convlstm.verification.lead_times import LeadUnit, lead_unit
+
+from .glossary import method_label
 from .images import draw_map, draw_sprite
 from .results import Results
 from .scales import Scale, error_scale, field_scale, rain_scale

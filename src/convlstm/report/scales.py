@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from .glossary import signed
+from convlstm.verification.lead_times import signed
 
 MISSING = "#b4b8bb"  # a neutral grey that no scale uses
 FINEST = 60  # classes of a scale that shall look continuous; few enough for a palette and for reading back

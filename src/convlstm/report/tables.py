@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .glossary import SCORES, Score, count, decimals, interval_text, lead_unit, method_label, number
+from convlstm.verification.lead_times import lead_unit
+
+from .glossary import SCORES, Score, count, decimals, interval_text, method_label, number
 from .results import Results
 
 _COUNTS = {
