@@ -71,7 +71,8 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
         OutputError: if it cannot be written; what stood there before still stands.
     """
     if Path(path).suffix == ".zarr":
-        return write_whole(path, lambda draft: forecast.to_zarr(draft, consolidated=False))
+        # format 2, which every reader knows, with the one listing that makes it quick to open
+        return write_whole(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
     return write_netcdf(path, forecast)
 
 
@@ -89,7 +90,7 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
         OutputError: if it cannot be written; what stood there before still stands.
     """
     fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
-    packing = {name: {"zlib": True, "complevel": 4} for name in fields}
+    packing = {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
 
     def write(draft: Path) -> None:
         try:
@@ -159,7 +160,6 @@ def _dataset(
     calendar = start.dtype.kind == "M"
     valid = start + ahead if calendar else np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
     more = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
-    more = more | {key: text for key, text in frames.grid.attrs.items() if key == "grid_mapping"}
     dataset = xr.Dataset(
         {
             name: (dims, values[:, n], {"units": channel.units, **more})
@@ -172,6 +172,10 @@ def _dataset(
         },
     )
     dataset = dataset.merge(frames.grid, combine_attrs="override")
+    if mapping := frames.grid.attrs.get("grid_mapping"):
+        for name in frames.variables:
+            # as an encoding, so that xarray does not take the projection for a coordinate
+            dataset[name].encoding["grid_mapping"] = mapping
     source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
     seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")
     line = f"convlstm {__version__}: {shlex.join(command) or 'forecast'}; seed {seed}; weights {nowcaster.model.digest}"

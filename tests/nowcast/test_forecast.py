@@ -1,0 +1,308 @@
+"""Forecasts: values by hand and by the reference, at the right times, in files that others can read."""
+
+import json
+
+import cftime
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+from convlstm.contract.reference_forecaster import forecast as reference_forecast
+from convlstm.data import Identity, LogRain, Standard, open_frames
+from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
+from convlstm.nowcast.forecast import make_forecast, write_forecast
+from convlstm.nowcast.predict import load_nowcaster
+
+MINUTE = 60.0
+
+
+def written(path, nowcaster, frames, **options):
+    """The forecast as a reader of the file gets it."""
+    write_forecast(path, make_forecast(nowcaster, frames, **options))
+    engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
+    with xr.open_dataset(path, engine=engine, decode_timedelta=True) as dataset:
+        return dataset.load()
+
+
+@pytest.mark.parametrize("transform", [LogRain(), Standard(1.0, 2.0), Identity()])
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_values_are_those_of_the_reference(make_nowcaster, make_rain, transform, rollout):
+    nowcaster = make_nowcaster(transform=transform, model={"rollout": rollout})
+    rain = make_rain(height=12, width=8)["rain"].values[3:6]
+    received = nowcaster.predict(rain[None, :, None], np.array([[0.0, 300, 600]]), np.arange(1, 6) * 300.0)
+    weights = {key: np.float64(value) for key, value in nowcaster.model.weights.items()}
+    inputs = np.float64(transform.forward(rain))[None, :, None]
+    expected = transform.inverse(reference_forecast(nowcaster.spec, weights, inputs, 5)).clip(0)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_durations_and_gaps_are_those_of_the_reference(make_nowcaster, make_rain):
+    model = {"duration_strategy": "exp", "memory_decay": True}
+    nowcaster = make_nowcaster(model=model, data={"max_gap": 3600})
+    rain = make_rain(height=12, width=8)["rain"].values[3:6]
+    leads = np.array([10.0, 30, 60]) * MINUTE
+    received = nowcaster.predict(rain[None, :, None], np.array([[900.0, 2100, 2400]]), leads)
+    weights = {key: np.float64(value) for key, value in nowcaster.model.weights.items()}
+    inputs = np.float64(nowcaster.pipeline.transform.forward(rain))[None, :, None]
+    since = np.array([[300.0, 1200, 300]])
+    ahead = np.array([[600.0, 1200, 1800]])
+    expected = reference_forecast(
+        nowcaster.spec, weights, inputs, 3, durations=since, lead_durations=ahead, gaps=since
+    )  # fmt: skip
+    expected = nowcaster.pipeline.transform.inverse(expected)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_a_file_says_what_it_is_and_when_it_is_valid(tmp_path, make_nowcaster, rain_frames, ending):
+    nowcaster = make_nowcaster(still=True, seed=7)
+    path = tmp_path / f"forecast.{ending}"
+    command = ["convlstm", "forecast", "run", "my rain.nc"]
+    forecast = written(path, nowcaster, rain_frames, command=command)
+    assert forecast["rain"].dims == ("lead_time", "y", "x")
+    assert forecast["rain"].dtype == np.float32
+    minutes = forecast["lead_time"].values / np.timedelta64(1, "m")
+    assert minutes.tolist() == [5, 10, 15, 20]
+    assert str(forecast["forecast_reference_time"].values)[:16] == "2020-06-04T01:05"
+    valid = [str(time)[:16] for time in forecast["time"].values]
+    assert valid == ["2020-06-04T01:10", "2020-06-04T01:15", "2020-06-04T01:20", "2020-06-04T01:25"]
+    assert {
+        name: forecast[name].attrs["standard_name"] for name in ("lead_time", "time", "forecast_reference_time")
+    } == {
+        "lead_time": "forecast_period",
+        "time": "time",
+        "forecast_reference_time": "forecast_reference_time",
+    }
+    assert forecast["rain"].attrs["units"] == "mm/h"
+    assert forecast["rain"].attrs["standard_name"] == "rainfall_rate"
+    assert forecast.attrs["Conventions"] == "CF-1.11"
+    assert forecast.attrs["title"] == "Drifting rain"
+    assert forecast.attrs["history"] == (
+        f"convlstm 0.1.0: convlstm forecast run 'my rain.nc'; seed 7; weights {nowcaster.model.digest}"
+    )
+    # the grid of 22 x 18 cells is no multiple of the patches of 4 x 4, and its coordinates are the file's
+    assert forecast["x"].values.tolist() == [1000.0 * n for n in range(18)]
+    assert forecast["y"].attrs["units"] == "m"
+    last = rain_frames.read(slice(55, 56))[0, 0]
+    for frame in forecast["rain"].values:
+        np.testing.assert_allclose(frame, last, rtol=1e-5, atol=1e-5)
+
+
+def test_a_forecast_may_start_anywhere_and_look_as_far_as_asked(tmp_path, make_nowcaster, rain_frames):
+    nowcaster = make_nowcaster()
+    inputs = rain_frames.read(slice(4, 7))[None]
+    every = nowcaster.predict(inputs, rain_frames.seconds[None, 4:7], np.arange(1, 13) * 300.0)[0, :, 0]
+    assert abs(every[0] - every[-1]).max() > 0.01
+    for init_time in ("2020-06-01T00:30", "2020-06-01 00:30:00", "2020-06-01T00:30Z"):
+        forecast = written(
+            tmp_path / "f.nc", nowcaster, rain_frames, init_time=init_time, lead_times=[300.0, 1800.0, 3600.0]
+        )
+        assert str(forecast["forecast_reference_time"].values)[:16] == "2020-06-01T00:30"
+        assert [str(time)[11:16] for time in forecast["time"].values] == ["00:35", "01:00", "01:30"]
+        np.testing.assert_allclose(forecast["rain"].values, every[[0, 5, 11]], rtol=1e-5, atol=1e-6)
+
+
+def test_no_later_frame_is_looked_at(make_nowcaster, make_rain, read):
+    dataset = make_rain()
+    other = dataset.copy(deep=True)
+    other["rain"][7:] = 99.0
+    other["rain"][:4] = 99.0
+    options = {"init_time": "2020-06-01T00:30"}
+    nowcaster = make_nowcaster()
+    one, two = (make_forecast(nowcaster, read(data), **options) for data in (dataset, other))
+    assert one["rain"].values.tobytes() == two["rain"].values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("leads", "words"),
+    [
+        ([], "got none"),
+        ([0.0], "above 0 that rise, got 0"),
+        ([-300.0], "got -5"),
+        ([600.0, 300.0], "got 10, 5"),
+        ([300.0, 300.0], "got 5, 5"),
+        ([float("nan")], "got nan"),
+        ([300.0, float("inf")], "got 5, inf"),
+        ([300.0, 400.0], "multiples of the model's step of 5 min, got 5, 6.66667 min"),
+        ([300.0 * n for n in range(40, 0, -1)], "got 200, 195"),
+    ],
+)
+def test_lead_times_that_cannot_be_given(make_nowcaster, rain_frames, refused, leads, words):
+    nowcaster = make_nowcaster()
+    with pytest.raises(ConfigError) as caught:
+        make_forecast(nowcaster, rain_frames, lead_times=leads)
+    assert words in str(caught.value)
+    with refused(ConfigError, "lead times"):
+        raise caught.value
+
+
+@pytest.mark.parametrize(
+    ("init_time", "argument"),
+    [
+        ("2020-06-01T00:05", "input frames"),
+        ("2020-06-02T00:05", "input frames"),
+        ("2020-06-02", "init time"),
+        ("2020-06-02T00:07", "init time"),
+        ("2021-01-01T00:00", "init time"),
+        ("2020-06-02T00:30+02:00", "init time"),
+        ("yesterday", "init time"),
+        ("", "init time"),
+    ],
+)
+def test_times_without_the_frames_before_them(make_nowcaster, rain_frames, refused, init_time, argument):
+    with refused(DataError, argument):
+        make_forecast(make_nowcaster(), rain_frames, init_time=init_time)
+
+
+def test_a_gap_is_taken_by_a_model_that_learned_such_gaps_and_by_no_other(make_nowcaster, make_rain, read, refused):
+    frames = read(make_rain().isel(time=[*range(10), 12, 13]))
+    with refused(DataError, "input frames"):
+        make_forecast(make_nowcaster(), frames)
+    model = {"duration_strategy": "log1p"}
+    with refused(DataError, "input frames"):
+        make_forecast(make_nowcaster(model=model, data={"max_gap": 600}), frames)
+    forecast = make_forecast(make_nowcaster(model=model, data={"max_gap": 900}), frames)
+    assert np.isfinite(forecast["rain"]).all()
+
+
+def spoil(rain, how):
+    rain = rain.copy(deep=True)
+    field = rain["rain"]
+    if how == "pixels":
+        field[:, 3:9, 2:11] = np.nan
+    elif how == "last frame":
+        field[55] = np.nan
+    elif how == "all but one":
+        field[54:] = np.nan
+    elif how == "dry":
+        field[:] = 0.0
+    elif how == "infinite":
+        field[55, 3] = np.inf
+    elif how == "flood":
+        field[55] = 1e30
+    elif how == "negative":
+        field[54:] = -5.0
+    return rain
+
+
+@pytest.mark.parametrize("how", ["pixels", "last frame", "all but one", "dry", "infinite", "flood", "negative"])
+@pytest.mark.parametrize("activation", ["identity", "softplus"])
+def test_whatever_is_missing_the_forecast_is_rain_everywhere(make_nowcaster, make_rain, read, how, activation):
+    nowcaster = make_nowcaster(model={"output_activation": activation})
+    forecast = make_forecast(nowcaster, read(spoil(make_rain(), how)), lead_times=[300.0, 12000.0])["rain"].values
+    assert np.isfinite(forecast).all()
+    assert (forecast >= 0).all()
+    assert (forecast <= 100.001).all()
+
+
+def test_a_missing_pixel_counts_as_dry(make_nowcaster, make_rain, read):
+    rain = make_rain()
+    rain["rain"][-1] += 1
+    spoilt, dry = spoil(rain, "pixels"), rain.copy(deep=True)
+    dry["rain"][:, 3:9, 2:11] = 0.0
+    nowcaster = make_nowcaster()
+    one, two = (make_forecast(nowcaster, read(data))["rain"].values for data in (spoilt, dry))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_nothing_known_is_refused(make_nowcaster, make_rain, read, refused):
+    rain = make_rain()
+    rain["rain"][50:] = np.nan
+    with refused(DataError, "input frames"):
+        make_forecast(make_nowcaster(), read(rain))
+
+
+def test_what_a_caller_gives_stays_as_it_is(make_nowcaster):
+    nowcaster = make_nowcaster(transform=Identity())
+    inputs = np.full((1, 3, 1, 8, 8), np.nan, dtype=np.float32)
+    nowcaster.predict(inputs, np.array([[0.0, 300, 600]]), np.array([300.0]))
+    assert np.isnan(inputs).all()
+
+
+def test_several_variables_keep_their_own_names_units_and_values(tmp_path, make_nowcaster, make_rain, read):
+    rain = make_rain()
+    air = (280 + rain["rain"]).assign_attrs(units="K")
+    wind = (20 - rain["rain"]).assign_attrs(units="m s-1")
+    dataset = rain.drop_vars("rain").assign(air=air, wind=wind)
+    frames = read(dataset, variables=("wind", "air"))
+    transform = Standard((10.0, 280.0), (3.0, 5.0))
+    nowcaster = make_nowcaster(still=True, variables=("wind", "air"), units=frames.units, transform=transform)
+    forecast = written(tmp_path / "f.nc", nowcaster, frames)
+    for name, field in (("air", air), ("wind", wind)):
+        assert forecast[name].attrs["units"] == field.attrs["units"]
+        assert "standard_name" not in forecast[name].attrs
+        np.testing.assert_allclose(forecast[name][2], field[-1], rtol=1e-5)
+
+
+def test_other_calendars(tmp_path, make_nowcaster, make_rain, read):
+    dataset = make_rain()
+    start = cftime.Datetime360Day(2020, 2, 30, 22, 30)
+    times = xr.date_range(start, periods=56, freq="5min", calendar="360_day", use_cftime=True)
+    frames = read(dataset.assign_coords(time=times))
+    nowcaster = make_nowcaster(still=True)
+    forecast = written(tmp_path / "f.nc", nowcaster, frames, init_time="2020-02-30T23:55")
+    assert forecast["forecast_reference_time"].item() == cftime.Datetime360Day(2020, 2, 30, 23, 55)
+    assert forecast["time"].values[0] == cftime.Datetime360Day(2020, 3, 1)
+    np.testing.assert_allclose(forecast["rain"][0], dataset["rain"][17], rtol=1e-5, atol=1e-5)
+    make_forecast(nowcaster, frames)
+
+
+def test_a_map_projection_goes_with_the_values(tmp_path, make_nowcaster, make_rain, read):
+    dataset = make_rain()
+    dataset["crs"] = ((), 0, {"grid_mapping_name": "polar_stereographic"})
+    dataset["rain"].attrs["grid_mapping"] = "crs"
+    dataset = dataset.assign_coords(lat=(("y", "x"), np.zeros((22, 18)), {"units": "degrees_north"}))
+    write_forecast(tmp_path / "f.nc", make_forecast(make_nowcaster(), read(dataset)))
+    with netCDF4.Dataset(tmp_path / "f.nc") as file:
+        assert file["rain"].grid_mapping == "crs"
+        assert file["crs"].grid_mapping_name == "polar_stereographic"
+        assert "grid_mapping" not in file.ncattrs()
+        assert set(file["rain"].coordinates.split()) == {"forecast_reference_time", "lat", "time"}
+    again = open_frames(tmp_path / "f.nc", time_dim="lead_time")
+    assert again.units == "mm/h"
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_an_older_forecast_stays_when_the_new_one_cannot_be_written(
+    tmp_path, make_nowcaster, rain_frames, monkeypatch, refused, ending
+):
+    path = tmp_path / f"f.{ending}"
+    forecast = make_forecast(make_nowcaster(), rain_frames)
+    write_forecast(path, forecast)
+    kept = {file.name: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()}
+
+    def fail(self, draft, **options):
+        if draft.suffix == ".nc":
+            draft.write_text("half")
+            raise RuntimeError("NetCDF: HDF error")
+        draft.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
+    monkeypatch.setattr(xr.Dataset, "to_zarr", fail)
+    with refused(OutputError, str(path)):
+        write_forecast(path, forecast)
+    assert {file.name: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()} == kept
+
+
+def test_a_model_runs_in_the_precision_it_was_trained_in(make_nowcaster):
+    for precision in ("float32", "bfloat16"):
+        assert make_nowcaster(training={"precision": precision}).trainer.description.endswith(precision)
+
+
+def test_a_run_is_loaded_by_its_folder_or_its_file(tmp_path, make_nowcaster, refused):
+    digest = make_nowcaster().model.digest
+    path = tmp_path / "made.safetensors"
+    path.rename(tmp_path / "model.safetensors")
+    assert load_nowcaster(tmp_path).model.digest == digest
+    assert load_nowcaster(tmp_path / "model.safetensors").model.digest == digest
+    with refused(WeightsError, str(tmp_path / "none")):
+        load_nowcaster(tmp_path / "none")
+
+
+def test_the_history_of_a_model_without_provenance(tmp_path, make_nowcaster, rain_frames):
+    nowcaster = make_nowcaster()
+    assert "provenance" in json.loads(json.dumps(nowcaster.model.extra))
+    nowcaster.model.extra.pop("provenance")
+    assert "; seed unknown;" in make_forecast(nowcaster, rain_frames).attrs["history"]
