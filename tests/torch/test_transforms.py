@@ -211,9 +211,9 @@ def test_names_are_those_of_torch_nn_lstm() -> None:
     theirs = dict(torch.nn.LSTM(3, 4, 2, bidirectional=True).named_parameters())
     assert {name for name in ours if "weight" in name} == {name for name in theirs if "weight" in name}
     assert {name for name in ours if "bias" in name} == {f"bias_l{n}{r}" for n in (0, 1) for r in ("", "_reverse")}
-    for name in theirs:
+    for name, parameter in theirs.items():
         if "weight" in name:
-            assert tuple(ours[name].shape) == (*theirs[name].shape, 1, 1)
+            assert tuple(ours[name].shape) == (*parameter.shape, 1, 1)
 
 
 def test_inference_mode_no_grad_and_threads_agree() -> None:
