@@ -33,8 +33,8 @@ def demo(
     from convlstm.cli.train import train_with_progress
     from convlstm.data import open_frames, sample_path
     from convlstm.files import check_writable
+    from convlstm.nowcast.cases import Selection
     from convlstm.nowcast.config import read_config
-    from convlstm.nowcast.evaluate import Selection
     from convlstm.nowcast.forecast import make_forecast, write_forecast
     from convlstm.nowcast.run import RunFolder
     from convlstm.report import write_report

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convlstm.data import Frames
-    from convlstm.nowcast.evaluate import Selection
+    from convlstm.nowcast.cases import Selection
     from convlstm.nowcast.predict import Nowcaster
 
 
@@ -54,7 +54,7 @@ def evaluate(
     """
     from convlstm.cli.forecast import load, open_as_trained
     from convlstm.cli.output import say
-    from convlstm.nowcast.evaluate import Selection
+    from convlstm.nowcast.cases import Selection
 
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     nowcaster = load(model, framework, threads)
@@ -82,6 +82,6 @@ def evaluate_with_progress(
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             tell=lambda done, of: tell(done, of, "cases"),
         )
-    thresholds = selection.thresholds or nowcaster.pipeline.thresholds
-    console.print(score_table(scores, nowcaster.pipeline.units, list(thresholds)))
+    thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
+    console.print(score_table(scores, frames.channels[0].units, thresholds))
     return scores

@@ -1,0 +1,43 @@
+"""What `doctor` stands on: versions as installed, and a difference from the reference that can be too large."""
+
+from importlib.metadata import version
+
+import pytest
+
+from convlstm.nowcast import health
+from convlstm.nowcast.health import check_frameworks, installed
+from convlstm.torch.training import Trainer
+
+
+def test_versions_are_those_installed(monkeypatch):
+    monkeypatch.setattr(health, "PACKAGES", ("numpy", "no-such-package"))
+    versions = installed()
+    assert list(versions) == ["Python", "system", "numpy", "no-such-package"]
+    assert versions["numpy"] == version("numpy")
+    assert versions["no-such-package"] == "not installed"
+
+
+def test_every_framework_agrees_with_the_reference():
+    found = check_frameworks()
+    assert [one.framework for one in found] == ["torch"]
+    for one in found:
+        assert one.well
+        assert 0 < one.difference < 1e-5
+        assert one.description.startswith("PyTorch ")
+        assert one.description.endswith("float32")
+
+
+def test_a_framework_that_differs_is_not_well(monkeypatch):
+    real = Trainer.predict
+    monkeypatch.setattr(Trainer, "predict", lambda self, sample, horizon: real(self, sample, horizon) + 1e-2)
+    (one,) = check_frameworks()
+    assert not one.well
+    assert one.difference == pytest.approx(1e-2, rel=0.9)
+
+
+def test_a_framework_that_is_missing_is_told(monkeypatch):
+    monkeypatch.setattr(health, "FRAMEWORKS", ("no_such_framework",))
+    (one,) = check_frameworks()
+    assert one.difference is None
+    assert not one.well
+    assert "no_such_framework" in one.description
