@@ -10,7 +10,13 @@ import typer
 
 from convlstm.cli import options
 
-SETTINGS: list[str] = ["training.steps=700", "training.patience=1000"]
+SETTINGS: list[str] = [
+    "data.crop=64",
+    "training.batch_size=4",
+    "training.learning_rate=3e-3",
+    "training.steps=1200",
+    "training.patience=12",
+]
 """What the demo changes in the default configuration, so that it ends within minutes on two cores."""
 
 

@@ -124,7 +124,7 @@ class TrainingConfig(_Part):
     clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
     absolute_error: Share = Field(0.3, description="Share of the absolute beside the squared error.")
     emphasis: dict[float, Share] = Field(
-        {0.5: 1.0, 1.0: 3.0, 5.0: 5.0}, description="Extra weight of targets from a rain rate (mm/h) on; rain only."
+        {1.0: 1.0, 5.0: 2.0}, description="Extra weight of targets from a rain rate (mm/h) on; rain only."
     )
     augment: bool | Literal["auto"] = Field(
         "auto", description="Whether windows are flipped and turned; auto does so for rain, which has no direction."
