@@ -1,2 +1,126 @@
-def inspect():
-    """X"""
+"""`convlstm inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from convlstm.contract.cost import ModelCost
+    from convlstm.contract.workload import Workload
+    from convlstm.nowcast.inspection import Subject
+
+_WIDEST = 500
+
+
+def inspect(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Model file, folder of a run, preset (as shi2015-5x5-256), or spec as *.json.", show_default=False
+        ),
+    ],
+    frames: Annotated[
+        str | None,
+        typer.Option("--input", help="Frames of one sample, time x channel x space, as 10x1x128x128."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Frames to forecast; 12, or those it was trained on, by default.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: sizes, FLOP and bytes.")] = False,
+) -> None:
+    """Show what a model is and what it costs, before anything is allocated.
+
+    Per layer: grid, parameters, receptive field (pixels of the latest frame, and how many more each further step
+    adds), GFLOP (2 × multiply-adds of the convolutions; training is forward and backward) and training memory.
+
+    Example: `convlstm inspect shi2015-5x5-128-64-64 --input 10x1x64x64 --batch 8 --horizon 10`
+    """
+    from rich.console import Console
+
+    from convlstm.cli.output import say
+    from convlstm.contract.cost import model_cost
+    from convlstm.nowcast.inspection import describe, read_subject, workload
+
+    subject = read_subject(target)
+    given = workload(subject, frames, batch=batch, horizon=horizon, precision=precision)
+    cost = model_cost(subject.spec, given)
+    if as_json:
+        import json
+
+        say(json.dumps(describe(subject, given, cost), indent=2))
+        return
+    # a row is never broken: a narrow terminal wraps whole lines, and a pipe gets every column
+    wide = Console(highlight=False, width=_WIDEST)
+    wide.print(_facts(subject, given, cost))
+    wide.print(_layers(cost))
+    say("Memory: PyTorch on CPU, loss and AdamW included; how close it is: docs/inspect.md")
+
+
+def _facts(subject: Subject, given: Workload, cost: ModelCost) -> Table:
+    """Return what is true of the whole model, line by line."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("kind", subject.kind)
+    table.add_row("parameters", f"{cost.parameters:,}")
+    if subject.digest is not None:
+        table.add_row("digest", subject.digest)
+    for name in ("units", "transform", "time_step"):
+        if name in subject.pipeline:
+            table.add_row(name.replace("_", " "), _plain(name, subject.pipeline[name]))
+    ahead = f", {given.horizon} ahead" if subject.kind == "forecaster" else ""
+    table.add_row("for", f"{given.batch} x {_sizes(given.shape)}{ahead}, {given.precision}")
+    table.add_row("GFLOP", f"{_giga(cost.forward_flop)} forward, {_giga(cost.training_flop)} forward and backward")
+    table.add_row("training memory", f"≈ {_mega(cost.training_bytes)} at most, at once")
+    return table
+
+
+def _layers(cost: ModelCost) -> Table:
+    """Return a row per layer and direction, and one for the head."""
+    from rich.table import Table
+
+    table = Table("layer", "grid", box=None, pad_edge=False)
+    for column in ("hidden", "parameters", "receptive field", "GFLOP", "in training", "memory"):
+        table.add_column(column, justify="right")
+    both = len({layer.direction for layer in cost.layers}) > 1
+    for layer in cost.layers:
+        table.add_row(
+            f"{layer.part} {layer.index}{f' {layer.direction}' if both else ''}",
+            _sizes(layer.grid),
+            str(layer.hidden_channels),
+            f"{layer.parameters:,}",
+            f"{_sizes(layer.receptive_field)} + {_sizes(layer.growth)}/step",
+            _giga(layer.forward_flop),
+            _giga(layer.training_flop),
+            f"≈ {_mega(layer.training_bytes)}",
+        )
+    if cost.head is not None:
+        flops = (_giga(cost.head.forward_flop), _giga(cost.head.training_flop))
+        table.add_row("head", "", "", f"{cost.head.parameters:,}", "", *flops, "")
+    return table
+
+
+def _plain(name: str, value: Any) -> str:
+    """Return an entry of a file's pipeline in words."""
+    if isinstance(value, dict):
+        options = ", ".join(f"{key}={option}" for key, option in value.items() if key != "name")
+        return f"{value.get('name')} ({options})"
+    return f"{value} s" if name == "time_step" else str(value)
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in sizes)
+
+
+def _giga(flop: int) -> str:
+    return f"{flop / 10**9:,.0f}" if flop >= 10**12 else f"{flop / 10**9:.4g}"
+
+
+def _mega(size: int) -> str:
+    return f"{size / 10**6:,.0f} MB" if size >= 10**7 else f"{size / 10**6:.2g} MB"

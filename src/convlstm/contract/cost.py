@@ -18,7 +18,7 @@ from convlstm.contract.memory import training_memory
 from convlstm.contract.memory_run import SINGLE, WIDTHS, Run, runs
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import Spec
-from convlstm.contract.workload import Call, Size, Workload, calls
+from convlstm.contract.workload import Call, Size, Workload, calls, check_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
         >>> f"{cost.forward_flop / 1e9:.1f} and {cost.training_flop / 1e9:.1f} GFLOP"
         '193.3 and 483.2 GFLOP'
     """
-    workload.check(spec)
+    check_frames(spec, workload.full_shape)
     made = calls(spec, workload)
     parts = list(dict.fromkeys(call.part for call in made))
     layers = [layer for part in parts for layer in _stack(spec, workload, [c for c in made if c.part == part])]

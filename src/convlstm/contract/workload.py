@@ -46,6 +46,11 @@ class Workload:
         arguments.choice("precision", self.precision, PRECISIONS)
 
     @property
+    def full_shape(self) -> Size:
+        """Shape of the frames (batch, time, channel, *space)."""
+        return (self.batch, *self.shape)
+
+    @property
     def steps(self) -> int:
         """Number of input frames."""
         return self.shape[0]
@@ -55,28 +60,49 @@ class Workload:
         """Points per spatial axis of a frame."""
         return self.shape[2:]
 
-    def check(self, spec: Spec) -> None:
-        """Refuse frames that the model would refuse, in the same words.
 
-        Args:
-            spec: The model.
+def check_frames(spec: Spec, shape: Size) -> None:
+    """Refuse frames that the model would refuse, in the same words.
 
-        Raises:
-            ShapeError: if axes, channels or grid do not fit.
+    Args:
+        spec: The model.
+        shape: Shape of the frames (batch, time, channel, *space).
 
-        Example:
-            >>> Workload(shape=(5, 1, 8, 8)).check(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3))
-        """
-        full = (self.batch, *self.shape)
-        if isinstance(spec, ForecasterSpec):
-            channels, patch = spec.frame_channels, spec.patch_size
-            if len(full) != 5 or full[2] != channels or any(n % patch for n in self.size):
-                expected = f"(batch, time, channel={channels}, height, width), height and width multiples of {patch}"
-                raise ShapeError("frames", expected=expected, received=f"shape {full}", mend="pad or crop the frames.")
-        elif len(full) != spec.spatial_dims + 3 or full[2] != spec.in_channels:
-            axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
-            mend = "permute the axes, or build the layer with the channels of your data."
-            raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {full}", mend=mend)
+    Raises:
+        ShapeError: if axes, channels or grid do not fit.
+
+    Example:
+        >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
+    """
+    if isinstance(spec, ForecasterSpec):
+        _check_forecaster_frames(spec, shape)
+    else:
+        _check_layer_frames(spec, shape)
+
+
+def _check_forecaster_frames(spec: ForecasterSpec, shape: Size) -> None:
+    channels, patch, size = spec.frame_channels, spec.patch_size, shape[3:]
+    fits, sizes = not any(n % patch for n in size), f"multiples of {patch}"
+    if spec.encoder.peephole == "pixel":
+        exact = tuple(n * patch for n in spec.encoder.input_size)
+        fits, sizes = size == exact, f"{exact}, for the pixel peepholes"
+    if len(shape) != 5 or shape[2] != channels or not fits:
+        expected = f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}"
+        raise ShapeError("frames", expected=expected, received=f"shape {shape}", mend="pad or crop the frames.")
+
+
+def _check_layer_frames(spec: ConvLSTMSpec, shape: Size) -> None:
+    if len(shape) != spec.spatial_dims + 3 or shape[2] != spec.in_channels:
+        axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
+        mend = "permute the axes, or build the layer with the channels of your data."
+        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", mend=mend)
+    if spec.peephole == "pixel" and shape[3:] != spec.input_size:
+        raise ShapeError(
+            "x",
+            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
+            received=f"{shape[3:]}",
+            mend="crop or pad the frames, or use peephole='channel'.",
+        )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convlstm.contract.checkpoint import load_model
 from convlstm.contract.cost import ModelCost
@@ -15,11 +16,8 @@ from convlstm.contract.geometry import AXIS_NAMES
 from convlstm.contract.presets import PRESETS
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import Spec
-from convlstm.contract.workload import Workload
+from convlstm.contract.workload import Workload, check_frames
 from convlstm.errors import ConfigError, ConvLSTMError
-
-if TYPE_CHECKING:
-    from convlstm.nowcast.pipeline import Pipeline
 
 _KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
@@ -32,12 +30,13 @@ class Subject:
     Args:
         spec: Its options.
         digest: SHA-256 of its weights, where it has any.
-        pipeline: What it was trained on, where it was trained by `convlstm train`.
+        pipeline: What lies between its data and it, as the file says (`convlstm.nowcast.pipeline`); empty where it
+            was not made by `convlstm train`.
     """
 
     spec: Spec
     digest: str | None = None
-    pipeline: Pipeline | None = None
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -106,15 +105,13 @@ def workload(
     """
     if horizon is not None and subject.kind == "layer":
         raise ConfigError("--horizon", expected="none for a layer", received=horizon, mend="leave it out.")
-    trained = subject.pipeline
-    usual = _USUAL_HORIZON if trained is None else trained.horizon
     result = Workload(
         shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
         batch=batch,
-        horizon=usual if horizon is None else horizon,
+        horizon=subject.pipeline.get("horizon", _USUAL_HORIZON) if horizon is None else horizon,
         precision=precision,
     )
-    result.check(subject.spec)
+    check_frames(subject.spec, result.full_shape)
     return result
 
 
@@ -133,7 +130,7 @@ def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, An
     return {
         "kind": subject.kind,
         "digest": subject.digest,
-        "pipeline": None if subject.pipeline is None else subject.pipeline.to_dict(),
+        "pipeline": dict(subject.pipeline) or None,
         "input": list(given.shape),
         "batch": given.batch,
         "horizon": given.horizon if forecaster else None,
@@ -149,11 +146,8 @@ def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, An
 
 def _read_model(path: Path) -> Subject:
     model = load_model(path)
-    if "pipeline" not in model.extra:
-        return Subject(model.spec, model.digest)
-    from convlstm.nowcast.pipeline import Pipeline
-
-    return Subject(model.spec, model.digest, Pipeline.of_model(model, path))
+    pipeline = model.extra.get("pipeline")
+    return Subject(model.spec, model.digest, pipeline if isinstance(pipeline, dict) else {})
 
 
 def _read_spec(path: Path) -> Spec:
@@ -182,7 +176,7 @@ def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
     example = "x".join(["10", "1", *["128"] * rank])
     raise ConfigError(
         "--input",
-        expected=f"{'x'.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
+        expected=f"{' x '.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
         received=repr(text),
         mend=f"write it as {example}.",
     )
@@ -190,9 +184,9 @@ def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
 
 def _usual_shape(subject: Subject) -> tuple[int, ...]:
     """Return the frames a model is asked about where none are given."""
-    steps = _USUAL_STEPS if subject.pipeline is None else subject.pipeline.input_length
+    steps = subject.pipeline.get("input_length", _USUAL_STEPS)
     spec = subject.spec
     if isinstance(spec, ForecasterSpec):
-        side = -(-_USUAL_POINTS // spec.patch_size) * spec.patch_size
-        return (steps, spec.frame_channels, side, side)
+        grid = spec.encoder.input_size or (-(-_USUAL_POINTS // spec.patch_size),) * 2
+        return (steps, spec.frame_channels, *(n * spec.patch_size for n in grid))
     return (steps, spec.in_channels, *(spec.input_size or (_USUAL_POINTS,) * spec.spatial_dims))
