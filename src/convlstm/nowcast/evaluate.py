@@ -60,6 +60,7 @@ def evaluate(
 
     Raises:
         DataError: if the data does not fit the model or holds no case.
+        ConfigError: for a threshold or window that cannot be scored, or more cases than memory holds.
         OutputError: if the folder cannot be written.
     """
     folder, selection = Path(output), selection or Selection()

@@ -1,0 +1,100 @@
+"""What only a process of its own can show: signals, locks, closed pipes and full disks."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from convlstm.contract.checkpoint import load_arrays
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def started(folder, *words, **options):
+    """A command in a process of its own, which is ended whatever happens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convlstm", *map(str, words)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        text=True,
+        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE} | options,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_training_that_is_asked_to_stop_saves_and_says_so(tmp_path, make_rain, tiny, fails):
+    make_rain().to_netcdf(tmp_path / "rain.nc")
+    endless = [*tiny, "--set", "training.steps=1000000", "--set", "training.validate_every=100000"]
+    with (
+        started(tmp_path, "train", "rain.nc", "-o", "one", *endless) as one,
+        started(tmp_path, "train", "rain.nc", "-o", "two", *endless) as two,
+    ):
+        for process in (one, two):
+            assert process.stdout.readline().startswith("training 1/1000000 loss ")
+        words = f"got that of process {one.pid}; wait until it ends, or choose another --output."
+        fails(6, words, "train", "rain.nc", "-o", "one", *endless, "--resume")
+        fails(3, "got one that holds a run", "train", "rain.nc", "-o", "one", *endless)
+        for process, number, code in ((one, signal.SIGINT, 130), (two, signal.SIGTERM, 143)):
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == code
+            assert err == (
+                f"error: training: expected no interruption, got {number.name}; the state is saved: "
+                "go on with --resume.\n"
+            )
+            folder = tmp_path / ("one" if process is one else "two")
+            assert load_arrays(folder / "state.safetensors")[1]["progress"]["step"] >= 1
+            assert sorted(path.name for path in folder.iterdir()) == [
+                ".lock",
+                "config.yaml",
+                "log.jsonl",
+                "state.safetensors",
+            ]
+
+
+def test_a_reader_that_goes_away_ends_the_command_in_silence(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with started(tmp_path, "train", "--show-config", stdout=writing) as process:
+        os.close(writing)
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (3000, ["forecast", "RUN", "RAIN", "-o", "old.nc"]),
+        (3000, ["forecast", "RUN", "RAIN", "-o", "old.zarr"]),
+        (2000, ["evaluate", "RUN", "RAIN", "-o", "e"]),
+        (30000, ["train", "RAIN", "-o", "r", "TINY", "--set", "model.hidden_channels=[16,16]"]),
+    ],
+    ids=["netcdf", "zarr", "evaluate", "train"],
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, trained, tiny, cli, limit, words):
+    (tmp_path / "old.nc").write_text("the forecast of yesterday")
+    places = {"RUN": [trained / "run"], "RAIN": [trained / "rain.nc"], "TINY": tiny}
+    whole = [part for word in words for part in places.get(word, [word])]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        code, _, err = cli(*whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 6
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "the old content is untouched" in err
+    assert (tmp_path / "old.nc").read_text() == "the forecast of yesterday"
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["old.nc", *(["r/.lock", "r/config.yaml", "r/log.jsonl"] if words[0] == "train" else [])]
