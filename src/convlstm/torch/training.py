@@ -19,6 +19,7 @@ from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.weights import load_canonical, to_canonical
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_KERNELS = ("weight_ih", "weight_hh", "head.weight")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 # Fabric announces the precision on standard error, where a command says nothing but what is wrong
@@ -56,8 +57,10 @@ class Trainer:
         self._fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISIONS[self._precision])
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
-        kernels = [p for p in self.module.parameters() if p.ndim > 2]
-        others = [p for p in self.module.parameters() if p.ndim <= 2]
+        kernels: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in self.module.named_parameters():
+            (kernels if any(word in name for word in _KERNELS) else others).append(parameter)
         groups = [
             {"params": kernels, "weight_decay": self._options.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -126,21 +129,16 @@ class Trainer:
         """
         prefix = "weights."
         load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        for name, parameter in self.module.named_parameters():
-            found = {m: state.get(f"optimiser.{name}.{m}") for m in _MOMENTS}
-            if all(array is None for array in found.values()):
-                continue
-            if any(array is None for array in found.values()):
-                raise WeightsError(
-                    f"optimiser.{name}",
-                    expected=f"the moments {', '.join(_MOMENTS)}",
-                    received="a part of them",
-                    mend="start the run anew.",
-                )
+        moments = {key: array for key, array in state.items() if not key.startswith(prefix)}
+        if moments:
+            _check_moments(self.module, moments)
+        self._optimiser.state.clear()
+        for name, parameter in self.module.named_parameters() if moments else ():
             self._optimiser.state[parameter] = {
-                m: torch.from_numpy(array.copy()).to("cpu" if m == "step" else parameter.device)
-                for m, array in found.items()
-                if array is not None
+                m: torch.from_numpy(moments[f"optimiser.{name}.{m}"].copy()).to(
+                    "cpu" if m == "step" else parameter.device
+                )
+                for m in _MOMENTS
             }
 
     def _loss(self, sample: Sample, generator: torch.Generator | None) -> Tensor:
@@ -159,6 +157,19 @@ class Trainer:
     def _tensor(self, array: Array) -> Tensor:
         tensor: Tensor = self._fabric.to_device(torch.from_numpy(array))
         return tensor
+
+
+def _check_moments(module: Forecaster, moments: Mapping[str, Array]) -> None:
+    expected = {
+        f"optimiser.{name}.{moment}": () if moment == "step" else tuple(parameter.shape)
+        for name, parameter in module.named_parameters()
+        for moment in _MOMENTS
+    }
+    for key in sorted(expected.keys() | moments.keys()):
+        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
+        received = f"shape {moments[key].shape}" if key in moments else "none"
+        if wanted != received:
+            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
 
 
 def set_threads(count: int) -> None:
