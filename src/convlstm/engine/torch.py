@@ -249,7 +249,7 @@ def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, ma
 
 def _normalised(z: Tensor, groups: int) -> Tensor:
     wide = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
-    parts = wide.unflatten(1, (4, groups, -1)).flatten(3)
+    parts: Tensor = wide.unflatten(1, (4, groups, -1)).flatten(3)
     # F.layer_norm's float64 gradient is off by 2.5e-10 at zero variance; this form is not
     if not parts.numel():
         return z  # an empty batch, of which var_mean warns

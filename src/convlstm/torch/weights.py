@@ -89,6 +89,13 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
 
     Raises:
         WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
+
+    Example:
+        >>> from convlstm.torch import ConvLSTM
+        >>> layer, twin = ConvLSTM(1, 8, kernel_size=3), ConvLSTM(1, 8, kernel_size=3)
+        >>> load_canonical(twin, to_canonical(layer))
+        >>> torch.equal(twin.weight_ih_l0, layer.weight_ih_l0)
+        True
     """
     check_weights(module.spec, arrays)
     parameters = dict(module.named_parameters())
@@ -111,6 +118,14 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
 
     Raises:
         OutputError: if the file cannot be written; what stood there before still stands.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm.torch import ConvLSTM, load
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save(path, ConvLSTM(1, 8, kernel_size=3), {"units": "mm/h"})
+        >>> load(path)
+        ConvLSTM(1, 8, kernel_size=3)
     """
     return save_model(path, module.spec, to_canonical(module), extra)
 
