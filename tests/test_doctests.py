@@ -1,0 +1,35 @@
+"""Every example in a docstring runs, and every public class and function of the two rooms users call has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import convlstm
+from convlstm import torch as face
+
+# a command's docstring shows shell lines, and its run is tested in tests/cli
+MODULES = [
+    item.name
+    for item in pkgutil.walk_packages(convlstm.__path__, "convlstm.")
+    if not item.name.startswith("convlstm.cli") and not item.name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", ["convlstm", *MODULES])
+def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+    assert not list(tmp_path.iterdir()), "an example leaves files behind"
+
+
+@pytest.mark.parametrize(
+    "name", ["ConvLSTM", "ConvLSTMCell", "Forecaster", "load", "load_canonical", "save", "to_canonical"]
+)
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>>" in (getattr(face, name).__doc__ or ""), name

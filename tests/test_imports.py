@@ -1,0 +1,62 @@
+"""`import convlstm` is quick and loads no framework; each room loads what it names and no more."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import convlstm
+
+FRAMEWORKS = {"torch", "lightning_fabric", "jax", "flax", "keras", "tensorflow", "mlx"}
+HEAVY = FRAMEWORKS | {
+    *("numpy", "xarray", "pandas", "scipy", "skimage", "matplotlib", "scores", "netCDF4", "zarr"),
+    *("typer", "rich", "pydantic", "yaml", "jinja2"),
+}
+STATEMENTS = {
+    "import convlstm": HEAVY,
+    "import convlstm.errors, convlstm.files": HEAVY,
+    "from convlstm import ConvLSTMSpec, ForecasterSpec": HEAVY - {"numpy"},
+    "import convlstm.contract.checkpoint, convlstm.contract.cases, convlstm.contract.presets": HEAVY - {"numpy"},
+    "import convlstm.torch": HEAVY - {"numpy", "torch"},
+    "import convlstm.data": FRAMEWORKS,
+    "import convlstm.verification": FRAMEWORKS,
+    "import convlstm.report": FRAMEWORKS,
+    "import convlstm.nowcast": FRAMEWORKS,
+    "import convlstm.cli.main": FRAMEWORKS,
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top packages that a fresh process holds after a statement."""
+    script = f"import sys; {statement}; import json; print(json.dumps([m.split('.')[0] for m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_what_an_import_does_not_load(statement: str) -> None:
+    assert not loaded_by(statement) & STATEMENTS[statement]
+
+
+def test_the_public_names_are_there_on_first_use() -> None:
+    for name in convlstm.__all__:
+        assert getattr(convlstm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'ConvGRU'"):
+        _ = convlstm.ConvGRU
+
+
+def modules() -> list[str]:
+    return [item.name for item in pkgutil.walk_packages(convlstm.__path__, "convlstm.")]
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if not n.endswith("__main__")])
+def test_every_module_imports_and_says_what_it_is(name: str) -> None:
+    module: ModuleType = importlib.import_module(name)
+    assert module.__doc__
+    assert module.__doc__.strip().endswith((".", ")"))
