@@ -8,6 +8,9 @@ import torch
 
 from convlstm.contract.forecast_cases import random_forecast_case, reference_forecast
 
+# a norm over nearly equal values magnifies the rounding of its input without bound
+WITHOUT_NORM = [s for s in range(30_000, 30_020) if random_forecast_case(s).spec.encoder.norm == "none"][:8]
+
 
 @pytest.mark.parametrize("seed", range(10_000, 10_050))
 def test_float64(parity, seed: int) -> None:
@@ -22,11 +25,9 @@ def test_float32(parity, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 5e-2), (torch.float16, 1e-2)], ids=str)
-@pytest.mark.parametrize("seed", range(30_000, 30_008))
+@pytest.mark.parametrize("seed", WITHOUT_NORM)
 def test_low_precision(parity, dtype: torch.dtype, limit: float, seed: int) -> None:
     case = parity.rounded(random_forecast_case(seed), dtype)
-    if case.spec.encoder.norm != "none":
-        pytest.skip("a norm over nearly equal values magnifies rounding without bound")
     expected = reference_forecast(case)["forecast"]
     forecast = parity.forecaster_results(case, dtype)[0]["forecast"]
     assert forecast.dtype == dtype
