@@ -16,7 +16,7 @@ import pytest
 from convlstm.contract.checkpoint import load_arrays, load_model
 from convlstm.contract.weights import initialise
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
-from convlstm.nowcast.config import to_yaml
+from convlstm.nowcast.config_text import to_yaml
 from convlstm.nowcast.faces import build_trainer
 from convlstm.nowcast.fit import fit, learning_rate
 from convlstm.nowcast.predict import load_nowcaster
@@ -85,7 +85,7 @@ def test_a_run_may_fail_often(train, whole_run):
 DRIVER = """
 import sys
 from convlstm.data import open_frames
-from convlstm.nowcast.config import read_config
+from convlstm.nowcast.config_text import read_config
 from convlstm.nowcast.faces import set_threads
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.run import RunFolder

@@ -40,7 +40,7 @@ def demo(
     from convlstm.data import open_frames, sample_path
     from convlstm.files import check_writable
     from convlstm.nowcast.cases import Selection
-    from convlstm.nowcast.config import read_config
+    from convlstm.nowcast.config_text import read_config
     from convlstm.nowcast.forecast import make_forecast, write_forecast
     from convlstm.nowcast.run import RunFolder
     from convlstm.report import write_report

@@ -43,7 +43,8 @@ def train(
     Example: `convlstm train rain.nc -o run --set training.steps=2000 --set model.hidden_channels=[64,64]`
     """
     from convlstm.cli.output import say
-    from convlstm.nowcast.config import read_config, to_yaml, validate
+    from convlstm.nowcast.config import validate
+    from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.run import RunFolder
 
     folder = RunFolder(output)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from convlstm.contract.forecaster import ForecasterSpec
@@ -24,10 +21,10 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 
 # a file can repeat a list within lists without end, so what is shown of a wrong value is bounded
-_BRIEF = reprlib.Repr()
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict = 2, 4, 4
+BRIEF = reprlib.Repr()
+BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxdict = 2, 4, 4
 
-_SHOW = "`convlstm train --show-config` prints every option with its default."
+HINT = "`convlstm train --show-config` prints every option with its default."
 
 
 class _Part(BaseModel):
@@ -49,14 +46,14 @@ class DataConfig(_Part):
     y_dim: str | None = Field(None, description="Name of the y dimension, where it cannot be found.")
     x_dim: str | None = Field(None, description="Name of the x dimension, where it cannot be found.")
     transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
-        "auto", description="To model units: log for rain, standard for the rest, or one by name."
+        "auto", description="To model units: auto, log, dbz, standard or identity; auto is log for rain, else standard."
     )
     input_length: Count = Field(6, description="Frames the model is given.")
     horizon: Count = Field(12, description="Frames it is trained to foretell; any number can be forecast later.")
-    max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; None wants even steps.")
+    max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; null wants even steps.")
     validation: int | list[Day] = Field(1, description="Days to validate on: how many, or their dates.")
     test: int | list[Day] = Field(1, description="Days kept for evaluation: how many, or their dates.")
-    crop: Count | None = Field(96, description="Side in cells of the squares trained on; None takes the whole grid.")
+    crop: Count | None = Field(96, description="Side in cells of the squares trained on; null takes the whole grid.")
 
 
 class ModelConfig(_Part):
@@ -69,17 +66,21 @@ class ModelConfig(_Part):
 
     hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
     kernel_size: int | list[int] = Field(3, description="Input kernel, one or per layer.")
-    recurrent_kernel_size: int | list[int] | None = Field(None, description="Recurrent kernel; None repeats the other.")
+    recurrent_kernel_size: int | list[int] | None = Field(None, description="Recurrent kernel; null repeats the other.")
     patch_size: Count = Field(4, description="Side of the patches folded into channels.")
-    peephole: Literal["none", "channel"] = Field("none", description="Peephole connections.")
-    norm: Literal["none", "layer"] = Field("none", description="Normalisation of the gates.")
+    peephole: Literal["none", "channel"] = Field("none", description="Peephole connections: none or channel.")
+    norm: Literal["none", "layer"] = Field("none", description="Normalisation of the gates: none or layer.")
     dropout: Share = Field(0.0, description="Dropout between layers.")
     recurrent_dropout: Share = Field(0.0, description="Dropout on the recurrent input.")
-    rollout: Literal["states", "feedback"] = Field("states", description="Encoder–forecaster, or own frames fed back.")
+    rollout: Literal["states", "feedback"] = Field(
+        "states", description="states (encoder–forecaster) or feedback (own frames fed back)."
+    )
     residual: bool = Field(True, description="Whether the last frame is added to the output.")
-    output_activation: Literal["identity", "sigmoid", "relu", "softplus"] = "identity"
+    output_activation: Literal["identity", "sigmoid", "relu", "softplus"] = Field(
+        "identity", description="Of the output in model units: identity, sigmoid, relu or softplus."
+    )
     duration_strategy: Literal["none", "linear", "log", "log1p", "scalar", "exp", "mlp"] = Field(
-        "none", description="How uneven time steps scale the update."
+        "none", description="How uneven steps scale the update: none, linear, log, log1p, scalar, exp or mlp."
     )
     memory_decay: bool = Field(False, description="Whether the cell state fades over gaps.")
 
@@ -129,7 +130,9 @@ class TrainingConfig(_Part):
     augment: bool | Literal["auto"] = Field(
         "auto", description="Whether windows are flipped and turned; auto does so for rain, which has no direction."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the convolutions.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the convolutions: auto, float32 or bfloat16."
+    )
     validate_every: Count = Field(100, description="Steps between validations, each of which saves the run.")
     validation_windows: Count = Field(32, description="Windows validated on, spread over the validation days.")
     patience: Count = Field(10, description="Validations without progress before training stops.")
@@ -147,38 +150,6 @@ class Config(_Part):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of weights, batches and dropout.")
-
-
-def read_config(path: str | Path | None = None, settings: list[str] | None = None) -> Config:
-    """Return the configuration of a file with single settings on top.
-
-    Args:
-        path: A TOML or YAML file; None starts from the defaults.
-        settings: Texts such as `training.steps=500`; values are read as YAML.
-
-    Returns:
-        The validated configuration.
-
-    Raises:
-        ConfigError: naming the option, what it wants and what it got.
-
-    Example:
-        >>> read_config(settings=["training.steps=500", "data.crop=null"]).data.crop is None
-        True
-    """
-    values = {} if path is None else _read_file(Path(path))
-    for setting in settings or []:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), mend="as training.steps=500.")
-        *sections, option = name.strip().split(".")
-        target = values
-        for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise ConfigError("--set", expected="a section", received=repr(section), mend=_SHOW)
-        target[option] = _parse(text, f"--set {name}")
-    return validate(values)
 
 
 def validate(values: Mapping[str, Any]) -> Config:
@@ -235,51 +206,16 @@ def _first_wrong(error: ValidationError) -> ConfigError:
     problems = error.errors()
     place = problems[0]["loc"][:2]  # what follows are places within the option's value
     name = ".".join(str(part) for part in place)
-    received = _BRIEF.repr(problems[0]["input"])
+    received = BRIEF.repr(problems[0]["input"])
     if problems[0]["type"] == "extra_forbidden":
         close = get_close_matches(name, _option_names(), n=1)
-        mend = f"perhaps {close[0]} is meant." if close else _SHOW
+        mend = f"perhaps {close[0]} is meant." if close else HINT
         return ConfigError(name, expected="a known option", received=received, mend=mend)
     wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
     expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)
-    return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, mend=_SHOW)
+    return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, mend=HINT)
 
 
 def _option_names() -> list[str]:
     parts: dict[str, type[_Part]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
     return ["seed", *parts, *(f"{section}.{option}" for section, part in parts.items() for option in part.model_fields)]
-
-
-def to_yaml(config: Config) -> str:
-    """Return the whole configuration as YAML that `read_config` reads back."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", mend="check the path.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    # a day such as 2018-02-30 is a ValueError to the parsers, and a deep nest a RecursionError
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(
-            str(path), expected="valid TOML or YAML", received=_one_line(error), mend="mend the file."
-        ) from error
-    if values is not None and not isinstance(values, dict):
-        raise ConfigError(
-            str(path), expected="sections of options", received=type(values).__name__, mend=f"write them so: {_SHOW}"
-        )
-    return values or {}
-
-
-def _parse(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(name, expected="a YAML value", received=_BRIEF.repr(text), mend="quote it.") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

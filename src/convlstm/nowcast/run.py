@@ -16,7 +16,8 @@ from convlstm.contract.activations import Array
 from convlstm.contract.checkpoint import load_arrays, save_arrays
 from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
 from convlstm.files import check_writable, write_whole
-from convlstm.nowcast.config import Config, read_config, to_yaml
+from convlstm.nowcast.config import Config
+from convlstm.nowcast.config_text import read_config, to_yaml
 
 
 @dataclass
