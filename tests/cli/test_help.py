@@ -4,9 +4,11 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from convlstm import errors
 from convlstm.cli.app import app
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands}
@@ -75,3 +77,15 @@ def test_the_configuration_can_be_shown_kept_and_changed(cli, tmp_path, tiny):
     assert cli("train", "--show-config", "-c", "mine.yaml") == (0, out, "")
     changed = cli("train", "--show-config", "-c", "mine.yaml", "--set", "training.steps=9")[1]
     assert changed == out.replace("steps: 4", "steps: 9")
+
+
+def test_the_page_of_the_docs_has_every_command_and_exit_code():
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"\n## {name}\n" in page
+        assert f"\nconvlstm {example(name)}\n" in page
+    codes = {
+        error.exit_code for error in vars(errors).values() if isinstance(error, type) and issubclass(error, Exception)
+    }
+    documented = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for code in row.split(",")}
+    assert documented == codes | {0, 1, 2, 130, 143}
