@@ -18,7 +18,7 @@ from convlstm.contract.weights import initialise
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
 from convlstm.nowcast.config_text import to_yaml
 from convlstm.nowcast.faces import build_trainer
-from convlstm.nowcast.fit import fit, learning_rate
+from convlstm.nowcast.fit import _key, fit, learning_rate
 from convlstm.nowcast.predict import load_nowcaster
 from convlstm.nowcast.prepare import prepare, to_sample
 from convlstm.nowcast.run import Progress, RunFolder
@@ -65,6 +65,24 @@ def test_a_run_leaves_what_is_promised(whole_run, tmp_path):
     kept = load_model(path).extra
     assert kept["provenance"]["config"]["training"]["steps"] == 6
     assert kept["pipeline"]["days"]["test"] == ["2020-06-04"]
+
+
+def test_what_is_told_is_what_is_logged(train):
+    told = []
+    log = train(tell=told.append, training={"steps": 5}).history()
+    assert [report.step for report in told] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in log] == [2, 4, 5]
+    losses = [report.loss for report in told]
+    assert [entry["loss"] for entry in log] == [np.mean(losses[:2]), np.mean(losses[2:4]), losses[4]]
+    at = [told[step - 1] for step in (2, 4, 5)]
+    assert [entry["validation_loss"] for entry in log] == [report.validation_loss for report in at]
+    assert [entry["learning_rate"] for entry in log] == [report.learning_rate for report in at]
+    assert told[0].validation_loss is told[2].validation_loss is None
+
+
+def test_every_step_and_seed_drops_other_units():
+    keys = {_key(seed, step) for seed in range(3) for step in range(50)}
+    assert len(keys) == 150
 
 
 @pytest.mark.parametrize("step", range(1, 6))

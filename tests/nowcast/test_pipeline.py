@@ -201,6 +201,15 @@ def test_days_that_hold_no_window_are_named(make_rain, read, tiny, refused, days
         prepare(tiny(data=data), frames)
 
 
+def test_data_of_a_few_frames_a_day_is_told_how_many_days_a_window_takes(make_rain, read, tiny):
+    dataset = make_rain(days=1, frames=80, step=6 * 3600)
+    with pytest.raises(
+        DataError, match=r"7 frames \(36 h\).*none in 4 frames; set data.validation to more days, at least 2"
+    ):
+        prepare(tiny(), read(dataset))
+    assert prepare(tiny(data={"validation": 2, "test": 2}), read(dataset))
+
+
 def test_a_test_day_too_short_to_be_forecast_is_refused_before_training(make_rain, read, tiny, refused):
     frames = read(make_rain().isel(time=slice(0, 3 * 14 + 5)))
     with refused(DataError, "test days"):

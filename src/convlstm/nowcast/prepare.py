@@ -75,11 +75,12 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
     parts = {name: windows_within(starts, length, mask) for name, mask in splits.items()}
     for name, part in parts.items():
         if not len(part) and (name != "test" or splits[name].any()):
-            hours = (length - 1) * frames.time_step / 3600
-            more = "give more data" if name == "train" else f"take more days by data.{name}"
+            seconds = (length - 1) * frames.time_step
+            least = int(seconds // 86400) + 1
+            more = "give more data" if name == "train" else f"set data.{name} to more days, at least {least}"
             raise DataError(
                 f"{name} days",
-                expected=f"at least one run of {length} frames ({hours:g} h) without a gap",
+                expected=f"at least one run of {length} frames ({seconds / 3600:g} h) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
                 mend=f"{more}, or lower data.input_length or data.horizon.",
             )
