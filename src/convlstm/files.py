@@ -12,7 +12,7 @@ from convlstm.errors import OutputError
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Write a file or folder beside its place, then move it there in one step.
+    """Write a file or folder beside its place, then move it there: a file in one step, a folder's old one first.
 
     The old content stays until the new one is complete and on disk: write, fsync, rename, fsync of the folder.
 
@@ -126,8 +126,35 @@ def _sync(path: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return  # Windows opens no folder, and flushes names by itself
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_apart(output: str | Path, *inputs: str | Path) -> None:
+    """Refuse to write over what is read, which may be all that somebody has of it.
+
+    Args:
+        output: Where a result shall stand.
+        inputs: Files and folders that are read, or that belong to what is read.
+
+    Raises:
+        OutputError: if the output is one of them.
+
+    Example:
+        >>> check_apart("forecast.nc", "rain.nc")
+    """
+    output = Path(output)
+    for path in map(Path, inputs):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise OutputError(
+                str(output),
+                expected="another file than those that are read",
+                received="one of them",
+                mend="choose another --output.",
+            )

@@ -57,9 +57,9 @@ def batches_of(batches):
     return [batches.batch(number) for number in range(len(batches))]
 
 
-def test_missing_inputs_are_zero_after_the_transform(counted):
+def test_a_missing_input_is_the_pixels_last_known_value(counted):
     batch = Batches.in_order(counted, np.array([6]), Standard(mean=100.0, std=2.0), **SIZES).batch(0)
-    assert batch.inputs[0, 1, 0, 1, 2] == 0
+    assert batch.inputs[0, 1, 0, 1, 2] == batch.inputs[0, 0, 0, 1, 2] == (64 * 6 + 10 - 100) / 2
     assert batch.inputs[0, 1, 0, 1, 3] == (64 * 7 + 11 - 100) / 2
     assert (batch.weight == 1).all()
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convlstm.cli import options
-from convlstm.errors import OutputError
 
 if TYPE_CHECKING:
     from convlstm.data import Frames
@@ -45,11 +44,12 @@ def forecast(
     Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
-    from convlstm.files import check_writable
+    from convlstm.files import check_apart, check_writable
     from convlstm.nowcast.forecast import make_forecast, write_forecast
+    from convlstm.nowcast.run import RunFolder
 
     check_writable(output, folder=output.suffix == ".zarr")
-    _check_apart(output, data, model)
+    check_apart(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
     nowcaster = load(model, framework, threads)
     frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
@@ -76,18 +76,6 @@ def open_as_trained(data: Path, nowcaster: Nowcaster, given: dict[str, Any]) -> 
     config = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("data", {})
     names = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim")
     return open_frames(data, **({name: config[name] for name in names if config.get(name)} | given))
-
-
-def _check_apart(output: Path, *inputs: Path) -> None:
-    """Refuse to write over what is read, which may be all that somebody has of it."""
-    for path in inputs:
-        if output.exists() and path.exists() and output.samefile(path):
-            raise OutputError(
-                str(output),
-                expected="another file than what is read",
-                received="the same",
-                mend="choose another --output.",
-            )
 
 
 def _seconds(text: str) -> list[float]:

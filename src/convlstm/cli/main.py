@@ -65,6 +65,11 @@ def _explain(error: Exception) -> tuple[int, str]:
             4,
             "memory: expected room for the work, got too little; take a smaller model, batch or crop, or fewer cases.",
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            4,
+            f"{error.filename}: expected a file within reach, got: {error.strerror}; check the path and its rights.",
+        )
     return 1, f"inside convlstm: {type(error).__name__}: {error} ({DEBUG}=1 shows where)"
 
 

@@ -64,7 +64,6 @@ def random_forecast_case(seed: int) -> ForecastCase:
     lead_durations = random.uniform(0.2, 3.0, (batch, horizon)) * stack.reference_duration
     if spec.uses_durations:
         arrays["durations"] = durations
-    if spec.uses_durations or (stack.memory_decay and spec.rollout == "feedback"):
         arrays["lead_durations"] = lead_durations
     if stack.memory_decay:
         times = np.cumsum(durations, axis=1)
@@ -95,6 +94,8 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
     def pick(*values: Any) -> Any:
         return values[random.integers(len(values))]
 
+    rollout = pick(*ROLLOUTS)
+    even = rollout == "feedback"  # which takes no durations
     channels, patch, depth, peephole = pick(1, 2), pick(1, 2, 3), pick(1, 2), pick("none", "channel", "pixel")
     encoder = ConvLSTMSpec(
         in_channels=channels * patch**2,
@@ -107,16 +108,15 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
         bias=pick(True, False),
         norm=pick("none", "layer"),
         zoneout_h=pick(0.0, 0.2),
-        masked_output=pick("zero", "hold"),
-        duration_strategy=pick("none", *DURATION_STRATEGIES),
+        duration_strategy="none" if even else pick("none", *DURATION_STRATEGIES),
         reference_duration=pick(1.0, 5.0),
-        memory_decay=pick(True, False),
+        memory_decay=False if even else pick(True, False),
     )
     return ForecasterSpec(
         encoder=encoder,
         frame_channels=channels,
         patch_size=patch,
-        rollout=pick(*ROLLOUTS),
+        rollout=rollout,
         head_bias=pick(True, False),
         output_activation=pick(*OUTPUT_ACTIVATIONS),
         residual=pick(True, False),

@@ -100,11 +100,19 @@ class ForecasterSpec:
 
     def _check_encoder(self) -> None:
         encoder = self.encoder
-        wants = (
+        wants: tuple[tuple[str, object, object, str], ...] = (
             ("encoder.in_channels", encoder.in_channels, self.patch_channels, "frame_channels · patch_size²"),
             ("encoder.spatial_dims", encoder.spatial_dims, 2, "frames have height and width"),
             ("encoder.direction", encoder.direction, "forward", "the future is not known"),
+            ("encoder.masked_output", encoder.masked_output, "zero", "the outputs of the encoder are not used"),
         )
+        if self.rollout == "feedback":
+            # a fed-back frame's duration would first act on the frame after it: the lead times would not be its own
+            why = "rollout='feedback' takes even steps"
+            wants += (
+                ("encoder.duration_strategy", encoder.duration_strategy, "none", why),
+                ("encoder.memory_decay", encoder.memory_decay, False, why),
+            )
         for name, received, expected, why in wants:
             if received != expected:
                 raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so.")

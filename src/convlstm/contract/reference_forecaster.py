@@ -92,7 +92,7 @@ def forecast(
         gaps=gap_of,
     )
     if spec.rollout == "feedback":
-        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, lead_durations)
+        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon)
     hidden = _forecaster_states(spec, weights, states, horizon, lead_durations)
     result = _head(spec, weights, hidden)
     return result + _last_valid(frames, valid)[:, None] if spec.residual else result
@@ -120,23 +120,15 @@ def _feedback(
     last: Array,
     states: list[reference.State],
     horizon: int,
-    durations: Array | None,
 ) -> Array:
     frames: list[Array] = []
-    for lead in range(horizon):
+    for _ in range(horizon):
         hidden = states[-1][0][:, None]
         frame = _head(spec, weights, hidden)[:, 0]
         frames.append(frame + last if spec.residual else frame)
         last = frames[-1]
-        gap = None if durations is None else durations[:, lead : lead + 1]
-        _, states = reference.stack(
-            spec.encoder,
-            _part(weights, "encoder."),
-            space_to_depth(last[:, None], spec.patch_size),
-            states,
-            durations=gap if spec.uses_durations else None,
-            gaps={_FORWARD: gap} if spec.encoder.memory_decay and gap is not None else None,
-        )
+        patched = space_to_depth(last[:, None], spec.patch_size)
+        _, states = reference.stack(spec.encoder, _part(weights, "encoder."), patched, states)
     return np.stack(frames, axis=1)
 
 

@@ -25,8 +25,8 @@ class Batch:
     """Windows cut into what a model is given and what it shall foretell, all float32.
 
     Args:
-        inputs: (batch, time, channel, height, width), transformed; 0 where the value is missing, which is no rain
-            for the transforms of rain, the mean for `Standard`.
+        inputs: (batch, time, channel, height, width), transformed; a missing value is the pixel's last known one in
+            the window, and 0 before any is known (no rain for the transforms of rain, the mean for `Standard`).
         targets: (batch, lead_time, channel, height, width), transformed; 0 where the value is missing.
         weight: Shape of the targets: 0 where the target is missing, 1 elsewhere.
         durations: Seconds since the frame before, (batch, time); the first is the usual time step.
@@ -86,12 +86,11 @@ class _Windows:
         """Read, turn, transform and split the windows."""
         values = self.transform.forward(np.stack([self._read(cut) for cut in cuts]))
         known = np.isfinite(values)
-        values[~known] = 0
         durations = np.stack([self._durations(cut.start) for cut in cuts])
         first = self.input_length
         return Batch(
-            inputs=values[:, :first],
-            targets=values[:, first:],
+            inputs=carry_forward(values[:, :first]),
+            targets=np.where(known, values, 0)[:, first:],
             weight=known[:, first:].astype(np.float32),
             durations=durations[:, :first],
             lead_durations=durations[:, first:],
@@ -105,6 +104,25 @@ class _Windows:
     def _durations(self, start: int) -> Field:
         gaps = np.diff(self.frames.seconds[start : start + self.length])
         return np.concatenate([[self.frames.time_step], gaps]).astype(np.float32)
+
+
+def carry_forward(values: Field) -> Field:
+    """Fill missing values with the last known one of the same pixel, and with 0 before any is known.
+
+    Args:
+        values: (batch, time, channel, height, width), NaN where missing.
+
+    Returns:
+        The same without NaN; the values given stay as they are.
+
+    Example:
+        >>> carry_forward(np.array([[np.nan, 2.0, np.nan]], np.float32).reshape(1, 3, 1, 1, 1)).ravel()
+        array([0., 2., 2.], dtype=float32)
+    """
+    filled = np.where(np.isfinite(values), values, np.float32(np.nan))
+    for t in range(1, filled.shape[1]):
+        filled[:, t] = np.where(np.isnan(filled[:, t]), filled[:, t - 1], filled[:, t])
+    return np.nan_to_num(filled, copy=False, nan=0.0)
 
 
 class Batches:

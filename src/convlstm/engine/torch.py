@@ -211,8 +211,9 @@ def plain_sequence(
     z_x = (
         None if x is None or not steps else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
     )
-    factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
-    kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
+    with torch.autocast(state[0].device.type, enabled=False):  # δ and the decay keep at least float32
+        factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
+        kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     h, c = state
     previous = torch.zeros_like(h)
     outputs = [previous] * steps
@@ -270,7 +271,7 @@ def _network(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
     if mask is None and not rate:
         return after
-    keep = rate if mask is None else mask
+    keep = rate if mask is None else mask.to(before.dtype)
     return keep * before + (1.0 - keep) * after
 
 

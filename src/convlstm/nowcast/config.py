@@ -14,7 +14,8 @@ from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ConfigError
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
@@ -51,8 +52,8 @@ class DataConfig(_Part):
     input_length: Count = Field(6, description="Frames the model is given.")
     horizon: Count = Field(12, description="Frames it is trained to foretell; any number can be forecast later.")
     max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; null wants even steps.")
-    validation: int | list[Day] = Field(1, description="Days to validate on: how many, or their dates.")
-    test: int | list[Day] = Field(1, description="Days kept for evaluation: how many, or their dates.")
+    validation: Natural | list[Day] = Field(1, description="Days to validate on: how many, or their dates.")
+    test: Natural | list[Day] = Field(1, description="Days kept for evaluation: how many, or their dates.")
     crop: Count | None = Field(96, description="Side in cells of the squares trained on; null takes the whole grid.")
 
 
@@ -86,6 +87,7 @@ class ModelConfig(_Part):
 
     def spec(self, frame_channels: int, reference_duration: float = 1.0) -> ForecasterSpec:
         """Return the forecaster for frames of so many channels; durations count in units of the usual step."""
+        aware = self.duration_strategy != "none" or self.memory_decay
         stack = ConvLSTMSpec(
             in_channels=frame_channels * self.patch_size**2,
             hidden_channels=list(self.hidden_channels),
@@ -96,7 +98,7 @@ class ModelConfig(_Part):
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
             duration_strategy=self.duration_strategy,
-            reference_duration=reference_duration,
+            reference_duration=reference_duration if aware else 1.0,
             memory_decay=self.memory_decay,
         )
         return ForecasterSpec(
@@ -120,7 +122,7 @@ class TrainingConfig(_Part):
     steps: Count = Field(2000, description="Optimiser steps.")
     batch_size: Count = Field(8, description="Windows per step.")
     learning_rate: Positive = Field(2e-3, description="Peak learning rate of AdamW.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps of linear warm-up before the cosine.")
+    warmup_steps: Natural = Field(50, description="Steps of linear warm-up before the cosine.")
     weight_decay: Share = Field(0.01, description="Of convolution kernels.")
     clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
     absolute_error: Share = Field(0.3, description="Share of the absolute beside the squared error.")
@@ -149,7 +151,7 @@ class Config(_Part):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of weights, batches and dropout.")
+    seed: Natural = Field(0, description="Seed of weights, batches and dropout.")
 
 
 def validate(values: Mapping[str, Any]) -> Config:

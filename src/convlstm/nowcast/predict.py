@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convlstm.contract.checkpoint import Model, load_model
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.training import Optimisation, Sample, Trainer
+from convlstm.data import carry_forward
 from convlstm.errors import ConfigError
 from convlstm.nowcast.faces import build_trainer
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
@@ -18,6 +19,7 @@ from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
 Field = NDArray[np.float32]
 
 _TIME_TOLERANCE = 0.01
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,7 @@ class Nowcaster:
         steps = self._lead_steps(lead_seconds)
         horizon = len(lead_seconds) if steps is None else int(steps[-1])
         values = self.pipeline.transform.forward(inputs)
-        # as in training, a missing value is 0 in model units; what the caller holds stays as it is
-        values = np.where(np.isfinite(values), values, np.float32(0))
+        values = carry_forward(values)
         empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
         sample = pad_to_patches(
             Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
@@ -85,6 +86,13 @@ class Nowcaster:
             return None
         step = self.pipeline.time_step
         steps = np.rint(lead_seconds / step)
+        if steps[-1] > _MOST_STEPS:
+            raise ConfigError(
+                "lead times",
+                expected=f"at most {_MOST_STEPS} steps ahead",
+                received=f"{minutes} min",
+                mend="lower them.",
+            )
         if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
             raise ConfigError(
                 "lead times",

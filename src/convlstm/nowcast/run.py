@@ -60,6 +60,11 @@ class RunFolder:
         """Whether a run was begun here."""
         return any(file.exists() for file in (self.config, self.model, self._state))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a run, which no other command may write over."""
+        return self.model, self.config, self._state, self._log
+
     def check(self, config: Config, resume: bool) -> None:
         """Refuse a folder that cannot be written or holds another run.
 

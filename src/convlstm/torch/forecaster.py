@@ -101,14 +101,13 @@ class Forecaster(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
         """
         self._check(frames, horizon)
-        spec = self.spec.encoder
+        like = frames.new_empty((horizon, frames.shape[0]))
+        lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
         states = list(zip(h, c, strict=True))
-        wanted = self.spec.uses_durations or (self.spec.rollout == "feedback" and spec.memory_decay)
-        lead = inputs.read_lead_durations(wanted, lead_durations, patched.new_empty((horizon, frames.shape[0])))
         if self.forecaster is None:
-            return self._feedback(_last_valid(frames, mask), states, horizon, lead)
+            return self._feedback(_last_valid(frames, mask), states, horizon, generator)
         future = self._head(self._hidden(states, horizon, lead, generator))
         return future + _last_valid(frames, mask).unsqueeze(1) if self.spec.residual else future
 
@@ -130,24 +129,18 @@ class Forecaster(nn.Module):
         )
         return torch.cat([parts[0] for parts in outputs], dim=2).transpose(0, 1)
 
-    def _feedback(self, last: Tensor, states: list[State], horizon: int, lead: Tensor | None) -> Tensor:
-        future: list[Tensor] = []
+    def _feedback(self, last: Tensor, states: list[State], horizon: int, generator: torch.Generator | None) -> Tensor:
+        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        spec, future = self.spec.encoder, list[Tensor]()
         for step in range(horizon):
             frame = self._head(states[-1][0].unsqueeze(1)).squeeze(1)
             last = frame + last if self.spec.residual else frame
             future.append(last)
             if step == horizon - 1:
                 break
-            gap = None if lead is None else lead[:, step : step + 1]
-            _, states = run_stack(
-                self.spec.encoder,
-                self.encoder.layer_weights,
-                F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0),
-                states,
-                steps=1,
-                durations=gap if self.spec.uses_durations else None,
-                gaps={"forward": gap} if self.spec.encoder.memory_decay and gap is not None else None,
-            )
+            patched = F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0)
+            draws = draw(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
+            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, steps=1, draws=draws)
         return torch.stack(future, dim=1)
 
     def _head(self, hidden: Tensor) -> Tensor:

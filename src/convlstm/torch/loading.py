@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from convlstm.contract.checkpoint import load_model
@@ -20,7 +21,7 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
     Args:
         path: A file that `save` of any face wrote.
         device: As in every PyTorch module.
-        dtype: As in every PyTorch module.
+        dtype: Type of the parameters; None takes the file's own, float32 or float64.
 
     Returns:
         A layer or a forecaster with the file's weights.
@@ -37,6 +38,8 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
         'ConvLSTM'
     """
     model = load_model(path)
+    double = all(array.dtype == np.float64 for array in model.weights.values())
+    dtype = dtype or (torch.float64 if double else torch.float32)
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, device=device, dtype=dtype)
     else:
