@@ -139,6 +139,24 @@ def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_neither_a_file_nor_a_folder_takes_the_place_of_the_other(tmp_path: Path, refused) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    write_whole(folder, write_folder)
+    file.write_text("old")
+    for path, write in ((folder, lambda draft: draft.write_text("new")), (file, write_folder)):
+        with refused(OutputError, str(path)):
+            write_whole(path, write)
+        with pytest.raises(OutputError, match="choose another path"):
+            write_whole(path, write)
+    for path, is_folder in ((folder, False), (file, True)):
+        with refused(OutputError, str(path)):
+            check_writable(path, folder=is_folder)
+        check_writable(path, folder=not is_folder)
+    assert (folder / "inner" / "a").read_text() == "new"
+    assert file.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
 def test_places_that_cannot_be_written_are_refused(tmp_path: Path, refused) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("x")

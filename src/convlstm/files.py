@@ -45,6 +45,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         _sync(draft)
         _put(draft, path, room)
         _sync_one(path.parent)
+    except OutputError:
+        raise  # already in its words
     except OSError as error:
         raise OutputError(
             str(path),
