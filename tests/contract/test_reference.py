@@ -200,6 +200,16 @@ def test_masks_by_hand(masked_output: str, direction: str, mask: list, expected:
     assert states == [[final]]
 
 
+@pytest.mark.parametrize(("direction", "expected"), [("forward", [0, 9, 9]), ("reverse", [9, 9, 0])])
+def test_before_the_first_valid_step_the_output_is_zero_and_not_the_state(direction: str, expected: list) -> None:
+    spec, weights = accumulator(masked_output="hold", direction=direction)
+    start = [(np.full((1, 1, 1), 7.0), np.full((1, 1, 1), 7.0))]
+    mask = np.array([[False, True, False]])
+    output, [(h, _)] = reference.stack(spec, weights, np.full((1, 3, 1, 1), 2.0), start, mask=mask)
+    assert output.ravel().tolist() == expected
+    assert h.item() == 9.0
+
+
 def test_a_row_of_length_zero_returns_its_initial_state() -> None:
     spec, weights = accumulator()
     start = [(np.array([5.0, 7.0]).reshape(2, 1, 1), np.array([6.0, 8.0]).reshape(2, 1, 1))]
