@@ -247,7 +247,15 @@ def test_the_forecaster_stack_is_the_encoder_without_input() -> None:
     assert not spec.forecaster.memory_decay
     assert spec.forecaster.layers[0].grid((5, 7)) == (5, 7)
     assert (spec.patch_channels, spec.head_channels) == (4, 8)
-    assert ForecasterSpec(encoder=stack, patch_size=2, rollout="feedback").head_channels == 2
+    even = replace(stack, memory_decay=False)
+    assert ForecasterSpec(encoder=even, patch_size=2, rollout="feedback").head_channels == 2
+
+
+@pytest.mark.parametrize("option", [{"memory_decay": True}, {"duration_strategy": "mlp"}])
+def test_feedback_takes_even_steps(option: dict[str, Any]) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, **option)
+    with pytest.raises(SpecError, match=next(iter(option))):
+        ForecasterSpec(encoder=stack, rollout="feedback")
 
 
 def test_a_huge_spec_is_a_matter_of_microseconds() -> None:

@@ -92,7 +92,8 @@ def test_the_forecasters_first_layer_has_no_input() -> None:
     assert shapes["forecaster.layers.1.forward.weight_ih"] == (4, 5, 3, 3, 3)
     assert shapes["head.weight"] == (8, 8, 1, 1)
     assert shapes["head.bias"] == (8,)
-    feedback = canonical_shapes(replace(spec, rollout="feedback", head_bias=False))
+    even = replace(stack, memory_decay=False)
+    feedback = canonical_shapes(replace(spec, encoder=even, rollout="feedback", head_bias=False))
     assert feedback["head.weight"] == (8, 5, 1, 1)
     assert not [key for key in feedback if key.startswith("forecaster.") or key == "head.bias"]
 

@@ -266,3 +266,9 @@ def test_progress_is_told(make_nowcaster, rain_frames, tmp_path):
     told = []
     evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, tell=lambda done, of: told.append((done, of)))
     assert told == [(4, 8), (8, 8)]
+
+
+def test_many_days_are_told_as_a_span():
+    days = [f"2020-06-{day:02}" for day in range(1, 14)]
+    assert evaluate_module._listed(days[:2]) == "2020-06-01, 2020-06-02"
+    assert evaluate_module._listed(days) == "13 days from 2020-06-01 to 2020-06-13"

@@ -144,7 +144,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(
         said = process.communicate("\n", timeout=60)[0]
     assert process.returncode == code
     assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got SIGTERM; the state is "
-        "saved: go on with --resume.\n")  # fmt: skip
+        "saved; go on by train --resume, or by demo again.\n")  # fmt: skip
     state = load_arrays(tmp_path / "run" / "state.safetensors")[1]
     assert state["progress"]["step"] == saved
     assert contents(train(resume=True)) == whole_run
@@ -276,7 +276,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_model(train, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
-        with pytest.raises(TrainingError, match="got nan at step 4; lower") as caught:
+        with pytest.raises(TrainingError, match="got nan at step 4; train anew") as caught:
             train()
     assert caught.value.exit_code == 7
     # what stands there is the run as it was at its last validation
@@ -284,7 +284,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_model(train, mon
 
 
 def test_a_learning_rate_out_of_all_reason_stops(train):
-    with pytest.raises(TrainingError, match=r"(nan|inf) at step \d; lower training.learning_rate"):
+    with pytest.raises(TrainingError, match=r"(nan|inf) at step \d; train anew"):
         train(training={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30})
 
 
@@ -412,6 +412,15 @@ def test_a_model_fed_its_own_frames_learns(train):
     spec = load_model(folder.model).spec
     assert spec.rollout == "feedback"
     assert len(folder.history()) == 3
+
+
+def test_a_run_that_failed_before_it_learned_anything_hinders_no_other(train, whole_run):
+    for step in (1, 2):
+        with pytest.raises(StopError):
+            train(f"run {step}", tell=stop_after(step), seed=9)
+    assert contents(train("run 1")) == whole_run
+    with pytest.raises(ConfigError, match="one that holds a run"):
+        train("run 2")
 
 
 def test_a_copy_of_the_folder_goes_on_as_well(train, tmp_path, whole_run):

@@ -41,3 +41,13 @@ def test_a_framework_that_is_missing_is_told(monkeypatch):
     assert one.difference is None
     assert not one.well
     assert "no_such_framework" in one.description
+
+
+def test_a_framework_that_fails_is_told_and_not_well(monkeypatch):
+    def fail(self, sample, horizon):
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setattr(Trainer, "predict", fail)
+    (one,) = check_frameworks()
+    assert one.difference == float("inf")
+    assert one.description == "RuntimeError: no kernel image is available"
