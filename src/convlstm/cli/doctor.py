@@ -8,7 +8,7 @@ import typer
 def doctor() -> None:
     """Show what is installed, and whether each framework computes what the contract says.
 
-    Ends with exit code 1 if an installed framework is further from the reference than 1e-5.
+    Ends with exit code 1 if an installed framework fails, or is further from the reference than 1e-5.
 
     Example: `convlstm doctor`
     """
@@ -24,7 +24,7 @@ def doctor() -> None:
     table = Table("framework", "runs as", "difference from the reference", "seconds", box=None, pad_edge=False)
     health = check_frameworks()
     for one in health:
-        difference = "did not run" if one.difference is None else f"{one.difference:.1e}"
+        difference = "not installed" if one.difference is None else f"{one.difference:.1e}"
         table.add_row(one.framework, one.description, difference, f"{one.seconds:.3f}")
     console.print(table)
     if any(one.difference is not None and not one.well for one in health):

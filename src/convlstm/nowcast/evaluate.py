@@ -32,6 +32,7 @@ from convlstm.verification.lead_times import lead_unit
 
 FILES = ("scores.csv", "cases.nc", "evaluation.json")
 _EXAMPLES = 4
+_MOST_LISTED = 12
 
 
 def evaluate(
@@ -162,12 +163,18 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
         "Model": f"encoder–forecaster, ConvLSTM layers of {widths} channels, "
         f"{parameter_count(nowcaster.spec):,} parameters",
         "Task": f"{pipeline.input_length} frames in, {pipeline.horizon} frames out, {apart} apart",
-        "Trained on": ", ".join(pipeline.days.get("train", [])),
-        "Chosen on": ", ".join(pipeline.days.get("validation", [])),
-        "Evaluated on": ", ".join(days),
+        "Trained on": _listed(pipeline.days.get("train", [])),
+        "Chosen on": _listed(pipeline.days.get("validation", [])),
+        "Evaluated on": _listed(days),
         "Cases": f"{len(cases.ends)} forecasts, spread evenly over these days{wet}",
         "Cases shown": "the most active ones that do not overlap",
         "Rivals": "persistence; extrapolation along the optical flow of the input frames",
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],
     }
+
+
+def _listed(days: list[str]) -> str:
+    if len(days) <= _MOST_LISTED:
+        return ", ".join(days)
+    return f"{len(days)} days from {min(days)} to {max(days)}"

@@ -187,7 +187,7 @@ def _interrupted(number: int) -> InterruptedTrainingError:
         "training",
         expected="no interruption",
         received=signal.Signals(number).name,
-        mend="the state is saved: go on with --resume.",
+        mend="the state is saved; go on by train --resume, or by demo again.",
     )
     error.exit_code = 128 + number
     return error
@@ -200,7 +200,7 @@ def _finite(loss: float, step: int) -> float:
         "loss",
         expected="a finite number",
         received=f"{loss} at step {step}",
-        mend="lower training.learning_rate; the last good model and state are kept.",
+        mend="train anew with a lower training.learning_rate; what was best so far is kept.",
     )
 
 

@@ -14,7 +14,7 @@ from convlstm.contract.reference_forecaster import forecast
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.training import Optimisation, Sample
 from convlstm.contract.weights import initialise
-from convlstm.errors import ConvLSTMError
+from convlstm.errors import DependencyError
 from convlstm.nowcast.faces import FRAMEWORKS, build_trainer
 
 PACKAGES = ("convlstm", "numpy", "safetensors", "torch", "lightning-fabric", "xarray", "zarr", "netCDF4", "scores")
@@ -29,7 +29,7 @@ class Health:
     Args:
         framework: Its name.
         description: Version, device and precision; the problem where there is one.
-        difference: Largest difference from the reference, None where it could not run.
+        difference: Largest difference from the reference; infinite where it failed, None where it is not installed.
         seconds: Time of one forecast of the small model.
     """
 
@@ -80,12 +80,17 @@ def _check(
 ) -> Health:
     inputs = frames.astype(np.float32)
     sample = Sample(inputs, inputs[:, :0], inputs[:, :0])
+    started = time.perf_counter()
     try:
         trainer = build_trainer(framework, spec, weights, Optimisation(precision="float32"))
-    except ConvLSTMError as error:
+        started = time.perf_counter()
+        result = trainer.predict(sample, truth.shape[1])
+    except DependencyError as error:
         return Health(framework, str(error), None, 0.0)
-    started = time.perf_counter()
-    result = trainer.predict(sample, truth.shape[1])
+    # a driver or an installation can be broken in any way, and to show it is what this is for
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        return Health(framework, problem, float("inf"), time.perf_counter() - started)
     seconds = time.perf_counter() - started
     difference = float(np.abs(result - truth).max() / max(1.0, np.abs(truth).max()))
     return Health(framework, trainer.description, difference, seconds)

@@ -109,9 +109,17 @@ class RunFolder:
             for file in (self.config, self.model, self._state, self._log):
                 for draft in self.path.glob(f".{file.name}.*"):
                     shutil.rmtree(draft, ignore_errors=True)
-            if not self.config.exists():
+            new = not self.holds_run
+            if new:
                 write_whole(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
-            yield
+            try:
+                yield
+            except BaseException:
+                if new and not (self.model.exists() or self._state.exists()):
+                    # nothing was learned yet, so the next attempt may have other options
+                    self.config.unlink(missing_ok=True)
+                    self._log.unlink(missing_ok=True)
+                raise
 
     def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
         """Return the last saved state and where it stands, or None and the start in a new run.
