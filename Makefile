@@ -30,7 +30,7 @@ bench: $(READY)
 
 docs: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(PYTHON) -m mkdocs build --strict --site-dir build/site
+	$(PYTHON) -m mkdocs build --quiet --site-dir build/site
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
