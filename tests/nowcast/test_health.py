@@ -35,12 +35,15 @@ def test_a_framework_that_differs_is_not_well(monkeypatch):
     assert one.difference == pytest.approx(1e-2, rel=0.9)
 
 
-def test_a_framework_that_is_missing_is_told(monkeypatch):
-    monkeypatch.setattr(health, "FRAMEWORKS", ("no_such_framework",))
+def test_a_framework_that_is_missing_is_told_and_how_to_install_it(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'lightning_fabric'", name="lightning_fabric")
+
+    monkeypatch.setattr("convlstm.nowcast.faces.import_module", missing)
     (one,) = check_frameworks()
     assert one.difference is None
     assert not one.well
-    assert "no_such_framework" in one.description
+    assert "no module 'lightning_fabric'; pip install 'convlstm[torch]'" in one.description
 
 
 def test_a_framework_that_fails_is_told_and_not_well(monkeypatch):
