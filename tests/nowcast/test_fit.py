@@ -318,10 +318,13 @@ def test_the_loss_falls(train):
     assert last["loss"] < 0.7 * first["loss"]
 
 
-def test_the_validation_loss_is_the_mean_over_every_known_value(rain_frames, tiny, train):
-    config = tiny(training={"steps": 2, "emphasis": {1.0: 3.0}})
-    folder = train(training={"steps": 2, "emphasis": {1.0: 3.0}})
-    data, pipeline = prepare(config, rain_frames)
+def test_the_validation_loss_is_the_mean_over_every_known_value(make_rain, read, tiny, train):
+    dataset = make_rain()
+    dataset["rain"][36:42, :15] = np.nan
+    frames, training = read(dataset), {"steps": 2, "emphasis": {1.0: 3.0}}
+    config = tiny(training=training)
+    folder = train(frames=frames, training=training)
+    data, pipeline = prepare(config, frames)
     model = load_nowcaster(folder.path)
     errors = weights = 0.0
     for number in range(len(data.validation)):
