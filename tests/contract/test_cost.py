@@ -218,6 +218,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 """
 
 
+@pytest.mark.slow  # on a busy machine the peak is not the process's own; benchmarks/inspect_memory.py has the table
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
 def test_training_memory_is_what_a_process_takes():
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # so that freed arrays go back to the system

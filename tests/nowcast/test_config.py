@@ -58,7 +58,12 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("values", [{}, CHANGED], ids=["defaults", "everything changed"])
+# feedback takes no durations: together they are refused
+@pytest.mark.parametrize(
+    "values",
+    [{}, CHANGED | {"model": CHANGED["model"] | {"rollout": "states"}}],
+    ids=["defaults", "nearly everything changed"],
+)
 def test_every_option_comes_back_from_yaml(tmp_path, values):
     config = validate(values)
     path = tmp_path / "config.yaml"

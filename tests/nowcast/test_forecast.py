@@ -196,13 +196,15 @@ def test_whatever_is_missing_the_forecast_is_rain_everywhere(make_nowcaster, mak
     assert (forecast <= 100.001).all()
 
 
-def test_a_missing_pixel_counts_as_dry(make_nowcaster, make_rain, read):
+@pytest.mark.parametrize(("frames", "known"), [(slice(53, 56), None), (slice(54, 56), 53), (slice(55, 56), 54)])
+def test_a_missing_pixel_keeps_its_last_known_value_and_is_dry_before(make_nowcaster, make_rain, read, frames, known):
     rain = make_rain()
-    rain["rain"][-1] += 1
-    spoilt, dry = spoil(rain, "pixels"), rain.copy(deep=True)
-    dry["rain"][:, 3:9, 2:11] = 0.0
+    rain["rain"][50:] += 1
+    spoilt, whole = rain.copy(deep=True), rain.copy(deep=True)
+    spoilt["rain"][frames, 3:9, 2:11] = np.nan
+    whole["rain"][frames, 3:9, 2:11] = 0.0 if known is None else rain["rain"].values[known, 3:9, 2:11]
     nowcaster = make_nowcaster()
-    one, two = (make_forecast(nowcaster, read(data))["rain"].values for data in (spoilt, dry))
+    one, two = (make_forecast(nowcaster, read(data))["rain"].values for data in (spoilt, whole))
     np.testing.assert_array_equal(one, two)
 
 

@@ -13,7 +13,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from convlstm.engine import torch_convolution, torch_fused
+from convlstm.engine import torch_fused
 from convlstm.torch import ConvLSTM
 
 # forward-mode differentiation compiles a few of PyTorch's own formulas with its deprecated torch.jit.script
@@ -266,65 +266,3 @@ def test_changing_a_weight_between_forward_and_backward_is_an_error() -> None:
         layer.weight_hh_l0.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-
-
-def test_the_private_names_exist_and_tell_the_truth() -> None:
-    """Three private names of PyTorch, and one operator that may be missing: a release that drops them shows here."""
-    assert not torch_fused.transforms_are_active()
-    seen = []
-    grad(lambda x: (seen.append(torch_fused.transforms_are_active()), x.sum())[1])(torch.ones(2))
-    vmap(lambda x: (seen.append(torch_fused.transforms_are_active()), x)[1])(torch.ones(2))
-    with forward_ad.dual_level():
-        seen.append(torch_fused.transforms_are_active())
-    assert seen == [True, True, True]
-    assert not torch_fused.transforms_are_active()
-    vmap(lambda x: (seen.append(torch_fused._are_batched([None, x])), x)[1])(torch.ones(2))
-    assert seen[-1]
-    assert not torch_fused._are_batched([torch.ones(2), None])
-    for dtype in (torch.float32, torch.bfloat16):
-        assert torch_convolution._can_add(dtype) in (True, False)
-
-
-@pytest.mark.parametrize("present", [True, False])
-def test_the_private_convolution_with_sum_changes_nothing(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = build(torch.float32, peephole="channel"), frames(torch.float32)
-    if not present:
-        monkeypatch.setattr(torch_convolution, "_can_add", lambda dtype: False)
-    got = torch.autograd.grad(loss_of(layer, x), list(layer.parameters()))
-    wanted = plainly(monkeypatch, lambda: torch.autograd.grad(loss_of(layer, x), list(layer.parameters())))
-    for a, b in zip(got, wanted, strict=True):
-        # float32 sums of 480 terms in another order
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-
-
-def test_a_build_without_the_operator_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> None:
-        raise AttributeError("no such operator")
-
-    torch_convolution._can_add.cache_clear()
-    monkeypatch.setattr(torch_convolution, "_convolution_with_sum", missing)
-    assert torch_convolution._can_add(torch.float32) is False
-    torch_convolution._can_add.cache_clear()
-
-
-def test_the_fused_path_is_taken_and_left_where_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    quick = torch_fused.sequence
-    monkeypatch.setattr(torch_fused, "sequence", lambda *a, **k: (calls.append(1), quick(*a, **k))[1])
-
-    def taken(*, train: bool = False, given: Any = None, **options: Any) -> bool:
-        calls.clear()
-        build(**options).train(train)(frames(), **(given or {}))
-        return bool(calls)
-
-    assert taken()
-    assert taken(peephole="channel", train=True)
-    assert taken(train=True, input_dropout=0.5)
-    assert taken(train=True, num_layers=2, dropout=0.5)
-    assert taken(recurrent_dropout=0.5)
-    assert not taken(train=True, recurrent_dropout=0.5)
-    assert not taken(given={"lengths": [1, 2]})
-    for option in ({"norm": "layer"}, {"activation": "relu"}, {"recurrent_activation": "hard_sigmoid"}, {"groups": 1}):
-        assert taken(**option) == (option == {"groups": 1})
-    for option in ({"boundary": "circular"}, {"zoneout_h": 0.1}, {"peephole": "pixel", "input_size": (5, 6)}):
-        assert not taken(**option)

@@ -208,12 +208,12 @@ def plain_sequence(
 ) -> tuple[Tensor, State]:
     """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`)."""
     spec = layer.stack
-    z_x = (
-        None if x is None or not steps else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    )
-    with torch.autocast(state[0].device.type, enabled=False):  # δ and the decay keep at least float32
-        factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
-        kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
+    z_x = None if x is None else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    factors = kept = None
+    if durations is not None or gaps is not None:
+        with torch.autocast(state[0].device.type, enabled=False):  # δ and the decay keep at least float32
+            factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
+            kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     h, c = state
     previous = torch.zeros_like(h)
     outputs = [previous] * steps
@@ -243,7 +243,7 @@ def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, ma
     spec = layer.stack
     z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * masks.recurrent)
     z = z if z_x is None else z + z_x
-    if spec.norm != "none":
+    if spec.norm != "none" and z.numel():
         z = _normalised(z, spec.norm_groups or 1) * _over_grid(weights["norm_scale"], spec)
     return z + _over_grid(weights["bias"], spec).to(z.dtype) if spec.bias else z
 
@@ -252,8 +252,6 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     wide = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
     parts: Tensor = wide.unflatten(1, (4, groups, -1)).flatten(3)
     # F.layer_norm's float64 gradient is off by 2.5e-10 at zero variance; this form is not
-    if not parts.numel():
-        return z  # an empty batch, of which var_mean warns
     variance, mean = torch.var_mean(parts, dim=3, correction=0, keepdim=True)
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
 
@@ -289,10 +287,10 @@ def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
     wide = values if values.dtype == torch.float64 else values.float()
-    wide = wide if mask is None else torch.where(mask, wide, torch.ones_like(wide))
-    # where values cannot be checked (compiled, traced, on an accelerator) a bad one must not turn into a finite result
-    return torch.where((wide >= 0) & torch.isfinite(wide), wide, torch.full_like(wide, torch.nan))
+    wide = wide if mask is None else torch.where(mask, wide, 1.0)
+    return torch.where((wide >= 0) & torch.isfinite(wide), wide, torch.nan)
 
 
 def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:

@@ -1,0 +1,89 @@
+"""The private names of PyTorch that the fused path leans on, and when it is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import grad, vmap
+
+from convlstm.engine import torch_convolution, torch_fused
+from convlstm.torch import ConvLSTM
+
+
+def build(**options: Any) -> ConvLSTM:
+    return ConvLSTM(2, 3, 3, **options)
+
+
+def frames() -> Tensor:
+    return torch.randn(2, 4, 2, 5, 6)
+
+
+def gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
+    output, (h, c) = layer(x)
+    loss = output.pow(2).sum() + h[0].sum() + c[0].pow(2).sum()
+    return list(torch.autograd.grad(loss, list(layer.parameters())))
+
+
+def test_the_private_names_exist_and_tell_the_truth() -> None:
+    """Three private names of PyTorch, and one operator that may be missing: a release that drops them shows here."""
+    assert not torch_fused.transforms_are_active()
+    seen = []
+    grad(lambda x: (seen.append(torch_fused.transforms_are_active()), x.sum())[1])(torch.ones(2))
+    vmap(lambda x: (seen.append(torch_fused.transforms_are_active()), x)[1])(torch.ones(2))
+    with forward_ad.dual_level():
+        seen.append(torch_fused.transforms_are_active())
+    assert seen == [True, True, True]
+    assert not torch_fused.transforms_are_active()
+    vmap(lambda x: (seen.append(torch_fused._are_batched([None, x])), x)[1])(torch.ones(2))
+    assert seen[-1]
+    assert not torch_fused._are_batched([torch.ones(2), None])
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch_convolution._can_add(dtype) in (True, False)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_the_private_convolution_with_sum_changes_nothing(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = build(peephole="channel"), frames()
+    if not present:
+        monkeypatch.setattr(torch_convolution, "_can_add", lambda dtype: False)
+    got = gradients(layer, x)
+    monkeypatch.setattr(torch_fused, "serves", lambda *_: False)
+    for a, b in zip(got, gradients(layer, x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)  # float32 sums of 480 terms in another order
+
+
+def test_a_build_without_the_operator_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any) -> None:
+        raise AttributeError("no such operator")
+
+    torch_convolution._can_add.cache_clear()
+    monkeypatch.setattr(torch_convolution, "_convolution_with_sum", missing)
+    assert torch_convolution._can_add(torch.float32) is False
+    torch_convolution._can_add.cache_clear()
+
+
+def test_the_fused_path_is_taken_and_left_where_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    quick = torch_fused.sequence
+    monkeypatch.setattr(torch_fused, "sequence", lambda *a, **k: (calls.append(1), quick(*a, **k))[1])
+
+    def taken(*, train: bool = False, given: Any = None, **options: Any) -> bool:
+        calls.clear()
+        build(**options).train(train)(frames(), **(given or {}))
+        return bool(calls)
+
+    assert taken()
+    assert taken(peephole="channel", train=True)
+    assert taken(train=True, input_dropout=0.5)
+    assert taken(train=True, num_layers=2, dropout=0.5)
+    assert taken(recurrent_dropout=0.5)
+    assert not taken(train=True, recurrent_dropout=0.5)
+    assert not taken(given={"lengths": [1, 2]})
+    for option in ({"norm": "layer"}, {"activation": "relu"}, {"recurrent_activation": "hard_sigmoid"}, {"groups": 1}):
+        assert taken(**option) == (option == {"groups": 1})
+    for option in ({"boundary": "circular"}, {"zoneout_h": 0.1}, {"peephole": "pixel", "input_size": (5, 6)}):
+        assert not taken(**option)
