@@ -198,6 +198,9 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         call: The stack and its sequence.
         batch: Samples.
         width: Bytes of a value in the type that convolutions compute in.
+
+    Returns:
+        One list a layer, one run a direction.
     """
     size, result = call.size, []
     for layer in call.spec.layers:
