@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm.errors import StateError
-from convlstm.torch import ConvLSTM, ConvLSTMCell
+from convlstm.errors import SpecError, StateError
+from convlstm.torch import ConvLSTM, ConvLSTMCell, save
 
 
 def flat(result: Any) -> list[Tensor]:
@@ -236,3 +236,14 @@ def test_strided_and_overlapping_inputs_are_only_read() -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, [a for part in state for a in part], strict=True))
     expanded = torch.randn(1, 1, 2, 6, 7).expand(2, 5, 2, 6, 7)
     torch.testing.assert_close(layer(expanded)[0], layer(expanded.contiguous())[0], rtol=0, atol=1e-6)
+
+
+def test_a_function_of_the_duration_runs_and_is_not_saved(refused, tmp_path: Any) -> None:
+    layer = ConvLSTM(1, 2, 3, duration_strategy=torch.sqrt, reference_duration=4.0)
+    linear = ConvLSTM(1, 2, 3, duration_strategy="linear")
+    linear.load_state_dict(layer.state_dict())
+    x, durations = torch.randn(2, 3, 1, 4, 4), torch.rand(2, 3) + 0.5
+    expected, _ = linear(x, durations=(durations / 4.0).sqrt())
+    torch.testing.assert_close(layer(x, durations=durations)[0], expected, rtol=0, atol=1e-6)
+    with refused(SpecError, "duration_strategy"):
+        save(tmp_path / "m", layer)

@@ -73,8 +73,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
-        factor: Tensor = spec.duration_strategy(r)
-        return factor
+        return torch.as_tensor(spec.duration_strategy(r))
     if spec.duration_strategy == "linear":
         return r
     if spec.duration_strategy == "log":
