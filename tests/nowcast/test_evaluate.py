@@ -111,6 +111,8 @@ def test_data_of_other_days_is_evaluated_whole_and_seen_days_never_by_default(
     mixed["time"] = mixed["time"] - np.timedelta64(3, "D")
     # of the days from 29 May to 1 June the model saw the last
     assert choose_days(nowcaster, read(mixed), ALL_WET)[1] == ["2020-05-29", "2020-05-30", "2020-05-31"]
+    # a file that has grown since is still judged on the days kept for it
+    assert choose_days(nowcaster, read(make_rain(days=6)), ALL_WET)[1] == ["2020-06-04"]
     seen = read(make_rain(days=3))
     with refused(DataError, "evaluation days"):
         evaluate(nowcaster, seen, tmp_path / "e")

@@ -37,8 +37,9 @@ def test_values_are_those_of_the_reference(make_nowcaster, make_rain, transform,
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_durations_and_gaps_are_those_of_the_reference(make_nowcaster, make_rain):
-    model = {"duration_strategy": "exp", "memory_decay": True}
+@pytest.mark.parametrize("strategy", ["linear", "log1p"])
+def test_durations_and_gaps_are_those_of_the_reference(make_nowcaster, make_rain, strategy):
+    model = {"duration_strategy": strategy, "memory_decay": True}
     nowcaster = make_nowcaster(model=model, data={"max_gap": 3600})
     rain = make_rain(height=12, width=8)["rain"].values[3:6]
     leads = np.array([10.0, 30, 60]) * MINUTE
@@ -220,6 +221,14 @@ def test_what_a_caller_gives_stays_as_it_is(make_nowcaster):
     inputs = np.full((1, 3, 1, 8, 8), np.nan, dtype=np.float32)
     nowcaster.predict(inputs, np.array([[0.0, 300, 600]]), np.array([300.0]))
     assert np.isnan(inputs).all()
+
+
+def test_what_is_no_rain_may_be_negative(make_nowcaster, make_rain, read):
+    dataset = make_rain()
+    dataset["rain"] = (-5 - dataset["rain"]).assign_attrs(units="degC")
+    nowcaster = make_nowcaster(still=True, units="degC", transform=Standard(-6.0, 2.0))
+    forecast = make_forecast(nowcaster, read(dataset))["rain"]
+    np.testing.assert_allclose(forecast[1], dataset["rain"][-1], rtol=1e-5)
 
 
 def test_several_variables_keep_their_own_names_units_and_values(tmp_path, make_nowcaster, make_rain, read):
