@@ -117,12 +117,16 @@ def test_zoneout_keeps_points_of_the_old_state() -> None:
     assert kept == pytest.approx(0.4, abs=0.033)
 
 
-def test_zoneout_of_a_forecaster_and_its_generator() -> None:
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_zoneout_of_a_forecaster_and_its_generator(rollout: str) -> None:
     stack = ConvLSTMSpec(in_channels=1, hidden_channels=[3, 3], kernel_size=3, zoneout_h=0.3, dropout=0.3)
-    model, frames = Forecaster(ForecasterSpec(encoder=stack)), torch.randn(2, 3, 1, 6, 6)
+    model, frames = Forecaster(ForecasterSpec(encoder=stack, rollout=rollout)), torch.randn(2, 3, 1, 6, 6)
     runs = [model(frames, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+    quiet = torch.random.get_rng_state()
+    model(frames, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.random.get_rng_state(), quiet)
     model.eval()
     assert torch.equal(model(frames, 4), model(frames, 4))
 
