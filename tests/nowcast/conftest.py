@@ -67,6 +67,42 @@ def train(tmp_path, rain_frames, tiny):
     return run
 
 
+@pytest.fixture
+def stopped(train):
+    """Train until after a step and fail there, as by a bug or a lost terminal."""
+
+    class StopError(Exception):
+        """Ends a run from within."""
+
+    def run(step, *names, **options):
+        def tell(report):
+            if report.step == step:
+                raise StopError
+
+        with pytest.raises(StopError):
+            train(*names, tell=tell, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """Read every file of a run but its lock, by name."""
+
+    def read_all(folder):
+        return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != ".lock"}
+
+    return read_all
+
+
+@pytest.fixture(scope="session")
+def whole_run(rain_frames, tiny, contents, tmp_path_factory):
+    """What a run that nothing stopped leaves."""
+    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+    fit(tiny(), rain_frames, folder)
+    return contents(folder)
+
+
 @pytest.fixture(scope="session")
 def trained(rain_frames, tiny, tmp_path_factory):
     """A model trained for a few steps on the drifting rain."""

@@ -2,12 +2,6 @@
 
 import json
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,42 +9,15 @@ import pytest
 
 from convlstm.contract.checkpoint import load_arrays, load_model
 from convlstm.contract.weights import initialise
-from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
-from convlstm.nowcast.config_text import to_yaml
+from convlstm.errors import ConfigError, DataError, TrainingError
 from convlstm.nowcast.faces import build_trainer
 from convlstm.nowcast.fit import _key, fit, learning_rate
 from convlstm.nowcast.predict import load_nowcaster
 from convlstm.nowcast.prepare import prepare, to_sample
 from convlstm.nowcast.run import Progress, RunFolder
-from convlstm.torch.training import Trainer
 
 
-class StopError(Exception):
-    """Ends a run from within, as a bug or a lost terminal would."""
-
-
-def stop_after(step):
-    def tell(report):
-        if report.step == step:
-            raise StopError
-
-    return tell
-
-
-def contents(folder):
-    """Every file of a run but its lock, by name."""
-    return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != ".lock"}
-
-
-@pytest.fixture(scope="session")
-def whole_run(rain_frames, tiny, tmp_path_factory):
-    """What a run that nothing stopped leaves."""
-    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
-    fit(tiny(), rain_frames, folder)
-    return contents(folder)
-
-
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(train, whole_run):
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(train, whole_run, contents):
     assert contents(train()) == whole_run
     assert load_model(train("other", seed=1).model).digest != load_model(train("third").model).digest
 
@@ -85,204 +52,6 @@ def test_every_step_and_seed_drops_other_units():
     assert len(keys) == 150
 
 
-@pytest.mark.parametrize("step", range(1, 6))
-def test_a_run_that_fails_at_any_step_goes_on_to_the_same_bytes(train, whole_run, step):
-    with pytest.raises(StopError):
-        train(tell=stop_after(step))
-    assert contents(train(resume=True)) == whole_run
-
-
-def test_a_run_may_fail_often(train, whole_run):
-    for step in (1, 3, 3, 5):
-        with pytest.raises(StopError):
-            train(resume=True, tell=stop_after(step))
-    assert contents(train(resume=True)) == whole_run
-    assert contents(train(resume=True)) == whole_run
-
-
-DRIVER = """
-import sys
-from convlstm.data import open_frames
-from convlstm.nowcast.config_text import read_config
-from convlstm.nowcast.faces import set_threads
-from convlstm.nowcast.fit import fit
-from convlstm.nowcast.run import RunFolder
-
-data, config, folder, step = sys.argv[1:]
-
-def tell(report):
-    if report.step == int(step):
-        print("here", flush=True)
-        sys.stdin.readline()
-
-set_threads("torch", 1)
-try:
-    fit(read_config(config), open_frames(data), RunFolder(folder), tell=tell)
-except Exception as error:
-    print(error, flush=True)
-    sys.exit(getattr(error, "exit_code", 1))
-"""
-
-
-@pytest.mark.parametrize(("number", "code", "saved"), [(signal.SIGTERM, 143, 3), (signal.SIGKILL, -9, 2)])
-def test_a_killed_process_goes_on_to_the_same_bytes(
-    make_rain, tmp_path, tiny, train, whole_run, refused, number, code, saved
-):
-    make_rain().to_netcdf(tmp_path / "rain.nc")
-    (tmp_path / "config.yaml").write_text(to_yaml(tiny()))
-    words = [sys.executable, "-c", DRIVER, *(str(tmp_path / name) for name in ("rain.nc", "config.yaml", "run")), "3"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "here\n"
-        before = contents(RunFolder(tmp_path / "run"))
-        for resume, kind in ((True, OutputError), (False, ConfigError)):
-            with refused(kind, str(tmp_path / "run")):
-                train(resume=resume)
-        with pytest.raises(OutputError, match=f"that of process {process.pid};"):
-            train(resume=True)
-        assert contents(RunFolder(tmp_path / "run")) == before
-        process.send_signal(number)
-        said = process.communicate("\n", timeout=60)[0]
-    assert process.returncode == code
-    assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got SIGTERM; the state is "
-        "saved; go on by train --resume, or by demo again.\n")  # fmt: skip
-    state = load_arrays(tmp_path / "run" / "state.safetensors")[1]
-    assert state["progress"]["step"] == saved
-    assert contents(train(resume=True)) == whole_run
-
-
-def test_a_second_signal_stops_at_once(train):
-    def ask_twice(report):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train(tell=ask_twice)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_run_outside_the_main_thread_needs_no_signals(train, whole_run):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(contents(train())))
-    thread.start()
-    thread.join()
-    assert result == [whole_run]
-
-
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_the_log_follows_the_state(train, whole_run, monkeypatch, failing):
-    """A process killed between a line of the log and its state writes that line again, not twice."""
-    real, calls = RunFolder.save_state, iter(range(1, 100))
-
-    def save(self, *arguments):
-        if next(calls) == failing:
-            raise StopError
-        real(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_state", save)
-        with pytest.raises(StopError):
-            train()
-    folder = train("run", resume=True)
-    assert contents(folder) == whole_run
-
-
-def test_a_line_cut_short_is_no_line(tmp_path, refused):
-    folder = RunFolder(tmp_path)
-    assert folder.history() == []
-    folder.log({"step": 2, "loss": 1.0})
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
-    assert folder.history() == [{"step": 2, "loss": 1.0}]
-    (tmp_path / "log.jsonl").write_text("something else\n")
-    with refused(DataError, str(tmp_path / "log.jsonl")):
-        folder.history()
-
-
-@pytest.mark.parametrize(
-    ("sections", "argument"),
-    [
-        ({"training": {"steps": 8}}, "training.steps"),
-        ({"data": {"crop": 12}}, "data.crop"),
-        ({"model": {"hidden_channels": [4, 8]}}, "model.hidden_channels"),
-        ({"seed": 3}, "seed"),
-    ],
-)
-def test_a_run_does_not_go_on_with_other_options(train, refused, sections, argument):
-    folder = train()
-    before = contents(folder)
-    with refused(ConfigError, argument):
-        train(resume=True, **sections)
-    assert contents(folder) == before
-
-
-def test_a_run_does_not_go_on_with_other_data(train, make_rain, read, refused):
-    folder = train()
-    before = contents(folder)
-    for other in (make_rain(days=5), make_rain(height=24)):
-        with refused(DataError, "data"):
-            train(frames=read(other), resume=True)
-    assert contents(folder) == before
-
-
-@pytest.mark.parametrize("left", ["config.yaml", "model.safetensors", "state.safetensors"])
-def test_a_folder_that_holds_a_part_of_a_run_is_left_alone(tmp_path, train, refused, left):
-    path = tmp_path / "run" / left
-    path.parent.mkdir()
-    path.write_text("precious")
-    with refused(ConfigError, str(tmp_path / "run")):
-        train()
-    assert [file.name for file in path.parent.iterdir()] == [left]
-    assert path.read_text() == "precious"
-    with pytest.raises((ConfigError, WeightsError)):
-        train(resume=True)
-    assert path.read_text() == "precious"
-
-
-def test_a_damaged_state_is_refused(train, refused):
-    with pytest.raises(StopError):
-        train(tell=stop_after(3))
-    folder = train("other")
-    state = folder.path.parent / "run" / "state.safetensors"
-    kept = state.read_bytes()
-    for wrong in (kept[:-1], kept[:-3] + bytes([kept[-3] ^ 1]) + kept[-2:], folder.model.read_bytes()):
-        state.write_bytes(wrong)
-        with pytest.raises((WeightsError, DataError)):
-            train(resume=True)
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, train, refused):
-    (tmp_path / "run").write_text("precious")
-    with refused(OutputError, str(tmp_path / "run" / "model.safetensors")):
-        train()
-    assert (tmp_path / "run").read_text() == "precious"
-
-
-def test_drafts_of_a_killed_process_are_swept(train, tmp_path, whole_run):
-    with pytest.raises(StopError):
-        train(tell=stop_after(3))
-    draft = tmp_path / "run" / ".state.safetensors.x1y2z3" / "state.safetensors"
-    draft.parent.mkdir()
-    draft.write_text("half")
-    (tmp_path / "run" / "notes.txt").write_text("my own")
-    assert contents(train(resume=True)) == whole_run | {"notes.txt": b"my own"}
-
-
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_model(train, monkeypatch, whole_run):
-    real, calls = Trainer.step, iter(range(1, 100))
-
-    def step(self, *arguments):
-        return math.nan if next(calls) == 4 else real(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", step)
-        with pytest.raises(TrainingError, match="got nan at step 4; train anew") as caught:
-            train()
-    assert caught.value.exit_code == 7
-    # what stands there is the run as it was at its last validation
-    assert contents(train(resume=True)) == whole_run
-
-
 def test_a_learning_rate_out_of_all_reason_stops(train):
     with pytest.raises(TrainingError, match=r"(nan|inf) at step \d; train anew"):
         train(training={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30})
@@ -297,7 +66,7 @@ def test_training_ends_early_without_progress(train):
     )
 
 
-def test_the_best_model_is_kept_and_not_the_last(train, monkeypatch):
+def test_the_best_model_is_kept_and_not_the_last(train, monkeypatch, stopped):
     losses = iter([0.5, 0.3, 0.4])
     monkeypatch.setattr("convlstm.nowcast.fit._validate", lambda loop: next(losses))
     folder = train()
@@ -305,8 +74,7 @@ def test_the_best_model_is_kept_and_not_the_last(train, monkeypatch):
     state = load_arrays(folder.path / "state.safetensors")[0]
     assert any((state[f"weights.{key}"] != value).any() for key, value in load_model(folder.model).weights.items())
     monkeypatch.undo()
-    with pytest.raises(StopError):
-        train("until the best", tell=stop_after(4))
+    stopped(4, "until the best")
     assert (folder.path.parent / "until the best" / "model.safetensors").read_bytes() == folder.model.read_bytes()
 
 
@@ -368,7 +136,7 @@ def test_missing_targets_teach_nothing(tiny, rain_frames):
     assert trainer.step(sample, 1e-3, 1) != after[0][0]
 
 
-def test_missing_values_are_missing_however_the_file_says_so(train, make_rain, read):
+def test_missing_values_are_missing_however_the_file_says_so(train, make_rain, read, contents):
     dataset = make_rain()
     dataset["rain"][5:9, 3:8, 2:9] = np.nan
     dataset["rain"][30] = np.nan
@@ -415,22 +183,6 @@ def test_a_model_fed_its_own_frames_learns(train):
     spec = load_model(folder.model).spec
     assert spec.rollout == "feedback"
     assert len(folder.history()) == 3
-
-
-def test_a_run_that_failed_before_it_learned_anything_hinders_no_other(train, whole_run):
-    for step in (1, 2):
-        with pytest.raises(StopError):
-            train(f"run {step}", tell=stop_after(step), seed=9)
-    assert contents(train("run 1")) == whole_run
-    with pytest.raises(ConfigError, match="one that holds a run"):
-        train("run 2")
-
-
-def test_a_copy_of_the_folder_goes_on_as_well(train, tmp_path, whole_run):
-    with pytest.raises(StopError):
-        train(tell=stop_after(3))
-    shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    assert contents(train("copy", resume=True)) == whole_run
 
 
 def test_a_framework_that_is_not_there_is_named(tiny, rain_frames, tmp_path, refused):

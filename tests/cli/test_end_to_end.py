@@ -1,0 +1,46 @@
+"""Whole chains of commands on data with gaps, on dry data, and on what is no rain."""
+
+import cftime
+import numpy as np
+import xarray as xr
+
+
+def test_what_is_partly_missing_works(cli, make_rain, tmp_path, tiny):
+    dataset = make_rain()
+    dataset["rain"][:, 2:9, 3:8] = np.nan
+    dataset["rain"][5:9] = np.nan
+    dataset["rain"][55] = np.nan
+    dataset.to_netcdf(tmp_path / "gaps.nc")
+    assert cli("train", "gaps.nc", *tiny)[0] == 0
+    assert cli("forecast", "run", "gaps.nc")[0] == 0
+    with xr.open_dataset(tmp_path / "forecast.nc", decode_timedelta=True) as forecast:
+        assert np.isfinite(forecast["rain"]).all()
+        assert (forecast["rain"] >= 0).all()
+    assert cli("evaluate", "run", "gaps.nc")[0] == 0
+    assert cli("report", "evaluation")[0] == 0
+
+
+def test_dry_input_gives_a_finite_forecast(cli, trained, make_rain, tmp_path):
+    dataset = make_rain()
+    dataset["rain"][:] = 0.0
+    dataset.to_netcdf(tmp_path / "dry.nc")
+    assert cli("forecast", trained / "run", "dry.nc")[0] == 0
+    with xr.open_dataset(tmp_path / "forecast.nc", decode_timedelta=True) as forecast:
+        assert np.isfinite(forecast["rain"]).all()
+        assert (forecast["rain"] >= 0).all()
+
+
+def test_temperature_in_zarr_of_another_calendar_from_end_to_end(cli, make_rain, tmp_path, tiny):
+    rain = make_rain(step=3600)
+    times = [cftime.Datetime360Day(2001, 2, day, hour) for day in (27, 28, 29, 30) for hour in range(14)]
+    dataset = xr.Dataset(
+        {"t2m": (("valid", "lat", "lon"), 280 + rain["rain"].values, {"units": "K"})},
+        coords={"valid": times, "lat": np.arange(22.0), "lon": np.arange(18.0)},
+    )
+    dataset.to_zarr(tmp_path / "air.zarr", consolidated=False)
+    assert cli("train", "air.zarr", *tiny, "--time-dim", "valid")[0] == 0
+    # what was told at the training need not be told again
+    code, out, _ = cli("forecast", "run", "air.zarr", "-o", "next.zarr", "--lead-times", "60,300")
+    assert (code, out) == (0, "next.zarr: 2 frames after 2001-02-30 13:00\n")
+    assert cli("evaluate", "run", "air.zarr")[0] == 0
+    assert cli("report", "evaluation")[0] == 0
