@@ -1,0 +1,92 @@
+"""Convolutions in TensorFlow, channels last: its own where they are right and fast, plain forms elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import tensorflow as tf
+
+from convlstm.engine.tensorflow_padding import sizes
+
+Tensor = Any
+
+# tf.nn.convolution in three dimensions has no gradient in eager mode
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
+    1: lambda x, kernel, stride: tf.nn.conv1d(x, kernel, stride, "VALID"),
+    2: lambda x, kernel, stride: tf.nn.conv2d(x, kernel, stride, "VALID"),
+    3: lambda x, kernel, stride: tf.nn.conv3d(x, kernel, [1, *stride, 1], "VALID", data_format="NDHWC"),
+}
+
+
+def convolve(
+    x: Tensor, kernel: Tensor, stride: Sequence[int], dilation: Sequence[int] | None = None, groups: int = 1
+) -> Tensor:
+    """Return W ∗ x for frames that are padded already.
+
+    TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
+    of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value.
+
+    Args:
+        x: (batch, *space, channels).
+        kernel: (*taps, channels / groups, out).
+        stride: Points per step, per axis.
+        dilation: Points between taps, per axis; None means 1.
+        groups: Groups of channels; the outputs are numbered group first.
+
+    Returns:
+        (batch, *grid, out).
+    """
+    ones = (1,) * len(stride)
+    if groups == 1 and tuple(dilation or ones) == ones:
+        return _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
+    *space, inner, out = kernel.shape.as_list()
+    batch, channels = sizes(x)[0], inner * groups
+    weights = tf.reshape(kernel, (prod(space), inner, groups, out // groups))
+    total = 0.0
+    for tap, part in enumerate(_parts(x, space, stride, dilation or ones)):
+        grid = sizes(part)[1:-1]
+        by_group = tf.reshape(part, (batch, *grid, groups, channels // groups))
+        total += tf.einsum("...gi,igo->...go", by_group, weights[tap])
+    return tf.reshape(total, (batch, *grid, out))
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
+    """Return W ∗ h with stride 1, for h that is padded already, with a gradient that XLA runs fast.
+
+    XLA on CPU takes the weight gradient of a convolution inside a loop forty times slower than the convolution
+    itself. As one matrix product per tap it is as fast, and so is the data gradient as a convolution of its own.
+    Both can be differentiated again.
+
+    Args:
+        h: (batch, *space, channels).
+        kernel: (*taps, channels, out).
+
+    Returns:
+        (batch, *grid, out).
+    """
+    taps = kernel.shape.as_list()[:-2]
+    ones = (1,) * len(taps)
+
+    def gradient(of_z: Tensor) -> tuple[Tensor, Tensor]:
+        turned = tf.linalg.matrix_transpose(tf.reverse(kernel, list(range(len(taps)))))
+        around = [(0, 0), *((k - 1, k - 1) for k in taps), (0, 0)]
+        of_h = convolve_state(tf.pad(of_z, around), turned)
+        rows = tf.reshape(of_z, (-1, of_z.shape[-1]))
+        parts = (tf.reshape(part, (-1, part.shape[-1])) for part in _parts(h, taps, ones, ones))
+        of_kernel = tf.stack([tf.matmul(part, rows, transpose_a=True) for part in parts])
+        return of_h, tf.reshape(of_kernel, kernel.shape)
+
+    return convolve(h, kernel, ones), gradient
+
+
+def _parts(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the points of x that each tap of the kernel meets (batch, *grid, channels), tap by tap."""
+    for place in product(*(range(k) for k in taps)):
+        cut = [slice(None)]
+        for n, k, t, s, d in zip(sizes(x)[1:-1], taps, place, stride, dilation, strict=True):
+            cut.append(slice(t * d, n - (k - 1 - t) * d, s))
+        yield x[(*cut, slice(None))]
