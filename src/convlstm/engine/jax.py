@@ -1,0 +1,289 @@
+"""The recurrence in JAX: pure functions on arrays, channels last, for any transform.
+
+Arrays have Flax's layout: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden, 4·hidden), `bias`
+and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3[, *grid], hidden), `duration.{n}.weight`
+(in, out); the rest as in CONTRACT, Weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from convlstm.contract.durations import network_sizes
+from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
+from convlstm.contract.layer import LayerSpec
+from convlstm.contract.reference import NORM_EPSILON
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.jax_convolution import convolve, convolve_in_loop
+from convlstm.engine.jax_padding import pad
+
+Weights = Mapping[str, Array]
+
+
+class State(NamedTuple):
+    """The state of a layer.
+
+    Args:
+        h: Hidden state (batch, *grid, hidden), in the type convolutions run in.
+        c: Cell state of the same shape, in at least float32.
+    """
+
+    h: Array
+    c: Array
+
+
+class Masks(NamedTuple):
+    """The random draws of one layer and direction in training (see the reference's `Masks`), channels last."""
+
+    input: Array | None = None
+    recurrent: Array | None = None
+    zoneout_h: Array | None = None
+    zoneout_c: Array | None = None
+
+
+class _Step(NamedTuple):
+    """What belongs to one step; arrays over all steps where it is scanned."""
+
+    z_x: Array | None = None
+    factor: Array | None = None
+    kept: Array | None = None
+    valid: Array | None = None
+    zoneout_h: Array | None = None
+    zoneout_c: Array | None = None
+
+
+def input_convolution(layer: LayerSpec, weights: Weights, x: Array) -> Array:
+    """Return W_ih ∗ x.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        x: (batch, *space, in_channels).
+
+    Returns:
+        (batch, *grid, 4·hidden_channels), gates in the order i, f, g, o.
+    """
+    widths = pad_widths(tuple(x.shape[1:-1]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    x, widths = pad(x, widths, layer.stack.boundary)
+    hidden, groups = layer.hidden_channels, layer.groups
+    kernel = weights["weight_ih"].astype(x.dtype)
+    if groups > 1:
+        # groups act inside each gate, and a fused convolution numbers its outputs group first
+        kernel = _swapped(kernel, 4, groups, hidden // groups)
+    z = convolve(x, kernel, widths, stride=layer.stride, dilation=layer.dilation, groups=groups)
+    return _swapped(z, groups, 4, hidden // groups) if groups > 1 else z
+
+
+def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Array, *, plain: bool = False) -> Array:
+    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
+    h, widths = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
+    return convolve_in_loop(h, weights["weight_hh"].astype(h.dtype), widths, plain=plain)
+
+
+def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Array:
+    """Return δ(Δ), the factor on the candidate (..., 1 or hidden_channels), in at least float32."""
+    spec = layer.stack
+    r = durations[..., None] / spec.reference_duration
+    if callable(spec.duration_strategy):
+        return jnp.asarray(spec.duration_strategy(r))
+    if spec.duration_strategy == "linear":
+        return r
+    if spec.duration_strategy == "log":
+        return jnp.log(r + spec.duration_eps) + 1.0
+    if spec.duration_strategy == "log1p":
+        return jnp.log1p(r) / jnp.log(jnp.asarray(2.0, r.dtype))
+    # unlike maximum, this keeps NaN and gives gradient 0 at and below ε
+    log_r = jnp.log(jnp.where(r <= spec.duration_eps, spec.duration_eps, r))
+    if spec.duration_strategy == "scalar":
+        return jnp.exp(weights["duration.weight"].astype(r.dtype) * log_r)
+    s = _network(layer, weights, log_r)
+    return jnp.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s
+
+
+def retention(layer: LayerSpec, weights: Weights, gaps: Array) -> Array:
+    """Return what is left of c after a gap (..., hidden_channels), in at least float32."""
+    q = gaps[..., None] / layer.stack.reference_duration
+    excess = jnp.where(q <= 1.0, 0.0, q - 1.0)
+    return jnp.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)
+
+
+def step(
+    layer: LayerSpec,
+    weights: Weights,
+    z_x: Array | None,
+    state: State,
+    *,
+    factor: Array | None = None,
+    kept: Array | None = None,
+    masks: Masks | None = None,
+    plain: bool = False,
+) -> State:
+    """Return the state after one step (equations: `convlstm.contract.reference.step`).
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
+        state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
+        factor: δ, broadcast over the grid.
+        kept: What is left of c_{t-1}, likewise.
+        masks: Random draws of this step in training.
+        plain: Leave every derivative to JAX: slower on CPU, and open to forward mode.
+
+    Returns:
+        h_t and c_t.
+    """
+    spec, masks = layer.stack, masks or Masks()
+    sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
+    h_before, c_before = state
+    wide = c_before.dtype
+    c_before = c_before if kept is None else c_before * kept.astype(wide)
+    h_dropped = h_before if masks.recurrent is None else h_before * masks.recurrent.astype(h_before.dtype)
+    z = recurrent_convolution(layer, weights, h_dropped, plain=plain)
+    z = _gates(spec, weights, (z if z_x is None else z + z_x).astype(wide))
+    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
+    if spec.peephole != "none":
+        p_i, p_f, p_o = weights["peephole"].astype(wide)
+        z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
+    g = phi(z_g) if factor is None else phi(z_g) * factor.astype(wide)
+    c = sigma(z_f) * c_before + sigma(z_i) * g
+    o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
+    h = (o * phi(c)).astype(h_before.dtype)
+    return State(
+        _zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h),
+        _zoned_out(c_before, c, spec.zoneout_c, masks.zoneout_c),
+    )
+
+
+def sequence(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    state: State,
+    *,
+    steps: int,
+    reverse: bool = False,
+    mask: Array | None = None,
+    durations: Array | None = None,
+    gaps: Array | None = None,
+    masks: Masks | None = None,
+    plain: bool = False,
+) -> tuple[Array, State]:
+    """Run one layer in one direction over a sequence.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays.
+        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
+        state: Initial h and c, each (batch, *grid, hidden_channels); convolutions run in the type of h.
+        steps: Number of steps, the length of time.
+        reverse: Run from the last step to the first; outputs still stand in input order.
+        mask: True where a step is valid (batch, time); None means everywhere.
+        durations: Δ (batch, time), for a strategy other than none.
+        gaps: Time since the last valid frame (batch, time), for memory decay.
+        masks: Random draws in training, zoneout's time first.
+        plain: Leave every derivative to JAX: slower on CPU, and open to forward mode.
+
+    Returns:
+        Outputs, time first (time, batch, *grid, hidden_channels), and the final state.
+    """
+    spec, state = layer.stack, to_compute_types(state.h.dtype, state)
+    if not steps:
+        return jnp.zeros((0, *state.h.shape), state.h.dtype), state
+    masks = lax.stop_gradient(masks or Masks())
+    over_steps = _Step(
+        z_x=None if x is None else _input_gates(layer, weights, x.astype(state.h.dtype), mask, masks.input),
+        factor=None if durations is None else _per_step(duration_scale(layer, weights, clean(durations, mask)), spec),
+        kept=None if gaps is None else _per_step(retention(layer, weights, clean(gaps, mask)), spec),
+        valid=None if mask is None else _per_step(mask[..., None], spec),
+        zoneout_h=masks.zoneout_h,
+        zoneout_c=masks.zoneout_c,
+    )
+
+    def advance(carry: tuple[State, Array | None], now: _Step) -> tuple[tuple[State, Array | None], Array]:
+        before, previous = carry
+        drawn = Masks(recurrent=masks.recurrent, zoneout_h=now.zoneout_h, zoneout_c=now.zoneout_c)
+        after = step(layer, weights, now.z_x, before, factor=now.factor, kept=now.kept, masks=drawn, plain=plain)
+        if now.valid is None:
+            return (after, None), after.h
+        state = State(*(jnp.where(now.valid, new, old) for new, old in zip(after, before, strict=True)))
+        output = jnp.where(now.valid, state.h, 0.0 if previous is None else previous)
+        return (state, None if previous is None else output), output
+
+    held = jnp.zeros_like(state.h) if mask is not None and spec.masked_output == "hold" else None
+    (state, _), outputs = lax.scan(advance, (state, held), over_steps, length=steps, reverse=reverse)
+    return outputs, state
+
+
+def to_compute_types(dtype: Any, state: State) -> State:
+    """Give h the type convolutions run in, and c at least float32."""
+    return State(state.h.astype(dtype), state.c.astype(jnp.promote_types(dtype, jnp.float32)))
+
+
+def clean(values: Array, mask: Array | None = None) -> Array:
+    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
+    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    wide = wide if mask is None else jnp.where(mask, wide, 1.0)
+    return jnp.where((wide >= 0) & jnp.isfinite(wide), wide, jnp.nan)
+
+
+def over_grid(values: Array, spec: ConvLSTMSpec) -> Array:
+    """Return values (..., channels) as (..., 1, ..., channels), to be spread over a grid."""
+    return values.reshape(*values.shape[:-1], *(1,) * spec.spatial_dims, values.shape[-1])
+
+
+def _input_gates(layer: LayerSpec, weights: Weights, x: Array, mask: Array | None, factor: Array | None) -> Array:
+    """Return W_ih ∗ x for all frames at once (time, batch, *grid, 4·hidden_channels)."""
+    if mask is not None:
+        x = jnp.where(_per_step(mask[..., None], layer.stack), x, 0.0)
+    x = x if factor is None else x * factor.astype(x.dtype)
+    # unlike a reshape of (time, batch), vmap keeps a batch that is spread over devices
+    return jax.vmap(lambda frames: input_convolution(layer, weights, frames))(x)
+
+
+def _gates(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:
+    if spec.norm != "none":
+        z = _normalised(z, spec.norm_groups or 1) * weights["norm_scale"].astype(z.dtype)
+    return z + weights["bias"].astype(z.dtype) if spec.bias else z
+
+
+def _normalised(z: Array, groups: int) -> Array:
+    parts = z.reshape(*z.shape[:-1], 4, groups, -1)
+    axes = (*range(1, z.ndim - 1), -1)
+    centred = parts - parts.mean(axes, keepdims=True)
+    variance = jnp.square(centred).mean(axes, keepdims=True)
+    return (centred / jnp.sqrt(variance + NORM_EPSILON)).reshape(z.shape)
+
+
+def _network(layer: LayerSpec, weights: Weights, x: Array) -> Array:
+    phi = ACTIVATION_FUNCTIONS[layer.stack.duration_activation]
+    count = len(network_sizes(layer))
+    for n in range(count):
+        weight, bias = (weights[f"duration.{n}.{part}"].astype(x.dtype) for part in ("weight", "bias"))
+        x = x @ weight + bias
+        x = phi(x) if n < count - 1 else x
+    return x
+
+
+def _zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
+    if mask is None and not rate:
+        return after
+    keep = rate if mask is None else mask.astype(before.dtype)
+    return keep * before + (1.0 - keep) * after
+
+
+def _per_step(values: Array, spec: ConvLSTMSpec) -> Array:
+    """Return values (batch, time, channels) time first, to be spread over a grid."""
+    return over_grid(jnp.swapaxes(values, 0, 1), spec)
+
+
+def _swapped(values: Array, first: int, second: int, size: int) -> Array:
+    """Return values whose last axis first · second · size is ordered second, first, size."""
+    split = values.reshape(*values.shape[:-1], first, second, size)
+    return jnp.swapaxes(split, -3, -2).reshape(values.shape)
