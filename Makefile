@@ -23,7 +23,7 @@ format: $(READY)
 	$(PYTHON) -m ruff check --fix .
 
 parity: $(READY)
-	OMP_NUM_THREADS=1 $(PYTHON) scripts/parity.py --cases 2000
+	OMP_NUM_THREADS=1 $(PYTHON) scripts/parity.py --framework $(or $(FRAMEWORK),torch) --cases 2000
 
 bench: $(READY)
 	$(PYTHON) benchmarks/layer.py

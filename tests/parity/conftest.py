@@ -1,22 +1,18 @@
-"""The comparison itself stands in scripts/parity.py, which `make parity` runs over thousands of cases."""
+"""What every framework's parity tests share: a comparison that shows the case it missed."""
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "parity.py"
+from convlstm.contract.parity import Run, compare
 
 
 @pytest.fixture(scope="session")
-def parity() -> ModuleType:
-    found = spec_from_file_location("parity", SCRIPT)
-    assert found is not None
-    assert found.loader is not None
-    module = sys.modules["parity"] = module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+def hold() -> Callable[..., None]:
+    def check(case, run: Run, dtype: str) -> None:
+        found = compare(case, run, dtype)
+        assert not found.misses(dtype), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
+
+    return check

@@ -129,8 +129,8 @@ class ConvLSTMCell(nn.Module):
             StateError: if the state does not fit the batch or the grid.
         """
         spec = self.layer.spec
-        inputs.check_frame(spec, x, self.layer.layer_weights(0, "forward")["weight_hh"])
-        batch = x.shape[0] if x.ndim == spec.spatial_dims + 2 else 1
+        batched = inputs.check_frame(spec, x, self.layer.layer_weights(0, "forward")["weight_hh"])
+        batch = x.shape[0] if batched else 1
         _, (h_n, c_n) = self.layer(
             x.unsqueeze(0),
             state,

@@ -1,4 +1,4 @@
-"""Reading the arguments of a call: axes, types, masks, durations and states, checked before any work."""
+"""Reading the arguments of a call as tensors; what they must be stands in `convlstm.contract.calls`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
-from convlstm.contract.geometry import AXIS_NAMES
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.torch import State
 from convlstm.engine.torch_fused import transforms_are_active
-from convlstm.errors import ShapeError, StateError
+from convlstm.errors import ShapeError
 
 
 def check_tensor(name: str, x: Any, weight: Tensor) -> None:
@@ -39,61 +39,25 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
 
 def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
     """Return x as (time, batch, channel, *space), and whether it came with a batch axis."""
-    rank = spec.spatial_dims
-    axes = ["batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[rank]]
-    if not batch_first:
-        axes[0], axes[1] = axes[1], axes[0]
-    if x.ndim not in (rank + 2, rank + 3) or x.shape[-rank - 1] != spec.in_channels:
-        raise ShapeError(
-            "x",
-            expected=f"({', '.join(axes)})",
-            received=f"shape {tuple(x.shape)}",
-            mend="permute the axes, or build the layer with the channels of your data.",
-        )
-    if spec.peephole == "pixel" and tuple(x.shape[-rank:]) != spec.input_size:
-        raise ShapeError(
-            "x",
-            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
-            received=f"{tuple(x.shape[-rank:])}",
-            mend="crop or pad the frames, or use peephole='channel'.",
-        )
-    if x.ndim == rank + 2:
+    leading = ("batch", "time") if batch_first else ("time", "batch")
+    if not calls.check_frames(spec, x.shape, calls.frame_axes(spec, *leading)):
         return x.unsqueeze(1), False
     return x.transpose(0, 1) if batch_first else x, True
 
 
-def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> None:
-    """Refuse what is no frame (batch, channel, *space) or (channel, *space) of a cell."""
+def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> bool:
+    """Refuse what is no frame (batch, channel, *space) or (channel, *space); return whether it has a batch axis."""
     check_tensor("x", x, weight)
-    rank = spec.spatial_dims
-    if x.ndim not in (rank + 1, rank + 2) or x.shape[-rank - 1] != spec.in_channels:
-        raise ShapeError(
-            "x",
-            expected=f"({', '.join(('batch', f'channel={spec.in_channels}', *AXIS_NAMES[rank]))}), one step",
-            received=f"shape {tuple(x.shape)}",
-            mend="give one frame a call, or use ConvLSTM for a sequence.",
-        )
+    return calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch"))
 
 
 def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tensor | None:
     """Return a cell's duration or gap as (1, batch) or (1,), after checking shape and, where at hand, range."""
-    if wanted != (given is not None):
-        raise ShapeError(
-            name,
-            expected="a number, (batch,) or (batch, 1)" if wanted else "None in a cell that does not use it",
-            received="None" if given is None else type(given).__name__,
-            mend="give it." if wanted else "choose a duration_strategy, or memory_decay, to use it.",
-        )
+    calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
     values = _as_tensor(name, given, torch.float64 if x.dtype == torch.float64 else torch.float32, x.device)
-    if tuple(values.shape) not in ((), (batch,), (batch, 1)):
-        raise ShapeError(
-            name,
-            expected=f"a number, ({batch},) or ({batch}, 1)",
-            received=f"shape {tuple(values.shape)}",
-            mend="give one value per row.",
-        )
+    calls.check_one_step(name, values.shape, batch)
     if _at_hand(values):
         check_durations(name, values.detach().numpy())
     return (values.squeeze(-1) if values.ndim == 2 else values).unsqueeze(0)
@@ -102,45 +66,24 @@ def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tens
 def valid_steps(lengths: Any, mask: Any, frames: Tensor) -> Tensor | None:
     """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
     steps, batch = frames.shape[:2]
-    if lengths is not None and mask is not None:
-        raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
+    calls.check_one_of(lengths, mask)
     if lengths is not None:
         counts = _as_tensor("lengths", lengths, None, frames.device)
-        whole = not counts.is_floating_point() and counts.dtype != torch.bool
         inside = tuple(counts.shape) == (batch,) and (
             not _at_hand(counts) or bool(((counts >= 0) & (counts <= steps)).all())
         )
-        if not (whole and inside):
-            raise ShapeError(
-                "lengths",
-                expected=f"{batch} whole numbers from 0 to {steps}",
-                received=counts.tolist(),
-                mend="give the number of valid steps of each row.",
-            )
+        calls.check_lengths(counts.tolist(), batch, steps, whole=_is_whole(counts, or_bool=False), inside=inside)
         return torch.arange(steps, device=frames.device) < counts[:, None]
     if mask is None:
         return None
     valid = _as_tensor("mask", mask, None, frames.device)
-    if tuple(valid.shape) != (batch, steps) or valid.is_floating_point():
-        raise ShapeError(
-            "mask",
-            expected=f"bools (batch, time) = {(batch, steps)}",
-            received=f"shape {tuple(valid.shape)} of {valid.dtype}",
-            mend="give one bool per frame, True where it is valid.",
-        )
+    calls.check_mask(valid.shape, valid.dtype, (batch, steps), whole=_is_whole(valid))
     return valid.bool()
 
 
 def read_durations(spec: ConvLSTMSpec, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Any:
     """Return durations (batch, time) in at least float32, or None for a layer that has no use for them."""
-    aware = spec.duration_strategy != "none"
-    if aware != (given is not None):
-        raise ShapeError(
-            "durations",
-            expected="one duration per step (batch, time)" if aware else "None with duration_strategy='none'",
-            received="None" if given is None else type(given).__name__,
-            mend="give the duration of each step." if aware else "choose a duration_strategy to use them.",
-        )
+    calls.check_given("durations", spec.duration_strategy != "none", given)
     return None if given is None else _per_step("durations", given, valid, frames, batch_first)
 
 
@@ -148,17 +91,15 @@ def read_gaps(
     spec: ConvLSTMSpec, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool
 ) -> dict[str, Tensor] | None:
     """Return gaps (batch, time) by direction, or None for a layer without memory decay."""
-    count = len(spec.directions) if spec.memory_decay else 0
-    parts = () if given is None else given if isinstance(given, tuple) else (given,)
-    if len(parts) != count:
-        raise ShapeError(
-            "gaps",
-            expected=f"{count} array(s) (batch, time), one per direction" if count else "None without memory_decay",
-            received=f"{len(parts)} array(s)",
-            mend="make them with convlstm.contract.durations.durations_from_times.",
-        )
-    checked = [_per_step("gaps", gap, valid, frames, batch_first) for gap in parts]
-    return dict(zip(spec.directions, checked, strict=True)) if count else None
+    parts = calls.read_gaps(spec, given)
+    checked = {name: _per_step("gaps", gap, valid, frames, batch_first) for name, gap in parts.items()}
+    return checked or None
+
+
+def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor | None:
+    """Return the durations of the forecast steps (batch, horizon), for `like` (horizon, batch), or None."""
+    calls.check_given("lead_durations", wanted, given)
+    return _per_step("lead_durations", given, None, like, batch_first=True) if wanted else None
 
 
 def read_states(given: Any, shapes: Sequence[tuple[int, ...]], like: Tensor, batched: bool = True) -> list[State]:
@@ -176,28 +117,15 @@ def read_states(given: Any, shapes: Sequence[tuple[int, ...]], like: Tensor, bat
     Raises:
         StateError: naming the part, layer and direction that do not fit.
     """
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise StateError("state", expected="a pair (h_0, c_0)", received=type(given).__name__, mend="pass it so.")
     both = []
-    for name, part in zip(("h_0", "c_0"), given, strict=True):
+    for name, part in zip(("h_0", "c_0"), calls.state_pair(given), strict=True):
         tensors = (part,) if isinstance(part, Tensor) else tuple(part) if isinstance(part, (tuple, list)) else ()
-        fit = [isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors]
-        if len(tensors) != len(shapes) or not all(fit) or any(t.device != like.device for t in tensors):
-            raise StateError(
-                name,
-                expected=f"{len(shapes)} floating tensors on {like.device}, one per layer and direction",
-                received=_kinds(part),
-                mend="pass what the layer returned as (h_n, c_n).",
-            )
+        fit = all(isinstance(t, Tensor) and t.is_floating_point() and t.device == like.device for t in tensors)
+        count = len(tensors) if fit else 0
+        calls.check_state_count(name, count, len(shapes), _kinds(part), kind=f"floating tensors on {like.device}")
         own = [tensor if batched else tensor.unsqueeze(0) for tensor in tensors]
         for index, (tensor, shape) in enumerate(zip(own, shapes, strict=True)):
-            if tuple(tensor.shape) != shape:
-                raise StateError(
-                    f"{name}[{index}]",
-                    expected=f"(batch, hidden_channels, *grid) = {shape}",
-                    received=f"{tuple(tensor.shape)}{_difference(tuple(tensor.shape), shape)}",
-                    mend="start from None, or pass the state of a call with the same batch and grid.",
-                )
+            calls.check_state_shape(f"{name}[{index}]", tensor.shape, shape)
         both.append(own)
     return list(zip(*both, strict=True))
 
@@ -208,12 +136,8 @@ def _kinds(part: Any) -> str:
     return f"{len(words)}: {', '.join(words)}"
 
 
-def _difference(received: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    if len(received) != len(expected):
-        return ""
-    names = ("batch", "hidden_channels", *AXIS_NAMES[len(expected) - 2])
-    wrong = [name for name, a, b in zip(names, received, expected, strict=True) if a != b]
-    return f", which differs in {' and '.join(wrong)}"
+def _is_whole(values: Tensor, *, or_bool: bool = True) -> bool:
+    return not values.is_floating_point() and not values.is_complex() and (or_bool or values.dtype != torch.bool)
 
 
 def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Tensor:
@@ -221,14 +145,7 @@ def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch
     steps, batch = frames.shape[:2]
     wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
     values = _as_tensor(name, given, wide, frames.device)
-    full = (batch, steps) if batch_first else (steps, batch)
-    if tuple(values.shape) not in ((), (steps,), full, (*full, 1)):
-        raise ShapeError(
-            name,
-            expected=f"a number, ({steps},), {full} or {(*full, 1)}",
-            received=f"shape {tuple(values.shape)}",
-            mend="give one value per step.",
-        )
+    calls.check_per_step(name, values.shape, (batch, steps) if batch_first else (steps, batch), steps)
     if values.ndim == 3:
         values = values.squeeze(-1)
     if values.ndim == 2 and not batch_first:
@@ -251,15 +168,3 @@ def _as_tensor(name: str, given: Any, dtype: torch.dtype | None, device: torch.d
 def _at_hand(values: Tensor) -> bool:
     """Return whether values can be looked at without a graph break or waiting for an accelerator."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_are_active()
-
-
-def read_lead_durations(wanted: bool, given: Any, like: Tensor) -> Tensor | None:
-    """Return the durations of the forecast steps (batch, horizon), for `like` (horizon, batch), or None."""
-    if wanted != (given is not None):
-        raise ShapeError(
-            "lead_durations",
-            expected="one duration per lead time (batch, horizon)" if wanted else "None in a model without durations",
-            received="None" if given is None else type(given).__name__,
-            mend="give them." if wanted else "choose a duration_strategy to use them.",
-        )
-    return _per_step("lead_durations", given, None, like, batch_first=True) if wanted else None

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.contract import arguments
+from convlstm.contract.calls import state_shapes
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.contract.weights import initialise, layer_shapes
 from convlstm.engine.torch import State
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
-from convlstm.torch.stack import draw, merged, run_stack
+from convlstm.torch.stack import Draws, draw, merged, run_stack
 from convlstm.torch.weights import load_canonical, native_name, register
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -188,6 +189,7 @@ class ConvLSTM(nn.Module):
         durations: Tensor | float | None = None,
         gaps: Tensor | tuple[Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
@@ -199,6 +201,8 @@ class ConvLSTM(nn.Module):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             generator: Source of the random draws in training; None means PyTorch's global one.
+            draws: The random draws themselves, in place of new ones, as `convlstm.torch.stack.draw` makes them: the
+                same dropout over several calls.
 
         Returns:
             output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
@@ -211,7 +215,8 @@ class ConvLSTM(nn.Module):
         inputs.check_tensor("x", x, self.layer_weights(0, spec.directions[0])["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
         valid = inputs.valid_steps(lengths, mask, frames)
-        size = tuple(frames.shape[3:])
+        if self.training and draws is None:
+            draws = draw(spec, frames, tuple(frames.shape[3:]), len(frames), generator)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -221,7 +226,7 @@ class ConvLSTM(nn.Module):
             mask=valid,
             durations=inputs.read_durations(spec, durations, valid, frames, first),
             gaps=inputs.read_gaps(spec, gaps, valid, frames, first),
-            draws=draw(spec, frames, size, len(frames), generator) if self.training else None,
+            draws=draws,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         parts = [self._user_layout(part, batched) for part in outputs[-1]]
@@ -234,12 +239,7 @@ class ConvLSTM(nn.Module):
         return {name: getattr(self, native) for name, native in self._names[index, direction].items()}
 
     def _states(self, given: States | None, frames: Tensor, batched: bool) -> list[State]:
-        grids = self.spec.grids(tuple(frames.shape[3:]))
-        shapes = [
-            (frames.shape[1], layer.hidden_channels, *grid)
-            for layer, grid in zip(self.spec.layers, grids, strict=True)
-            for _ in self.spec.directions
-        ]
+        shapes = state_shapes(self.spec, frames.shape[1], frames.shape[3:])
         if given is None:
             return [(frames.new_zeros(shape), frames.new_zeros(shape)) for shape in shapes]
         return inputs.read_states(given, shapes, frames, batched)
