@@ -1,0 +1,134 @@
+"""One step of the convolutional LSTM for MLX."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import mlx.core as mx
+from mlx import nn
+
+from convlstm.contract import arguments, calls
+from convlstm.contract.vocabulary import LayerOptions
+from convlstm.errors import SpecError
+from convlstm.mlx import inputs
+from convlstm.mlx.layer import ConvLSTM
+
+
+class ConvLSTMCell(nn.Module):
+    r"""One convolutional LSTM layer, one step a call, for loops and streams (equations: `ConvLSTM`).
+
+    Args:
+        in_channels: Channels of a frame.
+        hidden_channels: Channels of h and c.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        stride: Stride of the input convolution; h and c live on its output grid.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution.
+        groups: Groups of the input convolution, inside each gate.
+        bias: Whether the gates have a bias.
+        dtype: Type of the parameters.
+        **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
+
+    Shapes:
+        x:    (batch, *space, in_channels), or (*space, in_channels) without a batch
+        h, c: (batch, *grid, hidden_channels)
+
+    Raises:
+        SpecError: for options out of range, or that need the whole sequence (two directions).
+
+    Example:
+        >>> cell = ConvLSTMCell(1, 8, kernel_size=3)
+        >>> state = None
+        >>> for frame in mx.zeros((5, 2, 16, 16, 1)):
+        ...     h, c = state = cell(frame, state)
+        >>> h.shape
+        (2, 16, 16, 8)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: Any = 5,
+        *,
+        stride: Any = 1,
+        padding: Any = "same",
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        dtype: mx.Dtype = mx.float32,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__()
+        given = dict(options)
+        for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
+            if given.get(name, only) != only:
+                raise SpecError(name, expected=f"{only} in a cell", received=given[name], mend="use ConvLSTM.")
+        self.layer = ConvLSTM(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            1,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            dtype=dtype,
+            **options,
+        )
+
+    def init_hidden(self, batch_size: int, image_size: int | tuple[int, ...]) -> tuple[mx.array, mx.array]:
+        """Return zero states for frames of this size.
+
+        Args:
+            batch_size: Rows of the batch.
+            image_size: Spatial size of the input frames; the states have the size of the output grid.
+
+        Returns:
+            h and c, each (batch, *grid, hidden_channels).
+
+        Raises:
+            SpecError: for a size with another number of axes.
+            ShapeError: for a size that leaves an axis empty.
+        """
+        spec = self.layer.spec
+        size = arguments.per_axis("image_size", image_size, spec.spatial_dims, 1)
+        batch = arguments.integer("batch_size", batch_size, 0)
+        (state,) = inputs.zero_states(calls.state_shapes(spec, batch, size, channels_last=True), self.layer.dtype)
+        return state
+
+    def __call__(
+        self,
+        x: mx.array,
+        state: tuple[mx.array, mx.array] | None = None,
+        *,
+        duration: mx.array | float | None = None,
+        gap: mx.array | float | None = None,
+        key: mx.array | None = None,
+    ) -> tuple[mx.array, mx.array]:
+        """Take one step.
+
+        Args:
+            x: (batch, *space, in_channels), or without the batch axis.
+            state: h and c of the step before; None means zeros.
+            duration: Δ of this step: a number, (), (batch,) or (batch, 1).
+            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            key: Source of the random draws in training.
+
+        Returns:
+            h and c after the step.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
+        """
+        spec = self.layer.spec
+        inputs.check_array("x", x, self.layer.dtype)
+        batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
+        batch = x.shape[0] if batched else 1
+        duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
+        gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
+        sequence = x[:, None] if batched else x[None]
+        _, (h_n, c_n) = self.layer(sequence, state, durations=duration, gaps=gap, key=key)
+        return h_n[0], c_n[0]

@@ -1,0 +1,194 @@
+"""The forecaster for MLX: frames in, any number of future frames out."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx import nn
+
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.weights import initialise
+from convlstm.engine.mlx import State
+from convlstm.engine.mlx_activations import ACTIVATION_FUNCTIONS
+from convlstm.errors import ShapeError, SpecError
+from convlstm.mlx import inputs
+from convlstm.mlx.layer import ConvLSTM
+from convlstm.mlx.stack import draw, run_stack
+from convlstm.mlx.weights import load_canonical
+
+
+class Forecaster(nn.Module):
+    r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
+
+    Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
+    a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
+    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+
+    Args:
+        spec: Every option of the model.
+        dtype: Type of the parameters.
+
+    Shapes:
+        frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
+        returns: (batch, horizon, height, width, frame_channels)
+
+    Attributes:
+        spec: The options as a `ForecasterSpec`.
+        encoder: The stack over the input frames.
+        forecaster: The stack over the lead times; None with `rollout="feedback"`.
+        head: The 1×1 output convolution, which is a linear map of the channels.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> model = Forecaster(ForecasterSpec(encoder=stack, patch_size=4))
+        >>> model(mx.zeros((2, 6, 32, 32, 1)), horizon=12).shape
+        (2, 12, 32, 32, 1)
+    """
+
+    def __init__(self, spec: ForecasterSpec, *, dtype: mx.Dtype = mx.float32) -> None:
+        super().__init__()
+        if not isinstance(spec, ForecasterSpec):
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+        self.spec = spec
+        self.encoder = ConvLSTM.from_spec(spec.encoder, dtype=dtype)
+        self.forecaster = None
+        if spec.rollout == "states":
+            self.forecaster = ConvLSTM.from_spec(spec.forecaster, dtype=dtype)
+        self.head = nn.Linear(spec.head_channels, spec.patch_channels, bias=spec.head_bias)
+        self.head.set_dtype(dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Start afresh from the contract's initialisation.
+
+        Args:
+            seed: Any integer of at least 0; None draws one from MLX's global generator.
+        """
+        seed = int(mx.random.randint(0, 2**31 - 1).item()) if seed is None else seed
+        load_canonical(self, initialise(self.spec, seed))
+
+    def __call__(
+        self,
+        frames: mx.array,
+        horizon: int,
+        *,
+        mask: mx.array | None = None,
+        durations: mx.array | None = None,
+        lead_durations: mx.array | None = None,
+        gaps: mx.array | None = None,
+        key: mx.array | None = None,
+    ) -> mx.array:
+        """Forecast the frames that follow.
+
+        Args:
+            frames: (batch, time, height, width, frame_channels), of the weights' type; beside weights in low
+                precision float32 is also right, and keeps what `residual` adds exact.
+            horizon: Number of frames to forecast, at least 1.
+            mask: True where an input frame is valid (batch, time).
+            durations: Δ of the input frames (batch, time), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            gaps: Time since the last valid frame (batch, time), for memory decay.
+            key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
+
+        Returns:
+            (batch, horizon, height, width, frame_channels).
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+        """
+        self._check(frames, horizon)
+        like = mx.zeros((horizon, frames.shape[0]), dtype=frames.dtype)
+        lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
+        encoding, rolling = (None, None) if key is None else mx.random.split(key)
+        patched = self._patched(frames)
+        _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, key=encoding)
+        states = list(zip(h, c, strict=True))
+        if self.forecaster is None:
+            return self._feedback(_last_valid(frames, mask), states, horizon, rolling)
+        future = self._head(self._hidden(self.forecaster, states, horizon, lead, rolling))
+        return future + _last_valid(frames, mask)[:, None] if self.spec.residual else future
+
+    def _hidden(
+        self, stack: ConvLSTM, states: list[State], horizon: int, lead: mx.array | None, key: mx.array | None
+    ) -> mx.array:
+        """Return the hidden states of all forecaster layers (batch, horizon, height, width, Σ hidden)."""
+        h = states[0][0]
+        like = mx.zeros((horizon, h.shape[0]), dtype=h.dtype)
+        outputs, _ = run_stack(
+            stack.spec,
+            stack.layer_weights,
+            None,
+            states,
+            steps=horizon,
+            durations=lead,
+            draws=draw(stack.spec, like, tuple(h.shape[1:-1]), horizon, key) if self.training else None,
+        )
+        return mx.concatenate([parts[0] for parts in outputs], axis=-1).swapaxes(0, 1)
+
+    def _feedback(self, last: mx.array, states: list[State], horizon: int, key: mx.array | None) -> mx.array:
+        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        spec, future = self.spec.encoder, list[mx.array]()
+        keys = [None] * horizon if key is None else list(mx.random.split(key, horizon))
+        for step in range(horizon):
+            frame = self._head(states[-1][0])
+            last = frame + last if self.spec.residual else frame
+            future.append(last)
+            if step == horizon - 1:
+                break
+            patched = self._patched(last)[None]
+            draws = draw(spec, patched, tuple(patched.shape[2:-1]), 1, keys[step]) if self.training else None
+            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, steps=1, draws=draws)
+        return mx.stack(future, axis=1)
+
+    def _patched(self, frames: mx.array) -> mx.array:
+        """Fold p×p patches into channels (..., height / p, width / p, c·p² + dy·p + dx), in the type of the weights."""
+        p = self.spec.patch_size
+        *lead, height, width, channels = frames.shape
+        split = frames.reshape(*lead, height // p, p, width // p, p, channels)
+        n = len(lead)
+        folded = split.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
+        return folded.reshape(*lead, height // p, width // p, channels * p**2).astype(self.encoder.dtype)
+
+    def _head(self, hidden: mx.array) -> mx.array:
+        """Return frames (..., height, width, channel) from hidden states on the patches' grid."""
+        p = self.spec.patch_size
+        *lead, height, width, _ = hidden.shape
+        split = self.head(hidden).reshape(*lead, height, width, self.spec.frame_channels, p, p)
+        n = len(lead)
+        unfolded = split.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
+        frames = unfolded.reshape(*lead, height * p, width * p, self.spec.frame_channels)
+        return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
+
+    def _check(self, frames: mx.array, horizon: int) -> None:
+        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
+        inputs.check_array("frames", frames, *inputs.frame_types(self.encoder.dtype))
+        sizes = f"multiples of {patch}"
+        fits = frames.ndim == 5 and frames.shape[4] == channels
+        fits = fits and not any(n % patch or not n for n in frames.shape[2:4])
+        if encoder.peephole == "pixel":
+            exact = tuple(n * patch for n in encoder.input_size)
+            fits, sizes = fits and tuple(frames.shape[2:4]) == exact, f"{exact}, for the pixel peepholes"
+        if not fits or not frames.shape[1]:
+            raise ShapeError(
+                "frames",
+                expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
+                received=f"shape {tuple(frames.shape)}",
+                mend="pad or crop the frames.",
+            )
+        if not isinstance(horizon, int) or horizon < 1:
+            raise ShapeError(
+                "horizon",
+                expected="a whole number of at least 1",
+                received=repr(horizon),
+                mend="ask for one frame or more.",
+            )
+
+
+def _last_valid(frames: mx.array, mask: mx.array | None) -> mx.array:
+    """Return each row's last valid frame, zeros where there is none."""
+    if mask is None:
+        return frames[:, -1]
+    rows, steps = (mx.arange(n) for n in frames.shape[:2])
+    last = mx.where(mx.array(mask).astype(mx.bool_), steps, -1).max(axis=1)
+    chosen = frames[rows, mx.maximum(last, 0)]
+    return mx.where((last >= 0)[:, None, None, None], chosen, mx.zeros_like(chosen))

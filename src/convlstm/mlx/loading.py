@@ -1,0 +1,47 @@
+"""Building an MLX module from a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from convlstm.contract.checkpoint import load_model
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.mlx.forecaster import Forecaster
+from convlstm.mlx.layer import ConvLSTM
+from convlstm.mlx.weights import load_canonical
+
+
+def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forecaster:
+    """Read a model file of any framework into an MLX module, in evaluation mode.
+
+    Args:
+        path: A file that `save` of any face wrote.
+        dtype: Type of the parameters; None takes the file's own, float32 or float64 (which MLX has on CPU only).
+
+    Returns:
+        A layer or a forecaster with the file's weights.
+
+    Raises:
+        WeightsError: if the file is no intact model file.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm.mlx import save
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save(path, ConvLSTM(1, 8, kernel_size=3))
+        >>> type(load(path)).__name__
+        'ConvLSTM'
+    """
+    model = load_model(path)
+    double = all(array.dtype == np.float64 for array in model.weights.values())
+    dtype = dtype or (mx.float64 if double else mx.float32)
+    if isinstance(model.spec, ForecasterSpec):
+        module: ConvLSTM | Forecaster = Forecaster(model.spec, dtype=dtype)
+    else:
+        module = ConvLSTM.from_spec(model.spec, dtype=dtype)
+    load_canonical(module, model.weights)
+    module.eval()
+    return module

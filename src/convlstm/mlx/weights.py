@@ -1,0 +1,161 @@
+"""Canonical arrays to and from MLX parameters: the one file that knows both layouts.
+
+MLX's parameter tree has the canonical names: flattened, it holds `layers.0.forward.weight_ih`. Arrays stand channels
+last, with the gates i, f, g, o stacked along the first axis, as in `mlx.nn.LSTM` and `mlx.nn.Conv2d`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from convlstm.contract.activations import Array
+from convlstm.contract.checkpoint import save_model
+from convlstm.contract.weights import Shape, Spec, canonical_shapes, check_weights
+
+_KERNELS = ("weight_ih", "weight_hh")
+_GATED = ("bias", "norm_scale")
+
+
+class HasSpec(Protocol):
+    """A module built from a spec."""
+
+    @property
+    def spec(self) -> Spec:
+        """The options it was built from."""
+
+    def parameters(self) -> Any:
+        """Return the tree of parameters."""
+
+    def update(self, parameters: Any) -> Any:
+        """Replace parameters."""
+
+
+def to_native(key: str, array: Array) -> Array:
+    """Return a canonical array in MLX's layout.
+
+    Args:
+        key: Its canonical key.
+        array: Channels first, with a gate axis.
+
+    Returns:
+        Channels last, gates stacked along the first axis.
+
+    Example:
+        >>> to_native("layers.0.forward.weight_ih", np.zeros((4, 8, 1, 5, 3))).shape
+        (32, 5, 3, 1)
+    """
+    name = _name(key)
+    if name in _KERNELS:
+        return np.moveaxis(array.reshape(-1, *array.shape[2:]), 1, -1)
+    if name in _GATED:
+        return array.reshape(-1)
+    if name == "peephole":
+        return np.moveaxis(array, 1, -1)
+    return array[:, :, 0, 0] if name == "head.weight" else array
+
+
+def from_native(key: str, array: Array, shape: Shape) -> Array:
+    """Return an array in MLX's layout as the canonical one of this shape (see `to_native`).
+
+    Example:
+        >>> from_native("layers.0.forward.weight_ih", np.zeros((32, 5, 3, 1)), (4, 8, 1, 5, 3)).shape
+        (4, 8, 1, 5, 3)
+    """
+    if _name(key) in (*_KERNELS, "peephole"):
+        array = np.moveaxis(array, -1, 1)
+    return np.ascontiguousarray(array).reshape(shape)
+
+
+def to_canonical(module: HasSpec) -> dict[str, Array]:
+    """Return a module's weights as canonical NumPy arrays (copies).
+
+    Args:
+        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+
+    Returns:
+        Arrays by canonical key; low precision is widened to float32.
+
+    Example:
+        >>> from convlstm.mlx import ConvLSTM
+        >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
+        (4, 8, 1, 3, 3)
+    """
+    parameters = dict(tree_flatten(module.parameters()))
+    return {
+        key: from_native(key, to_numpy(parameters[key]), shape) for key, shape in canonical_shapes(module.spec).items()
+    }
+
+
+def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
+    """Take over canonical arrays as a module's parameters, in the type those have.
+
+    Args:
+        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+        arrays: Arrays by canonical key; checked against the module's spec first.
+
+    Raises:
+        WeightsError: if any array is missing, unknown or misshapen; nothing is taken over then.
+
+    Example:
+        >>> from convlstm.mlx import ConvLSTM
+        >>> layer, twin = ConvLSTM(1, 8, kernel_size=3), ConvLSTM(1, 8, kernel_size=3)
+        >>> load_canonical(twin, to_canonical(layer))
+        >>> bool(mx.array_equal(twin.layers[0]["forward"]["bias"], layer.layers[0]["forward"]["bias"]))
+        True
+    """
+    check_weights(module.spec, arrays)
+    types = {key: parameter.dtype for key, parameter in tree_flatten(module.parameters())}
+    module.update(native_tree(arrays, types))
+
+
+def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> Any:
+    """Return canonical arrays as a tree of MLX arrays, each in the type given for its key."""
+    return tree_unflatten([(key, mx.array(to_native(key, a), dtype=types[key])) for key, a in arrays.items()])
+
+
+def empty_tree(spec: Spec, dtype: mx.Dtype) -> Any:
+    """Return a tree of zeros for every canonical array of a spec."""
+    shapes = canonical_shapes(spec)
+    return native_tree({key: np.zeros(shape) for key, shape in shapes.items()}, dict.fromkeys(shapes, dtype))
+
+
+def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None) -> str:
+    """Write a module's spec and weights to a file that every framework reads.
+
+    Args:
+        path: Where to, by custom `*.safetensors`.
+        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+        extra: JSON values to keep beside them.
+
+    Returns:
+        The digest of the weights.
+
+    Raises:
+        OutputError: if the file cannot be written; what stood there before still stands.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm.mlx import ConvLSTM, load
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save(path, ConvLSTM(1, 8, kernel_size=3), {"units": "mm/h"})
+        >>> load(path)
+        ConvLSTM(1, 8, kernel_size=3)
+    """
+    return save_model(path, module.spec, to_canonical(module), extra)
+
+
+def to_numpy(array: mx.array) -> Array:
+    """Return a copy as a NumPy array; low precision is widened to float32."""
+    return np.array(array.astype(mx.float32) if array.dtype in (mx.bfloat16, mx.float16) else array)
+
+
+def _name(key: str) -> str:
+    """Return the name of an array within its layer; a key outside a layer is its own name."""
+    _, found, rest = key.partition("layers.")
+    return rest.split(".", 2)[2] if found else key
