@@ -6,14 +6,13 @@ import mlx.core as mx
 from mlx import nn
 
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.weights import initialise
 from convlstm.engine.mlx import State
 from convlstm.engine.mlx_activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.stack import draw, run_stack
-from convlstm.mlx.weights import load_canonical
+from convlstm.mlx.weights import reset
 
 
 class Forecaster(nn.Module):
@@ -64,8 +63,7 @@ class Forecaster(nn.Module):
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.
         """
-        seed = int(mx.random.randint(0, 2**31 - 1).item()) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def __call__(
         self,

@@ -13,11 +13,11 @@ from convlstm.contract import arguments
 from convlstm.contract.calls import state_shapes
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
-from convlstm.contract.weights import initialise
+from convlstm.engine.mlx import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.stack import Draws, draw, merged, run_stack
-from convlstm.mlx.weights import empty_tree, load_canonical
+from convlstm.mlx.weights import empty_tree, reset
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -147,8 +147,7 @@ class ConvLSTM(nn.Module):
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.
         """
-        seed = int(mx.random.randint(0, 2**31 - 1).item()) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def _extra_repr(self) -> str:
         spec = self.spec
@@ -157,7 +156,7 @@ class ConvLSTM(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        state: States | None = None,
+        state: States | State | None = None,
         *,
         lengths: mx.array | Sequence[int] | None = None,
         mask: mx.array | None = None,

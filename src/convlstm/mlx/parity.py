@@ -36,8 +36,8 @@ def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], d
 
     (_, results), found = mx.value_and_grad(loss)(leaves_of(case, kind))
     return (
-        {name: _channels_first(name, to_numpy(value)) for name, value in results.items()},
-        {name: _to_case(name, to_numpy(found[name]), array.shape) for name, array in case.arrays.items()},
+        {name: _channels_first(name, to_numpy(value), factors[name].shape) for name, value in results.items()},
+        {name: _channels_first(name, to_numpy(found[name]), array.shape) for name, array in case.arrays.items()},
     )
 
 
@@ -89,16 +89,17 @@ def _wide(dtype: mx.Dtype) -> mx.Dtype:
 
 
 def _channels_last(name: str, array: Array) -> Array:
-    axis = _CHANNEL_AXES.get(name.split(".")[0])
+    axis = _channel_axis(name)
     return to_native(name, array) if axis is None else np.moveaxis(array, axis, -1)
 
 
-def _channels_first(name: str, array: Array) -> Array:
-    return np.moveaxis(array, -1, _CHANNEL_AXES[name.split(".")[0]])
+def _channels_first(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    axis = _channel_axis(name)
+    return from_native(name, array, shape) if axis is None else np.moveaxis(array, -1, axis)
 
 
-def _to_case(name: str, array: Array, shape: tuple[int, ...]) -> Array:
-    return _channels_first(name, array) if name.split(".")[0] in _CHANNEL_AXES else from_native(name, array, shape)
+def _channel_axis(name: str) -> int | None:
+    return _CHANNEL_AXES.get(name.partition(".")[0])
 
 
 def _draws(case: Case, dtype: mx.Dtype) -> Draws | None:

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from convlstm.contract.activations import Array
 from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import Shape, Spec, canonical_shapes, check_weights
+from convlstm.contract.weights import Shape, Spec, canonical_shapes, check_weights, initialise
 
 _KERNELS = ("weight_ih", "weight_hh")
 _GATED = ("bias", "norm_scale")
@@ -86,7 +86,7 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
         >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
-    parameters = dict(tree_flatten(module.parameters()))
+    parameters = named_parameters(module)
     return {
         key: from_native(key, to_numpy(parameters[key]), shape) for key, shape in canonical_shapes(module.spec).items()
     }
@@ -110,8 +110,19 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         True
     """
     check_weights(module.spec, arrays)
-    types = {key: parameter.dtype for key, parameter in tree_flatten(module.parameters())}
+    types = {key: parameter.dtype for key, parameter in named_parameters(module).items()}
     module.update(native_tree(arrays, types))
+
+
+def named_parameters(module: HasSpec) -> dict[str, mx.array]:
+    """Return a module's parameters by canonical key, in MLX's layout."""
+    return dict(tree_flatten(module.parameters()))
+
+
+def reset(module: HasSpec, seed: int | None) -> None:
+    """Start a module afresh from the contract's initialisation; None draws a seed from MLX's global generator."""
+    seed = int(np.array(mx.random.randint(0, 2**31 - 1))) if seed is None else seed
+    load_canonical(module, initialise(module.spec, seed))
 
 
 def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> Any:
