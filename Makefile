@@ -37,5 +37,5 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[torch,nowcast,dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[torch,keras,flax,haiku,mlx,nowcast,dev]'
 	touch $@

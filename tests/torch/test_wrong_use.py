@@ -226,10 +226,14 @@ def test_bad_seeds(refused) -> None:
             ConvLSTM(1, 4, 3).reset_parameters(seed)  # type: ignore[arg-type]
 
 
-def test_unknown_options_are_python_s_own_error() -> None:
+def test_unknown_options(refused) -> None:
     for kind in (ConvLSTM, ConvLSTMCell):
-        with pytest.raises(TypeError, match="peepholes"):
+        with refused(SpecError, "peepholes"):
             kind(1, 4, 3, peepholes=True)
+    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+        ConvLSTM(1, 4, 3, peepholes=True)
+    with pytest.raises(SpecError, match="see ConvLSTMSpec"):
+        ConvLSTM(1, 4, 3, xyz=True)
 
 
 def test_a_refused_call_leaves_the_layer_as_it_was() -> None:

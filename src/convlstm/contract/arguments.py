@@ -6,8 +6,9 @@ A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -152,3 +153,27 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
     for item in fields(cls):
         if item.default is MISSING and item.name not in options:
             raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")
+
+
+def check_options(options: Mapping[str, object], known: Collection[str]) -> None:
+    """Refuse a keyword that no option has, with the nearest that one has.
+
+    Args:
+        options: Keywords as they were given.
+        known: Names of the options.
+
+    Raises:
+        SpecError: naming the first unknown keyword.
+
+    Example:
+        >>> check_options({"peephole": "channel"}, ["peephole", "norm"])
+    """
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise SpecError(
+                name,
+                expected="an option of the layer",
+                received="a keyword that it does not have",
+                mend=f"perhaps {near[0]} is meant." if near else "see ConvLSTMSpec for all of them.",
+            )

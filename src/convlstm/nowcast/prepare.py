@@ -76,11 +76,12 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
     for name, part in parts.items():
         if not len(part) and (name != "test" or splits[name].any()):
             seconds = (length - 1) * frames.time_step
-            least = int(seconds // 86400) + 1
+            least = min(int(seconds // 86400) + 1, length)  # a day counts where it has a frame
+            span = f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} days"
             more = "give more data" if name == "train" else f"set data.{name} to more days, at least {least}"
             raise DataError(
                 f"{name} days",
-                expected=f"at least one run of {length} frames ({seconds / 3600:g} h) without a gap",
+                expected=f"at least one run of {length} frames ({span}) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
                 mend=f"{more}, or lower data.input_length or data.horizon.",
             )

@@ -64,8 +64,8 @@ class ConvLSTMCell(nn.Module):
         super().__init__()
         given = dict(options)
         for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
-            if given.get(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=given[name], mend="use ConvLSTM.")
+            if given.pop(name, only) != only:
+                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
         self.layer = ConvLSTM(
             in_channels,
             hidden_channels,

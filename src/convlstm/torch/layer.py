@@ -95,6 +95,7 @@ class ConvLSTM(nn.Module):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
+        arguments.check_options(options, LayerOptions.__annotations__)
         if arguments.flag("bidirectional", bidirectional):
             if options.get("direction", "bidirectional") != "bidirectional":
                 raise SpecError(
