@@ -1,0 +1,327 @@
+"""One step of the convolutional LSTM for Keras, and the home of a layer's variables."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import LayerOptions
+from convlstm.contract.weights import MEMORY_DECAY_START, layer_shapes
+from convlstm.errors import SpecError
+from convlstm.keras import inputs
+from convlstm.keras.engines import Tensor
+from convlstm.keras.stack import draw, grids, run_stack, zero_states
+from convlstm.keras.weights import add_variables, values
+
+Shape = tuple[int | None, ...]
+
+# the options of the contract that Keras's layers do not have
+_OWN = (
+    frozenset({"groups", *LayerOptions.__annotations__})
+    - {"spatial_dims", "activation", "recurrent_activation", "direction", "merge", "masked_output"}
+    - {"dropout", "input_dropout", "recurrent_dropout"}
+)
+_PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
+
+
+class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
+    r"""One convolutional LSTM layer, one step a call (equations: `convlstm.keras.ConvLSTM2D`).
+
+    Abstract: use `ConvLSTM1DCell`, `ConvLSTM2DCell` or `ConvLSTM3DCell`.
+
+    Args:
+        filters: Channels of h and c.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        strides: Stride of the input convolution; h and c live on its output grid.
+        padding: `valid`, `same`, or points per axis, of the input convolution.
+        data_format: `channels_last` or `channels_first`; None takes Keras's setting.
+        dilation_rate: Dilation of the input convolution.
+        activation: φ, of candidate and output: tanh, relu, linear, sigmoid, softsign or elu.
+        recurrent_activation: σ, of the gates: sigmoid, hard_sigmoid or hard_sigmoid_keras2.
+        use_bias: Whether the gates have a bias.
+        kernel_initializer: As in Keras.
+        recurrent_initializer: As in Keras.
+        bias_initializer: As in Keras.
+        unit_forget_bias: Whether 1 is the start of the forget gate's bias.
+        kernel_regularizer: As in Keras.
+        recurrent_regularizer: As in Keras.
+        bias_regularizer: As in Keras.
+        kernel_constraint: As in Keras.
+        recurrent_constraint: As in Keras.
+        bias_constraint: As in Keras.
+        dropout: Rate on the input, one mask per call for all steps and gates.
+        recurrent_dropout: Rate on h before the recurrent convolution, likewise.
+        seed: Of the random draws in training.
+        **options: Every further option of `ConvLSTMSpec` that speaks of one layer (recurrent_kernel_size, groups,
+            boundary, forget_bias, peephole, norm, zoneout_h, zoneout_c, duration_strategy, memory_decay and so on),
+            and those of every Keras layer (name, dtype, trainable).
+
+    Shapes:
+        inputs: (batch, *space, channels), or a tuple with the duration (batch,) and the gap (batch,) the cell uses
+        states: [h, c], each (batch, *grid, filters)
+
+    Raises:
+        SpecError: for options out of range, contradictory or without effect.
+
+    Example:
+        >>> import numpy as np
+        >>> cell = ConvLSTM2DCell(8, 3, padding="same")
+        >>> h, (h, c) = cell(np.zeros((2, 16, 16, 1)), [np.zeros((2, 16, 16, 8))] * 2)
+        >>> tuple(h.shape)
+        (2, 16, 16, 8)
+    """
+
+    rank: ClassVar[int]
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: Any = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = 1,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        own = {name: options.pop(name) for name in _OWN & options.keys()}
+        super().__init__(autocast=False, **options)
+        self.filters, self.kernel_size, self.strides = filters, _axes(kernel_size), _axes(strides)
+        self.padding = padding.lower() if isinstance(padding, str) else _axes(padding)
+        self.data_format = _data_format(data_format)
+        self.dilation_rate, self.use_bias, self.unit_forget_bias = _axes(dilation_rate), use_bias, unit_forget_bias
+        self.activation, self.recurrent_activation = _word(activation), _word(recurrent_activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.options = {name: _axes(value) for name, value in own.items()}
+        self.state_size = [filters, filters]
+        self.spec = self._spec(self.options.get("groups", 1), None)  # refuses bad options before any input is seen
+
+    def canonical_variables(self) -> dict[str, Any]:
+        """Return the variables by canonical key."""
+        return {f"layers.0.forward.{name}": variable for name, variable in self.variables_by_name.items()}
+
+    def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
+        """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
+        shape = self.channels_last(_first(inputs_shape))
+        if shape[-1] is None:
+            raise SpecError("channels", expected="a number", received="None", mend="give the input's channels.")
+        self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
+        shapes = layer_shapes(self.spec.layers[0])
+        how: dict[str, dict[str, Any]] = {
+            array: {
+                "initializer": getattr(self, f"{part}_initializer"),
+                "regularizer": getattr(self, f"{part}_regularizer"),
+                "constraint": getattr(self, f"{part}_constraint"),
+            }
+            for part, array in _PARTS.items()
+        }
+        how["bias"]["initializer"] = self._start_bias
+        how["norm_scale"] = {"initializer": "ones"}
+        how["memory_decay"] = {"initializer": keras.initializers.Constant(MEMORY_DECAY_START)}
+        for n in range(len(self.spec.duration_hidden)):
+            how[f"duration.{n}.weight"] = {"initializer": "glorot_uniform"}
+        self.variables_by_name = add_variables(self, shapes, **how)
+
+    @inputs.keeps_errors
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Take one step.
+
+        Args:
+            inputs: The frame, or a tuple with the duration and the gap that the cell uses.
+            states: h and c of the step before.
+            training: Whether dropout and zoneout draw.
+
+        Returns:
+            h, and [h, c], after the step.
+        """
+        return self._step(inputs, states, training)
+
+    def compute_output_shape(self, inputs_shape: Any, states_shape: Any = None) -> tuple[Shape, list[Shape]]:
+        """Return the shapes of h, and of [h, c]."""
+        shape = self.state_shape(_first(inputs_shape))
+        return shape, [shape, shape]
+
+    def state_shape(self, shape: Shape) -> Shape:
+        """Return the shape of h for frames (batch, *space, channels), both in the cell's data format."""
+        last = self.channels_last(shape)
+        spec = self.spec if self.built else self._spec(last[-1], last[1:-1])
+        return self.user_format((last[0], *grids(spec, last[1:-1])[0], self.filters))
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
+        """Return zero states for the frames' size the cell was built with."""
+        h, c = zero_states(self.spec, self.compute_dtype, batch_size, self.input_size)[0]
+        return [self.to_user(h), self.to_user(c)]
+
+    def weights_of(self, *_: Any) -> dict[str, Tensor]:
+        """Return what the engine computes with."""
+        return values(self.variables_by_name, self.compute_dtype)
+
+    def channels_last(self, shape: Any) -> tuple[Any, ...]:
+        """Return a shape of one frame or state with its channels last."""
+        shape = tuple(shape)
+        return shape if self.data_format == "channels_last" else (shape[0], *shape[2:], shape[1])
+
+    def user_format(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a channels-last shape of one frame or state in the cell's data format."""
+        return shape if self.data_format == "channels_last" else (shape[0], shape[-1], *shape[1:-1])
+
+    def to_last(self, x: Tensor) -> Tensor:
+        """Return frames or states, with any leading axes, with their channels last."""
+        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1 - self.rank, -1)
+
+    def to_user(self, x: Tensor) -> Tensor:
+        """Return channels-last frames or states, with any leading axes, in the cell's data format."""
+        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1, -1 - self.rank)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments the cell was made with."""
+        self.spec.to_dict()  # refuses a function as strategy
+        plain = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation")
+        plain += ("recurrent_activation", "use_bias", "unit_forget_bias", "dropout", "recurrent_dropout", "seed")
+        config = {name: getattr(self, name) for name in plain}
+        for part in _PARTS:
+            config[f"{part}_initializer"] = keras.initializers.serialize(getattr(self, f"{part}_initializer"))
+            config[f"{part}_regularizer"] = keras.regularizers.serialize(getattr(self, f"{part}_regularizer"))
+            config[f"{part}_constraint"] = keras.constraints.serialize(getattr(self, f"{part}_constraint"))
+        return super().get_config() | config | self.options
+
+    def _step(self, given: Any, states: Any, training: bool) -> tuple[Tensor, list[Tensor]]:
+        spec = self.spec
+        frame, duration, gap = inputs.split(given, inputs.uses(spec), (None, None))
+        x = self.to_last(keras.ops.cast(keras.ops.convert_to_tensor(frame), self.compute_dtype))
+        inputs.check_frames(spec, tuple(x.shape), "batch")
+        one = keras.ops.expand_dims(x, 1)
+        times = [None if a is None else inputs.one_step(n, a, x) for n, a in (("duration", duration), ("gap", gap))]
+        durations, gaps = inputs.read_times(spec, *times, one, None)
+        size = tuple(keras.ops.shape(x)[1:-1])
+        shapes = [(x.shape[0], *grids(spec, tuple(x.shape[1:-1]))[0], self.filters)]
+        start = [self.to_last(keras.ops.convert_to_tensor(state)) for state in states]
+        _, final = run_stack(
+            spec,
+            self.weights_of,
+            keras.ops.expand_dims(x, 0),
+            inputs.read_states(start, shapes, self.compute_dtype),
+            steps=1,
+            durations=durations,
+            gaps=gaps,
+            draws=draw(spec, self.compute_dtype, keras.ops.shape(x)[0], size, 1, self.seed_generator)
+            if training
+            else None,
+        )
+        h, c = (self.to_user(a) for a in final[0])
+        return h, [h, c]
+
+    def _spec(self, in_channels: int, input_size: Shape | None) -> ConvLSTMSpec:
+        options = dict(self.options)
+        if self.use_bias and options.get("forget_bias") is None:
+            options["forget_bias"] = 1.0 if self.unit_forget_bias else 0.0
+        if options.get("peephole") == "pixel" and options.get("input_size") is None:
+            if input_size is None:
+                options["peephole"] = "none"  # its grid is known once an input is
+            elif None in input_size:
+                raise SpecError(
+                    "peephole",
+                    expected="a fixed input size with 'pixel'",
+                    received=f"frames of {tuple(input_size)}",
+                    mend="fix the size of the input, or use peephole='channel'.",
+                )
+            else:
+                options["input_size"] = tuple(input_size)
+        return ConvLSTMSpec(
+            in_channels=in_channels,
+            hidden_channels=self.filters,
+            kernel_size=self.kernel_size,
+            spatial_dims=self.rank,
+            stride=self.strides,
+            padding=self.padding,
+            dilation=self.dilation_rate,
+            bias=self.use_bias,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+            input_dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            **options,
+        )
+
+    def _start_bias(self, shape: Shape, dtype: Any = None) -> Tensor:
+        """Return the bias at start: Keras's initializer, and for the forget gate its own value."""
+        i, f, *rest = (self.bias_initializer((self.filters,), dtype=dtype) for _ in range(4))
+        own = self.options.get("forget_bias")
+        if own is not None or self.unit_forget_bias:
+            f = keras.ops.full_like(f, 1.0 if own is None else own)
+        return keras.ops.concatenate([i, f, *rest])
+
+
+@keras.saving.register_keras_serializable("convlstm")
+class ConvLSTM1DCell(ConvLSTMCell):
+    """One step of `convlstm.keras.ConvLSTM1D` (arguments: `ConvLSTMCell`)."""
+
+    rank = 1
+
+
+@keras.saving.register_keras_serializable("convlstm")
+class ConvLSTM2DCell(ConvLSTMCell):
+    """One step of `convlstm.keras.ConvLSTM2D` (arguments: `ConvLSTMCell`)."""
+
+    rank = 2
+
+
+@keras.saving.register_keras_serializable("convlstm")
+class ConvLSTM3DCell(ConvLSTMCell):
+    """One step of `convlstm.keras.ConvLSTM3D` (arguments: `ConvLSTMCell`)."""
+
+    rank = 3
+
+
+CELLS: dict[int, type[ConvLSTMCell]] = {1: ConvLSTM1DCell, 2: ConvLSTM2DCell, 3: ConvLSTM3DCell}
+"""The cell of each number of spatial axes."""
+
+
+def _axes(value: Any) -> Any:
+    """Return lists as tuples: Keras's files give lists back, and a list would speak of layers."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _first(shape: Any) -> Shape:
+    """Return the frames' shape from one shape, or from those of a tuple of inputs."""
+    return tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape)
+
+
+def _data_format(given: str | None) -> str:
+    found = given or keras.config.image_data_format()
+    if found not in ("channels_last", "channels_first"):
+        raise SpecError("data_format", expected="channels_last or channels_first", received=found, mend="choose one.")
+    return str(found)
+
+
+def _word(activation: Any) -> Any:
+    """Return the contract's word for an activation given as Keras's name or function; None is linear."""
+    word = "linear" if activation is None else getattr(activation, "__name__", activation)
+    return "identity" if word == "linear" else word

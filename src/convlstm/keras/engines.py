@@ -1,0 +1,95 @@
+"""The engine of the active Keras backend behind one call: channels last, time first, on that backend's tensors."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import keras
+
+from convlstm.contract.layer import LayerSpec
+from convlstm.contract.reference import Masks
+from convlstm.errors import DependencyError
+
+Tensor = Any
+State = tuple[Tensor, Tensor]
+
+BACKENDS = ("tensorflow", "jax", "torch")
+"""The Keras backends that have an engine here."""
+
+BACKEND = keras.backend.backend()
+if BACKEND not in BACKENDS:
+    raise DependencyError(
+        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, mend="set it before importing."
+    )
+ENGINE = import_module(f"convlstm.engine.{BACKEND}")
+
+
+def sequence(
+    layer: LayerSpec,
+    weights: dict[str, Tensor],
+    x: Tensor | None,
+    state: State,
+    *,
+    masks: Masks | None = None,
+    **given: Any,
+) -> tuple[Tensor, State]:
+    """Run one layer in one direction over a sequence.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its arrays in Keras's layout, the convolution kernels in the type to compute in.
+        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
+        state: Initial h and c, each (batch, *grid, hidden_channels).
+        masks: Random draws in training.
+        **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
+
+    Returns:
+        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    """
+    drawn = None if masks is None else (masks.input, masks.recurrent, masks.zoneout_h, masks.zoneout_c)
+    if BACKEND == "torch":
+        return _channels_first(layer, weights, x, state, drawn, given)
+    if BACKEND == "jax":
+        state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
+    own = None if drawn is None else ENGINE.Masks(*drawn)
+    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, **given)
+    return outputs, (h, c)
+
+
+def at_hand(values: Tensor) -> bool:
+    """Return whether values can be looked at without waiting for an accelerator, and are not being traced."""
+    if BACKEND == "tensorflow":
+        return hasattr(values, "numpy") and "CPU" in values.device
+    if BACKEND == "torch":
+        compiling: bool = import_module("torch").compiler.is_compiling()
+        return values.device.type == "cpu" and not compiling
+    jax = import_module("jax")
+    return not isinstance(values, jax.core.Tracer) and all(d.platform == "cpu" for d in values.devices())
+
+
+def _channels_first(
+    layer: LayerSpec, weights: dict[str, Tensor], x: Tensor | None, state: State, drawn: Any, given: dict[str, Any]
+) -> tuple[Tensor, State]:
+    """Run PyTorch's engine on channels-first views."""
+    rank = layer.stack.spatial_dims
+
+    def first(a: Tensor | None) -> Tensor | None:
+        return None if a is None else a.movedim(-1, -1 - rank)
+
+    def last(a: Tensor) -> Tensor:
+        return a.movedim(-1 - rank, -1)
+
+    own = None if drawn is None else ENGINE.Masks(*(first(a) for a in drawn))
+    turned = {name: _torch_layout(name, array) for name, array in weights.items()}
+    start = (first(state[0]), first(state[1]))
+    outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)
+    return last(outputs), (last(h), last(c))
+
+
+def _torch_layout(name: str, array: Tensor) -> Tensor:
+    if name in ("weight_ih", "weight_hh"):
+        return array.movedim((-1, -2), (0, 1))
+    if name == "peephole" and array.ndim > 2:
+        return array.movedim(-1, 1)
+    return array.T if name.startswith("duration.") and array.ndim == 2 else array

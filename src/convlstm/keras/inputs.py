@@ -1,0 +1,158 @@
+"""Reading the arguments of a call: axes, types, masks, durations and states, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import keras
+import numpy as np
+
+from convlstm.contract import calls
+from convlstm.contract.durations import check_durations
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.errors import ConvLSTMError, ShapeError
+from convlstm.keras.engines import State, Tensor, at_hand
+from convlstm.keras.stack import cell_dtype
+
+Shape = tuple[int | None, ...]
+
+
+def keeps_errors(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a layer's `call` whose errors of this package reach the user as they are."""
+
+    @wraps(call)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except ConvLSTMError as error:
+            # Keras rebuilds every other error from its message alone, as a RuntimeError where that fails
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise
+
+    return wrapped
+
+
+def split(given: Any, names: Sequence[str], apart: Sequence[Any]) -> tuple[Any, ...]:
+    """Return frames, durations and gaps of a call that has them in one tuple, or apart.
+
+    Args:
+        given: The frames, or a tuple (frames, durations), (frames, gaps) or (frames, durations, gaps).
+        names: Which of `durations` and `gaps` the layer uses, in this order.
+        apart: Durations and gaps as arguments of their own, or None.
+
+    Returns:
+        Frames, durations, gaps.
+    """
+    if not isinstance(given, (tuple, list)):
+        return (given, *apart)
+    frames, *rest = given
+    words = ("durations", "gaps")
+    if len(rest) != len(names) or any(part is not None for part in apart):
+        raise ShapeError(
+            "sequences",
+            expected=f"({', '.join(('frames', *names))}), or the frames and the rest as arguments of their own",
+            received=f"{len(given)} arrays",
+            mend="choose a duration_strategy or memory_decay to use them." if not names else "pass them once.",
+        )
+    return (frames, *(dict(zip(names, rest, strict=True)).get(word) for word in words))
+
+
+def uses(spec: ConvLSTMSpec) -> tuple[str, ...]:
+    """Return which of `durations` and `gaps` a layer uses."""
+    wanted = {"durations": spec.duration_strategy != "none", "gaps": spec.memory_decay}
+    return tuple(name for name, use in wanted.items() if use)
+
+
+def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], *leading: str) -> None:
+    """Refuse frames of another shape; sizes that are not known yet are not looked at."""
+    axes = calls.frame_axes(spec, *leading, channels_last=True)
+    space = shape[len(leading) : -1]
+    unknown = None in space and spec.peephole == "pixel"
+    known = (*shape[: len(leading)], *(spec.input_size if unknown else space), *shape[-1:])
+    if len(shape) != len(axes) or not calls.check_frames(spec, known, axes):  # type: ignore[arg-type]
+        raise ShapeError(
+            "frames",
+            expected=f"({', '.join(axes)})",
+            received=f"shape {tuple(shape)}",
+            mend="add the missing axis, or take off one.",
+        )
+
+
+def read_mask(mask: Any, frames: Tensor) -> Tensor | None:
+    """Return a mask as bools (batch, time); without one, the mask that Keras has tied to the frames."""
+    mask = mask[0] if isinstance(mask, (tuple, list)) else mask
+    mask = getattr(frames, "_keras_mask", None) if mask is None else mask
+    if mask is None:
+        return None
+    valid = keras.ops.convert_to_tensor(mask)
+    expected, received = tuple(frames.shape[:2]), tuple(valid.shape)
+    kind = keras.backend.standardize_dtype(valid.dtype)
+    whole = kind == "bool" or "int" in kind
+    if None not in (*expected, *received) or not whole:
+        calls.check_mask(received, kind, expected, whole=whole)
+    return keras.ops.cast(valid, "bool")
+
+
+def read_times(
+    spec: ConvLSTMSpec, durations: Any, gaps: Any, frames: Tensor, mask: Tensor | None
+) -> tuple[Tensor | None, Mapping[str, Tensor]]:
+    """Return durations (batch, time) and gaps (batch, time) by direction, after checking shape and range."""
+    calls.check_given("durations", spec.duration_strategy != "none", durations)
+    found = calls.read_gaps(spec, gaps)
+    given = None if durations is None else per_step("durations", durations, frames, mask)
+    return given, {name: per_step("gaps", gap, frames, mask) for name, gap in found.items()}
+
+
+def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return durations or gaps (batch, time) in at least float32, for frames (batch, time, ...)."""
+    dtype = cell_dtype(keras.backend.standardize_dtype(frames.dtype))
+    values = keras.ops.cast(keras.ops.convert_to_tensor(given), dtype)
+    batch, steps = keras.ops.shape(frames)[:2]
+    known = (*frames.shape[:2], *values.shape)
+    if None not in known:
+        calls.check_per_step(name, tuple(values.shape), (int(batch), int(steps)), int(steps))
+    values = values[..., 0] if len(values.shape) == 3 else values
+    values = keras.ops.broadcast_to(values, (batch, steps))
+    if None not in known and at_hand(values):
+        valid = None if mask is None else np.asarray(keras.ops.convert_to_numpy(mask))
+        check_durations(name, keras.ops.convert_to_numpy(values), valid)
+    return values
+
+
+def one_step(name: str, given: Any, frame: Tensor) -> Tensor:
+    """Return a cell's duration or gap as (batch, 1)."""
+    values = keras.ops.convert_to_tensor(given)
+    if None not in (*frame.shape[:1], *values.shape):
+        calls.check_one_step(name, tuple(values.shape), frame.shape[0])
+    return values[:, None] if len(values.shape) == 1 else values
+
+
+def read_states(given: Any, shapes: Sequence[Shape], dtype: str) -> list[State]:
+    """Return the states of a call as (h, c) per layer and direction, in their types.
+
+    Args:
+        given: (h_0, c_0), each a tensor (one layer and direction) or a tuple of tensors.
+        shapes: The shape each must have, None where it is not known.
+        dtype: Type to compute in.
+
+    Returns:
+        (h, c) indexed layer · D + direction.
+
+    Raises:
+        StateError: naming the part, layer and direction that do not fit.
+    """
+    both = []
+    for name, part, kind in zip(("h_0", "c_0"), calls.state_pair(given), (dtype, cell_dtype(dtype)), strict=True):
+        items = tuple(part) if isinstance(part, (tuple, list)) else (part,)
+        calls.check_state_count(name, len(items), len(shapes), f"{len(items)}", kind="arrays")
+        own = [keras.ops.cast(keras.ops.convert_to_tensor(item), kind) for item in items]
+        for index, (item, shape) in enumerate(zip(own, shapes, strict=True)):
+            pairs = list(zip(item.shape, shape, strict=False))
+            free = len(item.shape) == len(shape) and any(None in pair for pair in pairs)
+            if not (free and all(None in pair or pair[0] == pair[1] for pair in pairs)):
+                wanted = tuple(-1 if n is None else n for n in shape)
+                calls.check_state_shape(f"{name}[{index}]", tuple(item.shape), wanted, channels_last=True)
+        both.append(own)
+    return list(zip(*both, strict=True))

@@ -1,0 +1,183 @@
+"""A stack of layers over a time-first sequence on the active backend's tensors, and the random draws of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from convlstm.contract.geometry import effective_kernel
+from convlstm.contract.reference import Masks
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.keras.engines import State, Tensor, sequence
+
+Size = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random draws of one call in training.
+
+    Args:
+        masks: Draws inside each layer, by layer and direction, channels last.
+        dropout: Factor on each layer's merged output but the last's (time, batch, *grid, channels), or None.
+    """
+
+    masks: Mapping[tuple[int, str], Masks] = field(default_factory=dict)
+    dropout: tuple[Tensor | None, ...] = ()
+
+
+def draw(
+    spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size, steps: Any, generator: keras.random.SeedGenerator
+) -> Draws | None:
+    """Draw every mask that a call in training needs, in a fixed order.
+
+    Args:
+        spec: The stack.
+        dtype: Type of the masks.
+        batch: Rows of the batch.
+        input_size: Spatial size of the stack's input.
+        steps: Number of steps.
+        generator: Source of randomness.
+
+    Returns:
+        The draws, or None where the stack has no random part.
+    """
+    if not any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)):
+        return None
+
+    def kept(rate: float, *shape: Any) -> Tensor | None:
+        random = keras.random.uniform(shape, dtype="float32", seed=generator) if rate else None
+        return None if random is None else keras.ops.cast(random >= rate, dtype) / (1.0 - rate)
+
+    def held(rate: float, *shape: Any) -> Tensor | None:
+        random = keras.random.uniform(shape, dtype="float32", seed=generator) if rate else None
+        return None if random is None else keras.ops.cast(random < rate, dtype)
+
+    sizes = grids(spec, input_size)
+    masks = {}
+    for layer in spec.layers:
+        grid, hidden = sizes[layer.index], layer.hidden_channels
+        space = sizes[layer.index - 1] if layer.index else input_size
+        for direction in spec.directions:
+            masks[layer.index, direction] = Masks(
+                kept(spec.input_dropout, batch, *space, layer.in_channels),
+                kept(spec.recurrent_dropout, batch, *grid, hidden),
+                held(spec.zoneout_h, steps, batch, *grid, hidden),
+                held(spec.zoneout_c, steps, batch, *grid, hidden),
+            )
+    between = [kept(spec.dropout, steps, batch, *sizes[n], spec.out_channels(n)) for n in range(spec.depth - 1)]
+    return Draws(masks, tuple(between))
+
+
+def run_stack(
+    spec: ConvLSTMSpec,
+    weights_of: Callable[[int, str], dict[str, Tensor]],
+    x: Tensor | None,
+    states: Sequence[State],
+    *,
+    steps: Any,
+    mask: Tensor | None = None,
+    durations: Tensor | None = None,
+    gaps: Mapping[str, Tensor] | None = None,
+    draws: Draws | None = None,
+) -> tuple[list[tuple[Tensor, ...]], list[State]]:
+    """Run every layer and direction over a time-first sequence.
+
+    Args:
+        spec: The stack.
+        weights_of: Gives the arrays of a layer and direction.
+        x: (time, batch, *space, in_channels), or None for a stack without input.
+        states: (h, c) indexed layer · D + direction.
+        steps: Number of steps.
+        mask: True where a step is valid (batch, time).
+        durations: Δ (batch, time).
+        gaps: Per direction (batch, time).
+        draws: Random draws in training, None in evaluation.
+
+    Returns:
+        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    """
+    final: list[State] = []
+    outputs: list[tuple[Tensor, ...]] = []
+    for layer in spec.layers:
+        parts = []
+        for direction in spec.directions:
+            output, after = sequence(
+                layer,
+                weights_of(layer.index, direction),
+                x,
+                states[len(final)],
+                steps=steps,
+                reverse=direction == "reverse",
+                mask=mask,
+                durations=durations,
+                gaps=None if not gaps else gaps[direction],
+                masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            )
+            parts.append(output)
+            final.append(after)
+        outputs.append(tuple(parts))
+        if layer.index < spec.depth - 1:
+            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            factor = draws.dropout[layer.index] if draws is not None else None
+            x = x if factor is None else x * factor
+    return outputs, final
+
+
+def merged(parts: Sequence[Tensor], merge: str) -> Tensor:
+    """Return the outputs of a layer's directions as one tensor."""
+    if len(parts) == 1:
+        return parts[0]
+    if merge == "concat":
+        return keras.ops.concatenate(list(parts), axis=-1)
+    forward, backward = parts
+    if merge == "mul":
+        return forward * backward
+    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+
+
+def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) -> list[State]:
+    """Return zero states for frames of this spatial size, indexed layer · D + direction."""
+    shapes = [
+        (batch, *grid, layer.hidden_channels)
+        for layer, grid in zip(spec.layers, grids(spec, input_size), strict=True)
+        for _ in spec.directions
+    ]
+    return [(keras.ops.zeros(shape, dtype), keras.ops.zeros(shape, cell_dtype(dtype))) for shape in shapes]
+
+
+def grids(spec: ConvLSTMSpec, input_size: Size) -> tuple[Size, ...]:
+    """Return the state's grid of every layer; sizes that only a graph knows come as tensors, unknown ones as None."""
+    if all(isinstance(n, int) for n in input_size):
+        return spec.grids(input_size)
+    result: list[Size] = []
+    for layer in spec.layers:
+        size = result[-1] if result else input_size
+        result.append(
+            tuple(
+                _points(n, effective_kernel(k, d), s, layer.padding, axis)
+                for axis, (n, k, d, s) in enumerate(
+                    zip(size, layer.kernel_size, layer.dilation, layer.stride, strict=True)
+                )
+            )
+            if layer.in_channels
+            else size
+        )
+    return tuple(result)
+
+
+def cell_dtype(dtype: str) -> str:
+    """Return the type of c beside an h of this type: at least float32."""
+    return "float32" if dtype in ("bfloat16", "float16") else dtype
+
+
+def _points(n: Any, span: int, stride: int, padding: Any, axis: int) -> Any:
+    if n is None:
+        return None
+    if padding == "same":
+        return -(-n // stride)
+    around = 0 if padding == "valid" else 2 * padding[axis]
+    return (n + around - span) // stride + 1
