@@ -27,15 +27,15 @@ Weights = Mapping[str, Array]
 
 
 class State(NamedTuple):
-    """The state of a layer.
+    """The state of a layer; of a stack, a tuple of arrays in each place, indexed layer · D + direction.
 
     Args:
         h: Hidden state (batch, *grid, hidden), in the type convolutions run in.
         c: Cell state of the same shape, in at least float32.
     """
 
-    h: Array
-    c: Array
+    h: Any
+    c: Any
 
 
 class Masks(NamedTuple):
@@ -217,7 +217,7 @@ def sequence(
         return (state, None if previous is None else output), output
 
     held = jnp.zeros_like(state.h) if mask is not None and spec.masked_output == "hold" else None
-    (state, _), outputs = lax.scan(advance, (state, held), over_steps, length=steps, reverse=reverse)
+    (state, _), outputs = lax.scan(advance, (state, held), over_steps, length=steps, reverse=reverse, unroll=steps == 1)
     return outputs, state
 
 

@@ -1,0 +1,160 @@
+"""One step of the convolutional LSTM for Flax nnx."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convlstm.contract import arguments, calls
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import LayerOptions
+from convlstm.engine.jax import State
+from convlstm.errors import SpecError
+from convlstm.flax import functional
+from convlstm.flax.module import SpecModule, one_key
+
+
+class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
+    r"""One convolutional LSTM layer, one step a call, for `nnx.RNN`, loops and streams (equations: `ConvLSTM`).
+
+    Args:
+        in_features: Channels of a frame.
+        hidden_features: Channels of h and c.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        stride: Stride of the input convolution; h and c live on its output grid.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution.
+        groups: Groups of the input convolution, inside each gate.
+        bias: Whether the gates have a bias.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+        **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
+
+    Shapes:
+        x:    (batch, *space, in_features), or (*space, in_features) without a batch
+        h, c: (batch, *grid, hidden_features)
+
+    Raises:
+        SpecError: for options out of range, or that need the whole sequence (two directions).
+
+    Example:
+        >>> cell = ConvLSTMCell(1, 8, kernel_size=3, rngs=nnx.Rngs(0))
+        >>> carry, y = cell(None, jnp.zeros((2, 16, 16, 1)))
+        >>> y.shape, carry.c.shape
+        ((2, 16, 16, 8), (2, 16, 16, 8))
+        >>> nnx.RNN(cell)(jnp.zeros((2, 5, 16, 16, 1))).shape
+        (2, 5, 16, 16, 8)
+    """
+
+    spec: ConvLSTMSpec
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = "same",
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        rngs: nnx.Rngs,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        spec = cell_spec(
+            in_channels=arguments.integer("in_features", in_features, 1),
+            hidden_channels=hidden_features,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            **options,
+        )
+        super().__init__(spec, dtype, param_dtype, plain, rngs)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of a frame: space and channels."""
+        return self.spec.spatial_dims + 1
+
+    def initialize_carry(
+        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = jax.nn.initializers.zeros
+    ) -> State:
+        """Return the state before the first step.
+
+        Args:
+            input_shape: Shape of a frame, (batch, *space, in_features) or without the batch axis.
+            rngs: Keys for an initialiser that draws: `nnx.Rngs`, a stream or a key.
+            carry_init: Initialiser of h and c.
+
+        Returns:
+            State(h, c), each (batch, *grid, hidden_features).
+
+        Raises:
+            ShapeError: for another number of axes or channels, or an empty grid.
+        """
+        key = jax.random.key(0) if rngs is None else one_key(rngs, "carry")
+        return initial_carry(self.spec, input_shape, carry_init, key, self.dtype or jnp.float32)
+
+    def __call__(
+        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, rngs: Any = None
+    ) -> tuple[State, jax.Array]:
+        """Take one step.
+
+        Args:
+            carry: State (h, c) of the step before; None means zeros.
+            x: (batch, *space, in_features), or without the batch axis.
+            duration: Δ of this step: a number, (), (batch,) or (batch, 1).
+            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the cell's own.
+
+        Returns:
+            The carry State(h, c) after the step, and h once more as output.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        return functional.cell(
+            self.spec,
+            self.params,
+            carry,
+            x,
+            duration=duration,
+            gap=gap,
+            key=self._key(rngs),
+            dtype=self.dtype,
+            plain=self.plain,
+        )
+
+
+def cell_spec(**options: Any) -> ConvLSTMSpec:
+    """Return the spec of a cell, or refuse options that need the whole sequence."""
+    for name, only in (("direction", "forward"), ("masked_output", "zero")):
+        if options.get(name, only) != only:
+            raise SpecError(name, expected=f"{only} in a cell", received=options[name], mend="use ConvLSTM.")
+    return ConvLSTMSpec(num_layers=1, **options)
+
+
+def initial_carry(
+    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: jax.Array, dtype: Any
+) -> State:
+    """Return the state of a cell before the first step, on its output grid."""
+    axes = calls.frame_axes(spec, "batch", channels_last=True)
+    batched = calls.check_frames(spec, input_shape, axes, "input_shape")
+    lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])
+    shape = (*lead, *spec.grids(size)[0], spec.hidden_channels[0])
+    keys = jax.random.split(key)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return State(carry_init(keys[0], shape, dtype), carry_init(keys[1], shape, wide))

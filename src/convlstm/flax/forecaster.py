@@ -1,0 +1,108 @@
+"""The forecaster for Flax nnx: frames in, any number of future frames out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.errors import SpecError
+from convlstm.flax.forecasting import forecast
+from convlstm.flax.module import SpecModule
+
+
+class Forecaster(SpecModule):
+    r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
+
+    Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
+    a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
+    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+
+    Args:
+        spec: Every option of the model.
+        dtype: Type of the convolutions; None takes that of frames and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+
+    Shapes:
+        frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
+        returns: (batch, horizon, height, width, frame_channels)
+
+    Attributes:
+        spec: The options as a `ForecasterSpec`.
+        encoder: The parameters of the stack over the input frames.
+        forecaster: Those of the stack over the lead times; not there with `rollout="feedback"`.
+        head: Those of the 1×1 output convolution.
+        deterministic: True in evaluation, as `nnx.Module.eval` and `train` set it.
+
+    Raises:
+        SpecError: for anything but a `ForecasterSpec`.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> model = Forecaster(ForecasterSpec(encoder=stack, patch_size=4), rngs=nnx.Rngs(0))
+        >>> model(jnp.zeros((2, 6, 32, 32, 1)), horizon=12).shape
+        (2, 12, 32, 32, 1)
+    """
+
+    spec: ForecasterSpec
+
+    def __init__(
+        self,
+        spec: ForecasterSpec,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if not isinstance(spec, ForecasterSpec):
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+        super().__init__(spec, dtype, param_dtype, plain, rngs)
+
+    def __call__(
+        self,
+        frames: Any,
+        horizon: int,
+        *,
+        mask: Any = None,
+        durations: Any = None,
+        lead_durations: Any = None,
+        gaps: Any = None,
+        rngs: Any = None,
+    ) -> jax.Array:
+        """Forecast the frames that follow.
+
+        Args:
+            frames: (batch, time, height, width, frame_channels).
+            horizon: Number of frames to forecast, at least 1; static under `jit`.
+            mask: True where an input frame is valid (batch, time).
+            durations: Δ of the input frames (batch, time), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            gaps: Time since the last valid frame (batch, time), for memory decay.
+            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the model's own.
+
+        Returns:
+            (batch, horizon, height, width, frame_channels).
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+        """
+        return forecast(
+            self.spec,
+            self.params,
+            frames,
+            horizon,
+            mask=mask,
+            durations=durations,
+            lead_durations=lead_durations,
+            gaps=gaps,
+            key=self._key(rngs),
+            dtype=self.dtype,
+            plain=self.plain,
+        )

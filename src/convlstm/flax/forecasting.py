@@ -1,0 +1,202 @@
+"""The forecaster as a pure function: frames in, any number of future frames out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from convlstm.contract import calls
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.engine.jax import State
+from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
+from convlstm.errors import ShapeError
+from convlstm.flax import inputs
+from convlstm.flax.functional import layer
+from convlstm.flax.stack import draw, run_stack
+from convlstm.flax.weights import Params
+
+
+def forecast(
+    spec: ForecasterSpec,
+    params: Params,
+    frames: Any,
+    horizon: int,
+    *,
+    mask: Any = None,
+    durations: Any = None,
+    lead_durations: Any = None,
+    gaps: Any = None,
+    key: Array | None = None,
+    dtype: Any = None,
+    plain: bool = False,
+) -> Array:
+    """Forecast the frames that follow (definition: `convlstm.contract.reference_forecaster`).
+
+    Args:
+        spec: The forecaster.
+        params: Its tree of parameters (`convlstm.flax.fresh`, `from_canonical`).
+        frames: (batch, time, height, width, frame_channels).
+        horizon: Number of frames to forecast, at least 1; static under `jit`.
+        mask: True where an input frame is valid (batch, time).
+        durations: Δ of the input frames (batch, time), for a duration strategy.
+        lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+        gaps: Time since the last valid frame (batch, time), for memory decay.
+        key: Random key of the draws of training; None means evaluation.
+        dtype: Type of the convolutions; None takes that of frames and parameters together.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+
+    Returns:
+        (batch, horizon, height, width, frame_channels).
+
+    Raises:
+        ShapeError: naming the argument, its expected and received axes.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> from convlstm.flax import fresh
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> spec = ForecasterSpec(encoder=stack, patch_size=4)
+        >>> forecast(spec, fresh(spec, jax.random.key(0)), jnp.zeros((2, 6, 32, 32, 1)), horizon=12).shape
+        (2, 12, 32, 32, 1)
+    """
+    frames = inputs.as_array("frames", frames)
+    dtype = inputs.compute_type(params, frames, dtype)
+    _check(spec, frames, horizon)
+    batch = frames.shape[0]
+    calls.check_given("lead_durations", spec.uses_durations, lead_durations)
+    if lead_durations is not None:
+        lead_durations = inputs.per_step("lead_durations", lead_durations, None, batch, horizon)
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    options: dict[str, Any] = {"dtype": dtype, "plain": plain}
+    patched = space_to_depth(frames, spec.patch_size)
+    times: dict[str, Any] = {"mask": mask, "durations": durations, "gaps": gaps}
+    (h, c), _ = layer(spec.encoder, params["encoder"], patched, key=keys[0], **times, **options)
+    states = [State(*pair) for pair in zip(h, c, strict=True)]
+    last = _last_valid(frames, mask).astype(jnp.promote_types(frames.dtype, dtype))
+    if spec.rollout == "feedback":
+        return _feedback(spec, params, last, states, horizon, keys[1], plain)
+    hidden = _hidden(spec, params, states, horizon, lead_durations, keys[1], plain)
+    future = _head(spec, params, hidden)
+    return future + last[:, None] if spec.residual else future
+
+
+def space_to_depth(frames: Array, patch: int) -> Array:
+    """Fold p×p patches into channels, channel order c·p² + dy·p + dx (channels last).
+
+    Example:
+        >>> space_to_depth(jnp.arange(4.0).reshape(2, 2, 1), 2).ravel().tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    *lead, height, width, c = frames.shape
+    split = frames.reshape(*lead, height // patch, patch, width // patch, patch, c)
+    folded = jnp.moveaxis(split, (-1, -4), (-3, -2))  # (..., height / p, width / p, c, dy, dx)
+    return folded.reshape(*lead, height // patch, width // patch, c * patch**2)
+
+
+def depth_to_space(patched: Array, patch: int) -> Array:
+    """Undo `space_to_depth`.
+
+    Example:
+        >>> depth_to_space(jnp.arange(4.0).reshape(1, 1, 4), 2)[..., 0].tolist()
+        [[0.0, 1.0], [2.0, 3.0]]
+    """
+    *lead, height, width, c = patched.shape
+    split = patched.reshape(*lead, height, width, c // patch**2, patch, patch)
+    unfolded = jnp.moveaxis(split, (-3, -2), (-1, -4))  # (..., height, dy, width, dx, c)
+    return unfolded.reshape(*lead, height * patch, width * patch, c // patch**2)
+
+
+def _hidden(
+    spec: ForecasterSpec,
+    params: Params,
+    states: list[State],
+    horizon: int,
+    lead: Array | None,
+    key: Array | None,
+    plain: bool,
+) -> Array:
+    """Return the hidden states of all forecaster layers (batch, horizon, height, width, Σ hidden)."""
+    stack, h = spec.forecaster, states[0].h
+    outputs, _ = run_stack(
+        stack,
+        params["forecaster"],
+        None,
+        states,
+        steps=horizon,
+        durations=lead,
+        draws=draw(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
+        plain=plain,
+    )
+    return jnp.swapaxes(jnp.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
+
+
+def _feedback(
+    spec: ForecasterSpec,
+    params: Params,
+    last: Array,
+    states: list[State],
+    horizon: int,
+    key: Array | None,
+    plain: bool,
+) -> Array:
+    """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+    stack, dtype = spec.encoder, states[0].h.dtype
+
+    def show(states: list[State], last: Array) -> Array:
+        frame = _head(spec, params, states[-1].h)
+        return (frame + last if spec.residual else frame).astype(last.dtype)
+
+    def advance(carry: tuple[Array, list[State]], t: Array) -> tuple[tuple[Array, list[State]], Array]:
+        last, states = carry
+        patched = space_to_depth(last, spec.patch_size)[None].astype(dtype)
+        own = None if key is None else jax.random.fold_in(key, t)
+        draws = draw(stack, own, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
+        _, states = run_stack(stack, params["encoder"], patched, states, steps=1, draws=draws, plain=plain)
+        frame = show(states, last)
+        return (frame, states), frame
+
+    first = show(states, last)
+    _, others = lax.scan(advance, (first, states), jnp.arange(horizon - 1))
+    return jnp.concatenate([first[:, None], jnp.swapaxes(others, 0, 1)], axis=1)
+
+
+def _head(spec: ForecasterSpec, params: Params, hidden: Array) -> Array:
+    head = params["head"]
+    patches = hidden @ head["kernel"][0, 0].astype(hidden.dtype)  # a 1×1 convolution
+    patches = patches + head["bias"].astype(hidden.dtype) if spec.head_bias else patches
+    return ACTIVATION_FUNCTIONS[spec.output_activation](depth_to_space(patches, spec.patch_size))
+
+
+def _check(spec: ForecasterSpec, frames: Array, horizon: int) -> None:
+    channels, patch, encoder = spec.frame_channels, spec.patch_size, spec.encoder
+    sizes = f"multiples of {patch}"
+    fits = frames.ndim == 5 and frames.shape[-1] == channels and not any(n % patch or not n for n in frames.shape[2:4])
+    if encoder.peephole == "pixel":
+        exact = tuple(n * patch for n in encoder.input_size)
+        fits, sizes = fits and tuple(frames.shape[2:4]) == exact, f"{exact}, for the pixel peepholes"
+    if not fits or not frames.shape[1]:
+        raise ShapeError(
+            "frames",
+            expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
+            received=f"shape {tuple(frames.shape)}",
+            mend="pad or crop the frames.",
+        )
+    if not isinstance(horizon, int) or horizon < 1:
+        raise ShapeError(
+            "horizon",
+            expected="a whole number of at least 1, static under jit",
+            received=repr(horizon),
+            mend="ask for one frame or more.",
+        )
+
+
+def _last_valid(frames: Array, mask: Any) -> Array:
+    """Return each row's last valid frame, zeros where there is none."""
+    if mask is None:
+        return frames[:, -1]
+    last = jnp.where(jnp.asarray(mask).astype(bool), jnp.arange(frames.shape[1]), -1).max(axis=1)
+    chosen = frames[jnp.arange(frames.shape[0]), last]
+    return jnp.where((last >= 0)[:, None, None, None], chosen, 0)

@@ -1,0 +1,148 @@
+"""Layer, cell and forecaster as pure functions of a tree of parameters: for plain JAX, Equinox, and every face here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.jax import State
+from convlstm.flax import inputs
+from convlstm.flax.stack import Draws, draw, merged, run_stack
+from convlstm.flax.weights import Params
+
+
+def layer(
+    spec: ConvLSTMSpec,
+    params: Params,
+    x: Any,
+    carry: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    durations: Any = None,
+    gaps: Any = None,
+    key: Array | None = None,
+    draws: Draws | None = None,
+    dtype: Any = None,
+    plain: bool = False,
+) -> tuple[State, Any]:
+    """Run a stack of ConvLSTM layers over a sequence.
+
+    Args:
+        spec: The stack.
+        params: Its tree of parameters (`convlstm.flax.fresh`, `from_canonical`).
+        x: (batch, time, *space, in_features), or without the batch axis.
+        carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+        lengths: Valid steps of each row, 0 to time; the rest is masked.
+        mask: True where a step is valid (batch, time).
+        durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
+        gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
+        key: Random key of the draws of training; None means evaluation.
+        draws: The draws themselves, in place of new ones: the same dropout over several calls.
+        dtype: Type of the convolutions; None takes that of input and parameters together.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+
+    Returns:
+        The carry State(h_n, c_n), tuples indexed layer · D + direction, forward first, each
+        (batch, *grid, hidden_features); and the outputs (batch, time, *grid, D · hidden_features), a tuple with
+        merge `apart`.
+
+    Raises:
+        ShapeError: naming the argument, its expected and received axes.
+        StateError: if the carry does not fit the batch or the grid.
+
+    Example:
+        >>> import jax
+        >>> from convlstm.flax import fresh
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> carry, y = layer(spec, fresh(spec, jax.random.key(0)), jnp.zeros((2, 5, 16, 16, 1)))
+        >>> y.shape, carry.h[0].shape
+        ((2, 5, 16, 16, 8), (2, 16, 16, 8))
+    """
+    dtype = inputs.compute_type(params, x, dtype)
+    frames, batched = inputs.read_frames(spec, x, dtype)
+    steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
+    valid = inputs.valid_steps(lengths, mask, batch, steps)
+    outputs, final = run_stack(
+        spec,
+        params,
+        frames,
+        inputs.read_states(spec, carry, batch, size, dtype, batched),
+        steps=steps,
+        mask=valid,
+        durations=inputs.read_durations(spec, durations, valid, batch, steps),
+        gaps=inputs.read_gaps(spec, gaps, valid, batch, steps),
+        draws=draw(spec, key, batch, size, steps, dtype) if draws is None else draws,
+        plain=plain,
+    )
+    parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
+    apart = spec.merge == "apart" and len(parts) > 1
+    return _carry(final, batched), tuple(parts) if apart else merged(parts, spec.merge)
+
+
+def cell(
+    spec: ConvLSTMSpec,
+    params: Params,
+    carry: Any,
+    x: Any,
+    *,
+    duration: Any = None,
+    gap: Any = None,
+    key: Array | None = None,
+    dtype: Any = None,
+    plain: bool = False,
+) -> tuple[State, Array]:
+    """Take one step of one ConvLSTM layer, as the body of a `jax.lax.scan`.
+
+    Args:
+        spec: A stack of one layer, forward.
+        params: Its tree of parameters.
+        carry: State (h, c) of the step before; None means zeros.
+        x: (batch, *space, in_features), or without the batch axis.
+        duration: Δ of this step: a number, (), (batch,) or (batch, 1).
+        gap: Time since the last valid frame, likewise; for `memory_decay`.
+        key: Random key of the draws of training; None means evaluation.
+        dtype: Type of the convolutions; None takes that of input and parameters together.
+        plain: Leave every derivative to JAX.
+
+    Returns:
+        The carry State(h, c), each (batch, *grid, hidden_features), and h once more as output.
+
+    Raises:
+        ShapeError: naming the argument, its expected and received axes.
+        StateError: if the carry does not fit the batch or the grid.
+
+    Example:
+        >>> import jax
+        >>> from convlstm.flax import fresh
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> carry, y = cell(spec, fresh(spec, jax.random.key(0)), None, jnp.zeros((2, 16, 16, 1)))
+        >>> y.shape
+        (2, 16, 16, 8)
+    """
+    dtype = inputs.compute_type(params, x, dtype)
+    frame, batched = inputs.read_frame(spec, x, dtype)
+    batch, size = frame.shape[1], tuple(frame.shape[2:-1])
+    gap = inputs.one_step("gap", spec.memory_decay, gap, batch)
+    _, final = run_stack(
+        spec,
+        params,
+        frame,
+        inputs.read_states(spec, carry, batch, size, dtype, batched),
+        steps=1,
+        durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
+        gaps=None if gap is None else {"forward": gap},
+        draws=draw(spec, key, batch, size, 1, dtype),
+        plain=plain,
+    )
+    (h,), (c,) = _carry(final, batched)
+    return State(h, c), h
+
+
+def _carry(final: Sequence[State], batched: bool) -> State:
+    pairs = final if batched else [State(h[0], c[0]) for h, c in final]
+    return State(tuple(h for h, _ in pairs), tuple(c for _, c in pairs))

@@ -1,0 +1,154 @@
+"""Reading the arguments of a call: axes, types, masks, durations and states, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from convlstm.contract import calls
+from convlstm.contract.durations import check_durations
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.jax import State
+from convlstm.errors import ShapeError
+
+
+def read_frames(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
+    """Return x (batch, time, *space, channel) time first, and whether it came with a batch axis."""
+    x = as_floats("x", x, dtype)
+    batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", "time", channels_last=True))
+    return (jnp.swapaxes(x, 0, 1) if batched else x[:, None]), batched
+
+
+def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
+    """Return one frame (batch, *space, channel) as a sequence of one step, and whether it came with a batch axis."""
+    x = as_floats("x", x, dtype)
+    batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
+    return (x[None] if batched else x[None, None]), batched
+
+
+def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
+    """Return the type convolutions run in: the given one, or that of input and parameters together, as in Flax."""
+    if dtype is not None:
+        return jnp.dtype(dtype)
+    return jnp.result_type(x, *{leaf.dtype for leaf in jax.tree.leaves(params)})
+
+
+def valid_steps(lengths: Any, mask: Any, batch: int, steps: int) -> Array | None:
+    """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
+    calls.check_one_of(lengths, mask)
+    if lengths is not None:
+        counts = as_array("lengths", lengths)
+        whole = jnp.issubdtype(counts.dtype, jnp.integer)
+        inside = counts.shape == (batch,) and (
+            not is_at_hand(counts) or bool(((counts >= 0) & (counts <= steps)).all())
+        )
+        shown = counts.tolist() if is_at_hand(counts) else f"shape {counts.shape} of {counts.dtype}"
+        calls.check_lengths(shown, batch, steps, whole=whole, inside=inside)
+        return jnp.arange(steps) < counts[:, None]
+    if mask is None:
+        return None
+    valid = as_array("mask", mask)
+    whole = valid.dtype == bool or jnp.issubdtype(valid.dtype, jnp.integer)
+    calls.check_mask(valid.shape, valid.dtype, (batch, steps), whole=whole)
+    return valid.astype(bool)
+
+
+def read_durations(spec: ConvLSTMSpec, given: Any, valid: Array | None, batch: int, steps: int) -> Array | None:
+    """Return durations (batch, time) in at least float32, or None for a layer that has no use for them."""
+    calls.check_given("durations", spec.duration_strategy != "none", given)
+    return None if given is None else per_step("durations", given, valid, batch, steps)
+
+
+def read_gaps(spec: ConvLSTMSpec, given: Any, valid: Array | None, batch: int, steps: int) -> Mapping[str, Array]:
+    """Return gaps (batch, time) by direction, empty for a layer without memory decay."""
+    parts = calls.read_gaps(spec, given)
+    return {name: per_step("gaps", gap, valid, batch, steps) for name, gap in parts.items()}
+
+
+def one_step(name: str, wanted: bool, given: Any, batch: int) -> Array | None:
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
+    calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
+    if given is None:
+        return None
+    values = as_floats(name, given)
+    calls.check_one_step(name, values.shape, batch)
+    if is_at_hand(values):
+        check_durations(name, values)
+    return jnp.broadcast_to(values if values.ndim == 2 else values[..., None], (batch, 1))
+
+
+def per_step(name: str, given: Any, valid: Array | None, batch: int, steps: int) -> Array:
+    """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
+    values = as_floats(name, given)
+    calls.check_per_step(name, values.shape, (batch, steps), steps)
+    values = jnp.broadcast_to(values[..., 0] if values.ndim == 3 else values, (batch, steps))
+    if is_at_hand(values) and (valid is None or is_at_hand(valid)):
+        check_durations(name, values, None if valid is None else np.asarray(valid))
+    return values
+
+
+def read_states(
+    spec: ConvLSTMSpec, given: Any, batch: int, input_size: tuple[int, ...], dtype: Any, batched: bool = True
+) -> list[State]:
+    """Return the states of a call per layer and direction, zeros for None, after checking them.
+
+    Args:
+        spec: The stack.
+        given: (h_0, c_0), each an array (one layer and direction) or a tuple of arrays.
+        batch: Rows of the batch.
+        input_size: Spatial size of the input.
+        dtype: Type of zero states.
+        batched: Whether the given arrays have a batch axis.
+
+    Returns:
+        States indexed layer · D + direction.
+
+    Raises:
+        StateError: naming the part, layer and direction that do not fit.
+    """
+    shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
+    if given is None:
+        return [State(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
+    both = []
+    for name, part in zip(("h_0", "c_0"), calls.state_pair(given), strict=True):
+        arrays = tuple(part) if isinstance(part, (tuple, list)) else (part,)
+        fit = all(isinstance(a, (jax.Array, np.ndarray)) and jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
+        calls.check_state_count(name, len(arrays) if fit else 0, len(shapes), _kinds(arrays), kind="floating arrays")
+        own = [jnp.asarray(array if batched else array[None]) for array in arrays]
+        for index, (array, shape) in enumerate(zip(own, shapes, strict=True)):
+            calls.check_state_shape(f"{name}[{index}]", array.shape, shape, channels_last=True)
+        both.append(own)
+    return [State(h, c) for h, c in zip(*both, strict=True)]
+
+
+def as_array(name: str, given: Any) -> Array:
+    """Return an array, or refuse by name what is none."""
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            name, expected="an array, or numbers", received=type(given).__name__, mend="make it with jnp.asarray."
+        ) from error
+
+
+def as_floats(name: str, given: Any, dtype: Any = None) -> Array:
+    """Return a floating array: of the given type, or of at least float32."""
+    array = as_array(name, given)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ShapeError(name, expected="real numbers", received=array.dtype, mend="take the real part.")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32) if dtype is None else dtype)
+
+
+def is_at_hand(values: Array) -> bool:
+    """Return whether values can be looked at: not traced, and without waiting for an accelerator."""
+    return not isinstance(values, jax.core.Tracer) and all(d.platform == "cpu" for d in values.devices())
+
+
+def _kinds(arrays: tuple[Any, ...]) -> str:
+    words = [str(getattr(a, "dtype", type(a).__name__)) for a in arrays]
+    return f"{len(words)}: {', '.join(words)}"

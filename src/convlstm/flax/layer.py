@@ -1,0 +1,191 @@
+"""The convolutional LSTM layer for Flax nnx."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import jax.numpy as jnp
+from flax import nnx
+
+from convlstm.contract import arguments
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import PER_LAYER, LayerOptions
+from convlstm.engine.jax import State
+from convlstm.flax import functional
+from convlstm.flax.module import SpecModule
+from convlstm.flax.stack import Draws
+
+
+class ConvLSTM(SpecModule):
+    r"""A stack of convolutional LSTM layers over a sequence of fields.
+
+    For each step t of each layer, with ∗ convolution and ∘ element-wise product:
+
+        i   = σ(W_xi ∗ x_t + W_hi ∗ h_{t-1} + p_i ∘ c_{t-1} + b_i)
+        f   = σ(W_xf ∗ x_t + W_hf ∗ h_{t-1} + p_f ∘ c_{t-1} + b_f)
+        g   = tanh(W_xg ∗ x_t + W_hg ∗ h_{t-1} + b_g)
+        c_t = f ∘ c_{t-1} + i ∘ g · δ(Δ_t)
+        o   = σ(W_xo ∗ x_t + W_ho ∗ h_{t-1} + p_o ∘ c_t + b_o)
+        h_t = o ∘ tanh(c_t)
+
+    Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. There is one bias; the
+    forget gate's starts at 1. Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. Definition:
+    `convlstm.contract.reference`.
+
+    Args:
+        in_features: Channels of the input frames.
+        hidden_features: Channels of h and c; a list gives one number per layer.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
+            given; an int, a tuple per spatial axis, or a list of these per layer.
+        num_layers: Number of layers; None takes the length of the lists, or 1.
+        stride: Stride of the input convolution; h and c live on its output grid.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution.
+        groups: Groups of the input convolution, inside each gate.
+        bias: Whether the gates have a bias.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+        **options: Every further option of `ConvLSTMSpec`: direction, peephole, boundary, norm, durations and so on.
+
+    Shapes:
+        x:     (batch, time, *space, in_features), or (time, *space, in_features) without a batch
+        y:     (batch, time, *grid, D · hidden_features) with D = 2 if bidirectional (merge concat), else 1
+        carry: State(h, c), tuples indexed layer · D + direction, forward first, each (batch, *grid, hidden_features)
+
+    Attributes:
+        spec: The options as a `ConvLSTMSpec`.
+        layers_{k}_forward: The parameters of layer k: kernel (*kernel, in / groups, 4 · hidden_features),
+            recurrent_kernel, bias and so on, gates i, f, g, o. Backward layers are `layers_{k}_reverse`.
+        deterministic: True in evaluation, as `nnx.Module.eval` and `train` set it.
+
+    Raises:
+        SpecError: for options out of range, contradictory or without effect.
+
+    Example:
+        >>> layer = ConvLSTM(1, 8, kernel_size=3, rngs=nnx.Rngs(0))
+        >>> carry, y = layer(jnp.zeros((2, 5, 16, 16, 1)))
+        >>> y.shape, carry.h[0].shape
+        ((2, 5, 16, 16, 8), (2, 16, 16, 8))
+    """
+
+    spec: ConvLSTMSpec
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | Sequence[int],
+        kernel_size: Any,
+        num_layers: int | None = None,
+        *,
+        stride: Any = 1,
+        padding: Any = "same",
+        dilation: Any = 1,
+        groups: int | Sequence[int] = 1,
+        bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        rngs: nnx.Rngs,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        spec = ConvLSTMSpec(
+            in_channels=arguments.integer("in_features", in_features, 1),
+            hidden_channels=hidden_features,
+            kernel_size=kernel_size,
+            num_layers=num_layers,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            **options,
+        )
+        super().__init__(spec, dtype, param_dtype, plain, rngs)
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: ConvLSTMSpec,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        rngs: nnx.Rngs,
+    ) -> ConvLSTM:
+        """Build the layer from a spec, as read from a file.
+
+        Args:
+            spec: Every option of the stack.
+            dtype: Type of the convolutions; None takes that of input and parameters together.
+            param_dtype: Type of the parameters.
+            plain: Leave every derivative to JAX.
+            rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+
+        Returns:
+            A freshly initialised layer.
+
+        Example:
+            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+            >>> ConvLSTM.from_spec(spec, rngs=nnx.Rngs(0)).spec == spec
+            True
+        """
+        options: dict[str, Any] = {name: getattr(spec, name) for name in ConvLSTMSpec.__dataclass_fields__}
+        options |= {name: list(options[name]) for name in PER_LAYER}
+        return cls(
+            options.pop("in_channels"),
+            options.pop("hidden_channels"),
+            **options,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            plain=plain,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        x: Any,
+        carry: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        durations: Any = None,
+        gaps: Any = None,
+        rngs: Any = None,
+        draws: Draws | None = None,
+    ) -> tuple[State, Any]:
+        """Run the stack over a sequence.
+
+        Args:
+            x: (batch, time, *space, in_features), or without the batch axis.
+            carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            lengths: Valid steps of each row, 0 to time; the rest is masked.
+            mask: True where a step is valid (batch, time).
+            durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
+            gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
+            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
+            draws: The draws themselves, in place of new ones, as `convlstm.flax.stack.draw` makes them.
+
+        Returns:
+            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        return functional.layer(
+            self.spec,
+            self.params,
+            x,
+            carry,
+            lengths=lengths,
+            mask=mask,
+            durations=durations,
+            gaps=gaps,
+            key=self._key(rngs) if draws is None else None,
+            draws=draws,
+            dtype=self.dtype,
+            plain=self.plain,
+        )

@@ -1,0 +1,80 @@
+"""What the nnx layer, cell and forecaster share: a spec, its parameters, and where random keys come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convlstm.contract import arguments
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.weights import Spec
+from convlstm.errors import SpecError
+from convlstm.flax.stack import is_random
+from convlstm.flax.weights import Params, fresh
+
+
+class SpecModule(nnx.Module):
+    """An nnx module whose parameters are those of a spec, under the names of `convlstm.flax.weights`.
+
+    Args:
+        spec: The options.
+        dtype: Type of the convolutions; None takes that of input and parameters together.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode.
+        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+    """
+
+    def __init__(self, spec: Spec, dtype: Any, param_dtype: Any, plain: bool, rngs: nnx.Rngs) -> None:
+        self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
+        self.plain, self.deterministic = arguments.flag("plain", plain), False
+        self._is_random = is_random(spec.encoder if isinstance(spec, ForecasterSpec) else spec)
+        self.rngs = rngs.dropout.fork() if self._is_random else nnx.data(None)
+        for name, branch in fresh(spec, rngs.params(), floating("param_dtype", param_dtype)).items():
+            setattr(self, name, _variables(branch))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters as a tree of arrays, as the pure functions take them."""
+        tree: dict[str, Any] = nnx.to_pure_dict(nnx.state(self, nnx.Param))
+        return tree
+
+    def set_params(self, params: Params) -> None:
+        """Take over other arrays of the same tree.
+
+        Args:
+            params: As `params` returns them.
+        """
+        state = nnx.state(self, nnx.Param)
+        nnx.replace_by_pure_dict(state, dict(params))
+        nnx.update(self, state)
+
+    def _key(self, rngs: Any) -> jax.Array | None:
+        """Return the random key of a call in training, None in evaluation and where nothing is drawn."""
+        if self.deterministic or not self._is_random:
+            return None
+        source = self.rngs if rngs is None else rngs
+        return one_key(source, "dropout")
+
+
+def one_key(source: Any, stream: str) -> jax.Array:
+    """Return a key from `nnx.Rngs`, one of its streams, or a key itself."""
+    key: jax.Array = (
+        getattr(source, stream)() if isinstance(source, nnx.Rngs) else source() if callable(source) else source
+    )
+    return key
+
+
+def floating(name: str, dtype: Any) -> Any:
+    """Return a floating type, or refuse another by the name of its argument."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise SpecError(name, expected="a floating type", received=dtype, mend="take float32, or leave it out.")
+    return jnp.dtype(dtype)
+
+
+def _variables(branch: Any) -> Any:
+    if isinstance(branch, dict):
+        return nnx.Dict({name: _variables(value) for name, value in branch.items()})
+    return nnx.Param(branch)

@@ -1,0 +1,161 @@
+"""A stack of layers over a time-first sequence, and the random draws of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine import jax as engine
+from convlstm.engine.jax import Masks, State
+from convlstm.flax.weights import Params, layer_name, layer_weights
+
+
+class Draws(NamedTuple):
+    """The random draws of one call in training.
+
+    Args:
+        masks: Draws inside each layer, by layer and direction as in the tree of parameters: `layers_0_forward`.
+        dropout: Factor on each layer's merged output but the last's (time, batch, *grid, channels), or None.
+    """
+
+    masks: Mapping[str, Masks]
+    dropout: tuple[Array | None, ...] = ()
+
+
+def is_random(spec: ConvLSTMSpec) -> bool:
+    """Return whether a stack draws random numbers in training."""
+    return any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c))
+
+
+def draw(
+    spec: ConvLSTMSpec, key: Array | None, batch: int, input_size: tuple[int, ...], steps: int, dtype: Any = jnp.float32
+) -> Draws | None:
+    """Draw every mask that a call in training needs.
+
+    Args:
+        spec: The stack.
+        key: Random key; each mask follows from it, its layer, direction and kind alone. None means evaluation.
+        batch: Rows of the batch.
+        input_size: Spatial size of the stack's input.
+        steps: Number of steps.
+        dtype: Type of the factors.
+
+    Returns:
+        The draws, or None in evaluation and where the stack has no random part.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, recurrent_dropout=0.5)
+        >>> draws = draw(spec, jax.random.key(0), batch=2, input_size=(16, 16), steps=5)
+        >>> draws.masks["layers_0_forward"].recurrent.shape
+        (2, 16, 16, 8)
+    """
+    if key is None or not is_random(spec):
+        return None
+
+    def held(rate: float, place: tuple[int, ...], shape: tuple[int, ...], each_step: bool = False) -> Array | None:
+        if not rate:
+            return None
+        own = reduce(jax.random.fold_in, place, key)
+        if not each_step:
+            return jax.random.bernoulli(own, rate, shape)
+        # a key per step: the draws of a step do not change with the length of the sequence
+        return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(own, t), rate, shape))(jnp.arange(steps))
+
+    def kept(rate: float, place: tuple[int, ...], shape: tuple[int, ...], each_step: bool = False) -> Array | None:
+        dropped = held(rate, place, shape, each_step)
+        return None if dropped is None else jnp.where(dropped, 0.0, 1.0 / (1.0 - rate)).astype(dtype)
+
+    sizes = (input_size, *spec.grids(input_size))
+    masks = {}
+    for layer in spec.layers:
+        entering = (batch, *sizes[layer.index], layer.in_channels)
+        inside = (batch, *sizes[layer.index + 1], layer.hidden_channels)
+        for way, direction in enumerate(spec.directions):
+            place = (layer.index, way)
+            masks[layer_name(layer.index, direction)] = Masks(
+                kept(spec.input_dropout, (*place, 0), entering),
+                kept(spec.recurrent_dropout, (*place, 1), inside),
+                held(spec.zoneout_h, (*place, 2), inside, each_step=True),
+                held(spec.zoneout_c, (*place, 3), inside, each_step=True),
+            )
+    between = [
+        kept(spec.dropout, (n, 2), (batch, *sizes[n + 1], spec.out_channels(n)), each_step=True)
+        for n in range(spec.depth - 1)
+    ]
+    return Draws(masks, tuple(between))
+
+
+def run_stack(
+    spec: ConvLSTMSpec,
+    params: Params,
+    x: Array | None,
+    states: Sequence[State],
+    *,
+    steps: int,
+    mask: Array | None = None,
+    durations: Array | None = None,
+    gaps: Mapping[str, Array] | None = None,
+    draws: Draws | None = None,
+    plain: bool = False,
+) -> tuple[list[tuple[Array, ...]], list[State]]:
+    """Run every layer and direction over a time-first sequence.
+
+    Args:
+        spec: The stack.
+        params: Its tree of parameters.
+        x: (time, batch, *space, in_channels), or None for a stack without input.
+        states: States indexed layer · D + direction.
+        steps: Number of steps.
+        mask: True where a step is valid (batch, time).
+        durations: Δ (batch, time).
+        gaps: Per direction (batch, time).
+        draws: Random draws in training, None in evaluation.
+        plain: Leave every derivative to JAX.
+
+    Returns:
+        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    """
+    final: list[State] = []
+    outputs: list[tuple[Array, ...]] = []
+    for layer in spec.layers:
+        parts = []
+        for direction in spec.directions:
+            output, after = engine.sequence(
+                layer,
+                layer_weights(params, layer, direction),
+                x,
+                states[len(final)],
+                steps=steps,
+                reverse=direction == "reverse",
+                mask=mask,
+                durations=durations,
+                gaps=gaps[direction] if gaps else None,
+                masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
+                plain=plain,
+            )
+            parts.append(output)
+            final.append(after)
+        outputs.append(tuple(parts))
+        if layer.index < spec.depth - 1:
+            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            factor = draws.dropout[layer.index] if draws is not None else None
+            x = x if factor is None else x * factor
+    return outputs, final
+
+
+def merged(parts: Sequence[Array], merge: str) -> Array:
+    """Return the outputs of a layer's directions, channels last, as one array."""
+    if len(parts) == 1:
+        return parts[0]
+    if merge == "concat":
+        return jnp.concatenate(parts, axis=-1)
+    forward, backward = parts
+    if merge == "mul":
+        return forward * backward
+    return (forward + backward) * (0.5 if merge == "ave" else 1.0)

@@ -1,0 +1,292 @@
+"""Canonical arrays to and from Flax's parameters: the one file that knows both layouts.
+
+Parameters are a tree of two levels, `{"layers_0_forward": {"kernel": ..., "recurrent_kernel": ...}}`, the same in
+nnx, linen, Haiku and the pure functions; a forecaster has one such tree as `encoder`, one as `forecaster`, and `head`.
+Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o side by side on the last axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlstm.contract.activations import Array
+from convlstm.contract.checkpoint import save_model
+from convlstm.contract.layer import LayerSpec
+from convlstm.contract.weights import Spec, canonical_shapes, check_weights, initialise, layer_shapes
+from convlstm.errors import WeightsError
+
+Params = Mapping[str, Any]
+
+_NAMES = {"weight_ih": "kernel", "weight_hh": "recurrent_kernel"}
+_GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
+
+
+class HasWeights(Protocol):
+    """A module that holds the parameters of a spec."""
+
+    @property
+    def spec(self) -> Spec:
+        """The options it was built from."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters as a tree of arrays."""
+
+    def set_params(self, params: Params) -> None:
+        """Take over other arrays of the same tree."""
+
+
+def native_path(key: str) -> tuple[str, ...]:
+    """Return where a canonical array stands in the tree of parameters.
+
+    Args:
+        key: As `encoder.layers.0.reverse.weight_ih`.
+
+    Returns:
+        As `("encoder", "layers_0_reverse", "kernel")`.
+
+    Example:
+        >>> native_path("layers.0.forward.duration.1.weight")
+        ('layers_0_forward', 'duration_1_kernel')
+    """
+    stack, found, rest = key.partition("layers.")
+    if not found:
+        return tuple(key.replace("weight", "kernel").split("."))
+    index, direction, name = rest.split(".", 2)
+    path = (layer_name(int(index), direction), native_name(name))
+    return (stack.removesuffix("."), *path) if stack else path
+
+
+def layer_name(index: int, direction: str) -> str:
+    """Return the name of the parameters of one layer and direction: `layers_0_forward`."""
+    return f"layers_{index}_{direction}"
+
+
+def native_name(name: str) -> str:
+    """Return the name of one array of a layer: `kernel` for `weight_ih`."""
+    return _NAMES.get(name, name.replace("weight", "kernel").replace(".", "_"))
+
+
+def layer_weights(params: Params, layer: LayerSpec, direction: str) -> dict[str, jax.Array]:
+    """Return the arrays of one layer and direction by the names of the contract."""
+    own = params[layer_name(layer.index, direction)]
+    return {name: own[native_name(name)] for name in layer_shapes(layer)}
+
+
+def from_canonical(spec: Spec, arrays: Mapping[str, Array], dtype: Any = None) -> dict[str, Any]:
+    """Return canonical arrays as a tree of parameters, for linen, Haiku and the pure functions.
+
+    Args:
+        spec: A layer stack or a forecaster.
+        arrays: Arrays by canonical key; checked against the spec first.
+        dtype: Type of the parameters; None keeps the arrays' own, as far as JAX has it.
+
+    Returns:
+        The tree.
+
+    Raises:
+        WeightsError: if any array is missing, unknown or misshapen.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> from_canonical(spec, initialise(spec, seed=0))["layers_0_forward"]["kernel"].shape
+        (3, 3, 1, 32)
+    """
+    check_weights(spec, arrays)
+    return _as_tree({key: jnp.asarray(_to_native(key, np.asarray(array)), dtype) for key, array in arrays.items()})
+
+
+def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
+    """Return a tree of parameters as canonical NumPy arrays (copies).
+
+    Args:
+        spec: The options the tree belongs to.
+        params: Of linen (`variables["params"]`) or the pure functions, nested as `from_canonical` returns them.
+
+    Returns:
+        Arrays by canonical key; low precision is widened to float32.
+
+    Raises:
+        WeightsError: if an array is missing.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> params = from_canonical(spec, initialise(spec, seed=0))
+        >>> params_to_canonical(spec, params)["layers.0.forward.weight_ih"].shape
+        (4, 8, 1, 3, 3)
+    """
+    return {key: _to_contract(key, _leaf(params, key), shape) for key, shape in canonical_shapes(spec).items()}
+
+
+def to_canonical(module: HasWeights) -> dict[str, Array]:
+    """Return a module's weights as canonical NumPy arrays (copies).
+
+    Args:
+        module: An nnx layer, cell or forecaster.
+
+    Returns:
+        Arrays by canonical key; low precision is widened to float32.
+
+    Example:
+        >>> from flax import nnx
+        >>> from convlstm.flax import ConvLSTM
+        >>> layer = ConvLSTM(1, 8, kernel_size=3, rngs=nnx.Rngs(0))
+        >>> to_canonical(layer)["layers.0.forward.weight_ih"].shape
+        (4, 8, 1, 3, 3)
+    """
+    return params_to_canonical(module.spec, module.params)
+
+
+def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
+    """Copy canonical arrays into a module's parameters, in place.
+
+    Args:
+        module: An nnx layer, cell or forecaster.
+        arrays: Arrays by canonical key; checked against the module's spec first.
+
+    Raises:
+        WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
+
+    Example:
+        >>> from flax import nnx
+        >>> from convlstm.flax import ConvLSTM
+        >>> layer, twin = (ConvLSTM(1, 8, kernel_size=3, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+        >>> load_canonical(twin, to_canonical(layer))
+        >>> bool((twin.params["layers_0_forward"]["kernel"] == layer.params["layers_0_forward"]["kernel"]).all())
+        True
+    """
+    like = module.params
+    fresh = from_canonical(module.spec, arrays)
+    module.set_params(jax.tree.map(lambda old, new: new.astype(old.dtype), like, fresh))
+
+
+def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = None) -> str:
+    """Write a module's spec and weights to a file that every framework reads.
+
+    Args:
+        path: Where to, by custom `*.safetensors`.
+        module: An nnx layer, cell or forecaster.
+        extra: JSON values to keep beside them.
+
+    Returns:
+        The digest of the weights.
+
+    Raises:
+        OutputError: if the file cannot be written; what stood there before still stands.
+
+    Example:
+        >>> import tempfile
+        >>> from flax import nnx
+        >>> from convlstm.flax import ConvLSTM, load
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save(path, ConvLSTM(1, 8, kernel_size=3, rngs=nnx.Rngs(0)), {"units": "mm/h"})
+        >>> load(path).spec.hidden_channels
+        (8,)
+    """
+    return save_model(path, module.spec, to_canonical(module), extra)
+
+
+def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """Return the contract's initialisation as a tree of parameters, also under `jit`, `vmap` and `eval_shape`.
+
+    Args:
+        spec: A layer stack or a forecaster.
+        key: A random key, from which the seed of the initialisation is drawn.
+        dtype: Type of the parameters.
+
+    Returns:
+        The tree.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> fresh(spec, jax.random.key(0))["layers_0_forward"]["bias"].shape
+        (32,)
+    """
+    seed = jax.random.bits(key, (), jnp.uint32)
+
+    def draw(seed: Any) -> Any:
+        start = initialise(spec, int(seed))
+        return {key: _to_native(key, array).astype(dtype) for key, array in start.items()}
+
+    if isinstance(seed, jax.core.Tracer):  # NumPy draws the weights, so a traced seed has to come to the host
+        shapes = {key: _native_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
+        wanted = {
+            key: jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+            for key, shape in shapes.items()
+        }
+        return _as_tree(jax.pure_callback(draw, wanted, seed, vmap_method="sequential"))
+    return _as_tree({key: jnp.asarray(array) for key, array in draw(seed).items()})
+
+
+def _as_tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, array in arrays.items():
+        *branches, leaf = native_path(key)
+        place = tree
+        for branch in branches:
+            place = place.setdefault(branch, {})
+        place[leaf] = array
+    return tree
+
+
+def _leaf(params: Params, key: str) -> jax.Array:
+    place: Any = params
+    for part in native_path(key):
+        if part not in place:
+            raise WeightsError(
+                key,
+                expected=f"an array at {' / '.join(native_path(key))}",
+                received=f"only {', '.join(sorted(place))}",
+                mend="take the parameters and the spec from the same model.",
+            )
+        place = place[part]
+    array: jax.Array = place
+    return array
+
+
+def _to_native(key: str, array: Array) -> Array:
+    """Return a canonical array in Flax's layout: channels last, the gates side by side on the last axis."""
+    name = key.rsplit(".", 1)[-1]
+    if ".duration." in key:
+        return array.T
+    if key.startswith("head."):
+        return np.moveaxis(array, (1, 0), (-2, -1)) if name == "weight" else array
+    if name == "peephole":
+        return np.moveaxis(array, 1, -1)
+    if name in _GATED:
+        wide = np.moveaxis(array, (0, 1), (-2, -1))
+        wide = np.moveaxis(wide, 0, -3) if name.startswith("weight") else wide
+        return wide.reshape(*wide.shape[:-2], -1)
+    return array
+
+
+def _to_contract(key: str, array: jax.Array, shape: tuple[int, ...]) -> Array:
+    """Undo `_to_native`."""
+    wide = np.array(array.astype(jnp.promote_types(array.dtype, jnp.float32)))
+    name = key.rsplit(".", 1)[-1]
+    if ".duration." in key:
+        result = wide.T
+    elif key.startswith("head."):
+        result = np.moveaxis(wide, (-2, -1), (1, 0)) if name == "weight" else wide
+    elif name == "peephole":
+        result = np.moveaxis(wide, -1, 1)
+    elif name in _GATED:
+        split = wide.reshape(*wide.shape[:-1], *shape[:2])
+        split = np.moveaxis(split, -3, 0) if name.startswith("weight") else split
+        result = np.moveaxis(split, (-2, -1), (0, 1))
+    else:
+        result = wide
+    return np.ascontiguousarray(result).reshape(shape)
+
+
+def _native_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(_to_native(key, np.broadcast_to(np.zeros(()), shape)).shape)
