@@ -26,7 +26,7 @@ _CHANNEL_AXES = {"x": 2, "frames": 2, "output": 2, "forecast": 2, "h": 1, "c": 1
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the results of a case and the gradients of its loss (`convlstm.contract.parity.Run`)."""
     kind = getattr(mx, dtype)
-    module = _build(case, kind)
+    module = build(case, kind)
     scale = {name: mx.array(_channels_last(name, array), dtype=_wide(kind)) for name, array in factors.items()}
 
     def loss(leaves: Leaves) -> tuple[mx.array, Leaves]:
@@ -75,7 +75,8 @@ def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:
     }
 
 
-def _build(case: AnyCase, dtype: mx.Dtype) -> ConvLSTM | Forecaster:
+def build(case: AnyCase, dtype: mx.Dtype) -> ConvLSTM | Forecaster:
+    """Return the module of a case, in evaluation mode: its draws are passed in."""
     if isinstance(case, ForecastCase):
         module: ConvLSTM | Forecaster = Forecaster(case.spec, dtype=dtype)
     else:
