@@ -43,7 +43,7 @@ def time_first(spec: ConvLSTMSpec, x: mx.array) -> tuple[mx.array, bool]:
 
 
 def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx.array | None:
-    """Return a cell's duration or gap as (1, batch) or (1,), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1) or (1,), after checking shape and, where at hand, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -52,7 +52,7 @@ def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx
     found = _at_hand(values)
     if found is not None:
         check_durations(name, found)
-    return (values.squeeze(-1) if values.ndim == 2 else values)[None]
+    return values if values.ndim == 2 else values[..., None]
 
 
 def valid_steps(lengths: Any, mask: Any, frames: mx.array) -> mx.array | None:
@@ -144,8 +144,9 @@ def _wide(x: mx.array) -> mx.Dtype:
 
 
 def _as_array(name: str, given: Any, dtype: mx.Dtype | None = None) -> mx.array:
+    plain = np.array(given, order="C") if isinstance(given, np.ndarray) else given  # MLX reads no reversed axis
     try:
-        return mx.array(given, dtype=dtype) if dtype else mx.array(given)
+        return mx.array(plain, dtype=dtype) if dtype else mx.array(plain)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(
             name, expected="an array, or numbers", received=type(given).__name__, mend="make it with mx.array."

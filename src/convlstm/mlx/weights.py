@@ -127,7 +127,8 @@ def reset(module: HasSpec, seed: int | None) -> None:
 
 def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> Any:
     """Return canonical arrays as a tree of MLX arrays, each in the type given for its key."""
-    return tree_unflatten([(key, mx.array(to_native(key, a), dtype=types[key])) for key, a in arrays.items()])
+    own = {key: np.array(to_native(key, a), order="C") for key, a in arrays.items()}  # MLX reads no reversed axis
+    return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in own.items()])
 
 
 def empty_tree(spec: Spec, dtype: mx.Dtype) -> Any:
