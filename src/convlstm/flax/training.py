@@ -1,0 +1,209 @@
+"""One training step of a Flax forecaster with optax, compiled once per shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
+
+from convlstm.contract.activations import Array
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.training import Optimisation, Sample
+from convlstm.contract.weights import canonical_shapes
+from convlstm.errors import ConfigError, WeightsError
+from convlstm.flax.forecasting import forecast
+from convlstm.flax.weights import from_canonical, params_to_canonical
+
+Params = dict[str, Any]
+
+_PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_KERNELS = ("kernel", "recurrent_kernel")
+_MOMENTS = ("mu", "nu")
+_THREADS = "NPROC"  # the variable from which XLA takes the size of its CPU thread pools
+
+jax.tree_util.register_dataclass(Sample)  # so that a compiled step takes it as it is
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise Python's own error where memory runs out."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+class Trainer:
+    """A Flax forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+
+    Args:
+        spec: The forecaster.
+        weights: Canonical arrays to start from.
+        optimisation: Loss and optimiser.
+
+    Raises:
+        ConfigError: for an unknown precision.
+    """
+
+    def __init__(
+        self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
+    ) -> None:
+        self.spec, self._options = spec, optimisation or Optimisation()
+        self._precision = _precision(self._options.precision)
+        self._params = from_canonical(spec, weights, jnp.float32)
+        decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
+        self._optimiser = optax.chain(optax.scale_by_adam(), decay)
+        self._moments: Any = self._optimiser.init(self._params)
+        # the old weights and moments are given away, so that a step needs no second copy of them
+        self._step = jax.jit(self._stepped, donate_argnums=(0, 1))
+        self._evaluated = jax.jit(partial(self._loss, key=None))
+        self._forecast = jax.jit(partial(self._future, key=None), static_argnames="horizon")
+
+    @property
+    def description(self) -> str:
+        """Framework, device and precision in words."""
+        device = jax.devices()[0]
+        return f"JAX {jax.__version__}, {device.device_kind}, {self._precision}"
+
+    @_memory_errors()
+    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
+        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+        rate, random = jnp.float32(learning_rate), jax.random.key(key)
+        self._params, self._moments, loss = self._step(self._params, self._moments, sample, rate, random)
+        return float(loss)
+
+    @_memory_errors()
+    def loss(self, sample: Sample) -> float:
+        """Return the loss in evaluation mode."""
+        return float(self._evaluated(self._params, sample))
+
+    @_memory_errors()
+    def predict(self, sample: Sample, horizon: int) -> Array:
+        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+        future = self._forecast(self._params, sample, horizon=horizon)
+        return np.moveaxis(np.asarray(future.astype(jnp.float32)), -1, 2)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the weights as canonical arrays."""
+        return params_to_canonical(self.spec, self._params)
+
+    def state(self) -> dict[str, Array]:
+        """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
+        adam = self._moments[0]
+        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+        for moment in _MOMENTS:
+            own = params_to_canonical(self.spec, getattr(adam, moment))
+            arrays |= {f"optimiser.{key}.{moment}": array for key, array in own.items()}
+        return arrays | {"optimiser.count": np.array(adam.count)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take over what `state` returned.
+
+        Args:
+            state: Arrays by name.
+
+        Raises:
+            WeightsError: if an array is missing or unknown.
+        """
+        _check_moments(self.spec, {key: array for key, array in state.items() if key.startswith("optimiser.")})
+        prefix = "weights."
+        weights = {key[len(prefix) :]: array for key, array in state.items() if key.startswith(prefix)}
+        self._params = from_canonical(self.spec, weights, jnp.float32)
+        keys = canonical_shapes(self.spec)
+        mu, nu = (
+            from_canonical(self.spec, {key: state[f"optimiser.{key}.{moment}"] for key in keys}, jnp.float32)
+            for moment in _MOMENTS
+        )
+        adam, decay = self._optimiser.init(self._params)
+        self._moments = adam._replace(count=jnp.asarray(state["optimiser.count"]), mu=mu, nu=nu), decay
+
+    def _stepped(
+        self, params: Params, moments: Any, sample: Sample, learning_rate: jax.Array, key: jax.Array
+    ) -> tuple[Params, Any, jax.Array]:
+        loss, gradient = jax.value_and_grad(self._loss)(params, sample, key=key)
+        # as torch.nn.utils.clip_grad_norm_ clips, which optax does by a hair otherwise
+        shrink = jnp.minimum(self._options.clip_norm / (optax.tree.norm(gradient) + 1e-6), 1.0)
+        updates, moments = self._optimiser.update(optax.tree.scale(shrink, gradient), moments, params)
+        return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), moments, loss
+
+    def _loss(self, params: Params, sample: Sample, key: jax.Array | None) -> jax.Array:
+        future = self._future(params, sample, key, sample.targets.shape[1]).astype(jnp.float32)
+        error = future - jnp.moveaxis(sample.targets, 2, -1)
+        weight = jnp.moveaxis(sample.weight, 2, -1)
+        total = (weight * (jnp.square(error) + self._options.absolute_error * jnp.abs(error))).sum()
+        return total / jnp.maximum(weight.sum(), 1e-12)
+
+    def _future(self, params: Params, sample: Sample, key: jax.Array | None, horizon: int) -> jax.Array:
+        return forecast(
+            self.spec,
+            params,
+            jnp.moveaxis(sample.inputs, 2, -1),
+            horizon,
+            durations=sample.durations,
+            lead_durations=sample.lead_durations,
+            gaps=sample.gaps,
+            key=key,
+            dtype=_PRECISIONS[self._precision],
+        )
+
+
+def set_threads(count: int) -> None:
+    """Fix how many threads JAX computes with on the CPU, which it reads once, before its first computation.
+
+    Args:
+        count: Number of threads.
+
+    Raises:
+        ConfigError: if JAX has computed already, with another number.
+    """
+    wanted = str(count)
+    if os.environ.get(_THREADS) == wanted:
+        return
+    if xla_bridge.backends_are_initialized():
+        raise ConfigError(
+            "threads",
+            expected="a number set before JAX computes for the first time",
+            received=f"{count} after that",
+            mend=f"start anew, or with {_THREADS}={count} in the environment.",
+        )
+    os.environ[_THREADS] = wanted
+
+
+def _which_decay(params: Params) -> Params:
+    """Return, in the shape of the parameters, whether each is a convolution's kernel."""
+    flags: Params = jax.tree.map_with_path(lambda path, _: path[-1].key in _KERNELS, params)
+    return flags
+
+
+def _check_moments(spec: ForecasterSpec, moments: Mapping[str, Array]) -> None:
+    shapes = canonical_shapes(spec)
+    expected = {f"optimiser.{key}.{moment}": shape for key, shape in shapes.items() for moment in _MOMENTS}
+    expected["optimiser.count"] = ()
+    for key in sorted(expected.keys() | moments.keys()):
+        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
+        received = f"shape {moments[key].shape}" if key in moments else "none"
+        if wanted != received:
+            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
+
+
+def _precision(wanted: str) -> str:
+    if wanted in _PRECISIONS:
+        return wanted
+    if wanted != "auto":
+        raise ConfigError(
+            "training.precision",
+            expected=f"one of auto, {', '.join(_PRECISIONS)}",
+            received=repr(wanted),
+            mend="choose one of these.",
+        )
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"  # on CPU XLA gains nothing from it
