@@ -99,6 +99,11 @@ def initializer(array: Array, name: str) -> Callable[..., Any]:
     return start
 
 
+def seed_of(generator: keras.random.SeedGenerator) -> int:
+    """Return the seed a generator stands at: the one it was made with, or the one Keras drew for it."""
+    return int(keras.ops.convert_to_numpy(generator.state)[0])
+
+
 def to_canonical(module: HasVariables) -> dict[str, Array]:
     """Return a layer's weights as canonical NumPy arrays (copies).
 

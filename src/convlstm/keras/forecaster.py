@@ -1,0 +1,234 @@
+"""The forecaster for Keras: frames in, any number of future frames out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.weights import canonical_shapes, initialise
+from convlstm.errors import ShapeError, SpecError
+from convlstm.keras import inputs
+from convlstm.keras.engines import State, Tensor
+from convlstm.keras.stack import cell_dtype, draw, run_stack
+from convlstm.keras.stacked import ConvLSTMStack
+from convlstm.keras.weights import load_canonical, native_shape, seed_of
+
+_OUTPUTS = {
+    "identity": lambda x: x,
+    "sigmoid": keras.ops.sigmoid,
+    "relu": keras.ops.relu,
+    "softplus": keras.ops.softplus,
+}
+
+
+@keras.saving.register_keras_serializable("convlstm")
+class Forecaster(keras.Model):  # type: ignore[misc]
+    """Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
+
+    Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
+    a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
+    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+
+    Args:
+        spec: Every option of the model.
+        horizon: Number of frames to forecast where a call does not say, as in `fit` and `export`.
+        seed: Of the initial weights and of the random draws in training; None draws one.
+        **options: As of every Keras model (name, dtype, trainable).
+
+    Shapes:
+        frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
+        returns: (batch, horizon, height, width, frame_channels), in at least float32
+
+    Attributes:
+        spec: The options as a `ForecasterSpec`.
+        encoder: The stack over the input frames.
+        forecaster: The stack over the lead times; None with `rollout="feedback"`.
+
+    Example:
+        >>> import numpy as np
+        >>> from convlstm import ConvLSTMSpec
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> model = Forecaster(ForecasterSpec(encoder=stack, patch_size=4))
+        >>> tuple(model(np.zeros((2, 6, 32, 32, 1)), horizon=12).shape)
+        (2, 12, 32, 32, 1)
+    """
+
+    def __init__(
+        self, spec: ForecasterSpec, *, horizon: int | None = None, seed: int | None = None, **options: Any
+    ) -> None:
+        if not isinstance(spec, ForecasterSpec):
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+        super().__init__(autocast=False, **options)
+        self.spec, self.horizon, self.seed = spec, horizon, seed
+        self.supports_masking = True
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.encoder = ConvLSTMStack(spec.encoder, name="encoder", dtype=self.dtype_policy)
+        self.forecaster = None
+        if spec.rollout == "states":
+            self.forecaster = ConvLSTMStack(spec.forecaster, name="forecaster", dtype=self.dtype_policy)
+        self.head = {
+            key: self.add_weight(shape=native_shape(key, shape), name=key.replace(".", "_"), autocast=False)
+            for key, shape in sorted(canonical_shapes(spec).items(), reverse=True)
+            if key.startswith("head.")
+        }
+        self.built = True
+        load_canonical(self, initialise(spec, seed_of(self.seed_generator)))
+
+    def canonical_variables(self) -> dict[str, Any]:
+        """Return the variables by canonical key."""
+        stacks = {"encoder.": self.encoder} | ({} if self.forecaster is None else {"forecaster.": self.forecaster})
+        found = {p + key: v for p, stack in stacks.items() for key, v in stack.canonical_variables().items()}
+        return found | dict(self.head)
+
+    @inputs.keeps_errors
+    def call(
+        self,
+        frames: Tensor,
+        horizon: int | None = None,
+        mask: Any = None,
+        training: bool = False,
+        durations: Any = None,
+        lead_durations: Any = None,
+        gaps: Any = None,
+    ) -> Tensor:
+        """Forecast the frames that follow.
+
+        Args:
+            frames: (batch, time, height, width, frame_channels).
+            horizon: Number of frames to forecast, at least 1; None takes the model's own.
+            mask: True where an input frame is valid (batch, time).
+            training: Whether dropout and zoneout draw.
+            durations: Δ of the input frames (batch, time), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            gaps: Time since the last valid frame (batch, time), for memory decay.
+
+        Returns:
+            (batch, horizon, height, width, frame_channels).
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+        """
+        valid = inputs.read_mask(mask, frames)
+        frames = keras.ops.cast(keras.ops.convert_to_tensor(frames), cell_dtype(self.compute_dtype))
+        steps = self._check(frames, self.horizon if horizon is None else horizon)
+        lead = self._lead_durations(lead_durations, frames, steps)
+        patched = space_to_depth(frames, self.spec.patch_size)
+        size = tuple(keras.ops.shape(patched)[2:-1])
+        draws = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
+        _, (h, c) = self.encoder(patched, mask=valid, durations=durations, gaps=gaps, draws=draws)
+        states = list(zip(h, c, strict=True))
+        last = _last_valid(frames, valid)
+        if self.forecaster is None:
+            return self._feedback(last, states, steps, training)
+        draws = self._draw(self.spec.forecaster, frames, size, steps, training)
+        outputs, _ = run_stack(
+            self.spec.forecaster,
+            self.forecaster.weights_of,
+            None,
+            states,
+            steps=steps,
+            durations=lead,
+            draws=draws,
+        )
+        hidden = keras.ops.concatenate([parts[0] for parts in outputs], axis=-1)
+        future = self._head(keras.ops.swapaxes(hidden, 0, 1))
+        return future + keras.ops.expand_dims(last, 1) if self.spec.residual else future
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Return None: no output carries the mask on."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments the model was made with."""
+        own = {"spec": self.spec.to_dict(), "horizon": self.horizon, "seed": self.seed}
+        return {"name": self.name, "dtype": keras.dtype_policies.serialize(self.dtype_policy)} | own
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Forecaster:
+        """Return the model that `get_config` describes."""
+        return cls(**config | {"spec": ForecasterSpec.from_dict(config["spec"])})
+
+    def _feedback(self, last: Tensor, states: list[State], horizon: int, training: bool) -> Tensor:
+        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        spec, future = self.spec.encoder, list[Tensor]()
+        for step in range(horizon):
+            frame = self._head(keras.ops.expand_dims(states[-1][0], 1))[:, 0]
+            last = frame + last if self.spec.residual else frame
+            future.append(last)
+            if step == horizon - 1:
+                break
+            patched = space_to_depth(keras.ops.expand_dims(last, 1), self.spec.patch_size)
+            draws = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
+            x = keras.ops.cast(keras.ops.swapaxes(patched, 0, 1), self.compute_dtype)
+            _, states = run_stack(spec, self.encoder.weights_of, x, states, steps=1, draws=draws)
+        return keras.ops.stack(future, axis=1)
+
+    def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
+        batch = keras.ops.shape(like)[0]
+        return draw(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        weight = keras.ops.cast(keras.ops.convert_to_tensor(self.head["head.weight"]), self.compute_dtype)
+        patches = keras.ops.matmul(keras.ops.cast(hidden, self.compute_dtype), weight[0, 0])
+        patches = keras.ops.cast(patches, cell_dtype(self.compute_dtype))
+        if self.spec.head_bias:
+            patches = patches + keras.ops.convert_to_tensor(self.head["head.bias"])
+        return _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))
+
+    def _lead_durations(self, given: Any, frames: Tensor, horizon: int) -> Tensor | None:
+        inputs.calls.check_given("lead_durations", self.spec.uses_durations, given)
+        if given is None:
+            return None
+        like = keras.ops.zeros((keras.ops.shape(frames)[0], horizon), dtype=frames.dtype)
+        return inputs.per_step("lead_durations", given, like)
+
+    def _check(self, frames: Tensor, horizon: Any) -> int:
+        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
+        shape, sizes = tuple(frames.shape), f"multiples of {patch}"
+        known = [n for n in shape[2:4] if n is not None]
+        fits = len(shape) == 5 and shape[-1] == channels and not any(n % patch or not n for n in known)
+        if encoder.peephole == "pixel":
+            exact = tuple(n * patch for n in encoder.input_size)
+            fits, sizes = fits and shape[2:4] == exact, f"{exact}, for the pixel peepholes"
+        if not fits or shape[1] == 0:
+            raise ShapeError(
+                "frames",
+                expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
+                received=f"shape {shape}",
+                mend="pad or crop the frames.",
+            )
+        if not isinstance(horizon, int) or horizon < 1:
+            raise ShapeError(
+                "horizon",
+                expected="a whole number of at least 1",
+                received=repr(horizon),
+                mend="ask for one frame or more, in the call or when the model is made.",
+            )
+        return horizon
+
+
+def space_to_depth(frames: Tensor, patch: int) -> Tensor:
+    """Fold p×p patches of frames (batch, time, height, width, channel) into channels, in the order c·p² + dy·p + dx."""
+    batch, steps, height, width, channels = keras.ops.shape(frames)
+    split = keras.ops.reshape(frames, (batch * steps, height // patch, patch, width // patch, patch, channels))
+    folded = keras.ops.transpose(split, (0, 1, 3, 5, 2, 4))
+    return keras.ops.reshape(folded, (batch, steps, height // patch, width // patch, channels * patch**2))
+
+
+def depth_to_space(patched: Tensor, patch: int) -> Tensor:
+    """Undo `space_to_depth`."""
+    batch, steps, height, width, channels = keras.ops.shape(patched)
+    split = keras.ops.reshape(patched, (batch * steps, height, width, channels // patch**2, patch, patch))
+    unfolded = keras.ops.transpose(split, (0, 1, 4, 2, 5, 3))
+    return keras.ops.reshape(unfolded, (batch, steps, height * patch, width * patch, channels // patch**2))
+
+
+def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Return each row's last valid frame, zeros where there is none."""
+    if mask is None:
+        return frames[:, -1]
+    steps = keras.ops.arange(keras.ops.shape(frames)[1])
+    last = keras.ops.max(keras.ops.where(mask, steps, -1), axis=1, keepdims=True)
+    chosen = keras.ops.reshape(steps == last, (-1, keras.ops.shape(frames)[1], 1, 1, 1))
+    return keras.ops.sum(keras.ops.where(chosen, frames, keras.ops.zeros_like(frames)), axis=1)

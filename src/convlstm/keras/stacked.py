@@ -1,0 +1,150 @@
+"""A stack of layers as one Keras layer, with every option of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.weights import initialise, layer_prefix, layer_shapes
+from convlstm.errors import SpecError
+from convlstm.keras import inputs
+from convlstm.keras.engines import State, Tensor
+from convlstm.keras.stack import Draws, draw, grids, merged, run_stack, zero_states
+from convlstm.keras.weights import add_variables, initializer, seed_of, values
+
+States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+@keras.saving.register_keras_serializable("convlstm")
+class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
+    """A stack of convolutional LSTM layers, in one or both directions, from one spec (equations: `ConvLSTM2D`).
+
+    This is the layer that a file of any framework is read into. It starts from the contract's initialisation, and
+    returns what `convlstm.torch.ConvLSTM` returns.
+
+    Args:
+        spec: Every option of the stack.
+        seed: Of the initial weights and of the random draws in training; None draws one.
+        **options: As of every Keras layer (name, dtype, trainable).
+
+    Shapes:
+        x:        (batch, time, *space, in_channels)
+        output:   (batch, time, *grid, D · hidden_channels) with D = 2 if bidirectional (merge concat), else 1
+        h_n, c_n: tuples indexed layer · D + direction, forward first, each (batch, *grid, hidden_channels)
+
+    Attributes:
+        spec: The options as a `ConvLSTMSpec`.
+
+    Raises:
+        SpecError: for what is no spec.
+
+    Example:
+        >>> import numpy as np
+        >>> stack = ConvLSTMStack(ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=3))
+        >>> output, (h_n, c_n) = stack(np.zeros((2, 5, 16, 16, 1)))
+        >>> tuple(output.shape), tuple(h_n[0].shape)
+        ((2, 5, 16, 16, 4), (2, 16, 16, 8))
+    """
+
+    def __init__(self, spec: ConvLSTMSpec, *, seed: int | None = None, **options: Any) -> None:
+        if not isinstance(spec, ConvLSTMSpec):
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
+        super().__init__(autocast=False, **options)
+        self.spec, self.seed = spec, seed
+        self.supports_masking = True
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        start = initialise(spec, seed_of(self.seed_generator))
+        self._variables_of = {}
+        for layer in spec.layers:
+            for direction in spec.directions:
+                prefix = layer_prefix(layer.index, direction)
+                shapes = layer_shapes(layer)
+                how = {name: {"initializer": initializer(start[prefix + name], prefix + name)} for name in shapes}
+                self._variables_of[prefix] = add_variables(self, shapes, prefix.replace(".", "_"), **how)
+        self.built = True
+
+    def canonical_variables(self) -> dict[str, Any]:
+        """Return the variables by canonical key."""
+        return {
+            prefix + name: variable for prefix, own in self._variables_of.items() for name, variable in own.items()
+        }
+
+    def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
+        """Return what the engine computes with, of one layer and direction."""
+        return values(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
+
+    @inputs.keeps_errors
+    def call(
+        self,
+        x: Tensor,
+        state: States | None = None,
+        mask: Any = None,
+        training: bool = False,
+        durations: Any = None,
+        gaps: Any = None,
+        draws: Draws | None = None,
+    ) -> tuple[Any, States]:
+        """Run the stack over a sequence.
+
+        Args:
+            x: (batch, time, *space, in_channels).
+            state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            mask: True where a step is valid (batch, time).
+            training: Whether dropout and zoneout draw.
+            durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
+            gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
+            draws: Random draws in place of the stack's own.
+
+        Returns:
+            output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
+        """
+        spec, dtype = self.spec, self.compute_dtype
+        x, valid = keras.ops.cast(keras.ops.convert_to_tensor(x), dtype), inputs.read_mask(mask, x)
+        inputs.check_frames(spec, tuple(x.shape), "batch", "time")
+        given, by_direction = inputs.read_times(spec, durations, gaps, x, valid)
+        batch, steps, *size = keras.ops.shape(x)[:-1]
+        if draws is None and training:
+            draws = draw(spec, dtype, batch, tuple(size), steps, self.seed_generator)
+        outputs, final = run_stack(
+            spec,
+            self.weights_of,
+            keras.ops.swapaxes(x, 0, 1),
+            self._start(state, x),
+            steps=steps,
+            mask=valid,
+            durations=given,
+            gaps=by_direction,
+            draws=draws,
+        )
+        parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
+        output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)
+        return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Return None: no output carries the mask on."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments the layer was made with."""
+        return super().get_config() | {"spec": self.spec.to_dict(), "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ConvLSTMStack:
+        """Return the stack that `get_config` describes."""
+        return cls(**config | {"spec": ConvLSTMSpec.from_dict(config["spec"])})
+
+    def _start(self, given: States | None, x: Tensor) -> list[State]:
+        if given is None:
+            batch, _, *size = keras.ops.shape(x)[:-1]
+            return zero_states(self.spec, self.compute_dtype, batch, tuple(size))
+        shapes = [
+            (x.shape[0], *grid, layer.hidden_channels)
+            for layer, grid in zip(self.spec.layers, grids(self.spec, tuple(x.shape[2:-1])), strict=True)
+            for _ in self.spec.directions
+        ]
+        return inputs.read_states(given, shapes, self.compute_dtype)
