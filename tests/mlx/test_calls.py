@@ -196,7 +196,7 @@ def test_b07_final_states_are_one_array_per_direction() -> None:
 def test_b20_stride_and_padding_shape_the_state_and_no_step_breaks(stride: Any, padding: Any) -> None:
     layer, x = ConvLSTM(1, 3, 3, stride=stride, padding=padding), mx.random.normal((2, 5, 9, 10, 1))
     output, (h, _) = layer(x)
-    weight = layer.layers[0]["forward"]["weight_ih"]
+    weight = layer.layers[0].forward.weight_ih
     if padding != "same":
         assert output.shape[2:4] == mx.conv2d(x[:, 0], weight, stride, 0 if padding == "valid" else 1).shape[1:3]
     assert output.shape[2:4] == h[0].shape[1:3] == layer.spec.grids((9, 10))[0]

@@ -186,7 +186,7 @@ def test_on_one_point_it_is_mlx_nn_lstm(bias: bool) -> None:
         layer.layers[0]["forward"][name] = kernel
     if bias:
         dense.bias = normal(16, dtype=mx.float32)
-        layer.layers[0]["forward"]["bias"] = dense.bias
+        layer.layers[0].forward.bias = dense.bias
     x, h, c = (normal(*shape, dtype=mx.float32) for shape in ((2, 6, 3), (2, 4), (2, 4)))
     expected, cells = dense(x, h, c)
     output, (h_n, c_n) = layer(x[:, :, None, None], (h[:, None, None], c[:, None, None]))

@@ -58,7 +58,7 @@ def test_gates_are_stacked_in_the_order_i_f_g_o() -> None:
     arrays = to_canonical(layer)
     arrays["layers.0.forward.bias"] = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], dtype=np.float32)
     load_canonical(layer, arrays)
-    assert layer.layers[0]["forward"]["bias"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert layer.layers[0].forward.bias.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_seed_gives_the_contracts_start() -> None:
@@ -81,10 +81,10 @@ def test_arrays_are_copies_both_ways() -> None:
     layer = ConvLSTM(1, 2, 1)
     arrays = to_canonical(layer)
     arrays["layers.0.forward.bias"][...] = 9.0
-    assert layer.layers[0]["forward"]["bias"].max() == 1.0
+    assert layer.layers[0].forward.bias.max() == 1.0
     load_canonical(layer, arrays)
     arrays["layers.0.forward.bias"][...] = 0.0
-    assert layer.layers[0]["forward"]["bias"].min() == 9.0
+    assert layer.layers[0].forward.bias.min() == 9.0
 
 
 def test_low_precision_is_widened_and_kept() -> None:

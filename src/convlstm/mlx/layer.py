@@ -17,7 +17,7 @@ from convlstm.engine.mlx import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.stack import Draws, draw, merged, run_stack
-from convlstm.mlx.weights import empty_tree, reset
+from convlstm.mlx.weights import empty_layers, reset
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -60,9 +60,10 @@ class ConvLSTM(nn.Module):
 
     Attributes:
         spec: The options as a `ConvLSTMSpec`.
-        layers: Per layer, by `forward` and `reverse`: weight_ih (4 · hidden_channels, *kernel, in_channels / groups),
-            weight_hh (4 · hidden_channels, *kernel, hidden_channels), bias (4 · hidden_channels), gates i, f, g, o;
-            peephole (3, hidden_channels), gates i, f, o; and so on.
+        layers: Per layer, with parts `forward` and `reverse`, of which each has the arrays
+            weight_ih (4 · hidden_channels, *kernel, in_channels / groups), gates i, f, g, o;
+            weight_hh (4 · hidden_channels, *kernel, hidden_channels); bias (4 · hidden_channels);
+            peephole (3, hidden_channels), gates i, f, o; and so on, by the names of the contract.
 
     Raises:
         SpecError: for options out of range, contradictory or without effect.
@@ -138,7 +139,7 @@ class ConvLSTM(nn.Module):
         if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
             raise SpecError("dtype", expected="a floating type", received=dtype, mend="take mx.float32.")
         self.spec = spec
-        self.layers: list[Any] = empty_tree(spec, dtype)["layers"]
+        self.layers: list[Any] = empty_layers(spec, dtype)
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -149,9 +150,10 @@ class ConvLSTM(nn.Module):
         """
         reset(self, seed)
 
-    def _extra_repr(self) -> str:
+    def __repr__(self) -> str:
         spec = self.spec
-        return f"{spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)}"
+        kind = type(self).__name__
+        return f"{kind}({spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)})"
 
     def __call__(
         self,
@@ -212,7 +214,7 @@ class ConvLSTM(nn.Module):
     @property
     def dtype(self) -> mx.Dtype:
         """The type convolutions run in."""
-        dtype: mx.Dtype = self.layers[0][self.spec.directions[0]]["weight_hh"].dtype
+        dtype: mx.Dtype = self.layers[0][self.spec.directions[0]].weight_hh.dtype
         return dtype
 
     def layer_weights(self, index: int, direction: str) -> dict[str, mx.array]:

@@ -1,7 +1,7 @@
 """Canonical arrays to and from MLX parameters: the one file that knows both layouts.
 
-MLX's parameter tree has the canonical names: flattened, it holds `layers.0.forward.weight_ih`. Arrays stand channels
-last, with the gates i, f, g, o stacked along the first axis, as in `mlx.nn.LSTM` and `mlx.nn.Conv2d`.
+MLX's parameter tree has the canonical names: `layer.layers[0].forward.weight_ih`. Arrays stand channels last, with the
+gates i, f, g, o stacked along the first axis, as in `mlx.nn.LSTM` and `mlx.nn.Conv2d`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
+from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from convlstm.contract.activations import Array
@@ -106,7 +107,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         >>> from convlstm.mlx import ConvLSTM
         >>> layer, twin = ConvLSTM(1, 8, kernel_size=3), ConvLSTM(1, 8, kernel_size=3)
         >>> load_canonical(twin, to_canonical(layer))
-        >>> bool(mx.array_equal(twin.layers[0]["forward"]["bias"], layer.layers[0]["forward"]["bias"]))
+        >>> bool(mx.array_equal(twin.layers[0].forward.bias, layer.layers[0].forward.bias))
         True
     """
     check_weights(module.spec, arrays)
@@ -131,10 +132,28 @@ def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> A
     return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in own.items()])
 
 
-def empty_tree(spec: Spec, dtype: mx.Dtype) -> Any:
-    """Return a tree of zeros for every canonical array of a spec."""
+class Group(nn.Module):
+    """Parameters by name, in groups within groups: MLX can freeze what stands in a module, not what stands in a dict.
+
+    Args:
+        tree: Arrays, and dicts and lists of them, by name.
+
+    Example:
+        >>> Group({"duration": [{"weight": mx.zeros(3)}]}).duration[0].weight.shape
+        (3,)
+    """
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        super().__init__()
+        for name, value in tree.items():
+            self[name] = _grouped(value)
+
+
+def empty_layers(spec: Spec, dtype: mx.Dtype) -> list[Group]:
+    """Return groups of zeros for the canonical arrays of a stack, one per layer."""
     shapes = canonical_shapes(spec)
-    return native_tree({key: np.zeros(shape) for key, shape in shapes.items()}, dict.fromkeys(shapes, dtype))
+    tree = native_tree({key: np.zeros(shape) for key, shape in shapes.items()}, dict.fromkeys(shapes, dtype))
+    return [Group(layer) for layer in tree["layers"]]
 
 
 def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None) -> str:
@@ -165,6 +184,12 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
 def to_numpy(array: mx.array) -> Array:
     """Return a copy as a NumPy array; low precision is widened to float32."""
     return np.array(array.astype(mx.float32) if array.dtype in (mx.bfloat16, mx.float16) else array)
+
+
+def _grouped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_grouped(item) for item in value]
+    return Group(value) if isinstance(value, dict) else value
 
 
 def _name(key: str) -> str:
