@@ -81,7 +81,7 @@ def layer(
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
     apart = spec.merge == "apart" and len(parts) > 1
-    return _carry(final, batched), tuple(parts) if apart else merged(parts, spec.merge)
+    return _carry(final, batched, carry), tuple(parts) if apart else merged(parts, spec.merge)
 
 
 def cell(
@@ -110,7 +110,8 @@ def cell(
         plain: Leave every derivative to JAX.
 
     Returns:
-        The carry State(h, c), each (batch, *grid, hidden_features), and h once more as output.
+        The carry State(h, c) (a bare pair where one was given), each (batch, *grid, hidden_features), and h once more
+        as output.
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
@@ -139,10 +140,15 @@ def cell(
         draws=draw(spec, key, batch, size, 1, dtype),
         plain=plain,
     )
-    (h,), (c,) = _carry(final, batched)
-    return State(h, c), h
+    (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
+    return _like(carry, after), after.h
 
 
-def _carry(final: Sequence[State], batched: bool) -> State:
+def _carry(final: Sequence[State], batched: bool, given: Any) -> Any:
     pairs = final if batched else [State(h[0], c[0]) for h, c in final]
-    return State(tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+    return _like(given, State(tuple(h for h, _ in pairs), tuple(c for _, c in pairs)))
+
+
+def _like(given: Any, state: State) -> Any:
+    """Return a state in the container it was given in, since `lax.scan` wants one and the same."""
+    return state if given is None or isinstance(given, State) else type(given)(state)

@@ -219,12 +219,21 @@ def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any
 
     if isinstance(seed, jax.core.Tracer):  # NumPy draws the weights, so a traced seed has to come to the host
         shapes = {key: _native_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
-        wanted = {
-            key: jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
-            for key, shape in shapes.items()
-        }
+        wanted = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
         return _as_tree(jax.pure_callback(draw, wanted, seed, vmap_method="sequential"))
     return _as_tree({key: jnp.asarray(array) for key, array in draw(seed).items()})
+
+
+def parameter_shapes(spec: Spec) -> dict[str, Any]:
+    """Return the shape of every parameter, as a tree.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, bias=False)
+        >>> parameter_shapes(spec)
+        {'layers_0_forward': {'recurrent_kernel': (3, 3, 8, 32), 'kernel': (3, 3, 1, 32)}}
+    """
+    return _as_tree({key: _native_shape(key, shape) for key, shape in canonical_shapes(spec).items()})
 
 
 def _as_tree(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The call form of another ConvLSTM for JAX: a duration-aware linen cell that takes (frame, duration) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from convlstm.flax import functional
+from convlstm.flax.cell import cell_spec
+from convlstm.flax.linen import declared, random_key
+
+
+class DurationAwareConvLSTMCell(nn.Module):
+    """A cell whose input is a pair (frame, duration), as the body of `jax.lax.scan` over two sequences.
+
+    Args:
+        hidden_features: Channels of h and c.
+        kernel_size: Kernel of both convolutions.
+        duration_strategy: How the duration scales the candidate (`ConvLSTMSpec`), or a function of Δ / Δ0.
+        options: Further options of `ConvLSTMSpec` that make sense in one step.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        deterministic: True in evaluation; training draws from the rng `dropout`.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+
+    Example:
+        >>> cell = DurationAwareConvLSTMCell(hidden_features=8, kernel_size=(3, 3))
+        >>> frames, durations = jnp.zeros((5, 2, 16, 16, 1)), jnp.ones((5, 2))
+        >>> initial_state = (jnp.zeros((2, 16, 16, 8)), jnp.zeros((2, 16, 16, 8)))
+        >>> params = cell.init(jax.random.key(0), initial_state, (frames[0], durations[0]))["params"]
+        >>> body = lambda carry, x: cell.apply({"params": params}, carry, x)
+        >>> (h, c), outputs = jax.lax.scan(body, initial_state, (frames, durations))
+        >>> outputs.shape
+        (5, 2, 16, 16, 8)
+    """
+
+    hidden_features: int
+    kernel_size: int | Sequence[int]
+    duration_strategy: Any = "mlp"
+    options: Mapping[str, Any] = FrozenDict()  # type: ignore[no-untyped-call]
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    deterministic: bool = False
+    plain: bool = False
+
+    @nn.compact
+    def __call__(self, carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, jax.Array]:
+        """Take one step.
+
+        Args:
+            carry: (h, c) of the step before; None means zeros.
+            inputs: Frame (batch, *space, in_features), or without the batch axis, and its duration: a number, (),
+                (batch,) or (batch, 1).
+
+        Returns:
+            The carry (h, c) after the step, and h once more as output.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        x, duration = inputs
+        spec = cell_spec(
+            in_channels=jnp.shape(x)[-1],
+            hidden_channels=self.hidden_features,
+            kernel_size=self.kernel_size,
+            duration_strategy=self.duration_strategy,
+            **self.options,
+        )
+        return functional.cell(
+            spec,
+            declared(self, spec, self.param_dtype),
+            carry,
+            x,
+            duration=duration,
+            key=random_key(self, spec, self.deterministic),
+            dtype=self.dtype,
+            plain=self.plain,
+        )

@@ -1,0 +1,262 @@
+"""The ConvLSTM for Haiku: the layer and the cell, used inside `hk.transform`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from convlstm.contract import arguments
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.jax import State
+from convlstm.flax import functional
+from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.stack import Draws, is_random
+from convlstm.flax.weights import fresh, parameter_shapes
+
+
+class ConvLSTM(hk.Module):
+    r"""A stack of convolutional LSTM layers over a sequence of fields (equations: `convlstm.flax.ConvLSTM`).
+
+    Args:
+        in_features: Channels of the input frames.
+        hidden_features: Channels of h and c; a list gives one number per layer.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
+            given; an int, a tuple per spatial axis, or a list of these per layer.
+        num_layers: Number of layers; None takes the length of the lists, or 1.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        name: As in every Haiku module.
+        **options: Every further option of `ConvLSTMSpec`: stride, padding, direction, peephole, durations and so on.
+
+    Shapes:
+        x:     (batch, time, *space, in_features), or (time, *space, in_features) without a batch
+        y:     (batch, time, *grid, D · hidden_features) with D = 2 if bidirectional (merge concat), else 1
+        carry: State(h, c), tuples indexed layer · D + direction, forward first, each (batch, *grid, hidden_features)
+
+    Raises:
+        SpecError: for options out of range, contradictory or without effect.
+
+    Example:
+        >>> layer = hk.without_apply_rng(hk.transform(lambda x: ConvLSTM(1, 8, kernel_size=3)(x)))
+        >>> x = jnp.zeros((2, 5, 16, 16, 1))
+        >>> params = layer.init(jax.random.key(0), x)
+        >>> carry, y = layer.apply(params, x)
+        >>> y.shape, carry.h[0].shape
+        ((2, 5, 16, 16, 8), (2, 16, 16, 8))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | Sequence[int],
+        kernel_size: Any,
+        num_layers: int | None = None,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name)
+        self.spec = ConvLSTMSpec(
+            in_channels=arguments.integer("in_features", in_features, 1),
+            hidden_channels=hidden_features,
+            kernel_size=kernel_size,
+            num_layers=num_layers,
+            **options,
+        )
+        self.dtype, self.param_dtype, self.plain = dtype, param_dtype, plain
+
+    def __call__(
+        self,
+        x: Any,
+        carry: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        durations: Any = None,
+        gaps: Any = None,
+        draws: Draws | None = None,
+        deterministic: bool = False,
+    ) -> tuple[State, Any]:
+        """Run the stack over a sequence.
+
+        Args:
+            x: (batch, time, *space, in_features), or without the batch axis.
+            carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            lengths: Valid steps of each row, 0 to time; the rest is masked.
+            mask: True where a step is valid (batch, time).
+            durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
+            gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
+            draws: The draws of training themselves, in place of new ones.
+            deterministic: True in evaluation; training draws from Haiku's own key.
+
+        Returns:
+            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        return functional.layer(
+            self.spec,
+            declared(self.spec, self.param_dtype),
+            x,
+            carry,
+            lengths=lengths,
+            mask=mask,
+            durations=durations,
+            gaps=gaps,
+            key=random_key(self.spec, deterministic) if draws is None else None,
+            draws=draws,
+            dtype=self.dtype,
+            plain=self.plain,
+        )
+
+
+class ConvLSTMCell(hk.Module):
+    """One convolutional LSTM layer, one step a call, carry first, as the body of a scan (equations: `ConvLSTM`).
+
+    Args:
+        hidden_features: Channels of h and c.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        plain: Leave every derivative to JAX.
+        name: As in every Haiku module.
+        **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
+
+    Example:
+        >>> cell = hk.without_apply_rng(hk.transform(lambda carry, x: ConvLSTMCell(8, kernel_size=3)(carry, x)))
+        >>> frames = jnp.zeros((5, 2, 16, 16, 1))
+        >>> params = cell.init(jax.random.key(0), None, frames[0])
+        >>> carry = State(jnp.zeros((2, 16, 16, 8)), jnp.zeros((2, 16, 16, 8)))
+        >>> carry, y = jax.lax.scan(lambda carry, x: cell.apply(params, carry, x), carry, frames)
+        >>> y.shape
+        (5, 2, 16, 16, 8)
+    """
+
+    def __init__(
+        self,
+        hidden_features: int,
+        kernel_size: Any,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        plain: bool = False,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name)
+        self._options = {"hidden_channels": hidden_features, "kernel_size": kernel_size, **options}
+        self.dtype, self.param_dtype, self.plain = dtype, param_dtype, plain
+
+    def __call__(
+        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, deterministic: bool = False
+    ) -> tuple[State, jax.Array]:
+        """Take one step.
+
+        Args:
+            carry: State (h, c) of the step before; None means zeros.
+            x: (batch, *space, in_features), or without the batch axis.
+            duration: Δ of this step: a number, (), (batch,) or (batch, 1).
+            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            deterministic: True in evaluation; training draws from Haiku's own key.
+
+        Returns:
+            The carry State(h, c) after the step, and h once more as output.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        spec = cell_spec(in_channels=jnp.shape(x)[-1], **self._options)
+        return functional.cell(
+            spec,
+            declared(spec, self.param_dtype),
+            carry,
+            x,
+            duration=duration,
+            gap=gap,
+            key=random_key(spec, deterministic),
+            dtype=self.dtype,
+            plain=self.plain,
+        )
+
+    def initial_state(self, input_shape: tuple[int, ...]) -> State:
+        """Return zeros before the first step.
+
+        Args:
+            input_shape: Shape of a frame, (batch, *space, in_features) or without the batch axis.
+
+        Returns:
+            State(h, c), each (batch, *grid, hidden_features).
+        """
+        spec = cell_spec(in_channels=input_shape[-1], **self._options)
+        dtype = self.dtype or self.param_dtype
+        return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), dtype)
+
+
+class _Group(hk.Module):
+    """The parameters of one layer and direction, under a name of their own."""
+
+    def __call__(self, shapes: dict[str, tuple[int, ...]], dtype: Any, start: Any) -> dict[str, jax.Array]:
+        return {
+            name: hk.get_parameter(name, shape, dtype, init=lambda *_, name=name: start()[name])
+            for name, shape in shapes.items()
+        }
+
+
+def declared(spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
+    """Return the parameters of a spec inside a Haiku module, which starts them from one key when it is initialised."""
+    start = cache(lambda: fresh(spec, hk.next_rng_key(), param_dtype))
+    return {
+        group: _Group(name=group)(shapes, param_dtype, lambda group=group: start()[group])
+        for group, shapes in parameter_shapes(spec).items()
+    }
+
+
+def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
+    """Return Haiku's next key, or None in evaluation and where nothing is drawn."""
+    return None if deterministic or not is_random(spec) else hk.next_rng_key()
+
+
+def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:
+    """Return a tree of parameters (`convlstm.flax.from_canonical`) under the names of a Haiku module.
+
+    Args:
+        tree: Of `from_canonical`, `fresh` or linen's `variables["params"]`.
+        module: The module's name in Haiku: `conv_lstm`, or `conv_lstm_cell` and so on.
+
+    Returns:
+        Haiku's parameters.
+
+    Example:
+        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.flax import from_canonical
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> sorted(to_params(from_canonical(spec, initialise(spec, seed=0))))
+        ['conv_lstm/layers_0_forward']
+    """
+    return {f"{module}/{group}": arrays for group, arrays in tree.items()}
+
+
+def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
+    """Undo `to_params`, for `convlstm.flax.params_to_canonical`.
+
+    Args:
+        params: Haiku's parameters.
+        module: The module's name in Haiku.
+
+    Returns:
+        The tree of parameters.
+    """
+    prefix = f"{module}/"
+    return {name[len(prefix) :]: dict(arrays) for name, arrays in params.items() if name.startswith(prefix)}

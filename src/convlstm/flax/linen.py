@@ -1,0 +1,275 @@
+"""The ConvLSTM for Flax linen: the layer, and a cell in place of `flax.linen.ConvLSTMCell`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from convlstm.contract import arguments
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.jax import State
+from convlstm.errors import SpecError
+from convlstm.flax import functional
+from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.stack import Draws, is_random
+from convlstm.flax.weights import fresh, parameter_shapes
+
+
+class ConvLSTM(nn.Module):
+    r"""A stack of convolutional LSTM layers over a sequence of fields (equations: `convlstm.flax.ConvLSTM`).
+
+    Args:
+        in_features: Channels of the input frames.
+        hidden_features: Channels of h and c; a list gives one number per layer.
+        kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
+            given; an int, a tuple per spatial axis, or a list of these per layer.
+        num_layers: Number of layers; None takes the length of the lists, or 1.
+        spec: Every option in one value, in place of the arguments before and of `options`.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        deterministic: True in evaluation; training draws from the rng `dropout`.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        parent: As in every linen module.
+        name: As in every linen module.
+        **options: Every further option of `ConvLSTMSpec`: stride, padding, direction, peephole, durations and so on.
+
+    Shapes:
+        x:     (batch, time, *space, in_features), or (time, *space, in_features) without a batch
+        y:     (batch, time, *grid, D · hidden_features) with D = 2 if bidirectional (merge concat), else 1
+        carry: State(h, c), tuples indexed layer · D + direction, forward first, each (batch, *grid, hidden_features)
+
+    Raises:
+        SpecError: for options out of range, contradictory or without effect.
+
+    Example:
+        >>> layer = ConvLSTM(1, 8, kernel_size=3)
+        >>> x = jnp.zeros((2, 5, 16, 16, 1))
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> carry, y = layer.apply(variables, x)
+        >>> y.shape, carry.h[0].shape
+        ((2, 5, 16, 16, 8), (2, 16, 16, 8))
+    """
+
+    spec: ConvLSTMSpec
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    deterministic: bool = False
+    plain: bool = False
+
+    # the one field `spec` stands for all options: linen turns lists among its fields into tuples, which here mean
+    # spatial axes and not layers
+    def __init__(
+        self,
+        in_features: int | None = None,
+        hidden_features: int | Sequence[int] | None = None,
+        kernel_size: Any = None,
+        num_layers: int | None = None,
+        *,
+        spec: ConvLSTMSpec | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        deterministic: bool = False,
+        plain: bool = False,
+        parent: Any = nn.module._unspecified_parent,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        given = {"in_features": in_features, "hidden_features": hidden_features, "kernel_size": kernel_size}
+        doubled = [key for key, value in (given | {"num_layers": num_layers} | options).items() if value is not None]
+        if spec is None:
+            spec = ConvLSTMSpec(
+                in_channels=arguments.integer("in_features", in_features, 1),
+                hidden_channels=hidden_features,
+                kernel_size=kernel_size,
+                num_layers=num_layers,
+                **options,
+            )
+        elif doubled:
+            raise SpecError("spec", expected="no other option beside it", received=doubled[0], mend="give one of them.")
+        self.spec, self.dtype, self.param_dtype = spec, dtype, param_dtype
+        self.deterministic, self.plain, self.parent, self.name = deterministic, plain, parent, name
+        self.__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Any,
+        carry: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        durations: Any = None,
+        gaps: Any = None,
+        draws: Draws | None = None,
+        deterministic: bool | None = None,
+    ) -> tuple[State, Any]:
+        """Run the stack over a sequence.
+
+        Args:
+            x: (batch, time, *space, in_features), or without the batch axis.
+            carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            lengths: Valid steps of each row, 0 to time; the rest is masked.
+            mask: True where a step is valid (batch, time).
+            durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
+            gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
+            draws: The draws of training themselves, in place of new ones.
+            deterministic: Overrides the module's own.
+
+        Returns:
+            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        quiet = self.deterministic if deterministic is None else deterministic
+        return functional.layer(
+            self.spec,
+            declared(self, self.spec, self.param_dtype),
+            x,
+            carry,
+            lengths=lengths,
+            mask=mask,
+            durations=durations,
+            gaps=gaps,
+            key=random_key(self, self.spec, quiet) if draws is None else None,
+            draws=draws,
+            dtype=self.dtype,
+            plain=self.plain,
+        )
+
+
+class ConvLSTMCell(nn.RNNCellBase):
+    """A cell with the arguments and the carry of `flax.linen.ConvLSTMCell`, for `nn.RNN` and loops.
+
+    The carry is Flax's **(c, h)**, unlike everywhere else in this package. Other than Flax's, the recurrent
+    convolution keeps the size of the state at any stride and padding, there is one bias, and the forget gate's 1 is
+    stored in it. To take over Flax's weights, convert them.
+
+    Args:
+        features: Channels of h and c.
+        kernel_size: Kernel of both convolutions, a number per spatial axis.
+        strides: Stride of the input convolution; c and h live on its output grid.
+        padding: `SAME`, `VALID`, or points per axis as a number or an equal pair.
+        use_bias: Whether the gates have a bias.
+        dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
+        param_dtype: Type of the parameters.
+        carry_init: Initialiser of c and h.
+        options: Further options of `ConvLSTMSpec` that make sense in one step.
+        deterministic: True in evaluation; training draws from the rng `dropout`.
+        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+
+    Example:
+        >>> x = jnp.zeros((2, 5, 16, 16, 3))
+        >>> rnn = nn.RNN(ConvLSTMCell(features=8, kernel_size=(3, 3)))
+        >>> y, variables = rnn.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (2, 5, 16, 16, 8)
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    strides: Sequence[int] | None = None
+    padding: Any = "SAME"
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    carry_init: Any = nn.initializers.zeros_init()
+    options: Mapping[str, Any] = FrozenDict()  # type: ignore[no-untyped-call]
+    deterministic: bool = False
+    plain: bool = False
+
+    @nn.compact
+    def __call__(self, carry: Any, inputs: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Take one step.
+
+        Args:
+            carry: (c, h) of the step before.
+            inputs: (*batch, *space, in_features).
+
+        Returns:
+            The carry (c, h) after the step, and h once more as output.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
+        """
+        spec, lead = self._spec(inputs.shape[-1]), inputs.shape[: -self.num_feature_axes]
+        one_batch = [a.reshape(-1, *a.shape[len(lead) :]) for a in (carry[1], carry[0], inputs)]
+        params, key = declared(self, spec, self.param_dtype), random_key(self, spec, self.deterministic)
+        (h, c), _ = functional.cell(
+            spec, params, State(*one_batch[:2]), one_batch[2], key=key, dtype=self.dtype, plain=self.plain
+        )
+        h, c = (array.reshape(*lead, *array.shape[1:]) for array in (h, c))
+        return (c, h), h
+
+    @nn.nowrap
+    def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Return (c, h) before the first step.
+
+        Args:
+            rng: Key for an initialiser that draws.
+            input_shape: (*batch, *space, in_features).
+
+        Returns:
+            c and h, each (*batch, *grid, features).
+        """
+        lead, frame = input_shape[: -self.num_feature_axes], input_shape[-self.num_feature_axes :]
+        init = lambda key, shape, dtype: self.carry_init(key, (*lead, *shape), dtype)  # noqa: E731
+        h, c = initial_carry(self._spec(frame[-1]), frame, init, rng, self.dtype or self.param_dtype)
+        return c, h
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of a frame: space and channels."""
+        return len(self.kernel_size) + 1
+
+    @nn.nowrap
+    def _spec(self, in_features: int) -> ConvLSTMSpec:
+        return cell_spec(
+            in_channels=in_features,
+            hidden_channels=self.features,
+            kernel_size=tuple(self.kernel_size),
+            spatial_dims=len(self.kernel_size),
+            stride=1 if self.strides is None else tuple(self.strides),
+            padding=_padding(self.padding),
+            bias=self.use_bias,
+            **self.options,
+        )
+
+
+def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
+    """Return the parameters of a spec from a linen module, which starts them from one key when it is initialised."""
+    once = cache(lambda: fresh(spec, module.make_rng("params"), param_dtype))
+
+    def start(key: jax.Array, name: str) -> dict[str, jax.Array]:
+        # where parameters are there already, linen asks for their shapes alone, without the rng `params`
+        tree = once() if module.is_initializing() else fresh(spec, key, param_dtype)
+        group: dict[str, jax.Array] = tree[name]
+        return group
+
+    return {name: module.param(name, start, name) for name in parameter_shapes(spec)}
+
+
+def random_key(module: nn.Module, spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
+    """Return a key of the rng `dropout`, or None in evaluation and where nothing is drawn."""
+    return None if deterministic or not is_random(spec) else module.make_rng("dropout")
+
+
+def _padding(padding: Any) -> Any:
+    if isinstance(padding, str):
+        return padding.lower()
+    points = [(p, p) if isinstance(p, int) else tuple(p) for p in padding] if not isinstance(padding, int) else padding
+    if isinstance(points, int):
+        return points
+    if any(before != after for before, after in points):
+        raise SpecError(
+            "padding", expected="equal pairs", received=padding, mend="pad the frames, or use 'SAME' or 'VALID'."
+        )
+    return tuple(before for before, _ in points)
