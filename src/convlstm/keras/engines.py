@@ -84,7 +84,21 @@ def _channels_first(
     turned = {name: _torch_layout(name, array) for name, array in weights.items()}
     start = (first(state[0]), first(state[1]))
     outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)
+    if given["mask"] is not None and layer.stack.masked_output == "hold":
+        outputs = _held(outputs, given["mask"], given["reverse"])
     return last(outputs), (last(h), last(c))
+
+
+def _held(outputs: Tensor, mask: Tensor, reverse: bool) -> Tensor:
+    """Return outputs (time, batch, ...) with each masked step's replaced by the previous valid one's, or zero."""
+    torch, steps = import_module("torch"), len(outputs)
+    time, rows = torch.arange(steps, device=mask.device), torch.arange(mask.shape[0], device=mask.device)
+    turned = mask.flip(1) if reverse else mask
+    last = torch.where(turned, time, -1).cummax(dim=1).values if steps else time.new_zeros(mask.shape)
+    source = (steps - 1 - last).flip(1) if reverse else last
+    known = (source >= 0) & (source < steps)
+    chosen = outputs[source.clamp(0, max(steps - 1, 0)).T, rows] if steps else outputs
+    return torch.where(known.T.reshape(*known.T.shape, *(1,) * (outputs.ndim - 2)), chosen, torch.zeros_like(chosen))
 
 
 def _torch_layout(name: str, array: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     def _head(self, hidden: Tensor) -> Tensor:
         weight = keras.ops.cast(keras.ops.convert_to_tensor(self.head["head.weight"]), self.compute_dtype)
-        patches = keras.ops.matmul(keras.ops.cast(hidden, self.compute_dtype), weight[0, 0])
+        # the operator: keras.ops.matmul computes float64 in float32 on PyTorch
+        patches = keras.ops.cast(hidden, self.compute_dtype) @ weight[0, 0]
         patches = keras.ops.cast(patches, cell_dtype(self.compute_dtype))
         if self.spec.head_bias:
             patches = patches + keras.ops.convert_to_tensor(self.head["head.bias"])

@@ -115,7 +115,7 @@ def _channels_first(tensor: Tensor, rank: int) -> Tensor:
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:
-    return keras.ops.convert_to_tensor(np.ascontiguousarray(array), dtype=dtype)
+    return keras.ops.convert_to_tensor(np.array(array, order="C"), dtype=dtype)
 
 
 def _array(tensor: Tensor) -> Array:

@@ -1,0 +1,234 @@
+"""Training a forecaster in Keras, on whichever backend is active, step for step as in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from math import sqrt
+from typing import Any
+
+import keras
+import numpy as np
+
+from convlstm.contract.activations import Array
+from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.contract.training import Optimisation, Sample
+from convlstm.contract.weights import canonical_shapes
+from convlstm.errors import ConfigError, WeightsError
+from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
+from convlstm.keras.engines import BACKEND, Tensor
+from convlstm.keras.forecaster import Forecaster
+from convlstm.keras.weights import from_native_array, load_canonical, to_canonical, to_native_array
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+_KERNELS = ("weight_ih", "weight_hh", "head.weight")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+_DRAWS = "seed_generator"
+
+
+class Trainer:
+    """A Keras forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+
+    The optimiser is AdamW as PyTorch defines it, with decay on convolution kernels only: Keras's own puts ε inside
+    the bias correction, and would part from the other faces at the first step.
+
+    Args:
+        spec: The forecaster.
+        weights: Canonical arrays to start from.
+        optimisation: Loss and optimiser.
+
+    Raises:
+        ConfigError: for an unknown precision.
+    """
+
+    def __init__(
+        self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
+    ) -> None:
+        self._options = optimisation or Optimisation()
+        self._precision = _precision(self._options.precision)
+        self.module = Forecaster(spec, dtype=_POLICIES[self._precision])
+        load_canonical(self.module, weights)
+        self._variables = self.module.canonical_variables()
+        self._moments = self._fresh_moments()
+        self._steps = 0
+        self._advance = compiled(self._one_step)
+        self._evaluate = compiled(self._loss)
+        self._run = compiled(self._forecast, static="horizon")
+
+    @property
+    def description(self) -> str:
+        """Framework, device and precision in words."""
+        version = import_module(BACKEND).__version__
+        device = "accelerator" if _has_accelerator() else "cpu"
+        return f"Keras {keras.__version__} on {BACKEND} {version}, {device}, {self._precision}"
+
+    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
+        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+        steps = self._steps + 1
+        first, second = (1.0 - beta**steps for beta in _BETAS)
+        rates = {
+            "kept": 1.0 - learning_rate * self._options.weight_decay,
+            "size": learning_rate / first,
+            "root": sqrt(second),
+        }
+        scalars = {name: _tensor(np.float32(rate)) for name, rate in rates.items()}
+        weights = self._weights()
+        loss, new, moments = self._advance(weights, self._moments, _tensors(sample), scalars, _seed(key))
+        for name, value in new.items():
+            self._variables[name].assign(value)
+        self._moments, self._steps = moments, steps
+        return float(loss)
+
+    def loss(self, sample: Sample) -> float:
+        """Return the loss in evaluation mode."""
+        return float(self._evaluate(self._weights(), _tensors(sample)))
+
+    def predict(self, sample: Sample, horizon: int) -> Array:
+        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+        forecast = self._run(self._weights(), _tensors(sample), horizon=horizon)
+        return np.moveaxis(np.array(keras.ops.convert_to_numpy(forecast), dtype=np.float32), -1, 2)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the weights as canonical arrays."""
+        return to_canonical(self.module)
+
+    def state(self) -> dict[str, Array]:
+        """Return weights and optimiser state as canonical arrays, from which `restore` goes on bit for bit."""
+        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+        shapes = canonical_shapes(self.module.spec)
+        for moment, tensors in self._moments.items():
+            for key, tensor in tensors.items():
+                array = from_native_array(key, np.array(keras.ops.convert_to_numpy(tensor)), shapes[key])
+                arrays[f"optimiser.{key}.{moment}"] = array
+        return arrays | {"optimiser.step": np.array(self._steps, dtype=np.float32)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take over what `state` returned.
+
+        Args:
+            state: Arrays by name.
+
+        Raises:
+            WeightsError: if an array is missing, unknown or misshapen.
+        """
+        prefix = "weights."
+        load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        moments = {key: array for key, array in state.items() if not key.startswith(prefix)}
+        self._moments, self._steps = self._fresh_moments(), 0
+        if not moments:
+            return
+        _check_moments(canonical_shapes(self.module.spec), moments)
+        self._steps = int(moments["optimiser.step"])
+        for moment, tensors in self._moments.items():
+            for key, tensor in tensors.items():
+                array = to_native_array(key, np.asarray(moments[f"optimiser.{key}.{moment}"]))
+                tensors[key] = _tensor(array.reshape(tuple(tensor.shape)))
+
+    def _one_step(
+        self, weights: Tensors, moments: dict[str, Tensors], sample: Tensors, rates: Tensors, seed: Tensor
+    ) -> tuple[Tensor, Tensors, dict[str, Tensors]]:
+        loss, gradients = value_and_gradients(lambda own: self._loss(own, sample, seed), weights)
+        norm = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(g)) for g in gradients.values()))
+        clip = keras.ops.minimum(self._options.clip_norm / (norm + 1e-6), 1.0)
+        new: Tensors = {}
+        after: dict[str, Tensors] = {moment: {} for moment in _MOMENTS}
+        for key, weight in weights.items():
+            gradient = gradients[key] * clip
+            mean = _BETAS[0] * moments["exp_avg"][key] + (1.0 - _BETAS[0]) * gradient
+            square = _BETAS[1] * moments["exp_avg_sq"][key] + (1.0 - _BETAS[1]) * keras.ops.square(gradient)
+            decayed = weight * rates["kept"] if key.endswith(_KERNELS) else weight
+            new[key] = decayed - rates["size"] * mean / (keras.ops.sqrt(square) / rates["root"] + _EPSILON)
+            after["exp_avg"][key], after["exp_avg_sq"][key] = mean, square
+        return loss, new, after
+
+    def _loss(self, weights: Tensors, sample: Tensors, seed: Tensor | None = None) -> Tensor:
+        targets, weight = sample["targets"], sample["weight"]
+        forecast = self._forecast(weights, sample, targets.shape[1], seed)
+        error = keras.ops.cast(forecast, "float32") - targets
+        each = weight * (keras.ops.square(error) + self._options.absolute_error * keras.ops.abs(error))
+        return keras.ops.sum(each) / keras.ops.maximum(keras.ops.sum(weight), 1e-12)
+
+    def _forecast(self, weights: Tensors, sample: Tensors, horizon: int, seed: Tensor | None = None) -> Tensor:
+        variables = self._variables | {_DRAWS: self.module.seed_generator.state}
+        given = weights if seed is None else weights | {_DRAWS: seed}
+        times = {name: sample.get(name) for name in ("durations", "lead_durations", "gaps")}
+        with replaced(variables, given):
+            return self.module(sample["inputs"], horizon=horizon, training=seed is not None, **times)
+
+    def _weights(self) -> Tensors:
+        return {key: detached(variable) for key, variable in self._variables.items()}
+
+    def _fresh_moments(self) -> dict[str, Tensors]:
+        return {m: {key: keras.ops.zeros(v.shape, "float32") for key, v in self._variables.items()} for m in _MOMENTS}
+
+
+def set_threads(count: int) -> None:
+    """Fix how many threads the backend computes with.
+
+    Raises:
+        ConfigError: where the backend can no longer be told, or not from within.
+    """
+    if BACKEND == "torch":
+        import_module("torch").set_num_threads(count)
+        return
+    if BACKEND == "tensorflow":
+        threading = import_module("tensorflow").config.threading
+        try:
+            threading.set_intra_op_parallelism_threads(count)
+            threading.set_inter_op_parallelism_threads(count)
+        except RuntimeError as error:
+            raise ConfigError(
+                "threads", expected="a number set before TensorFlow computes", received=count, mend="set it first."
+            ) from error
+
+
+def _tensors(sample: Sample) -> Tensors:
+    """Return a sample's arrays as tensors, frames channels last."""
+    frames = ("inputs", "targets", "weight")
+    found = {name: _tensor(np.moveaxis(getattr(sample, name), 2, -1)) for name in frames}
+    times = {name: getattr(sample, name) for name in ("durations", "lead_durations", "gaps")}
+    return found | {name: _tensor(array) for name, array in times.items() if array is not None}
+
+
+def _tensor(array: Any) -> Tensor:
+    return keras.ops.convert_to_tensor(np.array(array, dtype=np.float32))
+
+
+def _seed(key: int) -> Tensor:
+    """Return the state of a generator that starts from a key."""
+    state = np.array([key & 0x7FFFFFFF, (key >> 31) & 0x7FFFFFFF])
+    return keras.ops.convert_to_tensor(state, dtype=keras.random.SeedGenerator(0).state.dtype)
+
+
+def _check_moments(shapes: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:
+    expected: dict[str, tuple[int, ...]] = {"optimiser.step": ()}
+    for key, shape in shapes.items():
+        expected |= {f"optimiser.{key}.{moment}": shape for moment in _MOMENTS}
+    for key in sorted(expected.keys() | moments.keys()):
+        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
+        received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
+        if wanted != received:
+            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
+
+
+def _precision(wanted: str) -> str:
+    if wanted in _POLICIES:
+        return wanted
+    if wanted != "auto":
+        raise ConfigError(
+            "training.precision",
+            expected=f"one of auto, {', '.join(_POLICIES)}",
+            received=repr(wanted),
+            mend="choose one of these.",
+        )
+    return "bfloat16" if _has_accelerator() else "float32"
+
+
+def _has_accelerator() -> bool:
+    if BACKEND == "tensorflow":
+        return bool(import_module("tensorflow").config.list_physical_devices("GPU"))
+    if BACKEND == "torch":
+        return bool(import_module("torch").cuda.is_available())
+    return bool(import_module("jax").default_backend() != "cpu")
