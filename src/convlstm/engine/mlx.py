@@ -2,8 +2,8 @@
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in CONTRACT, Weights. There is no derivative rule of our own: a loop with one weight gradient over all steps was slower
-than the plain one. Missing primitives: `convlstm.engine.mlx_convolution`, `mlx_padding` and `mlx_activations`.
+in CONTRACT, Weights. There is no derivative rule of our own: on CPU a loop with one weight gradient over all steps was
+slower than the plain one. Missing primitives: `convlstm.engine.mlx_convolution`, `mlx_padding` and `mlx_activations`.
 """
 
 from __future__ import annotations

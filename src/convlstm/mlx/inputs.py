@@ -49,7 +49,7 @@ def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx
         return None
     values = _as_array(name, given, _wide(x))
     calls.check_one_step(name, values.shape, batch)
-    found = _at_hand(values)
+    found = _at_hand(given, values)
     if found is not None:
         check_durations(name, found)
     return values if values.ndim == 2 else values[..., None]
@@ -61,7 +61,7 @@ def valid_steps(lengths: Any, mask: Any, frames: mx.array) -> mx.array | None:
     calls.check_one_of(lengths, mask)
     if lengths is not None:
         counts = _as_array("lengths", lengths)
-        found = _at_hand(counts)
+        found = _at_hand(lengths, counts)
         inside = counts.shape == (batch,) and (found is None or bool(((found >= 0) & (found <= steps)).all()))
         received = counts.shape if found is None else found.tolist()
         calls.check_lengths(received, batch, steps, whole=mx.issubdtype(counts.dtype, mx.integer), inside=inside)
@@ -132,8 +132,8 @@ def _per_step(name: str, given: Any, valid: mx.array | None, frames: mx.array) -
     values = _as_array(name, given, _wide(frames))
     calls.check_per_step(name, values.shape, (batch, steps), steps)
     values = mx.broadcast_to(values.squeeze(-1) if values.ndim == 3 else values, (batch, steps))
-    found = _at_hand(values)
-    where = None if valid is None else _at_hand(valid)
+    found = _at_hand(given, values)
+    where = None if valid is None else _at_hand(valid, valid)
     if found is not None and (valid is None or where is not None):
         check_durations(name, found, where)
     return values
@@ -153,9 +153,9 @@ def _as_array(name: str, given: Any, dtype: mx.Dtype | None = None) -> mx.array:
         ) from error
 
 
-def _at_hand(values: mx.array) -> np.ndarray[Any, Any] | None:
+def _at_hand(given: Any, values: mx.array) -> np.ndarray[Any, Any] | None:
     """Return values that can be looked at without waiting for an accelerator, and None within a transform."""
-    if mx.default_device().type != mx.cpu:
+    if isinstance(given, mx.array) and mx.default_device().type != mx.cpu:
         return None
     try:
         return np.array(values)
