@@ -8,22 +8,24 @@ and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3[, *gr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm.contract.durations import network_sizes
 from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.jax_convolution import convolve, convolve_in_loop
+from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit
+from convlstm.engine.jax_durations import clean, duration_scale, retention
 from convlstm.engine.jax_padding import pad
 
 Weights = Mapping[str, Array]
+_Carry = tuple["State", Array | None]
 
 
 class State(NamedTuple):
@@ -50,6 +52,7 @@ class Masks(NamedTuple):
 class _Step(NamedTuple):
     """What belongs to one step; arrays over all steps where it is scanned."""
 
+    x: Array | None = None
     z_x: Array | None = None
     factor: Array | None = None
     kept: Array | None = None
@@ -84,33 +87,6 @@ def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Array, *, plain
     """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
     h, widths = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     return convolve_in_loop(h, weights["weight_hh"].astype(h.dtype), widths, plain=plain)
-
-
-def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Array:
-    """Return δ(Δ), the factor on the candidate (..., 1 or hidden_channels), in at least float32."""
-    spec = layer.stack
-    r = durations[..., None] / spec.reference_duration
-    if callable(spec.duration_strategy):
-        return jnp.asarray(spec.duration_strategy(r))
-    if spec.duration_strategy == "linear":
-        return r
-    if spec.duration_strategy == "log":
-        return jnp.log(r + spec.duration_eps) + 1.0
-    if spec.duration_strategy == "log1p":
-        return jnp.log1p(r) / jnp.log(jnp.asarray(2.0, r.dtype))
-    # unlike maximum, this keeps NaN and gives gradient 0 at and below ε
-    log_r = jnp.log(jnp.where(r <= spec.duration_eps, spec.duration_eps, r))
-    if spec.duration_strategy == "scalar":
-        return jnp.exp(weights["duration.weight"].astype(r.dtype) * log_r)
-    s = _network(layer, weights, log_r)
-    return jnp.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s
-
-
-def retention(layer: LayerSpec, weights: Weights, gaps: Array) -> Array:
-    """Return what is left of c after a gap (..., hidden_channels), in at least float32."""
-    q = gaps[..., None] / layer.stack.reference_duration
-    excess = jnp.where(q <= 1.0, 0.0, q - 1.0)
-    return jnp.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)
 
 
 def step(
@@ -193,32 +169,19 @@ def sequence(
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final state.
     """
-    spec, state = layer.stack, to_compute_types(state.h.dtype, state)
+    state, masks = to_compute_types(state.h.dtype, state), lax.stop_gradient(masks or Masks())
     if not steps:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
-    masks = lax.stop_gradient(masks or Masks())
-    over_steps = _Step(
-        z_x=None if x is None else _input_gates(layer, weights, x.astype(state.h.dtype), mask, masks.input),
-        factor=None if durations is None else _per_step(duration_scale(layer, weights, clean(durations, mask)), spec),
-        kept=None if gaps is None else _per_step(retention(layer, weights, clean(gaps, mask)), spec),
-        valid=None if mask is None else _per_step(mask[..., None], spec),
-        zoneout_h=masks.zoneout_h,
-        zoneout_c=masks.zoneout_c,
-    )
-
-    def advance(carry: tuple[State, Array | None], now: _Step) -> tuple[tuple[State, Array | None], Array]:
-        before, previous = carry
-        drawn = Masks(recurrent=masks.recurrent, zoneout_h=now.zoneout_h, zoneout_c=now.zoneout_c)
-        after = step(layer, weights, now.z_x, before, factor=now.factor, kept=now.kept, masks=drawn, plain=plain)
-        if now.valid is None:
-            return (after, None), after.h
-        state = State(*(jnp.where(now.valid, new, old) for new, old in zip(after, before, strict=True)))
-        output = jnp.where(now.valid, state.h, 0.0 if previous is None else previous)
-        return (state, None if previous is None else output), output
-
-    held = jnp.zeros_like(state.h) if mask is not None and spec.masked_output == "hold" else None
-    (state, _), outputs = lax.scan(advance, (state, held), over_steps, length=steps, reverse=reverse, unroll=steps == 1)
-    return outputs, state
+    explicit = mesh_is_explicit(state.h if x is None else x)
+    inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not explicit)
+    advance = partial(_advance, layer, weights, masks.recurrent, plain)
+    if explicit:
+        first: _Step = jax.tree.map(lambda array: array[0], inputs)
+        state = _as_sharded(jax.eval_shape(lambda: advance((state, None), first)[0][0]), state)
+    held = jnp.zeros_like(state.h) if mask is not None and layer.stack.masked_output == "hold" else None
+    # a single step needs no loop
+    carry, outputs = lax.scan(advance, (state, held), inputs, length=steps, reverse=reverse, unroll=steps == 1)
+    return outputs, carry[0]
 
 
 def to_compute_types(dtype: Any, state: State) -> State:
@@ -226,25 +189,67 @@ def to_compute_types(dtype: Any, state: State) -> State:
     return State(state.h.astype(dtype), state.c.astype(jnp.promote_types(dtype, jnp.float32)))
 
 
-def clean(values: Array, mask: Array | None = None) -> Array:
-    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
-    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    wide = wide if mask is None else jnp.where(mask, wide, 1.0)
-    return jnp.where((wide >= 0) & jnp.isfinite(wide), wide, jnp.nan)
-
-
 def over_grid(values: Array, spec: ConvLSTMSpec) -> Array:
     """Return values (..., channels) as (..., 1, ..., channels), to be spread over a grid."""
     return values.reshape(*values.shape[:-1], *(1,) * spec.spatial_dims, values.shape[-1])
 
 
-def _input_gates(layer: LayerSpec, weights: Weights, x: Array, mask: Array | None, factor: Array | None) -> Array:
-    """Return W_ih ∗ x for all frames at once (time, batch, *grid, 4·hidden_channels)."""
-    if mask is not None:
-        x = jnp.where(_per_step(mask[..., None], layer.stack), x, 0.0)
-    x = x if factor is None else x * factor.astype(x.dtype)
-    # unlike a reshape of (time, batch), vmap keeps a batch that is spread over devices
-    return jax.vmap(lambda frames: input_convolution(layer, weights, frames))(x)
+def _step_inputs(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    state: State,
+    mask: Array | None,
+    durations: Array | None,
+    gaps: Array | None,
+    masks: Masks,
+    *,
+    hoist: bool,
+) -> _Step:
+    """Return what the steps need beside the state, time first; `hoist` takes the input convolutions out of the loop."""
+    spec = layer.stack
+    factor = None if durations is None else duration_scale(layer, weights, clean(durations, mask))
+    kept = None if gaps is None else retention(layer, weights, clean(gaps, mask))
+    if x is not None:
+        x = x.astype(state.h.dtype)
+        x = x if mask is None else jnp.where(_time_first(mask[..., None], spec), x, 0.0)
+        x = x if masks.input is None else x * masks.input.astype(x.dtype)
+    return _Step(
+        x=None if hoist else x,
+        z_x=jax.vmap(partial(input_convolution, layer, weights))(x) if hoist and x is not None else None,
+        factor=None if factor is None else _time_first(factor, spec),
+        kept=None if kept is None else _time_first(kept, spec),
+        valid=None if mask is None else _time_first(mask[..., None], spec),
+        zoneout_h=masks.zoneout_h,
+        zoneout_c=masks.zoneout_c,
+    )
+
+
+def _advance(
+    layer: LayerSpec, weights: Weights, dropped: Array | None, plain: bool, carry: _Carry, now: _Step
+) -> tuple[_Carry, Array]:
+    """Take one step of the loop: the carry is the state, and the output to hold where masked steps hold it."""
+    before, held = carry
+    after = step(
+        layer,
+        weights,
+        now.z_x if now.x is None else input_convolution(layer, weights, now.x),
+        before,
+        factor=now.factor,
+        kept=now.kept,
+        masks=Masks(recurrent=dropped, zoneout_h=now.zoneout_h, zoneout_c=now.zoneout_c),
+        plain=plain,
+    )
+    if now.valid is None:
+        return (after, held), after.h
+    state = State(*(jnp.where(now.valid, new, old) for new, old in zip(after, before, strict=True)))
+    output = jnp.where(now.valid, state.h, 0.0 if held is None else held)
+    return (state, None if held is None else output), output
+
+
+def _as_sharded(like: State, state: State) -> State:
+    """Return the state with the shardings it will have after a step, which a scan wants from the start."""
+    return State(*(jax.sharding.reshard(a, b.sharding) for a, b in zip(state, like, strict=True)))  # type: ignore[no-untyped-call]
 
 
 def _gates(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:
@@ -261,16 +266,6 @@ def _normalised(z: Array, groups: int) -> Array:
     return (centred / jnp.sqrt(variance + NORM_EPSILON)).reshape(z.shape)
 
 
-def _network(layer: LayerSpec, weights: Weights, x: Array) -> Array:
-    phi = ACTIVATION_FUNCTIONS[layer.stack.duration_activation]
-    count = len(network_sizes(layer))
-    for n in range(count):
-        weight, bias = (weights[f"duration.{n}.{part}"].astype(x.dtype) for part in ("weight", "bias"))
-        x = x @ weight + bias
-        x = phi(x) if n < count - 1 else x
-    return x
-
-
 def _zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
     if mask is None and not rate:
         return after
@@ -278,7 +273,7 @@ def _zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> 
     return keep * before + (1.0 - keep) * after
 
 
-def _per_step(values: Array, spec: ConvLSTMSpec) -> Array:
+def _time_first(values: Array, spec: ConvLSTMSpec) -> Array:
     """Return values (batch, time, channels) time first, to be spread over a grid."""
     return over_grid(jnp.swapaxes(values, 0, 1), spec)
 

@@ -47,7 +47,7 @@ def convolve(
 
 def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, plain: bool) -> Array:
     """Return W ∗ x with stride 1, its gradients taken by the rule unless `plain` or a mesh with explicit axes."""
-    rule = not plain and x.size > 0 and not _mesh_is_explicit(x)
+    rule = not plain and x.size > 0 and not mesh_is_explicit(x)
     return _ruled(widths, x, kernel) if rule else convolve(x, kernel, widths)
 
 
@@ -89,6 +89,7 @@ def _by_products(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[
     return convolve(of_z, turned, around), jnp.stack(taps).reshape(kernel.shape)
 
 
-def _mesh_is_explicit(x: Any) -> bool:
+def mesh_is_explicit(x: Any) -> bool:
+    """Return whether x lives on a mesh with explicit axes, where shardings are part of an array's type."""
     mesh = jax.typeof(x).sharding.mesh
     return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)

@@ -119,7 +119,7 @@ def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
     Example:
         >>> from convlstm import ConvLSTMSpec
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> params = from_canonical(spec, initialise(spec, seed=0))
+        >>> params = fresh(spec, jax.random.key(0))
         >>> params_to_canonical(spec, params)["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
@@ -163,9 +163,8 @@ def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
         >>> bool((twin.params["layers_0_forward"]["kernel"] == layer.params["layers_0_forward"]["kernel"]).all())
         True
     """
-    like = module.params
-    fresh = from_canonical(module.spec, arrays)
-    module.set_params(jax.tree.map(lambda old, new: new.astype(old.dtype), like, fresh))
+    given = from_canonical(module.spec, arrays)
+    module.set_params(jax.tree.map(lambda own, new: new.astype(own.dtype), module.params, given))
 
 
 def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = None) -> str:
