@@ -103,6 +103,8 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
     ) -> None:
         own = {name: options.pop(name) for name in _OWN & options.keys()}
         super().__init__(autocast=False, **options)
+        # before the initialisers, as in Keras: one global seed then starts both from the same weights
+        self.seed_generator = keras.random.SeedGenerator(seed)
         self.filters, self.kernel_size, self.strides = filters, _axes(kernel_size), _axes(strides)
         self.padding = padding.lower() if isinstance(padding, str) else _axes(padding)
         self.data_format = _data_format(data_format)
@@ -118,7 +120,6 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
         self.options = {name: _axes(value) for name, value in own.items()}
         self.state_size = [filters, filters]
         self.spec = self._spec(self.options.get("groups", 1), None)  # refuses bad options before any input is seen

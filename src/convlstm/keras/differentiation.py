@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Any], static: str | None = None) -> Callabl
         jitted: Callable[..., Any] = import_module("jax").jit(function, static_argnames=static)
         return jitted
     if BACKEND == "tensorflow":
-        graph: Callable[..., Any] = import_module("tensorflow").function(function)
+        graph: Callable[..., Any] = import_module("tensorflow").function(function, autograph=False)
         return graph
     return function
 
