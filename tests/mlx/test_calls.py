@@ -44,7 +44,7 @@ def test_shapes(dims: int, bidirectional: bool) -> None:
 
 def test_the_kernel_is_5_unless_told() -> None:
     assert ConvLSTM(1, 2).spec.kernel_size == ((5, 5),)
-    assert ConvLSTMCell(1, 2, spatial_dims=1).layer.spec.kernel_size == ((5,),)
+    assert ConvLSTMCell(1, 2, spatial_dims=1).spec.kernel_size == ((5,),)
     assert repr(ConvLSTM(1, [2, 3], (3, 5))) == "ConvLSTM(1, (2, 3), kernel_size=(3, 5))"
 
 
@@ -60,6 +60,17 @@ def test_without_a_batch(merge: str) -> None:
     again, _ = layer(x[1], (h_1, c_1))
     assert (again if merge == "concat" else again[0]).ndim == 4
     assert h_1[0].shape == (6, 6, 3)
+
+
+@pytest.mark.parametrize("merge", ["concat", "apart"])
+def test_the_outputs_of_all_layers(merge: str) -> None:
+    layer, x = ConvLSTM(2, 3, 3, 2, bidirectional=True, merge=merge), mx.random.normal((2, 4, 5, 5, 2))
+    (first, last), (h, _) = layer(x, all_layers=True)
+    output, _ = layer(x)
+    if merge == "concat":
+        first, last, output = (mx.split(a, 2, axis=-1) for a in (first, last, output))
+    same(list(last), list(output))
+    same([first[0][:, -1], first[1][:, 0]], list(h[:2]))
 
 
 def test_forms_of_durations_and_gaps() -> None:

@@ -77,18 +77,17 @@ def test_b12_wrong_calls_are_refused_by_name_and_even_kernels_work(refused) -> N
 @pytest.mark.parametrize("kind", [ConvLSTM, _conv_lstm_cell])
 def test_b17_peepholes_are_there_and_act(kind: type) -> None:
     module = kind(1, 2, 3)
-    layer = module if kind is ConvLSTM else module.layer
-    assert layer.spec.peephole == "channel"
+    assert module.spec.peephole == "channel"
     x = mx.random.normal((2, 3, 5, 5, 1))
 
     def result() -> mx.array:
         return module(x) if kind is ConvLSTM else module(x[:, 0], (mx.ones((2, 5, 5, 2)), mx.ones((2, 5, 5, 2))))[0]
 
-    arrays = to_canonical(layer)
+    arrays = to_canonical(module)
     before = result()
     for gate in range(3):
         changed = arrays["layers.0.forward.peephole"].copy()
         changed[gate] = 0.7
-        load_canonical(layer, arrays | {"layers.0.forward.peephole": changed})
+        load_canonical(module, arrays | {"layers.0.forward.peephole": changed})
         assert mx.abs(result() - before).max() > 1e-3
     assert kind(1, 2, peephole="none") is not None

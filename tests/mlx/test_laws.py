@@ -64,7 +64,7 @@ def test_a_sequence_in_two_parts_is_the_whole(options: dict, dtype: mx.Dtype, li
 def test_step_by_step_against_step_by_step_is_bit_for_bit(options: dict) -> None:
     layer = build(**options, dtype=mx.float32)
     cell = ConvLSTMCell(2, 3, 3, **options).eval()
-    load_canonical(cell.layer, to_canonical(layer))
+    load_canonical(cell, to_canonical(layer))
     x, state, pair = normal(2, 6, 6, 5, 2, dtype=mx.float32), None, None
     for t in range(6):
         output, state = layer(x[:, t : t + 1], state)
@@ -251,7 +251,7 @@ def test_a_stream_with_gaps_is_the_whole_sequence() -> None:
 def test_a_cell_step_by_step_is_the_layer(options: dict) -> None:
     layer = build(**options)
     cell = ConvLSTMCell(2, 3, 3, **options, dtype=F64).eval()
-    load_canonical(cell.layer, to_canonical(layer))
+    load_canonical(cell, to_canonical(layer))
     x = normal(2, 5, 6, 5, 2)
     times = {}
     if "duration_strategy" in options:

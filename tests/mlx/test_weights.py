@@ -129,8 +129,8 @@ def test_mlx_s_own_files_hold_the_parameters(tmp_path: Path) -> None:
         np.testing.assert_array_equal(to_canonical(other)[key], array)
 
 
-def test_a_cells_weights_are_its_layers() -> None:
+def test_a_cell_and_a_layer_share_weights() -> None:
     cell, layer = ConvLSTMCell(1, 4, 3), ConvLSTM(1, 4, 3)
-    load_canonical(cell.layer, to_canonical(layer))
+    load_canonical(cell, to_canonical(layer))
     x = mx.random.normal((2, 5, 5, 1))
     assert mx.array_equal(cell(x)[0], layer(x[:, None])[0][:, 0])

@@ -225,10 +225,12 @@ def test_bad_seeds(refused) -> None:
             ConvLSTM(1, 4, 3).reset_parameters(seed)  # type: ignore[arg-type]
 
 
-def test_unknown_options_are_python_s_own_error() -> None:
-    for kind in (ConvLSTM, ConvLSTMCell):
-        with pytest.raises(TypeError, match="peepholes"):
-            kind(1, 4, 3, peepholes=True)
+@pytest.mark.parametrize("kind", [ConvLSTM, ConvLSTMCell])
+def test_an_unknown_option_names_the_one_that_is_meant(kind: type, refused) -> None:
+    with refused(SpecError, "peepholes"):
+        kind(1, 4, 3, peepholes=True)
+    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+        kind(1, 4, 3, peepholes=True)
 
 
 def test_a_refused_call_leaves_the_layer_as_it_was() -> None:

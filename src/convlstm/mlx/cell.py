@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import mlx.core as mx
-from mlx import nn
 
 from convlstm.contract import arguments, calls
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
-from convlstm.mlx.layer import ConvLSTM
+from convlstm.mlx.module import SpecModule
+from convlstm.mlx.stack import draw, run_stack
 
 
-class ConvLSTMCell(nn.Module):
+class ConvLSTMCell(SpecModule):
     r"""One convolutional LSTM layer, one step a call, for loops and streams (equations: `ConvLSTM`).
 
     Args:
@@ -59,24 +60,24 @@ class ConvLSTMCell(nn.Module):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        super().__init__()
-        given = dict(options)
+        given: dict[str, Any] = dict(options)
         for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
-            if given.get(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=given[name], mend="use ConvLSTM.")
-        self.layer = ConvLSTM(
-            in_channels,
-            hidden_channels,
-            kernel_size,
-            1,
+            if given.pop(name, only) != only:
+                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
+        arguments.check_options(given, LayerOptions.__annotations__)
+        spec = ConvLSTMSpec(
+            in_channels=arguments.integer("in_channels", in_channels, 1),
+            hidden_channels=hidden_channels,
+            kernel_size=kernel_size,
+            num_layers=1,
             stride=stride,
             padding=padding,
             dilation=dilation,
             groups=groups,
             bias=bias,
-            dtype=dtype,
-            **options,
+            **given,
         )
+        super().__init__(spec, dtype=dtype)
 
     def init_hidden(self, batch_size: int, image_size: int | tuple[int, ...]) -> tuple[mx.array, mx.array]:
         """Return zero states for frames of this size.
@@ -92,10 +93,9 @@ class ConvLSTMCell(nn.Module):
             SpecError: for a size with another number of axes.
             ShapeError: for a size that leaves an axis empty.
         """
-        spec = self.layer.spec
-        size = arguments.per_axis("image_size", image_size, spec.spatial_dims, 1)
+        size = arguments.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
         batch = arguments.integer("batch_size", batch_size, 0)
-        (state,) = inputs.zero_states(calls.state_shapes(spec, batch, size, channels_last=True), self.layer.dtype)
+        (state,) = inputs.zero_states(calls.state_shapes(self.spec, batch, size, channels_last=True), self.dtype)
         return state
 
     def __call__(
@@ -123,12 +123,20 @@ class ConvLSTMCell(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the state does not fit the batch or the grid.
         """
-        spec = self.layer.spec
-        inputs.check_array("x", x, self.layer.dtype)
+        spec = self.spec
+        inputs.check_array("x", x, self.dtype)
         batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
-        batch = x.shape[0] if batched else 1
-        duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
-        gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
-        sequence = x[:, None] if batched else x[None]
-        _, (h_n, c_n) = self.layer(sequence, state, durations=duration, gaps=gap, key=key)
-        return h_n[0], c_n[0]
+        frames = x[None] if batched else x[None, None]
+        batch = frames.shape[1]
+        gaps = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
+        _, ((h, c),) = run_stack(
+            spec,
+            self.layer_weights,
+            frames,
+            self._states(state, frames, batched),
+            steps=1,
+            durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
+            gaps=None if gaps is None else {"forward": gaps},
+            draws=draw(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
+        )
+        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

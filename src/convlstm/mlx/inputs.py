@@ -43,7 +43,7 @@ def time_first(spec: ConvLSTMSpec, x: mx.array) -> tuple[mx.array, bool]:
 
 
 def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx.array | None:
-    """Return a cell's duration or gap as (batch, 1) or (1,), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -52,7 +52,7 @@ def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx
     found = _at_hand(given, values)
     if found is not None:
         check_durations(name, found)
-    return values if values.ndim == 2 else values[..., None]
+    return mx.broadcast_to(values if values.ndim == 2 else values[..., None], (batch, 1))
 
 
 def valid_steps(lengths: Any, mask: Any, frames: mx.array) -> mx.array | None:

@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import mlx.core as mx
-from mlx import nn
-from mlx.utils import tree_flatten
 
 from convlstm.contract import arguments
-from convlstm.contract.calls import state_shapes
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.engine.mlx import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
+from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import Draws, draw, merged, run_stack
-from convlstm.mlx.weights import empty_layers, reset
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
 
-class ConvLSTM(nn.Module):
+class ConvLSTM(SpecModule):
     r"""A stack of convolutional LSTM layers over a sequence of fields, channels last.
 
     For each step t of each layer, with ∗ convolution and ∘ element-wise product:
@@ -100,6 +97,7 @@ class ConvLSTM(nn.Module):
                     mend="give one of them.",
                 )
             options["direction"] = "bidirectional"
+        arguments.check_options(options, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
             in_channels=arguments.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
@@ -112,48 +110,7 @@ class ConvLSTM(nn.Module):
             bias=bias,
             **options,
         )
-        self._build(spec, dtype)
-
-    @classmethod
-    def from_spec(cls, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> ConvLSTM:
-        """Build the layer from a spec, as read from a file.
-
-        Args:
-            spec: Every option of the stack.
-            dtype: Type of the parameters.
-
-        Returns:
-            A freshly initialised layer.
-
-        Example:
-            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-            >>> ConvLSTM.from_spec(spec).spec == spec
-            True
-        """
-        layer = cls.__new__(cls)
-        layer._build(spec, dtype)
-        return layer
-
-    def _build(self, spec: ConvLSTMSpec, dtype: mx.Dtype) -> None:
-        nn.Module.__init__(self)
-        if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
-            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take mx.float32.")
-        self.spec = spec
-        self.layers: list[Any] = empty_layers(spec, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
-
-        Args:
-            seed: Any integer of at least 0; None draws one from MLX's global generator.
-        """
-        reset(self, seed)
-
-    def __repr__(self) -> str:
-        spec = self.spec
-        kind = type(self).__name__
-        return f"{kind}({spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)})"
+        super().__init__(spec, dtype=dtype)
 
     def __call__(
         self,
@@ -166,6 +123,7 @@ class ConvLSTM(nn.Module):
         gaps: mx.array | tuple[mx.array, ...] | None = None,
         key: mx.array | None = None,
         draws: Draws | None = None,
+        all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
@@ -179,9 +137,11 @@ class ConvLSTM(nn.Module):
             key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
             draws: The random draws themselves, in place of new ones, as `convlstm.mlx.stack.draw` makes them: the
                 same dropout over several calls.
+            all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
+                the last.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
+            output and (h_n, c_n); with merge `apart` each output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -190,39 +150,24 @@ class ConvLSTM(nn.Module):
         spec = self.spec
         inputs.check_array("x", x, self.dtype)
         frames, batched = inputs.time_first(spec, x)
-        steps, batch, *size, _ = frames.shape
-        shapes = state_shapes(spec, batch, size, channels_last=True)
         valid = inputs.valid_steps(lengths, mask, frames)
         if self.training and draws is None:
-            draws = draw(spec, frames, tuple(size), steps, key)
+            draws = draw(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
             frames,
-            inputs.zero_states(shapes, x.dtype) if state is None else inputs.read_states(state, shapes, batched),
-            steps=steps,
+            self._states(state, frames, batched),
+            steps=len(frames),
             mask=valid,
             durations=inputs.read_durations(spec, durations, valid, frames),
             gaps=inputs.read_gaps(spec, gaps, valid, frames),
             draws=draws,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        parts = [part.swapaxes(0, 1) if batched else part.squeeze(1) for part in outputs[-1]]
-        output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)
-        return output, (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+        own = [self._merged([p.swapaxes(0, 1) if batched else p.squeeze(1) for p in parts]) for parts in outputs]
+        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    @property
-    def dtype(self) -> mx.Dtype:
-        """The type convolutions run in."""
-        dtype: mx.Dtype = self.layers[0][self.spec.directions[0]].weight_hh.dtype
-        return dtype
-
-    def layer_weights(self, index: int, direction: str) -> dict[str, mx.array]:
-        """Return the arrays of one layer and direction by the names of the contract."""
-        return dict(tree_flatten(self.layers[index][direction]))
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, tuple) and value and all(item == value[0] for item in value):
-        return _short(value[0])
-    return value
+    def _merged(self, parts: list[mx.array]) -> Any:
+        apart = self.spec.merge == "apart" and len(parts) > 1
+        return tuple(parts) if apart else merged(parts, self.spec.merge)

@@ -77,7 +77,7 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
     """Return a module's weights as canonical NumPy arrays (copies).
 
     Args:
-        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.mlx`.
 
     Returns:
         Arrays by canonical key; low precision is widened to float32.
@@ -97,7 +97,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
     """Take over canonical arrays as a module's parameters, in the type those have.
 
     Args:
-        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.mlx`.
         arrays: Arrays by canonical key; checked against the module's spec first.
 
     Raises:
@@ -161,7 +161,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
 
     Args:
         path: Where to, by custom `*.safetensors`.
-        module: A layer or forecaster of `convlstm.mlx`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.mlx`.
         extra: JSON values to keep beside them.
 
     Returns:

@@ -1,0 +1,92 @@
+"""What a layer and a cell share: a spec, and the parameters that follow from it."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from convlstm.contract.calls import state_shapes
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.engine.mlx import State
+from convlstm.errors import SpecError
+from convlstm.mlx import inputs
+from convlstm.mlx.weights import empty_layers, reset
+
+
+class SpecModule(nn.Module):
+    """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under their canonical names.
+
+    Args:
+        spec: Every option.
+        dtype: Type of the parameters.
+
+    Attributes:
+        spec: The options.
+        layers: Per layer, with parts `forward` and `reverse`, the arrays.
+    """
+
+    def __init__(self, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> None:
+        super().__init__()
+        if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
+            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take mx.float32.")
+        self.spec = spec
+        self.layers: list[Any] = empty_layers(spec, dtype)
+        self.reset_parameters()
+
+    @classmethod
+    def from_spec(cls, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> Self:
+        """Build the module from a spec, as read from a file.
+
+        Args:
+            spec: Every option.
+            dtype: Type of the parameters.
+
+        Returns:
+            A freshly initialised module.
+
+        Example:
+            >>> from convlstm.mlx import ConvLSTM
+            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+            >>> ConvLSTM.from_spec(spec).spec == spec
+            True
+        """
+        module = cls.__new__(cls)
+        SpecModule.__init__(module, spec, dtype=dtype)
+        return module
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type convolutions run in."""
+        return self.layer_weights()["weight_hh"].dtype
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Start afresh from the contract's initialisation.
+
+        Args:
+            seed: Any integer of at least 0; None draws one from MLX's global generator.
+        """
+        reset(self, seed)
+
+    def layer_weights(self, index: int = 0, direction: str | None = None) -> dict[str, mx.array]:
+        """Return the arrays of one layer and direction by the names of the contract."""
+        return dict(tree_flatten(self.layers[index][direction or self.spec.directions[0]]))
+
+    def __repr__(self) -> str:
+        """Return the main options; MLX's own form would list the groups of arrays, and no option."""
+        spec = self.spec
+        hidden, kernel = _short(spec.hidden_channels), _short(spec.kernel_size)
+        return f"{type(self).__name__}({spec.in_channels}, {hidden}, kernel_size={kernel})"
+
+    def _states(self, given: Any, frames: mx.array, batched: bool) -> list[State]:
+        """Return the initial states for frames (time, batch, ...), checked against batch and grid, or zeros."""
+        shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
+        return inputs.zero_states(shapes, frames.dtype) if given is None else inputs.read_states(given, shapes, batched)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, tuple) and value and all(item == value[0] for item in value):
+        return _short(value[0])
+    return value
