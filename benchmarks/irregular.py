@@ -30,7 +30,6 @@ from convlstm.torch.training import Trainer
 
 MINUTES = (5, 10, 15, 20, 25, 30)
 BINS = ((0, 15), (15, 30), (30, 60), (60, 120))
-AWARE = {"duration_strategy": "mlp", "memory_decay": True}
 THRESHOLD = 1.0
 
 
@@ -40,25 +39,32 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--strategy", default="mlp", help="how durations scale the candidate")
+    parser.add_argument("--decay", action=argparse.BooleanOptionalAction, default=True, help="memory decay")
     parser.add_argument("--output", type=Path, default=Path("irregular.json"))
     options = parser.parse_args()
     frames = open_frames(options.data, units="mm")
     found = []
     for seed in range(options.seeds):
-        found.append(run(frames, options.steps, seed))
-        options.output.write_text(json.dumps({"steps": options.steps, "runs": found}, indent=1))
+        found.append(run(frames, options, seed))
+        settings = {"steps": options.steps, "strategy": options.strategy, "decay": options.decay}
+        options.output.write_text(json.dumps(settings | {"runs": found}, indent=1))
         print(f"seed {seed}:", json.dumps(found[-1]), flush=True)
     for line in table(found):
         print(line)
 
 
-def run(frames: Frames, steps: int, seed: int) -> dict[str, dict[str, list[float]]]:
+def run(frames: Frames, options: argparse.Namespace, seed: int) -> dict[str, dict[str, list[float]]]:
     """Return scores by model and measure, one per bin of lead time."""
     config = validate(
         {
             "data": {"input_length": 6, "horizon": 4, "max_gap": 1800.0, "crop": 64},
-            "model": {"hidden_channels": [32, 32], **AWARE},
-            "training": {"steps": steps, "batch_size": 4, "precision": "float32"},
+            "model": {
+                "hidden_channels": [32, 32],
+                "duration_strategy": options.strategy,
+                "memory_decay": options.decay,
+            },
+            "training": {"steps": options.steps, "batch_size": 4, "precision": "float32"},
             "seed": seed,
         }
     )
@@ -70,7 +76,7 @@ def run(frames: Frames, steps: int, seed: int) -> dict[str, dict[str, list[float
         name: Trainer(spec, initialise(spec, seed), Optimisation(precision="float32"))
         for name, spec in (("aware", aware), ("blind", blind))
     }
-    for step in range(steps):
+    for step in range(options.steps):
         sample = to_sample(data.train.batch(step), pipeline, config)
         for name, trainer in trainers.items():
             trainer.step(sample if name == "aware" else untimed(sample), learning_rate(config, step), step)

@@ -48,7 +48,7 @@ def test_a_sequence_in_two_parts_is_the_whole(options: dict, dtype: torch.dtype)
 def test_step_by_step_against_step_by_step_is_bit_for_bit(options: dict) -> None:
     layer = build(**options).float()
     cell = ConvLSTMCell(2, 3, 3, **options).eval()
-    cell.layer.load_state_dict(layer.state_dict())
+    cell.load_state_dict(layer.state_dict())
     x, state, pair = torch.randn(2, 6, 2, 6, 5), None, None
     for t in range(6):
         output, state = layer(x[:, t : t + 1], state)
@@ -267,7 +267,7 @@ def test_a_stream_with_gaps_is_the_whole_sequence() -> None:
 def test_a_cell_step_by_step_is_the_layer(options: dict) -> None:
     layer = build(**options)
     cell = ConvLSTMCell(2, 3, 3, **options, dtype=F64).eval()
-    cell.layer.load_state_dict(layer.state_dict())
+    cell.load_state_dict(layer.state_dict())
     x = torch.randn(2, 5, 2, 6, 5, dtype=F64)
     times = {}
     if "duration_strategy" in options:

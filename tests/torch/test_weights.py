@@ -101,6 +101,6 @@ def test_a_forecaster_through_a_file(tmp_path: Path) -> None:
 
 def test_a_cells_weights_are_its_layers() -> None:
     cell, layer = ConvLSTMCell(1, 4, 3), ConvLSTM(1, 4, 3)
-    load_canonical(cell.layer, to_canonical(layer))
+    load_canonical(cell, to_canonical(layer))
     x = torch.randn(2, 1, 5, 5)
     assert torch.equal(cell(x)[0], layer(x[:, None])[0][:, 0])

@@ -95,6 +95,16 @@ def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
     return torch.exp(-F.softplus(weights["memory_decay"].to(q.dtype)) * excess)
 
 
+def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks | None = None) -> Tensor:
+    """Return z (batch, 4·hidden_channels, *grid) before peepholes: both convolutions, norm and bias."""
+    spec = layer.stack
+    z = recurrent_convolution(layer, weights, h if masks is None or masks.recurrent is None else h * masks.recurrent)
+    z = z if z_x is None else z + z_x
+    if spec.norm != "none" and z.numel():
+        z = _normalised(z, spec.norm_groups or 1) * _over_grid(weights["norm_scale"], spec)
+    return z + _over_grid(weights["bias"], spec).to(z.dtype) if spec.bias else z
+
+
 def step(
     layer: LayerSpec,
     weights: Weights,
@@ -125,7 +135,7 @@ def step(
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     c_before = c_before if kept is None else c_before * kept
-    z = _gates(layer, weights, z_x, h_before, masks)
+    z = gates(layer, weights, z_x, h_before, masks)
     z_i, z_f, z_g, z_o = z.chunk(4, dim=1)
     if spec.peephole != "none":
         p_i, p_f, p_o = _peepholes(spec, weights)
@@ -214,8 +224,8 @@ def plain_sequence(
             factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
             kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     h, c = state
-    previous = torch.zeros_like(h)
-    outputs = [previous] * steps
+    nothing = torch.zeros_like(h)
+    outputs = [nothing] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         h_new, c_new = step(
             layer,
@@ -233,18 +243,8 @@ def plain_sequence(
         else:
             here = _mask_like(mask[:, t], h)
             h, c = torch.where(here, h_new, h), torch.where(here, c_new, c)
-            previous = torch.where(here, h, previous if spec.masked_output == "hold" else torch.zeros_like(h))
-            outputs[t] = previous
+            outputs[t] = torch.where(here, h, nothing)
     return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
-
-
-def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks) -> Tensor:
-    spec = layer.stack
-    z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * masks.recurrent)
-    z = z if z_x is None else z + z_x
-    if spec.norm != "none" and z.numel():
-        z = _normalised(z, spec.norm_groups or 1) * _over_grid(weights["norm_scale"], spec)
-    return z + _over_grid(weights["bias"], spec).to(z.dtype) if spec.bias else z
 
 
 def _normalised(z: Tensor, groups: int) -> Tensor:

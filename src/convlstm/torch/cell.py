@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convlstm.contract import arguments
+from convlstm.contract.calls import state_shapes
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
-from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.module import SpecModule
+from convlstm.torch.stack import StepInputs, draw, run_stack
 
 
-class ConvLSTMCell(nn.Module):
+class ConvLSTMCell(SpecModule):
     r"""One convolutional LSTM layer, one step a call, for loops and streams (equations: `ConvLSTM`).
 
     Args:
@@ -61,26 +64,24 @@ class ConvLSTMCell(nn.Module):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        super().__init__()
-        given = dict(options)
+        given: dict[str, Any] = dict(options)
         for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
             if given.pop(name, only) != only:
                 raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
-        self.layer = ConvLSTM(
-            in_channels,
-            hidden_channels,
-            kernel_size,
-            1,
+        arguments.check_options(given, LayerOptions.__annotations__)
+        spec = ConvLSTMSpec(
+            in_channels=arguments.integer("in_channels", in_channels, 1),
+            hidden_channels=hidden_channels,
+            kernel_size=kernel_size,
+            num_layers=1,
             stride=stride,
             padding=padding,
             dilation=dilation,
             groups=groups,
             bias=bias,
-            batch_first=False,
-            device=device,
-            dtype=dtype,
-            **options,
+            **given,
         )
+        super().__init__(spec, device=device, dtype=dtype)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return zero states for frames of this size.
@@ -96,11 +97,9 @@ class ConvLSTMCell(nn.Module):
             SpecError: for a size with another number of axes.
             ShapeError: for a size that leaves an axis empty.
         """
-        layer = self.layer.spec.layers[0]
-        size = arguments.per_axis("image_size", image_size, self.layer.spec.spatial_dims, 1)
-        shape = (arguments.integer("batch_size", batch_size, 0), layer.hidden_channels, *layer.grid(size))
-        weight = self.layer.weight_hh_l0
-        assert isinstance(weight, Tensor)
+        size = arguments.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
+        (shape,) = state_shapes(self.spec, arguments.integer("batch_size", batch_size, 0), size)
+        weight = self.layer_weights()["weight_hh"]
         return weight.new_zeros(shape), weight.new_zeros(shape)
 
     def forward(
@@ -128,14 +127,19 @@ class ConvLSTMCell(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the state does not fit the batch or the grid.
         """
-        spec = self.layer.spec
-        batched = inputs.check_frame(spec, x, self.layer.layer_weights(0, "forward")["weight_hh"])
-        batch = x.shape[0] if batched else 1
-        _, (h_n, c_n) = self.layer(
-            x.unsqueeze(0),
-            state,
-            durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
-            gaps=inputs.one_step("gap", spec.memory_decay, gap, x, batch),
-            generator=generator,
+        spec = self.spec
+        batched = inputs.check_frame(spec, x, self.layer_weights()["weight_hh"])
+        frames = (x if batched else x.unsqueeze(0)).unsqueeze(0)
+        batch = frames.shape[1]
+        duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
+        gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
+        draws = draw(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
+        _, ((h, c),) = run_stack(
+            spec,
+            self.layer_weights,
+            frames,
+            self._states(state, frames, batch, batched),
+            StepInputs(None, duration, None if gap is None else {"forward": gap}, draws),
+            steps=1,
         )
-        return h_n[0], c_n[0]
+        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

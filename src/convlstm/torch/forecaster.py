@@ -13,7 +13,7 @@ from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.torch import inputs
 from convlstm.torch.layer import ConvLSTM
-from convlstm.torch.stack import draw, run_stack
+from convlstm.torch.stack import StepInputs, draw, run_stack
 from convlstm.torch.weights import load_canonical
 
 
@@ -118,15 +118,10 @@ class Forecaster(nn.Module):
         assert self.forecaster is not None
         spec, h = self.spec.forecaster, states[0][0]
         like = h.new_empty((horizon, *h.shape[:1]))
-        outputs, _ = run_stack(
-            spec,
-            self.forecaster.layer_weights,
-            None,
-            states,
-            steps=horizon,
-            durations=lead,
-            draws=draw(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None,
-        )
+        draws = draw(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
+        given = StepInputs(durations=lead, draws=draws)
+        weights_of = self.forecaster.layer_weights
+        outputs, _ = run_stack(spec, weights_of, None, states, given, steps=horizon, every_layer=True)
         return torch.cat([parts[0] for parts in outputs], dim=2).transpose(0, 1)
 
     def _feedback(self, last: Tensor, states: list[State], horizon: int, generator: torch.Generator | None) -> Tensor:
@@ -140,7 +135,7 @@ class Forecaster(nn.Module):
                 break
             patched = F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0)
             draws = draw(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
-            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, steps=1, draws=draws)
+            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, StepInputs(draws=draws), steps=1)
         return torch.stack(future, dim=1)
 
     def _head(self, hidden: Tensor) -> Tensor:

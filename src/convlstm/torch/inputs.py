@@ -52,7 +52,7 @@ def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> bool:
 
 
 def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tensor | None:
-    """Return a cell's duration or gap as (1, batch) or (1,), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -60,7 +60,7 @@ def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tens
     calls.check_one_step(name, values.shape, batch)
     if _at_hand(values):
         check_durations(name, values.detach().numpy())
-    return (values.squeeze(-1) if values.ndim == 2 else values).unsqueeze(0)
+    return values.reshape(-1, 1).expand(batch, 1)
 
 
 def valid_steps(lengths: Any, mask: Any, frames: Tensor) -> Tensor | None:

@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convlstm.contract import arguments
-from convlstm.contract.calls import state_shapes
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
-from convlstm.contract.weights import initialise, layer_shapes
-from convlstm.engine.torch import State
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
-from convlstm.torch.stack import Draws, draw, merged, run_stack
-from convlstm.torch.weights import load_canonical, native_name, register
+from convlstm.torch.module import SpecModule
+from convlstm.torch.stack import Draws, StepInputs, draw, merged, read_checkpoint, run_stack
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
-class ConvLSTM(nn.Module):
+class ConvLSTM(SpecModule):
     r"""A stack of convolutional LSTM layers over a sequence of fields, called like `torch.nn.LSTM`.
 
     For each step t of each layer, with ∗ convolution and ∘ element-wise product:
@@ -51,6 +48,8 @@ class ConvLSTM(nn.Module):
         bias: Whether the gates have a bias.
         batch_first: Whether batch comes before time in input and output.
         bidirectional: Whether each layer also runs backwards in time.
+        checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the
+            backward pass, for long sequences; a number is the steps per segment.
         device: As in every PyTorch module.
         dtype: As in every PyTorch module.
         **options: Every further option of `ConvLSTMSpec`: peephole, boundary, norm, dropout, durations and so on.
@@ -77,6 +76,9 @@ class ConvLSTM(nn.Module):
         ((2, 5, 8, 16, 16), (2, 8, 16, 16))
     """
 
+    batch_first: bool = True
+    checkpoint: bool | int = False
+
     def __init__(
         self,
         in_channels: int,
@@ -91,6 +93,7 @@ class ConvLSTM(nn.Module):
         bias: bool = True,
         batch_first: bool = True,
         bidirectional: bool = False,
+        checkpoint: bool | int = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
@@ -117,68 +120,14 @@ class ConvLSTM(nn.Module):
             bias=bias,
             **options,
         )
-        self._build(spec, batch_first, device, dtype)
-
-    @classmethod
-    def from_spec(
-        cls, spec: ConvLSTMSpec, *, batch_first: bool = True, device: Any = None, dtype: torch.dtype | None = None
-    ) -> ConvLSTM:
-        """Build the layer from a spec, as read from a file.
-
-        Args:
-            spec: Every option of the stack.
-            batch_first: Whether batch comes before time.
-            device: As in every PyTorch module.
-            dtype: As in every PyTorch module.
-
-        Returns:
-            A freshly initialised layer.
-
-        Example:
-            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-            >>> ConvLSTM.from_spec(spec).spec == spec
-            True
-        """
-        layer = cls.__new__(cls)
-        layer._build(spec, batch_first, device, dtype)
-        return layer
-
-    def _build(self, spec: ConvLSTMSpec, batch_first: bool, device: Any, dtype: torch.dtype | None) -> None:
-        nn.Module.__init__(self)
-        if dtype is not None and not dtype.is_floating_point:
-            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take float32, or leave it out.")
-        self.spec, self.batch_first = spec, arguments.flag("batch_first", batch_first)
-        register(self, spec, device=device, dtype=dtype)
-        self._names = {
-            (layer.index, direction): {
-                name: native_name(f"layers.{layer.index}.{direction}.{name}") for name in layer_shapes(layer)
-            }
-            for layer in spec.layers
-            for direction in spec.directions
-        }
-        self.reset_parameters()
-
-    def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
-
-        Args:
-            seed: Any integer of at least 0; None draws one from PyTorch's global generator.
-        """
-        seed = int(torch.randint(2**31, ())) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        super().__init__(spec, device=device, dtype=dtype)
+        self.batch_first = arguments.flag("batch_first", batch_first)
+        self.checkpoint = read_checkpoint(checkpoint)
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
-        spec = self.spec
-        plain = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, spatial_dims=spec.spatial_dims)
-        usual = vars(plain) | {"recurrent_kernel_size": spec.kernel_size}
-        usual |= {} if spec.bias else {"forget_bias": None}
-        parts = [f"{spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)}"]
-        for name in list(ConvLSTMSpec.__dataclass_fields__)[3:]:
-            value = getattr(spec, name)
-            if _short(value) != _short(usual[name]):
-                parts.append(f"{name}={_short(value)!r}")
-        return ", ".join(parts if self.batch_first else [*parts, "batch_first=False"])
+        own = {"batch_first": (self.batch_first, True), "checkpoint": (self.checkpoint, False)}
+        return ", ".join([super().extra_repr(), *(f"{n}={v!r}" for n, (v, usual) in own.items() if v != usual)])
 
     def forward(
         self,
@@ -191,6 +140,7 @@ class ConvLSTM(nn.Module):
         gaps: Tensor | tuple[Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
         draws: Draws | None = None,
+        all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
@@ -204,16 +154,18 @@ class ConvLSTM(nn.Module):
             generator: Source of the random draws in training; None means PyTorch's global one.
             draws: The random draws themselves, in place of new ones, as `convlstm.torch.stack.draw` makes them: the
                 same dropout over several calls.
+            all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
+                the last.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
+            output and (h_n, c_n); with merge `apart` each output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the state does not fit the batch or the grid.
         """
         spec, first = self.spec, self.batch_first
-        inputs.check_tensor("x", x, self.layer_weights(0, spec.directions[0])["weight_hh"])
+        inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
         valid = inputs.valid_steps(lengths, mask, frames)
         if self.training and draws is None:
@@ -222,36 +174,26 @@ class ConvLSTM(nn.Module):
             spec,
             self.layer_weights,
             frames,
-            self._states(state, frames, batched),
+            self._states(state, frames, frames.shape[1], batched),
+            StepInputs(
+                valid,
+                inputs.read_durations(spec, durations, valid, frames, first),
+                inputs.read_gaps(spec, gaps, valid, frames, first),
+                draws,
+            ),
             steps=len(frames),
-            mask=valid,
-            durations=inputs.read_durations(spec, durations, valid, frames, first),
-            gaps=inputs.read_gaps(spec, gaps, valid, frames, first),
-            draws=draws,
+            every_layer=all_layers,
+            checkpoint=self.checkpoint if torch.is_grad_enabled() else False,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        parts = [self._user_layout(part, batched) for part in outputs[-1]]
-        apart = spec.merge == "apart" and len(parts) > 1
-        output = tuple(parts) if apart else merged(parts, spec.merge, dim=-1 - spec.spatial_dims)
-        return output, (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+        own = [self._merged([self._user_layout(part, batched) for part in parts]) for parts in outputs]
+        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def layer_weights(self, index: int, direction: str) -> dict[str, Tensor]:
-        """Return the arrays of one layer and direction by the names of the contract."""
-        return {name: getattr(self, native) for name, native in self._names[index, direction].items()}
-
-    def _states(self, given: States | None, frames: Tensor, batched: bool) -> list[State]:
-        shapes = state_shapes(self.spec, frames.shape[1], frames.shape[3:])
-        if given is None:
-            return [(frames.new_zeros(shape), frames.new_zeros(shape)) for shape in shapes]
-        return inputs.read_states(given, shapes, frames, batched)
+    def _merged(self, parts: list[Tensor]) -> Any:
+        apart = self.spec.merge == "apart" and len(parts) > 1
+        return tuple(parts) if apart else merged(parts, self.spec.merge, dim=-1 - self.spec.spatial_dims)
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, tuple) and value and all(item == value[0] for item in value):
-        return _short(value[0])
-    return value

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
+from convlstm.contract import arguments
+from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch as engine
 from convlstm.engine.torch import Masks, State
+
+WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,18 @@ class Draws:
 
     masks: dict[tuple[int, str], Masks] = field(default_factory=dict)
     dropout: tuple[Tensor | None, ...] = ()
+
+    def part(self, span: slice) -> Draws:
+        """Return the draws of a span of steps; those of a whole call stay."""
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[span]
+
+        masks = {
+            key: replace(own, zoneout_h=cut(own.zoneout_h), zoneout_c=cut(own.zoneout_c))
+            for key, own in self.masks.items()
+        }
+        return Draws(masks, tuple(cut(factor) for factor in self.dropout))
 
 
 def draw(
@@ -74,17 +92,46 @@ def draw(
     return Draws(masks, tuple(between))
 
 
+@dataclass(frozen=True)
+class StepInputs:
+    """What the steps of a call are given beside their frames.
+
+    Args:
+        mask: True where a step is valid (batch, time).
+        durations: Δ (batch, time).
+        gaps: Per direction, time since the last valid frame (batch, time).
+        draws: Random draws in training, None in evaluation.
+    """
+
+    mask: Tensor | None = None
+    durations: Tensor | None = None
+    gaps: dict[str, Tensor] | None = None
+    draws: Draws | None = None
+
+    def part(self, span: slice) -> StepInputs:
+        """Return what the steps of a span are given."""
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[:, span]
+
+        gaps = None if self.gaps is None else {name: gap[:, span] for name, gap in self.gaps.items()}
+        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and self.draws.part(span))
+
+
+Ran = tuple[list[Tensor], list[State]]
+Segment = Callable[[Tensor | None, Sequence[State], StepInputs, int], Ran]
+
+
 def run_stack(
     spec: ConvLSTMSpec,
-    weights_of: Callable[[int, str], dict[str, Tensor]],
+    weights_of: WeightsOf,
     x: Tensor | None,
     states: Sequence[State],
+    given: StepInputs,
     *,
     steps: int,
-    mask: Tensor | None = None,
-    durations: Tensor | None = None,
-    gaps: dict[str, Tensor] | None = None,
-    draws: Draws | None = None,
+    every_layer: bool = False,
+    checkpoint: bool | int = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
@@ -93,40 +140,130 @@ def run_stack(
         weights_of: Gives the arrays of a layer and direction.
         x: (time, batch, in_channels, *space), or None for a stack without input.
         states: (h, c) indexed layer · D + direction.
+        given: What the steps are given beside their frames.
         steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Random draws in training, None in evaluation.
+        every_layer: Whether the outputs of all layers are wanted, not only the last one's.
+        checkpoint: Whether only the states between segments of √T steps are kept for the backward pass, or the steps
+            of a segment.
 
     Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+        Per layer wanted, the outputs of its directions, forward first, time first; and the final states.
     """
-    final: list[State] = []
-    outputs: list[tuple[Tensor, ...]] = []
-    for layer in spec.layers:
-        parts = []
-        for direction in spec.directions:
-            output, after = engine.sequence(
-                layer,
-                weights_of(layer.index, direction),
-                x,
-                states[len(final)],
-                steps=steps,
-                reverse=direction == "reverse",
-                mask=mask,
-                durations=durations,
-                gaps=None if gaps is None else gaps[direction],
-                masks=None if draws is None else draws.masks.get((layer.index, direction)),
-            )
-            parts.append(output)
-            final.append(after)
-        outputs.append(tuple(parts))
-        if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-            factor = draws.dropout[layer.index] if draws is not None else None
-            x = x if factor is None else x * factor
-    return outputs, final
+    one_way = len(spec.directions) == 1
+    segment = math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint)
+
+    def through_layer(layer: LayerSpec, direction: str) -> Segment:
+        def run(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+            output, state = _through_layer(layer, direction, weights_of, x, states[0], given, steps)
+            return [output], [state]
+
+        return run
+
+    def through_stack(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+        final: list[State] = []
+        outputs: list[Tensor] = []
+        for layer in spec.layers:
+            parts = []
+            for direction in spec.directions:
+                run, own = through_layer(layer, direction), [states[len(final)]]
+                if segment and not one_way:
+                    (output,), after = _in_segments(run, x, own, given, steps, segment, direction == "reverse")
+                else:
+                    (output,), after = run(x, own, given, steps)
+                parts.append(output)
+                final.extend(after)
+            outputs = [*outputs, *parts] if every_layer else parts
+            if layer.index < spec.depth - 1:
+                x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+                factor = given.draws.dropout[layer.index] if given.draws is not None else None
+                x = x if factor is None else x * factor
+        return outputs, final
+
+    if segment and one_way:
+        reverse = spec.directions == ("reverse",)
+        outputs, final = _in_segments(through_stack, x, list(states), given, steps, segment, reverse)
+    else:
+        outputs, final = through_stack(x, states, given, steps)
+    if given.mask is not None and spec.masked_output == "hold":
+        mask, ways = given.mask, spec.directions * (len(outputs) // len(spec.directions))
+        outputs = [held(o, mask, reverse=way == "reverse") for o, way in zip(outputs, ways, strict=True)]
+    count = len(spec.directions)
+    return [tuple(outputs[n : n + count]) for n in range(0, len(outputs), count)], final
+
+
+def _through_layer(
+    layer: LayerSpec,
+    direction: str,
+    weights_of: WeightsOf,
+    x: Tensor | None,
+    state: State,
+    given: StepInputs,
+    steps: int,
+) -> tuple[Tensor, State]:
+    return engine.sequence(
+        layer,
+        weights_of(layer.index, direction),
+        x,
+        state,
+        steps=steps,
+        reverse=direction == "reverse",
+        mask=given.mask,
+        durations=given.durations,
+        gaps=None if given.gaps is None else given.gaps[direction],
+        masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
+    )
+
+
+def _in_segments(
+    run: Segment,
+    x: Tensor | None,
+    states: list[State],
+    given: StepInputs,
+    steps: int,
+    size: int,
+    reverse: bool,
+) -> Ran:
+    """Run segments of `size` steps in the order of travel, each computed again in the backward pass."""
+    spans = [slice(start, min(start + size, steps)) for start in range(0, steps, size)] or [slice(0, 0)]
+    pieces = []
+    for span in reversed(spans) if reverse else spans:
+        outputs, states = recompute(
+            run,
+            None if x is None else x[span],
+            states,
+            given.part(span),
+            span.stop - span.start,
+            use_reentrant=False,
+            preserve_rng_state=False,  # the draws are made before
+        )
+        pieces.append(outputs)
+    pieces = pieces[::-1] if reverse else pieces
+    return [torch.cat(parts) for parts in zip(*pieces, strict=True)], states
+
+
+def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:
+    """Return outputs with each masked step's replaced by that row's previous one in the direction of travel.
+
+    Args:
+        outputs: As `sequence` returns them, zeros where a step is masked (time, batch, hidden_channels, *grid).
+        mask: True where a step is valid (batch, time).
+        reverse: Travel from the last step to the first.
+
+    Returns:
+        The same shape; zeros before the first valid step.
+    """
+    valid = mask.transpose(0, 1)
+    steps, rows = (torch.arange(n, device=outputs.device) for n in outputs.shape[:2])
+    if reverse:  # before the first valid step both ways point at a masked step, whose output is zero
+        last = torch.where(valid, steps[:, None], len(steps) - 1).flip(0).cummin(0).values.flip(0)
+    else:
+        last = torch.where(valid, steps[:, None], 0).cummax(0).values
+    return outputs[last, rows] if len(steps) else outputs
+
+
+def read_checkpoint(value: object) -> bool | int:
+    """Return `checkpoint` if it is a bool or a number of steps."""
+    return value if isinstance(value, bool) else arguments.integer("checkpoint", value, 1)
 
 
 def merged(parts: Sequence[Tensor], merge: str, dim: int = 2) -> Tensor:

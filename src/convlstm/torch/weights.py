@@ -63,7 +63,7 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
     """Return a module's weights as canonical NumPy arrays (copies).
 
     Args:
-        module: A layer or forecaster of `convlstm.torch`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.torch`.
 
     Returns:
         Arrays by canonical key; low precision is widened to float32.
@@ -84,7 +84,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
     """Copy canonical arrays into a module's parameters, in place.
 
     Args:
-        module: A layer or forecaster of `convlstm.torch`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.torch`.
         arrays: Arrays by canonical key; checked against the module's spec first.
 
     Raises:
@@ -110,7 +110,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
 
     Args:
         path: Where to, by custom `*.safetensors`.
-        module: A layer or forecaster of `convlstm.torch`; of a cell, its `layer`.
+        module: A layer, cell or forecaster of `convlstm.torch`.
         extra: JSON values to keep beside them.
 
     Returns:

@@ -1,0 +1,263 @@
+"""The call forms of ConvLSTM code that people come from, as thin classes over this package's own.
+
+Import the names from here and the rest of the code stays as it is. The values differ where that code was wrong: see
+the page "Coming from" of the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from convlstm.contract import arguments
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import PER_LAYER
+from convlstm.engine import torch as engine
+from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
+from convlstm.errors import SpecError
+from convlstm.torch import cell as native
+from convlstm.torch import inputs
+from convlstm.torch import layer as native_layer
+from convlstm.torch.module import SpecModule
+from convlstm.torch.stateful import detached, go_on
+from convlstm.torch.weights import native_name
+
+State = tuple[Tensor, Tensor]
+
+
+class DurationAwareConvLSTMCell(native.ConvLSTMCell):
+    """A cell whose candidate is scaled by a learned function of its duration: `h, c = cell(x, duration, (h, c))`.
+
+        c_t = f ∘ c_{t-1} + i ∘ (g · δ(Δ_t)),   h_t = o ∘ tanh(c_t)
+
+    Args:
+        input_dim: Channels of a frame.
+        hidden_dim: Channels of h and c.
+        kernel_size: Kernel of both convolutions.
+        strategy: δ: `mlp` (default), `log`, `log1p`, `linear`, `exp`, `scalar`, or a function of the relative duration.
+        **options: Every further option of `ConvLSTMCell`.
+
+    Shapes:
+        x: (batch, input_dim, height, width)
+        duration: a number, (batch,) or (batch, 1)
+        h, c: (batch, hidden_dim, height, width)
+
+    Example:
+        >>> import torch
+        >>> rnn_cell = DurationAwareConvLSTMCell(input_dim=3, hidden_dim=64, kernel_size=(3, 3))
+        >>> h, c = rnn_cell.init_hidden(batch_size=4, image_size=(16, 16))
+        >>> for frame, duration in zip(torch.zeros(2, 4, 3, 16, 16), torch.ones(2, 4, 1)):
+        ...     h, c = rnn_cell(frame, duration, (h, c))
+        >>> tuple(h.shape)
+        (4, 64, 16, 16)
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        kernel_size: Any,
+        strategy: Any = "mlp",
+        **options: Any,
+    ) -> None:
+        if strategy == "none":
+            raise SpecError(
+                "strategy", expected="a duration strategy", received="none", mend="use ConvLSTMCell for even steps."
+            )
+        super().__init__(input_dim, hidden_dim, kernel_size, duration_strategy=strategy, **options)
+
+    def forward(self, x: Tensor, duration: Tensor | float, state: State | None = None, **options: Any) -> State:  # type: ignore[override]
+        """Take one step of this duration (arguments: `ConvLSTMCell.forward`)."""
+        return super().forward(x, state, duration=duration, **options)
+
+
+class ConvGate(SpecModule):
+    """The four gates of a step as a module of its own: input and recurrent convolution, bias, activation.
+
+        i, f, o = σ(W_ih ∗ x + W_hh ∗ h + b),   g = tanh(W_ih ∗ x + W_hh ∗ h + b)
+
+    Args:
+        in_channels: Channels of the frame.
+        hidden_channels: Channels of h.
+        kernel_size: Kernel of both convolutions.
+        **options: Options of `ConvLSTMCell` that act inside the gates: stride, padding, dilation, groups, bias, norm,
+            boundary, activations.
+
+    Shapes:
+        x: (batch, in_channels, height, width)
+        h: (batch, hidden_channels, *grid)
+        returns: i, f, g, o, each as h
+
+    Example:
+        >>> import torch
+        >>> gate = ConvGate(1, 8, kernel_size=3, padding=1)
+        >>> i, f, g, o = gate(torch.zeros(2, 1, 16, 16), torch.zeros(2, 8, 16, 16))
+        >>> tuple(i.shape), f.mean()
+        ((2, 8, 16, 16), tensor(0.7311, grad_fn=<MeanBackward0>))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: Any,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        **options: Any,
+    ) -> None:
+        spec = ConvLSTMSpec(
+            in_channels=in_channels, hidden_channels=hidden_channels, kernel_size=kernel_size, num_layers=1, **options
+        )
+        if spec.peephole != "none":
+            raise SpecError(
+                "peephole",
+                expected="none in ConvGate, which does not see c",
+                received=spec.peephole,
+                mend="use ConvLSTMCell.",
+            )
+        super().__init__(spec, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the activated gates i, f, g, o."""
+        weights, spec = self.layer_weights(), self.spec
+        inputs.check_frame(spec, x, weights["weight_hh"])
+        ((h, _),) = self._states((h, h), x, x.shape[0], batched=True)
+        z = engine.gates(spec.layers[0], weights, engine.input_convolution(spec.layers[0], weights, x), h)
+        sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
+        z_i, z_f, z_g, z_o = z.chunk(4, dim=1)
+        return sigma(z_i), sigma(z_f), phi(z_g), sigma(z_o)
+
+
+class ConvLSTMCell(native.ConvLSTMCell):
+    """The cell of the widely copied implementation: `h, c = cell(input_tensor=x, cur_state=[h, c])`.
+
+    Args:
+        input_dim: Channels of a frame.
+        hidden_dim: Channels of h and c.
+        kernel_size: Kernel of both convolutions, padded to keep the size; even sizes work.
+        bias: Whether the gates have a bias.
+        **options: Every further option of `convlstm.torch.ConvLSTMCell`.
+
+    Example:
+        >>> import torch
+        >>> cell = ConvLSTMCell(input_dim=1, hidden_dim=8, kernel_size=(3, 3), bias=True)
+        >>> state = cell.init_hidden(2, (16, 16))
+        >>> h, c = cell(input_tensor=torch.zeros(2, 1, 16, 16), cur_state=state)
+        >>> tuple(c.shape)
+        (2, 8, 16, 16)
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, kernel_size: Any, bias: bool = True, **options: Any) -> None:
+        super().__init__(input_dim, hidden_dim, kernel_size, bias=bias, **options)
+
+    def forward(self, input_tensor: Tensor, cur_state: Sequence[Tensor] | None = None, **options: Any) -> State:  # type: ignore[override]
+        """Take one step (arguments: `ConvLSTMCell.forward` of `convlstm.torch`)."""
+        return super().forward(input_tensor, None if cur_state is None else tuple(cur_state), **options)  # type: ignore[arg-type]
+
+
+class ConvLSTM(native_layer.ConvLSTM):
+    """The stack of the widely copied implementation: two lists come back, outputs and (h, c), layer by layer.
+
+    Args:
+        input_dim: Channels of the frames.
+        hidden_dim: Channels of h and c; a list gives one number per layer.
+        kernel_size: Kernel of both convolutions; a list gives one per layer.
+        num_layers: Number of layers.
+        batch_first: Whether batch comes before time; False in this form only.
+        bias: Whether the gates have a bias.
+        return_all_layers: Whether both lists speak of every layer, not only of the last.
+        stateful: Whether a call without a state goes on, detached, where the last one ended (`reset_state` forgets).
+        **options: Every further option of `convlstm.torch.ConvLSTM`, for one direction.
+
+    Attributes:
+        last_state: With `stateful`, [(h, c)] of every layer after the last call, detached, or None.
+        cell_list: The layers as cells that share their parameters.
+
+    Shapes:
+        input_tensor: (time, batch, input_dim, height, width), or batch first
+        returns: [output (batch, time, hidden_dim, height, width)], [(h, c)], each (batch, hidden_dim, height, width);
+            outputs are batch first in either case, as they were there
+
+    Example:
+        >>> import torch
+        >>> convlstm = ConvLSTM(1, 16, (3, 3), 1, batch_first=True, bias=True, return_all_layers=False)
+        >>> _, last_states = convlstm(torch.rand(2, 10, 1, 16, 16))
+        >>> tuple(last_states[0][0].shape)
+        (2, 16, 16, 16)
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int | Sequence[int],
+        kernel_size: Any,
+        num_layers: int,
+        batch_first: bool = False,
+        bias: bool = True,
+        return_all_layers: bool = False,
+        stateful: bool = False,
+        **options: Any,
+    ) -> None:
+        if options.get("bidirectional") or options.get("direction") == "bidirectional":
+            raise SpecError("direction", expected="one way", received="two", mend="use convlstm.torch.ConvLSTM.")
+        super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
+        self.return_all_layers = arguments.flag("return_all_layers", return_all_layers)
+        self.stateful = arguments.flag("stateful", stateful)
+        self.last_state: list[State] | None = None
+        self.input_dim, self.num_layers = self.spec.in_channels, self.spec.depth
+        self.hidden_dim, self.kernel_size = list(self.spec.hidden_channels), list(self.spec.kernel_size)
+
+    @property
+    def cell_list(self) -> list[ConvLSTMCell]:
+        """The layers as cells; their parameters are this module's own."""
+        return [self._cell(index) for index in range(self.num_layers)]
+
+    def reset_state(self) -> None:
+        """Forget the state of the last call."""
+        self.last_state = None
+
+    def forward(  # type: ignore[override]
+        self, input_tensor: Tensor, hidden_state: Sequence[Sequence[Tensor]] | None = None, **options: Any
+    ) -> tuple[list[Tensor], list[State]]:
+        """Run the stack (further arguments: `ConvLSTM.forward` of `convlstm.torch`).
+
+        Args:
+            input_tensor: Frames.
+            hidden_state: [(h, c)] of every layer; None means zeros, or with `stateful` where the last call ended.
+            **options: Lengths, masks, durations and so on.
+
+        Returns:
+            Outputs and (h, c), of the last layer or of all.
+        """
+        run = super().forward
+        if hidden_state is None and self.stateful:
+            outputs, (h, c) = go_on(run, input_tensor, _by_part(self.last_state), all_layers=True, **options)
+        else:
+            outputs, (h, c) = run(input_tensor, _by_part(hidden_state), all_layers=True, **options)
+        if self.stateful:
+            self.last_state = list(zip(*detached((h, c)), strict=True))
+        if not self.batch_first and input_tensor.ndim == self.spec.spatial_dims + 3:
+            outputs = [output.transpose(0, 1) for output in outputs]
+        first = 0 if self.return_all_layers else -1
+        return list(outputs)[first:], list(zip(h, c, strict=True))[first:]
+
+    def _cell(self, index: int) -> ConvLSTMCell:
+        spec = self.spec
+        own: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
+        size = spec.grids(spec.input_size)[index - 1] if index and spec.input_size else spec.input_size
+        alone = replace(
+            spec, in_channels=spec.layers[index].in_channels, num_layers=1, dropout=0.0, input_size=size, **own
+        )
+        cell = ConvLSTMCell.from_spec(alone, device="meta")
+        for name, parameter in self.layer_weights(index).items():
+            setattr(cell, native_name(f"layers.0.{spec.direction}.{name}"), parameter)
+        return cell
+
+
+def _by_part(state: Sequence[Sequence[Tensor]] | None) -> Any:
+    """Return [(h, c)] by layer as (h_0, c_0)."""
+    return None if state is None else tuple(zip(*state, strict=True))
