@@ -6,10 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from convlstm.contract.forms import Form, check
 from convlstm.errors import ShapeError, SpecError
 from convlstm.mlx import ConvLSTM as Native
 from convlstm.mlx import load_canonical, to_canonical
 from convlstm.mlx.compat import ConvLSTM, _conv_lstm_cell
+from convlstm.mlx.forms import FORMS
 
 
 def native(layer: ConvLSTM) -> Native:
@@ -91,3 +93,11 @@ def test_b17_peepholes_are_there_and_act(kind: type) -> None:
         load_canonical(module, arrays | {"layers.0.forward.peephole": changed})
         assert mx.abs(result() - before).max() > 1e-3
     assert kind(1, 2, peephole="none") is not None
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.document} {form.line}")
+def test_every_form_runs_and_agrees_with_the_reference(form: Form) -> None:
+    checked = check(form)
+    assert not checked.failure
+    assert checked.outcome is not None
+    assert checked.outcome.difference <= 1e-5  # float32: CONTRACT, Precision

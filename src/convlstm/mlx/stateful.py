@@ -1,0 +1,102 @@
+"""A layer that goes on where its last call ended: for streams, and for training on long sequences piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_map
+
+from convlstm.contract import arguments
+from convlstm.errors import SpecError, StateError
+from convlstm.mlx.layer import ConvLSTM, States
+
+
+class StatefulConvLSTM(nn.Module):
+    """A `ConvLSTM` that starts each call from the final state of the call before, without its gradient.
+
+    The state is no parameter: nothing of it is saved, and `reset_state` forgets it. Gradients end at the border
+    between two calls (truncated backpropagation through time).
+
+    Args:
+        layer: The layer, in the forward direction.
+
+    Attributes:
+        layer: The layer.
+        last_state: (h_n, c_n) of the last call, or None.
+
+    Raises:
+        SpecError: for a layer that runs backwards, which no state can carry over.
+
+    Example:
+        >>> stream = StatefulConvLSTM(ConvLSTM(1, 8, kernel_size=3))
+        >>> for part in mx.zeros((3, 2, 5, 16, 16, 1)):
+        ...     output, (h_n, c_n) = stream(part)
+        >>> stream.reset_state()
+        >>> stream.last_state is None
+        True
+    """
+
+    def __init__(self, layer: ConvLSTM) -> None:
+        super().__init__()
+        if layer.spec.direction != "forward":
+            raise SpecError(
+                "direction",
+                expected="forward in a stateful layer",
+                received=layer.spec.direction,
+                mend="use the layer itself: a backward pass begins at the end of each sequence.",
+            )
+        self.layer = layer
+        self.last_state: States | None = None
+
+    def reset_state(self, rows: Iterable[bool] | None = None) -> None:
+        """Forget the state.
+
+        Args:
+            rows: Bools (batch,), True for each row of the batch that begins a new sequence; None means all.
+
+        Raises:
+            StateError: if there is not one bool per row.
+        """
+        if rows is None or self.last_state is None:
+            self.last_state = None
+            return
+        keep = [not arguments.flag("rows", row) for row in rows]
+        batch = self.last_state[0][0].shape[0]
+        if len(keep) != batch:
+            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), mend="give one each.")
+        kept = mx.array(keep)
+        self.last_state = tree_map(
+            lambda a: mx.where(kept.reshape(-1, *(1,) * (a.ndim - 1)), a, mx.zeros_like(a)), self.last_state
+        )
+
+    def __call__(self, x: mx.array, **options: Any) -> tuple[Any, States]:
+        """Run the layer from where the last call ended.
+
+        Args:
+            x: As in `ConvLSTM`.
+            **options: As in a call of `ConvLSTM`, but `state`.
+
+        Returns:
+            output and (h_n, c_n), which still carry gradients; what is kept does not.
+
+        Raises:
+            StateError: if batch or grid differ from the call before.
+        """
+        if "state" in options:
+            raise StateError(
+                "state", expected="none in a stateful layer", received="one", mend="call reset_state(), or use layer."
+            )
+        try:
+            output, state = self.layer(x, self.last_state, **options)
+        except StateError as error:
+            raise StateError(
+                "x",
+                expected="the batch and grid of the call before",
+                received=f"others: that call's {error.argument} is {error.received}",
+                mend="call reset_state() before an unrelated sequence.",
+            ) from error
+        self.last_state = tree_map(mx.stop_gradient, state)
+        return output, state
