@@ -1,0 +1,174 @@
+"""Axes, layouts, empty and single sizes, and states, as a user passes them."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlstm.errors import ConvLSTMError, ShapeError, SpecError, StateError
+from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, functional
+
+
+def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
+    return cls(*given, **options, rngs=nnx.Rngs(0))
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(shape).standard_normal(shape), jnp.float32)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_shapes(dims: int, direction: str) -> None:
+    layer = build(2, [3, 4], 3, stride=[2, 1], spatial_dims=dims, direction=direction)
+    size, grid, ways = (7, 8, 9)[:dims], (4, 4, 5)[:dims], 1 + (direction == "bidirectional")
+    carry, output = layer(jnp.zeros((2, 3, *size, 2)))
+    assert output.shape == (2, 3, *grid, 4 * ways)
+    assert isinstance(carry, State)
+    assert [a.shape for a in carry.h] == [(2, *grid, n) for n in (3, 4) for _ in range(ways)]
+    assert [a.shape for a in carry.c] == [a.shape for a in carry.h]
+
+
+def test_without_a_batch() -> None:
+    layer, x = build(2, 3, 3, direction="bidirectional", num_layers=2), normal(2, 4, 6, 6, 2)
+    _, both = layer(x)
+    carry, alone = layer(x[1])
+    np.testing.assert_allclose(alone, both[1], atol=1e-6)
+    assert carry.h[0].shape == (6, 6, 3)
+    assert layer(x[1], carry)[1].ndim == 4
+    cell = build(2, 3, 3, cls=ConvLSTMCell)
+    state, y = cell(cell.initialize_carry((6, 6, 2)), x[0, 0])
+    assert y.shape == state.c.shape == (6, 6, 3)
+
+
+def test_durations_may_be_given_in_every_form() -> None:
+    layer = build(1, 2, 3, duration_strategy="linear", memory_decay=True)
+    x, d, gap = normal(2, 3, 4, 4, 1), abs(normal(2, 3)) + 0.5, abs(normal(3, 2)).T + 1.0
+    _, expected = layer(x, durations=d, gaps=gap)
+    for given in (d[..., None], d.tolist(), np.asarray(d)):
+        np.testing.assert_array_equal(layer(x, durations=given, gaps=(gap,))[1], expected)
+    shared = layer(x, durations=d[0], gaps=1.0)[1]
+    np.testing.assert_array_equal(shared, layer(x, durations=jnp.broadcast_to(d[0], (2, 3)), gaps=jnp.ones((2, 3)))[1])
+    np.testing.assert_array_equal(layer(x, durations=2, gaps=1)[1], layer(x, durations=jnp.float32(2), gaps=1.0)[1])
+    cell = build(2, 3, 3, cls=ConvLSTMCell, duration_strategy="linear")
+    for given in (jnp.array([2.0, 2.0]), jnp.array([[2.0], [2.0]]), [2.0, 2.0]):
+        y = cell(None, normal(2, 5, 5, 2), duration=given)[1]
+        np.testing.assert_array_equal(y, cell(None, normal(2, 5, 5, 2), duration=2.0)[1])
+
+
+def test_sizes_of_one_keep_their_axes() -> None:
+    for batch, steps, channels, hidden in product((1, 2), repeat=4):
+        carry, output = build(channels, hidden, 3)(normal(batch, steps, 1, 1, channels))
+        assert output.shape == (batch, steps, 1, 1, hidden)
+        assert carry.h[0].shape == (batch, 1, 1, hidden)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "layer"}, {"direction": "bidirectional", "num_layers": 2}])
+def test_empty_sequences_and_batches(options: dict) -> None:
+    layer = build(2, 3, 3, **options)
+    count = 4 if "num_layers" in options else 1
+    given = State(*(tuple(normal(2, 5, 5, 3) for _ in range(count)) for _ in "hc"))
+    carry, output = layer(jnp.zeros((2, 0, 5, 5, 2)), given)
+    assert output.shape == (2, 0, 5, 5, 6 if count == 4 else 3)
+    jax.tree.map(np.testing.assert_array_equal, carry, given)
+    gradient = nnx.grad(lambda m: sum(a.sum() for a in jax.tree.leaves(m(jnp.zeros((0, 4, 5, 5, 2))))))(layer)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(("kernel", "recurrent"), [(2, 2), ((2, 3), (4, 1)), (1, 6)])
+def test_even_kernels_keep_the_size(kernel: Any, recurrent: Any) -> None:
+    layer = build(1, 2, kernel, recurrent_kernel_size=recurrent)
+    assert layer(jnp.zeros((1, 3, 8, 8, 1)))[1].shape == (1, 3, 8, 8, 2)
+
+
+def test_a_state_goes_in_as_it_came_out_in_its_own_container() -> None:
+    layer, x = build(1, [3, 4], 3, stride=[1, 2], direction="bidirectional"), normal(2, 3, 8, 8, 1)
+    carry, _ = layer(x)
+    again, output = layer(x, carry)
+    assert isinstance(again, State)
+    bare, other = layer(x, (list(carry.h), carry.c))
+    assert type(bare) is tuple
+    np.testing.assert_array_equal(output, other)
+    cell = build(1, 3, 3, cls=ConvLSTMCell)
+    h = jnp.zeros((2, 8, 8, 3))
+    assert type(cell((h, h), x[:, 0])[0]) is tuple
+    assert type(cell(State(h, h), x[:, 0])[0]) is State
+
+
+def test_input_and_parameters_decide_the_type_as_in_flax() -> None:
+    layer, x = build(1, 3, 3), normal(1, 2, 4, 4, 1)
+    assert layer(x)[1].dtype == jnp.float32
+    assert layer((10 * x).astype(jnp.int32))[1].dtype == jnp.float32
+    assert layer(x.astype(jnp.bfloat16))[1].dtype == jnp.float32
+    carry, output = build(1, 3, 3, dtype=jnp.bfloat16)(x)
+    assert (output.dtype, carry.h[0].dtype, carry.c[0].dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
+    with jax.enable_x64(True):
+        assert layer(np.float64(x))[1].dtype == jnp.float64
+
+
+WRONG: list[tuple[type[ConvLSTMError], str, dict[str, Any], dict[str, Any]]] = [
+    (ShapeError, "x", {}, {"x": np.zeros((2, 3, 5, 5, 4))}),
+    (ShapeError, "x", {}, {"x": np.zeros((2, 5, 5))}),
+    (ShapeError, "x", {}, {"x": "frames"}),
+    (ShapeError, "x", {}, {"x": np.zeros((2, 3, 5, 5, 2), dtype=complex)}),
+    (ShapeError, "x", {"peephole": "pixel", "input_size": 4}, {}),
+    (ShapeError, "mask", {}, {"mask": np.ones((3, 2), dtype=bool)}),
+    (ShapeError, "mask", {}, {"mask": np.ones((2, 3))}),
+    (ShapeError, "mask", {}, {"mask": np.ones((2, 3), dtype=bool), "lengths": [1, 2]}),
+    (ShapeError, "lengths", {}, {"lengths": [1, 4]}),
+    (ShapeError, "lengths", {}, {"lengths": [1.0, 2.0]}),
+    (ShapeError, "lengths", {}, {"lengths": [1]}),
+    (ShapeError, "durations", {}, {"durations": 1.0}),
+    (ShapeError, "durations", {"duration_strategy": "linear"}, {}),
+    (ShapeError, "durations", {"duration_strategy": "linear"}, {"durations": np.ones((3, 2))}),
+    (ShapeError, "durations", {"duration_strategy": "linear"}, {"durations": -1.0}),
+    (ShapeError, "durations", {"duration_strategy": "linear"}, {"durations": [1.0, float("nan"), 1.0]}),
+    (ShapeError, "gaps", {}, {"gaps": 1.0}),
+    (ShapeError, "gaps", {"memory_decay": True, "direction": "bidirectional"}, {"gaps": 1.0}),
+    (ShapeError, "height", {"padding": "valid", "kernel_size": 7}, {}),
+    (StateError, "state", {}, {"carry": np.zeros((2, 5, 5, 3))}),
+    (StateError, "h_0", {}, {"carry": ([], [])}),
+    (StateError, "h_0[0]", {}, {"carry": (np.zeros((1, 5, 5, 3)), np.zeros((2, 5, 5, 3)))}),
+    (StateError, "c_0[0]", {}, {"carry": (np.zeros((2, 5, 5, 3)), np.zeros((2, 3, 5, 5)))}),
+]
+
+
+@pytest.mark.parametrize(("kind", "argument", "options", "call"), WRONG)
+def test_wrong_calls_are_refused_by_name(kind: Any, argument: str, options: dict, call: dict, refused) -> None:
+    layer = build(2, 3, **{"kernel_size": 3} | options)
+    given = {"x": np.zeros((2, 3, 5, 5, 2))} | call
+    with refused(kind, argument):
+        layer(**given)
+
+
+@pytest.mark.parametrize(
+    ("argument", "make"),
+    [
+        ("in_features", lambda: build(0, 3, 3)),
+        ("kernel_size", lambda: build(1, 3, 0)),
+        ("dtype", lambda: build(1, 3, 3, dtype=jnp.int32)),
+        ("param_dtype", lambda: build(1, 3, 3, param_dtype=jnp.int32)),
+        ("plain", lambda: build(1, 3, 3, plain="yes")),
+        ("direction", lambda: build(1, 3, 3, cls=ConvLSTMCell, direction="reverse")),
+        ("masked_output", lambda: build(1, 3, 3, cls=ConvLSTMCell, masked_output="hold")),
+        ("spec", lambda: build("model", cls=Forecaster)),
+    ],
+)
+def test_wrong_options_are_refused_by_name(argument: str, make: Any, refused) -> None:
+    with refused(SpecError, argument):
+        make()
+
+
+def test_bad_durations_of_masked_steps_are_ignored_and_traced_ones_give_nan() -> None:
+    layer, x = build(2, 3, 3, duration_strategy="linear"), normal(1, 3, 5, 5, 2)
+    bad = np.array([[1.0, -1.0, 1.0]])
+    assert np.isfinite(layer(x, durations=bad, mask=np.array([[True, False, True]]))[1]).all()
+    _, y = jax.jit(lambda d: functional.layer(layer.spec, layer.params, x, durations=d))(bad)
+    assert np.isfinite(y[:, 0]).all()
+    assert np.isnan(y[:, 1:]).all()

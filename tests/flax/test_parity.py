@@ -1,0 +1,84 @@
+"""A sample of what `make parity` runs in full: pure functions, as every face calls them, against the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm.contract import parity
+from convlstm.contract.cases import random_case, reference_arrays
+from convlstm.contract.forecast_cases import random_forecast_case
+from convlstm.flax import from_canonical, functional
+from convlstm.flax.parity import run
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.0, "zoneout_c": 0.0}
+
+
+def hold(found: parity.Found, dtype: str) -> None:
+    assert not found.misses(dtype), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
+
+
+@pytest.mark.parametrize("seed", range(10_000, 10_012))
+def test_layer_in_float64(seed: int) -> None:
+    hold(parity.compare(random_case(seed), run, "float64"), "float64")
+
+
+@pytest.mark.parametrize("seed", range(20_000, 20_004))
+def test_layer_in_float32(seed: int) -> None:
+    hold(parity.compare(random_case(seed), run, "float32"), "float32")
+
+
+@pytest.mark.parametrize("seed", range(10_000, 10_004))
+def test_forecaster_in_float64(seed: int) -> None:
+    hold(parity.compare(random_forecast_case(seed), run, "float64"), "float64")
+
+
+@pytest.mark.parametrize("seed", range(20_000, 20_002))
+def test_forecaster_in_float32(seed: int) -> None:
+    hold(parity.compare(random_forecast_case(seed), run, "float32"), "float32")
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 5e-2), (jnp.float16, 1e-2)], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("seed", range(50_000, 50_003))
+def test_low_precision(dtype: jnp.dtype, limit: float, seed: int) -> None:
+    """Weights and inputs are rounded first; c stays in float32 (limits: CONTRACT, Precision)."""
+    case = random_case(
+        seed, norm="none", direction="forward", duration_strategy="none", memory_decay=False, **DETERMINISTIC
+    )
+    rounded = {name: np.float64(jnp.asarray(array, dtype)) for name, array in case.arrays.items()}
+    case = replace(case, arrays=rounded, masks=None, dropout=None)
+    expected = reference_arrays(case)
+    params = from_canonical(case.spec, parity.weights_of(case), dtype)
+    states = tuple(
+        tuple(jnp.asarray(np.moveaxis(rounded[f"{part}.{n}"], 1, -1), dtype) for n in range(case.spec.depth))
+        for part in "hc"
+    )
+    x = jnp.asarray(np.moveaxis(rounded["x"], 2, -1), dtype)
+    carry, output = functional.layer(case.spec, params, x, states, mask=case.mask)
+    assert output.dtype == dtype
+    assert parity.error(np.moveaxis(np.float64(output), -1, 2), expected["output"]) <= limit
+    for n in range(case.spec.depth):
+        assert carry[0][n].dtype == dtype
+        assert carry[1][n].dtype == jnp.float32
+        assert parity.error(np.moveaxis(np.float64(carry[1][n]), -1, 1), expected[f"c.{n}"]) <= limit
+
+
+@pytest.mark.parametrize("seed", range(60_000, 60_003))
+def test_nothing_behind_a_mask_has_a_gradient(seed: int) -> None:
+    case = random_case(seed)
+    case = replace(case, mask=np.zeros(case.arrays["x"].shape[:2], dtype=bool))
+    for name in ("x", "durations", "gaps.forward", "gaps.reverse"):
+        if name in case.arrays:
+            case.arrays[name][...] = np.inf
+    expected = parity.expect(case)
+    results, gradients = run(expected.case, "float64", expected.factors)
+    assert parity.judge(expected, results, gradients).value == 0.0
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+    for name in {"x", "durations", "gaps.forward", "gaps.reverse"} & gradients.keys():
+        assert not gradients[name].any(), name

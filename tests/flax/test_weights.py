@@ -1,0 +1,146 @@
+"""Weights between the canonical arrays, Flax's own layout and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.contract.cases import random_case
+from convlstm.contract.checkpoint import load_model, weights_digest
+from convlstm.contract.forecast_cases import random_forecast_case
+from convlstm.contract.weights import canonical_shapes, initialise, parameter_count
+from convlstm.errors import WeightsError
+from convlstm.flax import (
+    ConvLSTM,
+    ConvLSTMCell,
+    Forecaster,
+    fresh,
+    from_canonical,
+    load,
+    load_canonical,
+    params_to_canonical,
+    save,
+    to_canonical,
+)
+from convlstm.flax.weights import native_path, parameter_shapes
+
+
+def layer(*given: object, seed: int = 0, **options: object) -> ConvLSTM:
+    return ConvLSTM(*given, **options, rngs=nnx.Rngs(seed))
+
+
+def test_paths() -> None:
+    assert native_path("layers.0.forward.weight_ih") == ("layers_0_forward", "kernel")
+    assert native_path("layers.12.reverse.duration.0.weight") == ("layers_12_reverse", "duration_0_kernel")
+    assert native_path("layers.1.forward.duration.weight") == ("layers_1_forward", "duration_kernel")
+    assert native_path("forecaster.layers.1.forward.bias") == ("forecaster", "layers_1_forward", "bias")
+    assert native_path("head.weight") == ("head", "kernel")
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("draw", [random_case, random_forecast_case])
+def test_round_trip(draw, seed: int) -> None:
+    spec, random = draw(seed).spec, np.random.default_rng(0)
+    arrays = {key: np.float32(random.standard_normal(shape)) for key, shape in canonical_shapes(spec).items()}
+    params = from_canonical(spec, arrays)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameter_count(spec)
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == parameter_shapes(spec)
+    again = params_to_canonical(spec, params)
+    assert again.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(again[key], array)
+
+
+def test_kernels_are_those_of_flax_and_gates_stand_in_the_order_i_f_g_o() -> None:
+    own, arrays = layer(2, 3, (1, 2)), initialise(layer(2, 3, (1, 2)).spec, 0)
+    arrays["layers.0.forward.bias"] = np.arange(12.0).reshape(4, 3)
+    arrays["layers.0.forward.weight_ih"] = np.arange(48.0).reshape(4, 3, 2, 1, 2)
+    load_canonical(own, arrays)
+    assert own.params["layers_0_forward"]["bias"].tolist() == list(range(12))
+    kernel = own.params["layers_0_forward"]["kernel"]
+    assert kernel.shape == (1, 2, 2, 12)
+    # gate f (1), hidden channel 2, input channel 1, tap (0, 1)
+    assert kernel[0, 1, 1, 1 * 3 + 2] == arrays["layers.0.forward.weight_ih"][1, 2, 1, 0, 1]
+
+
+def test_a_key_gives_the_contracts_start_also_where_it_is_traced() -> None:
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=[3, 2], kernel_size=3, duration_strategy="mlp")
+    key = jax.random.key(5)
+    seed = int(jax.random.bits(key, (), jnp.uint32))
+    expected = from_canonical(spec, initialise(spec, seed), jnp.float32)
+    for tree in (fresh(spec, key), jax.jit(lambda key: fresh(spec, key))(key)):
+        assert jax.tree.structure(tree) == jax.tree.structure(expected)
+        assert all((a == b).all() for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True))
+    shapes = jax.eval_shape(lambda key: fresh(spec, key, jnp.bfloat16), key)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.bfloat16)}
+    many = jax.vmap(lambda key: fresh(spec, key))(jax.random.split(key, 3))["layers_0_forward"]["kernel"]
+    assert many.shape == (3, 3, 3, 2, 12)
+    assert (many[0] != many[1]).any()
+    other = layer(2, [3, 2], 3, seed=1).params["layers_0_forward"]["kernel"]
+    assert (layer(2, [3, 2], 3, seed=2).params["layers_0_forward"]["kernel"] != other).any()
+
+
+def test_arrays_are_copies_both_ways() -> None:
+    own = layer(1, 2, 1)
+    arrays = to_canonical(own)
+    arrays["layers.0.forward.bias"][...] = 9.0
+    assert own.params["layers_0_forward"]["bias"].max() == 1.0
+    load_canonical(own, arrays)
+    arrays["layers.0.forward.bias"][...] = 0.0
+    assert own.params["layers_0_forward"]["bias"].min() == 9.0
+
+
+def test_low_precision_is_widened() -> None:
+    own, other = (layer(1, 2, 3, param_dtype=jnp.bfloat16, seed=seed) for seed in (0, 1))
+    arrays = to_canonical(own)
+    assert {a.dtype for a in arrays.values()} == {np.dtype(np.float32)}
+    load_canonical(other, arrays)
+    assert other.params["layers_0_forward"]["kernel"].dtype == jnp.bfloat16
+    assert (other.params["layers_0_forward"]["kernel"] == own.params["layers_0_forward"]["kernel"]).all()
+
+
+def test_a_layer_through_a_file(tmp_path: Path) -> None:
+    own = layer(2, [3, 4], 3, direction="bidirectional", duration_strategy="mlp", norm="layer")
+    digest = save(tmp_path / "m", own, {"units": "mm/h"})
+    assert digest == weights_digest(to_canonical(own)) == load_model(tmp_path / "m").digest
+    again = load(tmp_path / "m")
+    assert again.deterministic
+    assert again.spec == own.spec
+    x, durations = np.float32(np.random.default_rng(0).standard_normal((2, 3, 5, 5, 2))), np.full((2, 3), 2.0)
+    np.testing.assert_array_equal(again(x, durations=durations)[1], own(x, durations=durations)[1])
+    save(tmp_path / "again", again, {"units": "mm/h"})
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+
+
+def test_a_file_goes_through_pytorch_and_back_byte_for_byte(tmp_path: Path) -> None:
+    face = pytest.importorskip("convlstm.torch")
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3, peephole="channel")
+    model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, residual=True), rngs=nnx.Rngs(0))
+    save(tmp_path / "flax", model)
+    face.save(tmp_path / "torch", face.load(tmp_path / "flax"))
+    save(tmp_path / "again", load(tmp_path / "torch"))
+    assert (tmp_path / "flax").read_bytes() == (tmp_path / "torch").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_a_cells_weights_are_a_layers() -> None:
+    cell, own = ConvLSTMCell(1, 4, 3, rngs=nnx.Rngs(0)), layer(1, 4, 3, seed=1)
+    load_canonical(cell, to_canonical(own))
+    x = np.float32(np.random.default_rng(0).standard_normal((2, 5, 5, 1)))
+    np.testing.assert_array_equal(cell(None, x)[1], own(x[:, None])[1][:, 0])
+
+
+def test_parameters_that_do_not_fit_are_refused_by_name(refused) -> None:
+    own = layer(1, 2, 3)
+    arrays, params = to_canonical(own), own.params
+    with refused(WeightsError, "layers.0.forward.bias"):
+        load_canonical(own, {key: array for key, array in arrays.items() if not key.endswith("bias")})
+    with refused(WeightsError, "layers.0.forward.bias"):
+        params_to_canonical(
+            own.spec, {"layers_0_forward": {k: v for k, v in params["layers_0_forward"].items() if k != "bias"}}
+        )
