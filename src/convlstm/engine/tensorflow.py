@@ -218,9 +218,7 @@ def _loop(
     return outputs.stack(), (h, c)
 
 
-def _input_gates(
-    layer: LayerSpec, weights: Weights, x: Tensor, here: Tensor | None, dropped: Tensor | None
-) -> Tensor:
+def _input_gates(layer: LayerSpec, weights: Weights, x: Tensor, here: Tensor | None, dropped: Tensor | None) -> Tensor:
     """Return W_ih ∗ x (time, batch, *grid, 4·hidden), of frames that are zero where they are masked."""
     x = tf.cast(x, weights["weight_ih"].dtype)
     x = x if here is None else tf.where(here, x, tf.zeros((), x.dtype))
@@ -230,9 +228,7 @@ def _input_gates(
     return tf.reshape(z, (steps, batch, *sizes(z)[1:]))
 
 
-def _gates(
-    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks, wide: tf.DType
-) -> Tensor:
+def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks, wide: tf.DType) -> Tensor:
     spec = layer.stack
     z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * tf.cast(masks.recurrent, h.dtype))
     z = tf.cast(z if z_x is None else z + z_x, wide)

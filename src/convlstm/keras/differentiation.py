@@ -32,7 +32,9 @@ def value_and_gradients(function: Callable[[Tensors], Tensor], tensors: Tensors)
         return value, tape.gradient(value, tensors, unconnected_gradients="zero")
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     value = function(leaves)
-    found = import_module("torch").autograd.grad(value, list(leaves.values()), materialize_grads=True, allow_unused=True)
+    found = import_module("torch").autograd.grad(
+        value, list(leaves.values()), materialize_grads=True, allow_unused=True
+    )
     return value.detach(), dict(zip(leaves, found, strict=True))
 
 

@@ -36,7 +36,9 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
     def results(tensors: Tensors) -> Tensors:
         with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
-            found = _forecast(module, case, tensors) if isinstance(case, ForecastCase) else _layer(module, case, tensors)
+            found = (
+                _forecast(module, case, tensors) if isinstance(case, ForecastCase) else _layer(module, case, tensors)
+            )
         return {name: _channels_first(value, rank) for name, value in found.items()}
 
     def loss(tensors: Tensors) -> Tensor:

@@ -61,15 +61,13 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             for direction in spec.directions:
                 prefix = layer_prefix(layer.index, direction)
                 shapes = layer_shapes(layer)
-                how = {name: {"initializer": initializer(start[prefix + name], prefix + name)} for name in shapes}
+                how = {name: {"initializer": initializer(start[prefix + name], name)} for name in shapes}
                 self._variables_of[prefix] = add_variables(self, shapes, prefix.replace(".", "_"), **how)
         self.built = True
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
-        return {
-            prefix + name: variable for prefix, own in self._variables_of.items() for name, variable in own.items()
-        }
+        return {prefix + name: variable for prefix, own in self._variables_of.items() for name, variable in own.items()}
 
     def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return what the engine computes with, of one layer and direction."""

@@ -1,0 +1,132 @@
+"""The TensorFlow engine alone: graphs, XLA, unknown sizes and second derivatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec
+from convlstm.errors import ShapeError
+from convlstm.keras.engines import BACKEND
+
+if BACKEND != "tensorflow":
+    pytest.skip("TensorFlow's own", allow_module_level=True)
+
+import tensorflow as tf
+
+from convlstm.engine import tensorflow as engine
+from convlstm.engine.tensorflow_convolution import convolve, convolve_state
+
+RANDOM = np.random.default_rng(0)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rich": {"norm": "layer", "peephole": "channel", "zoneout_h": 0.2, "boundary": ("reflect", "circular")},
+    "grouped": {"groups": 2, "dilation": 2, "stride": (1, 2)},
+    "even": {"kernel_size": 2, "recurrent_kernel_size": 4, "stride": 2},
+}
+
+
+def tensor(*shape: int) -> Any:
+    return tf.constant(RANDOM.standard_normal(shape))
+
+
+def build(**options: Any) -> tuple[Any, dict[str, Any]]:
+    layer = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": 4, "kernel_size": 3} | options).layers[0]
+    weights = {
+        "weight_ih": tensor(*layer.kernel_size, 2 // layer.groups, 16),
+        "weight_hh": 0.3 * tensor(*layer.recurrent_kernel_size, 4, 16),
+        "bias": tensor(16),
+        "norm_scale": tensor(16),
+        "peephole": tensor(3, 4),
+    }
+    return layer, weights
+
+
+def run(layer: Any, weights: Any, x: Any, h: Any) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch((weights, x, h))
+        output, (h_n, c_n) = engine.sequence(layer, weights, x, (h, h), steps=x.shape[0] or tf.shape(x)[0])
+        loss = tf.reduce_sum(output**2) + tf.reduce_sum(h_n * c_n)
+    return output, tape.gradient(loss, (weights, x, h), unconnected_gradients="zero")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("how", ["graph", "unknown", "xla"])
+def test_a_graph_gives_what_eager_mode_gives(name: str, how: str) -> None:
+    layer, weights = build(**OPTIONS[name])
+    x = tensor(3, 2, 6, 5, 2)
+    h = tensor(2, *layer.grid((6, 5)), 4)
+    wanted = run(layer, weights, x, h)
+    signature = [tf.TensorSpec((None, None, None, None, 2), x.dtype), tf.TensorSpec((None, None, None, 4), x.dtype)]
+    graph = tf.function(
+        lambda x, h: run(layer, weights, x, h),
+        input_signature=signature if how == "unknown" else None,
+        jit_compile=how == "xla",
+        autograph=False,
+    )
+    for a, b in zip(tf.nest.flatten(graph(x, h)), tf.nest.flatten(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["plain", "rich"])
+def test_second_derivatives(name: str) -> None:
+    layer, weights = build(**OPTIONS[name])
+    x, h, direction = tensor(2, 1, 5, 4, 2), tensor(1, 5, 4, 4), tensor(3, 3, 4, 16)
+
+    def gradient(weight: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(weight)
+            output, _ = engine.sequence(layer, weights | {"weight_hh": weight}, x, (h, h), steps=2)
+            loss = tf.reduce_sum(output**2)
+        return tape.gradient(loss, weight)
+
+    weight = weights["weight_hh"]
+    with tf.GradientTape() as tape:
+        tape.watch(weight)
+        along = tf.reduce_sum(gradient(weight) * direction)
+    step = 1e-5
+    wanted = (gradient(weight + step * direction) - gradient(weight - step * direction)) / (2 * step)
+    np.testing.assert_allclose(tape.gradient(along, weight), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_convolution_of_the_loop_is_the_convolution(rank: int) -> None:
+    h, kernel = tensor(2, *(6, 5, 4)[:rank], 3), tensor(*(2, 3, 1)[:rank], 3, 8)
+    found = []
+    for function in (convolve_state, lambda h, kernel: convolve(h, kernel, (1,) * rank)):
+        with tf.GradientTape() as tape:
+            tape.watch((h, kernel))
+            z = function(h, kernel)
+            loss = tf.reduce_sum(z**3)
+        found.append((z, *tape.gradient(loss, (h, kernel))))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sequence_of_no_steps_and_a_boundary_too_wide() -> None:
+    layer, weights = build(boundary="reflect")
+    h = tensor(2, 5, 4, 4)
+    output, (h_n, c_n) = engine.sequence(layer, weights, tf.zeros((0, 2, 5, 4, 2), h.dtype), (h, 2 * h), steps=0)
+    assert output.shape == (0, 2, 5, 4, 4)
+    np.testing.assert_array_equal((h_n, c_n), (h, 2 * h))
+    with pytest.raises(ShapeError, match="width"):
+        engine.sequence(layer, weights, tensor(1, 2, 5, 1, 2), (h[:, :, :1], h[:, :, :1]), steps=1)
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_low_precision_keeps_the_cell_state_in_float32(dtype: Any, rank: int) -> None:
+    layer, weights = build(spatial_dims=rank, peephole="channel")
+    x, h = tensor(3, 2, *(6, 5, 4)[:rank], 2), tensor(2, *(6, 5, 4)[:rank], 4)
+    exact, (_, c_exact) = engine.sequence(layer, weights, x, (h, h), steps=3)
+    low = {name: tf.cast(a, dtype) for name, a in weights.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(low)
+        output, (h_n, c_n) = engine.sequence(layer, low, x, (h, h), steps=3)
+        loss = tf.reduce_sum(tf.cast(output, tf.float32))
+    assert (output.dtype, h_n.dtype, c_n.dtype) == (dtype, dtype, tf.float32)
+    np.testing.assert_allclose(tf.cast(output, tf.float64), exact, rtol=0, atol=5e-2)  # CONTRACT, Precision
+    np.testing.assert_allclose(tf.cast(c_n, tf.float64), c_exact, rtol=0, atol=1e-1)
+    assert all(g is None or bool(tf.reduce_all(tf.math.is_finite(g))) for g in tape.gradient(loss, low).values())

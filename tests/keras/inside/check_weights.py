@@ -1,0 +1,142 @@
+"""Canonical weights: into every layer, out again, and through files of other frameworks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.contract import reference
+from convlstm.contract.weights import canonical_shapes, initialise
+from convlstm.errors import WeightsError
+from convlstm.keras import (
+    ConvLSTM1D,
+    ConvLSTM2D,
+    ConvLSTM3D,
+    ConvLSTMStack,
+    Forecaster,
+    load,
+    load_canonical,
+    save,
+    to_canonical,
+)
+from convlstm.keras.engines import BACKEND
+from convlstm.keras.weights import add_variables
+
+RICH: dict[str, Any] = {
+    "peephole": "pixel",
+    "norm": "layer",
+    "groups": 2,
+    "duration_strategy": "exp",
+    "duration_hidden": (4, 3),
+    "duration_features": "channel",
+    "memory_decay": True,
+}
+
+
+def close(found: Any, wanted: np.ndarray, limit: float = 1e-5) -> None:
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), wanted, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("kind", [ConvLSTM1D, ConvLSTM2D, ConvLSTM3D])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_layer_is_the_reference(kind: Any, backwards: bool) -> None:
+    layer = kind(4, 2, 2, "same", return_sequences=True, return_state=True, go_backwards=backwards, **RICH)
+    random = np.random.default_rng(0)
+    size = (5, 6, 4)[: layer.rank]
+    layer.build((2, 3, *size, 2))
+    assert {k: v.shape for k, v in to_canonical(layer).items()} == canonical_shapes(layer.spec)
+    weights = {k: v + 0.3 * random.standard_normal(v.shape) for k, v in initialise(layer.spec, 1).items()}
+    load_canonical(layer, weights)
+    for key, value in to_canonical(layer).items():
+        np.testing.assert_allclose(value, weights[key], rtol=1e-6)
+    x = random.standard_normal((2, 3, 2, *size))
+    d, gaps = random.uniform(0.5, 2, (2, 3)), random.uniform(1, 2, (2, 3))
+    mask = np.array([[1, 0, 1], [0, 1, 1]], dtype=bool)
+    wanted, [(h, c)] = reference.stack(
+        layer.spec, weights, x, durations=d, gaps={layer.spec.direction: gaps}, mask=mask
+    )
+    output, h_n, c_n = layer(np.moveaxis(x, 2, -1), durations=d, gaps=gaps, mask=mask)
+    close(output, np.moveaxis(wanted, 2, -1)[:, :: -1 if backwards else 1])
+    close(h_n, np.moveaxis(h, 1, -1))
+    close(c_n, np.moveaxis(c, 1, -1))
+
+
+def test_files_of_pytorch_are_read_and_written(tmp_path: Path) -> None:
+    torch_face = pytest.importorskip("convlstm.torch")
+    torch = pytest.importorskip("torch")
+    theirs = torch_face.ConvLSTM(2, [3, 4], 3, bidirectional=True, peephole="channel", stride=[2, 1])
+    digest = torch_face.save(tmp_path / "t.safetensors", theirs)
+    ours = load(tmp_path / "t.safetensors")
+    assert save(tmp_path / "k.safetensors", ours) == digest
+    assert (tmp_path / "t.safetensors").read_bytes() == (tmp_path / "k.safetensors").read_bytes()
+    x = torch.randn(2, 4, 2, 6, 5)
+    with torch.no_grad():
+        output, (h, c) = theirs(x)
+    found, (h_n, c_n) = ours(np.moveaxis(x.numpy(), 2, -1))
+    close(found, np.moveaxis(output.numpy(), 2, -1))
+    for a, b in zip((*h_n, *c_n), (*h, *c), strict=True):
+        close(a, np.moveaxis(b.numpy(), 1, -1))
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_a_forecaster_of_pytorch_forecasts_the_same(rollout: str, tmp_path: Path) -> None:
+    torch_face = pytest.importorskip("convlstm.torch")
+    torch = pytest.importorskip("torch")
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 5], kernel_size=3)
+    theirs = torch_face.Forecaster(ForecasterSpec(encoder=stack, patch_size=2, rollout=rollout, residual=True)).eval()
+    torch_face.save(tmp_path / "t.safetensors", theirs)
+    ours, frames = load(tmp_path / "t.safetensors"), torch.randn(2, 3, 1, 8, 6)
+    with torch.no_grad():
+        wanted = theirs(frames, 4).numpy()
+    close(ours(np.moveaxis(frames.numpy(), 2, -1), horizon=4), np.moveaxis(wanted, 2, -1))
+
+
+def test_a_stack_starts_from_the_contracts_seed() -> None:
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3, direction="bidirectional")
+    for key, value in to_canonical(ConvLSTMStack(spec, seed=5)).items():
+        np.testing.assert_allclose(value, initialise(spec, 5)[key], rtol=1e-6)
+    again = ConvLSTMStack.from_config(ConvLSTMStack(spec, seed=5).get_config())
+    assert again.spec == spec
+    keras.utils.set_random_seed(1)
+    one = ConvLSTMStack(spec)
+    assert (to_canonical(one)["layers.0.forward.weight_ih"] != to_canonical(ConvLSTMStack(spec))["layers.0.forward.weight_ih"]).any()
+
+
+def test_wrong_arrays_change_nothing(refused) -> None:
+    layer = ConvLSTM2D(3, 3)
+    layer.build((None, None, None, None, 2))
+    before = to_canonical(layer)
+    wrong = {k: v + 1 for k, v in before.items()}
+    wrong["layers.0.forward.bias"] = np.zeros((4, 2))
+    with refused(WeightsError, "layers.0.forward.bias"):
+        load_canonical(layer, wrong)
+    for key, value in to_canonical(layer).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_forecaster_in_fit_and_in_a_file(tmp_path: Path) -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3, recurrent_dropout=0.2)
+    model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2), horizon=2, seed=1)
+    frames, targets = np.random.default_rng(0).standard_normal((2, 2, 3, 8, 6, 1)).astype("float32")
+    model.compile(optimizer="adam", loss="mse")
+    start = to_canonical(model)
+    model.fit(frames, targets[:, :2], epochs=3, verbose=0)
+    for key, value in to_canonical(model).items():
+        assert (value != start[key]).any(), key
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    close(again(frames), keras.ops.convert_to_numpy(model(frames)), 0.0)
+    assert again(frames, horizon=5).shape == (2, 5, 8, 6, 1)
+
+
+def test_every_array_gets_a_variable_in_keras_order() -> None:
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1, norm="layer", peephole="channel")
+    owner = keras.layers.Layer()
+    shapes = {key.removeprefix("layers.0.forward."): shape for key, shape in canonical_shapes(spec).items()}
+    assert list(add_variables(owner, shapes)) == ["weight_ih", "weight_hh", "bias", "norm_scale", "peephole"]
+    assert BACKEND in ("tensorflow", "jax", "torch")
