@@ -180,7 +180,7 @@ def test_an_unknown_precision_is_refused(refused) -> None:
 
 def test_threads_are_not_mlx_s_to_set(refused) -> None:
     set_threads(1)
-    with refused(ConfigError, "training.threads"):
+    with refused(ConfigError, "threads"):
         set_threads(2)
 
 
