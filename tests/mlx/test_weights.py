@@ -134,3 +134,16 @@ def test_a_cell_and_a_layer_share_weights() -> None:
     load_canonical(cell, to_canonical(layer))
     x = mx.random.normal((2, 5, 5, 1))
     assert mx.array_equal(cell(x)[0], layer(x[:, None])[0][:, 0])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_file_of_pytorch_comes_back_byte_for_byte(seed: int, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from convlstm import torch as other
+
+    spec = random_case(seed).spec
+    other.save(tmp_path / "theirs", other.ConvLSTM.from_spec(spec))
+    save(tmp_path / "ours", load(tmp_path / "theirs"))
+    other.save(tmp_path / "again", other.load(tmp_path / "ours"))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "theirs").read_bytes()
