@@ -137,6 +137,8 @@ def step(
     )
 
 
+# compiled here, so that a call outside any `jit` is compiled once per layer and shape and not anew each time
+@partial(jax.jit, static_argnames=("layer", "steps", "reverse", "plain"))
 def sequence(
     layer: LayerSpec,
     weights: Weights,
@@ -259,7 +261,7 @@ def _gates(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:
 
 
 def _normalised(z: Array, groups: int) -> Array:
-    parts = z.reshape(*z.shape[:-1], 4, groups, -1)
+    parts = z.reshape(*z.shape[:-1], 4, groups, z.shape[-1] // (4 * groups))
     axes = (*range(1, z.ndim - 1), -1)
     centred = parts - parts.mean(axes, keepdims=True)
     variance = jnp.square(centred).mean(axes, keepdims=True)

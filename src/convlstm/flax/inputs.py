@@ -35,7 +35,7 @@ def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
     """Return the type convolutions run in: the given one, or that of input and parameters together, as in Flax."""
     if dtype is not None:
         return jnp.dtype(dtype)
-    return jnp.result_type(x, *{leaf.dtype for leaf in jax.tree.leaves(params)})
+    return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
 
 
 def valid_steps(lengths: Any, mask: Any, batch: int, steps: int) -> Array | None:

@@ -1,0 +1,95 @@
+"""Haiku: the layer and the cell are the pure functions, and what Haiku's own ConvLSTM computes is computed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec
+from convlstm.contract.weights import initialise
+from convlstm.flax import from_canonical, functional, params_to_canonical
+
+hk = pytest.importorskip("haiku")
+module = pytest.importorskip("convlstm.flax.haiku")
+
+KEY = jax.random.key(0)
+
+# Haiku wants its modules built inside the function that it transforms
+# ruff: noqa: PLW0108
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(shape).standard_normal(shape), jnp.float32)
+
+
+def close(a: Any, b: Any, atol: float = 1e-6) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
+
+
+def test_the_layer_is_the_pure_function_and_its_weights_go_both_ways() -> None:
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=[3, 4], kernel_size=3, peephole="channel")
+    layer = hk.without_apply_rng(hk.transform(lambda x: module.ConvLSTM(2, [3, 4], 3, peephole="channel")(x)))
+    x = normal(2, 3, 6, 5, 2)
+    params = layer.init(KEY, x)
+    close(layer.apply(params, x), functional.layer(spec, module.from_params(params), x))
+    arrays = {key: np.float32(a) for key, a in initialise(spec, 3).items()}
+    given = module.to_params(from_canonical(spec, arrays))
+    assert jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, dict(params))
+    for key, array in params_to_canonical(spec, module.from_params(given)).items():
+        np.testing.assert_array_equal(array, arrays[key])
+
+
+def test_training_draws_from_haikus_key_and_evaluation_from_none() -> None:
+    def call(x: jax.Array, deterministic: bool) -> jax.Array:
+        return module.ConvLSTM(2, 3, 3, recurrent_dropout=0.5)(x, deterministic=deterministic)[1]
+
+    layer, x = hk.transform(call), normal(2, 3, 6, 5, 2)
+    params = layer.init(KEY, x, False)
+    one, same, other = (layer.apply(params, jax.random.key(n), x, False) for n in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    close(layer.apply(params, None, x, True), hk.without_apply_rng(layer).apply(params, x, True))
+
+
+def test_the_cell_computes_what_haikus_computes() -> None:
+    theirs = hk.without_apply_rng(hk.transform(lambda x, s: hk.Conv2DLSTM((5, 4), 3, 3)(x, s)))
+    ours = hk.without_apply_rng(hk.transform(lambda carry, x: module.ConvLSTMCell(3, 3)(carry, x)))
+    x, h, c = normal(2, 5, 4, 2), 0.5 * normal(2, 5, 4, 3), normal(2, 5, 4, 3)
+    state = hk.LSTMState(h, c)
+    weights = jax.tree.map(lambda a: a + 0.1, theirs.init(KEY, x, state))
+    (ih, hh) = (weights[name] for name in sorted(weights, key=lambda name: "hidden" in name or name.endswith("_1")))
+
+    def reordered(array: jax.Array) -> jax.Array:  # Haiku's gates are i, g, f, o
+        i, g, f, o = jnp.split(array, 4, axis=-1)
+        return jnp.concatenate([i, f, g, o], axis=-1)
+
+    forget = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), 3)  # added at every call there, and stored here
+    tree = {
+        "kernel": reordered(ih["w"]),
+        "recurrent_kernel": reordered(hh["w"]),
+        "bias": reordered(ih["b"] + hh["b"]) + forget,
+    }
+    y, after = theirs.apply(weights, x, state)
+    carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), (h, c), x)
+    close(output, y, 1e-5)
+    close(carry, (after.hidden, after.cell), 1e-5)
+
+
+def test_the_duration_aware_form_in_a_scan() -> None:
+    def call(carry: Any, inputs: Any) -> Any:
+        frame, duration = inputs
+        return module.ConvLSTMCell(4, (3, 3), duration_strategy="linear")(carry, frame, duration=duration)
+
+    cell = hk.without_apply_rng(hk.transform(call))
+    frames, durations = normal(5, 2, 6, 5, 3), abs(normal(5, 2)) + 0.2
+    start = (jnp.zeros((2, 6, 5, 4)), jnp.zeros((2, 6, 5, 4)))
+    params = cell.init(KEY, start, (frames[0], durations[0]))
+    _, outputs = jax.lax.scan(lambda carry, x: cell.apply(params, carry, x), start, (frames, durations))
+    spec = ConvLSTMSpec(in_channels=3, hidden_channels=4, kernel_size=3, duration_strategy="linear")
+    tree = module.from_params(params, "conv_lstm_cell")
+    _, expected = functional.layer(spec, tree, jnp.swapaxes(frames, 0, 1), durations=durations.T)
+    close(jnp.swapaxes(outputs, 0, 1), expected)
