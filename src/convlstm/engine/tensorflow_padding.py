@@ -15,7 +15,9 @@ Tensor = Any
 def sizes(x: Tensor) -> tuple[Any, ...]:
     """Return the length of every axis: a number where it is known, else a tensor."""
     known = x.shape.as_list()
-    shape = tf.shape(x) if None in known else None
+    if None not in known:
+        return tuple(known)
+    shape = tf.shape(x)
     return tuple(shape[axis] if size is None else size for axis, size in enumerate(known))
 
 

@@ -5,11 +5,11 @@ from convlstm.keras.cell import ConvLSTM2DCell as ConvLSTM2DCell
 from convlstm.keras.cell import ConvLSTM3DCell as ConvLSTM3DCell
 from convlstm.keras.compat import DurationAwareConvLSTMCell as DurationAwareConvLSTMCell
 from convlstm.keras.forecaster import Forecaster as Forecaster
-from convlstm.keras.layer import RNN as RNN
 from convlstm.keras.layer import ConvLSTM1D as ConvLSTM1D
 from convlstm.keras.layer import ConvLSTM2D as ConvLSTM2D
 from convlstm.keras.layer import ConvLSTM3D as ConvLSTM3D
 from convlstm.keras.loading import load as load
+from convlstm.keras.rnn import RNN as RNN
 from convlstm.keras.stacked import ConvLSTMStack as ConvLSTMStack
 from convlstm.keras.weights import load_canonical as load_canonical
 from convlstm.keras.weights import save as save

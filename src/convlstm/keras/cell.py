@@ -7,23 +7,24 @@ from typing import Any, ClassVar
 import keras
 
 from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
 from convlstm.contract.weights import MEMORY_DECAY_START, layer_shapes
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.engines import Tensor
+from convlstm.keras.options import (
+    CONTRACT_OPTIONS,
+    PARTS,
+    PLAIN_OPTIONS,
+    axes,
+    data_format_of,
+    first_shape,
+    fixed_size,
+    word,
+)
 from convlstm.keras.stack import draw, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, values
 
 Shape = tuple[int | None, ...]
-
-# the options of the contract that Keras's layers do not have
-_OWN = (
-    frozenset({"groups", *LayerOptions.__annotations__})
-    - {"spatial_dims", "activation", "recurrent_activation", "direction", "merge", "masked_output"}
-    - {"dropout", "input_dropout", "recurrent_dropout"}
-)
-_PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
 
 
 class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
@@ -101,15 +102,15 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        own = {name: options.pop(name) for name in _OWN & options.keys()}
+        own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
         super().__init__(autocast=False, **options)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.filters, self.kernel_size, self.strides = filters, _axes(kernel_size), _axes(strides)
-        self.padding = padding.lower() if isinstance(padding, str) else _axes(padding)
-        self.data_format = _data_format(data_format)
-        self.dilation_rate, self.use_bias, self.unit_forget_bias = _axes(dilation_rate), use_bias, unit_forget_bias
-        self.activation, self.recurrent_activation = _word(activation), _word(recurrent_activation)
+        self.filters, self.kernel_size, self.strides = filters, axes(kernel_size), axes(strides)
+        self.padding = padding.lower() if isinstance(padding, str) else axes(padding)
+        self.data_format = data_format_of(data_format)
+        self.dilation_rate, self.use_bias, self.unit_forget_bias = axes(dilation_rate), use_bias, unit_forget_bias
+        self.activation, self.recurrent_activation = word(activation), word(recurrent_activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -120,7 +121,7 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
-        self.options = {name: _axes(value) for name, value in own.items()}
+        self.options = {name: axes(value) for name, value in own.items()}
         self.state_size = [filters, filters]
         self.spec = self._spec(self.options.get("groups", 1), None)  # refuses bad options before any input is seen
 
@@ -130,7 +131,7 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
         """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
-        shape = self.channels_last(_first(inputs_shape))
+        shape = self.channels_last(first_shape(inputs_shape))
         if shape[-1] is None:
             raise SpecError("channels", expected="a number", received="None", mend="give the input's channels.")
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
@@ -141,14 +142,14 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
                 "regularizer": getattr(self, f"{part}_regularizer"),
                 "constraint": getattr(self, f"{part}_constraint"),
             }
-            for part, array in _PARTS.items()
+            for part, array in PARTS.items()
         }
         how["bias"]["initializer"] = self._start_bias
         how["norm_scale"] = {"initializer": "ones"}
         how["memory_decay"] = {"initializer": keras.initializers.Constant(MEMORY_DECAY_START)}
         for n in range(len(self.spec.duration_hidden)):
             how[f"duration.{n}.weight"] = {"initializer": "glorot_uniform"}
-        self.variables_by_name = add_variables(self, shapes, **how)
+        self.variables_by_name = add_variables(self, shapes, how)
 
     @inputs.keeps_errors
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
@@ -166,7 +167,7 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_shape(self, inputs_shape: Any, states_shape: Any = None) -> tuple[Shape, list[Shape]]:
         """Return the shapes of h, and of [h, c]."""
-        shape = self.state_shape(_first(inputs_shape))
+        shape = self.state_shape(first_shape(inputs_shape))
         return shape, [shape, shape]
 
     def state_shape(self, shape: Shape) -> Shape:
@@ -204,14 +205,13 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the cell was made with."""
         self.spec.to_dict()  # refuses a function as strategy
-        plain = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation")
-        plain += ("recurrent_activation", "use_bias", "unit_forget_bias", "dropout", "recurrent_dropout", "seed")
-        config = {name: getattr(self, name) for name in plain}
-        for part in _PARTS:
+        config: dict[str, Any] = super().get_config()
+        config |= {name: getattr(self, name) for name in PLAIN_OPTIONS}
+        for part in PARTS:
             config[f"{part}_initializer"] = keras.initializers.serialize(getattr(self, f"{part}_initializer"))
             config[f"{part}_regularizer"] = keras.regularizers.serialize(getattr(self, f"{part}_regularizer"))
             config[f"{part}_constraint"] = keras.constraints.serialize(getattr(self, f"{part}_constraint"))
-        return super().get_config() | config | self.options
+        return config | self.options
 
     def _step(self, given: Any, states: Any, training: bool) -> tuple[Tensor, list[Tensor]]:
         spec = self.spec
@@ -219,8 +219,9 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         x = self.to_last(keras.ops.cast(keras.ops.convert_to_tensor(frame), self.compute_dtype))
         inputs.check_frames(spec, tuple(x.shape), "batch")
         one = keras.ops.expand_dims(x, 1)
-        times = [None if a is None else inputs.one_step(n, a, x) for n, a in (("duration", duration), ("gap", gap))]
-        durations, gaps = inputs.read_times(spec, *times, one, None)
+        of_step = None if duration is None else inputs.one_step("duration", duration, x)
+        since = None if gap is None else inputs.one_step("gap", gap, x)
+        durations, gaps = inputs.read_times(spec, of_step, since, one, None)
         size = tuple(keras.ops.shape(x)[1:-1])
         shapes = [(x.shape[0], *grids(spec, tuple(x.shape[1:-1]))[0], self.filters)]
         start = [self.to_last(keras.ops.convert_to_tensor(state)) for state in states]
@@ -244,17 +245,8 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         if self.use_bias and options.get("forget_bias") is None:
             options["forget_bias"] = 1.0 if self.unit_forget_bias else 0.0
         if options.get("peephole") == "pixel" and options.get("input_size") is None:
-            if input_size is None:
-                options["peephole"] = "none"  # its grid is known once an input is
-            elif None in input_size:
-                raise SpecError(
-                    "peephole",
-                    expected="a fixed input size with 'pixel'",
-                    received=f"frames of {tuple(input_size)}",
-                    mend="fix the size of the input, or use peephole='channel'.",
-                )
-            else:
-                options["input_size"] = tuple(input_size)
+            # its grid is known once an input is
+            options |= {"peephole": "none"} if input_size is None else {"input_size": fixed_size(input_size)}
         return ConvLSTMSpec(
             in_channels=in_channels,
             hidden_channels=self.filters,
@@ -273,11 +265,11 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
 
     def _start_bias(self, shape: Shape, dtype: Any = None) -> Tensor:
         """Return the bias at start: Keras's initializer, and for the forget gate its own value."""
-        i, f, *rest = (self.bias_initializer((self.filters,), dtype=dtype) for _ in range(4))
-        own = self.options.get("forget_bias")
-        if own is not None or self.unit_forget_bias:
-            f = keras.ops.full_like(f, 1.0 if own is None else own)
-        return keras.ops.concatenate([i, f, *rest])
+        forget = self.options.get("forget_bias", 1.0 if self.unit_forget_bias else None)
+        if forget is None:
+            return self.bias_initializer(shape, dtype=dtype)
+        before, after = (self.bias_initializer((n * self.filters,), dtype=dtype) for n in (1, 2))
+        return keras.ops.concatenate([before, keras.ops.full_like(before, forget), after])
 
 
 @keras.saving.register_keras_serializable("convlstm")
@@ -303,26 +295,3 @@ class ConvLSTM3DCell(ConvLSTMCell):
 
 CELLS: dict[int, type[ConvLSTMCell]] = {1: ConvLSTM1DCell, 2: ConvLSTM2DCell, 3: ConvLSTM3DCell}
 """The cell of each number of spatial axes."""
-
-
-def _axes(value: Any) -> Any:
-    """Return lists as tuples: Keras's files give lists back, and a list would speak of layers."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _first(shape: Any) -> Shape:
-    """Return the frames' shape from one shape, or from those of a tuple of inputs."""
-    return tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape)
-
-
-def _data_format(given: str | None) -> str:
-    found = given or keras.config.image_data_format()
-    if found not in ("channels_last", "channels_first"):
-        raise SpecError("data_format", expected="channels_last or channels_first", received=found, mend="choose one.")
-    return str(found)
-
-
-def _word(activation: Any) -> Any:
-    """Return the contract's word for an activation given as Keras's name or function; None is linear."""
-    word = "linear" if activation is None else getattr(activation, "__name__", activation)
-    return "identity" if word == "linear" else word

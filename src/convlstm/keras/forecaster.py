@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from convlstm.contract.calls import check_given
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import canonical_shapes, initialise
 from convlstm.errors import ShapeError, SpecError
@@ -178,7 +179,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         return _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))
 
     def _lead_durations(self, given: Any, frames: Tensor, horizon: int) -> Tensor | None:
-        inputs.calls.check_given("lead_durations", self.spec.uses_durations, given)
+        check_given("lead_durations", self.spec.uses_durations, given)
         if given is None:
             return None
         like = keras.ops.zeros((keras.ops.shape(frames)[0], horizon), dtype=frames.dtype)

@@ -71,7 +71,7 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], *leading: str)
     space = shape[len(leading) : -1]
     unknown = None in space and spec.peephole == "pixel"
     known = (*shape[: len(leading)], *(spec.input_size if unknown else space), *shape[-1:])
-    if len(shape) != len(axes) or not calls.check_frames(spec, known, axes):  # type: ignore[arg-type]
+    if len(shape) != len(axes) or not calls.check_frames(spec, known, axes):
         raise ShapeError(
             "frames",
             expected=f"({', '.join(axes)})",

@@ -2,221 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import keras
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import MASKED_OUTPUTS
-from convlstm.errors import SpecError
-from convlstm.keras import inputs
-from convlstm.keras.cell import CELLS, ConvLSTMCell
-from convlstm.keras.engines import BACKEND, State, Tensor
-from convlstm.keras.stack import Draws, cell_dtype, draw, grids, run_stack, zero_states
-
-Shape = tuple[int | None, ...]
-
-# what Keras's own ConvLSTM layers show of their cell
-_SHOWN = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation", "use_bias")
-_SHOWN += ("recurrent_activation", "unit_forget_bias", "dropout", "recurrent_dropout", "seed")
-_SHOWN += tuple(
-    f"{part}_{kind}"
-    for part in ("kernel", "recurrent", "bias")
-    for kind in ("initializer", "regularizer", "constraint")
-)
-
-
-@keras.saving.register_keras_serializable("convlstm")
-class RNN(keras.layers.RNN):  # type: ignore[misc]
-    """Runs a cell of this package over a sequence, as `keras.layers.RNN`, and takes durations beside the frames.
-
-    `keras.layers.RNN` refuses a tuple (frames, durations), and runs a cell step by step; this one runs the engine.
-
-    Args:
-        cell: A `ConvLSTM1DCell`, `ConvLSTM2DCell` or `ConvLSTM3DCell`.
-        return_sequences: Whether the outputs of all steps come back, or the last one alone.
-        return_state: Whether h and c come back after the output.
-        go_backwards: Whether the last step comes first; outputs then stand in that order.
-        stateful: Whether a call starts from the states that the call before ended with.
-        masked_output: Output of a masked step: `hold` for the previous output, or `zero`.
-        **options: As of every Keras layer (name, dtype, trainable), and Keras's `zero_output_for_mask`. `unroll` is
-            taken for the sake of Keras's configurations: the engine chooses how steps run.
-
-    Shapes:
-        sequences: (batch, time, *space, channels), or a tuple with durations (batch, time) and gaps (batch, time)
-        returns:   (batch, *grid, filters), or with return_sequences (batch, time, *grid, filters)
-
-    Raises:
-        SpecError: for a cell of another kind, or options out of range.
-
-    Example:
-        >>> import numpy as np
-        >>> from convlstm.keras.cell import ConvLSTM2DCell
-        >>> layer = RNN(ConvLSTM2DCell(8, 3, duration_strategy="linear"), return_sequences=True)
-        >>> tuple(layer((np.zeros((2, 5, 16, 16, 1)), np.ones((2, 5)))).shape)
-        (2, 5, 14, 14, 8)
-    """
-
-    def __init__(
-        self,
-        cell: ConvLSTMCell,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        go_backwards: bool = False,
-        stateful: bool = False,
-        *,
-        masked_output: str | None = None,
-        **options: Any,
-    ) -> None:
-        if not isinstance(cell, ConvLSTMCell):
-            raise SpecError(
-                "cell",
-                expected="a cell of convlstm.keras",
-                received=type(cell).__name__,
-                mend="use keras.layers.RNN for other cells.",
-            )
-        if masked_output is not None:
-            if masked_output not in MASKED_OUTPUTS:
-                raise SpecError(
-                    "masked_output", expected="hold or zero", received=repr(masked_output), mend="choose one."
-                )
-            options["zero_output_for_mask"] = masked_output == "zero"
-        super().__init__(
-            cell,
-            return_sequences=return_sequences,
-            return_state=return_state,
-            go_backwards=go_backwards,
-            stateful=stateful,
-            autocast=False,
-            **options,
-        )
-
-    @property
-    def spec(self) -> ConvLSTMSpec:
-        """The options as a `ConvLSTMSpec`; its in_channels is known once the layer is built."""
-        return replace(
-            self.cell.spec,
-            direction="reverse" if self.go_backwards else "forward",
-            masked_output="zero" if self.zero_output_for_mask else "hold",
-        )
-
-    def canonical_variables(self) -> dict[str, Any]:
-        """Return the variables by canonical key."""
-        prefix = f"layers.0.{self.spec.direction}."
-        return {prefix + name: variable for name, variable in self.cell.variables_by_name.items()}
-
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
-        """Make the variables, and the states of a stateful layer."""
-        shape = _frames_shape(sequences_shape)
-        if self.stateful and None in (shape[0], *shape[2:]):
-            raise SpecError(
-                "stateful",
-                expected="a fixed batch and frame size",
-                received=f"shape {shape}",
-                mend="build the model with batch_shape=(batch, None, *size, channels).",
-            )
-        if not self.cell.built:
-            self.cell.build((shape[0], *shape[2:]))
-            self.cell.built = True
-        if self.stateful and self.states is None:
-            self._create_state_variables(shape[0])
-
-    @inputs.keeps_errors
-    def call(
-        self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
-        training: bool = False,
-        durations: Any = None,
-        gaps: Any = None,
-    ) -> Any:
-        """Run the layer over a sequence.
-
-        Args:
-            sequences: Frames, or a tuple of frames and the durations and gaps that the layer uses.
-            initial_state: [h, c]; None means zeros, or the kept states of a stateful layer.
-            mask: True where a step is valid (batch, time).
-            training: Whether dropout and zoneout draw.
-            durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
-            gaps: Time since the last valid frame (batch, time), for `memory_decay`.
-
-        Returns:
-            The output, followed by h and c with `return_state`.
-
-        Raises:
-            ShapeError: naming the argument, its expected and received axes.
-            StateError: if a state does not fit the batch or the grid.
-        """
-        spec, cell = self.spec, self.cell
-        frames, durations, gaps = inputs.split(sequences, inputs.uses(spec), (durations, gaps))
-        valid = inputs.read_mask(mask, frames)
-        x = cell.to_last(keras.ops.cast(keras.ops.convert_to_tensor(frames), self.compute_dtype))
-        inputs.check_frames(spec, tuple(x.shape), "batch", "time")
-        given, by_direction = inputs.read_times(spec, durations, gaps, x, valid)
-        batch, steps, *size = keras.ops.shape(x)[:-1]
-        outputs, final = run_stack(
-            spec,
-            cell.weights_of,
-            keras.ops.swapaxes(x, 0, 1),
-            [self._start(initial_state, x)],
-            steps=steps,
-            mask=valid,
-            durations=given,
-            gaps=by_direction,
-            draws=self._draw(batch, tuple(size), steps) if training else None,
-        )
-        h, c = (cell.to_user(a) for a in final[0])
-        if self.stateful:
-            for kept, new in zip(self.states, (h, c), strict=True):
-                kept.assign(new)
-        output = self._output(outputs[0][0])
-        return (output, h, c) if self.return_state else output
-
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
-        """Return the shape of the output, followed by those of h and c with `return_state`."""
-        batch, steps, *frame = _frames_shape(sequences_shape)
-        state = self.cell.state_shape((batch, *frame))
-        output = (batch, steps, *state[1:]) if self.return_sequences else state
-        return (output, state, state) if self.return_state else output
-
-    def compute_output_spec(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the output as a symbol: c keeps at least float32."""
-        frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences
-        shapes = self.compute_output_shape(tuple(frames.shape))
-        if not self.return_state:
-            return keras.KerasTensor(shapes, dtype=self.compute_dtype)
-        kinds = (self.compute_dtype, self.compute_dtype, cell_dtype(self.compute_dtype))
-        return tuple(keras.KerasTensor(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments the layer was made with."""
-        config: dict[str, Any] = super().get_config()
-        zero = config.pop("zero_output_for_mask")
-        return config | {"masked_output": "zero" if zero else "hold"}
-
-    def _start(self, given: Any, x: Tensor) -> State:
-        cell = self.cell
-        if given is None and not self.stateful:
-            batch, _, *size = keras.ops.shape(x)[:-1]
-            return zero_states(self.spec, self.compute_dtype, batch, tuple(size))[0]
-        states = self.states if given is None else given
-        tensors = [cell.to_last(keras.ops.convert_to_tensor(state)) for state in states]
-        if self.stateful and BACKEND == "torch":
-            tensors = [keras.ops.copy(tensor) for tensor in tensors]  # the kept ones are written to after the call
-        shapes = [(x.shape[0], *grids(self.spec, tuple(x.shape[2:-1]))[0], cell.filters)]
-        return inputs.read_states(tensors, shapes, self.compute_dtype)[0]
-
-    def _draw(self, batch: Any, size: tuple[Any, ...], steps: Any) -> Draws | None:
-        return draw(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)
-
-    def _output(self, outputs: Tensor) -> Tensor:
-        """Return what the layer shows of its outputs, which stand time first and in input order."""
-        if not self.return_sequences:
-            return self.cell.to_user(outputs[0 if self.go_backwards else -1])
-        outputs = keras.ops.flip(outputs, axis=0) if self.go_backwards else outputs
-        return self.cell.to_user(keras.ops.swapaxes(outputs, 0, 1))
+from convlstm.keras.cell import CELLS
+from convlstm.keras.options import SHOWN
+from convlstm.keras.rnn import RNN
 
 
 class ConvLSTM(RNN):
@@ -312,7 +104,7 @@ class ConvLSTM(RNN):
 
     def __getattr__(self, name: str) -> Any:
         """Return an option of the cell, as Keras's layers show them."""
-        if name in _SHOWN:
+        if name in SHOWN:
             return getattr(self.cell, name)
         found = getattr(super(), "__getattr__", None)
         if found is None:
@@ -321,10 +113,10 @@ class ConvLSTM(RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the layer was made with."""
-        config = super().get_config()
+        config: dict[str, Any] = self.cell.get_config() | super().get_config()
         del config["cell"]
         regulariser = keras.regularizers.serialize(self.activity_regularizer)
-        return self.cell.get_config() | config | {"activity_regularizer": regulariser}
+        return config | {"activity_regularizer": regulariser}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ConvLSTM:
@@ -351,7 +143,3 @@ class ConvLSTM3D(ConvLSTM):
     """A convolutional LSTM over sequences of volumes (batch, time, depth, height, width, channels): `ConvLSTM`."""
 
     rank = 3
-
-
-def _frames_shape(shape: Any) -> Shape:
-    return tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape)

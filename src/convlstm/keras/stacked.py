@@ -62,7 +62,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
                 prefix = layer_prefix(layer.index, direction)
                 shapes = layer_shapes(layer)
                 how = {name: {"initializer": initializer(start[prefix + name], name)} for name in shapes}
-                self._variables_of[prefix] = add_variables(self, shapes, prefix.replace(".", "_"), **how)
+                self._variables_of[prefix] = add_variables(self, shapes, how, prefix.replace(".", "_"))
         self.built = True
 
     def canonical_variables(self) -> dict[str, Any]:
@@ -129,7 +129,8 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the layer was made with."""
-        return super().get_config() | {"spec": self.spec.to_dict(), "seed": self.seed}
+        config: dict[str, Any] = super().get_config()
+        return config | {"spec": self.spec.to_dict(), "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ConvLSTMStack:

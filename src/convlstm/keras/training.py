@@ -168,20 +168,24 @@ def set_threads(count: int) -> None:
     """Fix how many threads the backend computes with.
 
     Raises:
-        ConfigError: where the backend can no longer be told, or not from within.
+        ConfigError: where the backend can no longer be told, or, as JAX, never from within.
     """
     if BACKEND == "torch":
         import_module("torch").set_num_threads(count)
         return
-    if BACKEND == "tensorflow":
+    try:
+        if BACKEND == "jax":
+            raise RuntimeError("JAX fixes its threads when it starts")
         threading = import_module("tensorflow").config.threading
-        try:
-            threading.set_intra_op_parallelism_threads(count)
-            threading.set_inter_op_parallelism_threads(count)
-        except RuntimeError as error:
-            raise ConfigError(
-                "threads", expected="a number set before TensorFlow computes", received=count, mend="set it first."
-            ) from error
+        threading.set_intra_op_parallelism_threads(count)
+        threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError as error:
+        raise ConfigError(
+            "threads",
+            expected=f"what {BACKEND} started with",
+            received=count,
+            mend="leave it out, and bind the process to its cores, as with `taskset`.",
+        ) from error
 
 
 def _tensors(sample: Sample) -> Tensors:

@@ -59,15 +59,15 @@ def native_shape(name: str, shape: Shape) -> Shape:
 
 
 def add_variables(
-    owner: Any, shapes: Mapping[str, Shape], prefix: str = "", **how: Mapping[str, Any]
+    owner: Any, shapes: Mapping[str, Shape], how: Mapping[str, Mapping[str, Any]] | None = None, prefix: str = ""
 ) -> dict[str, Variable]:
     """Give a Keras layer a variable for every array of one layer and direction.
 
     Args:
         owner: The Keras layer.
         shapes: Canonical shapes by name.
+        how: By an array's name, further arguments of `add_weight` (initializer, regularizer, constraint).
         prefix: Before every name.
-        **how: By an array's name, further arguments of `add_weight` (initializer, regularizer, constraint).
 
     Returns:
         Variables by canonical name, in Keras's order: kernel, recurrent_kernel, bias, and the rest by name.
@@ -78,7 +78,7 @@ def add_variables(
             shape=native_shape(name, shapes[name]),
             name=prefix + native_name(name),
             autocast=False,
-            **{"initializer": "zeros"} | dict(how.get(name, {})),
+            **{"initializer": "zeros"} | dict((how or {}).get(name, {})),
         )
         for name in (*first, *(name for name in sorted(shapes) if name not in first))
     }

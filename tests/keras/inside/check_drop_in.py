@@ -39,7 +39,10 @@ def pair(rank: int, options: dict[str, Any]) -> tuple[Any, Any, np.ndarray]:
 
 
 def arrays(result: Any) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(keras.tree.map_structure(keras.ops.stop_gradient, result))]
+    return [
+        keras.ops.convert_to_numpy(part)
+        for part in keras.tree.flatten(keras.tree.map_structure(keras.ops.stop_gradient, result))
+    ]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convlstm.errors import ShapeError, SpecError, StateError
-from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM3D, ConvLSTM2DCell, DurationAwareConvLSTMCell
+from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM2DCell, ConvLSTM3D, DurationAwareConvLSTMCell
 from convlstm.keras.engines import BACKEND
 
 RANDOM = np.random.default_rng(0)
@@ -105,6 +105,15 @@ def test_bidirectional(merge: str | None) -> None:
     assert again.backward_layer.go_backwards
 
 
+def test_bidirectional_with_durations() -> None:
+    x, d = array(2, 4, 6, 5, 1), RANDOM.uniform(0.5, 3, (2, 4)).astype("float32")
+    layer = ConvLSTM2D(3, 3, return_sequences=True, duration_strategy="linear")
+    both = keras.layers.Bidirectional(layer)
+    found = both((x, d))
+    close(found[..., :3], both.forward_layer(x, durations=d))
+    close(found[:, ::-1, ..., 3:], both.backward_layer(x, durations=d))
+
+
 def test_time_distributed() -> None:
     x = array(2, 3, 4, 6, 5, 1)
     layer = ConvLSTM2D(3, 3)
@@ -142,7 +151,9 @@ def test_a_file_of_a_model_gives_the_model_back(kind: Any, tmp_path: Path) -> No
     x = array(2, 3, *(6, 5, 4)[: layer.rank], 2)
     inputs = keras.Input(x.shape[1:])
     model = keras.Model(inputs, layer(inputs))
-    layer.set_weights([w + 0.1 * array(*w.shape).astype(w.dtype) if "float" in str(w.dtype) else w for w in layer.get_weights()])
+    layer.set_weights(
+        [w + 0.1 * array(*w.shape).astype(w.dtype) if "float" in str(w.dtype) else w for w in layer.get_weights()]
+    )
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     close(again(x), model(x), 0.0)
@@ -153,9 +164,7 @@ def test_a_file_of_a_model_gives_the_model_back(kind: Any, tmp_path: Path) -> No
 def test_durations_in_models(form: str, tmp_path: Path) -> None:
     frames, durations, gaps = keras.Input((None, 6, 5, 1)), keras.Input((None,)), keras.Input((None,))
     layer = ConvLSTM2D(3, 3, duration_strategy="mlp", duration_hidden=(4,), memory_decay=True, return_sequences=True)
-    outputs = (
-        layer((frames, durations, gaps)) if form == "tuple" else layer(frames, durations=durations, gaps=gaps)
-    )
+    outputs = layer((frames, durations, gaps)) if form == "tuple" else layer(frames, durations=durations, gaps=gaps)
     model = keras.Model([frames, durations, gaps], outputs)
     model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse")
     x, d, g = array(2, 4, 6, 5, 1), RANDOM.uniform(0.5, 3, (2, 4)), RANDOM.uniform(1, 3, (2, 4))
@@ -191,6 +200,7 @@ def test_a_cell_runs_in_keras_own_layer() -> None:
     for t in range(3):
         h, state = cell(x[:, t], state)
         close(h, found[:, t])
+    close(keras.layers.RNN(cell, return_sequences=True)(x), found)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])

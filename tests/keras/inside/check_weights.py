@@ -104,7 +104,10 @@ def test_a_stack_starts_from_the_contracts_seed() -> None:
     assert again.spec == spec
     keras.utils.set_random_seed(1)
     one = ConvLSTMStack(spec)
-    assert (to_canonical(one)["layers.0.forward.weight_ih"] != to_canonical(ConvLSTMStack(spec))["layers.0.forward.weight_ih"]).any()
+    assert (
+        to_canonical(one)["layers.0.forward.weight_ih"]
+        != to_canonical(ConvLSTMStack(spec))["layers.0.forward.weight_ih"]
+    ).any()
 
 
 def test_wrong_arrays_change_nothing(refused) -> None:

@@ -1,0 +1,78 @@
+"""How Keras writes options, and what they are in the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from convlstm.contract.vocabulary import LayerOptions
+from convlstm.errors import SpecError
+
+Shape = tuple[int | None, ...]
+
+CONTRACT_OPTIONS = (
+    frozenset({"groups", *LayerOptions.__annotations__})
+    - {"spatial_dims", "activation", "recurrent_activation", "direction", "merge", "masked_output"}
+    - {"dropout", "input_dropout", "recurrent_dropout"}
+)
+"""Options of the contract that Keras's own layers do not have; a cell takes them under the contract's names."""
+
+PLAIN_OPTIONS = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "data_format",
+    "dilation_rate",
+    "activation",
+    "recurrent_activation",
+    "use_bias",
+    "unit_forget_bias",
+    "dropout",
+    "recurrent_dropout",
+    "seed",
+)
+"""Options of Keras's own layers whose values are plain."""
+
+PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
+"""Arrays that have an initialiser, a regulariser and a constraint, by the word in Keras's option names."""
+
+SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in ("initializer", "regularizer", "constraint")))
+"""What Keras's layers show of their cell as attributes."""
+
+
+def axes(value: Any) -> Any:
+    """Return lists as tuples: Keras's files give lists back, and a list would speak of layers."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def first_shape(shape: Any) -> Shape:
+    """Return the frames' shape from one shape, or from those of a tuple of inputs."""
+    return tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape)
+
+
+def data_format_of(given: str | None) -> str:
+    """Return the data format of a layer; None takes Keras's setting."""
+    found = given or keras.config.image_data_format()
+    if found not in ("channels_last", "channels_first"):
+        raise SpecError("data_format", expected="channels_last or channels_first", received=found, mend="choose one.")
+    return str(found)
+
+
+def fixed_size(size: Shape) -> Shape:
+    """Return the input size that pixel peepholes are made for, or refuse one that is not fixed."""
+    if None in size:
+        raise SpecError(
+            "peephole",
+            expected="a fixed input size with 'pixel'",
+            received=f"frames of {tuple(size)}",
+            mend="fix the size of the input, or use peephole='channel'.",
+        )
+    return tuple(size)
+
+
+def word(activation: Any) -> Any:
+    """Return the contract's word for an activation given as Keras's name or function; None is linear."""
+    word = "linear" if activation is None else getattr(activation, "__name__", activation)
+    return "identity" if word == "linear" else word
