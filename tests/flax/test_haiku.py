@@ -61,7 +61,9 @@ def test_the_cell_computes_what_haikus_computes() -> None:
     x, h, c = normal(2, 5, 4, 2), 0.5 * normal(2, 5, 4, 3), normal(2, 5, 4, 3)
     state = hk.LSTMState(h, c)
     weights = jax.tree.map(lambda a: a + 0.1, theirs.init(KEY, x, state))
-    (ih, hh) = (weights[name] for name in sorted(weights, key=lambda name: "hidden" in name or name.endswith("_1")))
+    ih, hh = (
+        next(w for name, w in weights.items() if name.endswith(end)) for end in ("input_to_hidden", "hidden_to_hidden")
+    )
 
     def reordered(array: jax.Array) -> jax.Array:  # Haiku's gates are i, g, f, o
         i, g, f, o = jnp.split(array, 4, axis=-1)
@@ -81,8 +83,7 @@ def test_the_cell_computes_what_haikus_computes() -> None:
 
 def test_the_duration_aware_form_in_a_scan() -> None:
     def call(carry: Any, inputs: Any) -> Any:
-        frame, duration = inputs
-        return module.ConvLSTMCell(4, (3, 3), duration_strategy="linear")(carry, frame, duration=duration)
+        return module.DurationAwareConvLSTMCell(4, (3, 3), duration_strategy="linear")(carry, inputs)
 
     cell = hk.without_apply_rng(hk.transform(call))
     frames, durations = normal(5, 2, 6, 5, 3), abs(normal(5, 2)) + 0.2
@@ -90,6 +91,6 @@ def test_the_duration_aware_form_in_a_scan() -> None:
     params = cell.init(KEY, start, (frames[0], durations[0]))
     _, outputs = jax.lax.scan(lambda carry, x: cell.apply(params, carry, x), start, (frames, durations))
     spec = ConvLSTMSpec(in_channels=3, hidden_channels=4, kernel_size=3, duration_strategy="linear")
-    tree = module.from_params(params, "conv_lstm_cell")
+    tree = module.from_params(params, "duration_aware_conv_lstm_cell")
     _, expected = functional.layer(spec, tree, jnp.swapaxes(frames, 0, 1), durations=durations.T)
     close(jnp.swapaxes(outputs, 0, 1), expected)

@@ -172,10 +172,6 @@ class ConvLSTMCell(hk.Module):
 
         Returns:
             The carry State(h, c) after the step, and h once more as output.
-
-        Raises:
-            ShapeError: naming the argument, its expected and received axes.
-            StateError: if the carry does not fit the batch or the grid.
         """
         spec = cell_spec(in_channels=jnp.shape(x)[-1], **self._options)
         return functional.cell(
@@ -202,6 +198,48 @@ class ConvLSTMCell(hk.Module):
         spec = cell_spec(in_channels=input_shape[-1], **self._options)
         dtype = self.dtype or self.param_dtype
         return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), dtype)
+
+
+class DurationAwareConvLSTMCell(ConvLSTMCell):
+    """A cell whose input is a pair (frame, duration), as the body of `jax.lax.scan` over two sequences.
+
+    Args:
+        hidden_features: Channels of h and c.
+        kernel_size: Kernel of both convolutions.
+        duration_strategy: How the duration scales the candidate (`ConvLSTMSpec`), or a function of Δ / Δ0.
+        **options: Every further argument of `ConvLSTMCell`.
+
+    Example:
+        >>> def step(carry, inputs):
+        ...     return DurationAwareConvLSTMCell(hidden_features=8, kernel_size=(3, 3))(carry, inputs)
+        >>> cell = hk.without_apply_rng(hk.transform(step))
+        >>> frame, duration = jnp.zeros((2, 16, 16, 1)), jnp.ones(2)
+        >>> params = cell.init(jax.random.key(0), None, (frame, duration))
+        >>> cell.apply(params, None, (frame, duration))[1].shape
+        (2, 16, 16, 8)
+    """
+
+    def __init__(
+        self, hidden_features: int, kernel_size: Any, *, duration_strategy: Any = "mlp", **options: Any
+    ) -> None:
+        super().__init__(hidden_features, kernel_size, duration_strategy=duration_strategy, **options)
+
+    def __call__(  # type: ignore[override]
+        self, carry: Any, inputs: tuple[Any, Any], *, deterministic: bool = False
+    ) -> tuple[State, jax.Array]:
+        """Take one step.
+
+        Args:
+            carry: (h, c) of the step before; None means zeros.
+            inputs: Frame (batch, *space, in_features), or without the batch axis, and its duration: a number, (),
+                (batch,) or (batch, 1).
+            deterministic: True in evaluation; training draws from Haiku's own key.
+
+        Returns:
+            The carry (h, c) after the step, and h once more as output.
+        """
+        x, duration = inputs
+        return super().__call__(carry, x, duration=duration, deterministic=deterministic)
 
 
 class _Group(hk.Module):
