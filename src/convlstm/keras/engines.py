@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 import keras
+import numpy as np
 
+from convlstm.contract.activations import Array
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import Masks
 from convlstm.errors import DependencyError
@@ -66,6 +68,13 @@ def at_hand(values: Tensor) -> bool:
         return values.device.type == "cpu" and not compiling
     jax = import_module("jax")
     return not isinstance(values, jax.core.Tracer) and all(d.platform == "cpu" for d in values.devices())
+
+
+def to_array(tensor: Tensor) -> Array:
+    """Return a tensor's values as an array of their own; `keras.ops.convert_to_numpy` warns under NumPy 2."""
+    if BACKEND == "jax":
+        return np.array(tensor)
+    return np.array((tensor.detach().cpu() if BACKEND == "torch" else tensor).numpy())
 
 
 def _channels_first(

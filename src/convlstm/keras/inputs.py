@@ -7,13 +7,12 @@ from functools import wraps
 from typing import Any
 
 import keras
-import numpy as np
 
 from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ConvLSTMError, ShapeError
-from convlstm.keras.engines import State, Tensor, at_hand
+from convlstm.keras.engines import State, Tensor, at_hand, to_array
 from convlstm.keras.stack import cell_dtype
 
 Shape = tuple[int | None, ...]
@@ -116,8 +115,8 @@ def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) 
     values = values[..., 0] if len(values.shape) == 3 else values
     values = keras.ops.broadcast_to(values, (batch, steps))
     if None not in known and at_hand(values):
-        valid = None if mask is None else np.asarray(keras.ops.convert_to_numpy(mask))
-        check_durations(name, keras.ops.convert_to_numpy(values), valid)
+        valid = None if mask is None else to_array(mask)
+        check_durations(name, to_array(values), valid)
     return values
 
 

@@ -16,7 +16,7 @@ from convlstm.contract.forecast_cases import ForecastCase
 from convlstm.contract.parity import TIMES, AnyCase, Arrays, weights_of
 from convlstm.contract.reference import Masks
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
-from convlstm.keras.engines import BACKEND, Tensor
+from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stack import Draws
 from convlstm.keras.stacked import ConvLSTMStack
@@ -121,7 +121,7 @@ def _tensor(array: Array, dtype: str) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(tensor), dtype=np.float64)
+    return to_array(tensor).astype(np.float64)
 
 
 def _double_precision(dtype: str) -> AbstractContextManager[Any]:

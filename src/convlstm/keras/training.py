@@ -16,7 +16,7 @@ from convlstm.contract.training import Optimisation, Sample
 from convlstm.contract.weights import canonical_shapes
 from convlstm.errors import ConfigError, WeightsError
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
-from convlstm.keras.engines import BACKEND, Tensor
+from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.weights import from_native_array, load_canonical, to_canonical, to_native_array
 
@@ -88,7 +88,7 @@ class Trainer:
     def predict(self, sample: Sample, horizon: int) -> Array:
         """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
         forecast = self._run(self._weights(), _tensors(sample), horizon=horizon)
-        return np.moveaxis(np.array(keras.ops.convert_to_numpy(forecast), dtype=np.float32), -1, 2)
+        return np.moveaxis(to_array(keras.ops.cast(forecast, "float32")), -1, 2)
 
     def weights(self) -> dict[str, Array]:
         """Return the weights as canonical arrays."""
@@ -100,7 +100,7 @@ class Trainer:
         shapes = canonical_shapes(self.module.spec)
         for moment, tensors in self._moments.items():
             for key, tensor in tensors.items():
-                array = from_native_array(key, np.array(keras.ops.convert_to_numpy(tensor)), shapes[key])
+                array = from_native_array(key, to_array(tensor), shapes[key])
                 arrays[f"optimiser.{key}.{moment}"] = array
         return arrays | {"optimiser.step": np.array(self._steps, dtype=np.float32)}
 

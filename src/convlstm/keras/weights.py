@@ -16,7 +16,7 @@ import numpy as np
 from convlstm.contract.activations import Array
 from convlstm.contract.checkpoint import save_model
 from convlstm.contract.weights import Spec, canonical_shapes, check_weights
-from convlstm.keras.engines import Tensor
+from convlstm.keras.engines import Tensor, to_array
 
 Variable = Any
 Shape = tuple[int, ...]
@@ -101,7 +101,7 @@ def initializer(array: Array, name: str) -> Callable[..., Any]:
 
 def seed_of(generator: keras.random.SeedGenerator) -> int:
     """Return the seed a generator stands at: the one it was made with, or the one Keras drew for it."""
-    return int(keras.ops.convert_to_numpy(generator.state)[0])
+    return int(to_array(keras.ops.convert_to_tensor(generator.state))[0])
 
 
 def to_canonical(module: HasVariables) -> dict[str, Array]:
@@ -218,4 +218,4 @@ def _array(variable: Variable) -> Array:
     tensor = keras.ops.convert_to_tensor(variable)
     if keras.backend.standardize_dtype(tensor.dtype) in ("bfloat16", "float16"):
         tensor = keras.ops.cast(tensor, "float32")
-    return np.array(keras.ops.convert_to_numpy(tensor))
+    return to_array(tensor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import pytest
 
 
@@ -14,4 +13,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
+    import keras
+
     keras.utils.set_random_seed(0)
