@@ -158,6 +158,7 @@ def test_wrong_calls_are_refused_by_name(kind: Any, argument: str, options: dict
         ("direction", lambda: build(1, 3, 3, cls=ConvLSTMCell, direction="reverse")),
         ("masked_output", lambda: build(1, 3, 3, cls=ConvLSTMCell, masked_output="hold")),
         ("spec", lambda: build("model", cls=Forecaster)),
+        ("spec", lambda: functional.cell(build(1, 3, 3, 2).spec, {}, None, np.zeros((2, 5, 5, 1)))),
     ],
 )
 def test_wrong_options_are_refused_by_name(argument: str, make: Any, refused) -> None:

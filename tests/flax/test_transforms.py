@@ -151,6 +151,11 @@ for kind in (AxisType.Auto, AxisType.Explicit):
             p, y = jax.device_put(params, NamedSharding(mesh, P())), jax.device_put(x, NamedSharding(mesh, place))
             found = jax.jit(f)(p, y)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-11, atol=1e-11), found, wanted)
+f = jax.grad(lambda p, x, d: jax.lax.psum((functional.layer(spec, p, x, durations=d)[1] ** 2).sum(), "n"))
+mesh = jax.make_mesh((2,), ("n",), axis_types=(AxisType.Auto,))
+found = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=(P(), P("n"), P("n")), out_specs=P()))(params, x, d)
+wanted = jax.jit(jax.grad(lambda p: (functional.layer(spec, p, x, durations=d)[1] ** 2).sum()))(params)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found, wanted)
 print("right")
 """
 

@@ -8,7 +8,7 @@ and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3[, *gr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit
+from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit, varying_as
 from convlstm.engine.jax_durations import clean, duration_scale, retention
 from convlstm.engine.jax_padding import pad
 
@@ -177,6 +177,7 @@ def sequence(
     explicit = mesh_is_explicit(state.h if x is None else x)
     inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not explicit)
     advance = partial(_advance, layer, weights, masks.recurrent, plain)
+    state = State(*(_as_others(array, (inputs, weights, state)) for array in state))
     if explicit:
         first: _Step = jax.tree.map(lambda array: array[0], inputs)
         state = _as_sharded(jax.eval_shape(lambda: advance((state, None), first)[0][0]), state)
@@ -247,6 +248,11 @@ def _advance(
     state = State(*(jnp.where(now.valid, new, old) for new, old in zip(after, before, strict=True)))
     output = jnp.where(now.valid, state.h, 0.0 if held is None else held)
     return (state, None if held is None else output), output
+
+
+def _as_others(array: Array, others: Any) -> Array:
+    """Return a state that varies over the axes of a `shard_map` as the others do, which a scan wants from the start."""
+    return reduce(varying_as, jax.tree.leaves(others), array)
 
 
 def _as_sharded(like: State, state: State) -> State:

@@ -48,7 +48,8 @@ def convolve(
 def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, plain: bool) -> Array:
     """Return W ∗ x with stride 1, its gradients taken by the rule unless `plain` or a mesh with explicit axes."""
     rule = not plain and x.size > 0 and not mesh_is_explicit(x)
-    return _ruled(widths, x, kernel) if rule else convolve(x, kernel, widths)
+    # inside `shard_map` a rule wants both of one kind, where a plain convolution casts by itself
+    return _ruled(widths, varying_as(x, kernel), varying_as(kernel, x)) if rule else convolve(x, kernel, widths)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -93,3 +94,10 @@ def mesh_is_explicit(x: Any) -> bool:
     """Return whether x lives on a mesh with explicit axes, where shardings are part of an array's type."""
     mesh = jax.typeof(x).sharding.mesh
     return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
+
+
+def varying_as(x: Array, like: Any) -> Array:
+    """Return x as varying over at least the axes of a `shard_map` over which `like` varies."""
+    own, wanted = (jax.typeof(array).manual_axis_type.varying for array in (x, like))
+    missing = tuple(sorted(wanted - own))
+    return lax.pcast(x, missing, to="varying") if missing else x

@@ -10,6 +10,7 @@ from jax import Array
 
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
+from convlstm.errors import SpecError
 from convlstm.flax import inputs
 from convlstm.flax.stack import Draws, draw, merged, run_stack
 from convlstm.flax.weights import Params
@@ -116,6 +117,7 @@ def cell(
     Raises:
         ShapeError: naming the argument, its expected and received axes.
         StateError: if the carry does not fit the batch or the grid.
+        SpecError: for a stack of several layers or directions.
 
     Example:
         >>> import jax
@@ -125,6 +127,13 @@ def cell(
         >>> y.shape
         (2, 16, 16, 8)
     """
+    if spec.depth != 1 or spec.direction != "forward":
+        raise SpecError(
+            "spec",
+            expected="one layer, forward, in a cell",
+            received=f"{spec.depth} layers, {spec.direction}",
+            mend="use `layer`.",
+        )
     dtype = inputs.compute_type(params, x, dtype)
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])

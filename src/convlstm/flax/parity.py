@@ -1,7 +1,4 @@
-"""How the JAX faces compute the contract's random cases (`convlstm.contract.parity`).
-
-JAX has float64 only where `jax_enable_x64` is set, which the caller does before anything else uses JAX.
-"""
+"""How the JAX faces compute the contract's random cases (`convlstm.contract.parity`)."""
 
 from __future__ import annotations
 
@@ -27,6 +24,11 @@ Leaves = dict[str, jax.Array]
 
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the results of a case and the gradients of its loss (`convlstm.contract.parity.Run`)."""
+    with jax.enable_x64(True):
+        return _run(case, dtype, factors)
+
+
+def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     params = from_canonical(case.spec, weights_of(case), dtype)
     kinds = {name: "float32" if name.startswith(TIMES) and dtype != "float64" else dtype for name in case.arrays}
     inputs = [name for name in case.arrays if name.startswith(INPUTS)]
