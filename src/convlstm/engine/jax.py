@@ -177,7 +177,7 @@ def sequence(
     explicit = mesh_is_explicit(state.h if x is None else x)
     inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not explicit)
     advance = partial(_advance, layer, weights, masks.recurrent, plain)
-    state = State(*(_as_others(array, (inputs, weights, state)) for array in state))
+    state = State(*(_as_others(array, (inputs, weights, masks, state)) for array in state))
     if explicit:
         first: _Step = jax.tree.map(lambda array: array[0], inputs)
         state = _as_sharded(jax.eval_shape(lambda: advance((state, None), first)[0][0]), state)

@@ -58,19 +58,6 @@ def draw(
     if key is None or not is_random(spec):
         return None
 
-    def held(rate: float, place: tuple[int, ...], shape: tuple[int, ...], each_step: bool = False) -> Array | None:
-        if not rate:
-            return None
-        own = reduce(jax.random.fold_in, place, key)
-        if not each_step:
-            return jax.random.bernoulli(own, rate, shape)
-        # a key per step: the draws of a step do not change with the length of the sequence
-        return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(own, t), rate, shape))(jnp.arange(steps))
-
-    def kept(rate: float, place: tuple[int, ...], shape: tuple[int, ...], each_step: bool = False) -> Array | None:
-        dropped = held(rate, place, shape, each_step)
-        return None if dropped is None else jnp.where(dropped, 0.0, 1.0 / (1.0 - rate)).astype(dtype)
-
     sizes = (input_size, *spec.grids(input_size))
     masks = {}
     for layer in spec.layers:
@@ -79,13 +66,13 @@ def draw(
         for way, direction in enumerate(spec.directions):
             place = (layer.index, way)
             masks[layer_name(layer.index, direction)] = Masks(
-                kept(spec.input_dropout, (*place, 0), entering),
-                kept(spec.recurrent_dropout, (*place, 1), inside),
-                held(spec.zoneout_h, (*place, 2), inside, each_step=True),
-                held(spec.zoneout_c, (*place, 3), inside, each_step=True),
+                _kept(key, (*place, 0), spec.input_dropout, entering, dtype),
+                _kept(key, (*place, 1), spec.recurrent_dropout, inside, dtype),
+                _held(key, (*place, 2), spec.zoneout_h, inside, steps),
+                _held(key, (*place, 3), spec.zoneout_c, inside, steps),
             )
     between = [
-        kept(spec.dropout, (n, 2), (batch, *sizes[n + 1], spec.out_channels(n)), each_step=True)
+        _kept(key, (n, 2), spec.dropout, (batch, *sizes[n + 1], spec.out_channels(n)), dtype, steps)
         for n in range(spec.depth - 1)
     ]
     return Draws(masks, tuple(between))
@@ -159,3 +146,24 @@ def merged(parts: Sequence[Array], merge: str) -> Array:
     if merge == "mul":
         return forward * backward
     return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+
+
+def _held(
+    key: Array, place: tuple[int, ...], rate: float, shape: tuple[int, ...], steps: int | None = None
+) -> Array | None:
+    """Return True with a probability, from a key of the draw's own place; with `steps`, anew each step."""
+    if not rate:
+        return None
+    own = reduce(jax.random.fold_in, place, key)
+    if steps is None:
+        return jax.random.bernoulli(own, rate, shape)
+    # a key per step: the draws of a step do not change with the length of the sequence
+    return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(own, t), rate, shape))(jnp.arange(steps))
+
+
+def _kept(
+    key: Array, place: tuple[int, ...], rate: float, shape: tuple[int, ...], dtype: Any, steps: int | None = None
+) -> Array | None:
+    """Return the factors of inverted dropout, 0 or 1 / (1 − rate)."""
+    dropped = _held(key, place, rate, shape, steps)
+    return None if dropped is None else jnp.where(dropped, 0.0, 1.0 / (1.0 - rate)).astype(dtype)
