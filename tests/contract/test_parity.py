@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convlstm.contract import reference
 from convlstm.contract.cases import random_case, reference_arrays
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.parity import Found, error, expect, is_ill_conditioned, judge, rounded
@@ -55,10 +56,19 @@ def test_rounding_is_the_types_own(dtype: str) -> None:
     assert not np.array_equal(found, case.arrays["x"])
 
 
-def test_only_a_norm_is_ill_conditioned() -> None:
-    assert not any(is_ill_conditioned(expect(random_case(seed, norm="none"), "float32")) for seed in range(5))
-    assert not is_ill_conditioned(expect(random_forecast_case(1), "float32"))
-    assert is_ill_conditioned(expect(random_case(689), "float32")), "a norm over nearly equal values"
+def test_only_a_norm_over_nearly_equal_values_is_ill_conditioned() -> None:
+    assert not any(is_ill_conditioned(random_case(seed, norm="none")) for seed in range(5))
+    assert not is_ill_conditioned(random_forecast_case(2))
+    assert is_ill_conditioned(random_forecast_case(79))
+    before = reference._normalised
+    expected = expect(random_forecast_case(79), "float32")
+    assert np.isnan(judge(expected, expected.results, {}).derivative), "a miss of such a case is not judged"
+    assert not np.isnan(
+        judge(
+            expect(random_forecast_case(2), "float32"), expect(random_forecast_case(2), "float32").results, {}
+        ).derivative
+    )
+    assert reference._normalised is before
 
 
 def test_the_script_ends_well() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm.errors import SpecError, StateError
+from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, save
 
 
@@ -247,3 +249,41 @@ def test_a_function_of_the_duration_runs_and_is_not_saved(refused, tmp_path: Any
     torch.testing.assert_close(layer(x, durations=durations)[0], expected, rtol=0, atol=1e-6)
     with refused(SpecError, "duration_strategy"):
         save(tmp_path / "m", layer)
+
+
+def test_b12_wrong_calls_are_refused_and_nothing_fails_on_the_way(refused) -> None:
+    """Even kernels work; what is wrong is refused by name, and the error itself does not break."""
+    assert ConvLSTM(1, 2, kernel_size=4)(torch.zeros(1, 2, 1, 8, 8))[0].shape[-2:] == (8, 8)
+    for x in (torch.zeros(8), torch.zeros(1, 1, 2, 1, 8, 8), torch.zeros(())):
+        with refused(ShapeError, "x"):
+            ConvLSTM(1, 2, kernel_size=3)(x)
+
+
+def test_b16_b17_peepholes_act_and_the_output_gate_sees_the_new_cell() -> None:
+    """One step on one point, by hand."""
+    cell = ConvLSTMCell(1, 1, kernel_size=1, peephole="channel", dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.peephole_l0.copy_(torch.tensor([[0.5], [-0.7], [0.9]], dtype=torch.float64))
+        cell.bias_l0.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    c_before = torch.full((1, 1, 1, 1), 0.8, dtype=torch.float64)
+    h, c = cell(torch.zeros_like(c_before), (torch.zeros_like(c_before), c_before))
+    i, f = torch.sigmoid(0.1 + 0.5 * c_before), torch.sigmoid(0.2 - 0.7 * c_before)
+    after = f * c_before + i * math.tanh(0.3)
+    torch.testing.assert_close(c, after, rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(h, torch.sigmoid(0.4 + 0.9 * after) * after.tanh(), rtol=1e-15, atol=1e-15)
+    assert not torch.allclose(h, torch.sigmoid(0.4 + 0.9 * c_before) * after.tanh())
+
+
+def test_b26_threads_that_share_a_layer_get_the_serial_numbers() -> None:
+    layer, stream = ConvLSTM(1, 4, 3).eval(), torch.randn(16, 1, 6, 1, 12, 12)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return layer(x)[0]
+
+    serial = [run(x) for x in stream]
+    with ThreadPoolExecutor(16) as pool:
+        for found in (list(pool.map(run, stream)) for _ in range(5)):
+            assert all(torch.equal(a, b) for a, b in zip(found, serial, strict=True))

@@ -11,7 +11,7 @@ from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.training import Optimisation, Trainer
 from convlstm.errors import ConfigError, DependencyError
 
-FRAMEWORKS = ("torch",)
+FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
 
 

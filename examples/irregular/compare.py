@@ -1,0 +1,67 @@
+"""Train a model that is told of durations and the same model blind to them, on the same batches, and print both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.torch import ConvLSTM
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class LastStep(nn.Module):
+    """A ConvLSTM, and a 1×1 convolution of its last hidden state."""
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, *, aware: bool, spatial_dims: int = 2) -> None:
+        super().__init__()
+        strategy = "mlp" if aware else "none"
+        self.layer = ConvLSTM(in_channels, hidden, 3, spatial_dims=spatial_dims, duration_strategy=strategy)
+        self.head = (nn.Conv1d, nn.Conv2d)[spatial_dims - 1](hidden, out_channels, 1)
+        self.aware = aware
+
+    def forward(self, frames: Tensor, durations: Tensor) -> Tensor:
+        """Return the head's output after the last frame."""
+        _, (h_n, _) = self.layer(frames, durations=durations if self.aware else None)
+        return self.head(h_n[-1])
+
+
+def compare(
+    build: Callable[..., nn.Module],
+    draw: Callable[[torch.Generator], Batch],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    score_of: Callable[[Tensor, Tensor], Tensor],
+    unit: str,
+    steps: int = 300,
+) -> None:
+    """Train both models and print their scores on fresh batches.
+
+    Args:
+        build: Makes a model; `aware` says whether it is told of durations.
+        draw: Makes frames (batch, time, channel, *space), durations (batch, time) and targets.
+        loss_of: Loss of output and target.
+        score_of: Score of output and target.
+        unit: What the score is, in words.
+        steps: Optimiser steps.
+    """
+    torch.set_num_threads(1)
+    for aware in (False, True):
+        torch.manual_seed(0)
+        model = build(aware=aware)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(steps):
+            frames, durations, target = draw(generator)
+            loss = loss_of(model(frames, durations), target)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            fresh = [draw(torch.Generator().manual_seed(100 + n)) for n in range(10)]
+            score = torch.stack([score_of(model(x, d), y) for x, d, y in fresh]).mean()
+        print(f"{'told of durations' if aware else 'blind to durations'}: {score:.4f} {unit}")

@@ -1,0 +1,1 @@
+"""What is installed, and whether every framework computes what the contract says."""
