@@ -1,4 +1,4 @@
-"""Every example in a docstring runs, and every public class and function of the two rooms users call has one."""
+"""Every example in a docstring runs, and every public class and function of a face has one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import convlstm
-from convlstm import torch as face
 
 # a command's docstring shows shell lines, and its run is tested in tests/cli
 MODULES = [
@@ -28,8 +27,10 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not list(tmp_path.iterdir()), "an example leaves files behind"
 
 
-@pytest.mark.parametrize(
-    "name", ["ConvLSTM", "ConvLSTMCell", "Forecaster", "load", "load_canonical", "save", "to_canonical"]
-)
-def test_every_public_name_has_an_example(name: str) -> None:
-    assert ">>>" in (getattr(face, name).__doc__ or ""), name
+@pytest.mark.parametrize("face", ["torch", "flax", "mlx"])
+def test_every_public_name_has_an_example(face: str) -> None:
+    module = importlib.import_module(f"convlstm.{face}")
+    names = [name for name in vars(module) if not name.startswith("_") and callable(getattr(module, name))]
+    assert {"ConvLSTM", "ConvLSTMCell", "Forecaster", "load", "load_canonical", "save", "to_canonical"} <= set(names)
+    for name in names:
+        assert ">>>" in (getattr(module, name).__doc__ or ""), f"{face}.{name}"

@@ -13,7 +13,7 @@ import pytest
 
 import convlstm
 
-FRAMEWORKS = {"torch", "lightning_fabric", "jax", "flax", "keras", "tensorflow", "mlx"}
+FRAMEWORKS = {"torch", "lightning_fabric", "jax", "flax", "haiku", "optax", "keras", "tensorflow", "mlx"}
 HEAVY = FRAMEWORKS | {
     *("numpy", "xarray", "pandas", "scipy", "skimage", "matplotlib", "scores", "netCDF4", "zarr"),
     *("typer", "rich", "pydantic", "yaml", "jinja2"),
@@ -24,10 +24,14 @@ STATEMENTS = {
     "from convlstm import ConvLSTMSpec, ForecasterSpec": HEAVY - {"numpy"},
     "import convlstm.contract.checkpoint, convlstm.contract.cases, convlstm.contract.presets": HEAVY - {"numpy"},
     "import convlstm.torch": HEAVY - {"numpy", "torch"},
+    "import convlstm.mlx": HEAVY - {"numpy", "mlx"},
+    "import convlstm.flax": FRAMEWORKS - {"jax", "flax", "optax"},  # flax.nnx itself loads optax
+    "import convlstm.keras": FRAMEWORKS - {"keras", "tensorflow", "jax", "torch"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report": FRAMEWORKS,
     "import convlstm.nowcast": FRAMEWORKS,
+    "import convlstm.doctor.parity": FRAMEWORKS,
     "import convlstm.cli.main": FRAMEWORKS,
 }
 

@@ -2,11 +2,16 @@
 
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 
-from convlstm.nowcast import health
-from convlstm.nowcast.health import check_frameworks, installed
+from convlstm.doctor import health
+from convlstm.doctor.health import Health, check_setups, installed, small_forecast
+from convlstm.doctor.setups import SETUPS, SetUp, choose_setups, run_task
+from convlstm.errors import ConfigError, DependencyError
 from convlstm.torch.training import Trainer
+
+TORCH, ABSENT = SETUPS[0], SetUp("absent", "torch", ("torch", "no_such_package"))
 
 
 def test_versions_are_those_installed(monkeypatch):
@@ -17,40 +22,39 @@ def test_versions_are_those_installed(monkeypatch):
     assert versions["no-such-package"] == "not installed"
 
 
-def test_every_framework_agrees_with_the_reference():
-    found = check_frameworks()
-    assert [one.framework for one in found] == ["torch"]
-    for one in found:
-        assert one.well
-        assert 0 < one.difference < 1e-5
-        assert one.description.startswith("PyTorch ")
-        assert one.description.endswith("float32")
+def test_a_set_up_agrees_with_the_reference_and_a_missing_one_says_what_to_install():
+    well, absent = check_setups([TORCH, ABSENT])
+    assert well.well
+    assert 0 < well.difference < 1e-5
+    assert well.description.startswith("PyTorch ")
+    assert not absent.well
+    assert absent.difference is None
+    assert absent.description == "pip install 'convlstm[torch]'"
 
 
 def test_a_framework_that_differs_is_not_well(monkeypatch):
     real = Trainer.predict
     monkeypatch.setattr(Trainer, "predict", lambda self, sample, horizon: real(self, sample, horizon) + 1e-2)
-    (one,) = check_frameworks()
-    assert not one.well
-    assert one.difference == pytest.approx(1e-2, rel=0.9)
+    found = small_forecast("torch")
+    assert found["difference"] == pytest.approx(1e-2, rel=0.9)
+    assert not Health("torch", **found).well
 
 
-def test_a_framework_that_is_missing_is_told_and_how_to_install_it(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError("No module named 'lightning_fabric'", name="lightning_fabric")
-
-    monkeypatch.setattr("convlstm.nowcast.faces.import_module", missing)
-    (one,) = check_frameworks()
-    assert one.difference is None
-    assert not one.well
-    assert "no module 'lightning_fabric'; pip install 'convlstm[torch]'" in one.description
+def test_a_process_that_fails_is_told_in_its_last_line():
+    broken = SetUp("torch", "torch", ("torch",), {"PYTHONPATH": "/no/such/place"})
+    assert check_setups([broken])[0].well, "an environment reaches the process and does not replace its own"
+    (one,) = check_setups([SetUp("keras-none", "keras", ("keras",), {"KERAS_BACKEND": "none"})])
+    assert one.difference == np.inf
+    assert "none" in one.description
+    assert "\n" not in one.description
 
 
-def test_a_framework_that_fails_is_told_and_not_well(monkeypatch):
-    def fail(self, sample, horizon):
-        raise RuntimeError("no kernel image\nis available")
+def test_tasks_of_what_is_not_installed_are_refused(refused):
+    with refused(DependencyError, "absent"):
+        run_task(ABSENT, "forms")
 
-    monkeypatch.setattr(Trainer, "predict", fail)
-    (one,) = check_frameworks()
-    assert one.difference == float("inf")
-    assert one.description == "RuntimeError: no kernel image is available"
+
+def test_choose_setups(refused):
+    assert [one.name for one in choose_setups([])] == [one.name for one in SETUPS]
+    with refused(ConfigError, "setup"):
+        choose_setups(["caffe"])

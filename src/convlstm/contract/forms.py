@@ -109,7 +109,7 @@ def against_reference(
     expected, final = reference.stack(spec, wide, np.asarray(x, np.float64), states, durations=durations)
     pairs = [
         (a, b)
-        for got, want in zip(results, final[-len(results) :], strict=True)
+        for got, want in zip(results, final[len(final) - len(results) :], strict=True)
         for a, b in zip(got, want, strict=True)
     ]
     words = [f"h, c {tuple(h.shape)}" for h, _ in results[-1:]]

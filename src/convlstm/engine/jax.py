@@ -34,6 +34,10 @@ class State(NamedTuple):
     Args:
         h: Hidden state (batch, *grid, hidden), in the type convolutions run in.
         c: Cell state of the same shape, in at least float32.
+
+    Example:
+        >>> State(jnp.zeros((2, 16, 16, 8)), jnp.ones((2, 16, 16, 8))).c.shape
+        (2, 16, 16, 8)
     """
 
     h: Any

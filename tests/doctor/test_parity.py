@@ -1,0 +1,58 @@
+"""The table of every set-up against the reference and each other, on a few cases of the cheap ones."""
+
+import numpy as np
+import pytest
+
+from convlstm.contract.parity import expect
+from convlstm.doctor import parity as table
+from convlstm.doctor.expectations import draw_cases, keep_expectations, load_expectation
+from convlstm.doctor.parity import Pair, Row, compare_all
+from convlstm.doctor.setups import SetUp, choose_setups
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    keep_expectations(tmp_path, 5, 2, "float32")
+    for name, case in draw_cases(5, 2):
+        kept, anew = load_expectation(tmp_path, name, case, "float32"), expect(case, "float32")
+        assert kept.results.keys() == anew.results.keys()
+        np.testing.assert_array_equal(kept.derivatives, anew.derivatives)
+        for key, factor in anew.factors.items():
+            np.testing.assert_array_equal(kept.factors[key], factor)
+            np.testing.assert_array_equal(kept.results[key], anew.results[key])
+
+
+def test_the_table():
+    lines = []
+    rows, pairs = compare_all(3, 100, choose_setups(["torch", "mlx"]), lines.append)
+    assert [(row.setup, row.dtype, row.count) for row in rows] == [
+        *(("torch", "float64", 4), ("mlx", "float64", 4)),
+        *(("torch", "float32", 4), ("mlx", "float32", 4)),
+    ]
+    assert all(row.well for row in rows)
+    assert all(0 < row.value["worst"] < 1e-5 for row in rows)
+    (pair,) = pairs
+    assert (pair.first, pair.second, pair.well) == ("torch", "mlx", True)
+    assert 0 < pair.difference < 2e-5
+    assert lines[0] == "reference, float64"
+
+
+def test_a_miss_and_a_failure_are_not_well(monkeypatch):
+    rows, pairs = compare_all(1, 100, [SetUp("broken", "keras", ("keras",), {"KERAS_BACKEND": "none"})])
+    assert not pairs
+    assert not any(row.well for row in rows)
+    assert all("none" in row.problem for row in rows)
+    good = {"missed": [], "missed_count": 0}
+    assert Row("a", "float64", 1, good, good).well
+    assert not Row("a", "float64", 1, good, {"missed": ["layer 3"], "missed_count": 1}).well
+    assert not Pair("a", "b", 3e-5).well
+    assert table.PAIR_TARGET == 2e-5
+
+
+@pytest.mark.parametrize("name", ["torch", "mlx"])
+def test_every_form_of_a_face_agrees(name):
+    from convlstm.doctor.setups import run_task
+
+    (setup,) = choose_setups([name])
+    rows = run_task(setup, "forms")
+    assert {row["document"] for row in rows} == ({"000", "002", "003"} if name == "torch" else {"001", "004"})
+    assert all(row["difference"] < 1e-5 and not row["failure"] and row["seconds"] > 0 for row in rows)
