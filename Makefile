@@ -23,7 +23,7 @@ format: $(READY)
 	$(PYTHON) -m ruff check --fix .
 
 parity: $(READY)
-	OMP_NUM_THREADS=1 $(PYTHON) scripts/parity.py --framework $(or $(FRAMEWORK),torch) --cases 2000
+	OMP_NUM_THREADS=1 $(PYTHON) -m convlstm doctor --parity --cases 2000 --setup $(or $(SETUP),torch)
 
 bench: $(READY)
 	$(PYTHON) benchmarks/layer.py

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +11,6 @@ from convlstm.contract import reference
 from convlstm.contract.cases import random_case, reference_arrays
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.parity import Found, error, expect, is_ill_conditioned, judge, rounded
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "parity.py"
 
 
 def test_a_wrong_peephole_is_seen() -> None:
@@ -69,16 +64,3 @@ def test_only_a_norm_over_nearly_equal_values_is_ill_conditioned() -> None:
         ).derivative
     )
     assert reference._normalised is before
-
-
-def test_the_script_ends_well() -> None:
-    pytest.importorskip("torch")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--cases", "5", "--start", "70000"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split(",")[0] for line in done.stdout.splitlines() if " configurations in " in line] == [
-        "torch layer",
-        "torch forecaster",
-        "torch fused",
-    ] * 2

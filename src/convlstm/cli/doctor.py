@@ -16,7 +16,9 @@ def doctor(
         bool, typer.Option("--parity", help="Hold every set-up to the reference over random cases, and to each other.")
     ] = False,
     seeds: Annotated[bool, typer.Option("--seeds", help="Run the call forms that people come from.")] = False,
-    cases: Annotated[int, typer.Option(min=1, help="Random layers for --parity; a fifth as many forecasters.")] = 20,
+    cases: Annotated[
+        int, typer.Option(min=1, help="Random layers for --parity; a fifth as many common cells and forecasters.")
+    ] = 20,
     start: Annotated[int, typer.Option(min=0, help="Seed of the first random case.")] = 0,
     setup: Annotated[
         list[str] | None, typer.Option(help="Only this set-up, as torch or keras-jax; repeat for more.")

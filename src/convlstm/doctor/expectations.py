@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from convlstm.contract.cases import loss_weights, random_case
+from convlstm.contract.cases import common_case, loss_weights, random_case
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.parity import AnyCase, Expectation, expect, rounded
 
 
 def draw_cases(start: int, count: int) -> Iterator[tuple[str, AnyCase]]:
-    """Yield `count` random layers and a fifth as many forecasters, with a name for each.
+    """Yield `count` random layers, and a fifth as many common cells and forecasters, with a name for each.
 
     Example:
         >>> [name for name, _ in draw_cases(7, 2)]
-        ['layer7', 'layer8', 'forecaster7']
+        ['layer7', 'layer8', 'common7', 'forecaster7']
     """
     for seed in range(start, start + count):
         yield f"layer{seed}", random_case(seed)
+    for seed in range(start, start + max(1, count // 5)):
+        yield f"common{seed}", common_case(seed)
     for seed in range(start, start + max(1, count // 5)):
         yield f"forecaster{seed}", random_forecast_case(seed)
 

@@ -69,7 +69,7 @@ def compare_all(
     """Compare every set-up with the reference in float64 and float32, and all pairs in float32.
 
     Args:
-        count: Random layers; a fifth as many forecasters.
+        count: Random layers; a fifth as many common cells and forecasters.
         start: Seed of the first.
         setups: Which ones; those that are not installed say so.
         tell: Called with a line on what is being done.

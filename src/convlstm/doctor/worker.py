@@ -43,7 +43,7 @@ def parity(face: str, *, dtype: str, start: int, count: int, folder: str, keep: 
         face: The face.
         dtype: The type to compute in.
         start: Seed of the first case.
-        count: Number of layers; a fifth as many forecasters.
+        count: Number of layers; a fifth as many common cells and forecasters.
         folder: Where the reference's results are kept.
         keep: Name of the file for the face's own results, to be compared with other faces.
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from convlstm.contract import cases
 from convlstm.contract.activations import Array
 from convlstm.contract.cases import Case
 from convlstm.contract.forecast_cases import ForecastCase
@@ -21,20 +17,6 @@ from convlstm.torch.stack import Draws
 from convlstm.torch.weights import load_canonical, native_name
 
 Tensors = dict[str, Tensor]
-
-FUSED_OPTIONS = {
-    "activation": "tanh",
-    "recurrent_activation": "sigmoid",
-    "norm": "none",
-    "groups": 1,
-    "boundary": "zeros",
-    "recurrent_dropout": 0.0,
-    "zoneout_h": 0.0,
-    "zoneout_c": 0.0,
-    "duration_strategy": "none",
-    "memory_decay": False,
-}
-"""What the fused path serves, with peepholes none or channel."""
 
 
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -57,14 +39,6 @@ def gradients(case: AnyCase, factors: Arrays, results: Tensors, leaves: Tensors)
         name: np.zeros(case.arrays[name].shape) if g is None else g.double().numpy().reshape(case.arrays[name].shape)
         for name, g in zip(leaves, found, strict=True)
     }
-
-
-def fused_cases(start: int = 0) -> Iterator[Case]:
-    """Yield cases that the fused path serves: the plain cell, with dropout at most on inputs and between layers."""
-    for seed in count(start):
-        case = cases.random_case(seed, peephole=("none", "channel")[seed % 2], **FUSED_OPTIONS)
-        if case.mask is None and case.arrays["x"].shape[1]:
-            yield case
 
 
 def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
