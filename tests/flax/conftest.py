@@ -1,11 +1,21 @@
-"""JAX on one thread in every test of its faces; float64 where a test asks for it."""
+"""JAX on one thread in every test of its faces, compiling quickly; float64 where a test asks for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-os.environ.setdefault("NPROC", "1")  # read once, when JAX starts
+# most of a test's time is XLA's, compiling code that runs once; `convlstm doctor --parity` keeps XLA's defaults
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+
+# both are read once, when JAX starts
+os.environ.setdefault("NPROC", "1")
+os.environ["XLA_FLAGS"] = " ".join([*QUICK, *filter(None, [os.environ.get("XLA_FLAGS")])])
 
 import jax
 import pytest
