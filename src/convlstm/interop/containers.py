@@ -1,0 +1,157 @@
+"""Files that hold named arrays and nothing else: safetensors, `.npz`, and Keras's HDF5."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from convlstm.contract.activations import Array
+from convlstm.errors import OutputError, WeightsError
+from convlstm.files import write_whole
+from convlstm.interop import hdf5
+
+_TORCH = "in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
+_PLAIN = "in the framework that wrote it, save plain arrays: numpy.savez('weights.npz', **arrays)."
+# these can hold code or need the framework that wrote them: none is opened
+_REFUSED = {
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".tar"), _TORCH),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
+    ".keras": "in Keras: model.save_weights('model.weights.h5').",
+}
+_EXPANSION = 1000  # weights hardly compress: a member that grows more than this was made to fill the memory
+
+
+def read_arrays(path: str | Path) -> dict[str, Array]:
+    """Read every array of a file; nothing in it is executed, and sizes are checked before memory is taken.
+
+    Args:
+        path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
+
+    Returns:
+        Arrays by the file's own names.
+
+    Raises:
+        WeightsError: for a missing, damaged or unsafe file, or one of another kind, with the way to save it safely.
+        DependencyError: for HDF5 without h5py.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
+        >>> np.savez(path, kernel=np.zeros(2))
+        >>> read_arrays(path)["kernel"]
+        array([0., 0.])
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in _REFUSED:
+        raise unfit(path, f"{', '.join(_READERS)}, which can hold no code", f"a {suffix} file", _REFUSED[suffix])
+    if suffix not in _READERS:
+        raise unfit(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
+    if not path.is_file():
+        what = "nothing there" if not path.exists() else "a folder or device"
+        raise unfit(path, "a file of weights", what, "check the path.")
+    return _READERS[suffix](path)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
+    """Write named arrays to one file, whole or not at all.
+
+    Args:
+        path: `*.safetensors`, `*.npz` or `*.h5`.
+        arrays: Arrays by name.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: if the place cannot be written, or the name has another ending.
+        DependencyError: for HDF5 without h5py.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise OutputError(
+            str(path),
+            expected=f"a name ending in {', '.join(_WRITERS)}",
+            received=path.suffix or "no ending",
+            mend="choose one of these.",
+        )
+    return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
+
+
+def unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
+    """Return the error of a file that cannot be read."""
+    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), mend=mend)
+
+
+def _read_safetensors(path: Path) -> dict[str, Array]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (no mapping)
+            low = sorted(types - {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL"})
+            if low:
+                raise unfit(path, "float16, float32 or float64", low[0], "save it as float32.")
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _check_member(path, archive, member)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except WeightsError:  # a ValueError too
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise unfit(path, "an intact .npz file of plain arrays", str(error), "save it again.") from error
+
+
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that unpacks to far more than it is, or whose header promises more than follows."""
+    with archive.open(member) as stream:
+        promised = _promised(path, member.filename, stream)
+        follows = member.file_size - stream.tell()
+    if promised != follows or member.file_size > _EXPANSION * max(member.compress_size, 1):
+        received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
+        raise unfit(path, "arrays as large as the file says", received, "save it again.")
+
+
+def _promised(path: Path, name: str, stream: IO[bytes]) -> int:
+    """Return how many bytes of data the header of an `.npy` announces; objects would need pickle."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise unfit(path, "plain numbers", f"{name}, which holds Python objects", _PLAIN)
+    return math.prod(shape) * int(dtype.itemsize)
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, Array]) -> None:
+    path.write_bytes(save({key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}))
+
+
+def _write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    with path.open("wb") as file:
+        named: dict[str, Any] = {key: arrays[key] for key in sorted(arrays)}
+        np.savez(file, **named)
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".h5": hdf5.read,
+}
+_WRITERS: dict[str, Callable[[Path, Mapping[str, Array]], None]] = {
+    ".safetensors": _write_safetensors,
+    ".npz": _write_npz,
+    ".h5": hdf5.write,
+}

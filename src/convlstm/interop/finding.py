@@ -1,0 +1,177 @@
+"""Which arrays of a foreign file make up which ConvLSTM layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convlstm.contract.activations import Array
+from convlstm.errors import WeightsError
+from convlstm.interop.layout import Layout
+
+Parts = dict[str, str]
+"""From the name of an array within a layer to its full name in the file."""
+Layer = dict[str, str]
+"""From a direction to the path of its arrays."""
+
+_FORWARD = re.compile(r"(^|\.)forward(?=[_.])")
+_LISTED = 8
+
+
+def flatten(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
+    """Return a tree of arrays as one mapping of dotted names.
+
+    Args:
+        arrays: Arrays or further mappings by name; a slash within a name counts as a dot.
+        prefix: Before every name.
+
+    Returns:
+        NumPy arrays by dotted name.
+
+    Example:
+        >>> sorted(flatten({"params": {"ih/kernel": np.zeros(2)}}))
+        ['params.ih.kernel']
+    """
+    flat: dict[str, Array] = {}
+    for name, value in arrays.items():
+        key = prefix + str(name).replace("/", ".")
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: np.asarray(value)}
+    return flat
+
+
+def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Return a tree of arrays by dotted name, each under the foreign layer's own name."""
+    return {layout.own_name(key): array for key, array in flatten(arrays).items()}
+
+
+def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
+    """Return the layers of this layout by the path at which each stands, in natural order (2 before 10).
+
+    Args:
+        layout: The layout.
+        flat: Arrays by dotted name.
+
+    Returns:
+        By path, the names of its arrays.
+    """
+    places: dict[str, Parts] = {}
+    for key in flat:
+        for part in (*layout.kernels, *layout.biases, *layout.dead):
+            if key == part or key.endswith(f".{part}"):
+                places.setdefault(key[: -len(part)].rstrip("."), {})[part] = key
+    whole = {
+        place: parts
+        for place, parts in places.items()
+        if re.fullmatch(layout.within, place)
+        and all(kernel in parts for kernel in layout.kernels)
+        # a dense LSTM may use the same names
+        and all(flat[parts[kernel]].ndim > 2 for kernel in layout.kernels)
+    }
+    return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
+
+
+def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
+    """Return the layers to be read, first to last.
+
+    Args:
+        layout: The layout.
+        flat: Arrays by dotted name.
+        found: As `find` returned it.
+        names: Parts of paths that name the layers in order; none takes all, where their order is beyond doubt.
+
+    Returns:
+        Per layer, its path by direction.
+
+    Raises:
+        WeightsError: if there is no such layer, or it is not plain which ones make up the stack.
+    """
+    layers = _pair(found) if layout.two_ways else [{"forward": place} for place in found]
+    if not layers:
+        raise WeightsError(
+            layout.name,
+            expected=f"a layer of {layout.source}",
+            received=listed(sorted(flat)) or "no array at all",
+            mend="give the arrays of such a layer, by their own names.",
+        )
+    if names:
+        return [layer for name in names for layer in _named(name, layers)]
+    if len(layers) == 1:
+        return layers
+    shapes = {re.sub(r"_?\d+", "", layer["forward"]) for layer in layers}
+    between = [] if layout.one_object else left_out(flat, found)
+    if len(shapes) > 1 or between:
+        others = f" and {listed(between)}" if between else ""
+        raise WeightsError(
+            "layer",
+            expected="the layers named in order, where a file holds more than one plain stack",
+            received=f"{listed([layer['forward'] for layer in layers])}{others}",
+            mend="name each with --layer (layers=[...] in Python).",
+        )
+    return layers
+
+
+def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:
+    """Return the names of arrays that no layer takes; an optimiser's own are passed over."""
+    taken = {key for parts in read.values() for key in parts.values()}
+    return sorted(key for key in flat if key not in taken and not key.startswith("optimizer"))
+
+
+def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
+    """Refuse a layer that holds more than is known of its kind: what it adds would be lost.
+
+    Args:
+        place: The layer's path.
+        parts: Its known arrays.
+        flat: Arrays by dotted name.
+        source: The foreign layer's name.
+
+    Raises:
+        WeightsError: naming the array.
+    """
+    for key in flat:
+        inside = not place or key.startswith(f"{place}.")
+        if inside and key not in parts.values() and flat[key].dtype.kind == "f":
+            raise WeightsError(
+                key,
+                expected=f"no further array in a layer of {source}",
+                received="one (a normalisation or peephole would act on the result)",
+                mend="train without it, or choose another layout.",
+            )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message, the first few of many."""
+    names = list(names)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(name or "(top level)" for name in names[:_LISTED]) + more
+
+
+def _pair(found: Mapping[str, Parts]) -> list[Layer]:
+    twins = {place: _FORWARD.sub(r"\1backward", place) for place in found if _FORWARD.search(place)}
+    reverse = {twin for twin in twins.values() if twin in found}
+    return [
+        {"forward": place} | ({"reverse": twins[place]} if twins.get(place) in reverse else {})
+        for place in found
+        if place not in reverse
+    ]
+
+
+def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
+    wanted = f".{name.replace('/', '.').strip('.')}."
+    chosen = [layer for layer in layers if wanted in f".{layer['forward']}."]
+    if not chosen:
+        raise WeightsError(
+            "layer",
+            expected=f"one of {listed([layer['forward'] for layer in layers])}",
+            received=repr(name),
+            mend="name one of these, or a part of its path.",
+        )
+    return chosen
+
+
+def _natural(place: str) -> list[tuple[int, str]]:
+    # the number counts before the word, so that Keras's `name` stands before `name_1`
+    return [(int(digits or -1), word) for word, digits in re.findall(r"([^\d]*?)_?(\d+|$)", place)]

@@ -1,0 +1,138 @@
+"""The foreign layouts by name, and files of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convlstm.contract.activations import Array
+from convlstm.contract.arguments import check_options
+from convlstm.contract.weights import Spec
+from convlstm.errors import SpecError, WeightsError
+from convlstm.interop.containers import read_arrays, write_arrays
+from convlstm.interop.finding import find, listed, named
+from convlstm.interop.haiku import HAIKU, read_haiku
+from convlstm.interop.keras import KERAS, read_keras, write_keras
+from convlstm.interop.layout import Converted, Layout
+from convlstm.interop.linen import LINEN, read_linen, write_linen
+from convlstm.interop.ndrplz import NDRPLZ, read_ndrplz, write_ndrplz
+from convlstm.interop.openstl import OPENSTL, read_openstl
+from convlstm.interop.tomo_oga import TOMO_OGA, read_tomo_oga
+
+Write = Callable[[Spec, Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A foreign layout with what reads and writes it.
+
+    Args:
+        layout: How it keeps its arrays.
+        read: Arrays to spec, canonical weights and notes.
+        write: Spec and canonical weights to arrays; None if it is only read.
+        options: Names of the options that `read` takes.
+    """
+
+    layout: Layout
+    read: Callable[..., Converted]
+    write: Write | None = None
+    options: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    item.layout.name: item
+    for item in (
+        Format(KERAS, read_keras, write_keras, options=tuple(KERAS.choices)),
+        Format(LINEN, read_linen, write_linen, options=tuple(LINEN.choices)),
+        Format(HAIKU, read_haiku),
+        Format(NDRPLZ, read_ndrplz, write_ndrplz),
+        Format(TOMO_OGA, read_tomo_oga),
+        Format(OPENSTL, read_openstl, options=("patch_size",)),
+    )
+}
+"""Every layout that is read, by name."""
+
+WRITTEN = tuple(name for name, item in FORMATS.items() if item.write is not None)
+"""Names of the layouts that are written as well."""
+
+
+def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **options: Any) -> Converted:
+    """Read a file of foreign weights.
+
+    Args:
+        path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
+        layout: A name in `FORMATS`.
+        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        **options: What the layer was built with and the file does not show.
+
+    Returns:
+        Spec, canonical weights and notes.
+
+    Raises:
+        SpecError: for an unknown layout or option, or one that must be given and is not.
+        WeightsError: for a file that is unsafe, damaged or of another layout.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> path = Path(tempfile.mkdtemp()) / "model.npz"
+        >>> np.savez(path, **{"cell_list.0.conv.weight": np.zeros((32, 9, 3, 3))})
+        >>> read_file(path, "ndrplz").spec.hidden_channels
+        (8,)
+    """
+    chosen = _format(layout, FORMATS)
+    check_options(options, chosen.options)
+    arrays = read_arrays(path)
+    if not _holds(chosen, arrays):
+        others = [name for name, item in FORMATS.items() if _holds(item, arrays)]
+        raise WeightsError(
+            str(path),
+            expected=f"a layer of {chosen.layout.source}",
+            received=listed(sorted(arrays)) or "no array at all",
+            mend=f"it looks like {' or '.join(others)}." if others else "check what wrote the file.",
+        )
+    return chosen.read(arrays, layers=layers, **options)
+
+
+def write_file(path: str | Path, layout: str, spec: Spec, weights: Mapping[str, Array]) -> Path:
+    """Write weights to a file of a foreign layout.
+
+    Args:
+        path: `*.safetensors`, `*.npz`, or `*.h5` for Keras's `load_weights`.
+        layout: `keras`, `linen` or `ndrplz`.
+        spec: A layer stack.
+        weights: Its canonical arrays.
+
+    Returns:
+        The path.
+
+    Raises:
+        SpecError: for another layout, or an option that it cannot hold.
+        WeightsError: if weights and spec differ.
+        OutputError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm import ConvLSTMSpec
+        >>> from convlstm.contract.weights import initialise
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> write_file(Path(tempfile.mkdtemp()) / "keras.npz", "keras", spec, initialise(spec, seed=0)).name
+        'keras.npz'
+    """
+    chosen = _format(layout, WRITTEN)
+    assert chosen.write is not None
+    return write_arrays(path, chosen.write(spec, weights))
+
+
+def _format(name: str, known: Sequence[str] | Mapping[str, Format]) -> Format:
+    if name in known:
+        return FORMATS[name]
+    raise SpecError(
+        "layout", expected=f"one of {', '.join(known)}", received=repr(name), mend="choose one of these words."
+    )
+
+
+def _holds(item: Format, arrays: Mapping[str, Array]) -> bool:
+    return bool(find(item.layout, named(item.layout, arrays)))

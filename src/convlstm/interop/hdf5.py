@@ -1,0 +1,106 @@
+"""Keras's HDF5 files: plain datasets in plain groups, and nothing else that HDF5 can do.
+
+A link can name another file, external storage and virtual datasets read one, and a shape can ask for more memory
+than there is: each is refused before a byte of data is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from convlstm.contract.activations import Array
+from convlstm.errors import DependencyError, WeightsError
+
+_DEEPEST = 64
+
+
+def read(path: Path) -> dict[str, Array]:
+    """Read every floating-point dataset of an HDF5 file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Arrays by path within the file.
+
+    Raises:
+        WeightsError: for a damaged file, or one that holds anything but plain groups and datasets.
+        DependencyError: without h5py.
+    """
+    h5py = _h5py()
+    try:
+        with h5py.File(path, "r") as file:
+            members = dict(_members(h5py, path, file))
+            for name, dataset in members.items():
+                _check_plain(h5py, path, name, dataset)
+            return {name: dataset[()] for name, dataset in members.items() if dataset.dtype.kind == "f"}
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        # h5py has no error class of its own
+        if isinstance(error, WeightsError):
+            raise
+        raise _unfit(path, "an intact HDF5 file", str(error), "copy or download it again.") from error
+
+
+def write(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays as plain datasets, groups after the slashes of their names.
+
+    Args:
+        path: The file.
+        arrays: Arrays by path within the file.
+
+    Raises:
+        DependencyError: without h5py.
+    """
+    with _h5py().File(path, "w") as file:
+        for name in sorted(arrays):
+            file.create_dataset(name, data=arrays[name])
+
+
+def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every dataset with its name; each object once, so that a circle of groups ends."""
+    seen, waiting = {h5py.h5o.get_info(file.id).addr}, [("", file)]
+    while waiting:
+        prefix, group = waiting.pop()
+        for name in group:
+            full = f"{prefix}{name}"
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise _unfit(path, "groups and datasets alone", f"the link {full}", "save the weights again.")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen or full.count("/") > _DEEPEST:
+                raise _unfit(path, "every object at one place", f"{full} at two", "save the weights again.")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((f"{full}/", item))
+            elif isinstance(item, h5py.Dataset):
+                yield full, item
+
+
+def _check_plain(h5py: Any, path: Path, name: str, dataset: Any) -> None:
+    """Refuse data that lies elsewhere, is made up as it is read, or is larger than what the file holds of it."""
+    properties = dataset.id.get_create_plist()
+    plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+    if not plain or properties.get_external_count() or properties.get_nfilters():
+        raise _unfit(path, "plain datasets", f"{name}, which is external, virtual or packed", "save it plainly.")
+    size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    if dataset.dtype.kind == "f" and size != dataset.id.get_storage_size():
+        stored = f"{name} of {size:,} bytes with {dataset.id.get_storage_size():,} stored"
+        raise _unfit(path, "datasets as large as they are stored", stored, "save the weights again.")
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DependencyError(
+            "h5py", expected="h5py for .h5 files", received="none installed", mend="pip install h5py."
+        ) from error
+    return h5py
+
+
+def _unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
+    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), mend=mend)

@@ -1,0 +1,130 @@
+"""`keras.layers.ConvLSTM1D`, `ConvLSTM2D` and `ConvLSTM3D`: read and written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convlstm.contract.activations import Array
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.weights import Spec
+from convlstm.errors import SpecError
+from convlstm.interop.finding import flatten
+from convlstm.interop.layout import Converted, Layout
+from convlstm.interop.reading import read
+from convlstm.interop.writing import write
+
+_PARTS = ("kernel", "recurrent_kernel", "bias")
+_NUMBERED = re.compile(r"(^|.*\.)cell\.vars\.([012])")
+
+
+def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
+    count = f"_{index}" if index else ""
+    if spec.direction == "bidirectional":
+        return f"layers/bidirectional{count}/{'backward' if direction == 'reverse' else 'forward'}_layer/cell/vars/"
+    return f"layers/conv_lstm{spec.spatial_dims}d{count}/cell/vars/"
+
+
+def _own_name(key: str) -> str:
+    """Return Keras's own name of an array, which its weights files replace by a number."""
+    key = key.removesuffix(":0")
+    found = _NUMBERED.fullmatch(key)
+    return f"{found[1]}cell.{_PARTS[int(found[2])]}" if found else key
+
+
+KERAS = Layout(
+    name="keras",
+    source="keras.layers.ConvLSTM1D/2D/3D",
+    gates=("i", "f", "g", "o"),
+    axes=(-1, -2),
+    kernels=("kernel", "recurrent_kernel"),
+    biases=("bias",),
+    own_name=_own_name,
+    place=_place,
+    separator="/",
+    two_ways=True,
+    choices={
+        "padding": "valid",
+        "stride": 1,
+        "dilation": 1,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "masked_output": "hold",
+        "direction": "forward",
+        "merge": "concat",
+        "input_dropout": 0.0,
+        "recurrent_dropout": 0.0,
+    },
+    facts=(
+        "Kernels are (*kernel, in, 4 · filters) there, (4, hidden, in, *kernel) here.",
+        "Unless told otherwise tf.keras 2.15 and before used hard_sigmoid = clip(0.2 z + 0.5, 0, 1) for the gates "
+        "(hard_sigmoid_keras2 here), Keras 3 uses sigmoid; its own hard_sigmoid is clip(z/6 + 0.5, 0, 1).",
+        "recurrent_dropout draws four masks there, one for all gates here: equal in distribution, not draw by draw.",
+        "go_backwards returns outputs in processing order there; direction='reverse' returns them in input order.",
+    ),
+)
+"""Keras 3 and tf.keras: weights files, the older HDF5 form, or arrays by name."""
+
+
+def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[str] = (), **options: Any) -> Converted:
+    """Read Keras's ConvLSTM layers.
+
+    Args:
+        arrays: By name, as a weights file holds them (`layers/conv_lstm2d/cell/vars/0`) or with Keras's own names
+            (`kernel`, `recurrent_kernel`, `bias`), or the list that `layer.get_weights()` returns.
+        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        **options: What the layer was built with, by the names of `ConvLSTMSpec`: padding (valid), stride, dilation,
+            activation, recurrent_activation (sigmoid), masked_output (hold), direction, merge, dropout rates.
+
+    Returns:
+        Spec, canonical weights and notes.
+
+    Raises:
+        SpecError: for an option the layer does not have, or a file of Keras 2 without `recurrent_activation`.
+        WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> weights = [np.zeros((3, 3, 1, 32)), np.zeros((3, 3, 8, 32)), np.zeros(32)]
+        >>> read_keras(weights, padding="same").weights["layers.0.forward.weight_ih"].shape
+        (4, 8, 1, 3, 3)
+    """
+    given = arrays if isinstance(arrays, Mapping) else dict(zip(_PARTS, arrays, strict=False))
+    flat = flatten(given)
+    if "recurrent_activation" not in options and any(key.endswith(":0") for key in flat):
+        raise SpecError(
+            "recurrent_activation",
+            expected="the one the layer was built with, as this is a file of Keras 2",
+            received="none",
+            mend="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
+        )
+    return read(KERAS, flat, layers=layers, **options)
+
+
+def write_keras(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return a layer stack as the weights file of a Keras `Sequential` model of ConvLSTM layers holds it.
+
+    Args:
+        spec: The stack; `constructor_options` says what the Keras layers must be built with.
+        weights: Its canonical arrays.
+
+    Returns:
+        Arrays by path; those of one layer, sorted by path, are what `layer.set_weights` takes.
+
+    Raises:
+        SpecError: naming the option that Keras's layer cannot hold.
+        WeightsError: if weights and spec differ.
+
+    Example:
+        >>> from convlstm.contract.weights import initialise
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> sorted(write_keras(spec, initialise(spec, seed=0)))[0]
+        'layers/conv_lstm2d/cell/vars/0'
+    """
+    written = write(KERAS, spec, weights)
+    numbers = {part: str(number) for number, part in enumerate(_PARTS)}
+    return {
+        f"{place}/{numbers[part]}": array
+        for (place, _, part), array in ((k.rpartition("/"), a) for k, a in written.items())
+    }

@@ -1,0 +1,190 @@
+"""Foreign arrays to a spec and canonical arrays: one way for all layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convlstm.contract.activations import Array
+from convlstm.contract.arguments import check_options
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import GATES
+from convlstm.contract.weights import check_weights, layer_prefix
+from convlstm.errors import SpecError, WeightsError
+from convlstm.interop.finding import Layer, Parts, check_whole, choose, find, left_out, listed, named
+from convlstm.interop.layout import Converted, Layout, Notes
+
+
+def read(
+    layout: Layout,
+    arrays: Mapping[str, Any],
+    *,
+    layers: Sequence[str] = (),
+    **options: Any,
+) -> Converted:
+    """Read a stack of foreign layers.
+
+    Args:
+        layout: How they keep their arrays.
+        arrays: Arrays by name, flat or as a tree.
+        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        **options: What the arrays do not show, by the names of `ConvLSTMSpec`; the foreign layer's defaults else.
+
+    Returns:
+        Spec, canonical weights and notes.
+
+    Raises:
+        SpecError: for an option that the foreign layer does not have.
+        WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
+    """
+    check_options(options, layout.choices)
+    flat = named(layout, arrays)
+    found = find(layout, flat)
+    chosen = choose(layout, flat, found, layers)
+    cells = [{way: _cell(layout, flat, place, found[place]) for way, place in layer.items()} for layer in chosen]
+    assumed = _assumed(layout, options, two_ways=any("reverse" in layer for layer in chosen))
+    spec = _spec(layout, cells, chosen, assumed | options)
+    weights = {
+        layer_prefix(index, way if len(cell) > 1 else spec.direction) + name: array
+        for index, cell in enumerate(cells)
+        for way, parts in cell.items()
+        for name, array in parts.items()
+    }
+    check_weights(spec, weights)
+    read_parts = {place: found[place] for layer in chosen for place in layer.values()}
+    notes = Notes(
+        layers=tuple(read_parts),
+        differences=_differences(layout, read_parts, flat),
+        assumed=assumed,
+        left_out=tuple(left_out(flat, read_parts)),
+    )
+    return Converted(spec, dict(sorted(weights.items())), notes)
+
+
+def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> dict[str, Any]:
+    """Return the options that were not given: the direction is plain where both are there, a merge only then."""
+    if two_ways and "direction" in options:
+        raise SpecError(
+            "direction", expected="none given, as both are there", received=options["direction"], mend="drop it."
+        )
+    needless = "direction" if two_ways else "merge"
+    return {name: value for name, value in layout.choices.items() if name not in options and name != needless}
+
+
+def _cell(layout: Layout, flat: Mapping[str, Array], place: str, parts: Parts) -> dict[str, Array]:
+    check_whole(place, parts, flat, layout.source)
+    kernels = [_kernel(layout, parts[name], flat[parts[name]]) for name in layout.kernels]
+    hidden = kernels[0].shape[1]
+    if len(kernels) == 1:
+        inputs = kernels[0].shape[2] - hidden
+        if inputs < 1:
+            raise _unfit(parts[layout.kernels[0]], f"more than {hidden} channels of x and h together", kernels[0])
+        kernels = [kernels[0][:, :, :inputs], kernels[0][:, :, inputs:]]
+    if kernels[1].shape[1:3] != (hidden, hidden):
+        raise _unfit(
+            parts[layout.kernels[1]], f"{4 * hidden} rows over {hidden} channels", flat[parts[layout.kernels[1]]]
+        )
+    cell = dict(zip(("weight_ih", "weight_hh"), map(np.ascontiguousarray, kernels), strict=True))
+    keys = [parts[name] for name in layout.biases if name in parts]
+    if keys or layout.forget_offset:
+        cell["bias"] = _bias(layout, [(key, flat[key]) for key in keys], hidden, kernels[0].dtype)
+    return cell
+
+
+def _kernel(layout: Layout, key: str, array: Array) -> Array:
+    """Return a kernel as (4, hidden, in, *kernel), gates in our order."""
+    _check_floats(key, array)
+    rank = array.ndim - 2
+    if rank not in layout.ranks or array.shape[layout.axes[0]] % 4:
+        raise _unfit(key, f"4 · hidden rows and {' or '.join(map(str, layout.ranks))} spatial axes", array)
+    rows = np.moveaxis(array, layout.axes, (0, 1))
+    if layout.odd_kernels and any(size % 2 == 0 for size in rows.shape[2:]):
+        raise _unfit(key, f"odd kernel sizes, since {layout.source} cannot run others", array)
+    return _in_our_order(layout, rows)
+
+
+def _bias(layout: Layout, biases: Sequence[tuple[str, Array]], hidden: int, dtype: Any) -> Array:
+    # the last one takes the offset first: so a bias that was written here comes back to the last bit
+    total = np.zeros((4, hidden))
+    total[GATES.index("f")] = layout.forget_offset
+    for key, array in reversed(biases):
+        _check_floats(key, array)
+        if array.shape != (4 * hidden,):
+            raise _unfit(key, f"shape ({4 * hidden},)", array)
+        total = total + _in_our_order(layout, array)
+    return total.astype(dtype)
+
+
+def _in_our_order(layout: Layout, rows: Array) -> Array:
+    gates = rows.reshape(4, rows.shape[0] // 4, *rows.shape[1:])
+    return gates[[layout.gates.index(gate) for gate in GATES]]
+
+
+def _spec(
+    layout: Layout, cells: Sequence[Mapping[str, Mapping[str, Array]]], chosen: Sequence[Layer], options: dict[str, Any]
+) -> ConvLSTMSpec:
+    firsts = [cell["forward"] for cell in cells]
+    with_bias = {"bias" in parts for cell in cells for parts in cell.values()}
+    ways = {len(cell) for cell in cells}
+    ranks = {parts["weight_ih"].ndim for parts in firsts}
+    if max(len(with_bias), len(ways), len(ranks)) > 1:
+        raise WeightsError(
+            "layer",
+            expected="layers alike in bias, direction and number of spatial axes",
+            received=listed([layer["forward"] for layer in chosen]),
+            mend="convert them one by one with --layer.",
+        )
+    spec = ConvLSTMSpec(
+        in_channels=firsts[0]["weight_ih"].shape[2],
+        hidden_channels=[parts["weight_ih"].shape[1] for parts in firsts],
+        kernel_size=[parts["weight_ih"].shape[3:] for parts in firsts],
+        recurrent_kernel_size=[parts["weight_hh"].shape[3:] for parts in firsts],
+        spatial_dims=ranks.pop() - 3,
+        bias=with_bias.pop(),
+        **options | ({"direction": "bidirectional"} if ways == {2} else {}),
+    )
+    for layer, parts, place in zip(spec.layers, firsts, chosen, strict=True):
+        if parts["weight_ih"].shape[2] != layer.in_channels:
+            raise WeightsError(
+                place["forward"] or layout.name,
+                expected=f"a layer over {layer.in_channels} channels, as the one before it gives",
+                received=f"one over {parts['weight_ih'].shape[2]}",
+                mend="name the layers of one stack in their order with --layer.",
+            )
+    return spec
+
+
+def _differences(layout: Layout, parts: Mapping[str, Parts], flat: Mapping[str, Array]) -> tuple[str, ...]:
+    lines: list[str] = []
+    if layout.gates != GATES:
+        lines.append(f"Gates stand in the order {', '.join(layout.gates)} there, {', '.join(GATES)} here.")
+    if len(layout.kernels) == 1:
+        lines.append("One kernel over [x; h] there; W_ih and W_hh apart here.")
+    if len(layout.biases) > 1:
+        lines.append("Two biases per layer there, which only act as their sum; one bias here holds the sum.")
+    if layout.forget_offset:
+        lines.append(
+            f"{layout.forget_offset:g} is added to the forget gate at every call there and stored nowhere; here it is "
+            "part of the bias, also where that layer has none."
+        )
+    dead = [names[part] for names in parts.values() for part in layout.dead if part in names]
+    if dead:
+        count = sum(flat[key].size for key in dead)
+        lines.append(f"Never used there and dropped here, {count:,} values: {listed(dead)}.")
+    return (*lines, *layout.facts)
+
+
+def _check_floats(key: str, array: Array) -> None:
+    if array.dtype.kind != "f":
+        raise WeightsError(
+            key,
+            expected="float16, float32 or float64",
+            received=array.dtype,
+            mend="save it as float32.",
+        )
+
+
+def _unfit(key: str, expected: str, array: Array) -> WeightsError:
+    return WeightsError(key, expected=expected, received=f"shape {array.shape}", mend="check the file and its layout.")

@@ -1,0 +1,144 @@
+"""Canonical arrays to a foreign layout, where that layout can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from convlstm.contract.activations import Array
+from convlstm.contract.geometry import effective_kernel
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import GATES
+from convlstm.contract.weights import Spec, check_weights, layer_prefix
+from convlstm.errors import SpecError
+from convlstm.interop.layout import Layout
+
+# shown by the arrays themselves; without effect on weights that exist; acting with masks, which Keras alone has
+_FREE = (
+    *("in_channels", "hidden_channels", "kernel_size", "recurrent_kernel_size", "num_layers", "spatial_dims", "bias"),
+    *("forget_bias", "masked_output"),
+)
+
+
+def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of a layer stack as a foreign layer keeps them.
+
+    Args:
+        layout: How it keeps them.
+        spec: The stack; every option must be one that the foreign layer has.
+        weights: Its canonical arrays.
+
+    Returns:
+        Arrays by the foreign file's names.
+
+    Raises:
+        SpecError: naming the option that the foreign layer cannot hold.
+        WeightsError: if weights and spec differ.
+    """
+    stack = _check_holds(layout, spec)
+    check_weights(stack, weights)
+    arrays: dict[str, Array] = {}
+    for layer in stack.layers:
+        for way in stack.directions:
+            assert layout.place is not None
+            prefix, place = layer_prefix(layer.index, way), layout.place(stack, layer.index, way)
+            own = {key.removeprefix(prefix): array for key, array in weights.items() if key.startswith(prefix)}
+            for part, array in _parts(layout, own).items():
+                arrays[place + part.replace(".", layout.separator)] = array
+    return arrays
+
+
+def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
+    """Return the options that the foreign layer must be built with, as its arrays do not show them.
+
+    Args:
+        layout: The layout.
+        spec: What was written.
+
+    Returns:
+        Values by the names of `ConvLSTMSpec`.
+    """
+    return {name: getattr(spec, name) for name in layout.choices}
+
+
+def _parts(layout: Layout, own: Mapping[str, Array]) -> dict[str, Array]:
+    kernels = [own["weight_ih"], own["weight_hh"]]
+    if len(layout.kernels) == 1:
+        kernels = [np.concatenate(kernels, axis=2)]
+    parts = {
+        name: np.ascontiguousarray(np.moveaxis(_in_their_order(layout, kernel), (0, 1), layout.axes))
+        for name, kernel in zip(layout.kernels, kernels, strict=True)
+    }
+    bias = own.get("bias")
+    if bias is None and layout.forget_offset:  # it acts there even without a bias, and must be taken back
+        bias = np.zeros(own["weight_hh"].shape[:2], own["weight_hh"].dtype)
+    if bias is None:
+        return parts
+    *rest, last = [bias, *(np.zeros_like(bias) for _ in layout.biases[1:])]
+    # subtracted where nothing else stands, so that nothing is rounded
+    last[GATES.index("f")] -= layout.forget_offset
+    return parts | {
+        name: np.ascontiguousarray(_in_their_order(layout, array))
+        for name, array in zip(layout.biases, (*rest, last), strict=True)
+    }
+
+
+def _in_their_order(layout: Layout, gates: Array) -> Array:
+    ordered = gates[[GATES.index(gate) for gate in layout.gates]]
+    return ordered.reshape(-1, *gates.shape[2:])
+
+
+def _check_holds(layout: Layout, spec: Spec) -> ConvLSTMSpec:
+    """Return the spec if the foreign layer has every one of its options."""
+    if layout.place is None:
+        raise _cannot(layout, "layout", "one that can be written", layout.name)
+    if not isinstance(spec, ConvLSTMSpec):
+        raise _cannot(layout, "model", "a layer stack", "a forecaster")
+    spec, rank = _in_words(spec), spec.spatial_dims
+    if rank not in layout.ranks:
+        raise _cannot(layout, "spatial_dims", " or ".join(map(str, layout.ranks)), rank)
+    plain = ConvLSTMSpec(in_channels=1, hidden_channels=list(spec.hidden_channels), kernel_size=1, spatial_dims=rank)
+    for item in fields(spec):
+        value, wanted = getattr(spec, item.name), getattr(plain, item.name)
+        if item.name not in (*_FREE, *layout.choices) and value != wanted:
+            raise _cannot(layout, item.name, _shown(wanted), _shown(value))
+    numbers = [padding for padding in spec.padding if not isinstance(padding, str)]
+    if numbers:
+        raise _cannot(layout, "padding", "a word", _shown(numbers[0]))
+    if spec.recurrent_kernel_size != spec.kernel_size:
+        raise _cannot(layout, "recurrent_kernel_size", _shown(spec.kernel_size), _shown(spec.recurrent_kernel_size))
+    if layout.odd_kernels and any(size % 2 == 0 for sizes in spec.kernel_size for size in sizes):
+        raise _cannot(layout, "kernel_size", "odd sizes", _shown(spec.kernel_size))
+    return spec
+
+
+def _in_words(spec: ConvLSTMSpec) -> ConvLSTMSpec:
+    """Return the spec with `same` in place of the numbers that mean it."""
+    padding = [
+        "same"
+        if not isinstance(layer.padding, str)
+        and all(step == 1 for step in layer.stride)
+        and all(
+            2 * points == effective_kernel(size, dilation) - 1
+            for points, size, dilation in zip(layer.padding, layer.kernel_size, layer.dilation, strict=True)
+        )
+        else layer.padding
+        for layer in spec.layers
+    ]
+    return replace(spec, padding=padding)
+
+
+def _cannot(layout: Layout, name: str, expected: str, received: object) -> SpecError:
+    return SpecError(
+        name,
+        expected=f"{expected}, which is all that {layout.source} can hold",
+        received=received,
+        mend="choose another layout, or keep this package's own file.",
+    )
+
+
+def _shown(value: object) -> str:
+    return repr(value)
