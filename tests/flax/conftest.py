@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import jax
+import pytest
+
 # most of a test's time is XLA's, compiling code that runs once; `convlstm doctor --parity` keeps XLA's defaults
 QUICK = (
     "--xla_backend_optimization_level=0",
@@ -13,12 +16,9 @@ QUICK = (
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 
-# both are read once, when JAX starts
+# JAX reads both once, before its first computation
 os.environ.setdefault("NPROC", "1")
-os.environ["XLA_FLAGS"] = " ".join([*QUICK, *filter(None, [os.environ.get("XLA_FLAGS")])])
-
-import jax
-import pytest
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
 
 
 @pytest.fixture
