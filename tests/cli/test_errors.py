@@ -93,7 +93,7 @@ def test_a_truncated_file_is_refused(fails, trained, tmp_path, tiny):
         (3, "data.crop: expected a multiple of model.patch_size", ["--set", "model.patch_size=7"]),
         (3, "none.toml: expected a TOML or YAML file, got no file", ["--config", "none.toml"]),
         (3, "seed", ["--seed", "-1"]),
-        (3, "framework: expected one of torch, got 'theano'", ["--framework", "theano"]),
+        (3, "framework: expected one of torch, keras, flax, mlx, got 'theano'", ["--framework", "theano"]),
         (4, "memory", ["--set", "model.hidden_channels=[1000000000]"]),
         (6, "expected a folder that can be written", ["--output", "file/run"]),
         (6, "expected a folder that can be written", ["--output", "file"]),

@@ -137,8 +137,8 @@ class Trainer:
         forecast = self._forecast(parameters, sample, sample.targets.shape[1], key)
         error = forecast - _frames(sample.targets)
         weight = _frames(sample.weight)
-        total = (weight * (error.square() + self._options.absolute_error * error.abs())).sum()
-        return total / mx.maximum(weight.sum(), 1e-12)
+        total = _total(weight * (error.square() + self._options.absolute_error * error.abs()))
+        return total / mx.maximum(_total(weight), 1e-12)
 
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:
         """Return the forecast (batch, horizon, height, width, channel), float32, of a module with these parameters."""
@@ -149,6 +149,13 @@ class Trainer:
         result: mx.array = self.module(_frames(sample.inputs), horizon, key=key, **given)
         self.module.update(own)
         return result.astype(mx.float32)
+
+
+def _total(values: mx.array) -> mx.array:
+    """Return the sum, axis by axis: MLX adds one number after another, which costs float32 four digits at a million."""
+    while values.ndim:
+        values = values.sum(axis=0)
+    return values
 
 
 def set_threads(count: int) -> None:
