@@ -1,0 +1,40 @@
+"""How every foreign layer is checked: its own numbers against the reference's on the converted weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+# read once, when JAX starts: one thread, and no time spent on code that runs once
+os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
+import numpy as np
+import pytest
+
+from convlstm.contract import reference
+from convlstm.contract.parity import error
+from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.interop import Converted
+
+Compare = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def same_numbers() -> Compare:
+    """Hold a foreign layer's outputs (channels first) and final states to the reference, in float64."""
+
+    def compare(converted: Converted, x, output, states=(), *, mask=None, tolerance=1e-12):
+        assert isinstance(converted.spec, ConvLSTMSpec)
+        wide = {key: np.asarray(array, np.float64) for key, array in converted.weights.items()}
+        expected, final = reference.stack(converted.spec, wide, np.asarray(x, np.float64), mask=mask)
+        found = output if isinstance(output, tuple) else (output,)
+        wanted = expected if isinstance(expected, tuple) else (expected,)
+        pairs = [*zip(found, wanted, strict=True)]
+        pairs += [pair for got, want in zip(states, final, strict=bool(states)) for pair in zip(got, want, strict=True)]
+        for a, b in pairs:
+            assert a.shape == b.shape
+            assert np.abs(b).max() > 0.01
+            assert error(np.asarray(a, np.float64), b) < tolerance
+
+    return compare
