@@ -74,9 +74,8 @@ def test_rows_of_a_batch_do_not_meet() -> None:
         close(alone, jax.tree.map(lambda a, row=row: a[row : row + 1], together))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("masked_output", ["zero", "hold"])
-def test_what_lies_in_masked_frames_reaches_nothing(bad: float, masked_output: str) -> None:
+def test_what_lies_in_masked_frames_reaches_nothing(masked_output: str) -> None:
     layer = build(direction="bidirectional", masked_output=masked_output, duration_strategy="mlp", memory_decay=True)
     x, mask = normal(3, 4, 6, 5, 2), jnp.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], dtype=bool)
     durations, gaps = abs(normal(3, 4)) + 0.5, tuple(abs(normal(3, 4, seed=n)) + 1 for n in (1, 2))
@@ -90,15 +89,15 @@ def test_what_lies_in_masked_frames_reaches_nothing(bad: float, masked_output: s
         results = nnx.merge(graph, params, rest)(x, mask=mask, **given)
         return sum(jnp.square(a).sum() for a in jax.tree.leaves(results)), results
 
-    def run(value: float) -> Any:
-        dirty = jnp.where(mask[:, :, None, None, None], x, value)
-        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, dirty, value)
-
-    clean, dirty = run(0.0), run(bad)
-    assert not dirty[1][1][~mask].any()
-    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
-        assert np.isfinite(b).all()
-        np.testing.assert_array_equal(a, b)
+    derive = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    clean, *dirty = (
+        derive(params, jnp.where(mask[:, :, None, None, None], x, value), value) for value in (0.0, np.nan, np.inf)
+    )
+    for found in dirty:
+        assert not found[1][1][~mask].any()
+        for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(found), strict=True):
+            assert np.isfinite(b).all()
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("masked_output", ["zero", "hold"])

@@ -1,15 +1,19 @@
-"""A sample of what `make parity` runs in full: pure functions, as every face calls them, against the reference."""
+"""A sample of what `make parity` runs in full: pure functions, as every face calls them, against the reference.
+
+Each case is compiled for about a second, so there are few, and those in float64 are chosen.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm.contract import parity
-from convlstm.contract.cases import random_case, reference_arrays
+from convlstm.contract import parity, vocabulary
+from convlstm.contract.cases import COMPLEX_STEP, loss_weights, random_case, reference_arrays
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.flax import from_canonical, functional
 from convlstm.flax.parity import run
@@ -19,11 +23,58 @@ pytestmark = pytest.mark.usefixtures("x64")
 DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.0, "zoneout_c": 0.0}
 
 
+CHOSEN = (10_067, 10_070, 10_080, 10_087, 10_136, 10_185, 10_187, 10_200, 10_247)
+"""Seeds whose layers take between them every value of every option."""
+
+VALUES: dict[str, tuple[Any, ...]] = {
+    "spatial_dims": (1, 2, 3),
+    "num_layers": (1, 2, 3),
+    "bias": (False, True),
+    "memory_decay": (False, True),
+    "activation": vocabulary.ACTIVATIONS,
+    "recurrent_activation": vocabulary.RECURRENT_ACTIVATIONS,
+    "peephole": vocabulary.PEEPHOLES,
+    "norm": vocabulary.NORMS,
+    "direction": vocabulary.DIRECTIONS,
+    "merge": vocabulary.MERGES,
+    "masked_output": vocabulary.MASKED_OUTPUTS,
+    "duration_strategy": vocabulary.DURATION_STRATEGIES,
+    "duration_activation": vocabulary.DURATION_ACTIVATIONS,
+    "duration_features": (1, "channel"),
+}
+
+SMALL = {
+    "spatial_dims": 1,
+    "in_channels": 1,
+    "hidden_channels": 1,
+    "num_layers": 1,
+    "kernel_size": 2,
+    "recurrent_kernel_size": 3,
+    "stride": 1,
+    "dilation": 1,
+    "padding": "same",
+    "groups": 1,
+    "dropout": 0.0,
+    "boundary": "replicate",
+}
+
+
 def hold(found: parity.Found, dtype: str) -> None:
     assert not found.misses(dtype), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
 
 
-@pytest.mark.parametrize("seed", range(10_000, 10_012))
+def test_the_chosen_layers_take_every_value_of_every_option() -> None:
+    cases = [random_case(seed) for seed in CHOSEN]
+    for name, values in VALUES.items():
+        assert {getattr(case.spec, name) for case in cases} == set(values), name
+    for rate in ("dropout", "input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c"):
+        assert any(case.masks is not None and getattr(case.spec, rate) for case in cases), rate
+    assert {mode for case in cases for mode in case.spec.boundary} == {"zeros", "replicate", "reflect", "circular"}
+    assert {case.arrays["x"].shape[1] for case in cases} >= {0, 1}
+    assert any(case.mask is not None and np.isnan(case.arrays["x"]).any() for case in cases)
+
+
+@pytest.mark.parametrize("seed", CHOSEN)
 def test_layer_in_float64(seed: int) -> None:
     hold(parity.compare(random_case(seed), run, "float64"), "float64")
 
@@ -41,6 +92,21 @@ def test_forecaster_in_float64(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20_000, 20_002))
 def test_forecaster_in_float32(seed: int) -> None:
     hold(parity.compare(random_forecast_case(seed), run, "float32"), "float32")
+
+
+@pytest.mark.parametrize("strategy", ["none", "exp", "mlp"])
+def test_gradients_element_by_element(strategy: str) -> None:
+    case = random_case(40_000, duration_strategy=strategy, **SMALL)
+    expected = reference_arrays(case)
+    factors = loss_weights(case, expected)
+    _, found = run(case, "float64", factors)
+    for name, array in case.arrays.items():
+        for place in np.ndindex(array.shape):
+            moved = np.array(array, dtype=complex)
+            moved[place] += 1j * COMPLEX_STEP
+            again = reference_arrays(case, {**case.arrays, name: moved})
+            wanted = sum(np.sum(factors[key] * value.imag) for key, value in again.items()) / COMPLEX_STEP
+            assert found[name][place] == pytest.approx(wanted, abs=1e-12, rel=1e-12), f"{name}{place}"
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 5e-2), (jnp.float16, 1e-2)], ids=["bfloat16", "float16"])
