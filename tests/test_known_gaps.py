@@ -1,0 +1,92 @@
+"""Every line of docs/known_gaps.md, run as a strict expected failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "known_gaps.md"
+LINES = dict(re.findall(r"^- `([\w-]+)`: (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def draws_in_parts() -> None:
+    import torch
+
+    from convlstm.torch import ConvLSTM
+
+    layer, x = ConvLSTM(1, 2, 3, num_layers=2, zoneout_h=0.5), torch.randn(1, 4, 1, 6, 6)
+    whole = layer(x, generator=torch.Generator().manual_seed(0))[0]
+    generator = torch.Generator().manual_seed(0)
+    first, state = layer(x[:, :2], generator=generator)
+    torch.testing.assert_close(torch.cat([first, layer(x[:, 2:], state, generator=generator)[0]], dim=1), whole)
+
+
+def mlx_forward_mode() -> None:
+    import mlx.core as mx
+
+    from convlstm.mlx import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3)
+    x = mx.ones((1, 2, 4, 4, 1))
+    mx.eval(mx.jvp(lambda x: layer(x)[0], [x], [x]))
+
+
+def mlx_threads() -> None:
+    from convlstm.mlx.training import set_threads
+
+    set_threads(2)
+
+
+def jax_rule_forward_mode() -> None:
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from convlstm.flax import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 2, 4, 4, 1))
+    jax.jvp(lambda x: layer(x)[1], (x,), (x,))
+
+
+def keras_stack_lengths() -> None:
+    from convlstm import ConvLSTMSpec
+    from convlstm.keras import ConvLSTMStack
+
+    stack = ConvLSTMStack(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3))
+    stack(np.zeros((2, 3, 4, 4, 1), np.float32), lengths=[1, 3])
+
+
+def duration_function_file() -> None:
+    from convlstm.torch import ConvLSTM
+
+    ConvLSTM(1, 2, 3, duration_strategy=lambda r: r).spec.to_dict()
+
+
+GAPS: dict[str, Callable[[], None]] = {
+    run.__name__.replace("_", "-"): run
+    for run in (
+        draws_in_parts,
+        mlx_forward_mode,
+        mlx_threads,
+        jax_rule_forward_mode,
+        keras_stack_lengths,
+        duration_function_file,
+    )
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xfail(reason=LINES.get(name), strict=True)) for name in GAPS]
+)
+def test_gap(name: str) -> None:
+    GAPS[name]()
+
+
+def test_every_line_has_its_test_and_a_reason() -> None:
+    assert GAPS.keys() == LINES.keys()
+    assert all(line.count(".") >= 2 for line in LINES.values()), "what, and why"
