@@ -89,7 +89,9 @@ def test_linen_around_the_cell(same_numbers, model, options):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_one_of_every_call_is_taken_back_without_rounding(dtype):
     spec = ConvLSTMSpec(in_channels=1, hidden_channels=5, kernel_size=3)
-    weights = {k: np.random.default_rng(0).standard_normal(v.shape).astype(dtype) for k, v in initialise(spec, 0).items()}
+    weights = {
+        k: np.random.default_rng(0).standard_normal(v.shape).astype(dtype) for k, v in initialise(spec, 0).items()
+    }
     back = read_linen(write_linen(spec, weights))
     assert {k: v.tobytes() for k, v in back.weights.items()} == {k: v.tobytes() for k, v in weights.items()}
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -236,7 +237,10 @@ def test_openstl_forecasts_the_same_frames():
 def test_openstl_of_the_published_size_is_its_preset():
     shapes = {"conv_x.0.weight": (512, 128, 5, 5), "conv_h.0.weight": (512, 128, 5, 5)}
     full = {f"cell_list.{n}.{key}": np.zeros(shape, "f") for n in range(4) for key, shape in shapes.items()}
-    full |= {"cell_list.0.conv_x.0.weight": np.zeros((512, 16, 5, 5), "f"), "conv_last.weight": np.zeros((16, 128, 1, 1))}
+    full |= {
+        "cell_list.0.conv_x.0.weight": np.zeros((512, 16, 5, 5), "f"),
+        "conv_last.weight": np.zeros((16, 128, 1, 1)),
+    }
     spec = read_openstl(full, patch_size=4).spec
     assert spec == PRESETS["openstl-mmnist-s"]
     assert parameter_count(spec) == 11_675_648

@@ -61,7 +61,8 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
     Returns:
         Values by the names of `ConvLSTMSpec`.
     """
-    return {name: getattr(spec, name) for name in layout.choices}
+    both = getattr(spec, "direction", None) == "bidirectional"
+    return {name: getattr(spec, name) for name in layout.choices if name != "merge" or both}
 
 
 def _parts(layout: Layout, own: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,124 @@
+"""`convlstm convert`: what it prints and writes, and how it refuses."""
+
+import os
+
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec
+from convlstm.contract.checkpoint import load_model, save_model
+from convlstm.contract.presets import PRESETS
+from convlstm.contract.weights import initialise
+from convlstm.interop import write_file, write_keras, write_ndrplz
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A layer stack as a file of this package."""
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=[4, 3], kernel_size=3)
+    weights = {key: array.astype("f") for key, array in initialise(spec, 0).items()}
+    save_model(tmp_path / "layer.safetensors", spec, weights, {"units": "mm/h"})
+    return spec, weights
+
+
+@pytest.mark.parametrize(
+    "name", ["keras.weights.h5", "keras.npz", "linen.npz", "linen.safetensors", "ndrplz.safetensors"]
+)
+def test_there_and_back(cli, tmp_path, stack, name):
+    layout = name.split(".")[0]
+    code, out, err = cli("convert", "layer.safetensors", "-o", name, "--to", layout)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{name}: for ")
+    code, out, err = cli(
+        *("convert", name, "-o", "back.safetensors", "--from", layout),
+        *(("--set", "padding=same") if layout == "keras" else ()),
+    )
+    assert (code, err) == (0, "")
+    native = load_model(tmp_path / "layer.safetensors")
+    back = load_model(tmp_path / "back.safetensors")
+    assert back.digest == native.digest
+    assert out.splitlines()[-1] == f"back.safetensors: digest {native.digest}"
+    assert back.extra == {"converted_from": layout}
+    assert back.spec.padding == native.spec.padding
+
+
+def test_from_one_foreign_layout_to_another(cli, tmp_path, stack):
+    spec, weights = stack
+    write_file(tmp_path / "model.weights.h5", "keras", spec, weights)
+    code, _, err = cli(
+        *("convert", "model.weights.h5", "-o", "state.npz", "--from", "keras", "--to", "ndrplz"),
+        *("--set", "padding=same"),
+    )
+    assert (code, err) == (0, "")
+    with np.load(tmp_path / "state.npz") as written:
+        for key, array in write_ndrplz(spec, weights).items():
+            np.testing.assert_array_equal(written[key], array)
+
+
+def test_what_is_said(cli, tmp_path, stack):
+    arrays = {f"net.{key}": array for key, array in write_ndrplz(*stack).items()}
+    np.savez(tmp_path / "model.npz", **arrays, **{"head.weight": np.zeros((1, 3, 1, 1))})
+    code, out, err = cli("convert", "model.npz", "-o", "a.safetensors", "--from", "ndrplz")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["read net.cell_list.0, net.cell_list.1", "not read: head.weight"]
+    assert "order" not in out
+    code, out, _ = cli("convert", "model.npz", "-o", "a.safetensors", "--from", "ndrplz", "--explain")
+    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in out.splitlines()
+    np.savez(tmp_path / "keras.npz", **write_keras(*stack))
+    words = ("convert", "keras.npz", "-o", "a.safetensors", "--from", "keras", "--set", "padding=same")
+    out = cli(*words, "--set", "stride=[2, 1]", "--layer", "conv_lstm2d", "--layer", "conv_lstm2d_1")[1]
+    assert "taken as built with dilation=1, activation=tanh, recurrent_activation=sigmoid, masked_output=hold" in out
+    assert load_model(tmp_path / "a.safetensors").spec.stride == ((2, 2), (1, 1))
+    out = cli("convert", "layer.safetensors", "-o", "b.npz", "--to", "linen", "--explain")[1]
+    assert "- The carry is (c, h) there, (h, c) here." in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "command"),
+    [
+        (2, "give --from, --to or both", ["layer.safetensors"]),
+        (2, "acts with --from alone", ["layer.safetensors", "--to", "keras", "--set", "padding=same"]),
+        (2, "acts with --from alone", ["layer.safetensors", "--to", "keras", "--layer", "a"]),
+        (2, "Missing argument", []),
+        (3, "layout: expected one of keras, linen, haiku, ndrplz", ["model.npz", "--from", "theano"]),
+        (3, "layout: expected one of keras, linen, ndrplz, got 'haiku'", ["layer.safetensors", "--to", "haiku"]),
+        (3, "stride: expected an option of the layer", ["model.npz", "--from", "ndrplz", "--set", "stride=2"]),
+        (3, "--set: expected NAME=VALUE", ["model.npz", "--from", "ndrplz", "--set", "stride"]),
+        (3, "--set a: expected a YAML value", ["model.npz", "--from", "ndrplz", "--set", "a=["]),
+        (3, "patch_size: expected the side", ["openstl.npz", "--from", "openstl"]),
+        (3, "padding: expected one of same, valid", ["keras.npz", "--from", "keras", "--set", "padding=full"]),
+        (3, "model: expected a layer stack", ["forecaster.safetensors", "--to", "keras"]),
+        (5, "model.pt: expected .safetensors, .npz, .h5", ["model.pt", "--from", "ndrplz"]),
+        (5, "weights_only=True", ["model.pth", "--from", "ndrplz"]),
+        (5, "model.save_weights", ["model.keras", "--from", "keras"]),
+        (5, "none.npz: expected a file of weights, got nothing there", ["none.npz", "--from", "keras"]),
+        (5, "it looks like ndrplz", ["model.npz", "--from", "linen"]),
+        (5, "model.npz: expected", ["model.npz", "--to", "keras"]),
+        (5, "layer: expected one of cell_list.0", ["model.npz", "--from", "ndrplz", "--layer", "encoder"]),
+        (5, "the link layers", ["linked.h5", "--from", "keras"]),
+        (6, "a folder that can be written", ["model.npz", "--from", "ndrplz", "-o", "model.npz/a"]),
+        (6, "another file than those that are read", ["model.npz", "--from", "ndrplz", "-o", "model.npz"]),
+        (6, "a place for a file, got a folder", ["model.npz", "--from", "ndrplz", "-o", "folder"]),
+        (6, "a name ending in .safetensors, .npz, .h5", ["layer.safetensors", "--to", "keras", "-o", "a.keras"]),
+        (6, "a device or pipe", ["model.npz", "--from", "ndrplz", "-o", "/dev/full"]),
+    ],
+)
+def test_how_it_refuses(fails, tmp_path, stack, code, words, command):
+    h5py = pytest.importorskip("h5py")
+    np.savez(tmp_path / "model.npz", **write_ndrplz(*stack))
+    np.savez(tmp_path / "keras.npz", **write_keras(*stack))
+    np.savez(
+        tmp_path / "openstl.npz",
+        **{f"cell_list.0.conv_{part}.0.weight": np.zeros((8, 2, 3, 3), "f") for part in "xh"},
+    )
+    for suffix in ("pt", "pth", "keras"):
+        os.mkfifo(tmp_path / f"model.{suffix}")
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink("other.h5", "/")
+    spec = PRESETS["openstl-kth"]
+    small = type(spec).from_dict(spec.to_dict() | {"encoder": spec.encoder.to_dict() | {"hidden_channels": [1] * 4}})
+    save_model(tmp_path / "forecaster.safetensors", small, initialise(small, 0))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "out.safetensors").write_bytes(b"the model of yesterday")
+    where = [] if "-o" in command else ["-o", "out.safetensors"]
+    fails(code, words, "convert", *command, *where)

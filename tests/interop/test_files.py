@@ -1,0 +1,202 @@
+"""Files of foreign weights: what is read, what is refused, and that it is refused before memory is taken."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from convlstm import ConvLSTMSpec
+from convlstm.contract.checkpoint import load_model, save_model, weights_digest
+from convlstm.contract.presets import PRESETS
+from convlstm.contract.weights import initialise
+from convlstm.errors import OutputError, SpecError, WeightsError
+from convlstm.interop import FORMATS, constructor_options, read_file, write_file
+from convlstm.interop.containers import read_arrays, write_arrays
+from convlstm.interop.formats import WRITTEN
+
+h5py = pytest.importorskip("h5py")
+
+HUGE = (1 << 40, 1 << 10)
+
+
+def layer(**options):
+    spec = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": [4, 3], "kernel_size": 3, **options})
+    return spec, {key: array.astype("f") for key, array in initialise(spec, 0).items()}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".h5"])
+@pytest.mark.parametrize("layout", WRITTEN)
+def test_every_written_layout_comes_back_with_the_digest_of_a_native_file(tmp_path, layout, suffix):
+    spec, weights = layer()
+    path = write_file(tmp_path / f"foreign{suffix}", layout, spec, weights)
+    converted = read_file(path, layout, **constructor_options(FORMATS[layout].layout, spec))
+    digest = save_model(tmp_path / "native.safetensors", spec, weights)
+    assert save_model(tmp_path / "back.safetensors", converted.spec, converted.weights) == digest
+    assert load_model(tmp_path / "back.safetensors").spec == converted.spec
+    again = write_file(tmp_path / f"again{suffix}", layout, converted.spec, converted.weights)
+    assert weights_digest(read_arrays(again)) == weights_digest(read_arrays(path))
+
+
+def members(path, **arrays):
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(f"layers/conv_lstm2d/cell/vars/{name[1:]}", data=array)
+    return h5py.File(path, "a")
+
+
+def small(path):
+    return members(path, _0=np.ones((3, 3, 1, 8), "f"), _1=np.ones((3, 3, 2, 8), "f"), _2=np.ones(8, "f"))
+
+
+def external_link(file, folder):
+    file["layers/conv_lstm2d/cell/vars/3"] = h5py.ExternalLink(str(folder / "other.h5"), "/secret")
+
+
+def soft_link(file, folder):
+    file["layers/again"] = h5py.SoftLink("/layers/conv_lstm2d")
+
+
+def hard_circle(file, folder):
+    file["layers/conv_lstm2d/again"] = file["layers"]
+
+
+def virtual(file, folder):
+    source = h5py.VirtualSource(str(folder / "other.h5"), "secret", shape=(4,))
+    layout = h5py.VirtualLayout(shape=(4,), dtype="f4")
+    layout[:] = source
+    file.create_virtual_dataset("layers/virtual", layout)
+
+
+def external_storage(file, folder):
+    file.create_dataset("layers/external", (4,), "f4", external=[(str(folder / "secret.bin"), 0, 16)])
+
+
+def never_written(file, folder):
+    file.create_dataset("layers/bomb", HUGE, "f4")
+
+
+def chunked(file, folder):
+    file.create_dataset("layers/bomb", HUGE, "f4", chunks=(1 << 10, 1), compression="gzip")
+
+
+def deep(file, folder):
+    file.create_dataset("/".join("d" * 100), data=np.zeros(1, "f"))
+
+
+@pytest.mark.parametrize(
+    "attack", [external_link, soft_link, hard_circle, virtual, external_storage, never_written, chunked, deep]
+)
+def test_hdf5_that_is_more_than_plain_datasets(refused, tmp_path, attack):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.arange(4, dtype="f")
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    path = tmp_path / "model.weights.h5"
+    with small(path) as file:
+        attack(file, tmp_path)
+    with refused(WeightsError, str(path)):
+        read_file(path, "keras")
+
+
+def test_hdf5_that_is_plain(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with small(path) as file:
+        file["optimizer/vars/0"] = 3
+        file["layers/seed"] = np.arange(2, dtype="u4")
+        file["layers/name"] = "a text"
+        file.attrs["config"] = "anything"
+    assert read_file(path, "keras").spec.hidden_channels == (2,)
+
+
+def npy(shape, data=b"", descr="<f4"):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npy(HUGE), "arrays as large as the file says"),
+        (npy((1 << 28,), bytes(1 << 26)), "arrays as large as the file says"),
+        (npy((1 << 24,), bytes(1 << 26)), "arrays as large as the file says"),
+        (npy((1,), b"\x80\x04N.", "|O"), "which holds Python objects"),
+        (npy("__import__('os')"), "an intact .npz"),
+        (b"no array", "an intact .npz"),
+        (b"", "an intact .npz"),
+    ],
+    ids=["promise", "short", "packed", "objects", "code", "text", "empty"],
+)
+def test_npz_that_is_no_file_of_plain_arrays(tmp_path, content, words):
+    path = tmp_path / "model.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conv.weight.npy", content)
+    with pytest.raises(WeightsError, match=words):
+        read_file(path, "ndrplz")
+
+
+@pytest.mark.parametrize(
+    "name", ["m.pt", "m.pth", "m.ckpt", "m.bin", "m.pkl", "m.keras", "m.msgpack", "m.npy", "m.txt", "m"]
+)
+def test_files_that_can_hold_code_are_never_opened(refused, tmp_path, name):
+    os.mkfifo(tmp_path / name)  # opening it would hang
+    with refused(WeightsError, str(tmp_path / name)):
+        read_file(tmp_path / name, "ndrplz")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".h5"])
+def test_damaged_and_missing_files(refused, tmp_path, suffix):
+    whole = write_file(tmp_path / f"whole{suffix}", "keras", *layer()).read_bytes()
+    cases = {"empty": b"", "text": b"{}", "head": whole[: len(whole) // 2], "none": None}
+    for name, content in cases.items():
+        path = tmp_path / f"{name}{suffix}"
+        if content is not None:
+            path.write_bytes(content)
+        with refused(WeightsError, str(path)):
+            read_file(path, "keras")
+    (tmp_path / f"folder{suffix}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    for name in ("folder", "pipe"):
+        with refused(WeightsError, str(tmp_path / f"{name}{suffix}")):
+            read_file(tmp_path / f"{name}{suffix}", "keras")
+
+
+def test_a_file_of_another_layout_says_which(tmp_path):
+    path = write_file(tmp_path / "m.npz", "ndrplz", *layer())
+    with pytest.raises(WeightsError, match=r"a layer of Haiku|haiku.*; it looks like ndrplz\."):
+        read_file(path, "haiku")
+    save_file({"fc.weight": np.zeros((2, 2), "f")}, tmp_path / "dense.safetensors")
+    with pytest.raises(WeightsError, match=r"got fc.weight; check what wrote the file\."):
+        read_file(tmp_path / "dense.safetensors", "ndrplz")
+
+
+def test_bfloat16_is_refused_in_one_line(refused, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    path = tmp_path / "m.safetensors"
+    save_torch({"cell_list.0.conv.weight": torch.zeros(8, 3, 3, 3, dtype=torch.bfloat16)}, path)
+    with refused(WeightsError, str(path)):
+        read_file(path, "ndrplz")
+
+
+def test_words_that_are_not_known(refused, tmp_path):
+    spec, weights = layer()
+    path = write_file(tmp_path / "m.npz", "ndrplz", spec, weights)
+    with refused(SpecError, "layout"):
+        read_file(path, "theano")
+    with refused(SpecError, "layout"):
+        write_file(path, "haiku", spec, weights)
+    with refused(SpecError, "stride"):
+        read_file(path, "ndrplz", stride=2)
+    with refused(OutputError, str(tmp_path / "m.pt")):
+        write_arrays(tmp_path / "m.pt", weights)
+    with refused(OutputError, "/proc/m.npz"):
+        write_arrays("/proc/m.npz", weights)
+    forecaster = PRESETS["shi2015-5x5-256"]
+    with refused(SpecError, "model"):
+        write_file(tmp_path / "f.npz", "ndrplz", forecaster, {})
+    with pytest.raises(WeightsError):
+        write_file(tmp_path / "f.npz", "ndrplz", spec, {})
