@@ -2,10 +2,12 @@
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.convlstm-ready
+DEMO_READY := $(VENV)/.convlstm-demo-ready
+INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test check format parity bench docs clean
 
-demo: $(READY)
+demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
 
 test: $(READY)
@@ -29,13 +31,19 @@ bench: $(READY)
 	$(PYTHON) benchmarks/layer.py
 
 docs: $(READY)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) '.[docs]'
 	$(PYTHON) -m mkdocs build --quiet --site-dir build/site
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
+# the demo needs one framework alone
+$(DEMO_READY): pyproject.toml constraints.txt
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(INSTALL) '.[torch,nowcast]'
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[torch,keras,flax,haiku,mlx,nowcast,dev]'
-	touch $@
+	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,dev]'
+	touch $@ $(DEMO_READY)
