@@ -9,7 +9,8 @@ from convlstm import ConvLSTMSpec
 from convlstm.contract.checkpoint import load_model, save_model
 from convlstm.contract.presets import PRESETS
 from convlstm.contract.weights import initialise
-from convlstm.interop import write_file, write_keras, write_ndrplz
+from convlstm.interop import FORMATS, write_file, write_keras, write_ndrplz
+from convlstm.interop.formats import WRITTEN
 
 
 @pytest.fixture
@@ -71,6 +72,13 @@ def test_what_is_said(cli, tmp_path, stack):
     assert load_model(tmp_path / "a.safetensors").spec.stride == ((2, 2), (1, 1))
     out = cli("convert", "layer.safetensors", "-o", "b.npz", "--to", "linen", "--explain")[1]
     assert "- The carry is (c, h) there, (h, c) here." in out.splitlines()
+
+
+def test_the_help_names_every_layout(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    out = cli("convert", "--help")[1]
+    for names in (tuple(FORMATS), WRITTEN):
+        assert f"{', '.join(names[:-1])} or {names[-1]}" in out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from convlstm.contract.checkpoint import load_model, save_model, weights_digest
 from convlstm.contract.presets import PRESETS
 from convlstm.contract.weights import initialise
 from convlstm.errors import OutputError, SpecError, WeightsError
-from convlstm.interop import FORMATS, constructor_options, read_file, write_file
+from convlstm.interop import FORMATS, constructor_options, read_file, read_keras, write_file
 from convlstm.interop.containers import read_arrays, write_arrays
 from convlstm.interop.formats import WRITTEN
 
@@ -121,7 +122,7 @@ def npy(shape, data=b"", descr="<f4"):
     [
         (npy(HUGE), "arrays as large as the file says"),
         (npy((1 << 28,), bytes(1 << 26)), "arrays as large as the file says"),
-        (npy((1 << 24,), bytes(1 << 26)), "arrays as large as the file says"),
+        (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays as large as the file says"),
         (npy((1,), b"\x80\x04N.", "|O"), "which holds Python objects"),
         (npy("__import__('os')"), "an intact .npz"),
         (b"no array", "an intact .npz"),
@@ -180,6 +181,26 @@ def test_bfloat16_is_refused_in_one_line(refused, tmp_path):
     save_torch({"cell_list.0.conv.weight": torch.zeros(8, 3, 3, 3, dtype=torch.bfloat16)}, path)
     with refused(WeightsError, str(path)):
         read_file(path, "ndrplz")
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 6])
+def test_a_list_that_is_no_single_keras_layer(refused, count):
+    with refused(WeightsError, "arrays"):
+        read_keras([np.zeros((3, 3, 1, 8))] * count)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".h5"])
+def test_flipped_bytes_are_refused_or_read_as_arrays(tmp_path, suffix):
+    whole = write_file(tmp_path / f"whole{suffix}", "keras", *layer()).read_bytes()
+    random, path = np.random.default_rng(0), tmp_path / f"flipped{suffix}"
+    read = 0
+    for place in random.integers(0, min(len(whole), 6000), 300):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(flipped)
+        with suppress(WeightsError):
+            read += bool(read_arrays(path))
+    assert read
 
 
 def test_words_that_are_not_known(refused, tmp_path):

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from convlstm import ConvLSTMSpec
 from convlstm.contract import reference_forecaster
+from convlstm.contract.checkpoint import save_model
 from convlstm.contract.parity import error
 from convlstm.contract.presets import PRESETS
 from convlstm.contract.weights import initialise, parameter_count
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop import read_ndrplz, read_openstl, read_tomo_oga, write_ndrplz
+from convlstm.torch import load
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +109,22 @@ def test_ndrplz(same_numbers, bias, prefix):
     written = write_ndrplz(converted.spec, converted.weights)
     assert {k: v.tobytes() for k, v in written.items()} == {k: v.tobytes() for k, v in arrays(model).items()}
     model.load_state_dict({k: torch.from_numpy(v) for k, v in written.items()})
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_a_converted_file_gives_the_same_numbers_in_our_own_layer(tmp_path, dtype, tolerance):
+    model, x = ndrplz().to(dtype), torch.randn(2, 3, 2, 6, 5, dtype=dtype)
+    converted = read_ndrplz(model.state_dict())
+    save_model(tmp_path / "layer.safetensors", converted.spec, converted.weights)
+    with torch.no_grad():
+        (theirs, states), (ours, (h, c)) = model(x), load(tmp_path / "layer.safetensors")(x)
+    for a, b in [
+        (ours, theirs),
+        *zip(h, (s[0] for s in states), strict=True),
+        *zip(c, (s[1] for s in states), strict=True),
+    ]:
+        assert a.dtype == dtype
+        assert error(a.numpy(), b.numpy()) < tolerance
 
 
 def test_one_ndrplz_cell_and_tensors_as_they_are(same_numbers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +26,8 @@ _REFUSED = {
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
     ".keras": "in Keras: model.save_weights('model.weights.h5').",
 }
-_EXPANSION = 1000  # weights hardly compress: a member that grows more than this was made to fill the memory
+# weights hardly compress: what is large and was packed this tightly was made to fill the memory
+_LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
@@ -111,7 +113,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
             return {name: file[name] for name in file.files}
     except WeightsError:  # a ValueError too
         raise
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
         raise unfit(path, "an intact .npz file of plain arrays", str(error), "save it again.") from error
 
 
@@ -120,7 +122,8 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     with archive.open(member) as stream:
         promised = _promised(path, member.filename, stream)
         follows = member.file_size - stream.tell()
-    if promised != follows or member.file_size > _EXPANSION * max(member.compress_size, 1):
+    bomb = member.file_size > max(_LARGE, _EXPANSION * member.compress_size)
+    if promised != follows or bomb:
         received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
         raise unfit(path, "arrays as large as the file says", received, "save it again.")
 

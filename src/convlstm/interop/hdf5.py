@@ -36,7 +36,12 @@ def read(path: Path) -> dict[str, Array]:
             members = dict(_members(h5py, path, file))
             for name, dataset in members.items():
                 _check_plain(h5py, path, name, dataset)
-            return {name: dataset[()] for name, dataset in members.items() if dataset.dtype.kind == "f"}
+            floats = {name: dataset for name, dataset in members.items() if dataset.dtype.kind == "f"}
+            promised, there = sum(map(_size, floats.values())), path.stat().st_size
+            if promised > there:
+                received = f"{promised:,} bytes of data in a file of {there:,}"
+                raise _unfit(path, "data that the file has room for", received, "save the weights again.")
+            return {name: dataset[()] for name, dataset in floats.items()}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         # h5py has no error class of its own
         if isinstance(error, WeightsError):
@@ -86,10 +91,13 @@ def _check_plain(h5py: Any, path: Path, name: str, dataset: Any) -> None:
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if not plain or properties.get_external_count() or properties.get_nfilters():
         raise _unfit(path, "plain datasets", f"{name}, which is external, virtual or packed", "save it plainly.")
-    size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
-    if dataset.dtype.kind == "f" and size != dataset.id.get_storage_size():
-        stored = f"{name} of {size:,} bytes with {dataset.id.get_storage_size():,} stored"
+    if dataset.dtype.kind == "f" and _size(dataset) != dataset.id.get_storage_size():
+        stored = f"{name} of {_size(dataset):,} bytes with {dataset.id.get_storage_size():,} stored"
         raise _unfit(path, "datasets as large as they are stored", stored, "save the weights again.")
+
+
+def _size(dataset: Any) -> int:
+    return math.prod(dataset.shape or ()) * int(dataset.dtype.itemsize)
 
 
 def _h5py() -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from convlstm.contract.activations import Array
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import Spec
-from convlstm.errors import SpecError
+from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import flatten
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
@@ -90,8 +90,7 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
         >>> read_keras(weights, padding="same").weights["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
-    given = arrays if isinstance(arrays, Mapping) else dict(zip(_PARTS, arrays, strict=False))
-    flat = flatten(given)
+    flat = flatten(arrays if isinstance(arrays, Mapping) else _listed_parts(arrays))
     if "recurrent_activation" not in options and any(key.endswith(":0") for key in flat):
         raise SpecError(
             "recurrent_activation",
@@ -100,6 +99,17 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
             mend="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
         )
     return read(KERAS, flat, layers=layers, **options)
+
+
+def _listed_parts(arrays: Sequence[Any]) -> dict[str, Any]:
+    if len(arrays) in (2, 3):
+        return dict(zip(_PARTS, arrays, strict=False))  # the bias may be missing
+    raise WeightsError(
+        "arrays",
+        expected="kernel, recurrent_kernel and perhaps bias of one layer",
+        received=f"a list of {len(arrays)}",
+        mend="give the arrays of several layers or directions by name.",
+    )
 
 
 def write_keras(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
