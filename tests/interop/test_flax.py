@@ -154,3 +154,9 @@ def test_options_the_cell_does_not_have(refused):
         read_linen(params, stride=2)
     with refused(SpecError, "direction"):
         read_linen(params, direction="reverse")
+    one = {"cell": params["params"]["forward_rnn"]["cell"]}
+    with refused(SpecError, "direction"):
+        read_linen(one, direction="bidirectional")
+    with refused(SpecError, "merge"):
+        read_linen(one, merge="sum")
+    assert read_linen(one, direction="reverse").spec.direction == "reverse"

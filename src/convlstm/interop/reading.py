@@ -65,9 +65,15 @@ def read(
 
 def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> dict[str, Any]:
     """Return the options that were not given: the direction is plain where both are there, a merge only then."""
-    if two_ways and "direction" in options:
+    direction = options.get("direction")
+    if direction is not None and two_ways:
+        raise SpecError("direction", expected="none, as both are there", received=repr(direction), mend="drop it.")
+    if direction == "bidirectional":
         raise SpecError(
-            "direction", expected="none given, as both are there", received=options["direction"], mend="drop it."
+            "direction",
+            expected="forward or reverse, as the arrays are those of one",
+            received=repr(direction),
+            mend="give the arrays of both directions.",
         )
     needless = "direction" if two_ways else "merge"
     return {name: value for name, value in layout.choices.items() if name not in options and name != needless}
