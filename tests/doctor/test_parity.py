@@ -21,7 +21,7 @@ def test_what_is_kept_comes_back(tmp_path):
             np.testing.assert_array_equal(kept.results[key], anew.results[key])
 
 
-def test_the_table():
+def test_b27_the_table_of_set_ups_agrees():
     lines = []
     rows, pairs = compare_all(3, 100, choose_setups(["torch", "mlx"]), lines.append)
     assert [(row.setup, row.dtype, row.count) for row in rows] == [

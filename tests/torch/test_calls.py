@@ -287,3 +287,24 @@ def test_b26_threads_that_share_a_layer_get_the_serial_numbers() -> None:
     with ThreadPoolExecutor(16) as pool:
         for found in (list(pool.map(run, stream)) for _ in range(5)):
             assert all(torch.equal(a, b) for a, b in zip(found, serial, strict=True))
+
+
+def test_b21_an_empty_output_is_refused_before_any_work(refused) -> None:
+    with refused(ShapeError, "height"):
+        ConvLSTM(1, 2, kernel_size=5, padding="valid")(torch.zeros(1, 2, 1, 4, 8))
+
+
+def test_b24_every_frame_is_seen_at_its_own_step() -> None:
+    layer, x = ConvLSTM(1, 2, 3), torch.randn(1, 4, 1, 6, 6, requires_grad=True)
+    output = layer(x)[0]
+    for t in range(4):
+        (gradient,) = torch.autograd.grad(output[:, t].sum(), x, retain_graph=True)
+        reached = gradient.abs().sum(dim=(0, 2, 3, 4)) > 0
+        assert reached.tolist() == [n <= t for n in range(4)]
+
+
+def test_without_a_batch_lengths_are_a_number_and_a_mask_is_one_row() -> None:
+    layer, x = ConvLSTM(1, 2, 3), torch.randn(5, 1, 6, 6)
+    wanted = layer(x.unsqueeze(0), lengths=[3])[0].squeeze(0)
+    torch.testing.assert_close(layer(x, lengths=3)[0], wanted)
+    torch.testing.assert_close(layer(x, mask=torch.arange(5) < 3)[0], wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from convlstm import ConvLSTMSpec
 from convlstm.contract.forms import DOCUMENTS, check
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.torch import ConvLSTMCell, compat
@@ -18,6 +19,12 @@ def test_forms(form) -> None:
     assert checked.outcome is not None
     assert checked.outcome.difference < 1e-5
     assert form.document in DOCUMENTS
+
+
+def test_a_gate_without_a_batch() -> None:
+    gate, x, h = compat.ConvGate(1, 4, 3), torch.rand(1, 8, 8), torch.rand(4, 8, 8)
+    for alone, row in zip(gate(x, h), gate(x[None], h[None]), strict=True):
+        torch.testing.assert_close(alone, row[0])
 
 
 def test_the_shapes_the_documents_promise() -> None:
@@ -90,6 +97,31 @@ def test_the_cells_of_a_stack_are_the_stack() -> None:
     assert {name for name, _ in layer.named_parameters()} == set(layer.state_dict())
 
 
+def test_looking_at_the_cells_draws_nothing_and_follows_the_mode() -> None:
+    layer = compat.ConvLSTM(1, 4, 3, 2, zoneout_h=0.5).eval()
+    before = torch.get_rng_state()
+    assert [cell.training for cell in layer.cell_list] == [False, False]
+    assert torch.equal(torch.get_rng_state(), before)
+    cell = layer.cell_list[0]
+    assert (cell.input_dim, cell.hidden_dim, cell.kernel_size, cell.bias) == (1, 4, (3, 3), True)
+
+
+def test_the_old_form_from_a_spec() -> None:
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3)
+    outputs, ((h, _),) = compat.ConvLSTM.from_spec(spec)(torch.rand(5, 2, 1, 8, 8))
+    assert (tuple(outputs[0].shape), tuple(h.shape)) == ((2, 5, 4, 8, 8), (2, 4, 8, 8))
+    assert "stateful=True" in repr(compat.ConvLSTM(1, 4, 3, 2, stateful=True))
+
+
+@pytest.mark.slow
+def test_the_notebook_at_its_full_size() -> None:
+    x = torch.rand((32, 10, 1, 128, 128))
+    convlstm = compat.ConvLSTM(1, 16, (3, 3), 1, batch_first=True, bias=True, return_all_layers=False)
+    with torch.no_grad():
+        _, last_states = convlstm(x)
+    assert last_states[0][0].shape == (32, 16, 128, 128)
+
+
 def test_b13_even_kernels_work_in_the_old_forms() -> None:
     h, _ = compat.ConvLSTMCell(1, 4, (2, 4), True)(torch.rand(2, 1, 8, 8))
     assert tuple(h.shape) == (2, 4, 8, 8)
@@ -132,8 +164,17 @@ def test_wrong_use(refused) -> None:
         compat.ConvGate(1, 4, 3, peephole="channel")
     with refused(StateError, "h_0[0]"):
         compat.ConvGate(1, 4, 3)(torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8))
-    with refused(SpecError, "direction"):
-        compat.ConvLSTM(1, 4, 3, 1, bidirectional=True)
+    for wrong in ({"duration_strategy": "mlp"}, {"zoneout_h": 0.5}, {"direction": "bidirectional"}, {"xyz": 1}):
+        with refused(SpecError, next(iter(wrong))):
+            compat.ConvGate(1, 4, 3, **wrong)
+    with refused(ShapeError, "h"):
+        compat.ConvGate(1, 4, 3)(torch.rand(2, 1, 8, 8), torch.rand(2, 4, 8, 8).double())
+    for state in (5, [None], [(torch.zeros(2, 4, 8, 8),)]):
+        with refused(StateError, "hidden_state"):
+            compat.ConvLSTM(1, 4, 3, 1)(torch.rand(5, 2, 1, 8, 8), state)
+    for options in ({"bidirectional": True}, {"direction": "reverse", "stateful": True}):
+        with refused(SpecError, "direction"):
+            compat.ConvLSTM(1, 4, 3, 1, **options)
     with refused(SpecError, "return_all_layers"):
         compat.ConvLSTM(1, 4, 3, 1, True, True, "all")
 

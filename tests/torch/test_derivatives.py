@@ -95,6 +95,36 @@ def test_gradcheck_and_gradgradcheck(name: str) -> None:
     assert gradgradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
 
 
+PLAIN: dict[str, dict[str, Any]] = {
+    "layer norm": {"norm": "layer", "peephole": "pixel", "input_size": (4, 5)},
+    "group norm": {"norm": "group", "norm_groups": 2, "recurrent_activation": "hard_sigmoid", "activation": "elu"},
+    "both ways": {"bidirectional": True, "merge": "mul", "zoneout_h": 0.3, "zoneout_c": 0.2},
+    "boundaries": {"boundary": ("circular", "reflect"), "groups": 2},
+    "durations": {"duration_strategy": "mlp", "duration_features": "channel", "memory_decay": True},
+    "exp": {"duration_strategy": "exp", "masked_output": "hold"},
+    "checkpoint": {"checkpoint": 2, "peephole": "channel"},
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", PLAIN)
+def test_gradcheck_and_gradgradcheck_of_the_plain_path(name: str, masked: bool) -> None:
+    layer = ConvLSTM(2, 2, kernel_size=3, **PLAIN[name], dtype=torch.float64).eval()
+    names, weights = zip(*layer.named_parameters(), strict=True)
+    x = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    given: dict[str, Any] = {"mask": torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.bool)} if masked else {}
+    steps = torch.rand(2, 3, dtype=torch.float64) + 0.5
+    given |= {"durations": steps} if layer.spec.duration_strategy != "none" else {}
+    given |= {"gaps": steps + 1.0} if layer.spec.memory_decay else {}
+
+    def run(x: Tensor, *own: Tensor) -> tuple[Tensor, ...]:
+        output, (h_n, c_n) = functional_call(layer, dict(zip(names, own, strict=True)), (x,), given)
+        return output, *h_n, *c_n
+
+    assert gradcheck(run, (x, *weights), fast_mode=True, nondet_tol=1e-12)
+    assert gradgradcheck(run, (x, *weights), fast_mode=True, nondet_tol=1e-12)
+
+
 @pytest.mark.parametrize("dims", [1, 3])
 def test_gradcheck_in_one_and_three_dimensions(dims: int) -> None:
     layer = ConvLSTM(1, 2, 2, spatial_dims=dims, peephole="channel", dtype=torch.float64)

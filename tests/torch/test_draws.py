@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.torch import ConvLSTM, Forecaster
-from convlstm.torch.stack import draw
+from convlstm.torch.draws import draw
 
 KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"]
 

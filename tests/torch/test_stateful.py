@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from convlstm.errors import SpecError, StateError
-from convlstm.torch import ConvLSTM, StatefulConvLSTM
+from convlstm.torch import ConvLSTM, ConvLSTMCell, StatefulConvLSTM
 
 X = torch.randn(2, 6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -38,6 +38,32 @@ def test_one_row_begins_anew() -> None:
     assert not torch.allclose(output[1], whole[1])
 
 
+def test_a_row_that_begins_anew_forgets_nan() -> None:
+    stream, bad = make(), X.clone()
+    bad[0] = float("nan")
+    stream(bad)
+    stream.reset_state(torch.tensor([True, False]))
+    assert stream(X)[0].isfinite().all()
+
+
+def test_without_a_batch_there_is_one_row(refused) -> None:
+    stream = make()
+    whole = stream.layer(X[0])[0]
+    stream(X[0])
+    with refused(StateError, "rows"):
+        stream.reset_state([True] * 3)
+    stream.reset_state([True])
+    torch.testing.assert_close(stream(X[0])[0], whole)
+
+
+def test_a_stream_that_was_watched_can_be_trained() -> None:
+    stream = make()
+    with torch.inference_mode():
+        stream(X)
+    stream(X)[0].sum().backward()
+    assert all(p.grad is not None for p in stream.parameters())
+
+
 def test_b01_b02_training_goes_on_over_many_calls_and_layers() -> None:
     stream = make()
     optimiser = torch.optim.SGD(stream.parameters(), lr=0.1)
@@ -63,8 +89,12 @@ def test_b03_a_smaller_last_batch_is_named_and_changes_nothing(refused) -> None:
     assert stream.state is before
     with refused(StateError, "state"):
         stream(X, state=None)
-    with refused(StateError, "rows"):
-        stream.reset_state([True])
+    for rows in ([True], [0.5, 1.0], [1, 0], [[True, False]]):
+        with refused(StateError, "rows"):
+            stream.reset_state(rows)
+    for layer in (ConvLSTMCell(1, 2, 3), torch.nn.Linear(1, 1), None):
+        with refused(SpecError, "layer"):
+            StatefulConvLSTM(layer)  # type: ignore[arg-type]
 
 
 def test_b08_the_state_is_not_saved() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from copy import deepcopy
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.export import Dim, export
+from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.contract.cases import random_case
+from convlstm.errors import ShapeError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -257,9 +261,80 @@ def test_it_prints_what_differs_from_the_defaults() -> None:
         2, [8, 4], (3, 5), stride=[2, 1], batch_first=False, bidirectional=True, peephole="channel", dropout=0.5
     )
     assert repr(layer) == (
-        "ConvLSTM(2, (8, 4), kernel_size=(3, 5), num_layers=2, stride=((2, 2), (1, 1)), peephole='channel', "
+        "ConvLSTM(2, [8, 4], kernel_size=(3, 5), stride=[2, 1], peephole='channel', "
         "direction='bidirectional', dropout=0.5, batch_first=False)"
     )
     assert repr(ConvLSTM(1, 8, 3, recurrent_kernel_size=1, bias=False)) == (
         "ConvLSTM(1, 8, kernel_size=3, recurrent_kernel_size=1, bias=False)"
     )
+    assert repr(ConvLSTM(1, 8, 3, spatial_dims=3)) == "ConvLSTM(1, 8, kernel_size=3, spatial_dims=3)"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_printed_builds_the_same_layer(seed: int) -> None:
+    spec = random_case(seed, duration_hidden=(16, 16) if seed == 3 else (4,), duration_strategy="mlp").spec
+    layer = ConvLSTM.from_spec(spec)
+    assert eval(repr(layer), {"ConvLSTM": ConvLSTM}).spec == spec  # noqa: S307
+
+
+def test_layers_are_built_and_called_where_there_are_no_numbers() -> None:
+    """Deferred initialisation: a context of the meta device, and frames on it."""
+    with torch.device("meta"):
+        stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+        layer, model = ConvLSTM(1, 4, 3), Forecaster(ForecasterSpec(encoder=stack))
+    assert {p.device.type for p in (*layer.parameters(), *model.parameters())} == {"meta"}
+    output, (h, _) = layer(torch.empty(2, 3, 1, 8, 8, device="meta"), lengths=[1, 3])
+    assert (tuple(output.shape), h[0].device.type) == ((2, 3, 4, 8, 8), "meta")
+    real = layer.to_empty(device="cpu")
+    real.reset_parameters(0)
+    assert real(torch.zeros(2, 3, 1, 8, 8))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "layer"}])
+@pytest.mark.parametrize("masked", [False, True])
+def test_autocast_leaves_float64_alone(options: dict[str, Any], masked: bool) -> None:
+    layer = ConvLSTM(1, 4, 3, dtype=torch.float64, **options)
+    x, mask = torch.randn(2, 3, 1, 6, 6, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool) if masked else None
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(x, mask=mask)[0]
+        with pytest.raises(ShapeError, match="float64"):
+            ConvLSTM(1, 4, 3, **options)(x, mask=mask)
+    assert torch.equal(output, layer(x, mask=mask)[0])
+
+
+def test_counters_and_traces_see_the_convolutions() -> None:
+    layer, x = ConvLSTM(1, 4, 3).eval(), torch.randn(2, 5, 1, 8, 8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 2 * 2 * 5 * 64 * 16 * (1 + 4) * 9
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # jit itself is out of date
+        traced = torch.jit.trace(layer, x)
+        torch.testing.assert_close(traced(x + 1)[0], layer(x + 1)[0])
+
+
+def test_vmap_over_lengths() -> None:
+    layer, xs = ConvLSTM(1, 3, 3), torch.randn(4, 2, 5, 1, 6, 6)
+    lengths = torch.tensor([[1, 5], [2, 2], [0, 3], [4, 4]])
+    found = torch.vmap(lambda x, n: layer(x, lengths=n)[0])(xs, lengths)
+    wanted = torch.stack([layer(x, lengths=n)[0] for x, n in zip(xs, lengths, strict=True)])
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiled_and_checkpointed_agree_with_eager(masked: bool) -> None:
+    options = {"hidden_channels": [3, 2], "peephole": "channel", "norm": "layer" if masked else "none"}
+    layer = ConvLSTM(1, kernel_size=3, **options)
+    twin = ConvLSTM(1, kernel_size=3, checkpoint=2, **options)
+    twin.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 5, 1, 6, 6)
+    mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]], dtype=torch.bool) if masked else None
+    compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for one in (layer, twin, compiled):
+        twin.zero_grad()
+        layer.zero_grad()
+        one(x, mask=mask)[0].square().sum().backward()
+        gradients.append([p.grad.clone() for p in (layer if one is layer else twin).parameters()])
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)

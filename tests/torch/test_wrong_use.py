@@ -11,6 +11,7 @@ import torch
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, to_canonical
+from convlstm.torch.draws import Draws
 
 X = torch.zeros(2, 5, 1, 8, 8)
 H = torch.zeros(2, 4, 8, 8)
@@ -36,6 +37,10 @@ BUILDS: list[tuple[str, dict[str, Any]]] = [
     ("merge", {"merge": "sum"}),
     ("dropout", {"dropout": 0.5}),
     ("dtype", {"dtype": torch.int32}),
+    ("dtype", {"dtype": "float32"}),
+    ("dtype", {"dtype": torch.float8_e4m3fn}),
+    ("checkpoint", {"checkpoint": 0}),
+    ("duration_strategy", {"duration_strategy": torch.nn.Linear(1, 1)}),
     ("boundary", {"boundary": "wrap"}),
     ("peephole", {"peephole": "full"}),
 ]
@@ -43,6 +48,14 @@ BUILDS: list[tuple[str, dict[str, Any]]] = [
 CALLS: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [
     (ShapeError, "x", {}, {"x": X.numpy()}),
     (ShapeError, "x", {}, {"x": None}),
+    (ShapeError, "x", {}, {"x": torch.nn.utils.rnn.pack_padded_sequence(X, [5, 5], batch_first=True)}),
+    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": "abc"}),
+    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": Draws()}),
+    (ShapeError, "draws", {}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X)}),
+    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X[:1])}),
+    (ShapeError, "draws", {"zoneout_h": 0.5}, {"draws": ConvLSTM(1, 4, 3, zoneout_h=0.5).draw(X[:, :4])}),
+    (ShapeError, "duration_strategy", {"duration_strategy": lambda r: r.squeeze(-1)}, {"durations": 1.0}),
+    (ShapeError, "duration_strategy", {"duration_strategy": lambda r: 2.0}, {"durations": 1.0}),
     (ShapeError, "x", {}, {"x": X[0, 0]}),
     (ShapeError, "x", {}, {"x": X[None]}),
     (ShapeError, "x", {}, {"x": X.expand(2, 5, 3, 8, 8)}),
@@ -243,3 +256,20 @@ def test_a_refused_call_leaves_the_layer_as_it_was() -> None:
         with pytest.raises(ValueError, match="expected"):
             layer(**call)
     assert torch.equal(layer(X + 1)[0], before)
+
+
+def test_draws_belong_to_training(refused) -> None:
+    layer = ConvLSTM(1, 4, 3, recurrent_dropout=0.5)
+    draws = layer.draw(X)
+    with refused(SpecError, "draws"):
+        layer(X, draws=draws, generator=torch.Generator())
+    with refused(SpecError, "draws"):
+        layer.eval()(X, draws=draws)
+
+
+def test_a_spec_that_a_cell_cannot_compute(refused) -> None:
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=[2, 2], kernel_size=3)
+    with refused(SpecError, "num_layers"):
+        ConvLSTMCell.from_spec(spec)
+    with refused(SpecError, "spec"):
+        ConvLSTM.from_spec({"in_channels": 1})  # type: ignore[arg-type]

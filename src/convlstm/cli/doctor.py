@@ -31,9 +31,16 @@ def doctor(
 
     Example: `convlstm doctor --seeds --setup torch`
     """
+    from convlstm.cli.output import say
     from convlstm.doctor.setups import choose_setups
 
     chosen = choose_setups(setup or [])
+    if setup:
+        for one in chosen:
+            one.check()
+    elif parity or seeds:
+        for one in (one for one in chosen if not one.installed):
+            say(f"{one.name}: not installed")
     well = _health(chosen) if not (parity or seeds) else True
     if seeds:
         well = _seeds(chosen) and well
@@ -44,6 +51,7 @@ def doctor(
 
 
 def _health(setups: list[SetUp]) -> bool:
+    from rich.markup import escape
     from rich.table import Table
 
     from convlstm.cli.output import console
@@ -57,7 +65,7 @@ def _health(setups: list[SetUp]) -> bool:
     health = check_setups(setups)
     for one in health:
         difference = "not installed" if one.difference is None else f"{one.difference:.1e}"
-        table.add_row(one.setup, one.description, difference, f"{one.seconds:.3f}")
+        table.add_row(one.setup, escape(one.description), difference, f"{one.seconds:.3f}")
     console.print(table)
     return all(one.well for one in health if one.difference is not None)
 
@@ -66,13 +74,20 @@ def _seeds(setups: list[SetUp]) -> bool:
     from convlstm.cli.output import say
     from convlstm.contract.forms import DOCUMENTS
     from convlstm.doctor.setups import run_task
+    from convlstm.errors import DependencyError
 
     for number, title in DOCUMENTS.items():
         say(f"{number}  {title}")
     say(f"\n{'':4} {'set-up':<16} {'difference':>10} {'seconds':>8}  line, and what came")
     well = True
     for one in setups:
-        for row in run_task(one, "forms") if one.installed else []:
+        try:
+            rows = run_task(one, "forms") if one.installed else []
+        except DependencyError as problem:
+            say(f"{one.name}: {problem.received}")
+            well = False
+            continue
+        for row in rows:
             well = well and row["difference"] is not None and row["difference"] <= 1e-5
             difference = "failed" if row["failure"] else f"{row['difference']:.1e}"
             came = row["failure"] or row["shapes"]

@@ -25,7 +25,9 @@ TimeStep = Annotated[
 TimeDim = Annotated[str | None, typer.Option(help="Name of the time dimension.", rich_help_panel=_READING)]
 YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_help_panel=_READING)]
 XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
-Framework = Annotated[str, typer.Option(help="Framework that computes: torch, keras (its backend by KERAS_BACKEND), flax or mlx.")]
+Framework = Annotated[
+    str, typer.Option(help="Framework that computes: torch, keras (its backend by KERAS_BACKEND), flax or mlx.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the framework; its own choice by default.")]
 
 

@@ -37,6 +37,15 @@ class SetUp:
         """Whether every package is there."""
         return all(find_spec(package) is not None for package in self.packages)
 
+    def check(self) -> None:
+        """Refuse a set-up that is not installed.
+
+        Raises:
+            DependencyError: that says what to install.
+        """
+        if not self.installed:
+            raise _failed(self, "not installed")
+
 
 SETUPS = (
     SetUp("torch", "torch", ("torch",)),
@@ -90,8 +99,7 @@ def run_task(setup: SetUp, task: str, **arguments: Any) -> Any:
     Raises:
         DependencyError: if a package of the set-up is missing, or the process fails; its last line is in the message.
     """
-    if not setup.installed:
-        raise _failed(setup, "not installed")
+    setup.check()
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         request = json.dumps({"task": task, "face": setup.face, "arguments": arguments, "answer": str(answer)})

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.contract.durations import network_sizes
 from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
@@ -21,7 +19,9 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch_convolution import CONVOLUTIONS
+from convlstm.engine.torch_durations import duration_scale, retention
 from convlstm.engine.torch_padding import pad
+from convlstm.engine.torch_precision import autocast_dtype, without_autocast
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
@@ -66,33 +66,6 @@ def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tens
     """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     return CONVOLUTIONS[layer.stack.spatial_dims](h, weights["weight_hh"])
-
-
-def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:
-    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden_channels), in at least float32."""
-    spec = layer.stack
-    r = durations[..., None] / spec.reference_duration
-    if callable(spec.duration_strategy):
-        return torch.as_tensor(spec.duration_strategy(r))
-    if spec.duration_strategy == "linear":
-        return r
-    if spec.duration_strategy == "log":
-        return torch.log(r + spec.duration_eps) + 1.0
-    if spec.duration_strategy == "log1p":
-        return torch.log1p(r) / torch.log(torch.tensor(2.0, dtype=r.dtype, device=r.device))
-    # maximum keeps NaN, and gives gradient 0 below ε
-    log_r = torch.log(torch.where(r <= spec.duration_eps, torch.full_like(r, spec.duration_eps), r))
-    if spec.duration_strategy == "scalar":
-        return torch.exp(weights["duration.weight"].to(r.dtype) * log_r)
-    s = _network(layer, weights, log_r)
-    return torch.exp(spec.duration_damping * s) if spec.duration_strategy == "exp" else 1.0 + s
-
-
-def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
-    """Return what is left of c after a gap (batch, time, hidden_channels), in at least float32."""
-    q = gaps[..., None] / layer.stack.reference_duration
-    excess = torch.where(q <= 1.0, torch.zeros_like(q), q - 1.0)
-    return torch.exp(-F.softplus(weights["memory_decay"].to(q.dtype)) * excess)
 
 
 def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks | None = None) -> Tensor:
@@ -220,7 +193,7 @@ def plain_sequence(
     z_x = None if x is None else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
     factors = kept = None
     if durations is not None or gaps is not None:
-        with torch.autocast(state[0].device.type, enabled=False):  # δ and the decay keep at least float32
+        with without_autocast(state[0]):  # δ and the decay keep at least float32
             factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
             kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     h, c = state
@@ -255,16 +228,6 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
 
 
-def _network(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
-    phi = ACTIVATION_FUNCTIONS[layer.stack.duration_activation]
-    count = len(network_sizes(layer))
-    for n in range(count):
-        weight, bias = (weights[f"duration.{n}.{part}"].to(x.dtype) for part in ("weight", "bias"))
-        x = F.linear(x, weight, bias)
-        x = phi(x) if n < count - 1 else x
-    return x
-
-
 def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
     if mask is None and not rate:
         return after
@@ -294,7 +257,6 @@ def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:
     """Give h the type convolutions run in, and c at least float32."""
-    device = state[0].device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights["weight_hh"].dtype
+    dtype = autocast_dtype(weights["weight_hh"]) or weights["weight_hh"].dtype
     wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
     return state[0].to(dtype), state[1].to(wide)

@@ -8,7 +8,6 @@ derivative is ever silently wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.engine.torch_convolution import CONVOLUTIONS, add_convolution, convolve, padded
 from convlstm.engine.torch_gates import advance, over_points, peephole_gradient, retreat
+from convlstm.engine.torch_precision import without_autocast
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
@@ -102,7 +102,7 @@ def sequence(
     x = None if x is None else (x.flip(0) if reverse else x).to(dtype)
     inputs = (x, *state, *arrays)
     plan = _Plan(layer, steps, plain)
-    with _no_autocast(state[0]):
+    with without_autocast(state[0]):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
         else:
@@ -125,7 +125,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, hidden, cells, gates = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
-        with _no_autocast(hidden):
+        with without_autocast(hidden):
             if torch.is_grad_enabled() or ctx.spent or _are_batched(gradients):
                 return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
             ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
@@ -279,7 +279,3 @@ def _peepholes(plan: _Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
 
 def _buffer(plan: _Plan, count: int, like: Tensor) -> Tensor:
     return like.new_empty((count, *like.shape[1:])).contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
-
-
-def _no_autocast(like: Tensor) -> AbstractContextManager[Any]:
-    return torch.autocast(device_type=like.device.type, enabled=False)

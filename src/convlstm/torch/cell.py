@@ -13,8 +13,9 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
+from convlstm.torch.draws import draw
 from convlstm.torch.module import SpecModule
-from convlstm.torch.stack import StepInputs, draw, run_stack
+from convlstm.torch.stack import StepInputs, run_stack
 
 
 class ConvLSTMCell(SpecModule):
@@ -65,9 +66,8 @@ class ConvLSTMCell(SpecModule):
         **options: Unpack[LayerOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
-        for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
-            if given.pop(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
+        if given.pop("bidirectional", False):
+            raise SpecError("bidirectional", expected="False in a cell", received="True", mend="use ConvLSTM.")
         arguments.check_options(given, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
             in_channels=arguments.integer("in_channels", in_channels, 1),
@@ -82,6 +82,13 @@ class ConvLSTMCell(SpecModule):
             **given,
         )
         super().__init__(spec, device=device, dtype=dtype)
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Refuse what needs the whole sequence, or several layers."""
+        for name, only in (("num_layers", 1), ("direction", "forward"), ("masked_output", "zero")):
+            if getattr(spec, name) != only:
+                raise SpecError(name, expected=f"{only} in a cell", received=getattr(spec, name), mend="use ConvLSTM.")
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return zero states for frames of this size.

@@ -17,7 +17,7 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import PER_LAYER
 from convlstm.engine import torch as engine
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
-from convlstm.errors import SpecError
+from convlstm.errors import SpecError, StateError
 from convlstm.torch import cell as native
 from convlstm.torch import inputs
 from convlstm.torch import layer as native_layer
@@ -26,6 +26,11 @@ from convlstm.torch.stateful import detached, go_on
 from convlstm.torch.weights import native_name
 
 State = tuple[Tensor, Tensor]
+
+_GATE_OPTIONS = (
+    *("stride", "padding", "dilation", "groups", "bias", "forget_bias", "norm", "norm_groups", "boundary", "peephole"),
+    *("recurrent_kernel_size", "activation", "recurrent_activation", "spatial_dims"),
+)
 
 
 class DurationAwareConvLSTMCell(native.ConvLSTMCell):
@@ -83,11 +88,13 @@ class ConvGate(SpecModule):
         in_channels: Channels of the frame.
         hidden_channels: Channels of h.
         kernel_size: Kernel of both convolutions.
+        dtype: As in every PyTorch module.
+        device: As in every PyTorch module.
         **options: Options of `ConvLSTMCell` that act inside the gates: stride, padding, dilation, groups, bias, norm,
             boundary, activations.
 
     Shapes:
-        x: (batch, in_channels, height, width)
+        x: (batch, in_channels, height, width), or both without a batch axis
         h: (batch, hidden_channels, *grid)
         returns: i, f, g, o, each as h
 
@@ -109,8 +116,13 @@ class ConvGate(SpecModule):
         device: Any = None,
         **options: Any,
     ) -> None:
+        arguments.check_options(options, _GATE_OPTIONS)
         spec = ConvLSTMSpec(
-            in_channels=in_channels, hidden_channels=hidden_channels, kernel_size=kernel_size, num_layers=1, **options
+            in_channels=arguments.integer("in_channels", in_channels, 1),
+            hidden_channels=hidden_channels,
+            kernel_size=kernel_size,
+            num_layers=1,
+            **options,
         )
         if spec.peephole != "none":
             raise SpecError(
@@ -124,7 +136,11 @@ class ConvGate(SpecModule):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the activated gates i, f, g, o."""
         weights, spec = self.layer_weights(), self.spec
-        inputs.check_frame(spec, x, weights["weight_hh"])
+        batched = inputs.check_frame(spec, x, weights["weight_hh"])
+        inputs.check_tensor("h", h, weights["weight_hh"])
+        if not batched:
+            i, f, g, o = self(x.unsqueeze(0), h.unsqueeze(0))
+            return i.squeeze(0), f.squeeze(0), g.squeeze(0), o.squeeze(0)
         ((h, _),) = self._states((h, h), x, x.shape[0], batched=True)
         z = engine.gates(spec.layers[0], weights, engine.input_convolution(spec.layers[0], weights, x), h)
         sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
@@ -153,6 +169,26 @@ class ConvLSTMCell(native.ConvLSTMCell):
 
     def __init__(self, input_dim: int, hidden_dim: int, kernel_size: Any, bias: bool = True, **options: Any) -> None:
         super().__init__(input_dim, hidden_dim, kernel_size, bias=bias, **options)
+
+    @property
+    def input_dim(self) -> int:
+        """Channels of a frame."""
+        return self.spec.in_channels
+
+    @property
+    def hidden_dim(self) -> int:
+        """Channels of h and c."""
+        return int(self.spec.hidden_channels[0])
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Kernel of the input convolution."""
+        return tuple(self.spec.kernel_size[0])
+
+    @property
+    def bias(self) -> bool:
+        """Whether the gates have a bias."""
+        return self.spec.bias
 
     def forward(self, input_tensor: Tensor, cur_state: Sequence[Tensor] | None = None, **options: Any) -> State:  # type: ignore[override]
         """Take one step (arguments: `ConvLSTMCell.forward` of `convlstm.torch`)."""
@@ -190,6 +226,11 @@ class ConvLSTM(native_layer.ConvLSTM):
         (2, 16, 16, 16)
     """
 
+    batch_first: bool = False
+    return_all_layers: bool = False
+    stateful: bool = False
+    last_state: list[State] | None = None
+
     def __init__(
         self,
         input_dim: int,
@@ -202,14 +243,47 @@ class ConvLSTM(native_layer.ConvLSTM):
         stateful: bool = False,
         **options: Any,
     ) -> None:
-        if options.get("bidirectional") or options.get("direction") == "bidirectional":
-            raise SpecError("direction", expected="one way", received="two", mend="use convlstm.torch.ConvLSTM.")
         super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
         self.return_all_layers = arguments.flag("return_all_layers", return_all_layers)
         self.stateful = arguments.flag("stateful", stateful)
-        self.last_state: list[State] | None = None
-        self.input_dim, self.num_layers = self.spec.in_channels, self.spec.depth
-        self.hidden_dim, self.kernel_size = list(self.spec.hidden_channels), list(self.spec.kernel_size)
+        if self.stateful and self.spec.direction != "forward":
+            raise SpecError("direction", expected="forward if stateful", received="reverse", mend="drop one of them.")
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Refuse two directions, which this form has no place for."""
+        if spec.direction == "bidirectional":
+            raise SpecError("direction", expected="one way", received="two", mend="use convlstm.torch.ConvLSTM.")
+
+    def extra_repr(self) -> str:
+        """Return the options that differ from their defaults."""
+        own = {"return_all_layers": self.return_all_layers, "stateful": self.stateful}
+        return ", ".join([super().extra_repr(), *(f"{name}=True" for name, value in own.items() if value)])
+
+    @property
+    def input_dim(self) -> int:
+        """Channels of the frames."""
+        return self.spec.in_channels
+
+    @property
+    def hidden_dim(self) -> list[int]:
+        """Channels of h and c, layer by layer."""
+        return list(self.spec.hidden_channels)
+
+    @property
+    def kernel_size(self) -> list[tuple[int, ...]]:
+        """Kernels, layer by layer."""
+        return list(self.spec.kernel_size)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        return self.spec.depth
+
+    @property
+    def bias(self) -> bool:
+        """Whether the gates have a bias."""
+        return self.spec.bias
 
     @property
     def cell_list(self) -> list[ConvLSTMCell]:
@@ -250,14 +324,32 @@ class ConvLSTM(native_layer.ConvLSTM):
         own: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
         size = spec.grids(spec.input_size)[index - 1] if index and spec.input_size else spec.input_size
         alone = replace(
-            spec, in_channels=spec.layers[index].in_channels, num_layers=1, dropout=0.0, input_size=size, **own
+            spec,
+            in_channels=spec.layers[index].in_channels,
+            num_layers=1,
+            dropout=0.0,
+            direction="forward",
+            masked_output="zero",
+            input_size=size,
+            **own,
         )
-        cell = ConvLSTMCell.from_spec(alone, device="meta")
+        cell = ConvLSTMCell.__new__(ConvLSTMCell)
+        SpecModule.__init__(cell, alone, device="meta", start=False)
         for name, parameter in self.layer_weights(index).items():
-            setattr(cell, native_name(f"layers.0.{spec.direction}.{name}"), parameter)
-        return cell
+            setattr(cell, native_name(f"layers.0.forward.{name}"), parameter)
+        return cell.train(self.training)
 
 
 def _by_part(state: Sequence[Sequence[Tensor]] | None) -> Any:
     """Return [(h, c)] by layer as (h_0, c_0)."""
-    return None if state is None else tuple(zip(*state, strict=True))
+    if state is None:
+        return None
+    pairs = list(state) if isinstance(state, (list, tuple)) else []
+    if not pairs or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise StateError(
+            "hidden_state",
+            expected="a list of (h, c), one pair per layer",
+            received=repr(type(state).__name__),
+            mend="pass what the layer returned with return_all_layers=True.",
+        )
+    return tuple(zip(*pairs, strict=True))

@@ -12,8 +12,9 @@ from convlstm.engine.torch import State
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.torch import inputs
+from convlstm.torch.draws import draw
 from convlstm.torch.layer import ConvLSTM
-from convlstm.torch.stack import StepInputs, draw, run_stack
+from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import load_canonical
 
 
@@ -69,7 +70,7 @@ class Forecaster(nn.Module):
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, ())) if seed is None else seed
+        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
         load_canonical(self, initialise(self.spec, seed))
 
     def forward(

@@ -67,9 +67,12 @@ def notebook() -> Outcome:
 
 
 def positional() -> Outcome:
-    """Run document 003's docstring, with two layers and all of them returned."""
-    convlstm = compat.ConvLSTM(64, 16, 3, 2, True, True, True)
+    """Run document 003's docstring, as it stands and with two layers that are all returned."""
     x = torch.rand((2, 3, 64, 16, 16))
+    convlstm = compat.ConvLSTM(64, 16, 3, 1, True, True, False)
+    _, last_states = convlstm(x)
+    assert last_states[0][0].shape == (2, 16, 16, 16)
+    convlstm = compat.ConvLSTM(64, 16, 3, 2, True, True, True)
     layer_output_list, last_state_list = convlstm(x)
     pairs = [(_array(h), _array(c)) for h, c in last_state_list]
     return against_reference(

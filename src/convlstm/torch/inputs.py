@@ -7,17 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.torch import State
 from convlstm.engine.torch_fused import transforms_are_active
+from convlstm.engine.torch_precision import autocast_dtype
 from convlstm.errors import ShapeError
 
 
 def check_tensor(name: str, x: Any, weight: Tensor) -> None:
-    """Refuse what is no tensor of the weights' type on the weights' device (autocast converts types by itself)."""
+    """Refuse what is no tensor of the weights' type on the weights' device (autocast converts all but float64)."""
+    if isinstance(x, PackedSequence):
+        raise ShapeError(
+            name, expected="a tensor", received="a PackedSequence", mend="pad_packed_sequence it, and give its lengths."
+        )
     if not isinstance(x, Tensor):
         raise ShapeError(name, expected="a tensor", received=type(x).__name__, mend="make it with torch.as_tensor.")
     if x.device != weight.device:
@@ -27,7 +33,7 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
             received=x.device,
             mend=f"move the input, {name}.to({str(weight.device)!r}), or the layer.",
         )
-    cast = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    cast = x.is_floating_point() and x.dtype != torch.float64 and autocast_dtype(weight) is not None
     if x.dtype != weight.dtype and not cast:
         raise ShapeError(
             name,
@@ -63,16 +69,24 @@ def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tens
     return values.reshape(-1, 1).expand(batch, 1)
 
 
-def valid_steps(lengths: Any, mask: Any, frames: Tensor) -> Tensor | None:
-    """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
+def valid_steps(lengths: Any, mask: Any, frames: Tensor, batched: bool = True) -> Tensor | None:
+    """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere.
+
+    Without a batch axis a mask may be (time,), and lengths one number.
+    """
     steps, batch = frames.shape[:2]
     calls.check_one_of(lengths, mask)
+    if not batched:
+        lengths = [lengths] if isinstance(lengths, int) else lengths
+        mask = mask.unsqueeze(0) if isinstance(mask, Tensor) and mask.ndim == 1 else mask
     if lengths is not None:
         counts = _as_tensor("lengths", lengths, None, frames.device)
         inside = tuple(counts.shape) == (batch,) and (
             not _at_hand(counts) or bool(((counts >= 0) & (counts <= steps)).all())
         )
-        calls.check_lengths(counts.tolist(), batch, steps, whole=_is_whole(counts, or_bool=False), inside=inside)
+        whole = _is_whole(counts, or_bool=False)
+        received = None if whole and inside else counts.tolist()  # a list waits for an accelerator
+        calls.check_lengths(received, batch, steps, whole=whole, inside=inside)
         return torch.arange(steps, device=frames.device) < counts[:, None]
     if mask is None:
         return None

@@ -13,8 +13,9 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
+from convlstm.torch.draws import Draws, check_draws, draw
 from convlstm.torch.module import SpecModule
-from convlstm.torch.stack import Draws, StepInputs, draw, merged, read_checkpoint, run_stack
+from convlstm.torch.stack import StepInputs, merged, read_checkpoint, run_stack
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -152,8 +153,8 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             generator: Source of the random draws in training; None means PyTorch's global one.
-            draws: The random draws themselves, in place of new ones, as `convlstm.torch.stack.draw` makes them: the
-                same dropout over several calls.
+            draws: The random draws themselves, in place of new ones, as `draw` makes them: the same dropout over
+                several calls.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
 
@@ -167,9 +168,8 @@ class ConvLSTM(SpecModule):
         spec, first = self.spec, self.batch_first
         inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
-        valid = inputs.valid_steps(lengths, mask, frames)
-        if self.training and draws is None:
-            draws = draw(spec, frames, tuple(frames.shape[3:]), len(frames), generator)
+        valid = inputs.valid_steps(lengths, mask, frames, batched)
+        draws = self._draws(frames, generator, draws)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -188,6 +188,39 @@ class ConvLSTM(SpecModule):
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         own = [self._merged([self._user_layout(part, batched) for part in parts]) for parts in outputs]
         return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+
+    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Draws | None:
+        """Draw the masks of a call in training, to be given to several calls as `draws`.
+
+        Args:
+            x: Frames as of the call.
+            generator: Source of randomness; None means PyTorch's global one.
+
+        Returns:
+            The draws, or None in a layer without a random part.
+
+        Example:
+            >>> layer, x = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2), torch.ones(2, 5, 1, 16, 16)
+            >>> draws = layer.draw(x)
+            >>> torch.equal(layer(x, draws=draws)[0], layer(x, draws=draws)[0])
+            True
+        """
+        frames, _ = inputs.time_first(self.spec, x, self.batch_first)
+        return draw(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
+
+    def _draws(self, frames: Tensor, generator: torch.Generator | None, given: Draws | None) -> Draws | None:
+        if given is None:
+            size = tuple(frames.shape[3:])
+            return draw(self.spec, frames, size, len(frames), generator) if self.training else None
+        if not self.training or generator is not None:
+            raise SpecError(
+                "draws",
+                expected="None in evaluation" if not self.training else "None beside a generator",
+                received=type(given).__name__,
+                mend="call train() to use them." if not self.training else "give one of them.",
+            )
+        check_draws(self.spec, given, frames)
+        return given
 
     def _merged(self, parts: list[Tensor]) -> Any:
         apart = self.spec.merge == "apart" and len(parts) > 1

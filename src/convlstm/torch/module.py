@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.contract.calls import state_shapes
+from convlstm.contract.printing import options_in_words
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import initialise, layer_shapes
 from convlstm.engine.torch import State
 from convlstm.errors import SpecError
 from convlstm.torch import inputs
 from convlstm.torch.weights import load_canonical, native_name, register
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class SpecModule(nn.Module):
@@ -23,15 +26,31 @@ class SpecModule(nn.Module):
         spec: Every option.
         device: As in every PyTorch module.
         dtype: As in every PyTorch module.
+        start: Whether the parameters get their first values.
 
     Attributes:
         spec: The options.
     """
 
-    def __init__(self, spec: ConvLSTMSpec, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, spec: ConvLSTMSpec, *, device: Any = None, dtype: torch.dtype | None = None, start: bool = True
+    ) -> None:
         super().__init__()
-        if dtype is not None and not dtype.is_floating_point:
-            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take float32, or leave it out.")
+        if dtype not in (None, *_DTYPES):
+            words = ", ".join(str(one) for one in _DTYPES)
+            raise SpecError(
+                "dtype", expected=f"None or one of {words}", received=repr(dtype), mend="take one of these."
+            )
+        if not isinstance(spec, ConvLSTMSpec):
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
+        if isinstance(spec.duration_strategy, nn.Module):
+            raise SpecError(
+                "duration_strategy",
+                expected="a name, or a function without parameters",
+                received="a module, which this layer would not train",
+                mend="take mlp or exp, or scale the candidate outside.",
+            )
+        self.check_spec(spec)
         self.spec = spec
         register(self, spec, device=device, dtype=dtype)
         self._names = {
@@ -41,7 +60,12 @@ class SpecModule(nn.Module):
             for layer in spec.layers
             for direction in spec.directions
         }
-        self.reset_parameters()
+        if start:
+            self.reset_parameters()
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Refuse a spec that this kind of module cannot compute."""
 
     @classmethod
     def from_spec(cls, spec: ConvLSTMSpec, *, device: Any = None, dtype: torch.dtype | None = None) -> Self:
@@ -72,7 +96,7 @@ class SpecModule(nn.Module):
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, ())) if seed is None else seed
+        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
         load_canonical(self, initialise(self.spec, seed))
 
     def layer_weights(self, index: int = 0, direction: str | None = None) -> dict[str, Tensor]:
@@ -82,16 +106,7 @@ class SpecModule(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
-        spec = self.spec
-        plain = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, spatial_dims=spec.spatial_dims)
-        usual = vars(plain) | {"recurrent_kernel_size": spec.kernel_size}
-        usual |= {} if spec.bias else {"forget_bias": None}
-        parts = [f"{spec.in_channels}, {_short(spec.hidden_channels)}, kernel_size={_short(spec.kernel_size)}"]
-        for name in list(ConvLSTMSpec.__dataclass_fields__)[3:]:
-            value = getattr(spec, name)
-            if _short(value) != _short(usual[name]):
-                parts.append(f"{name}={_short(value)!r}")
-        return ", ".join(parts)
+        return options_in_words(self.spec)
 
     def _states(self, given: Any, x: Tensor, batch: int, batched: bool) -> list[State]:
         """Return the initial states for frames x, checked against batch and grid, or zeros."""
@@ -99,9 +114,3 @@ class SpecModule(nn.Module):
         if given is None:
             return [(x.new_zeros(shape), x.new_zeros(shape)) for shape in shapes]
         return inputs.read_states(given, shapes, x, batched)
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, tuple) and value and all(item == value[0] for item in value):
-        return _short(value[0])
-    return value

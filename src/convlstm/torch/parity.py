@@ -11,9 +11,9 @@ from convlstm.contract.cases import Case
 from convlstm.contract.forecast_cases import ForecastCase
 from convlstm.contract.parity import TIMES, AnyCase, Arrays, weights_of
 from convlstm.engine.torch import Masks
+from convlstm.torch.draws import Draws
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
-from convlstm.torch.stack import Draws
 from convlstm.torch.weights import load_canonical, native_name
 
 Tensors = dict[str, Tensor]

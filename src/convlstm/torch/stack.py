@@ -1,10 +1,10 @@
-"""A stack of layers over a time-first sequence, and the random draws of training."""
+"""A stack of layers over a time-first sequence, in one piece or in segments that are computed again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,82 +14,10 @@ from convlstm.contract import arguments
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch as engine
-from convlstm.engine.torch import Masks, State
+from convlstm.engine.torch import State
+from convlstm.torch.draws import Draws
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random draws of one call in training.
-
-    Args:
-        masks: Draws inside each layer, by layer and direction.
-        dropout: Factor on each layer's merged output but the last's (time, batch, channels, *grid), or None.
-    """
-
-    masks: dict[tuple[int, str], Masks] = field(default_factory=dict)
-    dropout: tuple[Tensor | None, ...] = ()
-
-    def part(self, span: slice) -> Draws:
-        """Return the draws of a span of steps; those of a whole call stay."""
-
-        def cut(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[span]
-
-        masks = {
-            key: replace(own, zoneout_h=cut(own.zoneout_h), zoneout_c=cut(own.zoneout_c))
-            for key, own in self.masks.items()
-        }
-        return Draws(masks, tuple(cut(factor) for factor in self.dropout))
-
-
-def draw(
-    spec: ConvLSTMSpec, like: Tensor, input_size: tuple[int, ...], steps: int, generator: torch.Generator | None
-) -> Draws | None:
-    """Draw every mask that a call in training needs, in a fixed order.
-
-    Args:
-        spec: The stack.
-        like: A tensor (time, batch, ...) of the type and device to draw for.
-        input_size: Spatial size of the stack's input.
-        steps: Number of steps.
-        generator: Source of randomness; None means PyTorch's global one.
-
-    Returns:
-        The draws, or None where the stack has no random part.
-    """
-    rates = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
-    if not any(rates):
-        return None
-
-    def uniform(rate: float, *shape: int) -> Tensor | None:
-        return torch.rand(shape, generator=generator, device=like.device) if rate else None
-
-    def kept(rate: float, *shape: int) -> Tensor | None:
-        random = uniform(rate, *shape)
-        return None if random is None else (random >= rate).to(like.dtype) / (1.0 - rate)
-
-    def held(rate: float, *shape: int) -> Tensor | None:
-        random = uniform(rate, *shape)
-        return None if random is None else (random < rate).to(like.dtype)
-
-    batch = like.shape[1]
-    grids = spec.grids(input_size)
-    masks = {
-        (layer.index, direction): Masks(
-            kept(
-                spec.input_dropout, batch, layer.in_channels, *(grids[layer.index - 1] if layer.index else input_size)
-            ),
-            kept(spec.recurrent_dropout, batch, layer.hidden_channels, *grids[layer.index]),
-            held(spec.zoneout_h, steps, batch, layer.hidden_channels, *grids[layer.index]),
-            held(spec.zoneout_c, steps, batch, layer.hidden_channels, *grids[layer.index]),
-        )
-        for layer in spec.layers
-        for direction in spec.directions
-    }
-    between = [kept(spec.dropout, steps, batch, spec.out_channels(n), *grids[n]) for n in range(spec.depth - 1)]
-    return Draws(masks, tuple(between))
 
 
 @dataclass(frozen=True)

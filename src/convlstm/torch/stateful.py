@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from convlstm.contract import arguments
 from convlstm.errors import SpecError, StateError
 from convlstm.torch.layer import ConvLSTM, States
 
@@ -41,9 +41,14 @@ def go_on(
 
 
 def detached(state: States) -> States:
-    """Return a state that carries no gradient."""
+    """Return a state that carries no gradient, and may enter a later graph."""
+
+    def cut(part: Tensor) -> Tensor:
+        return part.clone() if part.is_inference() else part.detach()
+
     h, c = state
-    return tuple(part.detach() for part in h), tuple(part.detach() for part in c)
+    with torch.inference_mode(False):
+        return tuple(cut(part) for part in h), tuple(cut(part) for part in c)
 
 
 class StatefulConvLSTM(nn.Module):
@@ -74,6 +79,10 @@ class StatefulConvLSTM(nn.Module):
 
     def __init__(self, layer: ConvLSTM) -> None:
         super().__init__()
+        if type(layer) is not ConvLSTM:
+            raise SpecError(
+                "layer", expected="a ConvLSTM", received=type(layer).__name__, mend="wrap the layer itself."
+            )
         if layer.spec.direction != "forward":
             raise SpecError(
                 "direction",
@@ -83,6 +92,7 @@ class StatefulConvLSTM(nn.Module):
             )
         self.layer = layer
         self.state: States | None = None
+        self._batched = True
 
     def reset_state(self, rows: Any = None) -> None:
         """Forget the state.
@@ -96,12 +106,15 @@ class StatefulConvLSTM(nn.Module):
         if rows is None or self.state is None:
             self.state = None
             return
-        batch = self.state[0][0].shape[0]
-        keep = [not arguments.flag("rows", bool(row)) for row in rows]
-        if len(keep) != batch:
-            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), mend="give one each.")
+        batch = self.state[0][0].shape[0] if self._batched else 1
+        new = torch.as_tensor(rows)
+        if new.dtype != torch.bool or tuple(new.shape) != (batch,):
+            raise StateError(
+                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), mend="give one for each row."
+            )
+        # a state of NaN times 0 would stay: it is replaced
         h, c = (
-            tuple(part * part.new_tensor(keep).reshape(-1, *(1,) * (part.ndim - 1)) for part in parts)
+            tuple(p.masked_fill(new.to(p.device).reshape(-1, *(1,) * (p.ndim - 1)), 0.0) for p in parts)
             for parts in self.state
         )
         self.state = h, c
@@ -117,7 +130,7 @@ class StatefulConvLSTM(nn.Module):
             output and (h_n, c_n), which still carry gradients; what is kept does not.
 
         Raises:
-            StateError: if batch, grid, type or device differ from the call before.
+            StateError: if batch, grid or device differ from the call before.
         """
         if "state" in options:
             raise StateError(
@@ -125,4 +138,5 @@ class StatefulConvLSTM(nn.Module):
             )
         output, state = go_on(self.layer, x, self.state, **options)
         self.state = detached(state)
+        self._batched = x.ndim == self.layer.spec.spatial_dims + 3
         return output, state

@@ -1,0 +1,23 @@
+"""What autocast asks of the recurrence, on any device and under any mode of PyTorch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(like: Tensor) -> torch.dtype | None:
+    """Return the type that autocast computes in for such a tensor, or None where it leaves it alone (float64)."""
+    kind = like.device.type
+    if like.dtype == torch.float64 or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off for the device of a tensor."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
