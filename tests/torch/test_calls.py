@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from convlstm.engine import torch as engine
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, save
 
@@ -308,3 +310,18 @@ def test_without_a_batch_lengths_are_a_number_and_a_mask_is_one_row() -> None:
     wanted = layer(x.unsqueeze(0), lengths=[3])[0].squeeze(0)
     torch.testing.assert_close(layer(x, lengths=3)[0], wanted)
     torch.testing.assert_close(layer(x, mask=torch.arange(5) < 3)[0], wanted)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_b27_one_channel_in_the_strides_of_channels_last(dims: int) -> None:
+    """A view of channels-last frames: oneDNN's convolution reads past the end of one channel with mixed strides."""
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        stride, kernel = (tuple(random.integers(1, high, dims).tolist()) for high in (3, 4))
+        size = tuple(random.integers(3, 8, dims).tolist())
+        spec = ConvLSTM(1, 3, kernel, stride=stride, padding="valid", spatial_dims=dims).spec
+        weight = torch.from_numpy(random.standard_normal((12, 1, *kernel)).astype(np.float32))
+        x = torch.from_numpy(random.standard_normal((6, *size, 1)).astype(np.float32)).movedim(-1, 1)
+        found = engine.input_convolution(spec.layers[0], {"weight_ih": weight}, x)
+        wanted = engine.input_convolution(spec.layers[0], {"weight_ih": weight.double()}, x.double().contiguous())
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)

@@ -27,7 +27,9 @@ def convolve(
     """Return W ∗ x for frames that are padded already.
 
     TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
-    of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value.
+    of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value. So does a
+    convolution of one channel whose strides differ: oneDNN reads past its input there, and is wrong in silence
+    (TensorFlow 2.21).
 
     Args:
         x: (batch, *space, channels).
@@ -40,9 +42,10 @@ def convolve(
         (batch, *grid, out).
     """
     ones = (1,) * len(stride)
-    if groups == 1 and tuple(dilation or ones) == ones:
-        return _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
     *space, inner, out = kernel.shape.as_list()
+    is_misread = inner == 1 and len(set(stride)) > 1
+    if groups == 1 and tuple(dilation or ones) == ones and not is_misread:
+        return _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
     batch, channels = sizes(x)[0], inner * groups
     weights = tf.reshape(kernel, (prod(space), inner, groups, out // groups))
     total = 0.0

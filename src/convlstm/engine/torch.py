@@ -18,7 +18,7 @@ from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch_convolution import CONVOLUTIONS
+from convlstm.engine.torch_convolution import CONVOLUTIONS, unambiguous
 from convlstm.engine.torch_durations import duration_scale, retention
 from convlstm.engine.torch_padding import pad
 from convlstm.engine.torch_precision import autocast_dtype, without_autocast
@@ -56,7 +56,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     if groups > 1:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
-    z = convolution(x, weight, None, layer.stride, 0, layer.dilation, groups)
+    z = convolution(unambiguous(x), unambiguous(weight), None, layer.stride, 0, layer.dilation, groups)
     if groups > 1:
         z = z.unflatten(1, (groups, 4, hidden // groups)).transpose(1, 2).flatten(1, 3)
     return z
@@ -65,7 +65,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return CONVOLUTIONS[layer.stack.spatial_dims](h, weights["weight_hh"])
+    return CONVOLUTIONS[layer.stack.spatial_dims](unambiguous(h), unambiguous(weights["weight_hh"]))
 
 
 def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks | None = None) -> Tensor:

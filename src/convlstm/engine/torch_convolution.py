@@ -1,4 +1,4 @@
-"""The recurrent convolution of the quick path, added into a buffer where oneDNN can."""
+"""Convolutions as oneDNN runs them right and fast, the recurrent one added into a buffer where it can."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from convlstm.contract.geometry import Widths
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def unambiguous(x: Tensor) -> Tensor:
+    """Return a view of x (batch, channels, *space) whose strides say that it is channels first, if it has one channel.
+
+    Such an input fits either memory format. With the strides of channels last, as a view of NumPy's or Keras's frames
+    has them, oneDNN's convolution reads past its end where the strides of the convolution are mixed, and is wrong in
+    silence (PyTorch 2.13).
+    """
+    return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
 
 
 def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
-from convlstm.engine.torch_convolution import CONVOLUTIONS, add_convolution, convolve, padded
+from convlstm.engine.torch_convolution import CONVOLUTIONS, add_convolution, convolve, padded, unambiguous
 from convlstm.engine.torch_gates import advance, over_points, peephole_gradient, retreat
 from convlstm.engine.torch_precision import without_autocast
 
@@ -148,7 +148,7 @@ def _run(
     cells = _buffer(plan, (plan.steps + 1 if keep else 1) * len(h), c).unflatten(0, (-1, len(h)))
     hidden[0], cells[0] = h, c
     peeps = _peepholes(plan, peephole)
-    weight_hh = weight_hh.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    weight_hh = unambiguous(weight_hh.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
     widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
     for t in range(plan.steps):
         add_convolution(gates[t], hidden[t], weight_hh, widths)
@@ -172,7 +172,7 @@ def _gradients(
     of_outputs, of_h, of_c = gradients
     peeps = _peepholes(plan, peephole)
     turned = weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1)
-    turned = turned.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    turned = unambiguous(turned.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
     widths = tuple((after, before) for before, after in recurrent_pad_widths(plan.layer.recurrent_kernel_size))
     dh = torch.zeros_like(hidden[0]) if of_h is None else of_h
     dc = torch.zeros_like(cells[0])
@@ -232,7 +232,7 @@ def _input_gates(plan: _Plan, x: Tensor | None, h: Tensor, weight: Tensor | None
         return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
     flat, padding = _padded_input(plan, x)
     assert weight is not None
-    weight = weight.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    weight = unambiguous(weight.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
     z = CONVOLUTIONS[plan.rank](flat, weight, bias, plan.layer.stride, padding, plan.layer.dilation)
     return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
 
@@ -243,7 +243,8 @@ def _padded_input(plan: _Plan, x: Tensor) -> tuple[Tensor, list[int]]:
     widths = plan.input_widths(flat.shape[2:])
     if any(before != after for before, after in widths):
         flat, widths = F.pad(flat, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    return flat.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]), [before for before, _ in widths]
+    flat = flat.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    return unambiguous(flat), [before for before, _ in widths]
 
 
 def _input_gradients(
@@ -252,7 +253,7 @@ def _input_gradients(
     if x is None or weight is None or not any(needed):
         return None, None
     flat, padding = _padded_input(plan, x)
-    layer = plan.layer
+    layer, weight = plan.layer, unambiguous(weight)
     zeros = [0] * plan.rank
     of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
         of_z, flat, weight, None, layer.stride, padding, layer.dilation, False, zeros, 1, (*needed, False)
@@ -266,7 +267,7 @@ def _input_gradients(
 def _weight_gradient(plan: _Plan, before: Tensor, weight: Tensor, of_z: Tensor) -> Tensor:
     """Return the gradient of W_hh from all steps at once."""
     widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
-    h, padding = padded(before, widths)
+    h, padding = padded(unambiguous(before), widths)
     ones, zeros = [1] * plan.rank, [0] * plan.rank
     arguments = (None, ones, padding, ones, False, zeros, 1, (False, True, False))
     gradient: Tensor = torch.ops.aten.convolution_backward(of_z, h, weight, *arguments)[1]
