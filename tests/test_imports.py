@@ -27,6 +27,7 @@ STATEMENTS = {
     "import convlstm.mlx": HEAVY - {"numpy", "mlx"},
     "import convlstm.flax": FRAMEWORKS - {"jax", "flax", "optax"},  # flax.nnx itself loads optax
     "import convlstm.keras": FRAMEWORKS - {"keras", "tensorflow", "jax", "torch"},
+    "import convlstm.interop": (HEAVY | {"h5py"}) - {"numpy"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report": FRAMEWORKS,
