@@ -11,7 +11,7 @@ demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
 
 check: $(READY)
 	$(PYTHON) -m ruff format --check .
