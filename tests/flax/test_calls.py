@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from convlstm.errors import ConvLSTMError, ShapeError, SpecError, StateError
-from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, functional
+from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, functional, linen
 
 
 def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
@@ -172,3 +172,23 @@ def test_bad_durations_of_masked_steps_are_ignored_and_traced_ones_give_nan() ->
     _, y = jax.jit(lambda d: functional.layer(layer.spec, layer.params, x, durations=d))(bad)
     assert np.isfinite(y[:, 0]).all()
     assert np.isnan(y[:, 1:]).all()
+
+
+def test_a_view_in_evaluation_draws_nothing() -> None:
+    layer = ConvLSTM(1, 2, 3, recurrent_dropout=0.5, rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 3, 4, 4, 1))
+    assert not bool((layer(x)[1] == layer(x)[1]).all())
+    view = nnx.view(layer, deterministic=True)
+    assert bool((view(x)[1] == view(x)[1]).all())
+
+
+def test_options_and_keys_that_do_not_exist(refused) -> None:
+    with refused(SpecError, "peepholes"):
+        ConvLSTM(1, 2, 3, peepholes="channel", rngs=nnx.Rngs(0))
+    for rngs in (0, None):
+        with refused(SpecError, "rngs"):
+            ConvLSTM(1, 2, 3, rngs=rngs)
+    with refused(SpecError, "spec"):
+        linen.ConvLSTM(spec=1)
+    with refused(SpecError, "peepholes"):
+        linen.ConvLSTM(1, 2, 3, peepholes="channel")

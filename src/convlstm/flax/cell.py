@@ -141,6 +141,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
 
 def cell_spec(**options: Any) -> ConvLSTMSpec:
     """Return the spec of a cell, or refuse options that need the whole sequence."""
+    arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
     for name, only in (("direction", "forward"), ("masked_output", "zero")):
         if options.get(name, only) != only:
             raise SpecError(name, expected=f"{only} in a cell", received=options[name], mend="use ConvLSTM.")

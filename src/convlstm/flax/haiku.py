@@ -65,6 +65,7 @@ class ConvLSTM(hk.Module):
         **options: Any,
     ) -> None:
         super().__init__(name=name)
+        arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
         self.spec = ConvLSTMSpec(
             in_channels=arguments.integer("in_features", in_features, 1),
             hidden_channels=hidden_features,

@@ -91,6 +91,7 @@ class ConvLSTM(SpecModule):
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
+        arguments.check_options(options, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
             in_channels=arguments.integer("in_features", in_features, 1),
             hidden_channels=hidden_features,

@@ -82,7 +82,10 @@ class ConvLSTM(nn.Module):
     ) -> None:
         given = {"in_features": in_features, "hidden_features": hidden_features, "kernel_size": kernel_size}
         doubled = [key for key, value in (given | {"num_layers": num_layers} | options).items() if value is not None]
+        if spec is not None and not isinstance(spec, ConvLSTMSpec):
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
         if spec is None:
+            arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
             spec = ConvLSTMSpec(
                 in_channels=arguments.integer("in_features", in_features, 1),
                 hidden_channels=hidden_features,

@@ -28,6 +28,8 @@ class SpecModule(nnx.Module):
     """
 
     def __init__(self, spec: Spec, dtype: Any, param_dtype: Any, plain: bool, rngs: nnx.Rngs) -> None:
+        if not isinstance(rngs, nnx.Rngs):
+            raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, mend="give nnx.Rngs(seed).")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = arguments.flag("plain", plain), False
         self._is_random = is_random(spec.encoder if isinstance(spec, ForecasterSpec) else spec)
@@ -50,6 +52,15 @@ class SpecModule(nnx.Module):
         state = nnx.state(self, nnx.Param)
         nnx.replace_by_pure_dict(state, dict(params))
         nnx.update(self, state)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Take part in `nnx.view`, as `nnx.Dropout` does.
+
+        Args:
+            deterministic: True in evaluation; None leaves it as it is.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
 
     def _key(self, rngs: Any) -> jax.Array | None:
         """Return the random key of a call in training, None in evaluation and where nothing is drawn."""
