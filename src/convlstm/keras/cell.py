@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from convlstm.contract import arguments
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import MEMORY_DECAY_START, layer_shapes
 from convlstm.errors import SpecError
@@ -25,6 +26,10 @@ from convlstm.keras.stack import draw, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, values
 
 Shape = tuple[int | None, ...]
+
+
+_OF_KERAS = ("name", "trainable", "dtype", "activity_regularizer", "input_shape", "batch_input_shape")
+"""Arguments that every layer of Keras takes."""
 
 
 class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
@@ -103,6 +108,7 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
+        arguments.check_options(options, {*_OF_KERAS, *CONTRACT_OPTIONS})
         super().__init__(autocast=False, **options)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -37,12 +37,15 @@ class ConvLSTM(RNN):
         padding: `valid`, `same`, or points per axis, of the input convolution.
         data_format: `channels_last` or `channels_first`; None takes Keras's setting.
         dilation_rate: Dilation of the input convolution.
+        activation: φ, of candidate and output.
+        recurrent_activation: σ, of the gates.
+        use_bias: Whether the gates have a bias.
         return_sequences: Whether the outputs of all steps come back, or the last one alone.
         return_state: Whether h and c come back after the output.
         go_backwards: Whether the last step comes first; outputs then stand in that order.
         stateful: Whether a call starts from the states that the call before ended with.
         masked_output: Output of a masked step: `hold` for the previous output, or `zero`.
-        **options: Every further argument of Keras's layer (activation, recurrent_activation, use_bias, initializers,
+        **options: Every further argument of Keras's layer, by name (initializers,
             regularizers, constraints, dropout, recurrent_dropout, seed, name, dtype), and every option of
             `ConvLSTMSpec` that speaks of one layer (see `ConvLSTMCell`).
 
@@ -71,6 +74,9 @@ class ConvLSTM(RNN):
         padding: Any = "valid",
         data_format: str | None = None,
         dilation_rate: Any = 1,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
         *,
         return_sequences: bool = False,
         return_state: bool = False,
@@ -88,6 +94,9 @@ class ConvLSTM(RNN):
             padding,
             data_format,
             dilation_rate,
+            activation,
+            recurrent_activation,
+            use_bias,
             name="conv_lstm_cell",
             **options,
         )

@@ -16,6 +16,7 @@ import numpy as np
 from convlstm.contract.activations import Array
 from convlstm.contract.checkpoint import save_model
 from convlstm.contract.weights import Spec, canonical_shapes, check_weights
+from convlstm.errors import WeightsError
 from convlstm.keras.engines import Tensor, to_array
 
 Variable = Any
@@ -99,6 +100,16 @@ def initializer(array: Array, name: str) -> Callable[..., Any]:
     return start
 
 
+def _check_built(module: HasVariables) -> None:
+    if not getattr(module, "built", True):
+        raise WeightsError(
+            "module",
+            expected="a built layer",
+            received="one that has seen no input",
+            mend="call it once, or module.build(shape).",
+        )
+
+
 def seed_of(generator: keras.random.SeedGenerator) -> int:
     """Return the seed a generator stands at: the one it was made with, or the one Keras drew for it."""
     return int(to_array(keras.ops.convert_to_tensor(generator.state))[0])
@@ -120,6 +131,7 @@ def to_canonical(module: HasVariables) -> dict[str, Array]:
         >>> to_canonical(layer)["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
+    _check_built(module)
     variables, shapes = module.canonical_variables(), canonical_shapes(module.spec)
     return {key: _from_native(_name(key), _array(variables[key]), shape) for key, shape in shapes.items()}
 
@@ -141,6 +153,7 @@ def load_canonical(module: HasVariables, arrays: Mapping[str, Array]) -> None:
         >>> layer.build((None, None, 16, 16, 1))
         >>> load_canonical(layer, initialise(layer.spec, seed=0))
     """
+    _check_built(module)
     check_weights(module.spec, arrays)
     variables = module.canonical_variables()
     for key, array in arrays.items():

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
 from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM2DCell, ConvLSTM3D, DurationAwareConvLSTMCell
 from convlstm.keras.engines import BACKEND
+from convlstm.keras.weights import load_canonical, to_canonical
 
 RANDOM = np.random.default_rng(0)
 
@@ -272,8 +273,10 @@ def test_options_that_do_not_fit_are_refused_by_name() -> None:
     ):
         with pytest.raises(SpecError, match=word):
             ConvLSTM2D(3, 3, **options)
-    with pytest.raises(ValueError, match="kernal"):
+    with pytest.raises(SpecError, match="kernal"):
         ConvLSTM2D(3, 3, kernal=3)
+    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+        ConvLSTM2D(3, 3, peepholes="channel")
     with pytest.raises(SpecError, match="cell"):
         RNN(keras.layers.LSTMCell(3))
     with pytest.raises(SpecError, match="peephole"):
@@ -282,3 +285,18 @@ def test_options_that_do_not_fit_are_refused_by_name() -> None:
     layer(array(2, 4, 6, 5, 1), durations=2.0)
     with pytest.raises(SpecError, match="duration_strategy"):
         layer.get_config()
+
+
+def test_positional_arguments_stand_in_keras_s_order() -> None:
+    layer = ConvLSTM2D(3, 3, 1, "same", None, 1, "relu", "hard_sigmoid", False)
+    own = keras.layers.ConvLSTM2D(3, 3, 1, "same", None, 1, "relu", "hard_sigmoid", False)
+    wanted = own.get_config()
+    config = layer.get_config()
+    for name in ("activation", "recurrent_activation", "use_bias", "padding"):
+        assert config[name] == wanted[name]
+
+
+def test_a_layer_without_weights_says_so() -> None:
+    for call in (to_canonical, lambda layer: load_canonical(layer, {})):
+        with pytest.raises(WeightsError, match="expected a built layer"):
+            call(ConvLSTM2D(3, 3))
