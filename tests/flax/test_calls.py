@@ -192,3 +192,12 @@ def test_options_and_keys_that_do_not_exist(refused) -> None:
         linen.ConvLSTM(spec=1)
     with refused(SpecError, "peepholes"):
         linen.ConvLSTM(1, 2, 3, peepholes="channel")
+
+
+def test_the_layers_type_rules_over_a_states() -> None:
+    x, z = jnp.ones((2, 3, 6, 6, 1)), jnp.zeros((2, 6, 6, 4))
+    for dtype in (jnp.bfloat16, jnp.float32):
+        layer = ConvLSTM(1, 4, 3, dtype=dtype, rngs=nnx.Rngs(0))
+        for given in (z, z.astype(jnp.bfloat16)):
+            ((h,), (c,)), output = layer(x, State((given,), (z,)))
+            assert (output.dtype, h.dtype, c.dtype) == (dtype, dtype, jnp.float32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State
+from convlstm.engine.jax import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
 from convlstm.flax.stack import Draws, draw, merged, run_stack
@@ -72,7 +72,7 @@ def layer(
         spec,
         params,
         frames,
-        inputs.read_states(spec, carry, batch, size, dtype, batched),
+        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, batch, size, dtype, batched)],
         steps=steps,
         mask=valid,
         durations=inputs.read_durations(spec, durations, valid, batch, steps),
