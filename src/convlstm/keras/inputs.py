@@ -79,6 +79,17 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], *leading: str)
         )
 
 
+def check_rank(spatial_dims: int, shape: Sequence[int | None]) -> None:
+    """Refuse a sequence without its batch, time or channel axis before anything is built from its shape."""
+    if len(shape) != spatial_dims + 3:
+        raise ShapeError(
+            "frames",
+            expected=f"{spatial_dims + 3} axes: batch, time, channels and {spatial_dims} of space",
+            received=f"shape {tuple(shape)}",
+            mend="add the missing axis, or take off one.",
+        )
+
+
 def read_mask(mask: Any, frames: Tensor) -> Tensor | None:
     """Return a mask as bools (batch, time); without one, the mask that Keras has tied to the frames."""
     mask = mask[0] if isinstance(mask, (tuple, list)) else mask

@@ -99,9 +99,11 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         prefix = f"layers.0.{self.spec.direction}."
         return {prefix + name: variable for name, variable in self.cell.variables_by_name.items()}
 
+    @inputs.keeps_errors
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the variables, and the states of a stateful layer."""
         shape = first_shape(sequences_shape)
+        inputs.check_rank(self.cell.rank, shape)
         if self.stateful and None in (shape[0], *shape[2:]):
             raise SpecError(
                 "stateful",
@@ -169,11 +171,13 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """Return the shape of the output, followed by those of h and c with `return_state`."""
+        inputs.check_rank(self.cell.rank, first_shape(sequences_shape))
         batch, steps, *frame = first_shape(sequences_shape)
         state = self.cell.state_shape((batch, *frame))
         output = (batch, steps, *state[1:]) if self.return_sequences else state
         return (output, state, state) if self.return_state else output
 
+    @inputs.keeps_errors
     def compute_output_spec(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the output as a symbol: c keeps at least float32."""
         frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences

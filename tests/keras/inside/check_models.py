@@ -300,3 +300,16 @@ def test_a_layer_without_weights_says_so() -> None:
     for call in (to_canonical, lambda layer: load_canonical(layer, {})):
         with pytest.raises(WeightsError, match="expected a built layer"):
             call(ConvLSTM2D(3, 3))
+
+
+def test_a_model_without_a_time_axis_is_refused_in_one_line() -> None:
+    for make in (
+        lambda: keras.Sequential([keras.Input((8, 8, 1)), ConvLSTM2D(4, 3)]),
+        lambda: ConvLSTM2D(4, 3)(keras.Input((8, 8, 1))),
+        lambda: ConvLSTM2D(4, 3)(np.zeros((2, 8, 8, 1))),
+    ):
+        with pytest.raises(ShapeError, match="expected 5 axes: batch, time") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ShapeError, match="height"):
+        keras.Sequential([keras.Input((3, 8, 8, 1)), ConvLSTM2D(4, 9)])
