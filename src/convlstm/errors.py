@@ -39,6 +39,19 @@ def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: 
     return kind(argument, expected=expected, received=received, mend=mend)
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra of this package, whatever its distribution is called.
+
+    Example:
+        >>> install("torch")
+        "pip install 'convlstm[torch]'"
+    """
+    from importlib.metadata import packages_distributions  # slow to load, and wanted on the way out alone
+
+    names = packages_distributions().get("convlstm", ["convlstm"])
+    return f"pip install '{names[0]}[{extra}]'"
+
+
 class SpecError(ConvLSTMError, ValueError):
     """An option of a layer or model is not allowed, or two options contradict each other."""
 

@@ -5,6 +5,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
+from convlstm import __version__
 from convlstm.doctor import health
 from convlstm.doctor.health import Health, check_setups, installed, small_forecast
 from convlstm.doctor.setups import SETUPS, SetUp, choose_setups, run_task
@@ -17,7 +18,8 @@ TORCH, ABSENT = SETUPS[0], SetUp("absent", "torch", ("torch", "no_such_package")
 def test_versions_are_those_installed(monkeypatch):
     monkeypatch.setattr(health, "PACKAGES", ("numpy", "no-such-package"))
     versions = installed()
-    assert list(versions) == ["Python", "system", "numpy", "no-such-package"]
+    assert list(versions) == ["convlstm", "Python", "system", "numpy", "no-such-package"]
+    assert versions["convlstm"] == __version__
     assert versions["numpy"] == version("numpy")
     assert versions["no-such-package"] == "not installed"
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from convlstm.errors import ConvLSTMError
+from convlstm.errors import ConvLSTMError, install
 
 DEBUG = "CONVLSTM_DEBUG"
 """Environment variable that, when set, shows tracebacks."""
@@ -59,7 +59,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ConvLSTMError):
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError):
-        return 8, f"{error.name}: expected it installed, got no such module; pip install 'convlstm[nowcast,torch]'."
+        return 8, f"{error.name}: expected it installed, got no such module; {install('nowcast,torch')}."
     if isinstance(error, MemoryError):
         return (
             4,

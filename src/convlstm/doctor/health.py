@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convlstm import __version__
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.parity import error
 from convlstm.contract.reference_forecaster import forecast
@@ -18,24 +19,26 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.training import Optimisation, Sample
 from convlstm.contract.weights import initialise
 from convlstm.doctor.setups import SETUPS, SetUp, run_task
-from convlstm.errors import DependencyError
+from convlstm.errors import DependencyError, install
 from convlstm.nowcast.faces import build_trainer
 
-PACKAGES = (
-    *(
-        "convlstm",
-        "numpy",
-        "safetensors",
-        "torch",
-        "lightning-fabric",
-        "keras",
-        "tensorflow",
-        "jax",
-        "flax",
-        "dm-haiku",
-    ),
-    *("mlx", "xarray", "zarr", "netCDF4", "scores"),
-)
+PACKAGES = [
+    "numpy",
+    "safetensors",
+    "torch",
+    "lightning-fabric",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "flax",
+    "dm-haiku",
+    "mlx",
+    "xarray",
+    "zarr",
+    "netCDF4",
+    "scores",
+]
 TOLERANCE = 1e-5
 """Largest difference from the float64 reference that float32 may show (CONTRACT, Precision)."""
 
@@ -69,7 +72,11 @@ def installed() -> dict[str, str]:
         >>> "numpy" in installed()
         True
     """
-    versions = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    versions = {
+        "convlstm": __version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     for name in PACKAGES:
         try:
             versions[name] = version(name)
@@ -90,7 +97,7 @@ def check_setups(setups: Sequence[SetUp] = SETUPS) -> list[Health]:
     found = []
     for setup in setups:
         if not setup.installed:
-            found.append(Health(setup.name, f"pip install 'convlstm[{setup.face}]'", None, 0.0))
+            found.append(Health(setup.name, install(setup.face), None, 0.0))
             continue
         try:
             answer = run_task(setup, "small_forecast")

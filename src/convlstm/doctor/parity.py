@@ -19,9 +19,6 @@ from convlstm.errors import DependencyError
 PAIR_TARGET = 2e-5
 """Largest float32 difference between two faces on one weights file (CONTRACT, Precision)."""
 
-FLOAT64 = ("torch", "keras-tensorflow", "keras-jax", "keras-torch", "flax", "mlx")
-"""Set-ups that compute in float64 (MLX on a CPU, in exact and slow forms)."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -90,8 +87,6 @@ def _rows(
     tell(f"reference, {dtype}")
     keep_expectations(folder, start, count, dtype)
     for setup in setups:
-        if dtype == "float64" and setup.name not in FLOAT64:
-            continue
         tell(f"{setup.name}, {dtype}")
         keep = f"{setup.name}.npz" if dtype == "float32" else None
         try:

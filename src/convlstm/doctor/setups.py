@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from convlstm.errors import ConfigError, DependencyError
+from convlstm.errors import ConfigError, DependencyError, install
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,5 @@ def _failed(setup: SetUp, received: str) -> DependencyError:
         setup.name,
         expected=f"{', '.join(setup.packages)} installed and working",
         received=received,
-        mend=f"pip install 'convlstm[{setup.face}]', with the backend that Keras shall use.",
+        mend=f"{install(setup.face)}, and the packages it names.",
     )

@@ -9,7 +9,7 @@ from typing import Any
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.training import Optimisation, Trainer
-from convlstm.errors import ConfigError, DependencyError
+from convlstm.errors import ConfigError, DependencyError, install
 
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
@@ -55,5 +55,5 @@ def _training_module(framework: str) -> Any:
             framework,
             expected="the framework and its training library installed",
             received=f"no module {error.name!r}",
-            mend=f"pip install 'convlstm[{framework}]'.",
+            mend=f"{install(framework)}.",
         ) from error

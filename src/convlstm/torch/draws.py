@@ -53,36 +53,30 @@ def draw(
     Returns:
         The draws, or None where the stack has no random part.
     """
-    rates = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
-    if not any(rates):
+    if not any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)):
         return None
 
-    def uniform(rate: float, *shape: int) -> Tensor | None:
-        return torch.rand(shape, generator=generator, device=like.device) if rate else None
+    def drawn(rate: float, *shape: int, scaled: bool) -> Tensor | None:
+        if not rate:
+            return None
+        random = torch.rand(shape, generator=generator, device=like.device)
+        return (random >= rate).to(like.dtype) / (1.0 - rate) if scaled else (random < rate).to(like.dtype)
 
-    def kept(rate: float, *shape: int) -> Tensor | None:
-        random = uniform(rate, *shape)
-        return None if random is None else (random >= rate).to(like.dtype) / (1.0 - rate)
-
-    def held(rate: float, *shape: int) -> Tensor | None:
-        random = uniform(rate, *shape)
-        return None if random is None else (random < rate).to(like.dtype)
-
-    batch = like.shape[1]
-    grids = spec.grids(input_size)
-    masks = {
-        (layer.index, direction): Masks(
-            kept(
-                spec.input_dropout, batch, layer.in_channels, *(grids[layer.index - 1] if layer.index else input_size)
-            ),
-            kept(spec.recurrent_dropout, batch, layer.hidden_channels, *grids[layer.index]),
-            held(spec.zoneout_h, steps, batch, layer.hidden_channels, *grids[layer.index]),
-            held(spec.zoneout_c, steps, batch, layer.hidden_channels, *grids[layer.index]),
-        )
-        for layer in spec.layers
-        for direction in spec.directions
-    }
-    between = [kept(spec.dropout, steps, batch, spec.out_channels(n), *grids[n]) for n in range(spec.depth - 1)]
+    batch, grids = like.shape[1], spec.grids(input_size)
+    masks = {}
+    for layer in spec.layers:
+        state = (batch, layer.hidden_channels, *grids[layer.index])
+        space = grids[layer.index - 1] if layer.index else input_size
+        for direction in spec.directions:
+            masks[layer.index, direction] = Masks(
+                drawn(spec.input_dropout, batch, layer.in_channels, *space, scaled=True),
+                drawn(spec.recurrent_dropout, *state, scaled=True),
+                drawn(spec.zoneout_h, steps, *state, scaled=False),
+                drawn(spec.zoneout_c, steps, *state, scaled=False),
+            )
+    between = [
+        drawn(spec.dropout, steps, batch, spec.out_channels(n), *grids[n], scaled=True) for n in range(spec.depth - 1)
+    ]
     return Draws(masks, tuple(between))
 
 

@@ -77,69 +77,66 @@ def run_stack(
     Returns:
         Per layer wanted, the outputs of its directions, forward first, time first; and the final states.
     """
-    one_way = len(spec.directions) == 1
-    segment = math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint)
+    run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
+    count = len(spec.directions)
+    if run.segment and count == 1:
+        reverse = spec.directions == ("reverse",)
+        outputs, final = _in_segments(run.through_stack, x, list(states), given, steps, run.segment, reverse)
+    else:
+        outputs, final = run.through_stack(x, states, given, steps)
+    if given.mask is not None and spec.masked_output == "hold":
+        ways = spec.directions * (len(outputs) // count)
+        outputs = [held(o, given.mask, reverse=way == "reverse") for o, way in zip(outputs, ways, strict=True)]
+    return [tuple(outputs[n : n + count]) for n in range(0, len(outputs), count)], final
 
-    def through_layer(layer: LayerSpec, direction: str) -> Segment:
-        def run(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
-            output, state = _through_layer(layer, direction, weights_of, x, states[0], given, steps)
-            return [output], [state]
 
-        return run
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same in every segment of a call."""
 
-    def through_stack(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+    spec: ConvLSTMSpec
+    weights_of: WeightsOf
+    every_layer: bool
+    segment: int
+
+    def through_stack(self, x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+        spec = self.spec
         final: list[State] = []
         outputs: list[Tensor] = []
         for layer in spec.layers:
             parts = []
             for direction in spec.directions:
-                run, own = through_layer(layer, direction), [states[len(final)]]
-                if segment and not one_way:
-                    (output,), after = _in_segments(run, x, own, given, steps, segment, direction == "reverse")
+                run, own, reverse = self._layer(layer, direction), [states[len(final)]], direction == "reverse"
+                if self.segment and len(spec.directions) > 1:  # else the stack as a whole is cut
+                    (output,), after = _in_segments(run, x, own, given, steps, self.segment, reverse)
                 else:
                     (output,), after = run(x, own, given, steps)
                 parts.append(output)
                 final.extend(after)
-            outputs = [*outputs, *parts] if every_layer else parts
+            outputs = [*outputs, *parts] if self.every_layer else parts
             if layer.index < spec.depth - 1:
                 x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
                 factor = given.draws.dropout[layer.index] if given.draws is not None else None
                 x = x if factor is None else x * factor
         return outputs, final
 
-    if segment and one_way:
-        reverse = spec.directions == ("reverse",)
-        outputs, final = _in_segments(through_stack, x, list(states), given, steps, segment, reverse)
-    else:
-        outputs, final = through_stack(x, states, given, steps)
-    if given.mask is not None and spec.masked_output == "hold":
-        mask, ways = given.mask, spec.directions * (len(outputs) // len(spec.directions))
-        outputs = [held(o, mask, reverse=way == "reverse") for o, way in zip(outputs, ways, strict=True)]
-    count = len(spec.directions)
-    return [tuple(outputs[n : n + count]) for n in range(0, len(outputs), count)], final
+    def _layer(self, layer: LayerSpec, direction: str) -> Segment:
+        def run(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+            output, state = engine.sequence(
+                layer,
+                self.weights_of(layer.index, direction),
+                x,
+                states[0],
+                steps=steps,
+                reverse=direction == "reverse",
+                mask=given.mask,
+                durations=given.durations,
+                gaps=None if given.gaps is None else given.gaps[direction],
+                masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
+            )
+            return [output], [state]
 
-
-def _through_layer(
-    layer: LayerSpec,
-    direction: str,
-    weights_of: WeightsOf,
-    x: Tensor | None,
-    state: State,
-    given: StepInputs,
-    steps: int,
-) -> tuple[Tensor, State]:
-    return engine.sequence(
-        layer,
-        weights_of(layer.index, direction),
-        x,
-        state,
-        steps=steps,
-        reverse=direction == "reverse",
-        mask=given.mask,
-        durations=given.durations,
-        gaps=None if given.gaps is None else given.gaps[direction],
-        masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
-    )
+        return run
 
 
 def _in_segments(
