@@ -22,23 +22,10 @@ from convlstm.doctor.setups import SETUPS, SetUp, run_task
 from convlstm.errors import DependencyError, install
 from convlstm.nowcast.faces import build_trainer
 
-PACKAGES = [
-    "numpy",
-    "safetensors",
-    "torch",
-    "lightning-fabric",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "jax",
-    "flax",
-    "dm-haiku",
-    "mlx",
-    "xarray",
-    "zarr",
-    "netCDF4",
-    "scores",
-]
+PACKAGES = (
+    *("numpy", "safetensors", "torch", "lightning-fabric", "keras", "tensorflow", "tensorflow-cpu", "jax", "flax"),
+    *("dm-haiku", "mlx", "xarray", "zarr", "netCDF4", "scores"),
+)
 TOLERANCE = 1e-5
 """Largest difference from the float64 reference that float32 may show (CONTRACT, Precision)."""
 
@@ -72,11 +59,8 @@ def installed() -> dict[str, str]:
         >>> "numpy" in installed()
         True
     """
-    versions = {
-        "convlstm": __version__,
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    system = f"{platform.system()} {platform.machine()}"
+    versions = {"convlstm": __version__, "Python": platform.python_version(), "system": system}
     for name in PACKAGES:
         try:
             versions[name] = version(name)
