@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from convlstm.contract import parity, vocabulary
-from convlstm.contract.cases import COMPLEX_STEP, loss_weights, random_case, reference_arrays
+from convlstm.contract.cases import SMALL, random_case, reference_arrays
+from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.flax import from_canonical, functional
 from convlstm.flax.parity import run
@@ -41,21 +42,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "duration_strategy": vocabulary.DURATION_STRATEGIES,
     "duration_activation": vocabulary.DURATION_ACTIVATIONS,
     "duration_features": (1, "channel"),
-}
-
-SMALL = {
-    "spatial_dims": 1,
-    "in_channels": 1,
-    "hidden_channels": 1,
-    "num_layers": 1,
-    "kernel_size": 2,
-    "recurrent_kernel_size": 3,
-    "stride": 1,
-    "dilation": 1,
-    "padding": "same",
-    "groups": 1,
-    "dropout": 0.0,
-    "boundary": "replicate",
 }
 
 

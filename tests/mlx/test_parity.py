@@ -13,26 +13,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convlstm.contract.cases import COMPLEX_STEP, loss_weights, random_case, reference_arrays
+from convlstm.contract.cases import SMALL, random_case, reference_arrays
+from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.parity import AnyCase, compare, error, reference_of, rounded
 from convlstm.mlx.parity import build, leaves_of, run, run_arrays
 
 DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.0, "zoneout_c": 0.0}
-SMALL = {
-    "spatial_dims": 1,
-    "in_channels": 1,
-    "hidden_channels": 1,
-    "num_layers": 1,
-    "kernel_size": 2,
-    "recurrent_kernel_size": 3,
-    "stride": 1,
-    "dilation": 1,
-    "padding": "same",
-    "groups": 1,
-    "dropout": 0.0,
-    "boundary": "replicate",
-}
 # a norm over nearly equal values magnifies the rounding of its input without bound
 WITHOUT_NORM = list(islice((s for s in range(99) if random_forecast_case(s).spec.encoder.norm == "none"), 4))
 

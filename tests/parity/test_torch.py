@@ -12,27 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm.contract.cases import COMPLEX_STEP, common_case, loss_weights, random_case, reference_arrays
+from convlstm.contract.cases import SMALL, common_case, random_case, reference_arrays
+from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case, reference_forecast
 from convlstm.contract.parity import error, rounded
 from convlstm.engine import torch_fused
 from convlstm.torch.parity import gradients, run, run_tensors
 
 DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.0, "zoneout_c": 0.0}
-SMALL = {
-    "spatial_dims": 1,
-    "in_channels": 1,
-    "hidden_channels": 1,
-    "num_layers": 1,
-    "kernel_size": 2,
-    "recurrent_kernel_size": 3,
-    "stride": 1,
-    "dilation": 1,
-    "padding": "same",
-    "groups": 1,
-    "dropout": 0.0,
-    "boundary": "replicate",
-}
 
 
 # a norm over nearly equal values magnifies the rounding of its input without bound

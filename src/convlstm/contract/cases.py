@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from convlstm.contract import reference
 from convlstm.contract.activations import Array
+from convlstm.contract.derivatives import normal
 from convlstm.contract.durations import durations_from_times
 from convlstm.contract.geometry import check_boundary, pad_widths, recurrent_pad_widths
 from convlstm.contract.reference import Masks
@@ -21,9 +22,6 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.contract.weights import initialise
 from convlstm.errors import ConvLSTMError
-
-COMPLEX_STEP = 1e-200
-"""So small that the product of two steps underflows to 0: a sum that is exactly at a kink stays there."""
 
 COMMON = {
     "activation": "tanh",
@@ -39,19 +37,23 @@ COMMON = {
 }
 """The options of the common cell, for which an engine may have a quicker path."""
 
+SMALL = {
+    "spatial_dims": 1,
+    "in_channels": 1,
+    "hidden_channels": 1,
+    "num_layers": 1,
+    "kernel_size": 2,
+    "recurrent_kernel_size": 3,
+    "stride": 1,
+    "dilation": 1,
+    "padding": "same",
+    "groups": 1,
+    "dropout": 0.0,
+    "boundary": "replicate",
+}
+"""The options of a layer so small that a gradient can be held to the reference element by element."""
+
 _RATES = ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")
-
-
-class AnyCase(Protocol):
-    """What gradients are taken of: arrays by name, drawn from a seed."""
-
-    @property
-    def seed(self) -> int:
-        """What it was drawn from."""
-
-    @property
-    def arrays(self) -> Mapping[str, Array]:
-        """What a gradient is taken of."""
 
 
 @dataclass(frozen=True)
@@ -150,45 +152,8 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
     return results
 
 
-def loss_weights(case: AnyCase, results: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the factors whose sum with the results is the loss that gradients are taken of."""
-    random = np.random.default_rng([case.seed, 1])
-    return {name: _normal(random, value.shape) for name, value in sorted(results.items())}
-
-
-def directions(case: AnyCase, count: int = 4) -> list[dict[str, Array]]:
-    """Return random directions through all arrays of a case at once."""
-    random = np.random.default_rng([case.seed, 2])
-    return [{name: _normal(random, a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
-
-
-def directional_derivatives(case: AnyCase, run: Callable[..., Mapping[str, Array]] = reference_arrays) -> list[float]:
-    """Return the reference's derivative of the loss along each direction, by a complex step.
-
-    Args:
-        case: The configuration.
-        run: What computes the results.
-
-    Returns:
-        One derivative per direction of `directions`.
-    """
-    factors = loss_weights(case, run(case))
-    found = []
-    for direction in directions(case):
-        moved = {name: a + 1j * COMPLEX_STEP * direction[name] for name, a in case.arrays.items()}
-        results = run(case, moved)
-        loss = sum(np.sum(factors[name] * value) for name, value in results.items())
-        found.append(float(np.imag(loss)) / COMPLEX_STEP)
-    return found
-
-
-def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return np.asarray(random.standard_normal(shape))  # a 0-d draw comes as a float
-
-
 def _random_options(random: np.random.Generator, spatial_dims: int | None) -> dict[str, Any]:
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
+    pick = _picker(random)
 
     def sizes(*values: int) -> list[tuple[int, ...]]:
         return [tuple(pick(*values) for _ in range(rank)) for _ in range(depth)]
@@ -216,9 +181,15 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
         "duration_strategy": pick("none", *DURATION_STRATEGIES),
         "reference_duration": pick(1.0, 5.0),
         "memory_decay": pick(False, True),
-    }
-    options |= {name: pick(0.0, 0.0, 0.3) for name in _RATES}
+    } | {name: pick(0.0, 0.0, 0.3) for name in _RATES}
     return options | _dependent_options(random, options, pick, depth)
+
+
+def _picker(random: np.random.Generator) -> Callable[..., Any]:
+    def pick(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    return pick
 
 
 def _dependent_options(
@@ -256,10 +227,10 @@ def _check_boundaries(spec: ConvLSTMSpec, size: tuple[int, ...]) -> None:
 
 def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, size: tuple[int, ...]) -> Case:
     batch, steps = int(random.integers(1, 4)), int(random.choice([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 12]))
-    arrays = {key: value + 0.3 * _normal(random, value.shape) for key, value in initialise(spec, seed).items()}
-    arrays["x"] = _normal(random, (batch, steps, spec.in_channels, *size))
+    arrays = {key: value + 0.3 * normal(random, value.shape) for key, value in initialise(spec, seed).items()}
+    arrays["x"] = normal(random, (batch, steps, spec.in_channels, *size))
     for n, (h, c) in enumerate(reference.zero_states(spec, batch, size)):
-        arrays |= {f"h.{n}": 0.5 * _normal(random, h.shape), f"c.{n}": _normal(random, c.shape)}
+        arrays |= {f"h.{n}": 0.5 * normal(random, h.shape), f"c.{n}": normal(random, c.shape)}
     mask = _random_mask(random, batch, steps) if random.random() < 0.5 else None
     durations = random.uniform(0.2, 3.0, (batch, steps)) * spec.reference_duration
     durations[random.random((batch, steps)) < 0.05] = 0.0

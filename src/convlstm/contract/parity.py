@@ -15,6 +15,7 @@ import numpy as np
 from convlstm.contract import cases, forecast_cases, reference
 from convlstm.contract.activations import Array
 from convlstm.contract.cases import Case
+from convlstm.contract.derivatives import directional_derivatives, directions, loss_weights
 from convlstm.contract.forecast_cases import ForecastCase
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec
@@ -95,8 +96,8 @@ def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
     own = rounded(case, dtype)
     compute = reference_of(own)
     results = compute(own)
-    derivatives = np.array(cases.directional_derivatives(own, compute))
-    return Expectation(own, dtype, results, cases.loss_weights(own, results), derivatives)
+    derivatives = np.array(directional_derivatives(own, compute))
+    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
 
 
 def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
@@ -112,7 +113,7 @@ def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
     if results.keys() != expected.results.keys():
         raise AssertionError(f"results {sorted(results)}, and the reference has {sorted(expected.results)}")
     value = max(error(results[name], wanted) for name, wanted in expected.results.items())
-    along = [sum(np.sum(gradients[name] * d[name]) for name in gradients) for d in cases.directions(case)]
+    along = [sum(np.sum(gradients[name] * d[name]) for name in gradients) for d in directions(case)]
     derivative = error(np.array(along, dtype=np.float64), expected.derivatives)
     if dtype == "float32" and derivative > TARGETS[dtype][1] and is_ill_conditioned(case):
         derivative = UNJUDGED

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convlstm.contract.cases import common_case, loss_weights, random_case
+from convlstm.contract.cases import common_case, random_case
+from convlstm.contract.derivatives import loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.parity import AnyCase, Expectation, expect, rounded
 
