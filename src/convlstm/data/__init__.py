@@ -3,8 +3,8 @@
 from .batches import Batch as Batch
 from .batches import Batches as Batches
 from .batches import OrderedBatches as OrderedBatches
-from .batches import carry_forward as carry_forward
 from .frames import Frames as Frames
+from .missing import carry_forward as carry_forward
 from .readers import open_frames as open_frames
 from .sample import sample_path as sample_path
 from .transforms import Identity as Identity

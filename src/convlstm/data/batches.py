@@ -12,6 +12,7 @@ from convlstm.errors import DataError
 
 from .checks import require_count
 from .frames import Frames, Window
+from .missing import carry_forward
 from .sampling import Draw, EvenDraw, WetDraw
 from .transforms import Transform
 from .units import RAIN_RATE, Field
@@ -104,25 +105,6 @@ class _Windows:
     def _durations(self, start: int) -> Field:
         gaps = np.diff(self.frames.seconds[start : start + self.length])
         return np.concatenate([[self.frames.time_step], gaps]).astype(np.float32)
-
-
-def carry_forward(values: Field) -> Field:
-    """Fill missing values with the last known one of the same pixel, and with 0 before any is known.
-
-    Args:
-        values: (batch, time, channel, height, width), NaN where missing.
-
-    Returns:
-        The same without NaN; the values given stay as they are.
-
-    Example:
-        >>> carry_forward(np.array([[np.nan, 2.0, np.nan]], np.float32).reshape(1, 3, 1, 1, 1)).ravel()
-        array([0., 2., 2.], dtype=float32)
-    """
-    filled = np.where(np.isfinite(values), values, np.float32(np.nan))
-    for t in range(1, filled.shape[1]):
-        filled[:, t] = np.where(np.isnan(filled[:, t]), filled[:, t - 1], filled[:, t])
-    return np.nan_to_num(filled, copy=False, nan=0.0)
 
 
 class Batches:

@@ -297,5 +297,4 @@ def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
     Returns:
         The tree of parameters.
     """
-    prefix = f"{module}/"
-    return {name[len(prefix) :]: dict(arrays) for name, arrays in params.items() if name.startswith(prefix)}
+    return {name.removeprefix(f"{module}/"): dict(own) for name, own in params.items() if name.startswith(f"{module}/")}

@@ -14,6 +14,7 @@ from convlstm.keras import inputs
 from convlstm.keras.engines import Tensor
 from convlstm.keras.options import (
     CONTRACT_OPTIONS,
+    OF_KERAS,
     PARTS,
     PLAIN_OPTIONS,
     axes,
@@ -26,10 +27,6 @@ from convlstm.keras.stack import draw, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, values
 
 Shape = tuple[int | None, ...]
-
-
-_OF_KERAS = ("name", "trainable", "dtype", "activity_regularizer", "input_shape", "batch_input_shape")
-"""Arguments that every layer of Keras takes."""
 
 
 class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
@@ -108,7 +105,7 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
-        arguments.check_options(options, {*_OF_KERAS, *CONTRACT_OPTIONS})
+        arguments.check_options(options, OF_KERAS | CONTRACT_OPTIONS)
         super().__init__(autocast=False, **options)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -11,6 +11,9 @@ from convlstm.errors import SpecError
 
 Shape = tuple[int | None, ...]
 
+OF_KERAS = frozenset({"name", "trainable", "dtype", "activity_regularizer", "input_shape", "batch_input_shape"})
+"""Arguments that every layer of Keras takes."""
+
 CONTRACT_OPTIONS = (
     frozenset({"groups", *LayerOptions.__annotations__})
     - {"spatial_dims", "activation", "recurrent_activation", "direction", "merge", "masked_output"}

@@ -33,12 +33,11 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     weights = weights_of(case)
     spec = case.spec.encoder if isinstance(case, ForecastCase) else case.spec
     rank, module = spec.spatial_dims, _module(case, dtype)
+    compute: Any = _forecast if isinstance(case, ForecastCase) else _layer
 
     def results(tensors: Tensors) -> Tensors:
         with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
-            found = (
-                _forecast(module, case, tensors) if isinstance(case, ForecastCase) else _layer(module, case, tensors)
-            )
+            found = compute(module, case, tensors)
         return {name: _channels_first(value, rank) for name, value in found.items()}
 
     def loss(tensors: Tensors) -> Tensor:

@@ -107,15 +107,7 @@ def _arrays(frames: Frames, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
 
 def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     """Return the wettest cases that do not overlap, with their inputs, for the report's maps."""
-    length = nowcaster.pipeline.input_length
-    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
-    chosen: list[int] = []
-    for n in np.argsort(-activity, kind="stable"):
-        if all(abs(cases.ends[n] - cases.ends[m]) > len(cases.lead_seconds) for m in chosen):
-            chosen.append(int(n))
-        if len(chosen) == _EXAMPLES:
-            break
-    chosen.sort()
+    length, chosen = nowcaster.pipeline.input_length, _wettest(cases)
     ends = cases.ends[chosen]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
@@ -138,6 +130,17 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             "attribution": attribution(frames),
         },
     )
+
+
+def _wettest(cases: Cases) -> list[int]:
+    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
+    chosen: list[int] = []
+    for n in np.argsort(-activity, kind="stable"):
+        if all(abs(cases.ends[n] - cases.ends[m]) > len(cases.lead_seconds) for m in chosen):
+            chosen.append(int(n))
+        if len(chosen) == _EXAMPLES:
+            break
+    return sorted(chosen)
 
 
 def _title(nowcaster: Nowcaster, days: list[str]) -> str:
