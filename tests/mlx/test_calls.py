@@ -45,7 +45,7 @@ def test_shapes(dims: int, bidirectional: bool) -> None:
 def test_the_kernel_is_5_unless_told() -> None:
     assert ConvLSTM(1, 2).spec.kernel_size == ((5, 5),)
     assert ConvLSTMCell(1, 2, spatial_dims=1).spec.kernel_size == ((5,),)
-    assert repr(ConvLSTM(1, [2, 3], (3, 5))) == "ConvLSTM(1, (2, 3), kernel_size=(3, 5))"
+    assert repr(ConvLSTM(1, [2, 3], (3, 5))) == "ConvLSTM(1, [2, 3], kernel_size=(3, 5))"
 
 
 @pytest.mark.parametrize("merge", ["concat", "apart"])

@@ -9,6 +9,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from convlstm.contract.calls import state_shapes
+from convlstm.contract.printing import options_in_words
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.mlx import State
 from convlstm.errors import SpecError
@@ -75,18 +76,11 @@ class SpecModule(nn.Module):
         return dict(tree_flatten(self.layers[index][direction or self.spec.directions[0]]))
 
     def __repr__(self) -> str:
-        """Return the main options; MLX's own form would list the groups of arrays, and no option."""
-        spec = self.spec
-        hidden, kernel = _short(spec.hidden_channels), _short(spec.kernel_size)
-        return f"{type(self).__name__}({spec.in_channels}, {hidden}, kernel_size={kernel})"
+        """Return the options that differ from their defaults; MLX's own form would list the groups of arrays."""
+        return f"{type(self).__name__}({options_in_words(self.spec)})"
 
     def _states(self, given: Any, frames: mx.array, batched: bool) -> list[State]:
         """Return the initial states for frames (time, batch, ...), checked against batch and grid, or zeros."""
         shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
         return inputs.zero_states(shapes, frames.dtype) if given is None else inputs.read_states(given, shapes, batched)
 
-
-def _short(value: Any) -> Any:
-    if isinstance(value, tuple) and value and all(item == value[0] for item in value):
-        return _short(value[0])
-    return value
