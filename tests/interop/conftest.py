@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 # read once, when JAX starts: one thread, and no time spent on code that runs once
 os.environ.setdefault("NPROC", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import numpy as np
 import pytest

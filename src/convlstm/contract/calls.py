@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.geometry import AXIS_NAMES
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ShapeError, StateError
@@ -59,6 +60,52 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int], axes: Sequence[str], 
             mend="crop or pad the frames, or use peephole='channel'.",
         )
     return batched
+
+
+def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channels_last: bool = False) -> None:
+    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not looked at.
+
+    Args:
+        spec: The forecaster.
+        shape: What came.
+        channels_last: Whether channels stand last.
+
+    Raises:
+        ShapeError: with the sizes that the patches, or pixel peepholes, ask for.
+    """
+    patch, encoder = spec.patch_size, spec.encoder
+    axes = frame_axes(encoder, "batch", "time", channels_last=channels_last)
+    sizes = dict(zip(axes, shape, strict=False))
+    space = tuple(sizes.get(axis) for axis in AXIS_NAMES[encoder.spatial_dims])
+    words = f"multiples of {patch}"
+    fits = len(shape) == len(axes) and sizes["channel"] == spec.frame_channels and sizes["time"] != 0
+    fits = fits and not any(n % patch or not n for n in space if n is not None)
+    if encoder.peephole == "pixel":
+        exact = tuple(n * patch for n in encoder.input_size)
+        fits, words = (
+            fits and all(n in (None, m) for n, m in zip(space, exact, strict=True)),
+            f"{exact}, for the pixel peepholes",
+        )
+    if not fits:
+        names = ", ".join(f"channel={spec.frame_channels}" if axis == "channel" else axis for axis in axes)
+        raise ShapeError(
+            "frames",
+            expected=f"({names}), time at least 1, {' and '.join(AXIS_NAMES[encoder.spatial_dims])} {words}",
+            received=f"shape {tuple(shape)}",
+            mend="pad or crop the frames.",
+        )
+
+
+def check_horizon(horizon: Any, *kinds: Any) -> None:
+    """Refuse what is no number of frames; `kinds` are the types beside int that stand for one."""
+    counts = isinstance(horizon, (int, *kinds))
+    if not counts or horizon < 1:
+        raise ShapeError(
+            "horizon",
+            expected="a whole number of at least 1, known when the call is made",
+            received=repr(horizon),
+            mend="ask for one frame or more.",
+        )
 
 
 def check_given(name: str, wanted: bool, given: object, option: str = "duration_strategy") -> None:

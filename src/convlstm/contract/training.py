@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convlstm.contract.activations import Array
+from convlstm.errors import ConfigError, WeightsError
+
+PRECISIONS = ("float32", "bfloat16")
+DECAYED = ("weight_ih", "weight_hh", "head.weight")
+"""How the canonical keys of convolution kernels end, to which alone weight decay applies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +76,47 @@ class Trainer(Protocol):
     @property
     def description(self) -> str:
         """Framework, device and precision in words, for reports."""
+
+
+def read_precision(wanted: str, best: str) -> str:
+    """Return the precision to train in.
+
+    Args:
+        wanted: Of the configuration; `auto` takes the best here.
+        best: What the framework is quickest in on this device.
+
+    Returns:
+        `float32` or `bfloat16`.
+
+    Raises:
+        ConfigError: for an unknown precision.
+
+    Example:
+        >>> read_precision("auto", "bfloat16"), read_precision("float32", "bfloat16")
+        ('bfloat16', 'float32')
+    """
+    if wanted not in ("auto", *PRECISIONS):
+        raise ConfigError(
+            "training.precision",
+            expected=f"one of auto, {', '.join(PRECISIONS)}",
+            received=repr(wanted),
+            mend="choose one of these.",
+        )
+    return best if wanted == "auto" else wanted
+
+
+def check_moments(expected: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:
+    """Refuse an optimiser's state that lacks an array, or has one more, or one of another shape.
+
+    Args:
+        expected: Shape of each array.
+        moments: The arrays of a saved state.
+
+    Raises:
+        WeightsError: naming the first array at fault.
+    """
+    for key in sorted(expected.keys() | moments.keys()):
+        wanted = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
+        received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
+        if wanted != received:
+            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")

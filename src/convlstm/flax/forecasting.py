@@ -12,7 +12,6 @@ from convlstm.contract import calls
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.engine.jax import State
 from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
-from convlstm.errors import ShapeError
 from convlstm.flax import inputs
 from convlstm.flax.functional import layer
 from convlstm.flax.stack import draw, run_stack
@@ -64,7 +63,8 @@ def forecast(
     """
     frames = inputs.as_array("frames", frames)
     dtype = inputs.compute_type(params, frames, dtype)
-    _check(spec, frames, horizon)
+    calls.check_forecast(spec, frames.shape, channels_last=True)
+    calls.check_horizon(horizon)
     batch = frames.shape[0]
     calls.check_given("lead_durations", spec.uses_durations, lead_durations)
     if lead_durations is not None:
@@ -168,29 +168,6 @@ def _head(spec: ForecasterSpec, params: Params, hidden: Array) -> Array:
     patches = hidden @ head["kernel"][0, 0].astype(hidden.dtype)  # a 1×1 convolution
     patches = patches + head["bias"].astype(hidden.dtype) if spec.head_bias else patches
     return ACTIVATION_FUNCTIONS[spec.output_activation](depth_to_space(patches, spec.patch_size))
-
-
-def _check(spec: ForecasterSpec, frames: Array, horizon: int) -> None:
-    channels, patch, encoder = spec.frame_channels, spec.patch_size, spec.encoder
-    sizes = f"multiples of {patch}"
-    fits = frames.ndim == 5 and frames.shape[-1] == channels and not any(n % patch or not n for n in frames.shape[2:4])
-    if encoder.peephole == "pixel":
-        exact = tuple(n * patch for n in encoder.input_size)
-        fits, sizes = fits and tuple(frames.shape[2:4]) == exact, f"{exact}, for the pixel peepholes"
-    if not fits or not frames.shape[1]:
-        raise ShapeError(
-            "frames",
-            expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
-            received=f"shape {tuple(frames.shape)}",
-            mend="pad or crop the frames.",
-        )
-    if not isinstance(horizon, int) or horizon < 1:
-        raise ShapeError(
-            "horizon",
-            expected="a whole number of at least 1, static under jit",
-            received=repr(horizon),
-            mend="ask for one frame or more.",
-        )
 
 
 def _last_valid(frames: Array, mask: Any) -> Array:

@@ -16,9 +16,9 @@ from jax._src import xla_bridge  # private, and the only one that knows whether 
 
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
+from convlstm.contract.training import Optimisation, Sample, check_moments, read_precision
 from convlstm.contract.weights import canonical_shapes
-from convlstm.errors import ConfigError, WeightsError
+from convlstm.errors import ConfigError
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import from_canonical, params_to_canonical
 
@@ -59,7 +59,10 @@ class Trainer:
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
         self.spec, self._options = spec, optimisation or Optimisation()
-        self._precision = _precision(self._options.precision)
+        self._precision = read_precision(
+            self._options.precision,
+            "float32" if jax.default_backend() == "cpu" else "bfloat16",  # on CPU XLA gains nothing
+        )
         self._params = from_canonical(spec, weights, jnp.float32)
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)
@@ -189,21 +192,4 @@ def _check_moments(spec: ForecasterSpec, moments: Mapping[str, Array]) -> None:
     shapes = canonical_shapes(spec)
     expected = {f"optimiser.{key}.{moment}": shape for key, shape in shapes.items() for moment in _MOMENTS}
     expected["optimiser.count"] = ()
-    for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
-        received = f"shape {moments[key].shape}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
-
-
-def _precision(wanted: str) -> str:
-    if wanted in _PRECISIONS:
-        return wanted
-    if wanted != "auto":
-        raise ConfigError(
-            "training.precision",
-            expected=f"one of auto, {', '.join(_PRECISIONS)}",
-            received=repr(wanted),
-            mend="choose one of these.",
-        )
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"  # on CPU XLA gains nothing from it
+    check_moments(expected, moments)

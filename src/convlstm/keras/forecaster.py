@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from convlstm.contract.calls import check_given
+from convlstm.contract.calls import check_forecast, check_given, check_horizon
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import canonical_shapes, initialise
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.stack import cell_dtype, draw, run_stack
@@ -186,27 +186,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         return inputs.per_step("lead_durations", given, like)
 
     def _check(self, frames: Tensor, horizon: Any) -> int:
-        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
-        shape, sizes = tuple(frames.shape), f"multiples of {patch}"
-        known = [n for n in shape[2:4] if n is not None]
-        fits = len(shape) == 5 and shape[-1] == channels and not any(n % patch or not n for n in known)
-        if encoder.peephole == "pixel":
-            exact = tuple(n * patch for n in encoder.input_size)
-            fits, sizes = fits and shape[2:4] == exact, f"{exact}, for the pixel peepholes"
-        if not fits or shape[1] == 0:
-            raise ShapeError(
-                "frames",
-                expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
-                received=f"shape {shape}",
-                mend="pad or crop the frames.",
-            )
-        if not isinstance(horizon, int) or horizon < 1:
-            raise ShapeError(
-                "horizon",
-                expected="a whole number of at least 1",
-                received=repr(horizon),
-                mend="ask for one frame or more, in the call or when the model is made.",
-            )
+        check_forecast(self.spec, tuple(frames.shape), channels_last=True)
+        check_horizon(horizon)
+        assert isinstance(horizon, int)
         return horizon
 
 

@@ -12,16 +12,15 @@ import numpy as np
 
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
+from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
 from convlstm.contract.weights import canonical_shapes
-from convlstm.errors import ConfigError, WeightsError
+from convlstm.errors import ConfigError
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.weights import from_native_array, load_canonical, to_canonical, to_native_array
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-_KERNELS = ("weight_ih", "weight_hh", "head.weight")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -47,7 +46,7 @@ class Trainer:
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
         self._options = optimisation or Optimisation()
-        self._precision = _precision(self._options.precision)
+        self._precision = read_precision(self._options.precision, "bfloat16" if _has_accelerator() else "float32")
         self.module = Forecaster(spec, dtype=_POLICIES[self._precision])
         load_canonical(self.module, weights)
         self._variables = self.module.canonical_variables()
@@ -138,7 +137,7 @@ class Trainer:
             gradient = gradients[key] * clip
             mean = _BETAS[0] * moments["exp_avg"][key] + (1.0 - _BETAS[0]) * gradient
             square = _BETAS[1] * moments["exp_avg_sq"][key] + (1.0 - _BETAS[1]) * keras.ops.square(gradient)
-            decayed = weight * rates["kept"] if key.endswith(_KERNELS) else weight
+            decayed = weight * rates["kept"] if key.endswith(DECAYED) else weight
             new[key] = decayed - rates["size"] * mean / (keras.ops.sqrt(square) / rates["root"] + _EPSILON)
             after["exp_avg"][key], after["exp_avg_sq"][key] = mean, square
         return loss, new, after
@@ -210,24 +209,7 @@ def _check_moments(shapes: Mapping[str, tuple[int, ...]], moments: Mapping[str, 
     expected: dict[str, tuple[int, ...]] = {"optimiser.step": ()}
     for key, shape in shapes.items():
         expected |= {f"optimiser.{key}.{moment}": shape for moment in _MOMENTS}
-    for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
-        received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
-
-
-def _precision(wanted: str) -> str:
-    if wanted in _POLICIES:
-        return wanted
-    if wanted != "auto":
-        raise ConfigError(
-            "training.precision",
-            expected=f"one of auto, {', '.join(_POLICIES)}",
-            received=repr(wanted),
-            mend="choose one of these.",
-        )
-    return "bfloat16" if _has_accelerator() else "float32"
+    check_moments(expected, moments)
 
 
 def _has_accelerator() -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
+from convlstm.contract import calls
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.engine.mlx import State
 from convlstm.engine.mlx_activations import ACTIVATION_FUNCTIONS
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.stack import draw, run_stack
@@ -158,28 +159,9 @@ class Forecaster(nn.Module):
         return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
 
     def _check(self, frames: mx.array, horizon: int) -> None:
-        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
         inputs.check_array("frames", frames, *inputs.frame_types(self.encoder.dtype))
-        sizes = f"multiples of {patch}"
-        fits = frames.ndim == 5 and frames.shape[4] == channels
-        fits = fits and not any(n % patch or not n for n in frames.shape[2:4])
-        if encoder.peephole == "pixel":
-            exact = tuple(n * patch for n in encoder.input_size)
-            fits, sizes = fits and tuple(frames.shape[2:4]) == exact, f"{exact}, for the pixel peepholes"
-        if not fits or not frames.shape[1]:
-            raise ShapeError(
-                "frames",
-                expected=f"(batch, time, height, width, channel={channels}), time at least 1, height and width {sizes}",
-                received=f"shape {tuple(frames.shape)}",
-                mend="pad or crop the frames.",
-            )
-        if not isinstance(horizon, int) or horizon < 1:
-            raise ShapeError(
-                "horizon",
-                expected="a whole number of at least 1",
-                received=repr(horizon),
-                mend="ask for one frame or more.",
-            )
+        calls.check_forecast(self.spec, frames.shape, channels_last=True)
+        calls.check_horizon(horizon)
 
 
 def _last_valid(frames: mx.array, mask: mx.array | None) -> mx.array:

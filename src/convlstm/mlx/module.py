@@ -83,4 +83,3 @@ class SpecModule(nn.Module):
         """Return the initial states for frames (time, batch, ...), checked against batch and grid, or zeros."""
         shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
         return inputs.zero_states(shapes, frames.dtype) if given is None else inputs.read_states(given, shapes, batched)
-

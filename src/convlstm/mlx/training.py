@@ -14,13 +14,12 @@ from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.errors import ConfigError, WeightsError
+from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.errors import ConfigError
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
 
 _PRECISIONS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
-_KERNELS = ("weight_ih", "weight_hh", "head.weight")
 _MOMENTS = ("m", "v")
 _STEP = "optimiser.step"
 
@@ -62,7 +61,8 @@ class Trainer:
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
         self._options = optimisation or Optimisation()
-        self._precision = _precision(self._options.precision)
+        # bfloat16 is not quicker on CPU, and unmeasured on Metal
+        self._precision = read_precision(self._options.precision, "float32")
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
         self._optimiser = _adam()
@@ -180,7 +180,7 @@ def _adam() -> optimizers.Adam:
 
 def _of_kernels(change: Callable[[mx.array], mx.array], parameters: Any) -> Any:
     """Return a tree of parameters with a change made to the kernels of convolutions."""
-    return tree_map_with_path(lambda key, a: change(a) if key.endswith(_KERNELS) else a, parameters)
+    return tree_map_with_path(lambda key, a: change(a) if key.endswith(DECAYED) else a, parameters)
 
 
 def _frames(array: Array) -> mx.array:
@@ -195,21 +195,4 @@ def _check_moments(module: Forecaster, moments: Mapping[str, Array]) -> None:
         for name in _MOMENTS
     }
     expected[_STEP] = ()
-    for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
-        received = f"shape {moments[key].shape}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
-
-
-def _precision(wanted: str) -> str:
-    if wanted in _PRECISIONS:
-        return wanted
-    if wanted != "auto":
-        raise ConfigError(
-            "training.precision",
-            expected=f"one of auto, {', '.join(_PRECISIONS)}",
-            received=repr(wanted),
-            mend="choose one of these.",
-        )
-    return "float32"  # bfloat16 is not quicker on CPU, and on Metal nobody measured it here
+    check_moments(expected, moments)

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlstm.contract import calls
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import initialise
 from convlstm.engine.torch import State
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import SpecError
 from convlstm.torch import inputs
 from convlstm.torch.draws import draw
 from convlstm.torch.layer import ConvLSTM
@@ -145,29 +146,9 @@ class Forecaster(nn.Module):
         return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
 
     def _check(self, frames: Tensor, horizon: int) -> None:
-        channels, patch, encoder = self.spec.frame_channels, self.spec.patch_size, self.spec.encoder
         inputs.check_tensor("frames", frames, self.head.weight)
-        sizes = f"multiples of {patch}"
-        fits = (
-            frames.ndim == 5 and frames.shape[2] == channels and not any(n % patch or not n for n in frames.shape[3:])
-        )
-        if encoder.peephole == "pixel":
-            exact = tuple(n * patch for n in encoder.input_size)
-            fits, sizes = fits and tuple(frames.shape[3:]) == exact, f"{exact}, for the pixel peepholes"
-        if not fits or not frames.shape[1]:
-            raise ShapeError(
-                "frames",
-                expected=f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}",
-                received=f"shape {tuple(frames.shape)}",
-                mend="pad or crop the frames.",
-            )
-        if not isinstance(horizon, (int, torch.SymInt)) or horizon < 1:
-            raise ShapeError(
-                "horizon",
-                expected="a whole number of at least 1",
-                received=repr(horizon),
-                mend="ask for one frame or more.",
-            )
+        calls.check_forecast(self.spec, frames.shape)
+        calls.check_horizon(horizon, torch.SymInt)
 
 
 def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:

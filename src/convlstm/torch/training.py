@@ -13,13 +13,11 @@ from torch import Tensor
 
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.errors import ConfigError, WeightsError
+from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.weights import load_canonical, to_canonical
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-_KERNELS = ("weight_ih", "weight_hh", "head.weight")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 # Fabric announces the precision on standard error, where a command says nothing but what is wrong
@@ -53,14 +51,14 @@ class Trainer:
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
         self._options = optimisation or Optimisation()
-        self._precision = _precision(self._options.precision)
+        self._precision = read_precision(self._options.precision, _best_precision())
         self._fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISIONS[self._precision])
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
         kernels: list[Tensor] = []
         others: list[Tensor] = []
         for name, parameter in self.module.named_parameters():
-            (kernels if any(word in name for word in _KERNELS) else others).append(parameter)
+            (kernels if any(word in name for word in DECAYED) else others).append(parameter)
         groups = [
             {"params": kernels, "weight_decay": self._options.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -165,11 +163,7 @@ def _check_moments(module: Forecaster, moments: Mapping[str, Array]) -> None:
         for name, parameter in module.named_parameters()
         for moment in _MOMENTS
     }
-    for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {expected[key]}" if key in expected else "no array of this name"
-        received = f"shape {moments[key].shape}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
+    check_moments(expected, moments)
 
 
 def set_threads(count: int) -> None:
@@ -177,16 +171,7 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _precision(wanted: str) -> str:
-    if wanted in _PRECISIONS:
-        return wanted
-    if wanted != "auto":
-        raise ConfigError(
-            "training.precision",
-            expected=f"one of auto, {', '.join(_PRECISIONS)}",
-            received=repr(wanted),
-            mend="choose one of these.",
-        )
+def _best_precision() -> str:
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     quick = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
