@@ -42,14 +42,14 @@ def test_the_private_names_exist_and_tell_the_truth() -> None:
     assert seen[-1]
     assert not torch_fused._are_batched([torch.ones(2), None])
     for dtype in (torch.float32, torch.bfloat16):
-        assert torch_convolution._can_add(dtype) in (True, False)
+        assert torch_convolution._has_sum(dtype) in (True, False)
 
 
 @pytest.mark.parametrize("present", [True, False])
 def test_the_private_convolution_with_sum_changes_nothing(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = build(peephole="channel"), frames()
     if not present:
-        monkeypatch.setattr(torch_convolution, "_can_add", lambda dtype: False)
+        monkeypatch.setattr(torch_convolution, "_has_sum", lambda dtype: False)
     got = gradients(layer, x)
     monkeypatch.setattr(torch_fused, "serves", lambda *_: False)
     for a, b in zip(got, gradients(layer, x), strict=True):
@@ -60,10 +60,10 @@ def test_a_build_without_the_operator_is_served(monkeypatch: pytest.MonkeyPatch)
     def missing(*_: Any) -> None:
         raise AttributeError("no such operator")
 
-    torch_convolution._can_add.cache_clear()
+    torch_convolution._has_sum.cache_clear()
     monkeypatch.setattr(torch_convolution, "_convolution_with_sum", missing)
-    assert torch_convolution._can_add(torch.float32) is False
-    torch_convolution._can_add.cache_clear()
+    assert torch_convolution._has_sum(torch.float32) is False
+    torch_convolution._has_sum.cache_clear()
 
 
 def test_the_fused_path_is_taken_and_left_where_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:

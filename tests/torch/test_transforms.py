@@ -305,8 +305,11 @@ def test_autocast_leaves_float64_alone(options: dict[str, Any], masked: bool) ->
 def test_counters_and_traces_see_the_convolutions() -> None:
     layer, x = ConvLSTM(1, 4, 3).eval(), torch.randn(2, 5, 1, 8, 8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        layer(x)
+        layer(x, (torch.zeros(2, 4, 8, 8),) * 2)
     assert counter.get_total_flops() == 2 * 2 * 5 * 64 * 16 * (1 + 4) * 9
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)  # zeros need no convolution
+    assert counter.get_total_flops() == 2 * 2 * 64 * 16 * (5 * 1 + 4 * 4) * 9
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jit itself is out of date
         traced = torch.jit.trace(layer, x)

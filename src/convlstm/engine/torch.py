@@ -21,7 +21,7 @@ from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch_convolution import CONVOLUTIONS, unambiguous
 from convlstm.engine.torch_durations import duration_scale, retention
 from convlstm.engine.torch_padding import pad
-from convlstm.engine.torch_precision import autocast_dtype, without_autocast
+from convlstm.engine.torch_precision import autocast_dtype, wide_type, without_autocast
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
@@ -126,7 +126,7 @@ def sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Tensor | None,
-    state: State,
+    state: State | None,
     *,
     steps: int,
     reverse: bool = False,
@@ -141,7 +141,7 @@ def sequence(
         layer: The layer in its strict form.
         weights: Its arrays.
         x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c, each (batch, hidden_channels, *grid).
+        state: Initial h and c, each (batch, hidden_channels, *grid); None means zeros, where there is an input.
         steps: Number of steps, the length of time.
         reverse: Run from the last step to the first; outputs still stand in input order.
         mask: True where a step is valid (batch, time); None means everywhere.
@@ -156,16 +156,19 @@ def sequence(
         x = torch.where(_mask_like(mask.transpose(0, 1), x), x, torch.zeros((), dtype=x.dtype, device=x.device))
     if x is not None and masks is not None and masks.input is not None:
         x = x * masks.input
-    state = _to_compute_type(weights, x, state)
+    shape = _state_shape(layer, x, state)
+    state = None if state is None else _to_compute_type(weights, state)
     inner = masks is not None and (masks.recurrent, masks.zoneout_h, masks.zoneout_c) != (None, None, None)
     plain = inner or mask is not None or durations is not None or gaps is not None
-    if steps and not plain and torch_fused.serves(layer, state):
-        return torch_fused.sequence(layer, weights, x, state, steps=steps, reverse=reverse, plain=plain_sequence)
+    if steps and not plain and torch_fused.serves(layer, shape):
+        own = {**weights, "weight_hh": weights["weight_hh"].to(_compute_type(weights))}
+        return torch_fused.sequence(layer, own, x, state, shape, steps=steps, reverse=reverse, plain=plain_sequence)
     return plain_sequence(
         layer,
         weights,
         x,
         state,
+        shape,
         steps=steps,
         reverse=reverse,
         mask=mask,
@@ -179,7 +182,8 @@ def plain_sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Tensor | None,
-    state: State,
+    state: State | None,
+    shape: tuple[int, ...],
     *,
     steps: int,
     reverse: bool = False,
@@ -188,7 +192,8 @@ def plain_sequence(
     gaps: Tensor | None = None,
     masks: Masks | None = None,
 ) -> tuple[Tensor, State]:
-    """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`)."""
+    """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`; shape: of a state)."""
+    state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2) if state is None else state
     spec = layer.stack
     z_x = None if x is None else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
     factors = kept = None
@@ -255,8 +260,18 @@ def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where((wide >= 0) & torch.isfinite(wide), wide, torch.nan)
 
 
-def _to_compute_type(weights: Weights, x: Tensor | None, state: State) -> State:
+def _state_shape(layer: LayerSpec, x: Tensor | None, state: State | None) -> tuple[int, ...]:
+    if state is not None:
+        return tuple(state[0].shape)
+    assert x is not None, "a layer without input needs a state"
+    return (x.shape[1], layer.hidden_channels, *layer.grid(tuple(x.shape[3:])))
+
+
+def _compute_type(weights: Weights) -> torch.dtype:
+    return autocast_dtype(weights["weight_hh"]) or weights["weight_hh"].dtype
+
+
+def _to_compute_type(weights: Weights, state: State) -> State:
     """Give h the type convolutions run in, and c at least float32."""
-    dtype = autocast_dtype(weights["weight_hh"]) or weights["weight_hh"].dtype
-    wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-    return state[0].to(dtype), state[1].to(wide)
+    dtype = _compute_type(weights)
+    return state[0].to(dtype), state[1].to(wide_type(dtype))

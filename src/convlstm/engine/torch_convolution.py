@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -12,6 +13,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from convlstm.contract.geometry import Widths
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+Form = tuple[Sequence[int], Sequence[int]]
+UNIT: Form = ((), ())
 
 
 def unambiguous(x: Tensor) -> Tensor:
@@ -24,6 +28,16 @@ def unambiguous(x: Tensor) -> Tensor:
     return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
 
 
+def one_channel_last(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return a view whose strides say that x is channels last, if it has one channel and no stride stands against it.
+
+    oneDNN then takes a tenth of the time.
+    """
+    if x.shape[1] != 1 or x.ndim == 3 or set(stride) != {1}:
+        return unambiguous(x)
+    return x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+
+
 def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
     """Return x with what padding a convolution cannot do itself, and what is left to it."""
     if all(before == after for before, after in widths):
@@ -31,24 +45,43 @@ def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
     return F.pad(x, [n for width in reversed(widths) for n in width]), [0] * len(widths)
 
 
-def convolve(x: Tensor, weight: Tensor, widths: Widths) -> Tensor:
-    """Return W ∗ x with stride 1, on x padded by these widths."""
-    x, padding = padded(x, widths)
-    return CONVOLUTIONS[len(widths)](x, weight, None, 1, padding)
+def add_convolution(
+    z: Tensor, h: Tensor, weight: Tensor, widths: Widths, bias: Tensor | None = None, form: Form = UNIT
+) -> None:
+    """Add W ∗ h + b to z in place, within the convolution where oneDNN offers that.
 
-
-def add_convolution(z: Tensor, h: Tensor, weight: Tensor, widths: Widths) -> None:
-    """Add W ∗ h to z in place, within the convolution where oneDNN offers that."""
-    symmetric = all(before == after for before, after in widths)
-    if symmetric and len(widths) == 2 and z.device.type == "cpu" and not _is_watched() and _can_add(z.dtype):
-        _convolution_with_sum(z, h, weight, [before for before, _ in widths])
+    Args:
+        z: Where it is added.
+        h: What is convolved.
+        weight: W.
+        widths: Points of padding around h.
+        bias: b.
+        form: Stride and dilation along each axis; nothing means 1.
+    """
+    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    if can_add(z) and all(before == after for before, after in widths):
+        _convolution_with_sum(z, h, weight, bias, [before for before, _ in widths], stride, dilation)
     else:
-        z.add_(convolve(h, weight, widths))
+        h, padding = padded(h, widths)
+        z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
 
 
-def _convolution_with_sum(z: Tensor, h: Tensor, weight: Tensor, padding: list[int]) -> None:
+def can_add(z: Tensor) -> bool:
+    """Return whether a convolution can add to such an array by itself."""
+    return z.ndim == 4 and z.device.type == "cpu" and not _is_watched() and _has_sum(z.dtype)
+
+
+def _convolution_with_sum(
+    z: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
+) -> None:
     torch.ops.mkldnn._convolution_pointwise_.binary(
-        z, h, weight, None, padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None
+        z, h, weight, bias, padding, stride, dilation, 1, "add", 1.0, None, [], None
     )
 
 
@@ -58,13 +91,13 @@ def _is_watched() -> bool:
 
 
 @cache
-def _can_add(dtype: torch.dtype) -> bool:
+def _has_sum(dtype: torch.dtype) -> bool:
     """Return whether this build of PyTorch has oneDNN's convolution with sum (a private operator), and is right."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False
     z, h, weight = (torch.ones(1, 1, n, n, dtype=dtype, device="cpu") for n in (2, 2, 1))
     try:
-        _convolution_with_sum(z, h, weight, [0, 0])
+        _convolution_with_sum(z, h, weight, None, [0, 0], [1, 1], [1, 1])
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool((z == 2).all())

@@ -8,45 +8,34 @@ derivative is ever silently wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
+from convlstm.contract.geometry import recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
-from convlstm.engine.torch_convolution import CONVOLUTIONS, add_convolution, convolve, padded, unambiguous
-from convlstm.engine.torch_gates import advance, over_points, peephole_gradient, retreat
-from convlstm.engine.torch_precision import without_autocast
+from convlstm.engine.torch_convolution import (
+    CONVOLUTIONS,
+    add_convolution,
+    can_add,
+    one_channel_last,
+    padded,
+    unambiguous,
+)
+from convlstm.engine.torch_gates import Scratch, advance, over_points, peephole_gradient, retreat
+from convlstm.engine.torch_plan import Plan
+from convlstm.engine.torch_precision import wide_type, without_autocast
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
 
 _SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
-_MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What stays the same between forward and backward."""
-
-    layer: LayerSpec
-    steps: int
-    plain: Callable[..., tuple[Tensor, State]]
-
-    @property
-    def rank(self) -> int:
-        return self.layer.stack.spatial_dims
-
-    def input_widths(self, size: Sequence[int]) -> Widths:
-        layer = self.layer
-        return pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-
-
-def serves(layer: LayerSpec, state: State) -> bool:
-    """Return whether this path computes the layer, here and now."""
+def serves(layer: LayerSpec, shape: Sequence[int]) -> bool:
+    """Return whether this path computes the layer, here and now, for states of this shape."""
     spec = layer.stack
     return (
         spec.norm == "none"
@@ -56,7 +45,7 @@ def serves(layer: LayerSpec, state: State) -> bool:
         and not (spec.zoneout_h or spec.zoneout_c)
         and set(spec.boundary) == {"zeros"}
         and layer.groups == 1
-        and state[0].numel() > 0
+        and 0 not in shape
         and not torch.compiler.is_compiling()
         and not transforms_are_active()
     )
@@ -77,7 +66,8 @@ def sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Tensor | None,
-    state: State,
+    state: State | None,
+    shape: tuple[int, ...],
     *,
     steps: int,
     reverse: bool,
@@ -87,9 +77,10 @@ def sequence(
 
     Args:
         layer: A layer that this path serves.
-        weights: Its arrays.
+        weights: Its arrays, the recurrent kernel in the type to compute in.
         x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c, h in the type to compute in.
+        state: Initial h and c in the types to compute in, or None for zeros, which the first step need not convolve.
+        shape: Of a state.
         steps: Number of steps, at least 1.
         reverse: Run from the last step to the first; outputs still stand in input order.
         plain: The plain path, for derivatives that this one cannot give.
@@ -97,24 +88,24 @@ def sequence(
     Returns:
         Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
     """
-    dtype = state[0].dtype
-    arrays = [None if name not in weights else weights[name].to(dtype) for name in _SLOTS]
-    x = None if x is None else (x.flip(0) if reverse else x).to(dtype)
-    inputs = (x, *state, *arrays)
-    plan = _Plan(layer, steps, plain)
-    with without_autocast(state[0]):
+    like = weights["weight_hh"]
+    arrays = [None if name not in weights else weights[name].to(like.dtype) for name in _SLOTS]
+    x = None if x is None else x.to(like.dtype)
+    inputs = (x, *(state or (None, None)), *arrays)
+    plan = Plan(layer, steps, shape, reverse, plain)
+    with without_autocast(like):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
         else:
             outputs, h, c, _, _ = _run(plan, inputs, keep=False)
-    return outputs.flip(0) if reverse else outputs, (h, c)
+    return outputs, (h, c)
 
 
 class _Fused(torch.autograd.Function):
     """The recurrence with its own backward pass: only h ∗ W_hh and its data gradient go step by step."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         outputs, h, c, gates, memory = _run(plan, inputs, keep=True)
         ctx.plan, ctx.spent = plan, False
         ctx.set_materialize_grads(False)
@@ -133,32 +124,36 @@ class _Fused(torch.autograd.Function):
 
 
 def _run(
-    plan: _Plan,
+    plan: Plan,
     inputs: Sequence[Tensor | None],
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return outputs, final h and c, the activated gates, and (h, c) of all steps with the initial ones first."""
+    """Return outputs, final h and c, the gates as `advance` leaves them, and (h, c) of all steps from the initial."""
     x, h, c, weight_ih, bias, weight_hh, peephole = inputs
-    assert h is not None
-    assert c is not None
     assert weight_hh is not None
-    gates = _input_gates(plan, x, h, weight_ih, bias).unflatten(0, (plan.steps, len(h)))
-    hidden = _buffer(plan, (plan.steps + 1) * len(h), h).unflatten(0, (plan.steps + 1, len(h)))
-    cells = _buffer(plan, (plan.steps + 1 if keep else 1) * len(h), c).unflatten(0, (-1, len(h)))
-    hidden[0], cells[0] = h, c
-    peeps = _peepholes(plan, peephole)
-    weight_hh = unambiguous(weight_hh.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
-    widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
-    for t in range(plan.steps):
-        add_convolution(gates[t], hidden[t], weight_hh, widths)
-        before, after = (cells[t], cells[t + 1]) if keep else (cells[0], cells[0])
-        advance(gates[t], before, after, hidden[t + 1], peeps)
-    return hidden[1:], hidden[-1].clone(), cells[-1].clone(), gates, (hidden, cells)
+    gates = plan.empty(plan.steps if keep else plan.group, plan.gate_shape, weight_hh)
+    hidden = plan.empty(plan.steps + 1, plan.shape, weight_hh)
+    cells = plan.empty(plan.steps + 1 if keep else 1, plan.shape, weight_hh, wide_type(weight_hh.dtype))
+    start, end = plan.route[0][1], plan.route[-1][2]
+    for states, given in ((hidden, h), (cells, c)):
+        first = states[start if len(states) > 1 else 0]
+        first.zero_() if given is None else first.copy_(given)
+    peeps, scratch = _peepholes(plan, peephole), Scratch.for_steps(gates[0], cells[0])
+    kernel, widths = plan.kernel(weight_hh), recurrent_pad_widths(plan.layer.recurrent_kernel_size)
+    for span in plan.spans:
+        z = gates[span] if keep else gates[: span.stop - span.start]
+        _fill_with_input(plan, z, None if x is None else x[span], weight_ih, bias)
+        for t, before, after in plan.route_through(span):
+            if before != start or h is not None:
+                add_convolution(z[t - span.start], hidden[before], kernel, widths)
+            c_before, c_after = (cells[before], cells[after]) if keep else (cells[0], cells[0])
+            advance(z[t - span.start], c_before, c_after, hidden[after], peeps, scratch)
+    return hidden[plan.after], hidden[end].clone(), cells[end if keep else 0].clone(), gates, (hidden, cells)
 
 
 def _gradients(
-    plan: _Plan,
+    plan: Plan,
     inputs: Sequence[Tensor | None],
     hidden: Tensor,
     cells: Tensor,
@@ -167,44 +162,60 @@ def _gradients(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of the inputs; the gates' buffer ends up holding the gradient of z."""
-    x, _, _, weight_ih, bias, weight_hh, peephole = inputs
+    x, h, _, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
-    of_outputs, of_h, of_c = gradients
-    peeps = _peepholes(plan, peephole)
-    turned = weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1)
-    turned = unambiguous(turned.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
-    widths = tuple((after, before) for before, after in recurrent_pad_widths(plan.layer.recurrent_kernel_size))
-    dh = torch.zeros_like(hidden[0]) if of_h is None else of_h
-    dc = torch.zeros_like(cells[0])
-    if of_c is not None:
-        dc.copy_(of_c)
-    for t in reversed(range(plan.steps)):
-        dh = dh if of_outputs is None else dh + of_outputs[t]
-        retreat(gates[t], cells[t], cells[t + 1], dh.to(dc.dtype), dc, peeps)
-        if t or needed[1]:
-            dh = convolve(gates[t], turned, widths)
-    flat, before = gates.flatten(0, 1), hidden[:-1].flatten(0, 1)
-    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, flat, (needed[0], needed[3]))
-    of_w_hh = _weight_gradient(plan, before, weight_hh, flat) if needed[5] else None
+    dh, dc = _through_steps(plan, weight_hh, peephole, (hidden, cells, gates), gradients, whole=needed[1])
+    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, gates.flatten(0, 1), (needed[0], needed[3]))
     return [
         of_x,
         dh if needed[1] else None,
         dc if needed[2] else None,
         of_w_ih,
-        over_points(flat) if bias is not None and needed[4] else None,
-        of_w_hh,
-        peephole_gradient(gates, cells) if peephole is not None and needed[6] else None,
+        over_points(gates.flatten(0, 1)) if bias is not None and needed[4] else None,
+        _weight_gradient(plan, hidden, weight_hh, gates, whole=h is not None) if needed[5] else None,
+        peephole_gradient(gates, cells[plan.before], cells[plan.after]) if peephole is not None and needed[6] else None,
     ]
 
 
+def _through_steps(
+    plan: Plan,
+    weight_hh: Tensor,
+    peephole: Tensor | None,
+    kept: tuple[Tensor, Tensor, Tensor],
+    gradients: Sequence[Tensor | None],
+    *,
+    whole: bool,
+) -> tuple[Tensor, Tensor]:
+    """Turn the gates into the gradient of z, last step first; return the gradients of the initial h and c.
+
+    That of h is right only if the `whole` is wanted: the first step's convolution is left out otherwise.
+    """
+    hidden, cells, gates = kept
+    of_outputs, of_h, of_c = gradients
+    peeps = _peepholes(plan, peephole)
+    turned = plan.kernel(weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1))
+    widths = tuple((after, before) for before, after in recurrent_pad_widths(plan.layer.recurrent_kernel_size))
+    dh, dc = torch.empty_like(hidden[0]), torch.zeros_like(cells[0])
+    dh.zero_() if of_h is None else dh.copy_(of_h)
+    if of_c is not None:
+        dc.copy_(of_c)
+    first, scratch = plan.route[0][0], Scratch.for_steps(gates[0], cells[0])
+    for t, before, after in reversed(plan.route):
+        if of_outputs is not None:
+            dh.add_(of_outputs[t])
+        retreat(gates[t], cells[before], cells[after], dh, dc, peeps, scratch)
+        if t != first or whole:
+            add_convolution(dh.zero_(), gates[t], turned, widths)
+    return dh, dc
+
+
 def _plain_gradients(
-    plan: _Plan,
+    plan: Plan,
     inputs: Sequence[Tensor | None],
     gradients: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the same gradients through an ordinary graph, so that they can be differentiated again."""
-    x, h, c, *arrays = inputs
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         own = [
@@ -213,7 +224,8 @@ def _plain_gradients(
         ]
         x, h, c, *arrays = own
         weights = {name: array for name, array in zip(_SLOTS, arrays, strict=True) if array is not None}
-        outputs, state = plan.plain(plan.layer, weights, x, (h, c), steps=plan.steps)
+        start = None if h is None else (h, c)
+        outputs, state = plan.plain(plan.layer, weights, x, start, plan.shape, steps=plan.steps, reverse=plan.reverse)
     pairs = [(y, dy) for y, dy in zip((outputs, *state), gradients, strict=True) if dy is not None]
     wanted = [t for t, n in zip(own, needed, strict=True) if n and t is not None]
     found = iter(
@@ -224,39 +236,41 @@ def _plain_gradients(
     return [next(found) if n and t is not None else None for t, n in zip(own, needed, strict=True)]
 
 
-def _input_gates(plan: _Plan, x: Tensor | None, h: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Return W_ih ∗ x + b for all steps (time · batch, 4·hidden, *grid), in a buffer of its own."""
-    if x is None:
-        z = h.new_zeros((plan.steps * len(h), 4 * h.shape[1], *h.shape[2:]))
-        z = z if bias is None else z + bias.reshape(-1, *(1,) * plan.rank)
-        return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+def _fill_with_input(plan: Plan, z: Tensor, x: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> None:
+    """Write W_ih ∗ x + b for some steps (time, batch, 4·hidden, *grid)."""
+    if x is None or weight is None:
+        z.zero_() if bias is None else z.copy_(bias.reshape(-1, *(1,) * plan.rank))
+        return
     flat, padding = _padded_input(plan, x)
-    assert weight is not None
-    weight = unambiguous(weight.contiguous(memory_format=_MEMORY_FORMATS[plan.rank]))
-    z = CONVOLUTIONS[plan.rank](flat, weight, bias, plan.layer.stride, padding, plan.layer.dilation)
-    return z.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
+    layer, kernel = plan.layer, plan.kernel(weight)
+    if can_add(flat):
+        widths = tuple((n, n) for n in padding)
+        add_convolution(z.zero_().flatten(0, 1), flat, kernel, widths, bias, (layer.stride, layer.dilation))
+    else:
+        z.flatten(0, 1).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
 
 
-def _padded_input(plan: _Plan, x: Tensor) -> tuple[Tensor, list[int]]:
+def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
     """Return frames in one batch, channels last, and what padding is left to the convolution."""
-    flat = x.flatten(0, 1)
-    widths = plan.input_widths(flat.shape[2:])
+    widths = plan.input_widths(x.shape[3:])
     if any(before != after for before, after in widths):
-        flat, widths = F.pad(flat, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    flat = flat.contiguous(memory_format=_MEMORY_FORMATS[plan.rank])
-    return unambiguous(flat), [before for before, _ in widths]
+        x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
+    flat = x.flatten(0, 1) if x.is_contiguous() else None
+    if flat is None or not flat.is_contiguous(memory_format=plan.memory_format):
+        flat = plan.empty(len(x), x.shape[1:], x).copy_(x).flatten(0, 1)
+    return one_channel_last(flat, plan.layer.stride), [before for before, _ in widths]
 
 
 def _input_gradients(
-    plan: _Plan, x: Tensor | None, weight: Tensor | None, of_z: Tensor, needed: tuple[bool, bool]
+    plan: Plan, x: Tensor | None, weight: Tensor | None, of_z: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     if x is None or weight is None or not any(needed):
         return None, None
     flat, padding = _padded_input(plan, x)
     layer, weight = plan.layer, unambiguous(weight)
-    zeros = [0] * plan.rank
+    zero = [0] * plan.rank
     of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
-        of_z, flat, weight, None, layer.stride, padding, layer.dilation, False, zeros, 1, (*needed, False)
+        of_z, flat, weight, None, layer.stride, padding, layer.dilation, False, zero, 1, (*needed, False)
     )
     if needed[0] and flat.shape[2:] != x.shape[3:]:
         widths = plan.input_widths(x.shape[3:])
@@ -264,19 +278,20 @@ def _input_gradients(
     return (of_flat.unflatten(0, x.shape[:2]) if needed[0] else None), (of_weight if needed[1] else None)
 
 
-def _weight_gradient(plan: _Plan, before: Tensor, weight: Tensor, of_z: Tensor) -> Tensor:
-    """Return the gradient of W_hh from all steps at once."""
-    widths = recurrent_pad_widths(plan.layer.recurrent_kernel_size)
-    h, padding = padded(unambiguous(before), widths)
-    ones, zeros = [1] * plan.rank, [0] * plan.rank
-    arguments = (None, ones, padding, ones, False, zeros, 1, (False, True, False))
-    gradient: Tensor = torch.ops.aten.convolution_backward(of_z, h, weight, *arguments)[1]
+def _weight_gradient(plan: Plan, hidden: Tensor, weight: Tensor, of_z: Tensor, *, whole: bool) -> Tensor:
+    """Return the gradient of W_hh from all steps at once; without the `whole` the first saw zeros, and has no part."""
+    before = hidden[plan.before]
+    if not whole:
+        later = slice(0, -1) if plan.reverse else slice(1, None)
+        before, of_z = before[later], of_z[later]
+    if not len(before):
+        return torch.zeros_like(weight)
+    h, padding = padded(unambiguous(before.flatten(0, 1)), recurrent_pad_widths(plan.layer.recurrent_kernel_size))
+    ones, zero = [1] * plan.rank, [0] * plan.rank
+    arguments = (None, ones, padding, ones, False, zero, 1, (False, True, False))
+    gradient: Tensor = torch.ops.aten.convolution_backward(of_z.flatten(0, 1), h, weight, *arguments)[1]
     return gradient
 
 
-def _peepholes(plan: _Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
+def _peepholes(plan: Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
     return None if peephole is None else peephole.reshape(3, -1, *(1,) * plan.rank).unbind()
-
-
-def _buffer(plan: _Plan, count: int, like: Tensor) -> Tensor:
-    return like.new_empty((count, *like.shape[1:])).contiguous(memory_format=_MEMORY_FORMATS[plan.rank])

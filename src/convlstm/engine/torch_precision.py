@@ -21,3 +21,8 @@ def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of a tensor."""
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which cell states are kept: float32 at least."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -108,9 +109,9 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
         return options_in_words(self.spec)
 
-    def _states(self, given: Any, x: Tensor, batch: int, batched: bool) -> list[State]:
-        """Return the initial states for frames x, checked against batch and grid, or zeros."""
+    def _states(self, given: Any, x: Tensor, batch: int, batched: bool) -> Sequence[State | None]:
+        """Return the initial states for frames x, checked against batch and grid; None each where zeros start."""
         shapes = state_shapes(self.spec, batch, x.shape[-self.spec.spatial_dims :])
         if given is None:
-            return [(x.new_zeros(shape), x.new_zeros(shape)) for shape in shapes]
+            return [None] * len(shapes)
         return inputs.read_states(given, shapes, x, batched)

@@ -47,14 +47,15 @@ class StepInputs:
 
 
 Ran = tuple[list[Tensor], list[State]]
-Segment = Callable[[Tensor | None, Sequence[State], StepInputs, int], Ran]
+States = Sequence[State | None]
+Segment = Callable[[Tensor | None, States, StepInputs, int], Ran]
 
 
 def run_stack(
     spec: ConvLSTMSpec,
     weights_of: WeightsOf,
     x: Tensor | None,
-    states: Sequence[State],
+    states: States,
     given: StepInputs,
     *,
     steps: int,
@@ -67,7 +68,7 @@ def run_stack(
         spec: The stack.
         weights_of: Gives the arrays of a layer and direction.
         x: (time, batch, in_channels, *space), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction.
+        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
         given: What the steps are given beside their frames.
         steps: Number of steps.
         every_layer: Whether the outputs of all layers are wanted, not only the last one's.
@@ -81,7 +82,7 @@ def run_stack(
     count = len(spec.directions)
     if run.segment and count == 1:
         reverse = spec.directions == ("reverse",)
-        outputs, final = _in_segments(run.through_stack, x, list(states), given, steps, run.segment, reverse)
+        outputs, final = _in_segments(run.through_stack, x, states, given, steps, run.segment, reverse)
     else:
         outputs, final = run.through_stack(x, states, given, steps)
     if given.mask is not None and spec.masked_output == "hold":
@@ -99,7 +100,7 @@ class _Run:
     every_layer: bool
     segment: int
 
-    def through_stack(self, x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+    def through_stack(self, x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
         spec = self.spec
         final: list[State] = []
         outputs: list[Tensor] = []
@@ -121,7 +122,7 @@ class _Run:
         return outputs, final
 
     def _layer(self, layer: LayerSpec, direction: str) -> Segment:
-        def run(x: Tensor | None, states: Sequence[State], given: StepInputs, steps: int) -> Ran:
+        def run(x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
             output, state = engine.sequence(
                 layer,
                 self.weights_of(layer.index, direction),
@@ -142,7 +143,7 @@ class _Run:
 def _in_segments(
     run: Segment,
     x: Tensor | None,
-    states: list[State],
+    states: States,
     given: StepInputs,
     steps: int,
     size: int,
@@ -150,12 +151,13 @@ def _in_segments(
 ) -> Ran:
     """Run segments of `size` steps in the order of travel, each computed again in the backward pass."""
     spans = [slice(start, min(start + size, steps)) for start in range(0, steps, size)] or [slice(0, 0)]
-    pieces = []
+    pieces: list[list[Tensor]] = []
+    final: list[State] = []
     for span in reversed(spans) if reverse else spans:
-        outputs, states = recompute(
+        outputs, final = recompute(
             run,
             None if x is None else x[span],
-            states,
+            final or states,
             given.part(span),
             span.stop - span.start,
             use_reentrant=False,
@@ -163,7 +165,7 @@ def _in_segments(
         )
         pieces.append(outputs)
     pieces = pieces[::-1] if reverse else pieces
-    return [torch.cat(parts) for parts in zip(*pieces, strict=True)], states
+    return [torch.cat(parts) for parts in zip(*pieces, strict=True)], final
 
 
 def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:

@@ -1,0 +1,103 @@
+"""The order of the quick path's steps, and its large arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from convlstm.contract.geometry import Widths, pad_widths
+from convlstm.contract.layer import LayerSpec
+from convlstm.engine.torch_convolution import unambiguous
+from convlstm.engine.torch_memory import empty
+
+State = tuple[Tensor, Tensor]
+
+_TOGETHER = 4 << 20
+"""Values of z up to which steps have their input convolved together."""
+
+_MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One layer over one sequence, as forward and backward both need it.
+
+    Args:
+        layer: The layer.
+        steps: Number of steps.
+        shape: Of a state.
+        reverse: Whether it runs from the last step to the first.
+        plain: The plain path.
+    """
+
+    layer: LayerSpec
+    steps: int
+    shape: tuple[int, ...]
+    reverse: bool
+    plain: Callable[..., tuple[Tensor, State]]
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return self.layer.stack.spatial_dims
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last, where there is such a format."""
+        return _MEMORY_FORMATS[self.rank]
+
+    @property
+    def gate_shape(self) -> tuple[int, ...]:
+        """Shape of z of one step."""
+        return (self.shape[0], 4 * self.shape[1], *self.shape[2:])
+
+    @property
+    def group(self) -> int:
+        """Number of steps whose input is convolved together: enough for the convolution, and near when it is used."""
+        return min(self.steps, max(1, _TOGETHER // prod(self.gate_shape)))
+
+    @property
+    def spans(self) -> list[slice]:
+        """These steps, in the order of travel."""
+        spans = [slice(n, min(n + self.group, self.steps)) for n in range(0, self.steps, self.group)]
+        return spans[::-1] if self.reverse else spans
+
+    def route_through(self, span: slice) -> list[tuple[int, int, int]]:
+        """In the order of travel, each step and where the states before and after it stand among all T + 1."""
+        steps = [(t, t, t + 1) for t in range(span.start, span.stop)]
+        return [(t, after, before) for t, before, after in reversed(steps)] if self.reverse else steps
+
+    @property
+    def route(self) -> list[tuple[int, int, int]]:
+        """The whole way."""
+        return self.route_through(slice(0, self.steps))
+
+    @property
+    def after(self) -> slice:
+        """Where the states after a step stand among all."""
+        return slice(0, -1) if self.reverse else slice(1, None)
+
+    @property
+    def before(self) -> slice:
+        """Where the states before a step stand among all."""
+        return slice(1, None) if self.reverse else slice(0, -1)
+
+    def input_widths(self, size: Sequence[int]) -> Widths:
+        """Return the points of padding around an input of this size."""
+        layer = self.layer
+        return pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """Return a kernel in the order that convolutions take."""
+        return unambiguous(weight.contiguous(memory_format=self.memory_format))
+
+    def empty(self, steps: int, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return an array for some steps (steps, *shape) of undefined content."""
+        batch, *rest = shape
+        flat = empty((steps * batch, *rest), like, self.memory_format, dtype or like.dtype)
+        result: Tensor = flat.unflatten(0, (steps, batch))
+        return result
