@@ -10,7 +10,18 @@ from convlstm.contract.geometry import AXIS_NAMES
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ShapeError, StateError
 
-Shape = tuple[int, ...]
+Shape = tuple[int | None, ...]
+
+
+def fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
+    """Return whether a shape is the expected one; a size that is not known yet (None) is not looked at.
+
+    Example:
+        >>> fits((None, 4), (2, 4)), fits((None, 3), (2, 4))
+        (True, False)
+    """
+    known = (n == m or n is None or m is None for n, m in zip(shape, expected, strict=False))
+    return len(shape) == len(expected) and all(known)
 
 
 def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -> tuple[str, ...]:
@@ -25,8 +36,8 @@ def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -
     return (*leading, *space, "channel") if channels_last else (*leading, "channel", *space)
 
 
-def check_frames(spec: ConvLSTMSpec, shape: Sequence[int], axes: Sequence[str], name: str = "x") -> bool:
-    """Check the shape of a layer's or cell's input.
+def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence[str], name: str = "x") -> bool:
+    """Check the shape of a layer's or cell's input; a size that is not known yet (None) is not looked at.
 
     Args:
         spec: The stack.
@@ -43,7 +54,7 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int], axes: Sequence[str], 
     batched = len(shape) == len(axes)
     own = [axis for axis in axes if batched or axis != "batch"]
     sizes = dict(zip(own, shape, strict=False))
-    if len(shape) != len(own) or sizes["channel"] != spec.in_channels:
+    if len(shape) != len(own) or sizes["channel"] not in (spec.in_channels, None):
         wanted = [f"channel={spec.in_channels}" if axis == "channel" else axis for axis in axes]
         raise ShapeError(
             name,
@@ -52,7 +63,7 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int], axes: Sequence[str], 
             mend="permute the axes, or build the layer with the channels of your data.",
         )
     space = tuple(sizes[axis] for axis in AXIS_NAMES[spec.spatial_dims])
-    if spec.peephole == "pixel" and space != spec.input_size:
+    if spec.peephole == "pixel" and not fits(space, spec.input_size):
         raise ShapeError(
             name,
             expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
@@ -78,15 +89,12 @@ def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channel
     sizes = dict(zip(axes, shape, strict=False))
     space = tuple(sizes.get(axis) for axis in AXIS_NAMES[encoder.spatial_dims])
     words = f"multiples of {patch}"
-    fits = len(shape) == len(axes) and sizes["channel"] == spec.frame_channels and sizes["time"] != 0
-    fits = fits and not any(n % patch or not n for n in space if n is not None)
+    right = len(shape) == len(axes) and sizes["channel"] == spec.frame_channels and sizes["time"] != 0
+    right = right and not any(n % patch or not n for n in space if n is not None)
     if encoder.peephole == "pixel":
         exact = tuple(n * patch for n in encoder.input_size)
-        fits, words = (
-            fits and all(n in (None, m) for n, m in zip(space, exact, strict=True)),
-            f"{exact}, for the pixel peepholes",
-        )
-    if not fits:
+        right, words = right and fits(space, exact), f"{exact}, for the pixel peepholes"
+    if not right:
         names = ", ".join(f"channel={spec.frame_channels}" if axis == "channel" else axis for axis in axes)
         raise ShapeError(
             "frames",
@@ -133,9 +141,9 @@ def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
     return dict(zip(spec.directions, parts, strict=False))
 
 
-def check_per_step(name: str, shape: Sequence[int], full: tuple[int, int], steps: int) -> None:
+def check_per_step(name: str, shape: Sequence[int | None], full: Shape, steps: int | None) -> None:
     """Check the shape of durations or gaps; `full` is (batch, time), in the order of the frames' axes."""
-    if tuple(shape) not in ((), (steps,), full, (*full, 1)):
+    if not any(fits(shape, allowed) for allowed in ((), (steps,), full, (*full, 1))):
         raise ShapeError(
             name,
             expected=f"a number, ({steps},), {full} or {(*full, 1)}",
@@ -144,9 +152,9 @@ def check_per_step(name: str, shape: Sequence[int], full: tuple[int, int], steps
         )
 
 
-def check_one_step(name: str, shape: Sequence[int], batch: int) -> None:
+def check_one_step(name: str, shape: Sequence[int | None], batch: int | None) -> None:
     """Check the shape of a cell's duration or gap."""
-    if tuple(shape) not in ((), (batch,), (batch, 1)):
+    if not any(fits(shape, allowed) for allowed in ((), (batch,), (batch, 1))):
         raise ShapeError(
             name,
             expected=f"a number, ({batch},) or ({batch}, 1)",
@@ -161,9 +169,9 @@ def check_one_of(lengths: object, mask: object) -> None:
         raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
 
 
-def check_mask(shape: Sequence[int], dtype: object, expected: tuple[int, int], *, whole: bool) -> None:
+def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, whole: bool) -> None:
     """Check the shape and kind of a mask; `whole` says whether its type is bool or an integer."""
-    if tuple(shape) != expected or not whole:
+    if not fits(shape, expected) or not whole:
         raise ShapeError(
             "mask",
             expected=f"bools (batch, time) = {expected}",
@@ -185,7 +193,7 @@ def check_lengths(lengths: Any, batch: int, steps: int, *, whole: bool, inside: 
 
 def state_shapes(
     spec: ConvLSTMSpec, batch: int, input_size: Sequence[int], *, channels_last: bool = False
-) -> list[Shape]:
+) -> list[tuple[int, ...]]:
     """Return the shape of h and c of every layer and direction, indexed layer · D + direction.
 
     Example:
@@ -193,17 +201,18 @@ def state_shapes(
         >>> state_shapes(spec, 2, (16, 16))
         [(2, 8, 16, 16), (2, 8, 16, 16)]
     """
-    shapes: list[Shape] = []
+    shapes: list[tuple[int, ...]] = []
     for layer, grid in zip(spec.layers, spec.grids(tuple(input_size)), strict=True):
         own = (*grid, layer.hidden_channels) if channels_last else (layer.hidden_channels, *grid)
         shapes.extend([(batch, *own)] * len(spec.directions))
     return shapes
 
 
-def state_pair(given: Any) -> tuple[Any, Any]:
+def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
     """Return h_0 and c_0 of a state, or refuse what is no pair."""
     if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise StateError("state", expected="a pair (h_0, c_0)", received=type(given).__name__, mend="pass it so.")
+        received = f"{len(given)} of them" if isinstance(given, (tuple, list)) else type(given).__name__
+        raise StateError(name, expected=f"a pair {parts}", received=received, mend="pass it so.")
     return given[0], given[1]
 
 
@@ -218,16 +227,16 @@ def check_state_count(name: str, count: int, expected: int, received: str, *, ki
         )
 
 
-def check_state_shape(name: str, shape: Sequence[int], expected: Shape, *, channels_last: bool = False) -> None:
+def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *, channels_last: bool = False) -> None:
     """Check one array of a state against (batch, hidden_channels, *grid), channels last where they stand there."""
     received = tuple(shape)
-    if received == expected:
+    if fits(received, expected):
         return
     space = AXIS_NAMES[len(expected) - 2]
     names = ("batch", *space, "hidden_channels") if channels_last else ("batch", "hidden_channels", *space)
     differs = ""
     if len(received) == len(expected):
-        wrong = [axis for axis, a, b in zip(names, received, expected, strict=True) if a != b]
+        wrong = [axis for axis, a, b in zip(names, received, expected, strict=True) if not fits((a,), (b,))]
         differs = f", which differs in {' and '.join(wrong)}"
     grid = "*grid, hidden_channels" if channels_last else "hidden_channels, *grid"
     raise StateError(

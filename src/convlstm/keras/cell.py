@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
@@ -11,25 +11,26 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import MEMORY_DECAY_START, layer_shapes
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
-from convlstm.keras.engines import Tensor
+from convlstm.keras.engines import State, Tensor
 from convlstm.keras.options import (
     CONTRACT_OPTIONS,
     OF_KERAS,
     PARTS,
     PLAIN_OPTIONS,
+    DataFormat,
     axes,
     data_format_of,
     first_shape,
     fixed_size,
     word,
 )
-from convlstm.keras.stack import draw, grids, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, draw, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, values
 
 Shape = tuple[int | None, ...]
 
 
-class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
+class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
     r"""One convolutional LSTM layer, one step a call (equations: `convlstm.keras.ConvLSTM2D`).
 
     Abstract: use `ConvLSTM1DCell`, `ConvLSTM2DCell` or `ConvLSTM3DCell`.
@@ -75,8 +76,6 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         >>> tuple(h.shape)
         (2, 16, 16, 8)
     """
-
-    rank: ClassVar[int]
 
     def __init__(
         self,
@@ -132,9 +131,12 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         """Return the variables by canonical key."""
         return {f"layers.0.forward.{name}": variable for name, variable in self.variables_by_name.items()}
 
+    @inputs.keeps_errors
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
         """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
-        shape = self.channels_last(first_shape(inputs_shape))
+        shape = first_shape(inputs_shape)
+        inputs.check_rank("inputs", self.rank, shape, "batch")
+        shape = self.channels_last(shape)
         if shape[-1] is None:
             raise SpecError("channels", expected="a number", received="None", mend="give the input's channels.")
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
@@ -168,6 +170,15 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         """
         return self._step(inputs, states, training)
 
+    @inputs.keeps_errors
+    def compute_output_spec(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
+        """Return the output of a step as symbols, for inputs that `call` takes: c keeps at least float32."""
+        self._read(inputs, states)
+        frame = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+        shape, kind = self.state_shape(tuple(frame.shape)), self.compute_dtype
+        h, again, c = (keras.KerasTensor(shape, dtype=own) for own in (kind, kind, cell_dtype(kind)))
+        return h, [again, c]
+
     def compute_output_shape(self, inputs_shape: Any, states_shape: Any = None) -> tuple[Shape, list[Shape]]:
         """Return the shapes of h, and of [h, c]."""
         shape = self.state_shape(first_shape(inputs_shape))
@@ -179,6 +190,12 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         spec = self.spec if self.built else self._spec(last[-1], last[1:-1])
         return self.user_format((last[0], *grids(spec, last[1:-1])[0], self.filters))
 
+    def read_state(self, name: str, given: Any, shape: Shape) -> State:
+        """Return the state [h, c] given as this argument, for frames (batch, *space, channels), with channels last."""
+        wanted = self.user_format((shape[0], *grids(self.spec, shape[1:-1])[0], self.filters))
+        h, c = inputs.read_states(given, [wanted], self.compute_dtype, name, self.data_format)[0]
+        return self.to_last(h), self.to_last(c)
+
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         """Return zero states for the frames' size the cell was built with."""
         h, c = zero_states(self.spec, self.compute_dtype, batch_size, self.input_size)[0]
@@ -187,23 +204,6 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
     def weights_of(self, *_: Any) -> dict[str, Tensor]:
         """Return what the engine computes with."""
         return values(self.variables_by_name, self.compute_dtype)
-
-    def channels_last(self, shape: Any) -> tuple[Any, ...]:
-        """Return a shape of one frame or state with its channels last."""
-        shape = tuple(shape)
-        return shape if self.data_format == "channels_last" else (shape[0], *shape[2:], shape[1])
-
-    def user_format(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return a channels-last shape of one frame or state in the cell's data format."""
-        return shape if self.data_format == "channels_last" else (shape[0], shape[-1], *shape[1:-1])
-
-    def to_last(self, x: Tensor) -> Tensor:
-        """Return frames or states, with any leading axes, with their channels last."""
-        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1 - self.rank, -1)
-
-    def to_user(self, x: Tensor) -> Tensor:
-        """Return channels-last frames or states, with any leading axes, in the cell's data format."""
-        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1, -1 - self.rank)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the cell was made with."""
@@ -217,31 +217,27 @@ class ConvLSTMCell(keras.layers.Layer):  # type: ignore[misc]
         return config | self.options
 
     def _step(self, given: Any, states: Any, training: bool) -> tuple[Tensor, list[Tensor]]:
-        spec = self.spec
-        frame, duration, gap = inputs.split(given, inputs.uses(spec), (None, None))
-        x = self.to_last(keras.ops.cast(keras.ops.convert_to_tensor(frame), self.compute_dtype))
-        inputs.check_frames(spec, tuple(x.shape), "batch")
-        one = keras.ops.expand_dims(x, 1)
-        of_step = None if duration is None else inputs.one_step("duration", duration, x)
-        since = None if gap is None else inputs.one_step("gap", gap, x)
-        durations, gaps = inputs.read_times(spec, of_step, since, one, None)
-        size = tuple(keras.ops.shape(x)[1:-1])
-        shapes = [(x.shape[0], *grids(spec, tuple(x.shape[1:-1]))[0], self.filters)]
-        start = [self.to_last(keras.ops.convert_to_tensor(state)) for state in states]
+        x, state, durations, gaps = self._read(given, states)
+        batch, *size = keras.ops.shape(x)[:-1]
+        draws = draw(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator) if training else None
+        frames = keras.ops.expand_dims(x, 0)
         _, final = run_stack(
-            spec,
-            self.weights_of,
-            keras.ops.expand_dims(x, 0),
-            inputs.read_states(start, shapes, self.compute_dtype),
-            steps=1,
-            durations=durations,
-            gaps=gaps,
-            draws=draw(spec, self.compute_dtype, keras.ops.shape(x)[0], size, 1, self.seed_generator)
-            if training
-            else None,
+            self.spec, self.weights_of, frames, [state], steps=1, durations=durations, gaps=gaps, draws=draws
         )
         h, c = (self.to_user(a) for a in final[0])
         return h, [h, c]
+
+    def _read(self, given: Any, states: Any) -> tuple[Any, ...]:
+        """Return the frame with channels last, the state, durations and gaps, all checked."""
+        spec = self.spec
+        frame, duration, gap = inputs.split(given, inputs.uses(spec), (None, None))
+        x = inputs.tensor("inputs", frame, self.compute_dtype)
+        inputs.check_frames("inputs", spec, tuple(x.shape), "batch", data_format=self.data_format)
+        x = self.to_last(x)
+        of_step = None if duration is None else inputs.one_step("duration", duration, x)
+        since = None if gap is None else inputs.one_step("gap", gap, x)
+        times = inputs.read_times(spec, of_step, since, keras.ops.expand_dims(x, 1), None)
+        return x, self.read_state("states", states, tuple(x.shape)), *times
 
     def _spec(self, in_channels: int, input_size: Shape | None) -> ConvLSTMSpec:
         options = dict(self.options)

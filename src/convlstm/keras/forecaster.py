@@ -111,10 +111,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         Raises:
             ShapeError: naming the argument, its expected and received axes.
         """
-        valid = inputs.read_mask(mask, frames)
-        frames = keras.ops.cast(keras.ops.convert_to_tensor(frames), cell_dtype(self.compute_dtype))
-        steps = self._check(frames, self.horizon if horizon is None else horizon)
-        lead = self._lead_durations(lead_durations, frames, steps)
+        frames, steps, valid, lead = self._read(frames, horizon, mask, lead_durations)
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
         draws = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
@@ -136,6 +133,23 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         hidden = keras.ops.concatenate([parts[0] for parts in outputs], axis=-1)
         future = self._head(keras.ops.swapaxes(hidden, 0, 1))
         return future + keras.ops.expand_dims(last, 1) if self.spec.residual else future
+
+    @inputs.keeps_errors
+    def compute_output_spec(
+        self,
+        frames: Any,
+        horizon: int | None = None,
+        mask: Any = None,
+        training: bool = False,
+        durations: Any = None,
+        lead_durations: Any = None,
+        gaps: Any = None,
+    ) -> Any:
+        """Return the forecast as a symbol, for inputs that `call` takes."""
+        frames, steps, valid, _ = self._read(frames, horizon, mask, lead_durations)
+        inputs.read_times(self.spec.encoder, durations, gaps, frames, valid)
+        batch, _, *frame = frames.shape
+        return keras.KerasTensor((batch, steps, *frame), dtype=cell_dtype(self.compute_dtype))
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""
@@ -178,18 +192,20 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             patches = patches + keras.ops.convert_to_tensor(self.head["head.bias"])
         return _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))
 
-    def _lead_durations(self, given: Any, frames: Tensor, horizon: int) -> Tensor | None:
-        check_given("lead_durations", self.spec.uses_durations, given)
-        if given is None:
-            return None
-        like = keras.ops.zeros((keras.ops.shape(frames)[0], horizon), dtype=frames.dtype)
-        return inputs.per_step("lead_durations", given, like)
-
-    def _check(self, frames: Tensor, horizon: Any) -> int:
+    def _read(self, frames: Any, horizon: Any, mask: Any, lead_durations: Any) -> tuple[Any, ...]:
+        """Return frames in at least float32, the horizon, mask and durations of the forecast frames, all checked."""
+        valid, frames = inputs.read_mask(mask, frames), inputs.tensor("frames", frames, cell_dtype(self.compute_dtype))
         check_forecast(self.spec, tuple(frames.shape), channels_last=True)
+        horizon = self.horizon if horizon is None else horizon
         check_horizon(horizon)
-        assert isinstance(horizon, int)
-        return horizon
+        check_given("lead_durations", self.spec.uses_durations, lead_durations)
+        if lead_durations is None:
+            return frames, horizon, valid, None
+        if inputs.is_symbol(frames):
+            like = keras.KerasTensor((frames.shape[0], horizon), dtype=frames.dtype)
+        else:
+            like = keras.ops.zeros((keras.ops.shape(frames)[0], horizon), dtype=frames.dtype)
+        return frames, horizon, valid, inputs.per_step("lead_durations", lead_durations, like)
 
 
 def space_to_depth(frames: Tensor, patch: int) -> Tensor:

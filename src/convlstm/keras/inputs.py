@@ -33,6 +33,17 @@ def keeps_errors(call: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def is_symbol(*given: Any) -> bool:
+    """Return whether any of these is a symbol, which stands for a tensor while a graph is built."""
+    return any(keras.utils.is_keras_tensor(one) for one in given)
+
+
+def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
+    """Return an argument as a tensor of this type, or the symbol it is."""
+    found = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
+    return found if dtype is None else keras.ops.cast(found, dtype)
+
+
 def split(given: Any, names: Sequence[str], apart: Sequence[Any]) -> tuple[Any, ...]:
     """Return frames, durations and gaps of a call that has them in one tuple, or apart.
 
@@ -64,27 +75,26 @@ def uses(spec: ConvLSTMSpec) -> tuple[str, ...]:
     return tuple(name for name, use in wanted.items() if use)
 
 
-def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], *leading: str) -> None:
+def check_frames(
+    name: str,
+    spec: ConvLSTMSpec,
+    shape: Sequence[int | None],
+    *leading: str,
+    data_format: str = "channels_last",
+) -> None:
     """Refuse frames of another shape; sizes that are not known yet are not looked at."""
-    axes = calls.frame_axes(spec, *leading, channels_last=True)
-    space = shape[len(leading) : -1]
-    unknown = None in space and spec.peephole == "pixel"
-    known = (*shape[: len(leading)], *(spec.input_size if unknown else space), *shape[-1:])
-    if len(shape) != len(axes) or not calls.check_frames(spec, known, axes):
-        raise ShapeError(
-            "frames",
-            expected=f"({', '.join(axes)})",
-            received=f"shape {tuple(shape)}",
-            mend="add the missing axis, or take off one.",
-        )
+    check_rank(name, spec.spatial_dims, shape, *leading)
+    last = data_format == "channels_last"
+    calls.check_frames(spec, shape, calls.frame_axes(spec, *leading, channels_last=last), name)
 
 
-def check_rank(spatial_dims: int, shape: Sequence[int | None]) -> None:
-    """Refuse a sequence without its batch, time or channel axis before anything is built from its shape."""
-    if len(shape) != spatial_dims + 3:
+def check_rank(name: str, spatial_dims: int, shape: Sequence[int | None], *leading: str) -> None:
+    """Refuse frames without their leading or channel axes before anything is built from their shape."""
+    count = len(leading) + spatial_dims + 1
+    if len(shape) != count:
         raise ShapeError(
-            "frames",
-            expected=f"{spatial_dims + 3} axes: batch, time, channels and {spatial_dims} of space",
+            name,
+            expected=f"{count} axes: {', '.join(leading)}, channels and {spatial_dims} of space",
             received=f"shape {tuple(shape)}",
             mend="add the missing axis, or take off one.",
         )
@@ -96,12 +106,9 @@ def read_mask(mask: Any, frames: Tensor) -> Tensor | None:
     mask = getattr(frames, "_keras_mask", None) if mask is None else mask
     if mask is None:
         return None
-    valid = keras.ops.convert_to_tensor(mask)
-    expected, received = tuple(frames.shape[:2]), tuple(valid.shape)
+    valid = tensor("mask", mask)
     kind = keras.backend.standardize_dtype(valid.dtype)
-    whole = kind == "bool" or "int" in kind
-    if None not in (*expected, *received) or not whole:
-        calls.check_mask(received, kind, expected, whole=whole)
+    calls.check_mask(tuple(valid.shape), kind, tuple(frames.shape[:2]), whole=kind == "bool" or "int" in kind)
     return keras.ops.cast(valid, "bool")
 
 
@@ -118,14 +125,13 @@ def read_times(
 def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return durations or gaps (batch, time) in at least float32, for frames (batch, time, ...)."""
     dtype = cell_dtype(keras.backend.standardize_dtype(frames.dtype))
-    values = keras.ops.cast(keras.ops.convert_to_tensor(given), dtype)
-    batch, steps = keras.ops.shape(frames)[:2]
-    known = (*frames.shape[:2], *values.shape)
-    if None not in known:
-        calls.check_per_step(name, tuple(values.shape), (int(batch), int(steps)), int(steps))
+    values, full = tensor(name, given, dtype), tuple(frames.shape[:2])
+    calls.check_per_step(name, tuple(values.shape), full, full[1])
+    if is_symbol(values, frames, mask):
+        return values
     values = values[..., 0] if len(values.shape) == 3 else values
-    values = keras.ops.broadcast_to(values, (batch, steps))
-    if None not in known and at_hand(values):
+    values = keras.ops.broadcast_to(values, tuple(keras.ops.shape(frames)[:2]))
+    if at_hand(values):
         valid = None if mask is None else to_array(mask)
         check_durations(name, to_array(values), valid)
     return values
@@ -133,19 +139,22 @@ def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) 
 
 def one_step(name: str, given: Any, frame: Tensor) -> Tensor:
     """Return a cell's duration or gap as (batch, 1)."""
-    values = keras.ops.convert_to_tensor(given)
-    if None not in (*frame.shape[:1], *values.shape):
-        calls.check_one_step(name, tuple(values.shape), frame.shape[0])
+    values = tensor(name, given)
+    calls.check_one_step(name, tuple(values.shape), frame.shape[0])
     return values[:, None] if len(values.shape) == 1 else values
 
 
-def read_states(given: Any, shapes: Sequence[Shape], dtype: str) -> list[State]:
+def read_states(
+    given: Any, shapes: Sequence[Shape], dtype: str, name: str | None = None, data_format: str = "channels_last"
+) -> list[State]:
     """Return the states of a call as (h, c) per layer and direction, in their types.
 
     Args:
         given: (h_0, c_0), each a tensor (one layer and direction) or a tuple of tensors.
         shapes: The shape each must have, None where it is not known.
         dtype: Type to compute in.
+        name: What Keras calls the state [h, c] of a single layer.
+        data_format: Where the channels stand.
 
     Returns:
         (h, c) indexed layer · D + direction.
@@ -153,16 +162,17 @@ def read_states(given: Any, shapes: Sequence[Shape], dtype: str) -> list[State]:
     Raises:
         StateError: naming the part, layer and direction that do not fit.
     """
+    pair = calls.state_pair(given) if name is None else calls.state_pair(given, name, "[h, c]")
+    parts = ("h_0", "c_0") if name is None else (f"{name}[0]", f"{name}[1]")
     both = []
-    for name, part, kind in zip(("h_0", "c_0"), calls.state_pair(given), (dtype, cell_dtype(dtype)), strict=True):
-        items = tuple(part) if isinstance(part, (tuple, list)) else (part,)
-        calls.check_state_count(name, len(items), len(shapes), f"{len(items)}", kind="arrays")
-        own = [keras.ops.cast(keras.ops.convert_to_tensor(item), kind) for item in items]
-        for index, (item, shape) in enumerate(zip(own, shapes, strict=True)):
-            pairs = list(zip(item.shape, shape, strict=False))
-            free = len(item.shape) == len(shape) and any(None in pair for pair in pairs)
-            if not (free and all(None in pair or pair[0] == pair[1] for pair in pairs)):
-                wanted = tuple(-1 if n is None else n for n in shape)
-                calls.check_state_shape(f"{name}[{index}]", tuple(item.shape), wanted, channels_last=True)
+    for part, arrays, kind in zip(parts, pair, (dtype, cell_dtype(dtype)), strict=True):
+        items = tuple(arrays) if isinstance(arrays, (tuple, list)) and name is None else (arrays,)
+        calls.check_state_count(part, len(items), len(shapes), f"{len(items)}", kind="arrays")
+        own = []
+        for index, (item, shape) in enumerate(zip(items, shapes, strict=True)):
+            label = f"{part}[{index}]" if name is None else part
+            own.append(tensor(label, item, kind))
+            last = data_format == "channels_last"
+            calls.check_state_shape(label, tuple(own[-1].shape), shape, channels_last=last)
         both.append(own)
     return list(zip(*both, strict=True))

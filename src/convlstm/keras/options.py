@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
 from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
+from convlstm.keras.engines import Tensor
 
 Shape = tuple[int | None, ...]
 
@@ -79,3 +80,27 @@ def word(activation: Any) -> Any:
     """Return the contract's word for an activation given as Keras's name or function; None is linear."""
     word = "linear" if activation is None else getattr(activation, "__name__", activation)
     return "identity" if word == "linear" else word
+
+
+class DataFormat:
+    """Frames and states between a layer's own data format and channels last, which the engines compute in."""
+
+    rank: ClassVar[int]
+    data_format: str
+
+    def channels_last(self, shape: Any) -> tuple[Any, ...]:
+        """Return a shape of one frame or state with its channels last."""
+        shape = tuple(shape)
+        return shape if self.data_format == "channels_last" else (shape[0], *shape[2:], shape[1])
+
+    def user_format(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a channels-last shape of one frame or state in the cell's data format."""
+        return shape if self.data_format == "channels_last" else (shape[0], shape[-1], *shape[1:-1])
+
+    def to_last(self, x: Tensor) -> Tensor:
+        """Return frames or states, with any leading axes, with their channels last."""
+        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1 - self.rank, -1)
+
+    def to_user(self, x: Tensor) -> Tensor:
+        """Return channels-last frames or states, with any leading axes, in the cell's data format."""
+        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1, -1 - self.rank)

@@ -12,9 +12,9 @@ from convlstm.contract.vocabulary import MASKED_OUTPUTS
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
-from convlstm.keras.engines import BACKEND, State, Tensor
+from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
-from convlstm.keras.stack import Draws, cell_dtype, draw, grids, run_stack, zero_states
+from convlstm.keras.stack import Draws, cell_dtype, draw, run_stack, zero_states
 
 Shape = tuple[int | None, ...]
 
@@ -103,7 +103,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the variables, and the states of a stateful layer."""
         shape = first_shape(sequences_shape)
-        inputs.check_rank(self.cell.rank, shape)
+        inputs.check_rank("sequences", self.cell.rank, shape, "batch", "time")
         if self.stateful and None in (shape[0], *shape[2:]):
             raise SpecError(
                 "stateful",
@@ -145,17 +145,13 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             StateError: if a state does not fit the batch or the grid.
         """
         spec, cell = self.spec, self.cell
-        frames, durations, gaps = inputs.split(sequences, inputs.uses(spec), (durations, gaps))
-        valid = inputs.read_mask(mask, frames)
-        x = cell.to_last(keras.ops.cast(keras.ops.convert_to_tensor(frames), self.compute_dtype))
-        inputs.check_frames(spec, tuple(x.shape), "batch", "time")
-        given, by_direction = inputs.read_times(spec, durations, gaps, x, valid)
+        x, state, valid, given, by_direction = self._read(sequences, initial_state, mask, durations, gaps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
         outputs, final = run_stack(
             spec,
             cell.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            [self._start(initial_state, x)],
+            zero_states(spec, self.compute_dtype, batch, tuple(size)) if state is None else [state],
             steps=steps,
             mask=valid,
             durations=given,
@@ -171,15 +167,24 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """Return the shape of the output, followed by those of h and c with `return_state`."""
-        inputs.check_rank(self.cell.rank, first_shape(sequences_shape))
+        inputs.check_rank("sequences", self.cell.rank, first_shape(sequences_shape), "batch", "time")
         batch, steps, *frame = first_shape(sequences_shape)
         state = self.cell.state_shape((batch, *frame))
         output = (batch, steps, *state[1:]) if self.return_sequences else state
         return (output, state, state) if self.return_state else output
 
     @inputs.keeps_errors
-    def compute_output_spec(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the output as a symbol: c keeps at least float32."""
+    def compute_output_spec(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        durations: Any = None,
+        gaps: Any = None,
+    ) -> Any:
+        """Return the output as a symbol, for inputs that `call` takes: c keeps at least float32."""
+        self._read(sequences, initial_state, mask, durations, gaps)
         frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences
         shapes = self.compute_output_shape(tuple(frames.shape))
         if not self.return_state:
@@ -193,17 +198,21 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         zero = config.pop("zero_output_for_mask")
         return config | {"masked_output": "zero" if zero else "hold"}
 
-    def _start(self, given: Any, x: Tensor) -> State:
-        cell = self.cell
-        if given is None and not self.stateful:
-            batch, _, *size = keras.ops.shape(x)[:-1]
-            return zero_states(self.spec, self.compute_dtype, batch, tuple(size))[0]
-        states = self.states if given is None else given
-        tensors = [cell.to_last(keras.ops.convert_to_tensor(state)) for state in states]
+    def _read(self, sequences: Any, initial_state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
+        """Return frames with channels last, the state or None for zeros, mask, durations and gaps, all checked."""
+        spec, cell = self.spec, self.cell
+        frames, durations, gaps = inputs.split(sequences, inputs.uses(spec), (durations, gaps))
+        valid = inputs.read_mask(mask, frames)
+        x = inputs.tensor("sequences", frames, self.compute_dtype)
+        inputs.check_frames("sequences", spec, tuple(x.shape), "batch", "time", data_format=cell.data_format)
+        x, given = cell.to_last(x), self.states if initial_state is None and self.stateful else initial_state
+        times = inputs.read_times(spec, durations, gaps, x, valid)
+        if given is None:
+            return x, None, valid, *times
+        state = cell.read_state("initial_state", given, (x.shape[0], *x.shape[2:]))
         if self.stateful and BACKEND == "torch":
-            tensors = [keras.ops.copy(tensor) for tensor in tensors]  # the kept ones are written to after the call
-        shapes = [(x.shape[0], *grids(self.spec, tuple(x.shape[2:-1]))[0], cell.filters)]
-        return inputs.read_states(tensors, shapes, self.compute_dtype)[0]
+            state = tuple(keras.ops.copy(part) for part in state)  # the kept ones are written to after the call
+        return x, state, valid, *times
 
     def _draw(self, batch: Any, size: tuple[Any, ...], steps: Any) -> Draws | None:
         return draw(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)

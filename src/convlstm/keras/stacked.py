@@ -10,10 +10,11 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.weights import initialise, layer_prefix, layer_shapes
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
-from convlstm.keras.engines import State, Tensor
-from convlstm.keras.stack import Draws, draw, grids, merged, run_stack, zero_states
+from convlstm.keras.engines import Tensor
+from convlstm.keras.stack import Draws, cell_dtype, draw, grids, merged, run_stack, zero_states
 from convlstm.keras.weights import add_variables, initializer, seed_of, values
 
+Shape = tuple[int | None, ...]
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
@@ -103,9 +104,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             StateError: if the state does not fit the batch or the grid.
         """
         spec, dtype = self.spec, self.compute_dtype
-        x, valid = keras.ops.cast(keras.ops.convert_to_tensor(x), dtype), inputs.read_mask(mask, x)
-        inputs.check_frames(spec, tuple(x.shape), "batch", "time")
-        given, by_direction = inputs.read_times(spec, durations, gaps, x, valid)
+        x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
         if draws is None and training:
             draws = draw(spec, dtype, batch, tuple(size), steps, self.seed_generator)
@@ -113,7 +112,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             spec,
             self.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            self._start(state, x),
+            zero_states(spec, dtype, batch, tuple(size)) if states is None else states,
             steps=steps,
             mask=valid,
             durations=given,
@@ -123,6 +122,25 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
         output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)
         return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
+
+    @inputs.keeps_errors
+    def compute_output_spec(
+        self,
+        x: Any,
+        state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        durations: Any = None,
+        gaps: Any = None,
+        draws: Draws | None = None,
+    ) -> tuple[Any, Any]:
+        """Return the results as symbols, for inputs that `call` takes."""
+        self._read(x, state, mask, durations, gaps)
+        spec, dtype, shapes = self.spec, self.compute_dtype, self._state_shapes(tuple(x.shape))
+        h, c = (tuple(keras.KerasTensor(shape, dtype=kind) for shape in shapes) for kind in (dtype, cell_dtype(dtype)))
+        shape = (*x.shape[:2], *shapes[-1][1:-1], spec.out_channels())
+        parts = tuple(keras.KerasTensor(shape, dtype=dtype) for _ in spec.directions)
+        return parts if spec.merge == "apart" and len(parts) > 1 else parts[0], (h, c)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""
@@ -137,13 +155,16 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         """Return the stack that `get_config` describes."""
         return cls(**config | {"spec": ConvLSTMSpec.from_dict(config["spec"])})
 
-    def _start(self, given: States | None, x: Tensor) -> list[State]:
-        if given is None:
-            batch, _, *size = keras.ops.shape(x)[:-1]
-            return zero_states(self.spec, self.compute_dtype, batch, tuple(size))
-        shapes = [
-            (x.shape[0], *grid, layer.hidden_channels)
-            for layer, grid in zip(self.spec.layers, grids(self.spec, tuple(x.shape[2:-1])), strict=True)
-            for _ in self.spec.directions
-        ]
-        return inputs.read_states(given, shapes, self.compute_dtype)
+    def _read(self, x: Any, state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
+        """Return frames, states or None for zeros, mask, durations and gaps, all checked."""
+        valid, x = inputs.read_mask(mask, x), inputs.tensor("x", x, self.compute_dtype)
+        inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
+        times = inputs.read_times(self.spec, durations, gaps, x, valid)
+        if state is None:
+            return x, None, valid, *times
+        return x, inputs.read_states(state, self._state_shapes(tuple(x.shape)), self.compute_dtype), valid, *times
+
+    def _state_shapes(self, shape: Shape) -> list[Shape]:
+        sizes = grids(self.spec, shape[2:-1])
+        own = [(shape[0], *grid, layer.hidden_channels) for layer, grid in zip(self.spec.layers, sizes, strict=True)]
+        return [state for state in own for _ in self.spec.directions]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
+from convlstm.errors import StateError, WeightsError
 from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM2DCell, ConvLSTM3D, DurationAwareConvLSTMCell
 from convlstm.keras.engines import BACKEND
 from convlstm.keras.weights import load_canonical, to_canonical
@@ -239,54 +239,6 @@ def test_an_exported_model_gives_the_same_numbers(tmp_path: Path) -> None:
     close(loaded.serve(x), model(x))
 
 
-def test_calls_that_do_not_fit_are_refused_by_name() -> None:
-    layer, x = ConvLSTM2D(3, 3), array(2, 4, 6, 5, 1)
-    layer(x)
-    for bad, kind, word in (
-        ({"sequences": x[:, 0]}, ShapeError, "time"),
-        ({"sequences": np.concatenate([x, x], axis=-1)}, ShapeError, "channel"),
-        ({"sequences": (x, np.ones((2, 4)))}, ShapeError, "sequences"),
-        ({"sequences": x, "durations": np.ones((2, 4))}, ShapeError, "durations"),
-        ({"sequences": x, "mask": np.ones((2, 3), dtype=bool)}, ShapeError, "mask"),
-        ({"sequences": x, "initial_state": [array(2, 6, 5, 3)] * 2}, StateError, "height"),
-        ({"sequences": x, "initial_state": array(2, 4, 3, 3)}, StateError, "state"),
-        ({"sequences": x[:, :, :2]}, ShapeError, "height"),
-    ):
-        with pytest.raises(kind, match=word):
-            layer(bad.pop("sequences"), **bad)
-    aware = ConvLSTM2D(3, 3, duration_strategy="linear")
-    with pytest.raises(ShapeError, match="durations"):
-        aware(x)
-    with pytest.raises(ShapeError, match="at least 0"):
-        aware(x, durations=-np.ones((2, 4)))
-
-
-def test_options_that_do_not_fit_are_refused_by_name() -> None:
-    for options, word in (
-        ({"activation": "gelu"}, "activation"),
-        ({"padding": "causal"}, "padding"),
-        ({"masked_output": "keep"}, "masked_output"),
-        ({"duration_damping": 0.5}, "duration_damping"),
-        ({"groups": 2}, "groups"),
-        ({"data_format": "last"}, "data_format"),
-        ({"use_bias": False, "forget_bias": 1.0}, "forget_bias"),
-    ):
-        with pytest.raises(SpecError, match=word):
-            ConvLSTM2D(3, 3, **options)
-    with pytest.raises(SpecError, match="kernal"):
-        ConvLSTM2D(3, 3, kernal=3)
-    with pytest.raises(SpecError, match="perhaps peephole is meant"):
-        ConvLSTM2D(3, 3, peepholes="channel")
-    with pytest.raises(SpecError, match="cell"):
-        RNN(keras.layers.LSTMCell(3))
-    with pytest.raises(SpecError, match="peephole"):
-        ConvLSTM2D(3, 3, peephole="pixel").build((None, None, None, 5, 1))
-    layer = ConvLSTM2D(3, 3, duration_strategy=keras.ops.sqrt)
-    layer(array(2, 4, 6, 5, 1), durations=2.0)
-    with pytest.raises(SpecError, match="duration_strategy"):
-        layer.get_config()
-
-
 def test_positional_arguments_stand_in_keras_s_order() -> None:
     layer = ConvLSTM2D(3, 3, 1, "same", None, 1, "relu", "hard_sigmoid", False)
     own = keras.layers.ConvLSTM2D(3, 3, 1, "same", None, 1, "relu", "hard_sigmoid", False)
@@ -300,16 +252,3 @@ def test_a_layer_without_weights_says_so() -> None:
     for call in (to_canonical, lambda layer: load_canonical(layer, {})):
         with pytest.raises(WeightsError, match="expected a built layer"):
             call(ConvLSTM2D(3, 3))
-
-
-def test_a_model_without_a_time_axis_is_refused_in_one_line() -> None:
-    for make in (
-        lambda: keras.Sequential([keras.Input((8, 8, 1)), ConvLSTM2D(4, 3)]),
-        lambda: ConvLSTM2D(4, 3)(keras.Input((8, 8, 1))),
-        lambda: ConvLSTM2D(4, 3)(np.zeros((2, 8, 8, 1))),
-    ):
-        with pytest.raises(ShapeError, match="expected 5 axes: batch, time") as caught:
-            make()
-        assert "\n" not in str(caught.value)
-    with pytest.raises(ShapeError, match="height"):
-        keras.Sequential([keras.Input((3, 8, 8, 1)), ConvLSTM2D(4, 9)])

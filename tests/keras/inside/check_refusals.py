@@ -1,0 +1,194 @@
+"""What does not fit is refused in one line that names the argument, in a call and while a graph is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.keras import RNN, ConvLSTM2D, ConvLSTM2DCell, ConvLSTMStack, Forecaster
+
+RANDOM = np.random.default_rng(0)
+PLAIN = ConvLSTMSpec(in_channels=1, hidden_channels=[3, 2], kernel_size=3)
+TIMED = ConvLSTMSpec(in_channels=1, hidden_channels=[3, 2], kernel_size=3, duration_strategy="linear")
+
+
+def array(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype("float32")
+
+
+def layer(**options: Any) -> ConvLSTM2D:
+    return ConvLSTM2D(3, 3, padding="same", **options)
+
+
+def timed(**options: Any) -> ConvLSTM2D:
+    return layer(duration_strategy="linear", **options)
+
+
+def symbol(*shape: int | None, dtype: str = "float32") -> Any:
+    return keras.Input(shape, dtype=dtype)
+
+
+def frames(channels: int = 1) -> Any:
+    return symbol(4, 6, 5, channels)
+
+
+def twice(one: Any, *calls: Any) -> Any:
+    for given in calls:
+        result = one(given)
+    return result
+
+
+STATE = [array(2, 6, 5, 3)] * 2
+GRAPHS: dict[str, tuple[Any, Any, str]] = {
+    "durations of another length": (lambda: timed()(frames(), durations=symbol(3)), ShapeError, "durations"),
+    "durations in a tuple": (lambda: timed()((frames(), symbol(3))), ShapeError, "durations"),
+    "no durations": (lambda: timed()(frames()), ShapeError, "durations"),
+    "durations without a use": (lambda: layer()(frames(), durations=symbol(4)), ShapeError, "durations"),
+    "a tuple without a use": (lambda: layer()((frames(), symbol(4))), ShapeError, "sequences"),
+    "no gaps": (lambda: layer(memory_decay=True)(frames()), ShapeError, "gaps"),
+    "one state": (lambda: layer()(frames(), initial_state=[symbol(6, 5, 3)]), StateError, "initial_state"),
+    "a state that is no pair": (lambda: layer()(frames(), initial_state=symbol(6, 5, 3)), StateError, "initial_state"),
+    "a state of another grid": (
+        lambda: layer()(frames(), initial_state=[symbol(6, 5, 3), symbol(6, 4, 3)]),
+        StateError,
+        "initial_state[1]",
+    ),
+    "an array as a state": (lambda: layer()(symbol(4, 7, 5, 1), initial_state=STATE), StateError, "initial_state[0]"),
+    "a mask of another length": (lambda: layer()(frames(), mask=symbol(3, dtype="bool")), ShapeError, "mask"),
+    "a mask of numbers": (lambda: layer()(frames(), mask=symbol(4)), ShapeError, "mask"),
+    "other channels": (lambda: twice(layer(), frames(), frames(2)), ShapeError, "sequences"),
+    "another size of pixel peepholes": (
+        lambda: twice(layer(peephole="pixel"), frames(), symbol(None, 6, None, 1), symbol(4, 6, 6, 1)),
+        ShapeError,
+        "sequences",
+    ),
+    "no time axis": (lambda: layer()(symbol(6, 5, 1)), ShapeError, "sequences"),
+    "the cell's frame": (lambda: ConvLSTM2DCell(3, 3)(symbol(6, 1), [symbol(4, 3, 3)] * 2), ShapeError, "inputs"),
+    "the cell's state": (
+        lambda: ConvLSTM2DCell(3, 3)(symbol(6, 5, 1), [symbol(6, 5, 3)] * 2),
+        StateError,
+        "states[0]",
+    ),
+    "the stack's channels": (lambda: ConvLSTMStack(PLAIN)(frames(2)), ShapeError, "x"),
+    "the stack's durations": (lambda: ConvLSTMStack(TIMED)(frames(), durations=symbol(3)), ShapeError, "durations"),
+    "the stack's states": (
+        lambda: ConvLSTMStack(PLAIN)(frames(), ((symbol(6, 5, 3),), (symbol(6, 5, 3),))),
+        StateError,
+        "h_0",
+    ),
+    "the forecaster's channels": (
+        lambda: Forecaster(ForecasterSpec(encoder=PLAIN), horizon=2)(frames(2)),
+        ShapeError,
+        "frames",
+    ),
+    "the forecaster's lead durations": (
+        lambda: Forecaster(ForecasterSpec(encoder=TIMED), horizon=2)(
+            frames(), durations=symbol(4), lead_durations=symbol(3)
+        ),
+        ShapeError,
+        "lead_durations",
+    ),
+    "the forecaster's durations": (
+        lambda: Forecaster(ForecasterSpec(encoder=TIMED), horizon=2)(frames(), lead_durations=symbol(2)),
+        ShapeError,
+        "durations",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_that_does_not_fit_is_refused_when_it_is_built(name: str, refused: Any) -> None:
+    build, kind, argument = GRAPHS[name]
+    with refused(kind, argument):
+        build()
+
+
+def test_what_a_graph_does_not_know_yet_is_not_looked_at() -> None:
+    unknown, steps = symbol(None, None, None, 1), symbol(None)
+    state = [symbol(6, 5, 3)] * 2
+    assert timed(return_sequences=True)(frames(), durations=steps, mask=symbol(None, dtype="bool")).shape[1] == 4
+    assert timed()(unknown, durations=symbol(4), initial_state=state).shape == (None, None, None, 3)
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, direction="bidirectional", merge="apart")
+    outputs, (h, c) = ConvLSTMStack(spec, dtype="mixed_bfloat16")(unknown)
+    assert [part.shape for part in (*outputs, *h, *c)] == [(None,) * 4 + (2,)] * 2 + [(None,) * 3 + (2,)] * 4
+    assert (outputs[0].dtype, h[0].dtype, c[0].dtype) == ("bfloat16", "bfloat16", "float32")
+    forecaster = Forecaster(ForecasterSpec(encoder=TIMED), horizon=2)
+    assert forecaster(unknown, durations=steps, lead_durations=steps).shape == (None, 2, None, None, 1)
+
+
+def test_a_graph_of_stacks_and_cells_gives_the_numbers_of_its_parts() -> None:
+    stack, cell = ConvLSTMStack(TIMED), ConvLSTM2DCell(3, 3, padding="same")
+    x, d = symbol(None, 6, 5, 1), symbol(None)
+    h = [symbol(6, 5, 3) for _ in range(2)]
+    outputs, state = stack(x, durations=d)
+    model = keras.Model([x, d, *h], [outputs, state, cell(x[:, 0], h)])
+    given = [array(2, 4, 6, 5, 1), np.abs(array(2, 4)), array(2, 6, 5, 3), array(2, 6, 5, 3)]
+    wanted = [stack(given[0], durations=given[1]), cell(given[0][:, 0], given[2:])]
+    for a, b in zip(keras.tree.flatten(model(given)), keras.tree.flatten(wanted), strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), rtol=0, atol=1e-6)
+
+
+def test_calls_that_do_not_fit_are_refused_by_name() -> None:
+    layer, x = ConvLSTM2D(3, 3), array(2, 4, 6, 5, 1)
+    layer(x)
+    for bad, kind, word in (
+        ({"sequences": x[:, 0]}, ShapeError, "time"),
+        ({"sequences": np.concatenate([x, x], axis=-1)}, ShapeError, "channel"),
+        ({"sequences": (x, np.ones((2, 4)))}, ShapeError, "sequences"),
+        ({"sequences": x, "durations": np.ones((2, 4))}, ShapeError, "durations"),
+        ({"sequences": x, "mask": np.ones((2, 3), dtype=bool)}, ShapeError, "mask"),
+        ({"sequences": x, "initial_state": [array(2, 6, 5, 3)] * 2}, StateError, "height"),
+        ({"sequences": x, "initial_state": array(2, 4, 3, 3)}, StateError, "state"),
+        ({"sequences": x[:, :, :2]}, ShapeError, "height"),
+    ):
+        with pytest.raises(kind, match=word):
+            layer(bad.pop("sequences"), **bad)
+    aware = ConvLSTM2D(3, 3, duration_strategy="linear")
+    with pytest.raises(ShapeError, match="durations"):
+        aware(x)
+    with pytest.raises(ShapeError, match="at least 0"):
+        aware(x, durations=-np.ones((2, 4)))
+
+
+def test_options_that_do_not_fit_are_refused_by_name() -> None:
+    for options, word in (
+        ({"activation": "gelu"}, "activation"),
+        ({"padding": "causal"}, "padding"),
+        ({"masked_output": "keep"}, "masked_output"),
+        ({"duration_damping": 0.5}, "duration_damping"),
+        ({"groups": 2}, "groups"),
+        ({"data_format": "last"}, "data_format"),
+        ({"use_bias": False, "forget_bias": 1.0}, "forget_bias"),
+    ):
+        with pytest.raises(SpecError, match=word):
+            ConvLSTM2D(3, 3, **options)
+    with pytest.raises(SpecError, match="kernal"):
+        ConvLSTM2D(3, 3, kernal=3)
+    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+        ConvLSTM2D(3, 3, peepholes="channel")
+    with pytest.raises(SpecError, match="cell"):
+        RNN(keras.layers.LSTMCell(3))
+    with pytest.raises(SpecError, match="peephole"):
+        ConvLSTM2D(3, 3, peephole="pixel").build((None, None, None, 5, 1))
+    layer = ConvLSTM2D(3, 3, duration_strategy=keras.ops.sqrt)
+    layer(array(2, 4, 6, 5, 1), durations=2.0)
+    with pytest.raises(SpecError, match="duration_strategy"):
+        layer.get_config()
+
+
+def test_a_model_without_a_time_axis_is_refused_in_one_line() -> None:
+    for make in (
+        lambda: keras.Sequential([keras.Input((8, 8, 1)), ConvLSTM2D(4, 3)]),
+        lambda: ConvLSTM2D(4, 3)(keras.Input((8, 8, 1))),
+        lambda: ConvLSTM2D(4, 3)(np.zeros((2, 8, 8, 1))),
+    ):
+        with pytest.raises(ShapeError, match="expected 5 axes: batch, time") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ShapeError, match="height"):
+        keras.Sequential([keras.Input((3, 8, 8, 1)), ConvLSTM2D(4, 9)])
