@@ -39,8 +39,18 @@ def is_symbol(*given: Any) -> bool:
 
 
 def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
-    """Return an argument as a tensor of this type, or the symbol it is."""
-    found = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
+    """Return an argument as a tensor of this type, or the symbol it is.
+
+    Raises:
+        ShapeError: for what is no array of real numbers: a cast would drop an imaginary part in silence.
+    """
+    try:
+        found = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
+        kind = keras.backend.standardize_dtype(found.dtype)
+    except (TypeError, ValueError):
+        found, kind = None, type(given).__name__
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or found is None:
+        raise ShapeError(name, expected="one array of real numbers", received=kind, mend="make it with numpy.asarray.")
     return found if dtype is None else keras.ops.cast(found, dtype)
 
 
@@ -102,7 +112,8 @@ def check_rank(name: str, spatial_dims: int, shape: Sequence[int | None], *leadi
 
 def read_mask(mask: Any, frames: Tensor) -> Tensor | None:
     """Return a mask as bools (batch, time); without one, the mask that Keras has tied to the frames."""
-    mask = mask[0] if isinstance(mask, (tuple, list)) else mask
+    if isinstance(mask, (tuple, list)) and mask and (mask[0] is None or len(getattr(mask[0], "shape", ())) > 1):
+        mask = mask[0]  # Keras hands a tuple of inputs a mask of each
     mask = getattr(frames, "_keras_mask", None) if mask is None else mask
     if mask is None:
         return None

@@ -133,6 +133,39 @@ def test_a_graph_of_stacks_and_cells_gives_the_numbers_of_its_parts() -> None:
         np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), rtol=0, atol=1e-6)
 
 
+def test_complex_numbers_are_refused_wherever_their_imaginary_part_would_be_lost(refused: Any) -> None:
+    x, cell = array(2, 4, 6, 5, 1), ConvLSTM2DCell(3, 3, padding="same")
+    for argument, call in (
+        ("sequences", lambda: layer()(x + 1j)),
+        ("sequences", lambda: layer()(symbol(4, 6, 5, 1, dtype="complex64"))),
+        ("sequences", lambda: timed()((x + 1j, np.ones((2, 4))))),
+        ("initial_state[1]", lambda: layer()(x, initial_state=[STATE[0], STATE[1] + 1j])),
+        ("durations", lambda: timed()(x, durations=np.ones((2, 4)) + 1j)),
+        ("inputs", lambda: cell(x[:, 0] + 1j, STATE)),
+        ("x", lambda: ConvLSTMStack(PLAIN)(x + 1j)),
+        ("frames", lambda: Forecaster(ForecasterSpec(encoder=PLAIN), horizon=2)(x + 1j)),
+    ):
+        with refused(ShapeError, argument):
+            call()
+
+
+def test_a_mask_of_nested_lists_is_one_array(refused: Any) -> None:
+    x, rows = array(2, 4, 6, 5, 1), [[True, True, False, True], [False, True, True, False]]
+    one = layer()
+    wanted = keras.ops.convert_to_numpy(one(x, mask=np.array(rows)))
+    for mask in (
+        rows,
+        [np.array(row) for row in rows],
+        tuple(rows),
+        (np.array(rows), None),
+        [[1, 1, 0, 1], [0, 1, 1, 0]],
+    ):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one(x, mask=mask)), wanted)
+    for mask in ([[True], [True, False]], [], [rows, None], [[1.0] * 4] * 2):
+        with refused(ShapeError, "mask"):
+            one(x, mask=mask)
+
+
 def test_calls_that_do_not_fit_are_refused_by_name() -> None:
     layer, x = ConvLSTM2D(3, 3), array(2, 4, 6, 5, 1)
     layer(x)
