@@ -17,6 +17,7 @@ from convlstm.keras.options import (
     OF_KERAS,
     PARTS,
     PLAIN_OPTIONS,
+    SHOWN,
     DataFormat,
     axes,
     data_format_of,
@@ -104,7 +105,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
-        arguments.check_options(options, OF_KERAS | CONTRACT_OPTIONS)
+        arguments.check_options(options, OF_KERAS | CONTRACT_OPTIONS | set(SHOWN))
         super().__init__(autocast=False, **options)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -125,13 +126,14 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
         self.options = {name: axes(value) for name, value in own.items()}
         self.state_size = [filters, filters]
-        self.spec = self._spec(self.options.get("groups", 1), None)  # refuses bad options before any input is seen
+        groups = arguments.integer("groups", self.options.get("groups", 1), 1)
+        self.spec = self._spec(groups, None)  # refuses bad options before any input is seen
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
         return {f"layers.0.forward.{name}": variable for name, variable in self.variables_by_name.items()}
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
         """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
         shape = first_shape(inputs_shape)
@@ -156,7 +158,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
             how[f"duration.{n}.weight"] = {"initializer": "glorot_uniform"}
         self.variables_by_name = add_variables(self, shapes, how)
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Take one step.
 
@@ -170,7 +172,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         """
         return self._step(inputs, states, training)
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def compute_output_spec(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
         """Return the output of a step as symbols, for inputs that `call` takes: c keeps at least float32."""
         self._read(inputs, states)
@@ -239,6 +241,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         times = inputs.read_times(spec, of_step, since, keras.ops.expand_dims(x, 1), None)
         return x, self.read_state("states", states, tuple(x.shape)), *times
 
+    @inputs.speaks_keras
     def _spec(self, in_channels: int, input_size: Shape | None) -> ConvLSTMSpec:
         options = dict(self.options)
         if self.use_bias and options.get("forget_bias") is None:
@@ -248,7 +251,8 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
             options |= {"peephole": "none"} if input_size is None else {"input_size": fixed_size(input_size)}
         return ConvLSTMSpec(
             in_channels=in_channels,
-            hidden_channels=self.filters,
+            hidden_channels=arguments.integer("filters", self.filters, 1),
+            num_layers=1,
             kernel_size=self.kernel_size,
             spatial_dims=self.rank,
             stride=self.strides,

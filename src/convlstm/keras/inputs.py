@@ -13,6 +13,7 @@ from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ConvLSTMError, ShapeError
 from convlstm.keras.engines import State, Tensor, at_hand, to_array
+from convlstm.keras.options import in_keras_words
 from convlstm.keras.stack import cell_dtype
 
 Shape = tuple[int | None, ...]
@@ -20,15 +21,24 @@ Shape = tuple[int | None, ...]
 
 def keeps_errors(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return a layer's `call` whose errors of this package reach the user as they are."""
+    return _guarded(call, lambda error: error)
 
+
+def speaks_keras(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a layer's `call` whose errors of this package reach the user in the words of Keras's arguments."""
+    return _guarded(call, in_keras_words)
+
+
+def _guarded(call: Callable[..., Any], word: Callable[[ConvLSTMError], ConvLSTMError]) -> Callable[..., Any]:
     @wraps(call)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return call(*args, **kwargs)
         except ConvLSTMError as error:
+            said = word(error)
             # Keras rebuilds every other error from its message alone, as a RuntimeError where that fails
-            error._keras_call_info_injected = True  # type: ignore[attr-defined]
-            raise
+            said._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise said from error.__cause__
 
     return wrapped
 

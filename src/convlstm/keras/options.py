@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import keras
 
 from convlstm.contract.vocabulary import LayerOptions
-from convlstm.errors import SpecError
+from convlstm.errors import ConvLSTMError, SpecError
 from convlstm.keras.engines import Tensor
 
 Shape = tuple[int | None, ...]
@@ -41,6 +42,15 @@ PLAIN_OPTIONS = (
 
 PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
 """Arrays that have an initialiser, a regulariser and a constraint, by the word in Keras's option names."""
+
+WORDS = {
+    "hidden_channels": "filters",
+    "stride": "strides",
+    "dilation": "dilation_rate",
+    "bias": "use_bias",
+    "input_dropout": "dropout",
+}
+"""Keras's words for what the contract calls otherwise."""
 
 SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in ("initializer", "regularizer", "constraint")))
 """What Keras's layers show of their cell as attributes."""
@@ -80,6 +90,22 @@ def word(activation: Any) -> Any:
     """Return the contract's word for an activation given as Keras's name or function; None is linear."""
     word = "linear" if activation is None else getattr(activation, "__name__", activation)
     return "identity" if word == "linear" else word
+
+
+def in_keras_words(error: ConvLSTMError) -> ConvLSTMError:
+    """Return an error with Keras's words, as the user of a layer wrote them; what came (quoted) stays as it is.
+
+    Example:
+        >>> str(in_keras_words(SpecError("stride", expected="1 with a dilation", received="'stride'", mend="drop it.")))
+        "strides: expected 1 with a dilation_rate, got 'stride'; drop it."
+    """
+
+    def said(text: Any) -> Any:
+        found = rf"(?<!['\w])({'|'.join(WORDS)})\b"
+        return re.sub(found, lambda word: WORDS[word[0]], text) if isinstance(text, str) else text
+
+    parts = {name: said(getattr(error, name)) for name in ("expected", "received", "mend")}
+    return type(error)(said(error.argument), **parts).with_traceback(error.__traceback__)
 
 
 class DataFormat:

@@ -99,7 +99,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         prefix = f"layers.0.{self.spec.direction}."
         return {prefix + name: variable for name, variable in self.cell.variables_by_name.items()}
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the variables, and the states of a stateful layer."""
         shape = first_shape(sequences_shape)
@@ -117,7 +117,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         if self.stateful and self.states is None:
             self._create_state_variables(shape[0])
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def call(
         self,
         sequences: Any,
@@ -173,7 +173,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         output = (batch, steps, *state[1:]) if self.return_sequences else state
         return (output, state, state) if self.return_state else output
 
-    @inputs.keeps_errors
+    @inputs.speaks_keras
     def compute_output_spec(
         self,
         sequences: Any,

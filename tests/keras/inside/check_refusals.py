@@ -188,6 +188,48 @@ def test_calls_that_do_not_fit_are_refused_by_name() -> None:
         aware(x, durations=-np.ones((2, 4)))
 
 
+@pytest.mark.parametrize(
+    ("argument", "options", "words"),
+    [
+        ("filters", {"filters": 0}, "at least 1"),
+        ("filters", {"filters": [3, 4]}, "an integer"),
+        ("strides", {"strides": 0}, "at least 1"),
+        ("strides", {"strides": (1, 2, 3)}, "2 of them"),
+        ("dilation_rate", {"dilation_rate": 0}, "at least 1"),
+        ("dropout", {"dropout": 1.5}, "from 0 to 1"),
+        ("recurrent_dropout", {"recurrent_dropout": -1}, "from 0 to 1"),
+        ("use_bias", {"use_bias": 3}, "True or False"),
+        ("forget_bias", {"use_bias": False, "forget_bias": 1.0}, "None with use_bias=False"),
+        ("groups", {"groups": 2}, "a divisor of filters"),
+        ("groups", {"groups": [1, 1]}, "an integer"),
+        ("kernel_size", {"kernel_size": ((3, 3), (3, 3))}, "one value"),
+        ("activation", {"activation": "bias"}, "got 'bias'"),
+        ("stride", {"stride": 2}, "perhaps strides is meant"),
+        ("bias", {"bias": False}, "perhaps use_bias is meant"),
+    ],
+)
+def test_options_are_called_as_keras_calls_them(argument: str, options: Any, words: str, refused: Any) -> None:
+    for kind in (ConvLSTM2D, ConvLSTM2DCell):
+        with refused(SpecError, argument):
+            kind(**{"filters": 3, "kernel_size": 3} | options)
+        with pytest.raises(SpecError, match=words):
+            kind(**{"filters": 3, "kernel_size": 3} | options)
+
+
+def test_the_contract_s_words_stand_in_no_error_of_a_call(refused: Any) -> None:
+    x = array(2, 4, 6, 5, 1)
+    for call in (
+        lambda: layer()(x, initial_state=[array(2, 6, 5, 4)] * 2),
+        lambda: ConvLSTM2DCell(3, 3, padding="same")(x[:, 0], [array(2, 6, 5, 4)] * 2),
+    ):
+        with pytest.raises(StateError, match=r"\*grid, filters\).* which differs in filters"):
+            call()
+    with refused(SpecError, "groups"):
+        ConvLSTM2D(4, 3, groups=2)(x)
+    with pytest.raises(StateError, match="hidden_channels"):  # the word of the spec that its user wrote
+        ConvLSTMStack(PLAIN)(x, (([array(2, 6, 5, 4)] * 2),) * 2)
+
+
 def test_options_that_do_not_fit_are_refused_by_name() -> None:
     for options, word in (
         ({"activation": "gelu"}, "activation"),
