@@ -123,6 +123,12 @@ def test_an_empty_sequence_returns_the_state() -> None:
         np.testing.assert_array_equal(after, before)
 
 
+def test_a_batch_without_rows_gives_outputs_without_them() -> None:
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=4, kernel_size=3, groups=2, stride=2)
+    outputs, [(h, c)] = reference.stack(spec, initialise(spec, 0), np.zeros((0, 3, 2, 6, 5)))
+    assert (outputs.shape, h.shape, c.shape) == ((0, 3, 4, 3, 3), (0, 4, 3, 3), (0, 4, 3, 3))
+
+
 def test_durations_scale_the_candidate_of_their_own_step_in_both_directions() -> None:
     durations = np.array([[1.0, 4.0, 0.5]])
     forward, _ = run(*accumulator(duration_strategy="linear"), [[1, 2, 3]], durations=durations)

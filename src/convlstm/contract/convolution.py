@@ -82,6 +82,6 @@ def convolve(
         window = tuple(
             slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(point, dilation, size, stride, strict=True)
         )
-        seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, -1, *size)
+        seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, weight.shape[1], *size)
         total += np.einsum("ngc...,goc->ngo...", seen, split[(..., *point)])
     return total.reshape(batch, out_channels, *size)

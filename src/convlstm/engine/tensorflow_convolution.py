@@ -45,7 +45,8 @@ def convolve(
     *space, inner, out = kernel.shape.as_list()
     is_misread = inner == 1 and len(set(stride)) > 1
     if groups == 1 and tuple(dilation or ones) == ones and not is_misread:
-        return _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
+        z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
+        return z if x.shape[0] else _shaped(z, x, kernel, stride)
     batch, channels = sizes(x)[0], inner * groups
     weights = tf.reshape(kernel, (prod(space), inner, groups, out // groups))
     total = 0.0
@@ -54,6 +55,13 @@ def convolve(
         by_group = tf.reshape(part, (batch, *grid, groups, channels // groups))
         total += tf.einsum("...gi,igo->...go", by_group, weights[tap])
     return tf.reshape(total, (batch, *grid, out))
+
+
+def _shaped(z: Tensor, x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return the result in its shape: oneDNN gives an empty batch back in the shape it had (TensorFlow 2.21)."""
+    *taps, _, out = kernel.shape.as_list()
+    batch, *size = sizes(x)[:-1]
+    return tf.reshape(z, (batch, *((n - k) // s + 1 for n, k, s in zip(size, taps, stride, strict=True)), out))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]

@@ -9,7 +9,7 @@ import keras
 
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.contract.vocabulary import MASKED_OUTPUTS
-from convlstm.errors import SpecError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
 from convlstm.keras.engines import BACKEND, Tensor
@@ -205,6 +205,13 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         valid = inputs.read_mask(mask, frames)
         x = inputs.tensor("sequences", frames, self.compute_dtype)
         inputs.check_frames("sequences", spec, tuple(x.shape), "batch", "time", data_format=cell.data_format)
+        if x.shape[1] == 0 and not self.return_sequences:
+            raise ShapeError(
+                "sequences",
+                expected="at least one step, whose output is the last",
+                received=f"shape {tuple(x.shape)}",
+                mend="use return_sequences=True for sequences that may be empty.",
+            )
         x, given = cell.to_last(x), self.states if initial_state is None and self.stateful else initial_state
         times = inputs.read_times(spec, durations, gaps, x, valid)
         if given is None:

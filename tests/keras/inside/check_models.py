@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from convlstm.errors import StateError, WeightsError
+from convlstm.errors import ShapeError, StateError, WeightsError
 from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM2DCell, ConvLSTM3D, DurationAwareConvLSTMCell
 from convlstm.keras.engines import BACKEND
 from convlstm.keras.weights import load_canonical, to_canonical
@@ -40,6 +40,27 @@ def test_any_size_and_length(options: dict[str, Any]) -> None:
     for size in ((2, 3, 8, 7, 2), (1, 5, 9, 9, 2)):
         x = array(*size)
         close(model.predict(x, verbose=0), layer(x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"strides": 2}, {"dilation_rate": 2}, {"groups": 2, "norm": "layer"}, {"boundary": "circular"}],
+    ids=str,
+)
+def test_a_batch_of_no_rows_and_a_sequence_of_no_steps(options: dict[str, Any], refused: Any) -> None:
+    x = array(2, 4, 8, 7, 2)
+    whole, last = (ConvLSTM2D(4, 3, return_sequences=n, return_state=True, **options) for n in (True, False))
+    shapes = [part.shape for part in arrays(whole(x))]
+    for batch, steps in ((0, 4), (2, 0), (0, 0)):
+        empty = x[:batch, :steps]
+        found = [part.shape for part in arrays(whole(empty, mask=np.ones((batch, steps), dtype=bool)))]
+        assert found == [(batch, steps, *shapes[0][2:])] + [(batch, *shape[1:]) for shape in shapes[1:]]
+    assert arrays(last(x[:0]))[0].shape == (0, *shapes[1][1:])
+    state = [array(*shapes[1]) for _ in range(2)]
+    close(whole(x[:, :0], initial_state=state)[1:], state, 0.0)
+    for steps in (x[:, :0], keras.Input((0, 8, 7, 2))):
+        with refused(ShapeError, "sequences"):
+            last(steps)
 
 
 def test_an_encoder_gives_its_states_to_a_decoder() -> None:

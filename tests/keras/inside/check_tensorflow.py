@@ -115,6 +115,19 @@ def test_a_sequence_of_no_steps_and_a_boundary_too_wide() -> None:
         engine.sequence(layer, weights, tensor(1, 2, 5, 1, 2), (h[:, :, :1], h[:, :, :1]), steps=1)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_batch_of_no_rows_has_its_shape_and_gradient(rank: int, known: bool) -> None:
+    layer, weights = build(spatial_dims=rank, stride=2, padding="valid")
+    x, h = tensor(3, 0, *(7, 8, 6)[:rank], 2), tensor(0, *(3, 3, 2)[:rank], 4)
+    specs = [tf.TensorSpec((3, None, *x.shape[2:]), x.dtype), tf.TensorSpec((None, *h.shape[1:]), h.dtype)]
+    call = lambda x, h: run(layer, weights, x, h)  # noqa: E731
+    output, gradients = (call if known else tf.function(call, input_signature=specs))(x, h)
+    assert output.shape == (3, 0, *h.shape[1:])
+    for name in ("weight_ih", "weight_hh", "bias"):
+        np.testing.assert_array_equal(gradients[0][name], tf.zeros_like(weights[name]))
+
+
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_low_precision_keeps_the_cell_state_in_float32(dtype: Any, rank: int) -> None:
