@@ -14,6 +14,7 @@ from convlstm.keras import inputs
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.options import (
     CONTRACT_OPTIONS,
+    KINDS,
     OF_KERAS,
     PARTS,
     PLAIN_OPTIONS,
@@ -26,7 +27,7 @@ from convlstm.keras.options import (
     word,
 )
 from convlstm.keras.stack import cell_dtype, draw, grids, run_stack, zero_states
-from convlstm.keras.weights import add_variables, values
+from convlstm.keras.weights import KERNELS, add_variables, values
 
 Shape = tuple[int | None, ...]
 
@@ -66,6 +67,11 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
     Shapes:
         inputs: (batch, *space, channels), or a tuple with the duration (batch,) and the gap (batch,) the cell uses
         states: [h, c], each (batch, *grid, filters)
+
+    Attributes:
+        kernel: (*kernel_size, channels / groups, 4 · filters), gates i, f, g, o, as `keras.layers.ConvLSTM*` has it.
+        recurrent_kernel: (*recurrent_kernel_size, filters, 4 · filters), likewise.
+        bias: (4 · filters), likewise; None without one.
 
     Raises:
         SpecError: for options out of range, contradictory or without effect.
@@ -144,12 +150,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
         shapes = layer_shapes(self.spec.layers[0])
         how: dict[str, dict[str, Any]] = {
-            array: {
-                "initializer": getattr(self, f"{part}_initializer"),
-                "regularizer": getattr(self, f"{part}_regularizer"),
-                "constraint": getattr(self, f"{part}_constraint"),
-            }
-            for part, array in PARTS.items()
+            array: {kind: getattr(self, f"{part}_{kind}") for kind in KINDS} for part, array in PARTS.items()
         }
         how["bias"]["initializer"] = self._start_bias
         how["norm_scale"] = {"initializer": "ones"}
@@ -157,6 +158,8 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         for n in range(len(self.spec.duration_hidden)):
             how[f"duration.{n}.weight"] = {"initializer": "glorot_uniform"}
         self.variables_by_name = add_variables(self, shapes, how)
+        self.kernel, self.recurrent_kernel = (self.variables_by_name[name] for name in KERNELS)
+        self.bias = self.variables_by_name.get("bias")
 
     @inputs.speaks_keras
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
@@ -170,7 +173,15 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         Returns:
             h, and [h, c], after the step.
         """
-        return self._step(inputs, states, training)
+        x, state, durations, gaps = self._read(inputs, states)
+        batch, *size = keras.ops.shape(x)[:-1]
+        draws = draw(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator) if training else None
+        frames = keras.ops.expand_dims(x, 0)
+        _, final = run_stack(
+            self.spec, self.weights_of, frames, [state], steps=1, durations=durations, gaps=gaps, draws=draws
+        )
+        h, c = (self.to_user(a) for a in final[0])
+        return h, [h, c]
 
     @inputs.speaks_keras
     def compute_output_spec(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
@@ -217,17 +228,6 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
             config[f"{part}_regularizer"] = keras.regularizers.serialize(getattr(self, f"{part}_regularizer"))
             config[f"{part}_constraint"] = keras.constraints.serialize(getattr(self, f"{part}_constraint"))
         return config | self.options
-
-    def _step(self, given: Any, states: Any, training: bool) -> tuple[Tensor, list[Tensor]]:
-        x, state, durations, gaps = self._read(given, states)
-        batch, *size = keras.ops.shape(x)[:-1]
-        draws = draw(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator) if training else None
-        frames = keras.ops.expand_dims(x, 0)
-        _, final = run_stack(
-            self.spec, self.weights_of, frames, [state], steps=1, durations=durations, gaps=gaps, draws=draws
-        )
-        h, c = (self.to_user(a) for a in final[0])
-        return h, [h, c]
 
     def _read(self, given: Any, states: Any) -> tuple[Any, ...]:
         """Return the frame with channels last, the state, durations and gaps, all checked."""

@@ -43,6 +43,9 @@ PLAIN_OPTIONS = (
 PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
 """Arrays that have an initialiser, a regulariser and a constraint, by the word in Keras's option names."""
 
+KINDS = ("initializer", "regularizer", "constraint")
+"""What each of them has, by the other word."""
+
 WORDS = {
     "hidden_channels": "filters",
     "stride": "strides",
@@ -52,7 +55,7 @@ WORDS = {
 }
 """Keras's words for what the contract calls otherwise."""
 
-SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in ("initializer", "regularizer", "constraint")))
+SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in KINDS))
 """What Keras's layers show of their cell as attributes."""
 
 

@@ -71,6 +71,16 @@ def test_the_same_training(rank: int) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_cell_shows_its_weights_as_keras_s_cell_does(use_bias: bool) -> None:
+    theirs, mine, _ = pair(2, {"use_bias": use_bias})
+    names = ("kernel", "recurrent_kernel", "bias")[: 3 if use_bias else 2]
+    for name in names:
+        np.testing.assert_array_equal(*arrays([getattr(layer.cell, name) for layer in (mine, theirs)]))
+    assert all(w is getattr(mine.cell, name) for w, name in zip(mine.trainable_weights, names, strict=True))
+    assert (mine.cell.bias is None) is (theirs.cell.bias is None) is (not use_bias)
+
+
 def test_initial_states_and_dropout_on_inputs() -> None:
     theirs, mine, x = pair(2, {"padding": "same", "return_state": True})
     state = [np.random.default_rng(n).standard_normal((2, 7, 8, 3)).astype("float32") for n in range(2)]
