@@ -61,6 +61,17 @@ def keras_stack_lengths() -> None:
     stack(np.zeros((2, 3, 4, 4, 1), np.float32), lengths=[1, 3])
 
 
+def keras_wrappers_when_built() -> None:
+    import keras
+
+    from convlstm.errors import ShapeError
+    from convlstm.keras import ConvLSTM2D
+
+    both = keras.layers.Bidirectional(ConvLSTM2D(2, 3, duration_strategy="linear"))
+    with pytest.raises(ShapeError):
+        both(keras.Input((3, 4, 4, 1)))
+
+
 def duration_function_file() -> None:
     from convlstm.torch import ConvLSTM
 
@@ -75,6 +86,7 @@ GAPS: dict[str, Callable[[], None]] = {
         mlx_threads,
         jax_rule_forward_mode,
         keras_stack_lengths,
+        keras_wrappers_when_built,
         duration_function_file,
     )
 }

@@ -121,6 +121,15 @@ def test_what_a_graph_does_not_know_yet_is_not_looked_at() -> None:
     assert forecaster(unknown, durations=steps, lead_durations=steps).shape == (None, 2, None, None, 1)
 
 
+def test_a_layer_inside_a_wrapper_of_keras_refuses_in_the_call(refused: Any) -> None:
+    x, d = frames(), symbol(4)
+    both = keras.layers.Bidirectional(timed())
+    model = keras.Model([x, d], both((x, d)))
+    assert model([array(2, 4, 6, 5, 1), np.ones((2, 4))]).shape == (2, 6, 5, 6)
+    with refused(ShapeError, "durations"):
+        both((array(2, 4, 6, 5, 1), np.ones((2, 3))))
+
+
 def test_a_graph_of_stacks_and_cells_gives_the_numbers_of_its_parts() -> None:
     stack, cell = ConvLSTMStack(TIMED), ConvLSTM2DCell(3, 3, padding="same")
     x, d = symbol(None, 6, 5, 1), symbol(None)
