@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 from convlstm.errors import ConvLSTMError, ShapeError, SpecError, StateError
@@ -201,3 +202,38 @@ def test_the_layers_type_rules_over_a_states() -> None:
         for given in (z, z.astype(jnp.bfloat16)):
             ((h,), (c,)), output = layer(x, State((given,), (z,)))
             assert (output.dtype, h.dtype, c.dtype) == (dtype, dtype, jnp.float32)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("given", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_the_cells_type_rules_over_a_carrys_which_a_scan_gets_back_unchanged(dtype: Any, given: Any) -> None:
+    layer, cell = build(1, 4, 3, dtype=dtype), build(1, 4, 3, cls=ConvLSTMCell, dtype=dtype)
+    x, z = normal(2, 3, 6, 6, 1), normal(2, 6, 6, 4).astype(given)
+    own, expected = layer(x[:, :1], State((z,), (z,)))
+    after, y = cell(State(z, z), x[:, 0])
+    assert (after.h.dtype, after.c.dtype, y.dtype) == (given, given, expected.dtype)
+    np.testing.assert_array_equal(y, expected[:, 0])
+    np.testing.assert_array_equal(after.h, own.h[0].astype(given))
+    frames = jnp.swapaxes(x, 0, 1)
+    (h, _), scanned = jax.lax.scan(
+        lambda c, x: functional.cell(cell.spec, cell.params, c, x, dtype=dtype), (z, z), frames
+    )
+    assert (h.dtype, scanned.dtype) == (given, expected.dtype)
+    if given == jnp.float64:  # nothing is rounded between the steps
+        np.testing.assert_allclose(scanned[-1], layer(x, State((z,), (z,)))[1][:, -1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("param_dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("frames", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_an_rnn_over_a_cell_is_the_layer_in_every_mixture_of_types(dtype: Any, param_dtype: Any, frames: Any) -> None:
+    types, x = {"dtype": dtype, "param_dtype": param_dtype}, normal(2, 3, 6, 6, 1).astype(frames)
+    cell = build(1, 4, 3, cls=ConvLSTMCell, **types)
+    expected = functional.layer(cell.spec, cell.params, x, dtype=dtype)[1]
+    flat = linen.ConvLSTMCell(4, (3, 3), **types)
+    for y in (nnx.RNN(cell)(x), nn.RNN(flat).apply({"params": {"cell": cell.params}}, x)):
+        assert y.dtype == expected.dtype
+        limit = {2: 0.02, 4: 1e-6, 8: 1e-12}[y.dtype.itemsize]  # as much as the steps may be rounded otherwise
+        np.testing.assert_allclose(np.float64(y), np.float64(expected), rtol=0, atol=limit)

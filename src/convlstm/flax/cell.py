@@ -99,13 +99,13 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             carry_init: Initialiser of h and c.
 
         Returns:
-            State(h, c), each (batch, *grid, hidden_features).
+            State(h, c), each (batch, *grid, hidden_features), wide enough for frames of any type.
 
         Raises:
             ShapeError: for another number of axes or channels, or an empty grid.
         """
         key = jax.random.key(0) if rngs is None else one_key(rngs, "carry")
-        return initial_carry(self.spec, input_shape, carry_init, key, self.dtype or jnp.float32)
+        return initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
 
     def __call__(
         self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, rngs: Any = None
@@ -113,7 +113,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         """Take one step.
 
         Args:
-            carry: State (h, c) of the step before; None means zeros.
+            carry: State (h, c) of the step before, which keeps its types; None means zeros.
             x: (batch, *space, in_features), or without the batch axis.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, likewise; for `memory_decay`.
@@ -149,9 +149,11 @@ def cell_spec(**options: Any) -> ConvLSTMSpec:
 
 
 def initial_carry(
-    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: jax.Array, dtype: Any
+    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: jax.Array, dtype: Any, param_dtype: Any
 ) -> State:
     """Return the state of a cell before the first step, on its output grid."""
+    # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
+    dtype = jnp.promote_types(param_dtype, jnp.result_type(float)) if dtype is None else dtype
     axes = calls.frame_axes(spec, "batch", channels_last=True)
     batched = calls.check_frames(spec, input_shape, axes, "input_shape")
     lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])

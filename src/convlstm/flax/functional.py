@@ -111,8 +111,8 @@ def cell(
         plain: Leave every derivative to JAX.
 
     Returns:
-        The carry State(h, c) (a bare pair where one was given), each (batch, *grid, hidden_features), and h once more
-        as output.
+        The carry State(h, c) (a bare pair where one was given), each (batch, *grid, hidden_features), in the types it
+        was given in, as a scan asks for; and h once more as output, in the type convolutions run in.
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
@@ -138,11 +138,12 @@ def cell(
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     gap = inputs.one_step("gap", spec.memory_decay, gap, batch)
+    (before,) = inputs.read_states(spec, carry, batch, size, dtype, batched)
     _, final = run_stack(
         spec,
         params,
         frame,
-        inputs.read_states(spec, carry, batch, size, dtype, batched),
+        [to_compute_types(dtype, before)],
         steps=1,
         durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
         gaps=None if gap is None else {"forward": gap},
@@ -150,7 +151,8 @@ def cell(
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
-    return _like(carry, after), after.h
+    pairs = zip(after, after if carry is None else before, strict=True)
+    return _like(carry, State(*(array.astype(like.dtype) for array, like in pairs))), after.h
 
 
 def _carry(final: Sequence[State], batched: bool, given: Any) -> Any:

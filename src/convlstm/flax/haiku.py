@@ -197,8 +197,8 @@ class ConvLSTMCell(hk.Module):
             State(h, c), each (batch, *grid, hidden_features).
         """
         spec = cell_spec(in_channels=input_shape[-1], **self._options)
-        dtype = self.dtype or self.param_dtype
-        return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), dtype)
+        zeros, key = jax.nn.initializers.zeros, jax.random.key(0)
+        return initial_carry(spec, input_shape, zeros, key, self.dtype, self.param_dtype)
 
 
 class DurationAwareConvLSTMCell(ConvLSTMCell):

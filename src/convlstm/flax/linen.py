@@ -193,7 +193,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         """Take one step.
 
         Args:
-            carry: (c, h) of the step before.
+            carry: (c, h) of the step before, which keeps its types.
             inputs: (*batch, *space, in_features).
 
         Returns:
@@ -206,11 +206,11 @@ class ConvLSTMCell(nn.RNNCellBase):
         spec, lead = self._spec(inputs.shape[-1]), inputs.shape[: -self.num_feature_axes]
         one_batch = [a.reshape(-1, *a.shape[len(lead) :]) for a in (carry[1], carry[0], inputs)]
         params, key = declared(self, spec, self.param_dtype), random_key(self, spec, self.deterministic)
-        (h, c), _ = functional.cell(
+        (h, c), y = functional.cell(
             spec, params, State(*one_batch[:2]), one_batch[2], key=key, dtype=self.dtype, plain=self.plain
         )
-        h, c = (array.reshape(*lead, *array.shape[1:]) for array in (h, c))
-        return (c, h), h
+        h, c, y = (array.reshape(*lead, *array.shape[1:]) for array in (h, c, y))
+        return (c, h), y
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -221,11 +221,11 @@ class ConvLSTMCell(nn.RNNCellBase):
             input_shape: (*batch, *space, in_features).
 
         Returns:
-            c and h, each (*batch, *grid, features).
+            c and h, each (*batch, *grid, features), wide enough for frames of any type.
         """
         lead, frame = input_shape[: -self.num_feature_axes], input_shape[-self.num_feature_axes :]
         init = lambda key, shape, dtype: self.carry_init(key, (*lead, *shape), dtype)  # noqa: E731
-        h, c = initial_carry(self._spec(frame[-1]), frame, init, rng, self.dtype or self.param_dtype)
+        h, c = initial_carry(self._spec(frame[-1]), frame, init, rng, self.dtype, self.param_dtype)
         return c, h
 
     @property
