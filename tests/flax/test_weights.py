@@ -22,12 +22,14 @@ from convlstm.flax import (
     Forecaster,
     fresh,
     from_canonical,
+    functional,
     load,
     load_canonical,
     params_to_canonical,
     save,
     to_canonical,
 )
+from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import native_path, parameter_shapes
 
 
@@ -137,10 +139,53 @@ def test_a_cells_weights_are_a_layers() -> None:
 
 def test_parameters_that_do_not_fit_are_refused_by_name(refused) -> None:
     own = layer(1, 2, 3)
-    arrays, params = to_canonical(own), own.params
+    arrays = to_canonical(own)
     with refused(WeightsError, "layers.0.forward.bias"):
         load_canonical(own, {key: array for key, array in arrays.items() if not key.endswith("bias")})
-    with refused(WeightsError, "layers.0.forward.bias"):
-        params_to_canonical(
-            own.spec, {"layers_0_forward": {k: v for k, v in params["layers_0_forward"].items() if k != "bias"}}
-        )
+
+
+def misshapen(params: dict) -> list[tuple[str, dict]]:
+    own = params["layers_0_forward"]
+    wrong = [
+        ("bias", {key: array for key, array in own.items() if key != "bias"}),
+        ("gamma", own | {"gamma": own["bias"]}),
+        ("kernel", own | {"kernel": own["kernel"][..., :4]}),
+        ("kernel", own | {"kernel": own["kernel"].tolist()}),
+        ("recurrent_kernel", own | {"recurrent_kernel": own["recurrent_kernel"].astype(int)}),
+    ]
+    trees = [(f"layers_0_forward/{name}", {"layers_0_forward": group}) for name, group in wrong]
+    return [*trees, ("layers_1_forward/bias", params | {"layers_1_forward": own}), ("layers_0_forward/bias", {})]
+
+
+def test_a_tree_that_does_not_fit_is_refused_by_its_path_and_changes_nothing(refused) -> None:
+    own, x = layer(1, 2, 3), np.ones((1, 2, 4, 4, 1))
+    before = own.params
+    for path, wrong in misshapen(before):
+        for take in (
+            own.set_params,
+            lambda tree: params_to_canonical(own.spec, tree),
+            lambda tree: functional.layer(own.spec, tree, x),
+            lambda tree: functional.cell(own.spec, tree, None, x[:, 0]),
+        ):
+            with refused(WeightsError, path):
+                take(wrong)
+    for wrong in (3, [before]):
+        with refused(WeightsError, "layers_0_forward/bias"):
+            own.set_params(wrong)
+    with pytest.raises(
+        WeightsError, match=r"expected a floating array of shape \(3, 3, 1, 8\), got shape \(3, 3, 1, 4\)"
+    ):
+        own.set_params(misshapen(before)[2][1])
+    jax.tree.map(np.testing.assert_array_equal, own.params, before)
+
+
+def test_a_forecasters_tree_is_checked_and_one_of_many_models_fits_its_own(refused) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=stack), rngs=nnx.Rngs(0))
+    short = {key: branch for key, branch in model.params.items() if key != "head"}
+    with refused(WeightsError, "head/bias"):
+        model.set_params(short)
+    with refused(WeightsError, "head/bias"):
+        forecast(model.spec, short, np.ones((1, 2, 4, 4, 1)), 1)
+    many = nnx.vmap(lambda key: ConvLSTM(1, 2, 3, rngs=nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 3))
+    many.set_params(jax.tree.map(lambda array: 2 * array, many.params))

@@ -15,7 +15,7 @@ from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
 from convlstm.flax import inputs
 from convlstm.flax.functional import layer
 from convlstm.flax.stack import draw, run_stack
-from convlstm.flax.weights import Params
+from convlstm.flax.weights import Params, check_params
 
 
 def forecast(
@@ -52,6 +52,7 @@ def forecast(
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
+        WeightsError: if the parameters are not those of the spec.
 
     Example:
         >>> from convlstm import ConvLSTMSpec
@@ -62,6 +63,7 @@ def forecast(
         (2, 12, 32, 32, 1)
     """
     frames = inputs.as_array("frames", frames)
+    check_params(spec, params)
     dtype = inputs.compute_type(params, frames, dtype)
     calls.check_forecast(spec, frames.shape, channels_last=True)
     calls.check_horizon(horizon)

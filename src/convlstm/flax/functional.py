@@ -13,7 +13,7 @@ from convlstm.engine.jax import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
 from convlstm.flax.stack import Draws, draw, merged, run_stack
-from convlstm.flax.weights import Params
+from convlstm.flax.weights import Params, check_params
 
 
 def layer(
@@ -55,6 +55,7 @@ def layer(
     Raises:
         ShapeError: naming the argument, its expected and received axes.
         StateError: if the carry does not fit the batch or the grid.
+        WeightsError: if the parameters are not those of the spec.
 
     Example:
         >>> import jax
@@ -64,6 +65,7 @@ def layer(
         >>> y.shape, carry.h[0].shape
         ((2, 5, 16, 16, 8), (2, 16, 16, 8))
     """
+    check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
     frames, batched = inputs.read_frames(spec, x, dtype)
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
@@ -117,6 +119,7 @@ def cell(
     Raises:
         ShapeError: naming the argument, its expected and received axes.
         StateError: if the carry does not fit the batch or the grid.
+        WeightsError: if the parameters are not those of the spec.
         SpecError: for a stack of several layers or directions.
 
     Example:
@@ -134,6 +137,7 @@ def cell(
             received=f"{spec.depth} layers, {spec.direction}",
             mend="use `layer`.",
         )
+    check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])

@@ -13,7 +13,7 @@ from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError
 from convlstm.flax.stack import is_random
-from convlstm.flax.weights import Params, fresh
+from convlstm.flax.weights import Params, check_params, fresh
 
 
 class SpecModule(nnx.Module):
@@ -48,7 +48,11 @@ class SpecModule(nnx.Module):
 
         Args:
             params: As `params` returns them.
+
+        Raises:
+            WeightsError: if an array is missing, unknown or misshapen; nothing is taken over then.
         """
+        check_params(self.params, params)
         state = nnx.state(self, nnx.Param)
         nnx.replace_by_pure_dict(state, dict(params))
         nnx.update(self, state)

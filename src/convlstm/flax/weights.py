@@ -1,4 +1,4 @@
-"""Canonical arrays to and from Flax's parameters: the one file that knows both layouts.
+"""Canonical arrays to and from Flax's parameters: the names of both, and trees of them.
 
 Parameters are a tree of two levels, `{"layers_0_forward": {"kernel": ..., "recurrent_kernel": ...}}`, the same in
 nnx, linen, Haiku and the pure functions; a forecaster has one such tree as `encoder`, one as `forecaster`, and `head`.
@@ -8,6 +8,7 @@ Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o side by 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,11 +21,11 @@ from convlstm.contract.checkpoint import save_model
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.weights import Spec, canonical_shapes, check_weights, initialise, layer_shapes
 from convlstm.errors import WeightsError
+from convlstm.flax.layouts import native_shape, to_contract, to_native
 
 Params = Mapping[str, Any]
 
 _NAMES = {"weight_ih": "kernel", "weight_hh": "recurrent_kernel"}
-_GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
 
 
 class HasWeights(Protocol):
@@ -100,7 +101,7 @@ def from_canonical(spec: Spec, arrays: Mapping[str, Array], dtype: Any = None) -
         (3, 3, 1, 32)
     """
     check_weights(spec, arrays)
-    return _as_tree({key: jnp.asarray(_to_native(key, np.asarray(array)), dtype) for key, array in arrays.items()})
+    return _as_tree({key: jnp.asarray(to_native(key, np.asarray(array)), dtype) for key, array in arrays.items()})
 
 
 def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
@@ -114,7 +115,7 @@ def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
         Arrays by canonical key; low precision is widened to float32.
 
     Raises:
-        WeightsError: if an array is missing.
+        WeightsError: if an array is missing, unknown or misshapen.
 
     Example:
         >>> from convlstm import ConvLSTMSpec
@@ -123,7 +124,11 @@ def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
         >>> params_to_canonical(spec, params)["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
-    return {key: _to_contract(key, _leaf(params, key), shape) for key, shape in canonical_shapes(spec).items()}
+    check_params(spec, params)
+    own = _by_path(params)
+    return {
+        key: to_contract(key, own["/".join(native_path(key))], shape) for key, shape in canonical_shapes(spec).items()
+    }
 
 
 def to_canonical(module: HasWeights) -> dict[str, Array]:
@@ -214,10 +219,10 @@ def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any
 
     def draw(seed: Any) -> Any:
         start = initialise(spec, int(seed))
-        return {key: _to_native(key, array).astype(dtype) for key, array in start.items()}
+        return {key: to_native(key, array).astype(dtype) for key, array in start.items()}
 
     if isinstance(seed, jax.core.Tracer):  # NumPy draws the weights, so a traced seed has to come to the host
-        shapes = {key: _native_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
+        shapes = {key: native_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
         wanted = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
         return _as_tree(jax.pure_callback(draw, wanted, seed, vmap_method="sequential"))
     return _as_tree({key: jnp.asarray(array) for key, array in draw(seed).items()})
@@ -232,7 +237,37 @@ def parameter_shapes(spec: Spec) -> dict[str, Any]:
         >>> parameter_shapes(spec)
         {'layers_0_forward': {'recurrent_kernel': (3, 3, 8, 32), 'kernel': (3, 3, 1, 32)}}
     """
-    return _as_tree({key: _native_shape(key, shape) for key, shape in canonical_shapes(spec).items()})
+    return _as_tree({key: native_shape(key, shape) for key, shape in canonical_shapes(spec).items()})
+
+
+def check_params(like: Spec | Params, params: Any) -> None:
+    """Refuse a tree of parameters that is not exactly that of a spec.
+
+    Args:
+        like: The spec, or a tree of arrays of the right shapes.
+        params: The tree.
+
+    Raises:
+        WeightsError: naming the first missing, unknown or misshapen array by its path.
+
+    Example:
+        >>> from convlstm import ConvLSTMSpec
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> check_params(spec, fresh(spec, jax.random.key(0)))
+    """
+    shapes = jax.tree.map(jnp.shape, like) if isinstance(like, Mapping) else _shapes_of(like)
+    wanted, given = _by_path(shapes), _by_path(params)
+    for path in sorted(wanted.keys() | given.keys()):
+        array = given.get(path)
+        shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
+        if path not in wanted or shape != wanted[path] or not jnp.issubdtype(dtype, jnp.floating):
+            received = type(array).__name__ if dtype is None else f"shape {shape} of {dtype}"
+            raise WeightsError(
+                path,
+                expected=f"a floating array of shape {wanted[path]}" if path in wanted else "no array of this name",
+                received=received if path in given else "none",
+                mend="take the parameters and the spec from the same model.",
+            )
 
 
 def _as_tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,55 +281,12 @@ def _as_tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _leaf(params: Params, key: str) -> jax.Array:
-    place: Any = params
-    for part in native_path(key):
-        if part not in place:
-            raise WeightsError(
-                key,
-                expected=f"an array at {' / '.join(native_path(key))}",
-                received=f"only {', '.join(sorted(place))}",
-                mend="take the parameters and the spec from the same model.",
-            )
-        place = place[part]
-    array: jax.Array = place
-    return array
+def _by_path(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {"/".join(path) or "params": tree}
+    return {key: leaf for name in tree for key, leaf in _by_path(tree[name], (*path, str(name))).items()}
 
 
-def _to_native(key: str, array: Array) -> Array:
-    """Return a canonical array in Flax's layout: channels last, the gates side by side on the last axis."""
-    name = key.rsplit(".", 1)[-1]
-    if ".duration." in key:
-        return array.T
-    if key.startswith("head."):
-        return np.moveaxis(array, (1, 0), (-2, -1)) if name == "weight" else array
-    if name == "peephole":
-        return np.moveaxis(array, 1, -1)
-    if name in _GATED:
-        wide = np.moveaxis(array, (0, 1), (-2, -1))
-        wide = np.moveaxis(wide, 0, -3) if name.startswith("weight") else wide
-        return wide.reshape(*wide.shape[:-2], -1)
-    return array
-
-
-def _to_contract(key: str, array: jax.Array, shape: tuple[int, ...]) -> Array:
-    """Undo `_to_native`."""
-    wide = np.array(array.astype(jnp.promote_types(array.dtype, jnp.float32)))
-    name = key.rsplit(".", 1)[-1]
-    if ".duration." in key:
-        result = wide.T
-    elif key.startswith("head."):
-        result = np.moveaxis(wide, (-2, -1), (1, 0)) if name == "weight" else wide
-    elif name == "peephole":
-        result = np.moveaxis(wide, -1, 1)
-    elif name in _GATED:
-        split = wide.reshape(*wide.shape[:-1], *shape[:2])
-        split = np.moveaxis(split, -3, 0) if name.startswith("weight") else split
-        result = np.moveaxis(split, (-2, -1), (0, 1))
-    else:
-        result = wide
-    return np.ascontiguousarray(result).reshape(shape)
-
-
-def _native_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(_to_native(key, np.broadcast_to(np.zeros(()), shape)).shape)
+@cache
+def _shapes_of(spec: Spec) -> dict[str, Any]:
+    return parameter_shapes(spec)
