@@ -14,6 +14,7 @@ from convlstm.contract.vocabulary import LayerOptions
 from convlstm.engine.jax import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
+from convlstm.flax.inputs import floating
 from convlstm.flax.module import SpecModule, one_key
 
 
@@ -153,7 +154,8 @@ def initial_carry(
 ) -> State:
     """Return the state of a cell before the first step, on its output grid."""
     # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
-    dtype = jnp.promote_types(param_dtype, jnp.result_type(float)) if dtype is None else dtype
+    wide = jnp.promote_types(floating("param_dtype", param_dtype), jnp.result_type(float))
+    dtype = wide if dtype is None else floating("dtype", dtype)
     axes = calls.frame_axes(spec, "batch", channels_last=True)
     batched = calls.check_frames(spec, input_shape, axes, "input_shape")
     lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])

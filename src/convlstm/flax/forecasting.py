@@ -71,6 +71,8 @@ def forecast(
     calls.check_given("lead_durations", spec.uses_durations, lead_durations)
     if lead_durations is not None:
         lead_durations = inputs.per_step("lead_durations", lead_durations, None, batch, horizon)
+    if key is not None:
+        inputs.check_key("key", key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     options: dict[str, Any] = {"dtype": dtype, "plain": plain}
     patched = space_to_depth(frames, spec.patch_size)

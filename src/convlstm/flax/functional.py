@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -67,9 +68,13 @@ def layer(
     """
     check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
+    if key is not None:
+        inputs.check_key("key", key)
     frames, batched = inputs.read_frames(spec, x, dtype)
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     valid = inputs.valid_steps(lengths, mask, batch, steps)
+    if draws is not None:
+        inputs.check_draws(draws, jax.eval_shape(lambda: draw(spec, jax.random.key(0), batch, size, steps)))
     outputs, final = run_stack(
         spec,
         params,
@@ -139,6 +144,8 @@ def cell(
         )
     check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
+    if key is not None:
+        inputs.check_key("key", key)
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     gap = inputs.one_step("gap", spec.memory_decay, gap, batch)

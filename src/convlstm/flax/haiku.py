@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from convlstm.contract import arguments
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
-from convlstm.flax import functional
+from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.stack import Draws, is_random
 from convlstm.flax.weights import fresh, parameter_shapes
@@ -73,7 +73,7 @@ class ConvLSTM(hk.Module):
             num_layers=num_layers,
             **options,
         )
-        self.dtype, self.param_dtype, self.plain = dtype, param_dtype, plain
+        self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
         self,
@@ -157,7 +157,7 @@ class ConvLSTMCell(hk.Module):
     ) -> None:
         super().__init__(name=name)
         self._options = {"hidden_channels": hidden_features, "kernel_size": kernel_size, **options}
-        self.dtype, self.param_dtype, self.plain = dtype, param_dtype, plain
+        self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
         self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, deterministic: bool = False
@@ -197,8 +197,8 @@ class ConvLSTMCell(hk.Module):
             State(h, c), each (batch, *grid, hidden_features).
         """
         spec = cell_spec(in_channels=input_shape[-1], **self._options)
-        zeros, key = jax.nn.initializers.zeros, jax.random.key(0)
-        return initial_carry(spec, input_shape, zeros, key, self.dtype, self.param_dtype)
+        own = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
 
 
 class DurationAwareConvLSTMCell(ConvLSTMCell):

@@ -14,7 +14,7 @@ from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
-from convlstm.errors import ShapeError
+from convlstm.errors import ShapeError, SpecError
 
 
 def read_frames(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
@@ -34,8 +34,40 @@ def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
 def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
     """Return the type convolutions run in: the given one, or that of input and parameters together, as in Flax."""
     if dtype is not None:
-        return jnp.dtype(dtype)
+        return floating("dtype", dtype)
     return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
+
+
+def floating(name: str, dtype: Any) -> Any:
+    """Return a floating type, or refuse another by the name of its argument."""
+    try:
+        found = None if dtype is None or isinstance(dtype, (Array, np.ndarray)) else jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        received = type(dtype).__name__ if found is None and not isinstance(dtype, (str, int)) else repr(dtype)
+        raise SpecError(name, expected="a floating type", received=received, mend="take float32, or leave it out.")
+    return found
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what is no single random key."""
+    shape, dtype = (key.shape, key.dtype) if isinstance(key, (Array, np.ndarray)) else (None, None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if shape != () if typed else dtype != jnp.uint32 or shape not in ((2,), (4,)):
+        received = type(key).__name__ if shape is None else f"shape {shape} of {dtype}"
+        raise SpecError(name, expected="one random key", received=received, mend="make it with jax.random.key.")
+
+
+def check_draws(given: Any, made: Any) -> None:
+    """Refuse draws of other shapes than those `made` for the call."""
+    if type(given) is not type(made) or jax.tree.map(jnp.shape, given) != jax.tree.map(jnp.shape, made):
+        raise ShapeError(
+            "draws",
+            expected="those that convlstm.flax.stack.draw makes for this batch, size and length",
+            received="others" if type(given) is type(made) else type(given).__name__,
+            mend="draw them so, or give a key.",
+        )
 
 
 def valid_steps(lengths: Any, mask: Any, batch: int, steps: int) -> Array | None:

@@ -17,6 +17,7 @@ from convlstm.engine.jax import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.inputs import floating
 from convlstm.flax.stack import Draws, is_random
 from convlstm.flax.weights import fresh, parameter_shapes
 
@@ -95,7 +96,8 @@ class ConvLSTM(nn.Module):
             )
         elif doubled:
             raise SpecError("spec", expected="no other option beside it", received=doubled[0], mend="give one of them.")
-        self.spec, self.dtype, self.param_dtype = spec, dtype, param_dtype
+        self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
+        self.param_dtype = floating("param_dtype", param_dtype)
         self.deterministic, self.plain, self.parent, self.name = deterministic, plain, parent, name
         self.__post_init__()
 
@@ -249,6 +251,7 @@ class ConvLSTMCell(nn.RNNCellBase):
 
 def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
     """Return the parameters of a spec from a linen module, which starts them from one key when it is initialised."""
+    param_dtype = floating("param_dtype", param_dtype)
     once = cache(lambda: fresh(spec, module.make_rng("params"), param_dtype))
 
     def start(key: jax.Array, name: str) -> dict[str, jax.Array]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from convlstm.contract import arguments
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError
+from convlstm.flax.inputs import check_key, floating
 from convlstm.flax.stack import is_random
 from convlstm.flax.weights import Params, check_params, fresh
 
@@ -33,8 +33,8 @@ class SpecModule(nnx.Module):
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = arguments.flag("plain", plain), False
         self._is_random = is_random(spec.encoder if isinstance(spec, ForecasterSpec) else spec)
-        self.rngs = rngs.dropout.fork() if self._is_random else nnx.data(None)
-        for name, branch in fresh(spec, rngs.params(), floating("param_dtype", param_dtype)).items():
+        self.rngs = _stream(rngs, "dropout").fork() if self._is_random else nnx.data(None)
+        for name, branch in fresh(spec, one_key(rngs, "params"), floating("param_dtype", param_dtype)).items():
             setattr(self, name, _variables(branch))
 
     @property
@@ -76,17 +76,18 @@ class SpecModule(nnx.Module):
 
 def one_key(source: Any, stream: str) -> jax.Array:
     """Return a key from `nnx.Rngs`, one of its streams, or a key itself."""
-    key: jax.Array = (
-        getattr(source, stream)() if isinstance(source, nnx.Rngs) else source() if callable(source) else source
-    )
+    source = _stream(source, stream) if isinstance(source, nnx.Rngs) else source
+    key: jax.Array = source() if callable(source) else source
+    check_key("rngs", key)
     return key
 
 
-def floating(name: str, dtype: Any) -> Any:
-    """Return a floating type, or refuse another by the name of its argument."""
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise SpecError(name, expected="a floating type", received=dtype, mend="take float32, or leave it out.")
-    return jnp.dtype(dtype)
+def _stream(rngs: nnx.Rngs, name: str) -> Any:
+    try:
+        return getattr(rngs, name)
+    except AttributeError as error:
+        received = ", ".join(rngs) or "none"
+        raise SpecError("rngs", expected=f"a stream {name}", received=received, mend="give nnx.Rngs(seed).") from error
 
 
 def _variables(branch: Any) -> Any:

@@ -21,6 +21,7 @@ from convlstm.contract.checkpoint import save_model
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.weights import Spec, canonical_shapes, check_weights, initialise, layer_shapes
 from convlstm.errors import WeightsError
+from convlstm.flax.inputs import check_key, floating
 from convlstm.flax.layouts import native_shape, to_contract, to_native
 
 Params = Mapping[str, Any]
@@ -215,7 +216,8 @@ def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any
         >>> fresh(spec, jax.random.key(0))["layers_0_forward"]["bias"].shape
         (32,)
     """
-    seed = jax.random.bits(key, (), jnp.uint32)
+    check_key("key", key)
+    seed, dtype = jax.random.bits(key, (), jnp.uint32), floating("dtype", dtype)
 
     def draw(seed: Any) -> Any:
         start = initialise(spec, int(seed))
