@@ -72,6 +72,88 @@ def test_wrong_options_are_refused_by_name(refused) -> None:
         linen.ConvLSTM(0, 3, 3)
     with refused(SpecError, "padding"):
         linen.ConvLSTMCell(3, (3, 3), padding=[(0, 1), (1, 1)]).init(KEY, None, normal(2, 6, 5, 2))
+    for argument, options in (("padding", {"padding": None}), ("options", {"options": {"stride": 2}})):
+        with refused(SpecError, argument):
+            linen.ConvLSTMCell(3, (3, 3), **options).initialize_carry(KEY, (2, 6, 5, 2))
+    with refused(SpecError, "peepholes"):
+        nn.remat(linen.ConvLSTM)(2, 3, 3, peepholes="channel")
+
+
+@pytest.mark.parametrize("lift", [nn.remat, nn.jit])
+def test_lifted_transforms_take_the_layers_own_arguments(lift: Any) -> None:
+    layer, x = linen.ConvLSTM(2, [3, 4], [3, (1, 3)], peephole="channel"), normal(2, 3, 6, 5, 2)
+    lifted = lift(linen.ConvLSTM)(2, [3, 4], [3, (1, 3)], peephole="channel")
+    variables = layer.init(KEY, x)
+    assert jax.tree.map(jnp.shape, lifted.init(KEY, x)) == jax.tree.map(jnp.shape, variables)
+    grads = [jax.grad(lambda v, m=m: jnp.square(m.apply(v, x)[1]).sum())(variables) for m in (lifted, layer)]
+    close(*grads, 1e-5)
+    assert lifted.clone(dtype=jnp.bfloat16).apply(variables, x)[1].dtype == jnp.bfloat16
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return lift(linen.ConvLSTM)(2, hidden_features=[3, 4], kernel_size=[3, (1, 3)], name="rain")(x)[1]
+
+    params = Model().init(KEY, x)["params"]["rain"]
+    assert params["layers_1_forward"]["kernel"].shape == (1, 3, 3, 16)
+
+
+def test_the_layer_under_vmap_and_scan() -> None:
+    x = normal(4, 2, 3, 6, 5, 2)
+    many = nn.vmap(linen.ConvLSTM, variable_axes={"params": 0}, split_rngs={"params": True})(2, 3, kernel_size=3)
+    variables = many.init(KEY, x)
+    one = jax.tree.map(lambda a: a[1], variables["params"])
+    close(many.apply(variables, x)[1][1], functional.layer(many.spec, one, x[1])[1])
+
+    class Part(linen.ConvLSTM):
+        @nn.compact
+        def __call__(self, carry: Any, x: jax.Array) -> Any:
+            return super().__call__(x, carry)
+
+    parts = nn.scan(Part, variable_broadcast="params", split_rngs={"params": False})(2, 3, 3)
+    start = linen.State((jnp.zeros((2, 6, 5, 3)),), (jnp.zeros((2, 6, 5, 3)),))
+    _, y = parts.apply({"params": one}, start, x)
+    whole = jnp.concatenate(list(x), axis=1)
+    close(jnp.concatenate(list(y), axis=1), functional.layer(parts.spec, one, whole)[1])
+
+
+def test_a_subclass_with_a_field_of_its_own_takes_the_spec() -> None:
+    class Scaled(linen.ConvLSTM):
+        factor: float = 1.0
+
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3)
+    assert Scaled(spec=spec, factor=2.0).factor == 2.0
+
+
+@pytest.mark.parametrize(
+    ("loose", "strict"),
+    [
+        ({"kernel_size": 3}, {"kernel_size": (3, 3)}),
+        ({"kernel_size": [3, 2]}, {"kernel_size": (3, 2)}),
+        ({"kernel_size": np.int64(3), "strides": 2}, {"kernel_size": (3, 3), "strides": (2, 2)}),
+        ({"kernel_size": 3, "strides": [1, 2]}, {"kernel_size": (3, 3), "strides": (1, 2)}),
+        ({"kernel_size": 3, "padding": [0, 1]}, {"kernel_size": (3, 3), "padding": ((0, 0), (1, 1))}),
+        ({"kernel_size": 3, "options": {"spatial_dims": 1}}, {"kernel_size": (3,)}),
+        *(
+            ({"kernel_size": 3, "options": {name: value}}, {"kernel_size": (3, 3), "options": {name: same}})
+            for name, value, same in (
+                ("recurrent_kernel_size", [5], (5, 5)),
+                ("recurrent_kernel_size", [5, 1], (5, 1)),
+                ("dilation", [(1, 2)], (1, 2)),
+                ("boundary", ["zeros", "circular"], ("zeros", "circular")),
+            )
+        ),
+    ],
+)
+def test_the_cell_takes_numbers_and_lists_where_it_takes_tuples(loose: dict, strict: dict) -> None:
+    one, other = linen.ConvLSTMCell(4, **loose), linen.ConvLSTMCell(4, **strict)
+    frame = (5, 6, 3)[-one.num_feature_axes :]
+    carries = [jax.tree.map(jnp.shape, cell.initialize_carry(KEY, (2, *frame))) for cell in (one, other)]
+    assert carries[0] == carries[1]
+    x = normal(2, 3, *frame)
+    (y, variables), (expected, same) = (nn.RNN(cell).init_with_output(KEY, x) for cell in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+    np.testing.assert_array_equal(y, expected)
 
 
 # What Flax's own tests of ConvLSTMCell and RNN hold, with our cell in its place.

@@ -12,7 +12,7 @@ from flax.core import FrozenDict
 
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec
-from convlstm.flax.linen import declared, random_key
+from convlstm.flax.linen import declared, random_key, read_options
 
 
 class DurationAwareConvLSTMCell(nn.Module):
@@ -70,7 +70,7 @@ class DurationAwareConvLSTMCell(nn.Module):
             hidden_channels=self.hidden_features,
             kernel_size=self.kernel_size,
             duration_strategy=self.duration_strategy,
-            **self.options,
+            **read_options(self.options),
         )
         return functional.cell(
             spec,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from inspect import get_annotations
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.spec import PER_LAYER, ConvLSTMSpec
 from convlstm.engine.jax import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
@@ -101,6 +102,12 @@ class ConvLSTM(nn.Module):
         self.deterministic, self.plain, self.parent, self.name = deterministic, plain, parent, name
         self.__post_init__()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # lifted transforms make subclasses, for which linen would write an `__init__` of the fields alone
+        if not get_annotations(cls):
+            cls.__init__ = cls.__init__  # type: ignore[method-assign]
+        super().__init_subclass__(**options)
+
     @nn.compact
     def __call__(
         self,
@@ -159,8 +166,8 @@ class ConvLSTMCell(nn.RNNCellBase):
 
     Args:
         features: Channels of h and c.
-        kernel_size: Kernel of both convolutions, a number per spatial axis.
-        strides: Stride of the input convolution; c and h live on its output grid.
+        kernel_size: Kernel of both convolutions, a number per spatial axis; one number stands for all.
+        strides: Stride of the input convolution, likewise; c and h live on its output grid.
         padding: `SAME`, `VALID`, or points per axis as a number or an equal pair.
         use_bias: Whether the gates have a bias.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
@@ -179,8 +186,8 @@ class ConvLSTMCell(nn.RNNCellBase):
     """
 
     features: int
-    kernel_size: Sequence[int]
-    strides: Sequence[int] | None = None
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] | None = None
     padding: Any = "SAME"
     use_bias: bool = True
     dtype: Any = None
@@ -233,20 +240,33 @@ class ConvLSTMCell(nn.RNNCellBase):
     @property
     def num_feature_axes(self) -> int:
         """Axes of a frame: space and channels."""
-        return len(self.kernel_size) + 1
+        kernel = self.kernel_size
+        return (len(kernel) if isinstance(kernel, Sequence) else self.options.get("spatial_dims", 2)) + 1
 
     @nn.nowrap
     def _spec(self, in_features: int) -> ConvLSTMSpec:
-        return cell_spec(
-            in_channels=in_features,
-            hidden_channels=self.features,
-            kernel_size=tuple(self.kernel_size),
-            spatial_dims=len(self.kernel_size),
-            stride=1 if self.strides is None else tuple(self.strides),
-            padding=_padding(self.padding),
-            bias=self.use_bias,
-            **self.options,
-        )
+        own = {
+            "in_channels": in_features,
+            "hidden_channels": self.features,
+            "kernel_size": _as_axes(self.kernel_size),
+            "stride": 1 if self.strides is None else _as_axes(self.strides),
+            "padding": _padding(self.padding),
+            "bias": self.use_bias,
+        }
+        if both := sorted(own.keys() & self.options.keys()):
+            raise SpecError("options", expected="no field of the cell", received=both[0], mend="give it beside them.")
+        return cell_spec(**own, **{"spatial_dims": self.num_feature_axes - 1} | read_options(self.options))
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell's options; linen makes tuples of lists, so that [3], of one layer, comes as (3,)."""
+    axes = {name: _as_axes(value) for name, value in options.items()}
+    alone = {name: value for name, value in axes.items() if name in PER_LAYER and isinstance(value, tuple)}
+    return axes | {name: value[0] for name, value in alone.items() if len(value) == 1}
+
+
+def _as_axes(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
@@ -269,13 +289,11 @@ def random_key(module: nn.Module, spec: ConvLSTMSpec, deterministic: bool) -> ja
 
 
 def _padding(padding: Any) -> Any:
-    if isinstance(padding, str):
-        return padding.lower()
-    points = [(p, p) if isinstance(p, int) else tuple(p) for p in padding] if not isinstance(padding, int) else padding
-    if isinstance(points, int):
-        return points
-    if any(before != after for before, after in points):
+    if not isinstance(padding, (tuple, list)):
+        return padding.lower() if isinstance(padding, str) else padding
+    pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in padding]
+    if any(len(pair) != 2 or pair[0] != pair[1] for pair in pairs):
         raise SpecError(
             "padding", expected="equal pairs", received=padding, mend="pad the frames, or use 'SAME' or 'VALID'."
         )
-    return tuple(before for before, _ in points)
+    return tuple(before for before, _ in pairs)
