@@ -11,6 +11,7 @@ import pytest
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, to_canonical
+from convlstm.mlx.stack import draw
 
 X = mx.zeros((2, 5, 8, 8, 1))
 H = mx.zeros((2, 8, 8, 4))
@@ -174,6 +175,33 @@ def test_calling_a_cell(kind: type, argument: str, options: dict, call: dict, re
     cell = ConvLSTMCell(1, 4, 3, **options)
     with refused(kind, argument):
         cell(**{"x": X[:, 0]} | call)
+
+
+@pytest.mark.parametrize("wrong", [3, "a", mx.array(3), mx.zeros(2), mx.zeros((3, 2), dtype=mx.uint32)])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_no_key_and_no_draws(wrong: Any, training: bool, refused) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3, recurrent_dropout=0.5)
+    layer, cell, model = (
+        ConvLSTM.from_spec(stack),
+        ConvLSTMCell.from_spec(stack),
+        Forecaster(ForecasterSpec(encoder=stack)),
+    )
+    for module, call in ((layer, {"x": X}), (cell, {"x": X[:, 0]}), (model, {"frames": FRAMES, "horizon": 2})):
+        module.train(training)
+        with refused(SpecError, "key"):
+            module(**call, key=wrong)
+    with refused(ShapeError, "draws"):
+        layer(X, draws=wrong)
+
+
+def test_draws_of_another_call(refused) -> None:
+    layer = ConvLSTM(1, [4, 4], 3, recurrent_dropout=0.5, dropout=0.2)
+    frames = X.swapaxes(0, 1)
+    for like, size, steps in ((frames[:, :1], (8, 8), 5), (frames, (8, 7), 5), (frames, (8, 8), 4)):
+        with refused(ShapeError, "draws"):
+            layer(X, draws=draw(layer.spec, like, size, steps, mx.random.key(0)))
+    with refused(ShapeError, "draws"):
+        ConvLSTM(1, 4, 3)(X, draws=draw(layer.spec, frames, (8, 8), 5, None))
 
 
 def test_zero_states_of_a_wrong_size(refused) -> None:

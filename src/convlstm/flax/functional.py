@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -13,7 +12,7 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
-from convlstm.flax.stack import Draws, draw, merged, run_stack
+from convlstm.flax.stack import Draws, check_draws, draw, merged, run_stack
 from convlstm.flax.weights import Params, check_params
 
 
@@ -74,7 +73,7 @@ def layer(
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     valid = inputs.valid_steps(lengths, mask, batch, steps)
     if draws is not None:
-        inputs.check_draws(draws, jax.eval_shape(lambda: draw(spec, jax.random.key(0), batch, size, steps)))
+        check_draws(spec, draws, batch, size, steps)
     outputs, final = run_stack(
         spec,
         params,

@@ -59,17 +59,6 @@ def check_key(name: str, key: Any) -> None:
         raise SpecError(name, expected="one random key", received=received, mend="make it with jax.random.key.")
 
 
-def check_draws(given: Any, made: Any) -> None:
-    """Refuse draws of other shapes than those `made` for the call."""
-    if type(given) is not type(made) or jax.tree.map(jnp.shape, given) != jax.tree.map(jnp.shape, made):
-        raise ShapeError(
-            "draws",
-            expected="those that convlstm.flax.stack.draw makes for this batch, size and length",
-            received="others" if type(given) is type(made) else type(given).__name__,
-            mend="draw them so, or give a key.",
-        )
-
-
 def valid_steps(lengths: Any, mask: Any, batch: int, steps: int) -> Array | None:
     """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
     calls.check_one_of(lengths, mask)

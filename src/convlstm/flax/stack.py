@@ -13,6 +13,7 @@ from jax import Array
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import jax as engine
 from convlstm.engine.jax import Masks, State
+from convlstm.errors import ShapeError
 from convlstm.flax.weights import Params, layer_name, layer_weights
 
 
@@ -76,6 +77,21 @@ def draw(
         for n in range(spec.depth - 1)
     ]
     return Draws(masks, tuple(between))
+
+
+def check_draws(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple[int, ...], steps: int) -> None:
+    """Refuse draws of other shapes than `draw` makes for the call."""
+    made = jax.eval_shape(lambda: draw(spec, jax.random.key(0), batch, input_size, steps))
+    shapes = [
+        [(place, getattr(part, "shape", None)) for place, part in jax.tree.leaves_with_path(d)] for d in (made, given)
+    ]
+    if not isinstance(given, Draws) or shapes[0] != shapes[1]:
+        raise ShapeError(
+            "draws",
+            expected="those that convlstm.flax.stack.draw makes for this batch, size and length",
+            received="others" if isinstance(given, Draws) else type(given).__name__,
+            mend="draw them so, or give a key.",
+        )
 
 
 def run_stack(

@@ -125,6 +125,7 @@ class ConvLSTMCell(SpecModule):
         """
         spec = self.spec
         inputs.check_array("x", x, self.dtype)
+        inputs.check_key(key)
         batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
         frames = x[None] if batched else x[None, None]
         batch = frames.shape[1]

@@ -96,6 +96,7 @@ class Forecaster(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
         """
         self._check(frames, horizon)
+        inputs.check_key(key)
         like = mx.zeros((horizon, frames.shape[0]), dtype=frames.dtype)
         lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
         encoding, rolling = (None, None) if key is None else mx.random.split(key)

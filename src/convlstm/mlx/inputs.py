@@ -12,7 +12,7 @@ from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.mlx import State
-from convlstm.errors import ShapeError
+from convlstm.errors import ShapeError, SpecError
 
 LOW = (mx.bfloat16, mx.float16)
 """The types in which c is kept in float32."""
@@ -29,6 +29,13 @@ def check_array(name: str, x: Any, *types: mx.Dtype) -> None:
             received=_short(x.dtype),
             mend=f"convert the input, {name}.astype({types[0]}), or the module, module.set_dtype({x.dtype}).",
         )
+
+
+def check_key(key: Any) -> None:
+    """Refuse what is neither None nor a random key."""
+    if key is not None and not (isinstance(key, mx.array) and key.dtype == mx.uint32 and key.shape == (2,)):
+        received = f"shape {key.shape} of {_short(key.dtype)}" if isinstance(key, mx.array) else type(key).__name__
+        raise SpecError("key", expected="one random key", received=received, mend="make it with mx.random.key.")
 
 
 def frame_types(dtype: mx.Dtype) -> tuple[mx.Dtype, ...]:

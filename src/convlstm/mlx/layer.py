@@ -14,7 +14,7 @@ from convlstm.engine.mlx import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import Draws, draw, merged, run_stack
+from convlstm.mlx.stack import Draws, check_draws, draw, merged, run_stack
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -149,9 +149,12 @@ class ConvLSTM(SpecModule):
         """
         spec = self.spec
         inputs.check_array("x", x, self.dtype)
+        inputs.check_key(key)
         frames, batched = inputs.time_first(spec, x)
         valid = inputs.valid_steps(lengths, mask, frames)
-        if self.training and draws is None:
+        if draws is not None:
+            check_draws(spec, draws, frames)
+        elif self.training:
             draws = draw(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
         outputs, final = run_stack(
             spec,

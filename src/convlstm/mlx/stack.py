@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import mlx as engine
 from convlstm.engine.mlx import Masks, State
+from convlstm.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,26 @@ def draw(
     }
     between = [kept(spec.dropout, steps, batch, *grids[n], spec.out_channels(n)) for n in range(spec.depth - 1)]
     return Draws(masks, tuple(between))
+
+
+def check_draws(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
+    """Refuse draws that were not made for frames like these (time, batch, *space, channel)."""
+    made = draw(spec, frames, tuple(frames.shape[2:-1]), len(frames), mx.random.key(0))
+    if not isinstance(given, Draws) or _shapes(given) != _shapes(made):
+        raise ShapeError(
+            "draws",
+            expected="those that convlstm.mlx.stack.draw makes for this batch, size and length",
+            received="others" if isinstance(given, Draws) else type(given).__name__,
+            mend="draw them so, or give a key.",
+        )
+
+
+def _shapes(draws: Draws | None) -> dict[Any, tuple[int, ...]]:
+    if draws is None:
+        return {}
+    parts = {(key, name): part for key, masks in draws.masks.items() for name, part in vars(masks).items()}
+    parts |= {("between", n): part for n, part in enumerate(draws.dropout)}
+    return {place: part.shape for place, part in parts.items() if part is not None}
 
 
 def run_stack(
