@@ -12,7 +12,8 @@ from flax.core import FrozenDict
 
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec
-from convlstm.flax.linen import declared, random_key, read_options
+from convlstm.flax.linen import declared, random_key
+from convlstm.flax.options import read_options
 
 
 class DurationAwareConvLSTMCell(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
+from convlstm.flax.segments import read_checkpoint, run_segments
 from convlstm.flax.stack import Draws, check_draws, draw, merged, run_stack
 from convlstm.flax.weights import Params, check_params
 
@@ -30,6 +32,7 @@ def layer(
     draws: Draws | None = None,
     dtype: Any = None,
     plain: bool = False,
+    checkpoint: bool | int = False,
 ) -> tuple[State, Any]:
     """Run a stack of ConvLSTM layers over a sequence.
 
@@ -46,6 +49,8 @@ def layer(
         draws: The draws themselves, in place of new ones: the same dropout over several calls.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        checkpoint: Whether reverse mode keeps the states between √T segments and computes the steps again; a number
+            is the steps per segment. For stacks of one direction.
 
     Returns:
         The carry State(h_n, c_n), tuples indexed layer · D + direction, forward first, each
@@ -74,7 +79,9 @@ def layer(
     valid = inputs.valid_steps(lengths, mask, batch, steps)
     if draws is not None:
         check_draws(spec, draws, batch, size, steps)
-    outputs, final = run_stack(
+    cut = read_checkpoint(spec, checkpoint)
+    run = partial(run_segments, checkpoint=cut) if cut else run_stack
+    outputs, final = run(
         spec,
         params,
         frames,

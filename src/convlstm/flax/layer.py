@@ -14,6 +14,7 @@ from convlstm.contract.vocabulary import PER_LAYER, LayerOptions
 from convlstm.engine.jax import State
 from convlstm.flax import functional
 from convlstm.flax.module import SpecModule
+from convlstm.flax.segments import read_checkpoint
 from convlstm.flax.stack import Draws
 
 
@@ -47,6 +48,8 @@ class ConvLSTM(SpecModule):
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the backward
+            pass; a number is the steps per segment. For stacks of one direction.
         rngs: Keys: `params` for the weights, `dropout` for the draws of training.
         **options: Every further option of `ConvLSTMSpec`: direction, peephole, boundary, norm, durations and so on.
 
@@ -88,6 +91,7 @@ class ConvLSTM(SpecModule):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         plain: bool = False,
+        checkpoint: bool | int = False,
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
@@ -104,6 +108,7 @@ class ConvLSTM(SpecModule):
             bias=bias,
             **options,
         )
+        self.checkpoint = read_checkpoint(spec, checkpoint)
         super().__init__(spec, dtype, param_dtype, plain, rngs)
 
     @classmethod
@@ -114,6 +119,7 @@ class ConvLSTM(SpecModule):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         plain: bool = False,
+        checkpoint: bool | int = False,
         rngs: nnx.Rngs,
     ) -> ConvLSTM:
         """Build the layer from a spec, as read from a file.
@@ -123,6 +129,7 @@ class ConvLSTM(SpecModule):
             dtype: Type of the convolutions; None takes that of input and parameters together.
             param_dtype: Type of the parameters.
             plain: Leave every derivative to JAX.
+            checkpoint: Whether training keeps only √T of the steps' activations, or the steps per segment.
             rngs: Keys: `params` for the weights, `dropout` for the draws of training.
 
         Returns:
@@ -142,6 +149,7 @@ class ConvLSTM(SpecModule):
             dtype=dtype,
             param_dtype=param_dtype,
             plain=plain,
+            checkpoint=checkpoint,
             rngs=rngs,
         )
 
@@ -189,4 +197,5 @@ class ConvLSTM(SpecModule):
             draws=draws,
             dtype=self.dtype,
             plain=self.plain,
+            checkpoint=self.checkpoint,
         )

@@ -13,12 +13,14 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from convlstm.contract import arguments
-from convlstm.contract.spec import PER_LAYER, ConvLSTMSpec
+from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import floating
+from convlstm.flax.options import as_axes, read_options, read_padding
+from convlstm.flax.segments import read_checkpoint
 from convlstm.flax.stack import Draws, is_random
 from convlstm.flax.weights import fresh, parameter_shapes
 
@@ -37,6 +39,8 @@ class ConvLSTM(nn.Module):
         param_dtype: Type of the parameters.
         deterministic: True in evaluation; training draws from the rng `dropout`.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the backward
+            pass; a number is the steps per segment. For stacks of one direction.
         parent: As in every linen module.
         name: As in every linen module.
         **options: Every further option of `ConvLSTMSpec`: stride, padding, direction, peephole, durations and so on.
@@ -63,6 +67,7 @@ class ConvLSTM(nn.Module):
     param_dtype: Any = jnp.float32
     deterministic: bool = False
     plain: bool = False
+    checkpoint: bool | int = False
 
     # the one field `spec` stands for all options: linen turns lists among its fields into tuples, which here mean
     # spatial axes and not layers
@@ -78,6 +83,7 @@ class ConvLSTM(nn.Module):
         param_dtype: Any = jnp.float32,
         deterministic: bool = False,
         plain: bool = False,
+        checkpoint: bool | int = False,
         parent: Any = nn.module._unspecified_parent,
         name: str | None = None,
         **options: Any,
@@ -97,6 +103,7 @@ class ConvLSTM(nn.Module):
             )
         elif doubled:
             raise SpecError("spec", expected="no other option beside it", received=doubled[0], mend="give one of them.")
+        self.checkpoint = read_checkpoint(spec, checkpoint)
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.param_dtype = floating("param_dtype", param_dtype)
         self.deterministic, self.plain, self.parent, self.name = deterministic, plain, parent, name
@@ -154,6 +161,7 @@ class ConvLSTM(nn.Module):
             draws=draws,
             dtype=self.dtype,
             plain=self.plain,
+            checkpoint=self.checkpoint,
         )
 
 
@@ -248,25 +256,14 @@ class ConvLSTMCell(nn.RNNCellBase):
         own = {
             "in_channels": in_features,
             "hidden_channels": self.features,
-            "kernel_size": _as_axes(self.kernel_size),
-            "stride": 1 if self.strides is None else _as_axes(self.strides),
-            "padding": _padding(self.padding),
+            "kernel_size": as_axes(self.kernel_size),
+            "stride": 1 if self.strides is None else as_axes(self.strides),
+            "padding": read_padding(self.padding),
             "bias": self.use_bias,
         }
         if both := sorted(own.keys() & self.options.keys()):
             raise SpecError("options", expected="no field of the cell", received=both[0], mend="give it beside them.")
         return cell_spec(**own, **{"spatial_dims": self.num_feature_axes - 1} | read_options(self.options))
-
-
-def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell's options; linen makes tuples of lists, so that [3], of one layer, comes as (3,)."""
-    axes = {name: _as_axes(value) for name, value in options.items()}
-    alone = {name: value for name, value in axes.items() if name in PER_LAYER and isinstance(value, tuple)}
-    return axes | {name: value[0] for name, value in alone.items() if len(value) == 1}
-
-
-def _as_axes(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
@@ -286,14 +283,3 @@ def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[st
 def random_key(module: nn.Module, spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
     """Return a key of the rng `dropout`, or None in evaluation and where nothing is drawn."""
     return None if deterministic or not is_random(spec) else module.make_rng("dropout")
-
-
-def _padding(padding: Any) -> Any:
-    if not isinstance(padding, (tuple, list)):
-        return padding.lower() if isinstance(padding, str) else padding
-    pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in padding]
-    if any(len(pair) != 2 or pair[0] != pair[1] for pair in pairs):
-        raise SpecError(
-            "padding", expected="equal pairs", received=padding, mend="pad the frames, or use 'SAME' or 'VALID'."
-        )
-    return tuple(before for before, _ in pairs)
