@@ -260,9 +260,9 @@ def check_params(like: Spec | Params, params: Any) -> None:
     shapes = jax.tree.map(jnp.shape, like) if isinstance(like, Mapping) else _shapes_of(like)
     wanted, given = _by_path(shapes), _by_path(params)
     for path in sorted(wanted.keys() | given.keys()):
-        array = given.get(path)
-        shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
-        if path not in wanted or shape != wanted[path] or not jnp.issubdtype(dtype, jnp.floating):
+        array: Any = given.get(path)
+        shape, dtype = (array.shape, array.dtype) if hasattr(array, "dtype") else (None, None)
+        if path not in wanted or shape != wanted[path] or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             received = type(array).__name__ if dtype is None else f"shape {shape} of {dtype}"
             raise WeightsError(
                 path,

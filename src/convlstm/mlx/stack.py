@@ -88,7 +88,9 @@ def check_draws(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
 def _shapes(draws: Draws | None) -> dict[Any, tuple[int, ...]]:
     if draws is None:
         return {}
-    parts = {(key, name): part for key, masks in draws.masks.items() for name, part in vars(masks).items()}
+    parts: dict[Any, Any] = {
+        (key, name): part for key, masks in draws.masks.items() for name, part in vars(masks).items()
+    }
     parts |= {("between", n): part for n, part in enumerate(draws.dropout)}
     return {place: part.shape for place, part in parts.items() if part is not None}
 
