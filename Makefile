@@ -33,7 +33,8 @@ parity: $(READY)
 		$(addprefix --setup ,$(SETUP))
 
 bench: $(READY)
-	$(PYTHON) benchmarks/layer.py
+	$(PYTHON) benchmarks/speed/run.py --output docs/benchmarks/speed.json
+	$(PYTHON) benchmarks/speed/table.py
 
 docs: $(READY)
 	$(INSTALL) '.[docs]'

@@ -136,7 +136,6 @@ def _stack_forward(ledger: Ledger, layers: Sequence[Sequence[Run]]) -> None:
     for directions in layers:
         for run in directions:
             _forward(ledger, run)
-            ledger.take(run.outputs if run.direction == "reverse" else 0)  # turned round
         ledger.take(_merged(directions))
         ledger.free(directions[0].outputs if len(directions) > 1 and directions[0].spec.merge != "mul" else 0)
     ledger.free(sum(run.outputs for directions in layers for run in directions if not run.fused))
@@ -147,10 +146,7 @@ def _stack_backward(ledger: Ledger, layers: Sequence[Sequence[Run]], gradient: i
     for directions in reversed(layers):
         ledger.free(_merged(directions))
         for run in reversed(directions):
-            turned = run.outputs if run.direction == "reverse" else 0
-            ledger.take(turned)
             _backward(ledger, run, again=again)
-            ledger.free(turned)
         ledger.free(gradient)
         first = directions[0]
         gradient = first.frames if first.input_gradient else 0
@@ -177,13 +173,9 @@ def _forward(ledger: Ledger, run: Run) -> None:
         return
     states = (run.steps + 1) * (run.h + run.c)
     ledger.take(run.kept - run.gates - states)
-    ledger.touch(run.making_ready)
-    ledger.take(run.ready, run.gates)
-    twice = run.channels_first or not run.layer.in_channels
-    ledger.touch(_KERNEL_FORMS * run.kernel_ih, run.gates if twice else 0)
-    ledger.free(run.ready)
-    ledger.take(states)
-    ledger.touch(_KERNEL_FORMS * run.kernel_hh, 4 * run.h)
+    ledger.take(run.gates, states)
+    frames = run.making_ready * run.group // run.steps
+    ledger.touch(_KERNEL_FORMS * (run.kernel_hh + run.kernel_ih), run.scratch, frames)
 
 
 def _backward(ledger: Ledger, run: Run, *, again: bool) -> None:
@@ -205,7 +197,7 @@ def _backward(ledger: Ledger, run: Run, *, again: bool) -> None:
 def _fused_backward(ledger: Ledger, run: Run) -> None:
     steps = (run.kernel_hh, run.h, run.c)  # W_hh turned round, and the gradients of h and c
     ledger.take(*steps)
-    ledger.touch(run.kernel_hh, run.h, _STEP_CELLS * run.c)
+    ledger.touch(run.kernel_hh, run.scratch)
     ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
     gradient = run.kernel_ih
     if run.layer.in_channels:

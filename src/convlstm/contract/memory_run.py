@@ -19,6 +19,8 @@ from convlstm.contract.workload import Call, Size
 
 SINGLE = 4
 """Bytes of a float32 value."""
+TOGETHER = 4 << 20
+"""Values of z that the quick path takes together: steps up to so many, and of a larger step a quarter at a time."""
 WIDTHS = {"float32": SINGLE, "bfloat16": 2}
 """Bytes of a value in the type that convolutions compute in, by precision."""
 
@@ -116,7 +118,7 @@ class Run:
     @property
     def kept(self) -> int:
         """What stays from the forward to the backward pass, the frames of the caller left out."""
-        start = self.h + self.c
+        start = self.h + self.c if not (self.fused and self.layer.in_channels) else 0
         cast = self.kernel_ih + self.kernel_hh if self.width < SINGLE else 0
         if self.fused:
             return cast + self.own_input + start + self.gates + (self.steps + 1) * (self.h + self.c)
@@ -124,8 +126,22 @@ class Run:
 
     @property
     def own_input(self) -> int:
-        """A copy of the input that is kept: turned round in time, or in low precision."""
-        return self.frames if self.direction == "reverse" or (self.width < SINGLE and self.source == "caller") else 0
+        """A copy of the input that is kept: in low precision."""
+        return self.frames if self.width < SINGLE and self.source == "caller" else 0
+
+    @property
+    def group(self) -> int:
+        """Number of steps whose input the quick path convolves together."""
+        values = 4 * self.c // SINGLE
+        return min(self.steps, max(1, TOGETHER // values))
+
+    @property
+    def scratch(self) -> int:
+        """What the gate arithmetic of the quick path holds for a moment: two forms of the gates, and two cells."""
+        values = 4 * self.c // SINGLE
+        sample = values // self.batch
+        worked_on = values if values <= TOGETHER else min(values, max(1, TOGETHER // 4 // sample) * sample)
+        return SINGLE * (2 * worked_on + 2 * worked_on // 4)
 
     @property
     def plain_step(self) -> int:
@@ -170,15 +186,14 @@ class Run:
     @property
     def channels_first(self) -> bool:
         """Whether the input convolution runs channels first, for which oneDNN makes copies in an order of its own."""
-        return len(self.size) == 1 or self.layer.in_channels == 1
+        return len(self.size) == 1 or (self.layer.in_channels == 1 and set(self.layer.stride) != {1})
 
     @cached_property
     def made_ready(self) -> list[int]:
-        """Copies of the input, one made from the other: in one batch, padded if uneven, channels last."""
+        """Copies of the input, one made from the other: padded if uneven, in one batch and channels last."""
         size = self.padded_frames if self.uneven else self.frames
-        copies = [self.frames] if self.source == "caller" and self.batch > 1 and self.steps > 1 else []
-        copies += [size] if self.uneven else []
-        return copies + ([size] if self.source != "layer" and not self.channels_first else [])
+        copies = [size] if self.uneven else []
+        return copies + ([size] if self.source != "layer" or self.uneven else [])
 
     @property
     def ready(self) -> int:

@@ -255,9 +255,8 @@ def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
     widths = plan.input_widths(x.shape[3:])
     if any(before != after for before, after in widths):
         x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    flat = x.flatten(0, 1) if x.is_contiguous() else None
-    if flat is None or not flat.is_contiguous(memory_format=plan.memory_format):
-        flat = plan.empty(len(x), x.shape[1:], x).copy_(x).flatten(0, 1)
+    together = x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=plan.memory_format)
+    flat = (x if together else plan.empty(len(x), x.shape[1:], x).copy_(x)).flatten(0, 1)
     return one_channel_last(flat, plan.layer.stride), [before for before, _ in widths]
 
 

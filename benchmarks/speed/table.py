@@ -1,0 +1,90 @@
+"""Puts the tables and the plot of a measurement into docs/benchmarks/speed.md.
+
+python benchmarks/speed/table.py [--input docs/benchmarks/speed.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
+START, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+NAMES = {
+    "common": "common cell",
+    "common-last": "common cell, channels last",
+    "keras": "keras.layers.ConvLSTM",
+    "linen": "flax.linen.ConvLSTMCell",
+    "haiku": "haiku.Conv2DLSTM",
+    "plain": "common cell",
+    "floor": "its convolutions alone",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, default=DOCS / "speed.json")
+    options = parser.parse_args()
+    result = json.loads(options.input.read_text())
+    page = DOCS / "speed.md"
+    before, _, rest = page.read_text().partition(START)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{START}\n\n{tables(result)}\n{END}{after}")
+    plot(result["rows"], DOCS / "speed.png")
+
+
+def tables(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    lines = [f"{machine['processor']}, {machine['threads']} threads, Python {machine['python']}; {versions}.", ""]
+    for title, works in (("Time", ("train", "forward")), ("Memory of a training step", ("memory",))):
+        rows = [row for row in result["rows"] if row["work"] in works]
+        lines += [f"### {title}", "", header(title), "|" + "---|" * 7]
+        lines += [cells(row, result["rows"]) for row in sorted(rows, key=lambda row: works.index(row["work"]))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def header(title: str) -> str:
+    return f"| set-up | case | {'work' if title == 'Time' else ''} | beside | ours | it | ours / it |"
+
+
+def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    place = ("group", "case", "work")
+    if "stopped" in row:
+        return f"| {row['group']} | {row['case']} | {row['work']} | | | over {row['stopped']:.0f} s | |"
+    first = next(other for other in rows if all(other[key] == row[key] for key in place))
+    kind, _, precision = row["contender"].partition(" ")
+    if row is first and sum(all(other[key] == row[key] for key in place) for other in rows) > 1:
+        return f"| {row['group']} | {row['case']} | {row['work']} | **ours** | {figure(row)} | | |"
+    if row is first:
+        return f"| {row['group']} | {row['case']} | {row['work']} | (alone) | {figure(row)} | | |"
+    return f"| | | | {NAMES[kind]} {precision} | | {figure(row)} | **{row['ratio']:.2f}** |"
+
+
+def figure(row: dict[str, Any]) -> str:
+    if "bytes" in row:
+        return f"{row['bytes'] / 1e6:.0f} MB"
+    return f"{row['median'] * 1e3:.3g} ms ({row['least'] * 1e3:.3g} to {row['most'] * 1e3:.3g})"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    shown = [row for row in rows if row["work"] == "train" and row.get("ratio", 1.0) != 1.0]
+    labels = [f"{row['group']}, {row['case']}: {NAMES[row['contender'].partition(' ')[0]]}" for row in shown]
+    drawing = Figure(figsize=(9, 0.24 * len(shown) + 1), layout="constrained")
+    axes = drawing.subplots()
+    kinds = ["tab:gray" if row["contender"].startswith("floor") else "tab:blue" for row in shown]
+    axes.barh(labels, [row["ratio"] for row in shown], color=kinds)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set(xscale="log", xlabel="training step, time of ours / time of the other; below 1 ours is quicker")
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=7)
+    drawing.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
