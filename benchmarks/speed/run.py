@@ -55,13 +55,15 @@ GROUPS = {
         "in_torch", ("ours", "common", "common-last", "floor"), EVERY, memory=("ours", "common", "common-last")
     ),
     "torch bf16": Group("in_torch", ("ours bf16", "common bf16", "common-last bf16", "floor bf16"), LARGE),
-    "keras-tensorflow": Group("in_keras", ("ours", "keras"), EVERY, {"KERAS_BACKEND": "tensorflow"}),
+    "keras-tensorflow": Group(
+        "in_keras", ("ours", "keras"), ("wide", "paper", "openstl", "first", "small"), {"KERAS_BACKEND": "tensorflow"}
+    ),
     "keras-tensorflow xla": Group("in_keras", ("ours xla", "keras xla"), ("small",), {"KERAS_BACKEND": "tensorflow"}),
-    "keras-torch": Group("in_keras", ("ours", "keras"), EVERY, {"KERAS_BACKEND": "torch"}),
+    "keras-torch": Group("in_keras", ("ours", "keras"), ("wide", "first", "small"), {"KERAS_BACKEND": "torch"}),
     "keras-jax": Group("in_keras", ("ours", "keras"), ("small",), {"KERAS_BACKEND": "jax"}),
     "flax": Group("in_flax", ("ours", "linen", "haiku"), ("small",)),
     "flax large": Group("in_flax", ("ours",), ("wide", "paper", "first")),
-    "mlx": Group("in_mlx", ("ours", "plain"), ("small", "first", "paper"), {"LD_PRELOAD": str(OPENBLAS)}),
+    "mlx": Group("in_mlx", ("ours", "plain"), ("small", "first"), {"LD_PRELOAD": str(OPENBLAS)}),
 }
 
 

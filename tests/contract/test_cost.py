@@ -61,8 +61,8 @@ def test_by_hand():
     assert cost.parameters == 12 * 2 * 3 + 12 * 3 * 3 + 12 == 192
     layer = cost.layers[0]
     assert (layer.grid, layer.receptive_field, layer.growth) == ((5,), (3,), (2,))
-    # 4 forms of the weights; the first h and c, 2 × 4 gates, 3 × h and 3 × c, each 3 channels of 5 points
-    assert layer.training_bytes == 4 * (4 * 192 + (2 + 8 + 6) * 15)
+    # 4 forms of the weights; 2 × 4 gates, 3 × h and 3 × c, each 3 channels of 5 points
+    assert layer.training_bytes == 4 * (4 * 192 + (8 + 6) * 15)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

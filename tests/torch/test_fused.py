@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, vmap
 
-from convlstm.engine import torch_convolution, torch_fused
+from convlstm.engine import torch_convolution, torch_fused, torch_memory, torch_modes
 from convlstm.torch import ConvLSTM
 
 
@@ -30,17 +30,17 @@ def gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
 
 def test_the_private_names_exist_and_tell_the_truth() -> None:
     """Three private names of PyTorch, and one operator that may be missing: a release that drops them shows here."""
-    assert not torch_fused.transforms_are_active()
+    assert not torch_modes.transforms_are_active()
     seen = []
-    grad(lambda x: (seen.append(torch_fused.transforms_are_active()), x.sum())[1])(torch.ones(2))
-    vmap(lambda x: (seen.append(torch_fused.transforms_are_active()), x)[1])(torch.ones(2))
+    grad(lambda x: (seen.append(torch_modes.transforms_are_active()), x.sum())[1])(torch.ones(2))
+    vmap(lambda x: (seen.append(torch_modes.transforms_are_active()), x)[1])(torch.ones(2))
     with forward_ad.dual_level():
-        seen.append(torch_fused.transforms_are_active())
+        seen.append(torch_modes.transforms_are_active())
     assert seen == [True, True, True]
-    assert not torch_fused.transforms_are_active()
-    vmap(lambda x: (seen.append(torch_fused._are_batched([None, x])), x)[1])(torch.ones(2))
+    assert not torch_modes.transforms_are_active()
+    vmap(lambda x: (seen.append(torch_modes.are_batched([None, x])), x)[1])(torch.ones(2))
     assert seen[-1]
-    assert not torch_fused._are_batched([torch.ones(2), None])
+    assert not torch_modes.are_batched([torch.ones(2), None])
     for dtype in (torch.float32, torch.bfloat16):
         assert torch_convolution._has_sum(dtype) in (True, False)
 
@@ -87,3 +87,56 @@ def test_the_fused_path_is_taken_and_left_where_it_should_be(monkeypatch: pytest
         assert taken(**option) == (option == {"groups": 1})
     for option in ({"boundary": "circular"}, {"zoneout_h": 0.1}, {"peephole": "pixel", "input_size": (5, 6)}):
         assert not taken(**option)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> torch_memory._Pool:
+    fresh = torch_memory._Pool()
+    monkeypatch.setattr(torch_memory, "_POOL", fresh)
+    return fresh
+
+
+def taken_array(mebibytes: int) -> Tensor:
+    shape = (mebibytes, 1, 512, 512)
+    return torch_memory.empty(shape, torch.ones(()), torch.channels_last, torch.float32)
+
+
+def test_memory_comes_back_and_is_used_again(pool: torch_memory._Pool) -> None:
+    first = taken_array(8)
+    place, view = first.data_ptr(), first[1:, :, ::2]
+    del first
+    assert (pool.used, len(pool.waiting)) == (8 << 20, 0)  # a view holds it
+    del view
+    assert (pool.used, len(pool.waiting)) == (0, 1)
+    again, other = taken_array(8), taken_array(8)
+    assert again.data_ptr() == place != other.data_ptr()
+    assert again.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_memory_that_waits_is_bounded(pool: torch_memory._Pool) -> None:
+    for mebibytes in (8, 16, 32, 64, 32, 16, 8):
+        taken_array(mebibytes)
+        assert sum(map(len, pool.waiting)) <= 72 << 20
+    pool.shrink(0)
+    assert not pool.waiting
+    assert taken_array(2).untyped_storage().resizable()  # the C library keeps small ones itself
+
+
+def test_a_layer_takes_no_new_memory_for_the_same_call_again(pool: torch_memory._Pool) -> None:
+    layer, x = ConvLSTM(4, 32, 3), torch.randn(2, 6, 4, 64, 64)
+    held = []
+    for _ in range(4):
+        layer(x)[0].sum().backward()
+        held.append(sum(map(len, pool.waiting)))
+        assert pool.used == 0
+    assert len(set(held)) == 1
+    torch_memory.release_memory()
+    assert not pool.waiting
+
+
+def test_outputs_keep_their_values_while_other_calls_run(pool: torch_memory._Pool) -> None:
+    layer, x = ConvLSTM(4, 32, 3), torch.randn(2, 6, 4, 64, 64)
+    with torch.no_grad():
+        outputs = [layer(x * scale)[0] for scale in (1.0, 2.0, 3.0)]
+        for scale, output in zip((1.0, 2.0, 3.0), outputs, strict=True):
+            assert torch.equal(output, layer(x * scale)[0])

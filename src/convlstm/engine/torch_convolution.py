@@ -8,9 +8,9 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from convlstm.contract.geometry import Widths
+from convlstm.engine.torch_modes import is_watched
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -68,7 +68,7 @@ def add_convolution(
 
 def can_add(z: Tensor) -> bool:
     """Return whether a convolution can add to such an array by itself."""
-    return z.ndim == 4 and z.device.type == "cpu" and not _is_watched() and _has_sum(z.dtype)
+    return z.ndim == 4 and z.device.type == "cpu" and not is_watched() and _has_sum(z.dtype)
 
 
 def _convolution_with_sum(
@@ -83,11 +83,6 @@ def _convolution_with_sum(
     torch.ops.mkldnn._convolution_pointwise_.binary(
         z, h, weight, bias, padding, stride, dilation, 1, "add", 1.0, None, [], None
     )
-
-
-def _is_watched() -> bool:
-    """Return whether a trace or a dispatch mode looks on, such as a counter, that knows public operators only."""
-    return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
 
 
 @cache

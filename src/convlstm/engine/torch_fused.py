@@ -25,6 +25,7 @@ from convlstm.engine.torch_convolution import (
     unambiguous,
 )
 from convlstm.engine.torch_gates import Scratch, advance, over_points, peephole_gradient, retreat
+from convlstm.engine.torch_modes import are_batched, transforms_are_active
 from convlstm.engine.torch_plan import Plan
 from convlstm.engine.torch_precision import wide_type, without_autocast
 
@@ -49,17 +50,6 @@ def serves(layer: LayerSpec, shape: Sequence[int]) -> bool:
         and not torch.compiler.is_compiling()
         and not transforms_are_active()
     )
-
-
-def transforms_are_active() -> bool:
-    """Return whether functorch transforms or forward-mode differentiation are at work (private names)."""
-    return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
-
-
-def _are_batched(gradients: Sequence[Tensor | None]) -> bool:
-    """Return whether gradients come in batches (`is_grads_batched`), which in-place work cannot take (private)."""
-    kinds = (torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor)
-    return any(dy is not None and any(kind(dy) for kind in kinds) for dy in gradients)
 
 
 def sequence(
@@ -117,7 +107,7 @@ class _Fused(torch.autograd.Function):
         *inputs, hidden, cells, gates = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         with without_autocast(hidden):
-            if torch.is_grad_enabled() or ctx.spent or _are_batched(gradients):
+            if torch.is_grad_enabled() or ctx.spent or are_batched(gradients):
                 return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
             ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
             return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)
@@ -165,7 +155,7 @@ def _gradients(
     x, h, _, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
     dh, dc = _through_steps(plan, weight_hh, peephole, (hidden, cells, gates), gradients, whole=needed[1])
-    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, gates.flatten(0, 1), (needed[0], needed[3]))
+    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, gates, (needed[0], needed[3]))
     return [
         of_x,
         dh if needed[1] else None,
@@ -199,13 +189,14 @@ def _through_steps(
     dh.zero_() if of_h is None else dh.copy_(of_h)
     if of_c is not None:
         dc.copy_(of_c)
-    first, scratch = plan.route[0][0], Scratch.for_steps(gates[0], cells[0])
-    for t, before, after in reversed(plan.route):
-        if of_outputs is not None:
-            dh.add_(of_outputs[t])
+    route, scratch = plan.route, Scratch.for_steps(gates[0], cells[0])
+    if of_outputs is not None:
+        dh.add_(of_outputs[route[-1][0]])
+    for number, (t, before, after) in reversed(list(enumerate(route))):
         retreat(gates[t], cells[before], cells[after], dh, dc, peeps, scratch)
-        if t != first or whole:
-            add_convolution(dh.zero_(), gates[t], turned, widths)
+        if number or whole:
+            dh.copy_(of_outputs[route[number - 1][0]]) if number and of_outputs is not None else dh.zero_()
+            add_convolution(dh, gates[t], turned, widths)
     return dh, dc
 
 
@@ -255,26 +246,35 @@ def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
     widths = plan.input_widths(x.shape[3:])
     if any(before != after for before, after in widths):
         x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    together = x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=plan.memory_format)
-    flat = (x if together else plan.empty(len(x), x.shape[1:], x).copy_(x)).flatten(0, 1)
+    flat = (x if plan.is_in_order(x) else plan.empty(len(x), x.shape[1:], x).copy_(x)).flatten(0, 1)
     return one_channel_last(flat, plan.layer.stride), [before for before, _ in widths]
 
 
 def _input_gradients(
     plan: Plan, x: Tensor | None, weight: Tensor | None, of_z: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and W_ih: from all steps at once, or as many as have their input put in order."""
     if x is None or weight is None or not any(needed):
         return None, None
+    spans = [slice(0, plan.steps)] if plan.is_in_order(x) else sorted(plan.spans, key=lambda span: span.start)
+    of_x, of_weights = zip(*(_gradients_of_part(plan, x[s], weight, of_z[s], needed) for s in spans), strict=True)
+    whole = None if not needed[0] else of_x[0] if len(spans) == 1 else torch.cat(of_x)
+    return whole, (sum(of_weights[1:], of_weights[0]) if needed[1] else None)
+
+
+def _gradients_of_part(
+    plan: Plan, x: Tensor, weight: Tensor, of_z: Tensor, needed: tuple[bool, bool]
+) -> tuple[Any, Any]:
     flat, padding = _padded_input(plan, x)
-    layer, weight = plan.layer, unambiguous(weight)
-    zero = [0] * plan.rank
+    form = (plan.layer.stride, padding, plan.layer.dilation, False, [0] * plan.rank, 1)
     of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
-        of_z, flat, weight, None, layer.stride, padding, layer.dilation, False, zero, 1, (*needed, False)
+        of_z.flatten(0, 1), flat, unambiguous(weight), None, *form, (*needed, False)
     )
-    if needed[0] and flat.shape[2:] != x.shape[3:]:
-        widths = plan.input_widths(x.shape[3:])
-        of_flat = F.pad(of_flat, [-n for width in reversed(widths) for n in width])
-    return (of_flat.unflatten(0, x.shape[:2]) if needed[0] else None), (of_weight if needed[1] else None)
+    if not needed[0]:
+        return None, of_weight
+    if flat.shape[2:] != x.shape[3:]:
+        of_flat = F.pad(of_flat, [-n for width in reversed(plan.input_widths(x.shape[3:])) for n in width])
+    return of_flat.unflatten(0, x.shape[:2]), of_weight
 
 
 def _weight_gradient(plan: Plan, hidden: Tensor, weight: Tensor, of_z: Tensor, *, whole: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 On a CPU PyTorch gives memory back to the system as soon as an array ends. The next training step asks for the same
 arrays, and the page faults of 300 MB take as long as a good part of the convolution that fills them. So the engine
-keeps its largest arrays: never more than it once needed at the same time, and what is in use counts.
+keeps its largest arrays: at most an eighth more than it once needed at the same time, those in use among them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Pool:
                 self.waiting.remove(area)
                 return self._lent(area, size)
         self.most = max(self.most, self.used + size)
-        self.shrink(self.most - size)
+        self.shrink(self.most + self.most // 8 - size)
         return self._lent(_mapped(size), size)
 
     def shrink(self, size: int) -> None:

@@ -91,6 +91,10 @@ class Plan:
         layer = self.layer
         return pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
 
+    def is_in_order(self, x: Tensor) -> bool:
+        """Return whether frames (time, batch, channels, *space) stand as one batch, channels last."""
+        return x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=self.memory_format)
+
     def kernel(self, weight: Tensor) -> Tensor:
         """Return a kernel in the order that convolutions take."""
         return unambiguous(weight.contiguous(memory_format=self.memory_format))

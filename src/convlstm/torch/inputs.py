@@ -13,7 +13,7 @@ from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.torch import State
-from convlstm.engine.torch_fused import transforms_are_active
+from convlstm.engine.torch_modes import transforms_are_active
 from convlstm.engine.torch_precision import autocast_dtype
 from convlstm.errors import ShapeError
 
