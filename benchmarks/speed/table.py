@@ -67,7 +67,9 @@ def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def figure(row: dict[str, Any]) -> str:
     if "bytes" in row:
         return f"{row['bytes'] / 1e6:.0f} MB"
-    return f"{row['median'] * 1e3:.3g} ms ({row['least'] * 1e3:.3g} to {row['most'] * 1e3:.3g})"
+    scale, unit = (1.0, "s") if row["median"] >= 1.0 else (1e3, "ms")
+    median, least, most = (f"{row[name] * scale:.3g}" for name in ("median", "least", "most"))
+    return f"{median} {unit} ({least} to {most})"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
