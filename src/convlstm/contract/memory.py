@@ -201,11 +201,13 @@ def _fused_backward(ledger: Ledger, run: Run) -> None:
     ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
     gradient = run.kernel_ih
     if run.layer.in_channels:
-        of_input = max(run.ready, run.frames) if run.input_gradient else 0
-        ledger.touch(run.making_ready)
-        ledger.touch(run.ready, of_input, _KERNEL_GRADIENT_FORMS * run.kernel_ih, ordered)
-        cropped = run.frames if run.input_gradient and run.uneven else 0
-        ledger.touch(run.ready, of_input, run.kernel_ih, cropped)
+        steps_at_once = run.group if run.made_ready else run.steps
+        making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
+        of_input = max(ready, run.frames) if run.input_gradient else 0
+        ledger.touch(making)
+        ledger.touch(ready, of_input, _KERNEL_GRADIENT_FORMS * run.kernel_ih, ordered)
+        again = run.frames if run.input_gradient and (run.uneven or steps_at_once < run.steps) else 0
+        ledger.touch(ready, of_input, run.kernel_ih, again)  # cropped, or joined from its parts
         gradient += run.frames if run.input_gradient else 0
     ledger.take(gradient)
     copies = run.outputs if run.uneven_states else 0
