@@ -64,7 +64,7 @@ def training_memory(spec: Spec, workload: Workload) -> int:
     Example:
         >>> stack = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=3)
         >>> training_memory(stack, Workload(shape=(10, 64, 64, 64), batch=2)) // 10**6
-        242
+        238
     """
     ledger, weights = Ledger(), SINGLE * parameter_count(spec)
     ledger.take(SINGLE * workload.batch * prod(workload.shape))
