@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PACKAGES = ("convlstm-core", "convlstm", "torch", "keras", "tensorflow-cpu", "jax", "flax", "dm-haiku", "mlx", "numpy")
+PACKAGES = ("convlstm", "torch", "keras", "tensorflow-cpu", "jax", "flax", "dm-haiku", "mlx", "numpy")
 OPENBLAS = Path("/usr/lib/x86_64-linux-gnu/openblas-pthread/libblas.so.3")
 
 

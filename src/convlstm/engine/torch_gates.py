@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Peepholes = Sequence[Tensor] | None
+from convlstm.contract.memory_run import TOGETHER
 
-_NEAR = 4 << 20
-"""Values of z that a CPU holds near; of more, it works on a quarter of this at a time."""
+Peepholes = Sequence[Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Scratch:
     @classmethod
     def for_steps(cls, z: Tensor, cell: Tensor) -> Scratch:
         """Return what steps with such gates and such a cell need."""
-        whole = z.device.type != "cpu" or z.numel() <= _NEAR
-        samples = len(z) if whole else min(len(z), max(1, _NEAR // 4 // z[0].numel()))
+        whole = z.device.type != "cpu" or z.numel() <= TOGETHER
+        samples = len(z) if whole else min(len(z), max(1, TOGETHER // 4 // z[0].numel()))
         gates, cells = (torch.empty_like(like[:samples], dtype=cell.dtype) for like in (z, cell))
         return cls((gates, torch.empty_like(gates)), (cells, torch.empty_like(cells)))
 

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from convlstm.contract.geometry import Widths, pad_widths
 from convlstm.contract.layer import LayerSpec
+from convlstm.contract.memory_run import TOGETHER
 from convlstm.engine.torch_convolution import unambiguous
 from convlstm.engine.torch_memory import empty
 
 State = tuple[Tensor, Tensor]
-
-_TOGETHER = 4 << 20
-"""Values of z up to which steps have their input convolved together."""
 
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -58,7 +56,7 @@ class Plan:
     @property
     def group(self) -> int:
         """Number of steps whose input is convolved together: enough for the convolution, and near when it is used."""
-        return min(self.steps, max(1, _TOGETHER // prod(self.gate_shape)))
+        return min(self.steps, max(1, TOGETHER // prod(self.gate_shape)))
 
     @property
     def spans(self) -> list[slice]:
