@@ -1,4 +1,4 @@
-"""The recurrence in TensorFlow, in eager mode, in a graph and under XLA; every derivative is left to autodiff.
+"""The recurrence in TensorFlow, in eager mode, in a graph and under XLA, with every option of the contract.
 
 Arrays are channels last, as Keras has them: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden,
 4·hidden), `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3, hidden) or (3, *grid,
@@ -18,6 +18,7 @@ from convlstm.contract.durations import network_sizes
 from convlstm.contract.geometry import recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
+from convlstm.engine import tensorflow_fused
 from convlstm.engine.tensorflow_activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.tensorflow_convolution import convolve, convolve_state
 from convlstm.engine.tensorflow_padding import input_widths, pad, sizes
@@ -147,6 +148,7 @@ def sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: Masks | None = None,
+    from_rest: bool = False,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
@@ -161,6 +163,7 @@ def sequence(
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
         masks: Random draws in training.
+        from_rest: Whether the caller knows that the state is zero.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -170,8 +173,12 @@ def sequence(
         return tf.zeros((0, *sizes(state[0])), state[0].dtype), state
     masks, rank = masks or Masks(), layer.stack.spatial_dims
     here = None if mask is None else _over_grid(tf.transpose(mask), rank + 1)
+    x = None if x is None else _frames(weights, x, here, masks.input)
+    inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
+    if x is not None and all(given is None for given in inner) and tensorflow_fused.serves(layer):
+        return tensorflow_fused.sequence(layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest)
     per_step = {
-        "z_x": None if x is None else _input_gates(layer, weights, x, here, masks.input),
+        "z_x": None if x is None else _input_gates(layer, weights, x),
         "factor": None if durations is None else duration_scale(layer, weights, _clean(durations, mask)),
         "kept": None if gaps is None else retention(layer, weights, _clean(gaps, mask)),
         "here": here,
@@ -218,11 +225,15 @@ def _loop(
     return outputs.stack(), (h, c)
 
 
-def _input_gates(layer: LayerSpec, weights: Weights, x: Tensor, here: Tensor | None, dropped: Tensor | None) -> Tensor:
-    """Return W_ih ∗ x (time, batch, *grid, 4·hidden), of frames that are zero where they are masked."""
+def _frames(weights: Weights, x: Tensor, here: Tensor | None, dropped: Tensor | None) -> Tensor:
+    """Return frames in the type to compute in, zero where they are masked."""
     x = tf.cast(x, weights["weight_ih"].dtype)
     x = x if here is None else tf.where(here, x, tf.zeros((), x.dtype))
-    x = x if dropped is None else x * tf.cast(dropped, x.dtype)
+    return x if dropped is None else x * tf.cast(dropped, x.dtype)
+
+
+def _input_gates(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
+    """Return W_ih ∗ x (time, batch, *grid, 4·hidden)."""
     steps, batch, *space = sizes(x)
     z = input_convolution(layer, weights, tf.reshape(x, (steps * batch, *space)))
     return tf.reshape(z, (steps, batch, *sizes(z)[1:]))

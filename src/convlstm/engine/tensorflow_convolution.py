@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any
@@ -15,9 +16,9 @@ Tensor = Any
 
 # tf.nn.convolution in three dimensions has no gradient in eager mode
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
-    1: lambda x, kernel, stride: tf.nn.conv1d(x, kernel, stride, "VALID"),
-    2: lambda x, kernel, stride: tf.nn.conv2d(x, kernel, stride, "VALID"),
-    3: lambda x, kernel, stride: tf.nn.conv3d(x, kernel, [1, *stride, 1], "VALID", data_format="NDHWC"),
+    1: tf.nn.conv1d,
+    2: tf.nn.conv2d,
+    3: lambda x, kernel, stride, padding: tf.nn.conv3d(x, kernel, [1, *stride, 1], padding, data_format="NDHWC"),
 }
 
 
@@ -45,8 +46,8 @@ def convolve(
     *space, inner, out = kernel.shape.as_list()
     is_misread = inner == 1 and len(set(stride)) > 1
     if groups == 1 and tuple(dilation or ones) == ones and not is_misread:
-        z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride))
-        return z if x.shape[0] else _shaped(z, x, kernel, stride)
+        z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
+        return z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
     batch, channels = sizes(x)[0], inner * groups
     weights = tf.reshape(kernel, (prod(space), inner, groups, out // groups))
     total = 0.0
@@ -57,11 +58,13 @@ def convolve(
     return tf.reshape(total, (batch, *grid, out))
 
 
-def _shaped(z: Tensor, x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+def _shaped(
+    z: Tensor, shape: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], padding: str = "VALID"
+) -> Tensor:
     """Return the result in its shape: oneDNN gives an empty batch back in the shape it had (TensorFlow 2.21)."""
-    *taps, _, out = kernel.shape.as_list()
-    batch, *size = sizes(x)[:-1]
-    return tf.reshape(z, (batch, *((n - k) // s + 1 for n, k, s in zip(size, taps, stride, strict=True)), out))
+    taps = [1] * len(stride) if padding == "SAME" else kernel[:-2]
+    grid = ((n - k) // s + 1 for n, k, s in zip(shape[1:-1], taps, stride, strict=True))
+    return tf.reshape(z, (shape[0], *grid, kernel[-1]))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -92,6 +95,42 @@ def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
         return of_h, tf.reshape(of_kernel, kernel.shape)
 
     return convolve(h, kernel, ones), gradient
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """TensorFlow's own convolution in two or three dimensions, and both its gradients, for frames of one shape.
+
+    Args:
+        stride: Points per step, per axis.
+        padding: `SAME` or `VALID`.
+        shape: Of the frames (batch, *space, channels); tensors where it is only known when the graph runs.
+        kernel: Shape of the kernel (*taps, channels, out).
+    """
+
+    stride: tuple[int, ...]
+    padding: str
+    shape: tuple[Any, ...]
+    kernel: tuple[int, ...]
+
+    def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Return W ∗ x (batch, *grid, out); the kernel may have other outputs than `kernel` says."""
+        z = _CONVOLUTIONS[len(self.stride)](x, kernel, list(self.stride), self.padding)
+        return z if x.shape[0] else _shaped(z, self.shape, kernel.shape.as_list(), self.stride, self.padding)
+
+    def of_data(self, of_z: Tensor, kernel: Tensor) -> Tensor:
+        """Return the gradient of x."""
+        own = tf.raw_ops.Conv2DBackpropInput if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropInputV2
+        return tf.reshape(own(input_sizes=self.shape, filter=kernel, out_backprop=of_z, **self._form), self.shape)
+
+    def of_kernel(self, x: Tensor, of_z: Tensor) -> Tensor:
+        """Return the gradient of the kernel."""
+        own = tf.raw_ops.Conv2DBackpropFilter if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropFilterV2
+        return own(input=x, filter_sizes=self.kernel, out_backprop=of_z, **self._form)
+
+    @property
+    def _form(self) -> dict[str, Any]:
+        return {"strides": [1, *self.stride, 1], "padding": self.padding}
 
 
 def _parts(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:

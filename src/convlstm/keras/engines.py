@@ -34,6 +34,7 @@ def sequence(
     state: State,
     *,
     masks: Masks | None = None,
+    from_rest: bool = False,
     **given: Any,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
@@ -44,6 +45,7 @@ def sequence(
         x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
         state: Initial h and c, each (batch, *grid, hidden_channels).
         masks: Random draws in training.
+        from_rest: Whether the state is known to be zero, which an engine may make use of.
         **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
 
     Returns:
@@ -51,9 +53,11 @@ def sequence(
     """
     drawn = None if masks is None else (masks.input, masks.recurrent, masks.zoneout_h, masks.zoneout_c)
     if BACKEND == "torch":
-        return _channels_first(layer, weights, x, state, drawn, given)
+        return _channels_first(layer, weights, x, None if from_rest else state, drawn, given)
     if BACKEND == "jax":
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
+    else:
+        given["from_rest"] = from_rest
     own = None if drawn is None else ENGINE.Masks(*drawn)
     outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, **given)
     return outputs, (h, c)
@@ -78,7 +82,12 @@ def to_array(tensor: Tensor) -> Array:
 
 
 def _channels_first(
-    layer: LayerSpec, weights: dict[str, Tensor], x: Tensor | None, state: State, drawn: Any, given: dict[str, Any]
+    layer: LayerSpec,
+    weights: dict[str, Tensor],
+    x: Tensor | None,
+    state: State | None,
+    drawn: Any,
+    given: dict[str, Any],
 ) -> tuple[Tensor, State]:
     """Run PyTorch's engine on channels-first views."""
     rank = layer.stack.spatial_dims
@@ -91,7 +100,7 @@ def _channels_first(
 
     own = None if drawn is None else ENGINE.Masks(*(first(a) for a in drawn))
     turned = {name: _torch_layout(name, array) for name, array in weights.items()}
-    start = (first(state[0]), first(state[1]))
+    start = None if state is None else (first(state[0]), first(state[1]))
     outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)
     if given["mask"] is not None and layer.stack.masked_output == "hold":
         outputs = _held(outputs, given["mask"], given["reverse"])

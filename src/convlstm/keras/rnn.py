@@ -157,6 +157,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             durations=given,
             gaps=by_direction,
             draws=self._draw(batch, tuple(size), steps) if training else None,
+            from_rest=state is None,
         )
         h, c = (cell.to_user(a) for a in final[0])
         if self.stateful:

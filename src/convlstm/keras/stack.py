@@ -83,6 +83,7 @@ def run_stack(
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
     draws: Draws | None = None,
+    from_rest: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
@@ -96,6 +97,7 @@ def run_stack(
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
         draws: Random draws in training, None in evaluation.
+        from_rest: Whether the states are known to be zero.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
@@ -116,6 +118,7 @@ def run_stack(
                 durations=durations,
                 gaps=None if not gaps else gaps[direction],
                 masks=None if draws is None else draws.masks.get((layer.index, direction)),
+                from_rest=from_rest and x is not None,
             )
             parts.append(output)
             final.append(after)
