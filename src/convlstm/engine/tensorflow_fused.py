@@ -20,8 +20,6 @@ Tensor = Any
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
 
-_KEPT = ("i", "f", "g", "o", "c_before", "activated")
-
 
 def serves(layer: LayerSpec) -> bool:
     """Return whether this path computes the layer, here and now."""
@@ -75,8 +73,8 @@ def sequence(
     x, w_ih, w_hh, h, c = arrays
     outer = Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape))
     inner = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
-    run = _Run(outer, inner, steps, reverse, from_rest and isinstance(steps, int))
-    outputs, h, c = tf.custom_gradient(run)(x, w_ih, w_hh, bias, h, c)
+    call = _Run(outer, inner, steps, reverse, from_rest and isinstance(steps, int))
+    outputs, h, c = tf.custom_gradient(call.run)(x, w_ih, w_hh, bias, h, c)
     if is_line:
         outputs, h, c = tf.squeeze(outputs, 2), tf.squeeze(h, 1), tf.squeeze(c, 1)
     return outputs, (h, c)
@@ -95,11 +93,11 @@ class _Run:
     reverse: bool
     peeled: bool
 
-    def __call__(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
+    def run(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
         """Return (outputs, h, c) and the function that turns their gradients into those of the arguments."""
         advance = self._advance(x, w_ih, w_hh, tf.cast(bias, c.dtype))
         outputs = tf.TensorArray(h.dtype, size=self.steps, element_shape=h.shape)
-        kept = {name: self._array(c) for name in _KEPT}
+        kept = [self._array(c) for _ in range(6)]
         arguments, first, start = (x, w_ih, w_hh, h), h, tf.constant(0)
         if self.peeled:
             h, c, now = advance(0, None, c)
@@ -146,43 +144,41 @@ class _Run:
         of_outputs, of_h, of_c = of
         wide = of_c.dtype
 
-        def retreat(n: Any, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
-            i, f, g, o, c, activated = (kept[name].read(n) for name in _KEPT)
+        def retreat(n: Any, dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
+            i, f, g, o, c, activated = (array.read(n) for array in kept)
             dh = dh + tf.cast(of_outputs[self._at(n)], wide)
             dc = dc + tf.raw_ops.TanhGrad(y=activated, dy=dh * o)
-            return tf.concat(
-                [
-                    tf.raw_ops.SigmoidGrad(y=i, dy=dc * g),
-                    tf.raw_ops.SigmoidGrad(y=f, dy=dc * c),
-                    tf.raw_ops.TanhGrad(y=g, dy=dc * i),
-                    tf.raw_ops.SigmoidGrad(y=o, dy=dh * activated),
-                ],
-                axis=-1,
-            ), dc * f
+            return [
+                tf.raw_ops.SigmoidGrad(y=i, dy=dc * g),
+                tf.raw_ops.SigmoidGrad(y=f, dy=dc * c),
+                tf.raw_ops.TanhGrad(y=g, dy=dc * i),
+                tf.raw_ops.SigmoidGrad(y=o, dy=dh * activated),
+            ], dc * f
 
         def of_input(n: Any, dz: Tensor, of_w: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor]:
             of_w += tf.cast(self.outer.of_kernel(x[self._at(n)], tf.cast(dz, x.dtype)), wide)
             return of_w, of_bias + tf.reduce_sum(dz, tuple(range(len(dz.shape) - 1)))
 
-        def body(n: Tensor, dh: Tensor, dc: Tensor, *sums: Any) -> tuple[Any, ...]:
-            dz, dc_before = retreat(n, dh, dc)
-            low = tf.cast(dz, x.dtype)
-            of_w_hh = sums[2] + tf.cast(self.inner.of_kernel(before[self._before(n)], low), wide)
-            dh_before = tf.cast(self.inner.of_data(low, w_hh), wide)
+        def body(n: Tensor, dh: Tensor, dc: Tensor, of_z: Any, of_w_hh: Tensor, *sums: Any) -> tuple[Any, ...]:
+            by_gate, dc_before = retreat(n, dh, dc)
+            dz, low = tf.concat(by_gate, axis=-1), [tf.cast(z, x.dtype) for z in by_gate]
+            before_n = before[self._before(n)]
+            of_w_hh += tf.cast(self.inner.of_kernel(before_n, tf.concat(low, axis=-1)), wide)
+            dh_before = tf.cast(_of_data(self.inner, low, recurrent), wide)
             dh_before.set_shape(dh.shape)
             dc_before.set_shape(dc.shape)
-            return n - 1, dh_before, dc_before, *of_input(n, dz, *sums[:2]), of_w_hh, sums[3].write(n, low)
+            return n - 1, dh_before, dc_before, _written(of_z, n, low), of_w_hh, *of_input(n, dz, *sums)
 
-        last = 1 if self.peeled else 0
-        zeros = [tf.zeros(shape, wide) for shape in (w_ih.shape, (w_ih.shape[-1],), w_hh.shape)]
-        start = (self.steps - 1, tf.cast(of_h, wide), of_c, *zeros, self._array(h, h.dtype, whole=False))
-        _, dh, dc, of_w_ih, of_bias, of_w_hh, of_z = tf.while_loop(
+        last, recurrent = 1 if self.peeled else 0, tf.split(w_hh, 4, axis=-1)
+        zeros = [tf.zeros(shape, wide) for shape in (w_hh.shape, w_ih.shape, (w_ih.shape[-1],))]
+        start = (self.steps - 1, tf.cast(of_h, wide), of_c, [self._array(h) for _ in recurrent], *zeros)
+        _, dh, dc, of_z, of_w_hh, of_w_ih, of_bias = tf.while_loop(
             lambda n, *_: n >= last, body, start, maximum_iterations=self.steps
         )
         if self.peeled:
-            dz, dc = retreat(0, dh, dc)
-            of_w_ih, of_bias = of_input(0, dz, of_w_ih, of_bias)
-            of_z = of_z.write(0, tf.cast(dz, x.dtype))
+            by_gate, dc = retreat(0, dh, dc)
+            of_w_ih, of_bias = of_input(0, tf.concat(by_gate, axis=-1), of_w_ih, of_bias)
+            of_z = _written(of_z, 0, [tf.cast(z, x.dtype) for z in by_gate])
         return (
             self._of_frames(x, w_ih, of_z),
             tf.cast(of_w_ih, w_ih.dtype),
@@ -192,12 +188,16 @@ class _Run:
             dc,
         )
 
-    def _of_frames(self, x: Tensor, w_ih: Tensor, of_z: Any) -> Tensor:
+    def _of_frames(self, x: Tensor, w_ih: Tensor, of_z: Sequence[Any]) -> Tensor:
         """Return the gradient of x, in a loop of its own: a graph that does not ask for it leaves it out."""
-        frames = tf.TensorArray(x.dtype, size=self.steps, element_shape=x.shape[1:])
+        frames, kernels = (
+            tf.TensorArray(x.dtype, size=self.steps, element_shape=x.shape[1:]),
+            tf.split(w_ih, 4, axis=-1),
+        )
 
         def body(n: Tensor, frames: Any) -> tuple[Tensor, Any]:
-            return n + 1, frames.write(self._at(n), self.outer.of_data(of_z.read(n), w_ih))
+            by_gate = [array.read(n) for array in of_z]
+            return n + 1, frames.write(self._at(n), _of_data(self.outer, by_gate, kernels))
 
         start = (tf.constant(0), frames)
         _, frames = tf.while_loop(lambda n, _: n < self.steps, body, start, maximum_iterations=self.steps)
@@ -215,13 +215,17 @@ class _Run:
         parts = [outputs[1:], h[None]] if self.reverse else [h[None], outputs[:-1]]
         return tf.concat(parts, axis=0)[: self.steps]
 
-    def _array(self, like: Tensor, dtype: Any = None, *, whole: bool = True) -> Any:
-        shape = like.shape if whole else None
-        return tf.TensorArray(dtype or like.dtype, size=self.steps, element_shape=shape, clear_after_read=False)
+    def _array(self, like: Tensor) -> Any:
+        return tf.TensorArray(like.dtype, size=self.steps, element_shape=like.shape, clear_after_read=False)
 
 
-def _written(arrays: Mapping[str, Any], n: Any, values: Sequence[Tensor]) -> dict[str, Any]:
-    return {name: array.write(n, value) for (name, array), value in zip(arrays.items(), values, strict=True)}
+def _of_data(convolution: Convolution, of_z: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:
+    """Return the gradient of a convolution's data, gate by gate: TensorFlow runs the four side by side."""
+    return tf.add_n([convolution.of_data(z, kernel) for z, kernel in zip(of_z, kernels, strict=True)])
+
+
+def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[Any]:
+    return [array.write(n, value) for array, value in zip(arrays, values, strict=True)]
 
 
 def _under_xla() -> bool:
