@@ -17,6 +17,7 @@ if BACKEND != "tensorflow":
 import tensorflow as tf
 
 from convlstm.engine import tensorflow as engine
+from convlstm.engine import tensorflow_fused
 from convlstm.engine.tensorflow_convolution import convolve, convolve_state
 
 RANDOM = np.random.default_rng(0)
@@ -28,6 +29,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "line": {"spatial_dims": 1},
+    "volume": {"spatial_dims": 3, "recurrent_kernel_size": (1, 2, 3)},
+    "stride": {"stride": (2, 1), "padding": "valid", "recurrent_kernel_size": 5},
+    "one channel": {"in_channels": 1, "kernel_size": 4},
+    "points": {"padding": (2, 0), "bias": False},
+}
+
+
 def tensor(*shape: int) -> Any:
     return tf.constant(RANDOM.standard_normal(shape))
 
@@ -35,7 +46,7 @@ def tensor(*shape: int) -> Any:
 def build(**options: Any) -> tuple[Any, dict[str, Any]]:
     layer = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": 4, "kernel_size": 3} | options).layers[0]
     weights = {
-        "weight_ih": tensor(*layer.kernel_size, 2 // layer.groups, 16),
+        "weight_ih": tensor(*layer.kernel_size, layer.in_channels // layer.groups, 16),
         "weight_hh": 0.3 * tensor(*layer.recurrent_kernel_size, 4, 16),
         "bias": tensor(16),
         "norm_scale": tensor(16),
@@ -68,6 +79,50 @@ def test_a_graph_gives_what_eager_mode_gives(name: str, how: str) -> None:
     )
     for a, b in zip(tf.nest.flatten(graph(x, h)), tf.nest.flatten(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("how", ["eager", "graph", "tape outside", "unknown steps"])
+def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str, monkeypatch: Any) -> None:
+    layer, weights = build(**QUICK[name])
+    size = (6, 5, 4)[: layer.stack.spatial_dims]
+    x, h = tensor(3, 2, *size, layer.in_channels), tensor(2, *layer.grid(size), 4)
+    weights = {key: weights[key] for key in ("weight_ih", "weight_hh", "bias")}
+
+    def call(x: Any, h: Any, from_rest: bool) -> Any:
+        steps = tf.shape(x)[0] if how == "unknown steps" else 3
+        state = (tf.zeros_like(h), tf.zeros_like(h)) if from_rest else (h, 2 * h)
+        options = {"steps": steps, "reverse": reverse, "from_rest": from_rest}
+        output, (h_n, c_n) = engine.sequence(layer, weights, x, state, **options)
+        return output, h_n, c_n
+
+    def derived(call: Any, from_rest: bool) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch((weights, x, h))
+            found = call(x, h, from_rest)
+            loss = sum(tf.reduce_sum(part * tf.sin(part)) for part in found)
+        return found, tape.gradient(loss, (weights, x, h), unconnected_gradients="zero")
+
+    for from_rest in (False, True):
+        one = tf.function(call) if how == "tape outside" else call
+        own = tf.function(derived) if how in ("graph", "unknown steps") else derived
+        assert tensorflow_fused.serves(layer)
+        found = own(one, from_rest)
+        with monkeypatch.context() as patch:
+            patch.setattr(tensorflow_fused, "serves", lambda layer: False)
+            wanted = derived(call, from_rest)
+        for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+def test_the_quick_path_is_left_to_what_it_serves() -> None:
+    assert not any(tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped"))
+    assert not tensorflow_fused.serves(build(in_channels=1, stride=(1, 2))[0])
+    served = []
+    function = tf.function(lambda x: (served.append(tensorflow_fused.serves(build()[0])), x)[1], jit_compile=True)
+    function(tf.constant(1.0))
+    assert served == [False]
 
 
 @pytest.mark.parametrize("name", ["plain", "rich"])
