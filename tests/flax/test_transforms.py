@@ -88,6 +88,22 @@ def test_forward_mode_is_refused_aloud_and_open_in_the_plain_form() -> None:
     jax.jvp(lambda x: layer(x)[1], (x,), (x,))
 
 
+@pytest.mark.parametrize("options", [{}, {"masked_output": "hold"}, {"direction": "bidirectional"}], ids=str)
+def test_an_export_leaves_batch_and_time_open(options: dict) -> None:
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=[3, 2], kernel_size=3, **options)
+    params, x = setting(spec)
+    mask = jnp.asarray([[True, False, True], [False, True, True]])
+
+    def run(x: jax.Array, mask: jax.Array) -> jax.Array:
+        return functional.layer(spec, params, x, mask=mask)[1]
+
+    batch, time = jax.export.symbolic_shape("batch, time")
+    frames = jax.ShapeDtypeStruct((batch, time, 5, 4, 2), x.dtype)
+    exported = jax.export.export(jax.jit(run))(frames, jax.ShapeDtypeStruct((batch, time), bool))
+    for rows, steps in ((2, 3), (1, 1)):
+        close(exported.call(x[:rows, :steps], mask[:rows, :steps]), run(x[:rows, :steps], mask[:rows, :steps]), 1e-12)
+
+
 def test_flax_transforms() -> None:
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 4, 2)), jnp.float32)
     layer = ConvLSTM(2, 3, 3, rngs=nnx.Rngs(0))

@@ -186,8 +186,9 @@ def sequence(
         first: _Step = jax.tree.map(lambda array: array[0], inputs)
         state = _as_sharded(jax.eval_shape(lambda: advance((state, None), first)[0][0]), state)
     held = jnp.zeros_like(state.h) if mask is not None and layer.stack.masked_output == "hold" else None
-    # a single step needs no loop
-    carry, outputs = lax.scan(advance, (state, held), inputs, length=steps, reverse=reverse, unroll=steps == 1)
+    # a single step needs no loop; a length that an export leaves open can neither be compared nor given to a scan
+    single, length = isinstance(steps, int) and steps == 1, steps if x is None else None
+    carry, outputs = lax.scan(advance, (state, held), inputs, length=length, reverse=reverse, unroll=single)
     return outputs, carry[0]
 
 
