@@ -35,6 +35,28 @@ def mlx_forward_mode() -> None:
     mx.eval(mx.jvp(lambda x: layer(x)[0], [x], [x]))
 
 
+def mlx_shapeless() -> None:
+    import mlx.core as mx
+
+    from convlstm.mlx import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3)
+    mx.eval(mx.compile(lambda x: layer(x)[0], shapeless=True)(mx.ones((1, 2, 4, 4, 1))))
+
+
+def mlx_vmap_of_gradient() -> None:
+    import mlx.core as mx
+
+    from convlstm.mlx import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3)
+
+    def loss(weights: object, x: mx.array) -> mx.array:
+        return layer.update(weights)(x[None])[0].sum()
+
+    mx.eval(mx.vmap(mx.grad(loss), in_axes=(None, 0))(layer.parameters(), mx.ones((2, 2, 4, 4, 1))))
+
+
 def mlx_threads() -> None:
     from convlstm.mlx.training import set_threads
 
@@ -83,6 +105,8 @@ GAPS: dict[str, Callable[[], None]] = {
     for run in (
         draws_in_parts,
         mlx_forward_mode,
+        mlx_shapeless,
+        mlx_vmap_of_gradient,
         mlx_threads,
         jax_rule_forward_mode,
         keras_stack_lengths,
