@@ -57,6 +57,19 @@ def mlx_vmap_of_gradient() -> None:
     mx.eval(mx.vmap(mx.grad(loss), in_axes=(None, 0))(layer.parameters(), mx.ones((2, 2, 4, 4, 1))))
 
 
+def mlx_export() -> None:
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import mlx.core as mx
+
+    from convlstm.mlx import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3)
+    with TemporaryDirectory() as folder:
+        mx.export_function(str(Path(folder) / "layer.mlxfn"), lambda x: layer(x)[0], mx.ones((1, 2, 4, 4, 1)))
+
+
 def mlx_threads() -> None:
     from convlstm.mlx.training import set_threads
 
@@ -107,6 +120,7 @@ GAPS: dict[str, Callable[[], None]] = {
         mlx_forward_mode,
         mlx_shapeless,
         mlx_vmap_of_gradient,
+        mlx_export,
         mlx_threads,
         jax_rule_forward_mode,
         keras_stack_lengths,

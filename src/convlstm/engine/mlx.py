@@ -2,8 +2,9 @@
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in CONTRACT, Weights. There is no derivative rule of our own: on CPU a loop with one weight gradient over all steps was
-slower than the plain one. Missing primitives: `convlstm.engine.mlx_convolution`, `mlx_padding` and `mlx_activations`.
+in CONTRACT, Weights. There is no derivative rule around the loop: on CPU one weight gradient over all steps was slower
+than MLX's own. Missing primitives, and quicker forms: `convlstm.engine.mlx_convolution`, `mlx_padding` and
+`mlx_activations`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.reference import NORM_EPSILON
 from convlstm.engine.mlx_activations import ACTIVATION_FUNCTIONS, exp
-from convlstm.engine.mlx_convolution import convolve
+from convlstm.engine.mlx_convolution import convolve, convolve_state
 
 Weights = Mapping[str, mx.array]
 State = tuple[mx.array, mx.array]
@@ -60,7 +61,8 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.arr
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: mx.array) -> mx.array:
     """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
-    return convolve(h, weights["weight_hh"], recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
+    widths = recurrent_pad_widths(layer.recurrent_kernel_size)
+    return convolve_state(h, weights["weight_hh"], widths, layer.stack.boundary)
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> mx.array:
@@ -101,6 +103,7 @@ def step(
     kept: mx.array | None = None,
     masks: Masks | None = None,
     t: int = 0,
+    at_rest: bool = False,
 ) -> State:
     """Return the state after one step (equations: `convlstm.contract.reference.step`).
 
@@ -113,6 +116,7 @@ def step(
         kept: What is left of c_{t-1}, likewise.
         masks: Random draws in training.
         t: Step, to pick the zoneout masks.
+        at_rest: Whether the state is known to be zero, so that there is nothing to convolve.
 
     Returns:
         h_t and c_t.
@@ -121,7 +125,7 @@ def step(
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     c_before = c_before if kept is None else c_before * kept
-    z_i, z_f, z_g, z_o = mx.split(_gates(layer, weights, z_x, h_before, masks), 4, axis=-1)
+    z_i, z_f, z_g, z_o = mx.split(_gates(layer, weights, z_x, None if at_rest else h_before, masks), 4, axis=-1)
     if spec.peephole != "none":
         p_i, p_f, p_o = weights["peephole"]
         z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
@@ -146,6 +150,7 @@ def sequence(
     durations: mx.array | None = None,
     gaps: mx.array | None = None,
     masks: Masks | None = None,
+    from_rest: bool = False,
 ) -> tuple[mx.array, State]:
     """Run one layer in one direction over a sequence.
 
@@ -160,6 +165,7 @@ def sequence(
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
         masks: Random draws in training.
+        from_rest: Whether the caller knows that the state is zero.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -171,7 +177,7 @@ def sequence(
     kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
     previous = mx.zeros_like(h)
     outputs = [previous] * steps
-    for t in reversed(range(steps)) if reverse else range(steps):
+    for number, t in enumerate(reversed(range(steps)) if reverse else range(steps)):
         h_new, c_new = step(
             layer,
             weights,
@@ -181,6 +187,7 @@ def sequence(
             kept=None if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
             masks=masks,
             t=t,
+            at_rest=from_rest and number == 0 and z_x is not None,
         )
         if mask is None:
             h, c = h_new, c_new
@@ -209,10 +216,12 @@ def _input_terms(
     return [part.squeeze(0) for part in mx.split(z.reshape(steps, batch, *z.shape[1:]), steps)]
 
 
-def _gates(layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array, masks: Masks) -> mx.array:
-    spec = layer.stack
-    z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * masks.recurrent)
-    z = z if z_x is None else z + z_x
+def _gates(layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array | None, masks: Masks) -> mx.array:
+    spec, terms = layer.stack, [] if z_x is None else [z_x]
+    if h is not None:
+        h = h if masks.recurrent is None else h * masks.recurrent
+        terms.insert(0, recurrent_convolution(layer, weights, h))
+    z = sum(terms[1:], terms[0])
     if spec.norm != "none" and z.size:
         z = _normalised(z, spec.norm_groups or 1) * weights["norm_scale"]
     return z + weights["bias"].astype(z.dtype) if spec.bias else z

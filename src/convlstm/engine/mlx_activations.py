@@ -1,13 +1,16 @@
 """The contract's activations in MLX; in float64 in forms that are exact where MLX's own are not.
 
 On CPU, MLX's float64 `exp` and `sigmoid` are right to single precision only; `power`, `tanh`, `log` and `expm1` are
-right to the last digits.
+right to the last digits. Off Apple's machines its CPU takes a tanh one number after another, at the price of some
+seventy products: in float32 a quotient of two polynomials stands for it there, right to 4e-7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from math import e
+from typing import Any
 
 import mlx.core as mx
 
@@ -17,8 +20,58 @@ def exp(x: mx.array) -> mx.array:
     return mx.power(mx.array(e, dtype=x.dtype), x) if x.dtype == mx.float64 else mx.exp(x)
 
 
+# tanh x = x · P(x²) / Q(x²) up to ±7.9, where tanh is 1 in float32: least relative error for these degrees, 6e-9
+_BOUND = 7.9
+_P = (0.999999994, 0.134506265, 0.00357899912, 2.20233634e-05, 1.54281412e-08)
+_Q = (1.0, 0.467839545, 0.0261922649, 0.000342366221, 8.598848e-07)
+
+
+def _quotient(x: mx.array) -> mx.array:
+    x = mx.clip(x, -_BOUND, _BOUND)
+    u = x * x
+    return x * _polynomial(_P, u) / _polynomial(_Q, u)
+
+
+_quick_tanh: Any = mx.custom_function(_quotient)
+
+
+@_quick_tanh.vjp  # type: ignore[untyped-decorator]
+def _quick_tanh_vjp(x: mx.array, of_y: mx.array, y: mx.array) -> mx.array:
+    return of_y * (1.0 - y * y)
+
+
+@_quick_tanh.jvp  # type: ignore[untyped-decorator]
+def _quick_tanh_jvp(x: mx.array, along: mx.array) -> mx.array:
+    y: mx.array = _quick_tanh(x)
+    return along * (1.0 - y * y)
+
+
+@_quick_tanh.vmap  # type: ignore[untyped-decorator]
+def _quick_tanh_vmap(x: mx.array, axis: int) -> tuple[mx.array, int]:
+    return _quick_tanh(x), axis
+
+
+def _polynomial(coefficients: Sequence[float], u: mx.array) -> mx.array:
+    total = coefficients[-1] * u + coefficients[-2]
+    for coefficient in reversed(coefficients[:-2]):
+        total = total * u + coefficient
+    return total
+
+
+def _is_slow(x: mx.array) -> bool:
+    """Return whether MLX computes a tanh of this array number by number."""
+    return x.dtype == mx.float32 and sys.platform != "darwin" and mx.default_device().type == mx.cpu
+
+
+def _tanh(x: mx.array) -> mx.array:
+    y: mx.array = _quick_tanh(x) if _is_slow(x) else mx.tanh(x)
+    return y
+
+
 def _sigmoid(x: mx.array) -> mx.array:
-    return 0.5 * (1.0 + mx.tanh(0.5 * x)) if x.dtype == mx.float64 else mx.sigmoid(x)
+    if x.dtype == mx.float64 or _is_slow(x):
+        return 0.5 + 0.5 * _tanh(0.5 * x)
+    return mx.sigmoid(x)
 
 
 def _hard_sigmoid(slope: float) -> Callable[[mx.array], mx.array]:
@@ -46,7 +99,7 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "sigmoid": _sigmoid,
     "hard_sigmoid": _hard_sigmoid(1.0 / 6.0),
     "hard_sigmoid_keras2": _hard_sigmoid(0.2),
-    "tanh": mx.tanh,
+    "tanh": _tanh,
     "relu": _relu,
     "identity": lambda x: x,
     "softsign": lambda x: x / (1.0 + mx.abs(x)),

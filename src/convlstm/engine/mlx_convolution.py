@@ -4,11 +4,15 @@
 - float64 (CPU only): MLX's own convolution is right to single precision and refuses groups and dilation, so kernel
   points are taken one by one, as products; right to the last digits, and slow.
 - An empty input: MLX's gradient fails, so the zero-size result is made without a convolution.
+- The recurrent convolution's data gradient on a CPU in float32: MLX gathers all points under a kernel of four times
+  the channels; one product, whose parts are then added where they belong, takes a third to two thirds of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -53,6 +57,65 @@ def convolve(
         parts = [one(a, w, zeros, stride, dilation) for a, w in zip(xs, weights, strict=True)]
         return mx.concatenate(parts, axis=-1)
     return (_by_points if exact else _by_primitive)(x, weight, zeros, stride, dilation, groups)
+
+
+def convolve_state(h: mx.array, weight: mx.array, widths: Widths, boundary: tuple[str, ...]) -> mx.array:
+    """Return W ∗ h with stride 1; see `convolve`, of the same value.
+
+    Args:
+        h: (batch, *grid, channels).
+        weight: (out_channels, *kernel, channels).
+        widths: Points added before and after each axis.
+        boundary: What those points hold, per axis.
+
+    Returns:
+        (batch, *grid, out_channels).
+    """
+    if not h.size or h.dtype != mx.float32 or mx.default_device().type != mx.cpu:
+        return convolve(h, weight, widths, boundary)
+    h, zeros = pad(h, widths, boundary)
+    z: mx.array = _with_own_gradient(zeros)(h, weight)
+    return z
+
+
+@cache
+def _with_own_gradient(zeros: Widths) -> Any:
+    """Return the convolution of a state with so many zeros around it."""
+    ones = (1,) * len(zeros)
+
+    def product(h: mx.array, weight: mx.array) -> mx.array:
+        return _by_primitive(h, weight, zeros, ones, ones)
+
+    function: Any = mx.custom_function(product)
+
+    @function.vjp  # type: ignore[untyped-decorator]
+    def gradient(primals: Sequence[mx.array], of_z: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+        h, weight = primals
+        of_weight = mx.vjp(lambda weight: product(h, weight), [weight], [of_z])[1][0]
+        return _of_data(of_z, weight, zeros), of_weight
+
+    @function.vmap  # type: ignore[untyped-decorator]
+    def mapped(given: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
+        count = next(a.shape[axis] for a, axis in zip(given, axes, strict=True) if axis is not None)
+        rows = [
+            [a] * count if axis is None else list(mx.moveaxis(a, axis, 0)) for a, axis in zip(given, axes, strict=True)
+        ]
+        return mx.stack([function(*pair) for pair in zip(*rows, strict=True)]), 0
+
+    return function
+
+
+def _of_data(of_z: mx.array, weight: mx.array, zeros: Widths) -> mx.array:
+    """Return the gradient of h: each kernel point's part of one product, added at the points it came from."""
+    grid, (out, *taps, channels) = of_z.shape[1:-1], weight.shape
+    products = (of_z.reshape(-1, out) @ weight.reshape(out, -1)).reshape(*of_z.shape[:-1], *taps, channels)
+    total = mx.array(0.0, dtype=of_z.dtype)
+    for point in np.ndindex(*taps):
+        part = products[(slice(None),) * (1 + len(grid)) + tuple(point)]
+        around = [(p, k - 1 - p) for p, k in zip(point, taps, strict=True)]
+        total = total + mx.pad(part, [(0, 0), *around, (0, 0)])
+    inside = (slice(before, n + k - 1 - after) for n, k, (before, after) in zip(grid, taps, zeros, strict=True))
+    return total[(slice(None), *inside)]
 
 
 def _by_primitive(

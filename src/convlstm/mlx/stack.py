@@ -106,6 +106,7 @@ def run_stack(
     durations: mx.array | None = None,
     gaps: dict[str, mx.array] | None = None,
     draws: Draws | None = None,
+    from_rest: bool = False,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
@@ -119,6 +120,7 @@ def run_stack(
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
         draws: Random draws in training, None in evaluation.
+        from_rest: Whether the states are known to be zero.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
@@ -139,6 +141,7 @@ def run_stack(
                 durations=durations,
                 gaps=None if gaps is None else gaps[direction],
                 masks=None if draws is None else draws.masks.get((layer.index, direction)),
+                from_rest=from_rest,
             )
             parts.append(output)
             final.append(after)
