@@ -3,8 +3,9 @@
     python benchmarks/speed/run.py [--groups torch keras-jax ...] [--cases wide ...] [--output speed.json]
 
 Each framework runs in a process of its own, its contenders by turns, so that a drift of the machine meets all of them;
-the figure is the median of ours over the median of the peer's. Memory is taken in one more process for each contender.
-Nothing else should run meanwhile. `table.py` makes the page from the result.
+the figure is the median of ours over the median of the peer's. Where contenders need processes of their own, the
+processes take turns. Memory is taken in one more process for each contender. Groups that are left out keep their rows
+in the output. Nothing else should run meanwhile. `table.py` makes the page from the result.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Group:
         environment: Variables of the process.
         works: What is timed.
         memory: Whose memory is taken, in the training step.
+        apart: For contenders that need another process: its module and environment.
     """
 
     module: str
@@ -46,6 +48,7 @@ class Group:
     environment: dict[str, str] = field(default_factory=dict)
     works: tuple[str, ...] = ("forward", "train")
     memory: tuple[str, ...] = ()
+    apart: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
 
 
 EVERY = ("wide", "paper", "openstl", "first", "long", "small", "1-D", "3-D")
@@ -53,6 +56,12 @@ LARGE = ("wide", "paper", "openstl", "first")
 GROUPS = {
     "torch": Group(
         "in_torch", ("ours", "common", "common-last", "floor"), EVERY, memory=("ours", "common", "common-last")
+    ),
+    "torch beside TensorFlow": Group(
+        "in_torch",
+        ("ours", "keras"),
+        ("wide", "paper", "openstl", "first", "long", "small"),
+        apart={"keras": ("in_keras", {"KERAS_BACKEND": "tensorflow"})},
     ),
     "torch bf16": Group("in_torch", ("ours bf16", "common bf16", "common-last bf16", "floor bf16"), LARGE),
     "keras-tensorflow": Group(
@@ -92,11 +101,15 @@ def main() -> None:
     if options.output:
         known = {name: number for name in PACKAGES if (number := installed(name))}
         machine = {"processor": processor(), "threads": options.threads, "python": platform.python_version()}
+        before = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+        done = {(row["group"], row["case"], row["work"]) for row in rows}
+        rows += [row for row in before if (row["group"], row["case"], row["work"]) not in done]
+        rows.sort(key=lambda row: (list(GROUPS).index(row["group"]), EVERY.index(row["case"])))
         options.output.write_text(json.dumps({"machine": machine, "versions": known, "rows": rows}, indent=1) + "\n")
 
 
 def timed(name: str, group: Group, case: str, work: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    found = ask(group, options, case=case, work=work, measure="time", contenders=group.contenders)
+    found = by_turns(group, options, case=case, work=work, measure="time")
     if found is None:
         print(f"{name:22}{case:9}{work:9}stopped after {options.limit:.0f} s", flush=True)
         return [{"group": name, "case": case, "work": work, "stopped": options.limit}]
@@ -115,6 +128,22 @@ def timed(name: str, group: Group, case: str, work: str, options: argparse.Names
             flush=True,
         )
     return rows
+
+
+def by_turns(group: Group, options: argparse.Namespace, **request: Any) -> dict[str, Any] | None:
+    """Return the times of all contenders: of one process, or of as many as they need, three times each."""
+    if not group.apart:
+        return ask(group, options, contenders=group.contenders, **request)
+    found: dict[str, Any] = {}
+    for _ in range(3):
+        for name in group.contenders:
+            module, environment = group.apart.get(name, (group.module, group.environment))
+            part = ask(Group(module, (name,), (), environment), options, contenders=(name,), **request)
+            if part is None:
+                return None
+            known = found.setdefault(name, part[name] | {"seconds": []})
+            known["seconds"] += part[name]["seconds"]
+    return found
 
 
 def weighed(name: str, group: Group, case: str, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -59,16 +59,17 @@ def add_convolution(
         form: Stride and dilation along each axis; nothing means 1.
     """
     stride, dilation = (list(part) or [1] * len(widths) for part in form)
-    if can_add(z) and all(before == after for before, after in widths):
+    if can_add(z, weight) and all(before == after for before, after in widths):
         _convolution_with_sum(z, h, weight, bias, [before for before, _ in widths], stride, dilation)
     else:
         h, padding = padded(h, widths)
         z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
 
 
-def can_add(z: Tensor) -> bool:
-    """Return whether a convolution can add to such an array by itself."""
-    return z.ndim == 4 and z.device.type == "cpu" and not is_watched() and _has_sum(z.dtype)
+def can_add(z: Tensor, weight: Tensor) -> bool:
+    """Return whether a convolution can add to such an array by itself: a kernel in another order it puts in order."""
+    in_order = z.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return in_order and z.device.type == "cpu" and not is_watched() and _has_sum(z.dtype)
 
 
 def _convolution_with_sum(

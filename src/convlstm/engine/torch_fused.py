@@ -26,7 +26,7 @@ from convlstm.engine.torch_convolution import (
 )
 from convlstm.engine.torch_gates import Scratch, advance, over_points, peephole_gradient, retreat
 from convlstm.engine.torch_modes import are_batched, transforms_are_active
-from convlstm.engine.torch_plan import Plan
+from convlstm.engine.torch_plan import Plan, in_one_batch
 from convlstm.engine.torch_precision import wide_type, without_autocast
 
 Weights = Mapping[str, Tensor]
@@ -234,11 +234,11 @@ def _fill_with_input(plan: Plan, z: Tensor, x: Tensor | None, weight: Tensor | N
         return
     flat, padding = _padded_input(plan, x)
     layer, kernel = plan.layer, plan.kernel(weight)
-    if can_add(flat):
+    if can_add(flat, kernel):
         widths = tuple((n, n) for n in padding)
-        add_convolution(z.zero_().flatten(0, 1), flat, kernel, widths, bias, (layer.stride, layer.dilation))
+        add_convolution(in_one_batch(z.zero_()), flat, kernel, widths, bias, (layer.stride, layer.dilation))
     else:
-        z.flatten(0, 1).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
+        in_one_batch(z).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
 
 
 def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
@@ -246,7 +246,7 @@ def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
     widths = plan.input_widths(x.shape[3:])
     if any(before != after for before, after in widths):
         x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    flat = (x if plan.is_in_order(x) else plan.empty(len(x), x.shape[1:], x).copy_(x)).flatten(0, 1)
+    flat = in_one_batch(x if plan.is_in_order(x) else plan.empty(len(x), x.shape[1:], x).copy_(x))
     return one_channel_last(flat, plan.layer.stride), [before for before, _ in widths]
 
 
@@ -268,7 +268,7 @@ def _gradients_of_part(
     flat, padding = _padded_input(plan, x)
     form = (plan.layer.stride, padding, plan.layer.dilation, False, [0] * plan.rank, 1)
     of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
-        of_z.flatten(0, 1), flat, unambiguous(weight), None, *form, (*needed, False)
+        in_one_batch(of_z), flat, unambiguous(weight), None, *form, (*needed, False)
     )
     if not needed[0]:
         return None, of_weight
@@ -285,10 +285,10 @@ def _weight_gradient(plan: Plan, hidden: Tensor, weight: Tensor, of_z: Tensor, *
         before, of_z = before[later], of_z[later]
     if not len(before):
         return torch.zeros_like(weight)
-    h, padding = padded(unambiguous(before.flatten(0, 1)), recurrent_pad_widths(plan.layer.recurrent_kernel_size))
+    h, padding = padded(unambiguous(in_one_batch(before)), recurrent_pad_widths(plan.layer.recurrent_kernel_size))
     ones, zero = [1] * plan.rank, [0] * plan.rank
     arguments = (None, ones, padding, ones, False, zero, 1, (False, True, False))
-    gradient: Tensor = torch.ops.aten.convolution_backward(of_z.flatten(0, 1), h, weight, *arguments)[1]
+    gradient: Tensor = torch.ops.aten.convolution_backward(in_one_batch(of_z), h, weight, *arguments)[1]
     return gradient
 
 

@@ -20,6 +20,14 @@ State = tuple[Tensor, Tensor]
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
+def in_one_batch(x: Tensor) -> Tensor:
+    """Return x (time, batch, ...), whose steps stand one after another, as one batch.
+
+    A view may give an axis of length one any stride, and oneDNN then takes the array for channels first.
+    """
+    return x.as_strided((len(x) * x.shape[1], *x.shape[2:]), x.stride()[1:])
+
+
 @dataclass(frozen=True)
 class Plan:
     """One layer over one sequence, as forward and backward both need it.
@@ -94,12 +102,12 @@ class Plan:
         return x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=self.memory_format)
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """Return a kernel in the order that convolutions take."""
-        return unambiguous(weight.contiguous(memory_format=self.memory_format))
+        """Return a kernel in the order that convolutions take; for a single step it is not worth a copy."""
+        return unambiguous(weight if self.steps == 1 else weight.contiguous(memory_format=self.memory_format))
 
     def empty(self, steps: int, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return an array for some steps (steps, *shape) of undefined content."""
         batch, *rest = shape
         flat = empty((steps * batch, *rest), like, self.memory_format, dtype or like.dtype)
-        result: Tensor = flat.unflatten(0, (steps, batch))
-        return result
+        one = prod(rest)
+        return flat.as_strided((steps, batch, *rest), (batch * one, one, *flat.stride()[1:]))
