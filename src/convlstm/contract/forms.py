@@ -87,6 +87,7 @@ def against_reference(
     x: Array,
     results: Sequence[tuple[Array, Array]],
     *,
+    came: Mapping[str, Sequence[int]],
     durations: Array | None = None,
     states: Sequence[tuple[Array, Array]] | None = None,
     output: Array | None = None,
@@ -98,6 +99,7 @@ def against_reference(
         weights: Its canonical arrays.
         x: Frames (batch, time, channel, *space).
         results: Final (h, c) that the form returned, channels first; the last ones of layer · D + direction.
+        came: Shapes by name as the user of the form sees them, before anything was rearranged for the reference.
         durations: Δ (batch, time).
         states: Initial (h, c); None means zeros.
         output: The form's output (batch, time, channel, *grid), if it returns one.
@@ -112,9 +114,8 @@ def against_reference(
         for got, want in zip(results, final[len(final) - len(results) :], strict=True)
         for a, b in zip(got, want, strict=True)
     ]
-    words = [f"h, c {tuple(h.shape)}" for h, _ in results[-1:]]
     if output is not None:
         assert isinstance(expected, np.ndarray)
         pairs.append((output, expected))
-        words.insert(0, f"output {tuple(output.shape)}")
-    return Outcome(", ".join(words), max(error(np.asarray(a, np.float64), b) for a, b in pairs))
+    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in came.items())
+    return Outcome(shapes, max(error(np.asarray(a, np.float64), b) for a, b in pairs))

@@ -73,8 +73,12 @@ def _scanned(scan_fn: Any, strategy: str, weights: dict[str, Array]) -> Outcome:
     final_state, outputs = jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))
     pairs = [(_first(final_state[0], 1), _first(final_state[1], 1))]
     x, durations = _first(frames_seq.swapaxes(0, 1), 2), np.asarray(durations_seq.T, np.float64)
-    output = _first(outputs.swapaxes(0, 1), 2)
-    return against_reference(_spec(strategy), weights, x, pairs, durations=durations, output=output)
+    return against_reference(
+        *(_spec(strategy), weights, x, pairs),
+        came={"outputs": outputs.shape, "h, c": final_state[0].shape},
+        durations=durations,
+        output=_first(outputs.swapaxes(0, 1), 2),
+    )
 
 
 def _spec(strategy: str) -> ConvLSTMSpec:

@@ -29,9 +29,13 @@ def duration_aware(strategy: str) -> Outcome:
     durations_input = random.uniform(0.5, 1.5, (4, 3)).astype(np.float32)
     rnn_layer((frames_input, durations_input))
     _wake(cell)
-    output = _first(rnn_layer((frames_input, durations_input)))
-    x = np.moveaxis(frames_input, -1, 2)
-    return against_reference(cell.spec, to_canonical(cell), x, [], durations=durations_input, output=output)
+    output = rnn_layer((frames_input, durations_input))
+    return against_reference(
+        *(cell.spec, to_canonical(cell), np.moveaxis(frames_input, -1, 2), []),
+        came={"output": output.shape},
+        durations=durations_input,
+        output=_first(output),
+    )
 
 
 FORMS = tuple(

@@ -22,7 +22,11 @@ def sequence(**options: Any) -> Outcome:
     output = layer(x)
     _, (h, c) = layer(x, return_state=True)
     pairs = [(_first(a, 1), _first(b, 1)) for a, b in zip(h, c, strict=True)]
-    return against_reference(layer.spec, to_canonical(layer), _first(x, 2), pairs, output=_first(output, 2))
+    return against_reference(
+        *(layer.spec, to_canonical(layer), _first(x, 2), pairs),
+        came={"output": output.shape},
+        output=_first(output, 2),
+    )
 
 
 def without_batch() -> Outcome:
@@ -33,7 +37,9 @@ def without_batch() -> Outcome:
     output, ((h,), (c,)) = layer(x, return_state=True)
     result = [(_first(h[None], 1), _first(c[None], 1))]
     return against_reference(
-        layer.spec, to_canonical(layer), _first(x[None], 2), result, output=_first(output[None], 2)
+        *(layer.spec, to_canonical(layer), _first(x[None], 2), result),
+        came={"output": output.shape},
+        output=_first(output[None], 2),
     )
 
 
@@ -45,7 +51,8 @@ def one_step(*batch: int) -> Outcome:
     before = _states(h, c)
     h, c = cell(x, (h, c))
     frames = _first(x.reshape(-1, 1, 12, 10, 3), 2)
-    return against_reference(cell.spec, to_canonical(cell), frames, [_states(h, c)], states=[before])
+    result = [_states(h, c)]
+    return against_reference(cell.spec, to_canonical(cell), frames, result, came={"h, c": h.shape}, states=[before])
 
 
 FORMS = (

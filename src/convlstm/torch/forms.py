@@ -26,7 +26,11 @@ def duration_aware(strategy: str) -> Outcome:
         h, c = rnn_cell(frame, duration, (h, c))
     durations = _array(sequence_durations.squeeze(-1).T)
     x = _array(sequence_frames.transpose(0, 1))
-    return against_reference(rnn_cell.spec, to_canonical(rnn_cell), x, [(_array(h), _array(c))], durations=durations)
+    return against_reference(
+        *(rnn_cell.spec, to_canonical(rnn_cell), x, [(_array(h), _array(c))]),
+        came={"h, c": h.shape},
+        durations=durations,
+    )
 
 
 def bidirectional() -> Outcome:
@@ -43,7 +47,12 @@ def bidirectional() -> Outcome:
     )
     input_tensor = torch.randn(2, 4, 1, 16, 16)
     output, (hidden_state, cell_state) = conv_lstm(input_tensor)
-    return _compared(conv_lstm, input_tensor, output, hidden_state, cell_state)
+    pairs = [(_array(h), _array(c)) for h, c in zip(hidden_state, cell_state, strict=True)]
+    return against_reference(
+        *(conv_lstm.spec, to_canonical(conv_lstm), _array(input_tensor), pairs),
+        came={"output": output.shape, "h, c": hidden_state[-1].shape},
+        output=_array(output),
+    )
 
 
 def gate() -> Outcome:
@@ -54,7 +63,11 @@ def gate() -> Outcome:
     c = f * torch.ones_like(f) + i * g
     states = [(_array(hidden), np.ones(hidden.shape))]
     result = [(_array(o * torch.tanh(c)), _array(c))]
-    return against_reference(conv_gate.spec, to_canonical(conv_gate), _array(x)[:, None], result, states=states)
+    return against_reference(
+        *(conv_gate.spec, to_canonical(conv_gate), _array(x)[:, None], result),
+        came={"i, f, g, o": i.shape},
+        states=states,
+    )
 
 
 def notebook() -> Outcome:
@@ -63,7 +76,8 @@ def notebook() -> Outcome:
     convlstm = compat.ConvLSTM(1, 16, (3, 3), 1, batch_first=True, bias=True, return_all_layers=False)
     _, last_states = convlstm(x)
     h, c = last_states[0]
-    return against_reference(convlstm.spec, to_canonical(convlstm), _array(x), [(_array(h), _array(c))])
+    result = [(_array(h), _array(c))]
+    return against_reference(convlstm.spec, to_canonical(convlstm), _array(x), result, came={"h, c": h.shape})
 
 
 def positional() -> Outcome:
@@ -75,8 +89,11 @@ def positional() -> Outcome:
     convlstm = compat.ConvLSTM(64, 16, 3, 2, True, True, True)
     layer_output_list, last_state_list = convlstm(x)
     pairs = [(_array(h), _array(c)) for h, c in last_state_list]
+    output = layer_output_list[-1]
     return against_reference(
-        convlstm.spec, to_canonical(convlstm), _array(x), pairs, output=_array(layer_output_list[-1])
+        *(convlstm.spec, to_canonical(convlstm), _array(x), pairs),
+        came={"output": output.shape, "h, c": last_state_list[-1][0].shape},
+        output=_array(output),
     )
 
 
@@ -86,7 +103,8 @@ def one_step() -> Outcome:
     h, c = cell.init_hidden(2, (16, 16))
     x = torch.randn(2, 1, 16, 16)
     h, c = cell(input_tensor=x, cur_state=[h, c])
-    return against_reference(cell.spec, to_canonical(cell), _array(x)[:, None], [(_array(h), _array(c))])
+    result = [(_array(h), _array(c))]
+    return against_reference(cell.spec, to_canonical(cell), _array(x)[:, None], result, came={"h, c": h.shape})
 
 
 FORMS = (
@@ -101,11 +119,6 @@ FORMS = (
     Form("003", "h, c = cell(input_tensor=x, cur_state=[h, c])", one_step),
 )
 """Every form of a PyTorch document."""
-
-
-def _compared(layer: ConvLSTM, x: Tensor, output: Tensor, h: tuple[Tensor, ...], c: tuple[Tensor, ...]) -> Outcome:
-    pairs = [(_array(a), _array(b)) for a, b in zip(h, c, strict=True)]
-    return against_reference(layer.spec, to_canonical(layer), _array(x), pairs, output=_array(output))
 
 
 def _wake(module: torch.nn.Module) -> None:
