@@ -1,7 +1,9 @@
 """The table of every set-up against the reference and each other, on a few cases of the cheap ones."""
 
+import re
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,7 @@ def test_a_miss_and_a_failure_are_not_well(monkeypatch):
     assert table.PAIR_TARGET == 2e-5
 
 
+README = Path(__file__).parents[2] / "README.md"
 CAME = {
     "torch": {
         ("000", "h, c (4, 64, 16, 16)"): 5,
@@ -83,3 +86,7 @@ def test_every_form_of_a_set_up_agrees_and_returns_what_is_said(setup):
     rows = run_task(setup, "forms")
     assert all(row["difference"] < 1e-5 and not row["failure"] and row["seconds"] > 0 for row in rows)
     assert Counter((row["document"], row["shapes"]) for row in rows) == CAME[setup.name]
+    printed = README.read_text(encoding="utf-8")
+    for row in rows:
+        found = rf"{row['document']}  {setup.name} .*  {re.escape(row['line'])}\n *{re.escape(row['shapes'])}\n"
+        assert re.search(found, printed), f"README.md is behind: {row['line']}"
