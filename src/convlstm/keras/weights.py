@@ -87,8 +87,8 @@ def add_variables(
 
 def values(variables: Mapping[str, Variable], dtype: str) -> dict[str, Tensor]:
     """Return what the engine computes with: kernels in the compute type, the rest as it is stored."""
-    tensors = {name: keras.ops.convert_to_tensor(variable) for name, variable in variables.items()}
-    return {name: keras.ops.cast(a, dtype) if name in KERNELS else a for name, a in tensors.items()}
+    # always cast: outside a graph TensorFlow's `convert_to_tensor` gives the variable itself back
+    return {name: keras.ops.cast(v, dtype if name in KERNELS else v.dtype) for name, v in variables.items()}
 
 
 def initializer(array: Array, name: str) -> Callable[..., Any]:
