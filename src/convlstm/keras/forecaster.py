@@ -64,6 +64,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         super().__init__(autocast=False, **options)
         self.spec, self.horizon, self.seed = spec, horizon, seed
         self.supports_masking = True
+        self._frame_size: tuple[int | None, ...] | None = None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.encoder = ConvLSTMStack(spec.encoder, name="encoder", dtype=self.dtype_policy)
         self.forecaster = None
@@ -151,6 +152,20 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         batch, _, *frame = frames.shape
         return keras.KerasTensor((batch, steps, *frame), dtype=cell_dtype(self.compute_dtype))
 
+    def export(self, filepath: Any, format: str = "tf_saved_model", **options: Any) -> None:
+        """Write the forecast of `horizon` frames from frames alone, as every Keras model writes its call.
+
+        Args:
+            filepath: Where to.
+            format: As of `keras.Model.export`.
+            **options: Likewise. Without `input_signature` batch and time stay open, and frames have the size of the
+                last call.
+        """
+        if options.get("input_signature") is None and self._frame_size is not None:
+            shape = (None, None, *self._frame_size, self.spec.frame_channels)
+            options["input_signature"] = [keras.InputSpec(shape=shape, dtype=cell_dtype(self.compute_dtype))]
+        super().export(filepath, format, **options)
+
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""
 
@@ -196,6 +211,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         """Return frames in at least float32, the horizon, mask and durations of the forecast frames, all checked."""
         valid, frames = inputs.read_mask(mask, frames), inputs.tensor("frames", frames, cell_dtype(self.compute_dtype))
         check_forecast(self.spec, tuple(frames.shape), channels_last=True)
+        self._frame_size = tuple(frames.shape[2:4])
         horizon = self.horizon if horizon is None else horizon
         check_horizon(horizon)
         check_given("lead_durations", self.spec.uses_durations, lead_durations)

@@ -137,6 +137,22 @@ def test_a_forecaster_in_fit_and_in_a_file(tmp_path: Path) -> None:
     assert again(frames, horizon=5).shape == (2, 5, 8, 6, 1)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras writes a SavedModel on the other two")
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_an_exported_forecaster_gives_the_same_numbers(rollout: str, tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3, peephole="channel", recurrent_dropout=0.2)
+    model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, rollout=rollout), horizon=2, seed=1)
+    with pytest.raises(ValueError, match="called"):
+        model.export(tmp_path / "never_called", verbose=False)
+    model(np.zeros((1, 3, 8, 6, 1), "float32"))
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    for batch, steps in ((2, 3), (1, 5)):
+        frames = np.random.default_rng(0).standard_normal((batch, steps, 8, 6, 1)).astype("float32")
+        close(loaded.serve(frames), keras.ops.convert_to_numpy(model(frames)))
+
+
 def test_every_array_gets_a_variable_in_keras_order() -> None:
     spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1, norm="layer", peephole="channel")
     owner = keras.layers.Layer()
