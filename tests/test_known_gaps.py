@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +116,40 @@ def duration_function_file() -> None:
     ConvLSTM(1, 2, 3, duration_strategy=lambda r: r).spec.to_dict()
 
 
+def exported(backend: str, frames: str, layer: str, call: str = "(frames)", format: str = "tf_saved_model") -> str:
+    """Return the errors of exporting a model of one layer, in a process of its own: Keras has one backend in each."""
+    code = f"""
+import tempfile, keras
+from convlstm.keras import ConvLSTM2D
+frames, durations = keras.Input({frames}), keras.Input((None,))
+inputs = [frames, durations] if "durations" in "{call}" else frames
+model = keras.Model(inputs, ConvLSTM2D(2, 3, {layer}){call})
+model(keras.tree.map_structure(lambda one: keras.ops.ones([size or 8 for size in one.shape]), inputs))
+with tempfile.TemporaryDirectory() as folder:
+    model.export(folder + "/model", format="{format}", verbose=False)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, check=False, text=True).stderr
+
+
+def keras_jax_export_of_open_sizes() -> None:
+    assert "conv_general_dilated" not in exported("jax", "(None, None, None, 1)", "padding='same', strides=2")
+
+
+def keras_jax_export_of_open_durations() -> None:
+    call = "(frames, durations=durations)"
+    assert "ShapeError: durations" not in exported("jax", "(None, 8, 8, 1)", "duration_strategy='linear'", call)
+
+
+def keras_torch_export_to_onnx() -> None:
+    assert "unordered_map" not in exported("torch", "(4, 8, 8, 1)", "", format="onnx")
+
+
+def keras_tensorflow_export_of_the_quick_path() -> None:
+    assert "Failed to add concrete function" not in exported("tensorflow", "(None, 8, 8, 1)", "")
+
+
 GAPS: dict[str, Callable[[], None]] = {
     run.__name__.replace("_", "-"): run
     for run in (
@@ -125,6 +162,10 @@ GAPS: dict[str, Callable[[], None]] = {
         jax_rule_forward_mode,
         keras_stack_lengths,
         keras_wrappers_when_built,
+        keras_jax_export_of_open_sizes,
+        keras_jax_export_of_open_durations,
+        keras_torch_export_to_onnx,
+        keras_tensorflow_export_of_the_quick_path,
         duration_function_file,
     )
 }
