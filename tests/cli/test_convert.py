@@ -74,6 +74,47 @@ def test_what_is_said(cli, tmp_path, stack):
     assert "- The carry is (c, h) there, (h, c) here." in out.splitlines()
 
 
+def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
+    lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "ndrplz", "--explain")[1].splitlines()
+    assert lines[0] == "a.npz: for the ConvLSTM of ndrplz/ConvLSTM_pytorch"
+    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in lines
+    assert any(line.startswith("- One kernel over [x; h] there") for line in lines)
+    lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen", "--explain")[1].splitlines()
+    assert lines[0] == "a.npz: for flax.linen.ConvLSTMCell"
+    assert "- Gates stand in the order i, g, f, o there, i, f, g, o here." in lines
+    for words in ("Two biases per layer there", "1 is added to the forget gate at every call there"):
+        assert any(line.startswith(f"- {words}") for line in lines)
+    assert len(cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen")[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "built"),
+    [
+        (
+            "keras",
+            {"hidden_channels": [4, 3], "stride": [2, 1], "padding": ["valid", 1], "masked_output": "hold"},
+            "padding=['valid', 'same'], strides=[2, 1], dilation_rate=1, activation=tanh, "
+            "recurrent_activation=sigmoid, dropout=0.0, recurrent_dropout=0.0, zero_output_for_mask=False, "
+            "go_backwards=False",
+        ),
+        (
+            "keras",
+            {"stride": (2, 1), "activation": "identity", "direction": "bidirectional", "merge": "apart"},
+            "padding=same, strides=(2, 1), dilation_rate=1, activation=linear, recurrent_activation=sigmoid, "
+            "dropout=0.0, recurrent_dropout=0.0, zero_output_for_mask=True, go_backwards=False, "
+            "merge_mode of Bidirectional=None",
+        ),
+        ("linen", {"direction": "reverse"}, "reverse=True, keep_order=True"),
+        ("linen", {"direction": "bidirectional"}, "merge_fn of nn.Bidirectional=concat"),
+    ],
+)
+def test_what_a_foreign_layer_must_be_built_with_is_said_in_its_words(cli, tmp_path, layout, options, built):
+    spec = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": 4, "kernel_size": 3, **options})
+    save_model(tmp_path / "own.safetensors", spec, initialise(spec, 0))
+    out = cli("convert", "own.safetensors", "-o", "a.npz", "--to", layout)[1]
+    assert out.strip().endswith(f", built with {built}")
+
+
 def test_the_help_names_every_layout(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     out = cli("convert", "--help")[1]
@@ -91,6 +132,7 @@ def test_the_help_names_every_layout(cli, monkeypatch):
         (3, "layout: expected one of keras, linen, haiku, ndrplz", ["model.npz", "--from", "theano"]),
         (3, "layout: expected one of keras, linen, ndrplz, got 'haiku'", ["layer.safetensors", "--to", "haiku"]),
         (3, "stride: expected an option of the layer", ["model.npz", "--from", "ndrplz", "--set", "stride=2"]),
+        (3, "ndrplz/ConvLSTM_pytorch takes none.", ["model.npz", "--from", "ndrplz", "--set", "padding=same"]),
         (3, "--set: expected NAME=VALUE", ["model.npz", "--from", "ndrplz", "--set", "stride"]),
         (3, "--set a: expected a YAML value", ["model.npz", "--from", "ndrplz", "--set", "a=["]),
         (3, "patch_size: expected the side", ["openstl.npz", "--from", "openstl"]),

@@ -114,16 +114,18 @@ def _write(
 ) -> None:
     from convlstm.cli.output import say
     from convlstm.contract.checkpoint import save_model
-    from convlstm.interop import FORMATS, constructor_options, write_file
+    from convlstm.interop import FORMATS, write_file
+    from convlstm.interop.reading import differences
+    from convlstm.interop.writing import own_words
 
     if layout is None:
         say(f"{output}: digest {save_model(output, spec, weights, extra)}")
         return
     write_file(output, layout, spec, weights)
     foreign = FORMATS[layout].layout
-    needed = constructor_options(foreign, spec)
+    needed = own_words(foreign, spec)
     say(f"{output}: for {foreign.source}" + (f", built with {_shown(needed)}" if needed else ""))
-    for line in foreign.facts if explain else ():
+    for line in differences(foreign) if explain else ():
         say(f"- {line}")
 
 

@@ -155,12 +155,15 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
             raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")
 
 
-def check_options(options: Mapping[str, object], known: Collection[str]) -> None:
+def check_options(
+    options: Mapping[str, object], known: Collection[str], whole: str = "see ConvLSTMSpec for all of them."
+) -> None:
     """Refuse a keyword that no option has, with the nearest that one has.
 
     Args:
         options: Keywords as they were given.
         known: Names of the options.
+        whole: What to do where none is near.
 
     Raises:
         SpecError: naming the first unknown keyword.
@@ -175,5 +178,5 @@ def check_options(options: Mapping[str, object], known: Collection[str]) -> None
                 name,
                 expected="an option of the layer",
                 received="a keyword that it does not have",
-                mend=f"perhaps {near[0]} is meant." if near else "see ConvLSTMSpec for all of them.",
+                mend=f"perhaps {near[0]} is meant." if near else whole,
             )

@@ -40,6 +40,15 @@ ACTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "merge": ("direction", ("bidirectional",)),
 }
 
+KERAS_WORDS = {
+    "hidden_channels": "filters",
+    "stride": "strides",
+    "dilation": "dilation_rate",
+    "bias": "use_bias",
+    "input_dropout": "dropout",
+}
+"""Keras's words for options that the contract calls otherwise."""
+
 
 class LayerOptions(TypedDict, total=False):
     """The further options of a layer (meaning: `ConvLSTMSpec`), for typed keyword arguments."""

@@ -83,7 +83,7 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
         (8,)
     """
     chosen = _format(layout, FORMATS)
-    check_options(options, chosen.options)
+    check_options(options, chosen.options, f"{chosen.layout.source} takes {', '.join(chosen.options) or 'none'}.")
     arrays = read_arrays(path)
     if not _holds(chosen, arrays):
         others = [name for name, item in FORMATS.items() if _holds(item, arrays)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from convlstm.contract.activations import Array
 from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.contract.vocabulary import KERAS_WORDS
 from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import flatten
@@ -33,6 +34,17 @@ def _own_name(key: str) -> str:
     return f"{found[1]}cell.{_PARTS[int(found[2])]}" if found else key
 
 
+def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of Keras's layer, and of the `Bidirectional` around it."""
+    words = {KERAS_WORDS.get(name, name): "linear" if value == "identity" else value for name, value in options.items()}
+    words["zero_output_for_mask"] = words.pop("masked_output") == "zero"
+    words["go_backwards"] = words.pop("direction") == "reverse"
+    if "merge" in words:
+        merge = words.pop("merge")
+        words["merge_mode of Bidirectional"] = None if merge == "apart" else merge
+    return words
+
+
 KERAS = Layout(
     name="keras",
     source="keras.layers.ConvLSTM1D/2D/3D",
@@ -56,6 +68,7 @@ KERAS = Layout(
         "input_dropout": 0.0,
         "recurrent_dropout": 0.0,
     },
+    own_words=_own_words,
     facts=(
         "Kernels are (*kernel, in, 4 · filters) there, (4, hidden, in, *kernel) here.",
         "Unless told otherwise tf.keras 2.15 and before used hard_sigmoid = clip(0.2 z + 0.5, 0, 1) for the gates "

@@ -36,6 +36,7 @@ class Layout:
         ranks: Numbers of spatial axes it can have.
         odd_kernels: Whether even kernels cannot run there.
         choices: Options of `ConvLSTMSpec` that its constructor takes and its arrays do not show, with its defaults.
+        own_words: From values of `choices`, one per layer where layers differ, to the foreign constructor's words.
         facts: What else it does otherwise, in sentences.
     """
 
@@ -56,6 +57,7 @@ class Layout:
     ranks: tuple[int, ...] = (1, 2, 3)
     odd_kernels: bool = False
     choices: Mapping[str, Any] = field(default_factory=dict)
+    own_words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     facts: tuple[str, ...] = ()
 
 

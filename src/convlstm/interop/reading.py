@@ -56,7 +56,7 @@ def read(
     read_parts = {place: found[place] for layer in chosen for place in layer.values()}
     notes = Notes(
         layers=tuple(read_parts),
-        differences=_differences(layout, read_parts, flat),
+        differences=(*differences(layout), *_unused(layout, read_parts, flat)),
         assumed=assumed,
         left_out=tuple(left_out(flat, read_parts)),
     )
@@ -162,7 +162,20 @@ def _spec(
     return spec
 
 
-def _differences(layout: Layout, parts: Mapping[str, Parts], flat: Mapping[str, Array]) -> tuple[str, ...]:
+def differences(layout: Layout) -> tuple[str, ...]:
+    """Say what a foreign layer does otherwise, whatever stands in a file of it.
+
+    Args:
+        layout: How it keeps its arrays.
+
+    Returns:
+        Sentences.
+
+    Example:
+        >>> from convlstm.interop.ndrplz import NDRPLZ
+        >>> differences(NDRPLZ)[0]
+        'Gates stand in the order i, f, o, g there, i, f, g, o here.'
+    """
     lines: list[str] = []
     if layout.gates != GATES:
         lines.append(f"Gates stand in the order {', '.join(layout.gates)} there, {', '.join(GATES)} here.")
@@ -175,11 +188,13 @@ def _differences(layout: Layout, parts: Mapping[str, Parts], flat: Mapping[str, 
             f"{layout.forget_offset:g} is added to the forget gate at every call there and stored nowhere; here it is "
             "part of the bias, also where that layer has none."
         )
-    dead = [names[part] for names in parts.values() for part in layout.dead if part in names]
-    if dead:
-        count = sum(flat[key].size for key in dead)
-        lines.append(f"Never used there and dropped here, {count:,} values: {listed(dead)}.")
     return (*lines, *layout.facts)
+
+
+def _unused(layout: Layout, parts: Mapping[str, Parts], flat: Mapping[str, Array]) -> list[str]:
+    dead = [names[part] for names in parts.values() for part in layout.dead if part in names]
+    count = sum(flat[key].size for key in dead)
+    return [f"Never used there and dropped here, {count:,} values: {listed(dead)}."] if dead else []
 
 
 def _check_floats(key: str, array: Array) -> None:

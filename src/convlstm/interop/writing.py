@@ -11,7 +11,7 @@ import numpy as np
 from convlstm.contract.activations import Array
 from convlstm.contract.geometry import effective_kernel
 from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import GATES
+from convlstm.contract.vocabulary import GATES, PER_LAYER
 from convlstm.contract.weights import Spec, check_weights, layer_prefix
 from convlstm.errors import SpecError
 from convlstm.interop.layout import Layout
@@ -61,8 +61,35 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
     Returns:
         Values by the names of `ConvLSTMSpec`.
     """
-    both = getattr(spec, "direction", None) == "bidirectional"
+    assert isinstance(spec, ConvLSTMSpec), "what was written is a stack"
+    both, spec = spec.direction == "bidirectional", _in_words(spec)
     return {name: getattr(spec, name) for name in layout.choices if name != "merge" or both}
+
+
+def own_words(layout: Layout, spec: Spec) -> dict[str, Any]:
+    """Return the same in the foreign constructor's words, one value where all layers or axes agree.
+
+    Args:
+        layout: The layout.
+        spec: What was written.
+
+    Returns:
+        Values by the foreign names; a list has one per layer.
+
+    Example:
+        >>> from convlstm.interop.linen import LINEN
+        >>> own_words(LINEN, ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, direction="reverse"))
+        {'reverse': True, 'keep_order': True}
+    """
+    options = constructor_options(layout, spec)
+    return layout.own_words({name: _briefly(name, value) for name, value in options.items()})
+
+
+def _briefly(name: str, value: Any) -> Any:
+    if name not in PER_LAYER:
+        return value
+    layers = [axes[0] if isinstance(axes, tuple) and len(set(axes)) == 1 else axes for axes in value]
+    return layers[0] if all(one == layers[0] for one in layers) else layers
 
 
 def _parts(layout: Layout, own: Mapping[str, Array]) -> dict[str, Array]:

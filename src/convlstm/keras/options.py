@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from convlstm.contract.vocabulary import LayerOptions
+from convlstm.contract.vocabulary import KERAS_WORDS, LayerOptions
 from convlstm.errors import ConvLSTMError, SpecError
 from convlstm.keras.engines import Tensor
 
@@ -45,15 +45,6 @@ PARTS = {"kernel": "weight_ih", "recurrent": "weight_hh", "bias": "bias"}
 
 KINDS = ("initializer", "regularizer", "constraint")
 """What each of them has, by the other word."""
-
-WORDS = {
-    "hidden_channels": "filters",
-    "stride": "strides",
-    "dilation": "dilation_rate",
-    "bias": "use_bias",
-    "input_dropout": "dropout",
-}
-"""Keras's words for what the contract calls otherwise."""
 
 SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in KINDS))
 """What Keras's layers show of their cell as attributes."""
@@ -104,8 +95,8 @@ def in_keras_words(error: ConvLSTMError) -> ConvLSTMError:
     """
 
     def said(text: Any) -> Any:
-        found = rf"(?<!['\w])({'|'.join(WORDS)})\b"
-        return re.sub(found, lambda word: WORDS[word[0]], text) if isinstance(text, str) else text
+        found = rf"(?<!['\w])({'|'.join(KERAS_WORDS)})\b"
+        return re.sub(found, lambda word: KERAS_WORDS[word[0]], text) if isinstance(text, str) else text
 
     parts = {name: said(getattr(error, name)) for name in ("expected", "received", "mend")}
     return type(error)(said(error.argument), **parts).with_traceback(error.__traceback__)
