@@ -33,7 +33,7 @@ parity: $(READY)
 		$(addprefix --setup ,$(SETUP))
 
 bench: $(READY)
-	$(PYTHON) benchmarks/speed/run.py --output docs/benchmarks/speed.json
+	$(PYTHON) -m convlstm bench --output docs/benchmarks/speed.json
 	$(PYTHON) benchmarks/speed/table.py
 
 docs: $(READY)

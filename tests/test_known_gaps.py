@@ -146,10 +146,6 @@ def keras_torch_export_to_onnx() -> None:
     assert "unordered_map" not in exported("torch", "(4, 8, 8, 1)", "", format="onnx")
 
 
-def keras_tensorflow_export_of_the_quick_path() -> None:
-    assert "Failed to add concrete function" not in exported("tensorflow", "(None, 8, 8, 1)", "")
-
-
 GAPS: dict[str, Callable[[], None]] = {
     run.__name__.replace("_", "-"): run
     for run in (
@@ -165,7 +161,6 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_jax_export_of_open_sizes,
         keras_jax_export_of_open_durations,
         keras_torch_export_to_onnx,
-        keras_tensorflow_export_of_the_quick_path,
         duration_function_file,
     )
 }

@@ -149,6 +149,7 @@ def sequence(
     gaps: Tensor | None = None,
     masks: Masks | None = None,
     from_rest: bool = False,
+    training: bool = False,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
@@ -164,6 +165,7 @@ def sequence(
         gaps: Time since the last valid frame (batch, time), for memory decay.
         masks: Random draws in training.
         from_rest: Whether the caller knows that the state is zero.
+        training: Whether a gradient is to follow.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -176,7 +178,9 @@ def sequence(
     x = None if x is None else _frames(weights, x, here, masks.input)
     inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
     if x is not None and all(given is None for given in inner) and tensorflow_fused.serves(layer):
-        return tensorflow_fused.sequence(layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest)
+        return tensorflow_fused.sequence(
+            layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest, training=training
+        )
     per_step = {
         "z_x": None if x is None else _input_gates(layer, weights, x),
         "factor": None if durations is None else duration_scale(layer, weights, _clean(durations, mask)),

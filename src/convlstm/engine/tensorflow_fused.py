@@ -42,7 +42,15 @@ def serves(layer: LayerSpec) -> bool:
 
 
 def sequence(
-    layer: LayerSpec, weights: Weights, x: Tensor, state: State, *, steps: Any, reverse: bool, from_rest: bool
+    layer: LayerSpec,
+    weights: Weights,
+    x: Tensor,
+    state: State,
+    *,
+    steps: Any,
+    reverse: bool,
+    from_rest: bool,
+    training: bool,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
@@ -54,6 +62,7 @@ def sequence(
         steps: Number of steps; a tensor where it is only known when the graph runs.
         reverse: Run from the last step to the first; outputs still stand in input order.
         from_rest: Whether the state is zero, which the first step need not convolve.
+        training: Whether a gradient is to follow: its own then, which a saved graph could not hold, else TensorFlow's.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -73,8 +82,9 @@ def sequence(
     x, w_ih, w_hh, h, c = arrays
     outer = Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape))
     inner = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
-    call = _Run(outer, inner, steps, reverse, from_rest and isinstance(steps, int))
-    outputs, h, c = tf.custom_gradient(call.run)(x, w_ih, w_hh, bias, h, c)
+    call = _Run(outer, inner, steps, reverse, from_rest and isinstance(steps, int), training)
+    given = (x, w_ih, w_hh, bias, h, c)
+    outputs, h, c = tf.custom_gradient(call.run)(*given) if training else call.run(*given)[0]
     if is_line:
         outputs, h, c = tf.squeeze(outputs, 2), tf.squeeze(h, 1), tf.squeeze(c, 1)
     return outputs, (h, c)
@@ -92,22 +102,33 @@ class _Run:
     steps: Any
     reverse: bool
     peeled: bool
+    keeps: bool
 
     def run(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
         """Return (outputs, h, c) and the function that turns their gradients into those of the arguments."""
         advance = self._advance(x, w_ih, w_hh, tf.cast(bias, c.dtype))
         outputs = tf.TensorArray(h.dtype, size=self.steps, element_shape=h.shape)
-        kept = [self._array(c) for _ in range(6)]
+        kept = [self._array(c) for _ in range(6 if self.keeps else 0)]
         arguments, first, start = (x, w_ih, w_hh, h), h, tf.constant(0)
         if self.peeled:
             h, c, now = advance(0, None, c)
-            outputs, kept, start = outputs.write(self._at(0), h), _written(kept, 0, now), tf.constant(1)
+            outputs, kept, start = (
+                outputs.write(self._at(0), h),
+                _written(kept, 0, now if self.keeps else ()),
+                tf.constant(1),
+            )
 
         def body(n: Tensor, h: Tensor, c: Tensor, outputs: Any, kept: Any) -> tuple[Any, ...]:
             h_after, c_after, now = advance(n, h, c)
             h_after.set_shape(h.shape)
             c_after.set_shape(c.shape)
-            return n + 1, h_after, c_after, outputs.write(self._at(n), h_after), _written(kept, n, now)
+            return (
+                n + 1,
+                h_after,
+                c_after,
+                outputs.write(self._at(n), h_after),
+                _written(kept, n, now if self.keeps else ()),
+            )
 
         _, h, c, outputs, kept = tf.while_loop(
             lambda n, *_: n < self.steps, body, (start, h, c, outputs, kept), maximum_iterations=self.steps

@@ -35,6 +35,7 @@ def sequence(
     *,
     masks: Masks | None = None,
     from_rest: bool = False,
+    training: bool = False,
     **given: Any,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
@@ -46,6 +47,7 @@ def sequence(
         state: Initial h and c, each (batch, *grid, hidden_channels).
         masks: Random draws in training.
         from_rest: Whether the state is known to be zero, which an engine may make use of.
+        training: Whether a gradient is to follow, likewise.
         **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
 
     Returns:
@@ -57,7 +59,7 @@ def sequence(
     if BACKEND == "jax":
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
     else:
-        given["from_rest"] = from_rest
+        given |= {"from_rest": from_rest, "training": training}
     own = None if drawn is None else ENGINE.Masks(*drawn)
     outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, **given)
     return outputs, (h, c)

@@ -116,7 +116,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
         draws = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
-        _, (h, c) = self.encoder(patched, mask=valid, durations=durations, gaps=gaps, draws=draws)
+        _, (h, c) = self.encoder(patched, mask=valid, training=training, durations=durations, gaps=gaps, draws=draws)
         states = list(zip(h, c, strict=True))
         last = _last_valid(frames, valid)
         if self.forecaster is None:
@@ -191,7 +191,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             patched = space_to_depth(keras.ops.expand_dims(last, 1), self.spec.patch_size)
             draws = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
             x = keras.ops.cast(keras.ops.swapaxes(patched, 0, 1), self.compute_dtype)
-            _, states = run_stack(spec, self.encoder.weights_of, x, states, steps=1, draws=draws)
+            _, states = run_stack(spec, self.encoder.weights_of, x, states, steps=1, draws=draws, training=training)
         return keras.ops.stack(future, axis=1)
 
     def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:

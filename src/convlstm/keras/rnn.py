@@ -158,6 +158,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             gaps=by_direction,
             draws=self._draw(batch, tuple(size), steps) if training else None,
             from_rest=state is None,
+            training=training,
         )
         h, c = (cell.to_user(a) for a in final[0])
         if self.stateful:

@@ -84,6 +84,7 @@ def run_stack(
     gaps: Mapping[str, Tensor] | None = None,
     draws: Draws | None = None,
     from_rest: bool = False,
+    training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
@@ -98,6 +99,7 @@ def run_stack(
         gaps: Per direction (batch, time).
         draws: Random draws in training, None in evaluation.
         from_rest: Whether the states are known to be zero.
+        training: Whether a gradient is to follow.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
@@ -119,6 +121,7 @@ def run_stack(
                 gaps=None if not gaps else gaps[direction],
                 masks=None if draws is None else draws.masks.get((layer.index, direction)),
                 from_rest=from_rest and x is not None,
+                training=training,
             )
             parts.append(output)
             final.append(after)

@@ -119,6 +119,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             gaps=by_direction,
             draws=draws,
             from_rest=states is None,
+            training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
         output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)

@@ -249,11 +249,12 @@ def test_precision(policy: str) -> None:
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras writes a SavedModel on the other two")
-def test_an_exported_model_gives_the_same_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"peephole": "channel"}])
+def test_an_exported_model_gives_the_same_numbers(options: dict[str, Any], tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     inputs = keras.Input((None, 8, 8, 1))
-    model = keras.Model(inputs, ConvLSTM2D(3, 3, peephole="channel", return_sequences=True)(inputs))
+    model = keras.Model(inputs, ConvLSTM2D(3, 3, return_sequences=True, **options)(inputs))
     model.export(tmp_path / "saved", verbose=False)
     x = array(2, 5, 8, 8, 1)
     loaded = tf.saved_model.load(tmp_path / "saved")

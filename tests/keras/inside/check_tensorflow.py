@@ -9,6 +9,7 @@ import pytest
 
 from convlstm import ConvLSTMSpec
 from convlstm.errors import ShapeError
+from convlstm.keras import ConvLSTM2D
 from convlstm.keras.engines import BACKEND
 
 if BACKEND != "tensorflow":
@@ -58,7 +59,8 @@ def build(**options: Any) -> tuple[Any, dict[str, Any]]:
 def run(layer: Any, weights: Any, x: Any, h: Any) -> Any:
     with tf.GradientTape() as tape:
         tape.watch((weights, x, h))
-        output, (h_n, c_n) = engine.sequence(layer, weights, x, (h, h), steps=x.shape[0] or tf.shape(x)[0])
+        steps = x.shape[0] or tf.shape(x)[0]
+        output, (h_n, c_n) = engine.sequence(layer, weights, x, (h, h), steps=steps, training=True)
         loss = tf.reduce_sum(output**2) + tf.reduce_sum(h_n * c_n)
     return output, tape.gradient(loss, (weights, x, h), unconnected_gradients="zero")
 
@@ -83,7 +85,7 @@ def test_a_graph_gives_what_eager_mode_gives(name: str, how: str) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("how", ["eager", "graph", "tape outside", "unknown steps"])
+@pytest.mark.parametrize("how", ["eager", "graph", "tape outside", "unknown steps", "evaluation"])
 def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str, monkeypatch: Any) -> None:
     layer, weights = build(**QUICK[name])
     size = (6, 5, 4)[: layer.stack.spatial_dims]
@@ -93,7 +95,7 @@ def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str,
     def call(x: Any, h: Any, from_rest: bool) -> Any:
         steps = tf.shape(x)[0] if how == "unknown steps" else 3
         state = (tf.zeros_like(h), tf.zeros_like(h)) if from_rest else (h, 2 * h)
-        options = {"steps": steps, "reverse": reverse, "from_rest": from_rest}
+        options = {"steps": steps, "reverse": reverse, "from_rest": from_rest, "training": how != "evaluation"}
         output, (h_n, c_n) = engine.sequence(layer, weights, x, state, **options)
         return output, h_n, c_n
 
@@ -116,6 +118,20 @@ def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str,
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
 
 
+def test_a_layer_learns_outside_a_graph_as_within() -> None:
+    layer, x = ConvLSTM2D(3, 3, return_sequences=True), tf.cast(tensor(2, 3, 6, 5, 2), tf.float32)
+
+    def gradient() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(loss, [variable.value for variable in layer.trainable_variables])
+
+    layer(x)
+    for eager, graph in zip(gradient(), tf.function(gradient)(), strict=True):
+        assert float(tf.reduce_max(tf.abs(eager))) > 0
+        np.testing.assert_allclose(eager, graph, rtol=0, atol=1e-5)
+
+
 def test_the_quick_path_is_left_to_what_it_serves() -> None:
     assert not any(tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped"))
     assert not tensorflow_fused.serves(build(in_channels=1, stride=(1, 2))[0])
@@ -126,14 +142,15 @@ def test_the_quick_path_is_left_to_what_it_serves() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "rich"])
-def test_second_derivatives(name: str) -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_second_derivatives(name: str, training: bool) -> None:
     layer, weights = build(**OPTIONS[name])
     x, h, direction = tensor(2, 1, 5, 4, 2), tensor(1, 5, 4, 4), tensor(3, 3, 4, 16)
 
     def gradient(weight: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(weight)
-            output, _ = engine.sequence(layer, weights | {"weight_hh": weight}, x, (h, h), steps=2)
+            output, _ = engine.sequence(layer, weights | {"weight_hh": weight}, x, (h, h), steps=2, training=training)
             loss = tf.reduce_sum(output**2)
         return tape.gradient(loss, weight)
 

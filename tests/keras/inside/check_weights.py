@@ -141,7 +141,7 @@ def test_a_forecaster_in_fit_and_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rollout", ["states", "feedback"])
 def test_an_exported_forecaster_gives_the_same_numbers(rollout: str, tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
-    stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3, peephole="channel", recurrent_dropout=0.2)
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3)
     model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, rollout=rollout), horizon=2, seed=1)
     with pytest.raises(ValueError, match="called"):
         model.export(tmp_path / "never_called", verbose=False)

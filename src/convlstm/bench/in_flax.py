@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import Case
+
+from convlstm.bench.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
@@ -22,9 +24,9 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
 
     if work == "forward":
         forward = jax.jit(apply)
-        return lambda: jax.block_until_ready(forward(params, x))
-    step = jax.jit(jax.value_and_grad(loss))
-    return lambda: jax.block_until_ready(step(params, x))
+        return lambda: forward(params, x).block_until_ready()
+    step, wait = jax.jit(jax.value_and_grad(loss)), cast("Callable[[Any], None]", jax.block_until_ready)
+    return lambda: wait(step(params, x))
 
 
 def _ours(case: Case, x: jax.Array) -> tuple[Any, Callable[..., jax.Array]]:
@@ -44,15 +46,16 @@ def _linen(case: Case, x: jax.Array) -> tuple[Any, Callable[..., jax.Array]]:
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
             for hidden in case.hidden:
-                x = nn.RNN(nn.ConvLSTMCell(hidden, (case.kernel,) * len(case.size)))(x)
+                x = cast("jax.Array", nn.RNN(nn.ConvLSTMCell(hidden, (case.kernel,) * len(case.size)))(x))
             return x
 
     stack = Stack()
-    return jax.jit(stack.init)(jax.random.key(0), x), stack.apply
+    apply: Callable[..., Any] = stack.apply
+    return jax.jit(stack.init)(jax.random.key(0), x), apply
 
 
 def _haiku(case: Case, x: jax.Array) -> tuple[Any, Callable[..., jax.Array]]:
-    import haiku as hk
+    hk: Any = import_module("haiku")
 
     def forward(x: jax.Array) -> jax.Array:
         x = jnp.swapaxes(x, 0, 1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -15,16 +14,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from cases import CASES
+from convlstm.bench.cases import CASES
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the seconds of the first call, and of all later ones, of each contender; they take turns."""
-    case, module = CASES[request["case"]], import_module(request["module"])
-    runs, found = {}, {}
+    """Return the seconds of the first call, and of all later ones, of each contender; they take turns.
+
+    Args:
+        request: As above.
+
+    Returns:
+        Per contender `first` and `seconds`.
+    """
+    module, runs = import_module(request["module"]), {}
+    found: dict[str, dict[str, Any]] = {}
     for name in request["contenders"]:
-        runs[name] = module.build(name, case, request["work"], request["threads"])
+        runs[name] = module.build(name, CASES[request["case"]], request["work"], request["threads"])
         started = time.perf_counter()
         runs[name]()
         found[name] = {"first": time.perf_counter() - started, "seconds": []}
@@ -37,28 +42,35 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the most bytes taken by three calls, less what the process had with its model and input in place."""
-    case, module = CASES[request["case"]], import_module(request["module"])
+    """Return the most bytes taken by three calls, less what the process had with its model and input in place.
+
+    Args:
+        request: As above, with one contender.
+
+    Returns:
+        Its `bytes`.
+    """
     (name,) = request["contenders"]
-    run = module.build(name, case, request["work"], request["threads"])
-    before = resident()
+    run = import_module(request["module"]).build(name, CASES[request["case"]], request["work"], request["threads"])
+    before = _status("VmRSS")
     for _ in range(3):
         run()
-    return {name: {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before}}
+    return {name: {"bytes": _status("VmHWM") - before}}
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def _status(name: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
+    """Answer the request of the command line; exit code 124 where it took longer than its limit."""
     request = json.loads(sys.argv[1])
     timer = threading.Timer(request["limit"], os._exit, (124,))
     timer.daemon = True
     timer.start()
     answer = (memory if request["measure"] == "memory" else measure)(request)
-    Path(request["answer"]).write_text(json.dumps(answer))
+    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 
 if __name__ == "__main__":

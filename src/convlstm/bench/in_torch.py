@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import Case
 from torch import Tensor, nn
 
+from convlstm.bench.cases import Case
 from convlstm.torch import ConvLSTM
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -28,6 +30,7 @@ class CommonStack(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the last layer (batch, time, hidden, *space)."""
         for layer, hidden in zip(self.layers, self.hidden, strict=True):
             h = c = x.new_zeros(x.shape[0], hidden, *x.shape[3:])
             outputs = []
@@ -52,7 +55,9 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
         model: nn.Module = ConvLSTM(case.channels, list(case.hidden), case.kernel, spatial_dims=len(case.size))
     else:
         model = CommonStack(case)
-        model = model.to(memory_format=LAST[len(case.size)]) if kind == "common-last" else model
+        if kind == "common-last":
+            to: Any = model.to  # its types know no memory format
+            to(memory_format=LAST[len(case.size)])
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(precision)), torch.set_grad_enabled(work == "train"):
@@ -81,24 +86,26 @@ def floor(case: Case, work: str, dtype: torch.dtype) -> Callable[[], None]:
         return torch.randn(shape, dtype=dtype).contiguous(memory_format=LAST[rank])
 
     ones, zeros, padding = [1] * rank, [0] * rank, [around] * rank
+
+    def layer(first: bool, arrays: Sequence[Tensor], kernels: Sequence[Tensor]) -> None:
+        (x, h, z, hs, zs), (w_ih, w_hh, turned) = arrays, kernels
+        convolve(x, w_ih, None, 1, around)
+        for _ in range(case.steps - 1):
+            convolve(h, w_hh, None, 1, around)
+        if work == "train":
+            backward = torch.ops.aten.convolution_backward
+            for _ in range(case.steps - 1):
+                convolve(z, turned, None, 1, around)
+            backward(zs, x, w_ih, None, ones, padding, ones, False, zeros, 1, (not first, True, False))
+            backward(zs, hs, w_hh, None, ones, padding, ones, False, zeros, 1, (False, True, False))
+
     for index, (n, m) in enumerate(zip(ins, case.hidden, strict=True)):
         frames = case.batch * case.steps
         x, h, z = array(frames, n, *case.size), array(case.batch, m, *case.size), array(case.batch, 4 * m, *case.size)
         hs, zs = array(frames, m, *case.size), array(frames, 4 * m, *case.size)
         w_ih, w_hh, turned = (array(*shape, *(case.kernel,) * rank) for shape in ((4 * m, n), (4 * m, m), (m, 4 * m)))
 
-        def layer(*, first=not index, x=x, h=h, z=z, hs=hs, zs=zs, w_ih=w_ih, w_hh=w_hh, turned=turned) -> None:
-            convolve(x, w_ih, None, 1, around)
-            for _ in range(case.steps - 1):
-                convolve(h, w_hh, None, 1, around)
-            if work == "train":
-                backward = torch.ops.aten.convolution_backward
-                for _ in range(case.steps - 1):
-                    convolve(z, turned, None, 1, around)
-                backward(zs, x, w_ih, None, ones, padding, ones, False, zeros, 1, (not first, True, False))
-                backward(zs, hs, w_hh, None, ones, padding, ones, False, zeros, 1, (False, True, False))
-
-        tasks.append(layer)
+        tasks.append(partial(layer, not index, (x, h, z, hs, zs), (w_ih, w_hh, turned)))
 
     def run() -> None:
         with torch.no_grad():

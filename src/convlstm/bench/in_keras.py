@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from cases import Case
+
+from convlstm.bench.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from cases import Case
 from mlx import nn
 
+from convlstm.bench.cases import Case
 from convlstm.mlx import ConvLSTM
 
 
@@ -16,7 +17,7 @@ class CommonStack(nn.Module):
     """x and h concatenated, one convolution, split."""
 
     def __init__(self, case: Case) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # type: ignore[no-untyped-call]
         ins = (case.channels, *case.hidden[:-1])
         self.layers = [
             nn.Conv2d(n + m, 4 * m, case.kernel, padding=case.kernel // 2)
@@ -24,6 +25,7 @@ class CommonStack(nn.Module):
         ]
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Return the outputs of the last layer (batch, time, *space, hidden)."""
         for layer in self.layers:
             hidden = layer.weight.shape[0] // 4
             h = c = mx.zeros((x.shape[0], *x.shape[2:4], hidden))
@@ -47,8 +49,9 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
         model = CommonStack(case)
 
     def output(x: mx.array) -> mx.array:
-        result = model(x)
-        return result[0] if isinstance(result, tuple) else result
+        result: Any = model(x)
+        found: mx.array = result[0] if isinstance(result, tuple) else result
+        return found
 
     if work == "forward":
         return lambda: mx.eval(output(x))

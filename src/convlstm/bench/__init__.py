@@ -1,0 +1,1 @@
+"""Time and memory beside every peer that is installed, side by side in one run (`convlstm bench`)."""

@@ -1,0 +1,112 @@
+"""What is measured beside what: contenders that share a process, ours first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ctypes.util import find_library
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+EVERY = ("wide", "paper", "openstl", "first", "long", "small", "1-D", "3-D")
+"""Every case of `cases.py`, in the order of the tables."""
+
+_LARGE = ("wide", "paper", "openstl", "first")
+_TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contenders by turns; the first is ours.
+
+    Args:
+        name: As `torch bf16`.
+        module: The file that builds them.
+        contenders: Their names.
+        cases: Of `cases.py`.
+        packages: What must be installed.
+        environment: Variables of the process.
+        memory: Whose memory is taken, in the training step.
+        apart: For contenders that need another process: its module and environment.
+        works: What is timed.
+    """
+
+    name: str
+    module: str
+    contenders: tuple[str, ...]
+    cases: tuple[str, ...]
+    packages: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory: tuple[str, ...] = ()
+    apart: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    works: tuple[str, ...] = ("forward", "train")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What of its packages is not there."""
+        absent = [name for name in self.packages if find_spec(name) is None]
+        if "LD_PRELOAD" in self.environment and not find_library("openblas"):
+            absent.append("OpenBLAS")
+        return tuple(absent)
+
+
+GROUPS = {
+    group.name: group
+    for group in (
+        Group(
+            "torch",
+            "in_torch",
+            ("ours", "common", "common-last", "floor"),
+            EVERY,
+            ("torch",),
+            memory=("ours", "common", "common-last"),
+        ),
+        Group(
+            "torch beside TensorFlow",
+            "in_torch",
+            ("ours", "keras"),
+            ("wide", "paper", "openstl", "first", "long", "small"),
+            ("torch", "keras", "tensorflow"),
+            apart={"keras": ("in_keras", _TENSORFLOW)},
+            works=("train",),
+        ),
+        Group(
+            "torch bf16", "in_torch", ("ours bf16", "common bf16", "common-last bf16", "floor bf16"), _LARGE, ("torch",)
+        ),
+        Group(
+            "keras-tensorflow",
+            "in_keras",
+            ("ours", "keras"),
+            (*_LARGE, "small"),
+            ("keras", "tensorflow"),
+            _TENSORFLOW,
+        ),
+        Group(
+            "keras-tensorflow xla",
+            "in_keras",
+            ("ours xla", "keras xla"),
+            ("small",),
+            ("keras", "tensorflow"),
+            _TENSORFLOW,
+        ),
+        Group(
+            "keras-torch",
+            "in_keras",
+            ("ours", "keras"),
+            ("wide", "first", "small"),
+            ("keras", "torch"),
+            {"KERAS_BACKEND": "torch"},
+        ),
+        Group("keras-jax", "in_keras", ("ours", "keras"), ("small",), ("keras", "jax"), {"KERAS_BACKEND": "jax"}),
+        Group("flax", "in_flax", ("ours", "linen", "haiku"), ("small",), ("flax", "haiku")),
+        Group("flax large", "in_flax", ("ours",), ("wide", "paper", "first"), ("flax",)),
+        Group(
+            "mlx",
+            "in_mlx",
+            ("ours", "plain"),
+            ("small", "first"),
+            ("mlx",),
+            {"LD_PRELOAD": find_library("openblas") or ""},
+        ),
+    )
+}
+"""Every group by name, in the order of the tables."""
