@@ -53,6 +53,8 @@ def header(title: str) -> str:
 
 def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     place = ("group", "case", "work")
+    if "contender" in row and "stopped" in row:
+        return f"| | | | {NAMES[row['contender']]} | | over {row['stopped']:.0f} s | **at most {row['ratio']:.3f}** |"
     if "stopped" in row:
         return f"| {row['group']} | {row['case']} | {row['work']} | | | over {row['stopped']:.0f} s | |"
     first = next(other for other in rows if all(other[key] == row[key] for key in place))

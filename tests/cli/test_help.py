@@ -21,7 +21,17 @@ def example(name):
 
 
 def test_the_commands_are_those_that_are_documented():
-    assert list(COMMANDS) == ["demo", "train", "forecast", "evaluate", "report", "inspect", "convert", "doctor", "bench"]
+    assert list(COMMANDS) == [
+        "demo",
+        "train",
+        "forecast",
+        "evaluate",
+        "report",
+        "inspect",
+        "convert",
+        "doctor",
+        "bench",
+    ]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

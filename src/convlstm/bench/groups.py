@@ -98,7 +98,14 @@ GROUPS = {
         ),
         Group("keras-jax", "in_keras", ("ours", "keras"), ("small",), ("keras", "jax"), {"KERAS_BACKEND": "jax"}),
         Group("flax", "in_flax", ("ours", "linen", "haiku"), ("small",), ("flax", "haiku")),
-        Group("flax large", "in_flax", ("ours",), ("wide", "paper", "first"), ("flax",)),
+        Group(
+            "flax large",
+            "in_flax",
+            ("ours", "linen"),
+            ("wide", "paper", "first"),
+            ("flax",),
+            apart={"linen": ("in_flax", {})},
+        ),
         Group(
             "mlx",
             "in_mlx",

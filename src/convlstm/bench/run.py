@@ -53,7 +53,8 @@ def measured(group: Group, cases: Sequence[str], works: Sequence[str], effort: E
 
     Yields:
         Rows of group, case, work, contender; with median, least, most and first in seconds, or bytes; and ratio, ours
-        over it. A process that took too long gives one row with `stopped`.
+        over it. A process that took too long gives a row with `stopped`, the seconds that a
+        call takes at least, and the most its ratio can be.
 
     Raises:
         DependencyError: if a process fails; its last line is in the message.
@@ -129,6 +130,10 @@ def _timed(group: Group, case: str, work: str, effort: Effort) -> Iterator[Row]:
         return
     ours = statistics.median(found[group.contenders[0]]["seconds"])
     for contender, times in found.items():
+        if "stopped" in times:
+            least = effort.limit / (effort.repeats + 1)  # of a call, were each as quick as the others
+            yield place | {"contender": contender, "stopped": least, "ratio": ours / least}
+            continue
         seconds = times["seconds"]
         row = place | {"contender": contender, "first": times["first"], "median": statistics.median(seconds)}
         yield row | {"least": min(seconds), "most": max(seconds), "ratio": ours / row["median"]}
@@ -140,12 +145,16 @@ def _by_turns(group: Group, effort: Effort, request: Row) -> dict[str, Any] | No
         return _ask(group, group.module, group.environment, effort, request | {"contenders": group.contenders})
     found: dict[str, Any] = {}
     for _ in range(3):
-        for name in group.contenders:
+        for name in (name for name in group.contenders if "stopped" not in found.get(name, {})):
             module, environment = group.apart.get(name, (group.module, group.environment))
             part = _ask(group, module, environment, effort, request | {"contenders": [name]})
-            if part is None:
+            if part is None and name == group.contenders[0]:
                 return None
-            known = found.setdefault(name, part[name] | {"seconds": []})
+            known = found.setdefault(name, {"seconds": []})
+            if part is None:
+                known["stopped"] = effort.limit
+                continue
+            known["first"] = part[name]["first"]
             known["seconds"] += part[name]["seconds"]
     return found
 

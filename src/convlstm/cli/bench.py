@@ -78,7 +78,8 @@ def _rows(path: Path) -> list[Row]:
 def _line(row: Row) -> str:
     place = f"{row['group']:<24}{row['case']:<9}{row['work']:<9}"
     if "stopped" in row:
-        return f"{place}over {row['stopped']:.0f} s"
+        most = f" {row['contender']}: at most {row['ratio']:.4f}" if "contender" in row else ""
+        return f"{place}over {row['stopped']:.0f} s{most}"
     if "bytes" in row:
         return f"{place}{row['contender']:<17}{row['bytes'] / 1e6:>9.0f} MB{row['ratio']:>47.3f}"
     spread = f"{row['least']:.4f} to {row['most']:.4f}"

@@ -148,6 +148,11 @@ class ConvLSTMSpec:
         return tuple(result)
 
     @property
+    def is_random(self) -> bool:
+        """Whether training draws anything."""
+        return any((self.dropout, self.input_dropout, self.recurrent_dropout, self.zoneout_h, self.zoneout_c))
+
+    @property
     def depth(self) -> int:
         """Number of layers."""
         return len(self.hidden_channels)

@@ -15,7 +15,7 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
 from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
-from convlstm.flax.stack import Draws, is_random
+from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
 
 
@@ -264,7 +264,7 @@ def declared(spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
 
 def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
     """Return Haiku's next key, or None in evaluation and where nothing is drawn."""
-    return None if deterministic or not is_random(spec) else hk.next_rng_key()
+    return None if deterministic or not spec.is_random else hk.next_rng_key()
 
 
 def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:

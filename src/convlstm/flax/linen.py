@@ -21,7 +21,7 @@ from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import floating
 from convlstm.flax.options import as_axes, read_options, read_padding
 from convlstm.flax.segments import read_checkpoint
-from convlstm.flax.stack import Draws, is_random
+from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
 
 
@@ -282,4 +282,4 @@ def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[st
 
 def random_key(module: nn.Module, spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
     """Return a key of the rng `dropout`, or None in evaluation and where nothing is drawn."""
-    return None if deterministic or not is_random(spec) else module.make_rng("dropout")
+    return None if deterministic or not spec.is_random else module.make_rng("dropout")

@@ -12,7 +12,6 @@ from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError
 from convlstm.flax.inputs import check_key, floating
-from convlstm.flax.stack import is_random
 from convlstm.flax.weights import Params, check_params, fresh
 
 
@@ -32,7 +31,7 @@ class SpecModule(nnx.Module):
             raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, mend="give nnx.Rngs(seed).")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = arguments.flag("plain", plain), False
-        self._is_random = is_random(spec.encoder if isinstance(spec, ForecasterSpec) else spec)
+        self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
         self.rngs = _stream(rngs, "dropout").fork() if self._is_random else nnx.data(None)
         for name, branch in fresh(spec, one_key(rngs, "params"), floating("param_dtype", param_dtype)).items():
             setattr(self, name, _variables(branch))

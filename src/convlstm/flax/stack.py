@@ -29,11 +29,6 @@ class Draws(NamedTuple):
     dropout: tuple[Array | None, ...] = ()
 
 
-def is_random(spec: ConvLSTMSpec) -> bool:
-    """Return whether a stack draws random numbers in training."""
-    return any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c))
-
-
 def draw(
     spec: ConvLSTMSpec, key: Array | None, batch: int, input_size: tuple[int, ...], steps: int, dtype: Any = jnp.float32
 ) -> Draws | None:
@@ -56,7 +51,7 @@ def draw(
         >>> draws.masks["layers_0_forward"].recurrent.shape
         (2, 16, 16, 8)
     """
-    if key is None or not is_random(spec):
+    if key is None or not spec.is_random:
         return None
 
     sizes = (input_size, *spec.grids(input_size))

@@ -35,13 +35,13 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     rank, module = spec.spatial_dims, _module(case, dtype)
     compute: Any = _forecast if isinstance(case, ForecastCase) else _layer
 
-    def results(tensors: Tensors) -> Tensors:
+    def results(tensors: Tensors, training: bool = False) -> Tensors:
         with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
-            found = compute(module, case, tensors)
+            found = compute(module, case, tensors, training and not spec.is_random)
         return {name: _channels_first(value, rank) for name, value in found.items()}
 
     def loss(tensors: Tensors) -> Tensor:
-        found = results(tensors)
+        found = results(tensors, training=True)  # an engine may have a gradient of its own there
         products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
@@ -66,14 +66,14 @@ def _module(case: AnyCase, dtype: str) -> Any:
     return (Forecaster if isinstance(case, ForecastCase) else ConvLSTMStack)(case.spec, dtype=dtype)  # type: ignore[arg-type]
 
 
-def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors) -> Tensors:
+def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
     spec = case.spec
     states = range(spec.depth * len(spec.directions))
     output, (h, c) = module(
         tensors["x"],
         (tuple(tensors[f"h.{n}"] for n in states), tuple(tensors[f"c.{n}"] for n in states)),
         mask=case.mask,
-        training=case.masks is not None,
+        training=training or case.masks is not None,
         durations=tensors.get("durations"),
         gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
         draws=_draws(case, module.compute_dtype),
@@ -85,9 +85,9 @@ def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors) -> Tensors:
     return results
 
 
-def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors) -> Tensors:
+def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
     optional = {name: tensors.get(name) for name in TIMES}
-    return {"forecast": module(tensors["frames"], horizon=case.horizon, mask=case.mask, **optional)}
+    return {"forecast": module(tensors["frames"], horizon=case.horizon, mask=case.mask, training=training, **optional)}
 
 
 def _draws(case: Case, dtype: str) -> Draws | None:

@@ -45,7 +45,7 @@ def draw(
     Returns:
         The draws, or None where the stack has no random part.
     """
-    if not any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)):
+    if not spec.is_random:
         return None
 
     def kept(rate: float, *shape: Any) -> Tensor | None:

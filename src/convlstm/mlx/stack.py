@@ -42,7 +42,7 @@ def draw(
     Returns:
         The draws, or None where the stack has no random part.
     """
-    if not any((spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)):
+    if not spec.is_random:
         return None
     count = spec.depth * (4 * len(spec.directions) + 1)
     keys = iter([None] * count if key is None else list(mx.random.split(key, count)))
