@@ -134,6 +134,14 @@ def test_a_layer_takes_no_new_memory_for_the_same_call_again(pool: torch_memory.
     assert not pool.waiting
 
 
+def test_a_checkpointed_call_leaves_nothing_waiting(pool: torch_memory._Pool) -> None:
+    layer, x = ConvLSTM(4, 32, 3, checkpoint=12), torch.randn(1, 48, 4, 64, 64)
+    output, _ = layer(x)
+    assert pool.most > 4 * torch_memory._WORTH_IT  # the segments took theirs from the pool
+    assert not pool.waiting
+    assert output.shape[1] == 48
+
+
 def test_outputs_keep_their_values_while_other_calls_run(pool: torch_memory._Pool) -> None:
     layer, x = ConvLSTM(4, 32, 3), torch.randn(2, 6, 4, 64, 64)
     with torch.no_grad():

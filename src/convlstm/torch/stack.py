@@ -15,6 +15,7 @@ from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch as engine
 from convlstm.engine.torch import State
+from convlstm.engine.torch_memory import release_memory
 from convlstm.torch.draws import Draws
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
@@ -165,7 +166,10 @@ def _in_segments(
         )
         pieces.append(outputs)
     pieces = pieces[::-1] if reverse else pieces
-    return [torch.cat(parts) for parts in zip(*pieces, strict=True)], final
+    joined = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+    del outputs, pieces
+    release_memory()  # what the pieces lay in is as large as what they made, and a segment needs little of it
+    return joined, final
 
 
 def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:
