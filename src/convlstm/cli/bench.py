@@ -31,7 +31,7 @@ def bench(
     """Measure the layers beside every installed peer and beside the machine's own convolutions.
 
     Each line ends with the ratio of ours to it: below 1, ours is quicker, or takes less memory. Nothing else should
-    run meanwhile. Everything together takes about an hour on two cores.
+    run meanwhile. Everything together takes long: some peers are stopped after ten minutes a case.
 
     Example: `convlstm bench --group torch --case small`
     """
