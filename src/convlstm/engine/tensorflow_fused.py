@@ -133,11 +133,13 @@ class _Run:
         _, h, c, outputs, kept = tf.while_loop(
             lambda n, *_: n < self.steps, body, (start, h, c, outputs, kept), maximum_iterations=self.steps
         )
-        outputs = outputs.stack()
+        outputs, eager = outputs.stack(), tf.executing_eagerly()
 
         def gradient(of_outputs: Tensor, of_h: Tensor, of_c: Tensor) -> tuple[Tensor, ...]:
             before = outputs if self.peeled else self._shifted(outputs, first)
-            return self._gradients(arguments, before, kept, (of_outputs, of_h, of_c), bias.dtype)
+            # a Jacobian builds a graph around the gradient of an eager call, whose arrays no tensor can index
+            read = kept if eager == tf.executing_eagerly() else [_rebuilt(array) for array in kept]
+            return self._gradients(arguments, before, read, (of_outputs, of_h, of_c), bias.dtype)
 
         return (outputs, h, c), gradient
 
@@ -247,6 +249,12 @@ def _of_data(convolution: Convolution, of_z: Sequence[Tensor], kernels: Sequence
 
 def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[Any]:
     return [array.write(n, value) for array, value in zip(arrays, values, strict=True)]
+
+
+def _rebuilt(array: Any) -> Any:
+    values = array.stack()
+    holder = tf.TensorArray(values.dtype, size=array.size(), element_shape=values.shape[1:], clear_after_read=False)
+    return holder.unstack(values)
 
 
 def _under_xla() -> bool:

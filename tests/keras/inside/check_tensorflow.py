@@ -132,6 +132,22 @@ def test_a_layer_learns_outside_a_graph_as_within() -> None:
         np.testing.assert_allclose(eager, graph, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_a_jacobian_outside_a_graph_is_that_within(go_backwards: bool) -> None:
+    layer = ConvLSTM2D(3, 3, return_sequences=True, go_backwards=go_backwards)
+    x = tf.cast(tensor(2, 3, 6, 5, 2), tf.float32)
+
+    def jacobian() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            sums = tf.reduce_sum(layer(x, training=True), axis=(2, 3))
+        return tape.jacobian(sums, x)
+
+    layer(x)
+    assert float(tf.reduce_max(tf.abs(jacobian()))) > 0
+    np.testing.assert_allclose(jacobian(), tf.function(jacobian)(), rtol=0, atol=1e-5)
+
+
 def test_the_quick_path_is_left_to_what_it_serves() -> None:
     assert not any(tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped"))
     assert not tensorflow_fused.serves(build(in_channels=1, stride=(1, 2))[0])
