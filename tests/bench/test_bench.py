@@ -65,12 +65,18 @@ def test_unknown_names(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert f"error: {words[0][2:]}: expected one of" in capsys.readouterr().err
 
 
-def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "text", ["[1]", '{"rows": [1]}', '{"rows": [{"group": "an older one", "case": "wide", "work": "train"}]}']
+)
+def test_a_file_of_another_kind_is_left_alone(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convlstm.bench.run.measured", lambda *_: pytest.fail("measured before the file was read"))
     path = tmp_path / "notes.json"
-    path.write_text("[1]")
+    path.write_text(text)
     assert run(["bench", "--output", str(path)]) == 4
     assert "what an earlier bench wrote" in capsys.readouterr().err
-    assert path.read_text() == "[1]"
+    assert path.read_text() == text
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

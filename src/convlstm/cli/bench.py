@@ -62,12 +62,14 @@ def bench(
 
 def _rows(path: Path) -> list[Row]:
     """Return the rows of an earlier run's file, none where there is no such file."""
+    from convlstm.bench.run import merged
     from convlstm.errors import DataError
 
     if not path.exists():
         return []
     try:
         rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        merged(rows, [])  # before hours are spent on what could not be written beside them
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             str(path), expected="what an earlier bench wrote", received="something else", mend="take another file."
