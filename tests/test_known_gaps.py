@@ -110,6 +110,37 @@ def keras_wrappers_when_built() -> None:
         both(keras.Input((3, 4, 4, 1)))
 
 
+def keras_tensorflow_saved_training_step() -> None:
+    code = """
+import tempfile, tensorflow as tf
+from convlstm.keras import ConvLSTM2D
+class Learner(tf.Module):
+    def __init__(self):
+        self.layer = ConvLSTM2D(2, 3)
+        self.layer.build((None, 2, 6, 6, 1))
+    @tf.function(input_signature=[tf.TensorSpec((1, 2, 6, 6, 1))])
+    def slope(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(self.layer(x, training=True))
+        return tape.gradient(loss, x)
+with tempfile.TemporaryDirectory() as folder:
+    tf.saved_model.save(Learner(), folder)
+"""
+    assert "Failed to add concrete function" not in errors_of("tensorflow", code)
+
+
+def keras_tensorflow_empty_batch_in_a_graph() -> None:
+    code = """
+import numpy, keras
+from convlstm.keras import ConvLSTM2D
+model = keras.Sequential([keras.Input((3, 7, 6, 2)), ConvLSTM2D(3, 3)])
+model.compile("sgd", "mse", jit_compile=False)
+model.predict_on_batch(numpy.zeros((0, 3, 7, 6, 2), "float32"))
+"""
+    assert "Error" not in errors_of("tensorflow", code)
+
+
 def duration_function_file() -> None:
     from convlstm.torch import ConvLSTM
 
@@ -128,6 +159,10 @@ model(keras.tree.map_structure(lambda one: keras.ops.ones([size or 8 for size in
 with tempfile.TemporaryDirectory() as folder:
     model.export(folder + "/model", format="{format}", verbose=False)
 """
+    return errors_of(backend, code)
+
+
+def errors_of(backend: str, code: str) -> str:
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, check=False, text=True).stderr
@@ -161,6 +196,8 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_jax_export_of_open_sizes,
         keras_jax_export_of_open_durations,
         keras_torch_export_to_onnx,
+        keras_tensorflow_saved_training_step,
+        keras_tensorflow_empty_batch_in_a_graph,
         duration_function_file,
     )
 }

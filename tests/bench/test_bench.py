@@ -82,4 +82,11 @@ def test_a_file_of_another_kind_is_left_alone(
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("convlstm.bench.groups.find_spec", lambda name: None)
     assert run(["bench", "--group", "flax"]) == 0
-    assert capsys.readouterr().out == "flax: flax, haiku not installed\n"
+    said, nothing = capsys.readouterr().out.splitlines()
+    assert said == "flax: flax, dm-haiku not installed"
+    assert nothing.startswith("nothing to measure")
+
+
+def test_a_case_that_a_group_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "--group", "torch bf16", "--case", "long"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to measure")

@@ -43,7 +43,8 @@ class Group:
     @property
     def missing(self) -> tuple[str, ...]:
         """What of its packages is not there."""
-        absent = [name for name in self.packages if find_spec(name) is None]
+        names = {"haiku": "dm-haiku"}
+        absent = [names.get(name, name) for name in self.packages if find_spec(name) is None]
         if "LD_PRELOAD" in self.environment and not find_library("openblas"):
             absent.append("OpenBLAS")
         return tuple(absent)

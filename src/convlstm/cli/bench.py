@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,9 +56,11 @@ def bench(
         for row in measured(one, cases, works, effort):
             rows.append(row)
             say(_line(row))
-    if output is not None:
-        text = json.dumps(machine(effort.threads) | {"rows": merged(before, rows)}, indent=1) + "\n"
-        write_whole(output, lambda draft: draft.write_text(text, encoding="utf-8"))
+        if output is not None:  # after each group, so that an interruption loses one at most
+            text = json.dumps(machine(effort.threads) | {"rows": merged(before, rows)}, indent=1) + "\n"
+            write_whole(output, partial(_write, text=text))
+    if not rows:
+        say("nothing to measure: no installed group has such a case and work")
 
 
 def _rows(path: Path) -> list[Row]:
@@ -75,6 +78,10 @@ def _rows(path: Path) -> list[Row]:
             str(path), expected="what an earlier bench wrote", received="something else", mend="take another file."
         ) from error
     return rows
+
+
+def _write(draft: Path, text: str) -> None:
+    draft.write_text(text, encoding="utf-8")
 
 
 def _line(row: Row) -> str:

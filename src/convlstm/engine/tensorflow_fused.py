@@ -94,7 +94,8 @@ def sequence(
 class _Run:
     """One call: its convolutions and the order of its steps; what it returns goes to `tf.custom_gradient`.
 
-    Everything kept for the backward pass is an ordinary tensor of the graph, so that it can be differentiated again.
+    Its methods are long because a loop's body and its state belong beside each other. Everything kept for the backward
+    pass is an ordinary tensor of the graph, so that it can be differentiated again.
     """
 
     outer: Convolution
