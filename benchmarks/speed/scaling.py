@@ -138,7 +138,7 @@ def loader() -> dict[str, Any]:
     from convlstm.data import open_frames, sample_path
     from convlstm.nowcast.config_text import read_config
     from convlstm.nowcast.faces import build_trainer
-    from convlstm.nowcast.fit import _optimisation
+    from convlstm.nowcast.fit import optimisation
     from convlstm.nowcast.prepare import prepare, to_sample
 
     config, found = read_config(None, SETTINGS), {}
@@ -148,7 +148,7 @@ def loader() -> dict[str, Any]:
         for name, path in (("sample", sample_path()), ("zarr", Path(folder) / "rain.zarr")):
             data, pipeline = prepare(config, open_frames(path))
             spec = config.model.spec(len(pipeline.variables), pipeline.time_step)
-            trainer = build_trainer("torch", spec, initialise(spec, 0), _optimisation(config.training))
+            trainer = build_trainer("torch", spec, initialise(spec, 0), optimisation(config.training))
             loading, stepping = [], []
             for number in range(40):
                 started = time.perf_counter()

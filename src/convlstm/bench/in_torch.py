@@ -77,6 +77,7 @@ def floor(case: Case, work: str, dtype: torch.dtype) -> Callable[[], None]:
 
     Forward: the input's for all steps at once, the states' step by step. Backward: the states' data gradient step by
     step, and the weight gradients over all steps at once; from the second layer on the input's data gradient too.
+    One body, so that all of the floor is read in one place.
     """
     rank, around = len(case.size), case.kernel // 2
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]

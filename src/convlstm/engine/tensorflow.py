@@ -22,6 +22,7 @@ from convlstm.engine import tensorflow_fused
 from convlstm.engine.tensorflow_activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.tensorflow_convolution import convolve, convolve_state
 from convlstm.engine.tensorflow_padding import input_widths, pad, sizes
+from convlstm.engine.tensorflow_shapes import over_grid, swapped, unstacked
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
@@ -55,10 +56,10 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
         return convolve(x, weight, layer.stride, layer.dilation)
     # groups act inside each gate, and a grouped convolution numbers its outputs group first
     lead = weight.shape.as_list()[:-1]
-    weight = tf.reshape(_swapped(tf.reshape(weight, (*lead, 4, groups, hidden // groups))), (*lead, 4 * hidden))
+    weight = tf.reshape(swapped(tf.reshape(weight, (*lead, 4, groups, hidden // groups))), (*lead, 4 * hidden))
     z = convolve(x, weight, layer.stride, layer.dilation, groups)
     shape = sizes(z)[:-1]
-    return tf.reshape(_swapped(tf.reshape(z, (*shape, groups, 4, hidden // groups))), (*shape, 4 * hidden))
+    return tf.reshape(swapped(tf.reshape(z, (*shape, groups, 4, hidden // groups))), (*shape, 4 * hidden))
 
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ def sequence(
     if isinstance(steps, int) and steps == 0:
         return tf.zeros((0, *sizes(state[0])), state[0].dtype), state
     masks, rank = masks or Masks(), layer.stack.spatial_dims
-    here = None if mask is None else _over_grid(tf.transpose(mask), rank + 1)
+    here = None if mask is None else over_grid(tf.transpose(mask), rank + 1)
     x = None if x is None else _frames(weights, x, here, masks.input)
     inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
     if x is not None and all(given is None for given in inner) and tensorflow_fused.serves(layer):
@@ -191,7 +192,7 @@ def sequence(
     }
     for name in ("factor", "kept"):
         if per_step[name] is not None:  # (batch, time, channels)
-            per_step[name] = _over_grid(tf.transpose(per_step[name], (1, 0, 2)), rank)
+            per_step[name] = over_grid(tf.transpose(per_step[name], (1, 0, 2)), rank)
     return _loop(layer, weights, state, steps, reverse, masks.recurrent, per_step)
 
 
@@ -205,7 +206,7 @@ def _loop(
     per_step: Mapping[str, Tensor | None],
 ) -> tuple[Tensor, State]:
     # an array of steps is read with a cheap gradient; a slice inside a loop would have one as long as the sequence
-    arrays = {name: _unstacked(a, steps) for name, a in per_step.items() if a is not None}
+    arrays = {name: unstacked(a, steps) for name, a in per_step.items() if a is not None}
     h, c = state
     outputs = tf.TensorArray(h.dtype, size=steps, element_shape=h.shape)
 
@@ -275,24 +276,6 @@ def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) 
         return after
     keep = rate if mask is None else tf.cast(mask, before.dtype)
     return keep * before + (1.0 - keep) * after
-
-
-def _unstacked(array: Tensor, steps: Any) -> Any:
-    holder = tf.TensorArray(array.dtype, size=steps, element_shape=array.shape[1:], clear_after_read=False)
-    return holder.unstack(array)
-
-
-def _over_grid(values: Tensor, rank: int) -> Tensor:
-    """Return (time, batch[, channels]) with `rank` axes of one point, before the channels where there are any."""
-    for _ in range(rank):
-        values = tf.expand_dims(values, 2)
-    return values
-
-
-def _swapped(x: Tensor) -> Tensor:
-    """Return x with its third and second last axes swapped."""
-    rank = len(x.shape)
-    return tf.transpose(x, (*range(rank - 3), rank - 2, rank - 3, rank - 1))
 
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:

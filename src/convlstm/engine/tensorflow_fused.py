@@ -15,6 +15,7 @@ import tensorflow as tf
 from convlstm.contract.layer import LayerSpec
 from convlstm.engine.tensorflow_convolution import Convolution
 from convlstm.engine.tensorflow_padding import input_widths, pad, sizes
+from convlstm.engine.tensorflow_shapes import unstacked
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
@@ -139,7 +140,9 @@ class _Run:
         def gradient(of_outputs: Tensor, of_h: Tensor, of_c: Tensor) -> tuple[Tensor, ...]:
             before = outputs if self.peeled else self._shifted(outputs, first)
             # a Jacobian builds a graph around the gradient of an eager call, whose arrays no tensor can index
-            read = kept if eager == tf.executing_eagerly() else [_rebuilt(array) for array in kept]
+            read = (
+                kept if eager == tf.executing_eagerly() else [unstacked(array.stack(), array.size()) for array in kept]
+            )
             return self._gradients(arguments, before, read, (of_outputs, of_h, of_c), bias.dtype)
 
         return (outputs, h, c), gradient
@@ -250,12 +253,6 @@ def _of_data(convolution: Convolution, of_z: Sequence[Tensor], kernels: Sequence
 
 def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[Any]:
     return [array.write(n, value) for array, value in zip(arrays, values, strict=True)]
-
-
-def _rebuilt(array: Any) -> Any:
-    values = array.stack()
-    holder = tf.TensorArray(values.dtype, size=array.size(), element_shape=values.shape[1:], clear_after_read=False)
-    return holder.unstack(values)
 
 
 def _under_xla() -> bool:

@@ -83,7 +83,7 @@ def fit(
     """
     data, pipeline = prepare(config, frames)
     spec = config.model.spec(len(pipeline.variables), pipeline.time_step)
-    trainer = build_trainer(framework, spec, initialise(spec, config.seed), _optimisation(config.training))
+    trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
     with folder.begun(config, resume):
         origin = pipeline.to_dict() | {"shape": list(frames.shape)}
         state, progress = folder.load_state(origin)
@@ -95,7 +95,15 @@ def fit(
     return progress
 
 
-def _optimisation(options: TrainingConfig) -> Optimisation:
+def optimisation(options: TrainingConfig) -> Optimisation:
+    """Return loss and optimiser as a configuration says.
+
+    Args:
+        options: Its part on training.
+
+    Returns:
+        What a trainer is built with.
+    """
     return Optimisation(
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm,
