@@ -46,7 +46,7 @@ def test_the_private_names_exist_and_tell_the_truth() -> None:
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_the_private_convolution_with_sum_changes_nothing(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_privateconvolution_with_sum_changes_nothing(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = build(peephole="channel"), frames()
     if not present:
         monkeypatch.setattr(torch_convolution, "_has_sum", lambda dtype: False)
@@ -61,7 +61,7 @@ def test_a_build_without_the_operator_is_served(monkeypatch: pytest.MonkeyPatch)
         raise AttributeError("no such operator")
 
     torch_convolution._has_sum.cache_clear()
-    monkeypatch.setattr(torch_convolution, "_convolution_with_sum", missing)
+    monkeypatch.setattr(torch_convolution, "convolution_with_sum", missing)
     assert torch_convolution._has_sum(torch.float32) is False
     torch_convolution._has_sum.cache_clear()
 

@@ -64,7 +64,7 @@ def training_memory(spec: Spec, workload: Workload) -> int:
     Example:
         >>> stack = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=3)
         >>> training_memory(stack, Workload(shape=(10, 64, 64, 64), batch=2)) // 10**6
-        238
+        243
     """
     ledger, weights = Ledger(), SINGLE * parameter_count(spec)
     ledger.take(SINGLE * workload.batch * prod(workload.shape))
@@ -174,7 +174,11 @@ def _forward(ledger: Ledger, run: Run) -> None:
     states = (run.steps + 1) * (run.h + run.c)
     ledger.take(run.kept - run.gates - states)
     ledger.take(run.gates, states)
-    frames = run.making_ready * run.group // run.steps
+    frames = 0 if run.joint else run.making_ready * run.group // run.steps
+    if run.winograd:
+        kernels = 2 * run.kernel_at_points + (0 if run.joint else _KERNEL_FORMS * run.kernel_ih)
+        ledger.touch(kernels, run.scratch, frames, *run.near(1))
+        return
     ledger.touch(_KERNEL_FORMS * (run.kernel_hh + run.kernel_ih), run.scratch, frames)
 
 
@@ -195,26 +199,48 @@ def _backward(ledger: Ledger, run: Run, *, again: bool) -> None:
 
 
 def _fused_backward(ledger: Ledger, run: Run) -> None:
+    if run.winograd:
+        _winograd_backward(ledger, run)
+        return
     steps = (run.kernel_hh, run.h, run.c)  # W_hh turned round, and the gradients of h and c
     ledger.take(*steps)
     ledger.touch(run.kernel_hh, run.scratch)
-    ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
-    gradient = run.kernel_ih
-    if run.layer.in_channels:
-        steps_at_once = run.group if run.made_ready else run.steps
-        making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
-        of_input = max(ready, run.frames) if run.input_gradient else 0
-        ledger.touch(making)
-        ledger.touch(ready, of_input, _KERNEL_GRADIENT_FORMS * run.kernel_ih, ordered)
-        again = run.frames if run.input_gradient and (run.uneven or steps_at_once < run.steps) else 0
-        ledger.touch(ready, of_input, run.kernel_ih, again)  # cropped, or joined from its parts
-        gradient += run.frames if run.input_gradient else 0
+    gradient = _input_gradient(ledger, run) if run.layer.in_channels else 0
     ledger.take(gradient)
     copies = run.outputs if run.uneven_states else 0
     copies += run.gates + run.outputs if len(run.size) == 1 else 0
     ledger.touch(_KERNEL_GRADIENT_FORMS * run.kernel_hh, copies)
     ledger.touch(run.kernel_hh, run.steps * run.c if run.spec.peephole == "channel" else 0)
     ledger.free(*steps, gradient, run.kept)
+
+
+def _winograd_backward(ledger: Ledger, run: Run) -> None:
+    step, group = run.near(1), run.near(run.together)
+    held = (run.kernel_at_points, run.h, run.c)  # the kernels turned round, and the gradients of h and c
+    ledger.take(*held)
+    ledger.touch(*step, step[1], run.scratch)
+    gradient = run.frames if run.joint and run.input_gradient else 0
+    ordered = run.making_ready * run.together // run.steps if run.joint else 0
+    ledger.touch(gradient, *group, group[1] if gradient else step[1], 2 * run.kernel_at_points, ordered)
+    ledger.take(sum(group), run.kernel_hh)
+    if run.layer.in_channels:
+        gradient = gradient + run.kernel_ih if run.joint else _input_gradient(ledger, run)
+    ledger.take(gradient)
+    ledger.touch(run.steps * run.c if run.spec.peephole == "channel" else 0)
+    ledger.free(*held, sum(group), run.kernel_hh, gradient, run.kept)
+
+
+def _input_gradient(ledger: Ledger, run: Run) -> int:
+    """Take the gradients of x and W_ih by themselves; return their bytes, which are no longer held."""
+    ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
+    steps_at_once = run.group if run.made_ready else run.steps
+    making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
+    of_input = max(ready, run.frames) if run.input_gradient else 0
+    ledger.touch(making)
+    ledger.touch(ready, of_input, _KERNEL_GRADIENT_FORMS * run.kernel_ih, ordered)
+    again = run.frames if run.input_gradient and (run.uneven or steps_at_once < run.steps) else 0
+    ledger.touch(ready, of_input, run.kernel_ih, again)  # cropped, or joined from its parts
+    return run.kernel_ih + (run.frames if run.input_gradient else 0)
 
 
 def _plain_backward(ledger: Ledger, run: Run) -> None:

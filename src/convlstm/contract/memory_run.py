@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from math import prod
 
+from convlstm.contract import winograd
 from convlstm.contract.geometry import Widths, pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
@@ -114,6 +115,45 @@ class Run:
             and not any(random)
             and not timed
         )
+
+    @cached_property
+    def winograd(self) -> bool:
+        """Whether its convolutions go Winograd's way."""
+        given = (self.layer, self.steps, self.batch, self.size)
+        return self.fused and self.width == SINGLE and winograd.is_quicker(*given)
+
+    @cached_property
+    def joint(self) -> bool:
+        """Whether that takes the input together with h."""
+        return self.winograd and winograd.is_joint(self.layer, self.size)
+
+    @cached_property
+    def points(self) -> int:
+        """Points at which Winograd's way takes a polynomial."""
+        return winograd.points(self.layer)
+
+    @property
+    def kernel_at_points(self) -> int:
+        """The kernels of what is convolved together, at these points."""
+        kernels = self.kernel_hh + (self.kernel_ih if self.joint else 0)
+        return kernels * self.points // self.layer.recurrent_kernel_size[0]
+
+    @property
+    def together(self) -> int:
+        """Steps that Winograd's way takes together for the gradients of x and the kernels."""
+        return max(1, min(self.steps, winograd.samples(self.layer, self.grid) // self.batch))
+
+    def near(self, steps: int) -> tuple[int, int, int]:
+        """What Winograd's way holds for a moment: products, inputs at the points, and inputs with padding.
+
+        Args:
+            steps: How many are taken together, as far as they stay near.
+        """
+        samples = min(steps * self.batch, winograd.samples(self.layer, self.grid))
+        widened = self.points * SINGLE * samples * prod(self.grid) // winograd.ROWS
+        inputs = sum(winograd.channels(self.layer, self.size))
+        padded = samples * (self.grid[0] + self.points - winograd.ROWS) * self.grid[1] * inputs * SINGLE
+        return widened * 4 * self.layer.hidden_channels, widened * inputs, padded
 
     @property
     def kept(self) -> int:

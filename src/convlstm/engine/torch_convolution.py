@@ -60,7 +60,7 @@ def add_convolution(
     """
     stride, dilation = (list(part) or [1] * len(widths) for part in form)
     if can_add(z, weight) and all(before == after for before, after in widths):
-        _convolution_with_sum(z, h, weight, bias, [before for before, _ in widths], stride, dilation)
+        convolution_with_sum(z, h, weight, bias, [before for before, _ in widths], stride, dilation)
     else:
         h, padding = padded(h, widths)
         z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
@@ -69,10 +69,11 @@ def add_convolution(
 def can_add(z: Tensor, weight: Tensor) -> bool:
     """Return whether a convolution can add to such an array by itself: a kernel in another order it puts in order."""
     in_order = z.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
-    return in_order and z.device.type == "cpu" and not is_watched() and _has_sum(z.dtype)
+    allowed = bool(torch.backends.mkldnn.enabled) and not is_watched()
+    return in_order and z.device.type == "cpu" and allowed and _has_sum(z.dtype)
 
 
-def _convolution_with_sum(
+def convolution_with_sum(
     z: Tensor,
     h: Tensor,
     weight: Tensor,
@@ -81,6 +82,7 @@ def _convolution_with_sum(
     stride: list[int],
     dilation: list[int],
 ) -> None:
+    """Add W ∗ h + b to z in place: a private operator, where `can_add` allows it."""
     torch.ops.mkldnn._convolution_pointwise_.binary(
         z, h, weight, bias, padding, stride, dilation, 1, "add", 1.0, None, [], None
     )
@@ -93,7 +95,7 @@ def _has_sum(dtype: torch.dtype) -> bool:
         return False
     z, h, weight = (torch.ones(1, 1, n, n, dtype=dtype, device="cpu") for n in (2, 2, 1))
     try:
-        _convolution_with_sum(z, h, weight, None, [0, 0], [1, 1], [1, 1])
+        convolution_with_sum(z, h, weight, None, [0, 0], [1, 1], [1, 1])
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool((z == 2).all())

@@ -11,23 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.contract.geometry import recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
-from convlstm.engine.torch_convolution import (
-    CONVOLUTIONS,
-    add_convolution,
-    can_add,
-    one_channel_last,
-    padded,
-    unambiguous,
-)
+from convlstm.engine.torch_direct import DirectConvolutions
 from convlstm.engine.torch_gates import Scratch, advance, over_points, peephole_gradient, retreat
 from convlstm.engine.torch_modes import are_batched, transforms_are_active
-from convlstm.engine.torch_plan import Plan, in_one_batch
+from convlstm.engine.torch_plan import Plan
 from convlstm.engine.torch_precision import wide_type, without_autocast
+from convlstm.engine.torch_winograd_layer import convolutions
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
@@ -130,13 +122,12 @@ def _run(
         first = states[start if len(states) > 1 else 0]
         first.zero_() if given is None else first.copy_(given)
     peeps, scratch = _peepholes(plan, peephole), Scratch.for_steps(gates[0], cells[0])
-    kernel, widths = plan.kernel(weight_hh), recurrent_pad_widths(plan.layer.recurrent_kernel_size)
+    convolved = convolutions(plan, x, weight_ih, bias, weight_hh)
     for span in plan.spans:
         z = gates[span] if keep else gates[: span.stop - span.start]
-        _fill_with_input(plan, z, None if x is None else x[span], weight_ih, bias)
+        convolved.fill(z, span)
         for t, before, after in plan.route_through(span):
-            if before != start or h is not None:
-                add_convolution(z[t - span.start], hidden[before], kernel, widths)
+            convolved.add(z[t - span.start], t, None if before == start and h is None else hidden[before])
             c_before, c_after = (cells[before], cells[after]) if keep else (cells[0], cells[0])
             advance(z[t - span.start], c_before, c_after, hidden[after], peeps, scratch)
     return hidden[plan.after], hidden[end].clone(), cells[end if keep else 0].clone(), gates, (hidden, cells)
@@ -154,22 +145,24 @@ def _gradients(
     """Return the gradients of the inputs; the gates' buffer ends up holding the gradient of z."""
     x, h, _, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
-    dh, dc = _through_steps(plan, weight_hh, peephole, (hidden, cells, gates), gradients, whole=needed[1])
-    of_x, of_w_ih = _input_gradients(plan, x, weight_ih, gates, (needed[0], needed[3]))
+    wanted = (needed[0], needed[3], needed[5])
+    convolved = convolutions(plan, x, weight_ih, bias, weight_hh, wanted)
+    dh, dc = _through_steps(plan, convolved, peephole, (hidden, cells, gates), gradients, whole=needed[1])
+    of_x, of_w_ih, of_w_hh = convolved.gradients(hidden, gates, whole=h is not None)
     return [
         of_x,
         dh if needed[1] else None,
         dc if needed[2] else None,
         of_w_ih,
         over_points(gates.flatten(0, 1)) if bias is not None and needed[4] else None,
-        _weight_gradient(plan, hidden, weight_hh, gates, whole=h is not None) if needed[5] else None,
+        of_w_hh,
         peephole_gradient(gates, cells[plan.before], cells[plan.after]) if peephole is not None and needed[6] else None,
     ]
 
 
 def _through_steps(
     plan: Plan,
-    weight_hh: Tensor,
+    convolved: DirectConvolutions,
     peephole: Tensor | None,
     kept: tuple[Tensor, Tensor, Tensor],
     gradients: Sequence[Tensor | None],
@@ -183,8 +176,6 @@ def _through_steps(
     hidden, cells, gates = kept
     of_outputs, of_h, of_c = gradients
     peeps = _peepholes(plan, peephole)
-    turned = plan.kernel(weight_hh.flip(tuple(range(2, weight_hh.ndim))).transpose(0, 1))
-    widths = tuple((after, before) for before, after in recurrent_pad_widths(plan.layer.recurrent_kernel_size))
     dh, dc = torch.empty_like(hidden[0]), torch.zeros_like(cells[0])
     dh.zero_() if of_h is None else dh.copy_(of_h)
     if of_c is not None:
@@ -196,7 +187,7 @@ def _through_steps(
         retreat(gates[t], cells[before], cells[after], dh, dc, peeps, scratch)
         if number or whole:
             dh.copy_(of_outputs[route[number - 1][0]]) if number and of_outputs is not None else dh.zero_()
-            add_convolution(dh, gates[t], turned, widths)
+            convolved.go_back(gates[t], dh)
     return dh, dc
 
 
@@ -225,71 +216,6 @@ def _plain_gradients(
         )
     )
     return [next(found) if n and t is not None else None for t, n in zip(own, needed, strict=True)]
-
-
-def _fill_with_input(plan: Plan, z: Tensor, x: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> None:
-    """Write W_ih ∗ x + b for some steps (time, batch, 4·hidden, *grid)."""
-    if x is None or weight is None:
-        z.zero_() if bias is None else z.copy_(bias.reshape(-1, *(1,) * plan.rank))
-        return
-    flat, padding = _padded_input(plan, x)
-    layer, kernel = plan.layer, plan.kernel(weight)
-    if can_add(flat, kernel):
-        widths = tuple((n, n) for n in padding)
-        add_convolution(in_one_batch(z.zero_()), flat, kernel, widths, bias, (layer.stride, layer.dilation))
-    else:
-        in_one_batch(z).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
-
-
-def _padded_input(plan: Plan, x: Tensor) -> tuple[Tensor, list[int]]:
-    """Return frames in one batch, channels last, and what padding is left to the convolution."""
-    widths = plan.input_widths(x.shape[3:])
-    if any(before != after for before, after in widths):
-        x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
-    flat = in_one_batch(x if plan.is_in_order(x) else plan.empty(len(x), x.shape[1:], x).copy_(x))
-    return one_channel_last(flat, plan.layer.stride), [before for before, _ in widths]
-
-
-def _input_gradients(
-    plan: Plan, x: Tensor | None, weight: Tensor | None, of_z: Tensor, needed: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and W_ih: from all steps at once, or as many as have their input put in order."""
-    if x is None or weight is None or not any(needed):
-        return None, None
-    spans = [slice(0, plan.steps)] if plan.is_in_order(x) else sorted(plan.spans, key=lambda span: span.start)
-    of_x, of_weights = zip(*(_gradients_of_part(plan, x[s], weight, of_z[s], needed) for s in spans), strict=True)
-    whole = None if not needed[0] else of_x[0] if len(spans) == 1 else torch.cat(of_x)
-    return whole, (sum(of_weights[1:], of_weights[0]) if needed[1] else None)
-
-
-def _gradients_of_part(
-    plan: Plan, x: Tensor, weight: Tensor, of_z: Tensor, needed: tuple[bool, bool]
-) -> tuple[Any, Any]:
-    flat, padding = _padded_input(plan, x)
-    form = (plan.layer.stride, padding, plan.layer.dilation, False, [0] * plan.rank, 1)
-    of_flat, of_weight, _ = torch.ops.aten.convolution_backward(
-        in_one_batch(of_z), flat, unambiguous(weight), None, *form, (*needed, False)
-    )
-    if not needed[0]:
-        return None, of_weight
-    if flat.shape[2:] != x.shape[3:]:
-        of_flat = F.pad(of_flat, [-n for width in reversed(plan.input_widths(x.shape[3:])) for n in width])
-    return of_flat.unflatten(0, x.shape[:2]), of_weight
-
-
-def _weight_gradient(plan: Plan, hidden: Tensor, weight: Tensor, of_z: Tensor, *, whole: bool) -> Tensor:
-    """Return the gradient of W_hh from all steps at once; without the `whole` the first saw zeros, and has no part."""
-    before = hidden[plan.before]
-    if not whole:
-        later = slice(0, -1) if plan.reverse else slice(1, None)
-        before, of_z = before[later], of_z[later]
-    if not len(before):
-        return torch.zeros_like(weight)
-    h, padding = padded(unambiguous(in_one_batch(before)), recurrent_pad_widths(plan.layer.recurrent_kernel_size))
-    ones, zero = [1] * plan.rank, [0] * plan.rank
-    arguments = (None, ones, padding, ones, False, zero, 1, (False, True, False))
-    gradient: Tensor = torch.ops.aten.convolution_backward(in_one_batch(of_z), h, weight, *arguments)[1]
-    return gradient
 
 
 def _peepholes(plan: Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:

@@ -101,6 +101,10 @@ class Plan:
         """Return whether frames (time, batch, channels, *space) stand as one batch, channels last."""
         return x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=self.memory_format)
 
+    def in_order(self, x: Tensor) -> Tensor:
+        """Return frames (time, batch, channels, *space) as one batch, channels last."""
+        return in_one_batch(x if self.is_in_order(x) else self.empty(len(x), x.shape[1:], x).copy_(x))
+
     def kernel(self, weight: Tensor) -> Tensor:
         """Return a kernel in the order that convolutions take; for a single step it is not worth a copy."""
         return unambiguous(weight if self.steps == 1 else weight.contiguous(memory_format=self.memory_format))

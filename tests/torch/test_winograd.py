@@ -1,0 +1,151 @@
+"""Winograd's convolutions: their algebra, the reference at forced sizes, and where they are taken and left."""
+
+from __future__ import annotations
+
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from convlstm.contract import winograd as rule
+from convlstm.contract.cases import COMMON, Case, random_case
+from convlstm.contract.parity import compare
+from convlstm.engine import torch_winograd, torch_winograd_layer
+from convlstm.engine.torch_winograd import transforms
+from convlstm.torch import ConvLSTM
+from convlstm.torch.parity import run
+
+CHOICES = [(), ("x",), ("weight_ih", "bias"), ("weight_hh",), ("x", "weight", "h", "c", "peephole")]
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Serve layers of any size; return for each call since whether x and h are convolved together."""
+    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_BLOCK": 1}.items():
+        monkeypatch.setattr(rule, name, value)
+    calls: list[bool] = []
+    made = torch_winograd_layer.WinogradConvolutions._winograd.func
+
+    def seen(self: Any) -> Any:
+        calls.append(self._joint is not None)
+        return made(self)
+
+    monkeypatch.setattr(torch_winograd_layer.WinogradConvolutions._winograd, "func", seen)
+    return calls
+
+
+@pytest.mark.parametrize("rows", rule.KERNELS)
+def test_the_transforms_are_a_convolution(rows: int) -> None:
+    a, g, b = transforms(rows)
+    assert a.shape[0] == rule.ROWS + rows - 1 == b.shape[0]
+    for matrix in (a, b):
+        assert torch.equal(matrix.float().double(), matrix)
+    random = np.random.default_rng(rows)
+    w, h = random.standard_normal(rows), random.standard_normal(len(b))
+    found = a.T @ ((g @ torch.tensor(w)) * (b @ torch.tensor(h)))
+    np.testing.assert_allclose(found, np.correlate(h, w, "valid"), rtol=1e-13, atol=1e-13)
+
+
+def _cases(**fixed: Any) -> list[Case]:
+    """Return random layers of the common cell whose grids have rows that this serves."""
+    drawn = (random_case(seed, spatial_dims=2, dropout=0.0, **COMMON, **fixed) for seed in count(70_000))
+    served = (
+        case
+        for case in drawn
+        if case.mask is None
+        and case.arrays["x"].shape[1] > 1
+        and any(grid[0] % rule.ROWS == 0 for grid in case.spec.grids(case.arrays["x"].shape[3:]))
+    )
+    return list(islice(served, 25))
+
+
+@pytest.mark.parametrize("fixed", [{"kernel_size": 3, "padding": "same", "stride": 1, "dilation": 1}, {}])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (3, 5), (5, 1)])
+def test_layers_hold_the_contract(used: list[bool], kernel: tuple[int, int], fixed: dict[str, Any]) -> None:
+    for case in _cases(recurrent_kernel_size=kernel, peephole="none", **fixed):
+        found = compare(case, run, "float32")
+        assert not found.misses("float32"), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
+    assert len(used) >= 50  # forward and backward at least
+    if fixed and kernel == (3, 3):
+        assert all(used)
+
+
+def _layer(kernel: int | tuple[int, int], **options: Any) -> ConvLSTM:
+    torch.manual_seed(3)
+    return ConvLSTM(4, options.pop("hidden", 8), kernel, **options)
+
+
+def _derivatives(layer: ConvLSTM, x: Tensor, state: Any, wanted: tuple[str, ...]) -> list[Tensor]:
+    """Return output, state, and the gradients of what is wanted."""
+    names = dict(layer.named_parameters()) | {"x": x}
+    if state is not None:
+        names |= {"h": state[0][0], "c": state[1][0]}
+    for name, value in names.items():
+        value.requires_grad_(name.startswith(wanted))
+    output, (h, c) = layer(x, state)
+    results = [output, *h, *c]
+    if not wanted:
+        return results
+    torch.manual_seed(5)
+    loss = sum((value * torch.randn(value.shape).to(value.dtype)).sum() for value in results)
+    return [*results, *torch.autograd.grad(loss, [value for value in names.values() if value.requires_grad])]
+
+
+@pytest.mark.parametrize("near", [1, 1 << 12, 1 << 20])
+@pytest.mark.parametrize("wanted", CHOICES)
+@pytest.mark.parametrize("form", ["joint", "apart", "given", "reverse", "both ways", "wide rows"])
+def test_larger_grids_and_parts_of_a_batch(
+    used: list[bool], monkeypatch: pytest.MonkeyPatch, form: str, wanted: tuple[str, ...], near: int
+) -> None:
+    """Against the plain path in float64, which other tests hold to the reference."""
+    for module in (rule, torch_winograd):
+        monkeypatch.setattr(module, "NEAR", near)
+    kernel, options = {"wide rows": (5, {}), "apart": (3, {"recurrent_kernel_size": 5})}.get(form, (3, {}))
+    direction = {"reverse": "reverse", "both ways": "bidirectional"}.get(form, "forward")
+    layer = _layer(kernel, direction=direction, peephole="channel", **options)
+    x = torch.randn(3, 5, 4, 12, 7)
+    state = ((torch.randn(3, 8, 12, 7),), (torch.randn(3, 8, 12, 7),)) if form == "given" else None
+    got = _derivatives(layer, x, state, wanted)
+    assert used
+    assert all(together == (form != "apart") for together in used)
+    before = len(used)
+    wide_state = None if state is None else tuple(tuple(s.detach().double() for s in part) for part in state)
+    expected = _derivatives(layer.double(), x.detach().double(), wide_state, wanted)
+    assert len(used) == before
+    for a, b in zip(got, expected, strict=True):
+        scale = max(1.0, float(b.detach().abs().max()))
+        assert float((a.double() - b).detach().abs().max()) <= 1e-5 * scale
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_it_is_taken_where_it_is_quicker_and_left_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    add = torch_winograd.Winograd.add
+    monkeypatch.setattr(torch_winograd.Winograd, "add", lambda self, *a: (taken.append(self), add(self, *a))[1])
+
+    def is_taken(
+        kernel: int = 5, size: tuple[int, int] = (16, 16), *, steps: int = 2, batch: int = 8, dtype: Any = torch.float32
+    ) -> bool:
+        taken.clear()
+        layer = ConvLSTM(64, 64, kernel).to(dtype)
+        with torch.no_grad():
+            layer(torch.randn(batch, steps, 64, *size).to(dtype))
+        return bool(taken)
+
+    assert is_taken()
+    assert is_taken(kernel=3, size=(32, 32))
+    assert not is_taken(batch=1)
+    assert not is_taken(steps=1)
+    assert not is_taken(kernel=7)
+    assert not is_taken(size=(18, 16))
+    assert not is_taken(dtype=torch.bfloat16)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not is_taken()
+    with FlopCounterMode(display=False) as counter:
+        assert not is_taken()
+    one = 2 * 8 * 256 * (16 * 16) * 64 * (5 * 5)
+    assert counter.get_total_flops() == 3 * one  # two steps' input, and the state of the second
