@@ -25,7 +25,7 @@ CHOICES = [(), ("x",), ("weight_ih", "bias"), ("weight_hh",), ("x", "weight", "h
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Serve layers of any size; return for each call since whether x and h are convolved together."""
-    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_BLOCK": 1}.items():
+    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_POINTS": 0, "_BLOCK": 1}.items():
         monkeypatch.setattr(rule, name, value)
     calls: list[bool] = []
     made = torch_winograd_layer.WinogradConvolutions._winograd.func
@@ -139,7 +139,8 @@ def test_it_is_taken_where_it_is_quicker_and_left_elsewhere(monkeypatch: pytest.
     assert is_taken()
     assert is_taken(kernel=3, size=(32, 32))
     assert not is_taken(batch=1)
-    assert not is_taken(steps=1)
+    assert is_taken(steps=1)
+    assert not is_taken(steps=1, batch=4)
     assert not is_taken(kernel=7)
     assert not is_taken(size=(18, 16))
     assert not is_taken(dtype=torch.bfloat16)

@@ -218,10 +218,10 @@ def _winograd_backward(ledger: Ledger, run: Run) -> None:
     step, group = run.near(1), run.near(run.together)
     held = (run.kernel_at_points, run.h, run.c)  # the kernels turned round, and the gradients of h and c
     ledger.take(*held)
-    ledger.touch(*step, step[1], run.scratch)
+    ledger.touch(*step, run.scratch)
     gradient = run.frames if run.joint and run.input_gradient else 0
     ordered = run.making_ready * run.together // run.steps if run.joint else 0
-    ledger.touch(gradient, *group, group[1] if gradient else step[1], 2 * run.kernel_at_points, ordered)
+    ledger.touch(gradient, *group, 2 * run.kernel_at_points, ordered)
     ledger.take(sum(group), run.kernel_hh)
     if run.layer.in_channels:
         gradient = gradient + run.kernel_ih if run.joint else _input_gradient(ledger, run)

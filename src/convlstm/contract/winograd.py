@@ -13,12 +13,14 @@ ROWS = 4
 """Rows of z that one window of h gives."""
 KERNELS = (3, 5)
 """Rows of W for which there are good points."""
-NEAR = 6 << 20
+NEAR = 3 << 20
 """Values of the products that are computed together."""
 _SAVED = 400
 """Products saved for each value of z from which the way to the points and back is worth it."""
 _SAVED_A_STEP = 1 << 29
 """Products saved in a step, likewise: it takes some twenty operations."""
+_POINTS = 2048
+"""Points of all steps, likewise: so many have to share the way of the kernels."""
 _BLOCK = 16
 """Channels of an input are a multiple of this: oneDNN takes so many at a time."""
 
@@ -64,4 +66,9 @@ def is_quicker(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
         return False
     saved = sum(channels(layer, size)) * kernel[1] * (kernel[0] - points(layer) / ROWS)
     values = batch * 4 * layer.hidden_channels * prod(grid)
-    return steps > 1 and grid[0] % ROWS == 0 and saved >= _SAVED and saved * values >= _SAVED_A_STEP
+    return (
+        grid[0] % ROWS == 0
+        and saved >= _SAVED
+        and saved * values >= _SAVED_A_STEP
+        and steps * batch * prod(grid) >= _POINTS
+    )

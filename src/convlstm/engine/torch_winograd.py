@@ -23,6 +23,7 @@ from torch import Tensor
 
 from convlstm.contract.winograd import NEAR, ROWS
 from convlstm.engine.torch_convolution import convolution_with_sum
+from convlstm.engine.torch_memory import empty
 
 _POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
 """Where the polynomials are taken, by rows of W, beside infinity: of all eighths the choice that rounds least."""
@@ -86,30 +87,12 @@ class Winograd:
         kernels = self._kernels(of_z, of_inputs, turned=True)
         for part, *few in self._few_samples(of_z, (*inputs, *of_inputs)):
             of_products = self._of_products(part)
-            self._add_to_inputs(of_products, few[len(inputs) :], kernels)
             self._add_to_weight(of_products, part, few[: len(inputs)])
+            self._add_to_inputs(of_products, few[len(inputs) :], kernels)
 
     def weight_gradients(self) -> list[Tensor]:
         """Return what `go_back` has found of the gradients of the weights."""
         return [torch.einsum("nr,noic->oirc", self._g, total) for total in self._of_kernels]
-
-    def _add_to_inputs(self, of_products: Tensor, of_inputs: Parts, kernels: Sequence[Tensor]) -> None:
-        """Add to the gradients of the inputs that are there what the windows of each have."""
-        found = [part for part in of_inputs if part is not None]
-        if not found:
-            return
-        sizes, (_, samples, windows, columns, _) = [part.shape[1] for part in found], of_products.shape
-        of_points = self._take("of_points", (*of_products.shape[:4], sum(sizes))).zero_()
-        _convolve(of_points, of_products, kernels, self._columns - 1 - self.padding[1])
-        of_windows = self._take("at_points", of_points.shape)
-        torch.mm(self._b.T, of_points.view(len(of_points), -1), out=of_windows.view(len(of_points), -1))
-        rows = ROWS * windows + len(self._b) - ROWS
-        padded = self._take("padded", (samples, rows, columns, sum(sizes))).zero_()
-        for number, values in enumerate(of_windows):
-            padded[:, number : rows + number - len(self._b) + 1 : ROWS].add_(values)
-        inside = padded[:, self.padding[0] : rows - self.padding[0]].movedim(-1, 1)
-        for part, values in zip(found, inside.split(sizes, dim=1), strict=True):
-            part.add_(values)
 
     def _add_to_weight(self, of_products: Tensor, of_z: Tensor, inputs: Parts) -> None:
         """Add to the gradients of the kernels at the points."""
@@ -124,6 +107,24 @@ class Winograd:
             parts = of_kernel.split([total.shape[2] for total in totals], dim=1)
             for total, values in zip(totals, parts, strict=True):
                 total[number].add_(values)
+
+    def _add_to_inputs(self, of_products: Tensor, of_inputs: Parts, kernels: Sequence[Tensor]) -> None:
+        """Add to the gradients of the inputs that are there what the windows of each have; the products are spent."""
+        found = [part for part in of_inputs if part is not None]
+        if not found:
+            return
+        sizes, (_, samples, windows, columns, _) = [part.shape[1] for part in found], of_products.shape
+        of_points = self._take("at_points", (*of_products.shape[:4], sum(sizes))).zero_()
+        _convolve(of_points, of_products, kernels, self._columns - 1 - self.padding[1])
+        of_windows = self._take("products", of_points.shape)
+        torch.mm(self._b.T, of_points.view(len(of_points), -1), out=of_windows.view(len(of_points), -1))
+        rows = ROWS * windows + len(self._b) - ROWS
+        padded = self._take("padded", (samples, rows, columns, sum(sizes))).zero_()
+        for number, values in enumerate(of_windows):
+            padded[:, number : rows + number - len(self._b) + 1 : ROWS].add_(values)
+        inside = padded[:, self.padding[0] : rows - self.padding[0]].movedim(-1, 1)
+        for part, values in zip(found, inside.split(sizes, dim=1), strict=True):
+            part.add_(values)
 
     @property
     def _columns(self) -> int:
@@ -174,7 +175,9 @@ class Winograd:
         """Return an array of undefined content; what was taken by this name before is lost."""
         size = prod(shape)
         if name not in self._room or len(self._room[name]) < size:
-            self._room[name] = self.weights[0].new_empty(size)
+            # of one size, so that every layer finds the room of the one before; untouched memory takes no room
+            like = self.weights[0]
+            self._room[name] = empty((max(size, NEAR),), like, torch.contiguous_format, like.dtype)
         return self._room[name][:size].view(*shape)
 
     def _at_points(self, z: Tensor, inputs: Parts) -> Tensor:
