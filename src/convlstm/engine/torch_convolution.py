@@ -53,24 +53,50 @@ def add_convolution(
     Args:
         z: Where it is added.
         h: What is convolved.
-        weight: W.
+        weight: W, as it is or `packed`.
         widths: Points of padding around h.
         bias: b.
         form: Stride and dilation along each axis; nothing means 1.
     """
     stride, dilation = (list(part) or [1] * len(widths) for part in form)
-    if can_add(z, weight) and all(before == after for before, after in widths):
-        convolution_with_sum(z, h, weight, bias, [before for before, _ in widths], stride, dilation)
+    even = all(before == after for before, after in widths)
+    h, padding = padded(h, widths)
+    if weight.is_mkldnn or (can_add(z) and is_in_order(weight) and even):
+        convolution_with_sum(z, h, weight, bias, padding, stride, dilation)
     else:
-        h, padding = padded(h, widths)
         z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
 
 
-def can_add(z: Tensor, weight: Tensor) -> bool:
-    """Return whether a convolution can add to such an array by itself: a kernel in another order it puts in order."""
-    in_order = z.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+def can_add(like: Tensor) -> bool:
+    """Return whether a convolution of such arrays can add to its result by itself."""
     allowed = bool(torch.backends.mkldnn.enabled) and not is_watched()
-    return in_order and z.device.type == "cpu" and allowed and _has_sum(z.dtype)
+    return like.ndim == 4 and like.device.type == "cpu" and allowed and _has_sum(like.dtype)
+
+
+def is_in_order(weight: Tensor) -> bool:
+    """Return whether a convolution need not bring the kernel into another order beforehand."""
+    return weight.is_mkldnn or weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def packed(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
+    """Return a kernel as oneDNN wants it for inputs (batch, channels, *space) of this size.
+
+    It would bring the kernel into this order at each use, which takes as long as a tenth of a small convolution; the
+    result serves `add_convolution` alone.
+
+    Args:
+        weight: W, for which `can_add` holds in the order of channels last.
+        size: Of the input, without the padding.
+        widths: Points of padding around it.
+        form: Stride and dilation along each axis; nothing means 1.
+    """
+    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    even = all(before == after for before, after in widths)
+    around = [before if even else 0 for before, _ in widths]
+    inside = [n if even else n + before + after for n, (before, after) in zip(size[2:], widths, strict=True)]
+    arguments = (around, stride, dilation, 1, [*size[:2], *inside])
+    in_order: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *arguments)
+    return in_order
 
 
 def convolution_with_sum(

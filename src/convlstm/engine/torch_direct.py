@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.contract.geometry import recurrent_pad_widths
+from convlstm.contract.geometry import Widths, recurrent_pad_widths
 from convlstm.engine.torch_convolution import (
     CONVOLUTIONS,
+    UNIT,
+    Form,
     add_convolution,
     can_add,
+    is_in_order,
     one_channel_last,
+    packed,
     padded,
     unambiguous,
 )
@@ -43,6 +48,7 @@ class DirectConvolutions:
     bias: Tensor | None
     weight_hh: Tensor
     needed: tuple[bool, bool, bool] = (False, False, False)
+    _kept: dict[str, Tensor] = field(default_factory=dict)
 
     def fill(self, z: Tensor, span: slice) -> None:
         """Write what some steps (time, batch, 4·hidden, *grid) have of the input and the bias: W_ih ∗ x + b."""
@@ -51,10 +57,9 @@ class DirectConvolutions:
             return
         plan, layer, bias = self.plan, self.plan.layer, self.bias
         flat, padding = self._padded_input(self.x[span])
-        kernel = plan.kernel(self.weight_ih)
-        if can_add(flat, kernel):
-            widths = tuple((n, n) for n in padding)
-            add_convolution(in_one_batch(z.zero_()), flat, kernel, widths, bias, (layer.stride, layer.dilation))
+        kernel, form = self._input_kernel(flat, padding), (layer.stride, layer.dilation)
+        if can_add(flat) and is_in_order(kernel):
+            add_convolution(in_one_batch(z.zero_()), flat, kernel, tuple((n, n) for n in padding), bias, form)
         else:
             in_one_batch(z).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
 
@@ -65,7 +70,7 @@ class DirectConvolutions:
 
     def go_back(self, of_z: Tensor, dh: Tensor) -> None:
         """Add the gradient of a step's h, that of z given, to dh in place."""
-        add_convolution(dh, of_z, self._turned, tuple((after, before) for before, after in self._widths))
+        add_convolution(dh, of_z, self._turned, self._turned_widths)
 
     def gradients(self, hidden: Tensor, of_z: Tensor, *, whole: bool) -> tuple[Tensor | None, Tensor | None, Any]:
         """Return the gradients of x, W_ih and W_hh, as far as they are needed, when all steps have gone back.
@@ -78,13 +83,33 @@ class DirectConvolutions:
     def _widths(self) -> tuple[tuple[int, int], ...]:
         return recurrent_pad_widths(self.plan.layer.recurrent_kernel_size)
 
+    @property
+    def _turned_widths(self) -> tuple[tuple[int, int], ...]:
+        return tuple((after, before) for before, after in self._widths)
+
     @cached_property
     def _kernel(self) -> Tensor:
-        return self.plan.kernel(self.weight_hh)
+        return self._ready(self.weight_hh, self.plan.shape, self._widths)
 
     @cached_property
     def _turned(self) -> Tensor:
-        return self.plan.kernel(self.weight_hh.flip(tuple(range(2, self.weight_hh.ndim))).transpose(0, 1))
+        turned = self.weight_hh.flip(tuple(range(2, self.weight_hh.ndim))).transpose(0, 1)
+        return self._ready(turned, self.plan.gate_shape, self._turned_widths)
+
+    def _input_kernel(self, flat: Tensor, padding: Sequence[int]) -> Tensor:
+        """Return W_ih for frames of the group's size; the last group may be smaller, which any order serves."""
+        if "input" not in self._kept:
+            layer, weight = self.plan.layer, self.weight_ih
+            assert weight is not None
+            widths = tuple((n, n) for n in padding)
+            self._kept["input"] = self._ready(weight, flat.shape, widths, (layer.stride, layer.dilation))
+        return self._kept["input"]
+
+    def _ready(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
+        """Return a kernel in the order that its convolutions want; for a single step it is not worth a copy."""
+        if self.plan.steps > 1 and 1 not in weight.shape[:2] and can_add(weight):
+            return packed(weight.contiguous(), size, widths, form)
+        return self.plan.kernel(weight)
 
     def _fill_with_bias(self, z: Tensor) -> None:
         z.zero_() if self.bias is None else z.copy_(self.bias.reshape(-1, *(1,) * self.plan.rank))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from convlstm.contract.winograd import NEAR, ROWS
-from convlstm.engine.torch_convolution import convolution_with_sum
+from convlstm.engine.torch_convolution import convolution_with_sum, packed
 from convlstm.engine.torch_memory import empty
 
 _POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
@@ -158,7 +158,7 @@ class Winograd:
                 weight, padding = weight.flip(3).transpose(0, 1), weight.shape[3] - 1 - padding
             kernels = torch.einsum("nr,oirc->noic", self._g, weight).unsqueeze(3)
             size = [min(len(z), self._samples(z)), kernels.shape[2], z.shape[2] // ROWS, z.shape[3]]
-            self._packed[key] = [_packed(kernel.contiguous(), padding, size) for kernel in kernels]
+            self._packed[key] = [packed(kernel.contiguous(), size, ((0, 0), (padding, padding))) for kernel in kernels]
         return self._packed.get(key, [])
 
     def _samples(self, z: Tensor) -> int:
@@ -216,10 +216,3 @@ def _convolve(results: Tensor, inputs: Tensor, kernels: Sequence[Tensor], paddin
     """Add at each point the convolution along the columns."""
     for z, x, kernel in zip(results, inputs, kernels, strict=True):
         convolution_with_sum(z.movedim(-1, 1), x.movedim(-1, 1), kernel, None, [0, padding], [1, 1], [1, 1])
-
-
-def _packed(kernel: Tensor, padding: int, size: Sequence[int]) -> Tensor:
-    """Return a kernel as oneDNN wants it for inputs of this size, in which it would bring it at each use."""
-    ones = [1, 1]
-    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(kernel, [0, padding], ones, ones, 1, size)
-    return packed

@@ -30,7 +30,7 @@ def convolutions(
     quicker = (
         weight_hh.dtype == torch.float32
         and rule.is_quicker(plan.layer, plan.steps, plan.shape[0], size)
-        and can_add(weight_hh, weight_hh.contiguous(memory_format=torch.channels_last))
+        and can_add(weight_hh)
     )
     kind = WinogradConvolutions if quicker else DirectConvolutions
     return kind(plan, x, weight_ih, bias, weight_hh, needed)
