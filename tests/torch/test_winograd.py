@@ -13,19 +13,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm.contract import winograd as rule
 from convlstm.contract.cases import COMMON, Case, random_case
+from convlstm.contract.memory_run import runs
 from convlstm.contract.parity import compare
-from convlstm.engine import torch_winograd, torch_winograd_layer
+from convlstm.contract.workload import Call
+from convlstm.engine import torch_fused, torch_memory, torch_winograd, torch_winograd_layer
 from convlstm.engine.torch_winograd import transforms
 from convlstm.torch import ConvLSTM
 from convlstm.torch.parity import run
 
-CHOICES = [(), ("x",), ("weight_ih", "bias"), ("weight_hh",), ("x", "weight", "h", "c", "peephole")]
+CHOICES = [(), ("x",), ("weight_ih", "bias"), ("weight_hh",), ("h", "c"), ("x", "weight", "h", "c", "peephole")]
 
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Serve layers of any size; return for each call since whether x and h are convolved together."""
-    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_POINTS": 0, "_BLOCK": 1}.items():
+    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_SHARED_BY": 0, "_BLOCK": 1}.items():
         monkeypatch.setattr(rule, name, value)
     calls: list[bool] = []
     made = torch_winograd_layer.WinogradConvolutions._winograd.func
@@ -88,20 +90,23 @@ def _derivatives(layer: ConvLSTM, x: Tensor, state: Any, wanted: tuple[str, ...]
         value.requires_grad_(name.startswith(wanted))
     output, (h, c) = layer(x, state)
     results = [output, *h, *c]
-    if not wanted:
+    if not any(value.requires_grad for value in names.values()):
         return results
     torch.manual_seed(5)
     loss = sum((value * torch.randn(value.shape).to(value.dtype)).sum() for value in results)
     return [*results, *torch.autograd.grad(loss, [value for value in names.values() if value.requires_grad])]
 
 
-@pytest.mark.parametrize("near", [1, 1 << 12, 1 << 20])
+@pytest.mark.parametrize("near", [1, 1 << 13, 1 << 15, 1 << 20])
 @pytest.mark.parametrize("wanted", CHOICES)
 @pytest.mark.parametrize("form", ["joint", "apart", "given", "reverse", "both ways", "wide rows"])
 def test_larger_grids_and_parts_of_a_batch(
     used: list[bool], monkeypatch: pytest.MonkeyPatch, form: str, wanted: tuple[str, ...], near: int
 ) -> None:
-    """Against the plain path in float64, which other tests hold to the reference."""
+    """Against the plain path in float64, which other tests hold to the reference.
+
+    The room for products is that of one sample, of some samples of a step, of some steps and of all.
+    """
     for module in (rule, torch_winograd):
         monkeypatch.setattr(module, "NEAR", near)
     kernel, options = {"wide rows": (5, {}), "apart": (3, {"recurrent_kernel_size": 5})}.get(form, (3, {}))
@@ -114,6 +119,7 @@ def test_larger_grids_and_parts_of_a_batch(
     assert all(together == (form != "apart") for together in used)
     before = len(used)
     wide_state = None if state is None else tuple(tuple(s.detach().double() for s in part) for part in state)
+    monkeypatch.setattr(torch_fused, "serves", lambda *_: False)
     expected = _derivatives(layer.double(), x.detach().double(), wide_state, wanted)
     assert len(used) == before
     for a, b in zip(got, expected, strict=True):
@@ -144,9 +150,84 @@ def test_it_is_taken_where_it_is_quicker_and_left_elsewhere(monkeypatch: pytest.
     assert not is_taken(kernel=7)
     assert not is_taken(size=(18, 16))
     assert not is_taken(dtype=torch.bfloat16)
+    with monkeypatch.context() as lower:
+        lower.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+        assert not is_taken()
     with torch.backends.mkldnn.flags(enabled=False):
         assert not is_taken()
     with FlopCounterMode(display=False) as counter:
         assert not is_taken()
     one = 2 * 8 * 256 * (16 * 16) * 64 * (5 * 5)
     assert counter.get_total_flops() == 3 * one  # two steps' input, and the state of the second
+
+
+def _large() -> tuple[ConvLSTM, Tensor]:
+    torch.manual_seed(7)
+    return ConvLSTM(16, [64, 64], 5), torch.randn(8, 3, 16, 16, 16)
+
+
+def _gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
+    output, (h, c) = layer(x)
+    return list(torch.autograd.grad((output**2).sum() + h[-1].sum() + c[0].sum(), list(layer.parameters())))
+
+
+def test_layers_as_large_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the plain path in float64."""
+    layer, x = _large()
+    seen: list[object] = []
+    go_back = torch_winograd.Winograd.go_back
+    watched = lambda self, *a, **k: (seen.append(self), go_back(self, *a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(torch_winograd.Winograd, "go_back", watched)
+    output, got = layer(x)[0].detach(), _gradients(layer, x)
+    assert seen
+    monkeypatch.setattr(torch_fused, "serves", lambda *_: False)
+    layer.double()
+    expected = _gradients(layer, x.double())
+    assert float((output.double() - layer(x.double())[0].detach()).abs().max()) <= 1e-5
+    for a, b in zip(got, expected, strict=True):
+        assert float((a - b).abs().max() / b.abs().max()) <= 1e-5
+
+
+def test_segments_and_a_second_backward_give_the_same() -> None:
+    layer, x = _large()
+    plain = _gradients(layer, x)
+    torch.manual_seed(7)
+    segmented = _gradients(ConvLSTM(16, [64, 64], 5, checkpoint=2), x)
+    for a, b in zip(segmented, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    loss = layer(x)[0].pow(2).sum()
+    first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+    for a, b in zip(torch.autograd.grad(loss, list(layer.parameters())), first, strict=True):
+        assert float((a - b).abs().max() / b.abs().max()) <= 1e-5
+
+
+def test_its_room_comes_back_and_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = torch_memory._Pool()
+    monkeypatch.setattr(torch_memory, "_POOL", pool)
+    layer, x = _large()
+    waiting = []
+    for _ in range(4):
+        _gradients(layer, x)
+        waiting.append(sum(map(len, pool.waiting)))
+        assert pool.used == 0
+    assert waiting[1] == waiting[2] == waiting[3] > 0
+
+
+@pytest.mark.parametrize(("kernel", "channels"), [(3, 64), (5, 64), (5, 8), (3, 16)])
+def test_the_count_of_memory_follows_the_engine(kernel: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[bool, bool]] = []
+    convolutions = torch_winograd_layer.convolutions
+
+    def seen(*arguments: Any) -> Any:
+        found = convolutions(*arguments)
+        taken = isinstance(found, torch_winograd_layer.WinogradConvolutions)
+        made.append((taken, taken and found._joint is not None))
+        return found
+
+    monkeypatch.setattr(torch_fused, "convolutions", seen)
+    layer = ConvLSTM(channels, [64, 32], kernel)
+    with torch.no_grad():
+        layer(torch.randn(4, 2, channels, 32, 32))
+    call = Call("layer", layer.spec, 2, (32, 32), runs=1, input_gradient=False, state_gradient=False)
+    counted = [(run.winograd, run.joint) for (run,) in runs(call, 4, 4)]
+    assert counted == made

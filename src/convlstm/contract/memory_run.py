@@ -133,9 +133,12 @@ class Run:
         return winograd.points(self.layer)
 
     @property
-    def kernel_at_points(self) -> int:
-        """The kernels of what is convolved together, at these points."""
-        kernels = self.kernel_hh + (self.kernel_ih if self.joint else 0)
+    def convolved_together(self) -> int:
+        """The kernels of what Winograd's way convolves together."""
+        return self.kernel_hh + (self.kernel_ih if self.joint else 0)
+
+    def at_points(self, kernels: int) -> int:
+        """The same kernels at these points."""
         return kernels * self.points // self.layer.recurrent_kernel_size[0]
 
     @property

@@ -19,8 +19,8 @@ _SAVED = 400
 """Products saved for each value of z from which the way to the points and back is worth it."""
 _SAVED_A_STEP = 1 << 29
 """Products saved in a step, likewise: it takes some twenty operations."""
-_POINTS = 2048
-"""Points of all steps, likewise: so many have to share the way of the kernels."""
+_SHARED_BY = 2048
+"""Places of all grids and steps, likewise: so many have to share the way of the kernels."""
 _BLOCK = 16
 """Channels of an input are a multiple of this: oneDNN takes so many at a time."""
 
@@ -70,5 +70,5 @@ def is_quicker(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
         grid[0] % ROWS == 0
         and saved >= _SAVED
         and saved * values >= _SAVED_A_STEP
-        and steps * batch * prod(grid) >= _POINTS
+        and steps * batch * prod(grid) >= _SHARED_BY
     )

@@ -81,11 +81,11 @@ def is_in_order(weight: Tensor) -> bool:
 def packed(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
     """Return a kernel as oneDNN wants it for inputs (batch, channels, *space) of this size.
 
-    It would bring the kernel into this order at each use, which takes as long as a tenth of a small convolution; the
-    result serves `add_convolution` alone.
+    It would bring the kernel into this order at each use, which takes as long as a tenth of a small convolution. Only
+    the convolution with sum takes the result.
 
     Args:
-        weight: W, for which `can_add` holds in the order of channels last.
+        weight: W, channels first, of a type for which `can_add` holds.
         size: Of the input, without the padding.
         widths: Points of padding around it.
         form: Stride and dilation along each axis; nothing means 1.
@@ -116,12 +116,13 @@ def convolution_with_sum(
 
 @cache
 def _has_sum(dtype: torch.dtype) -> bool:
-    """Return whether this build of PyTorch has oneDNN's convolution with sum (a private operator), and is right."""
+    """Return whether oneDNN's convolution with sum, with a packed kernel (private operators), is there and right."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False
-    z, h, weight = (torch.ones(1, 1, n, n, dtype=dtype, device="cpu") for n in (2, 2, 1))
+    z, h, weight = (torch.ones(1, n, n, 16, dtype=dtype, device="cpu").movedim(-1, 1) for n in (2, 2, 1))
     try:
-        convolution_with_sum(z, h, weight, None, [0, 0], [1, 1], [1, 1])
+        kernel = packed(weight.expand(16, -1, -1, -1).contiguous(), h.shape, ((0, 0), (0, 0)))
+        convolution_with_sum(z, h, kernel, None, [0, 0], [1, 1], [1, 1])
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
-    return bool((z == 2).all())
+    return bool((z == 17).all())

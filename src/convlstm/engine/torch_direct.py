@@ -26,7 +26,7 @@ from convlstm.engine.torch_convolution import (
 )
 from convlstm.engine.torch_plan import Plan, in_one_batch
 
-InputGradients = tuple[Tensor | None, Tensor | None]
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DirectConvolutions:
         """Add the gradient of a step's h, that of z given, to dh in place."""
         add_convolution(dh, of_z, self._turned, self._turned_widths)
 
-    def gradients(self, hidden: Tensor, of_z: Tensor, *, whole: bool) -> tuple[Tensor | None, Tensor | None, Any]:
+    def gradients(self, hidden: Tensor, of_z: Tensor, *, whole: bool) -> Gradients:
         """Return the gradients of x, W_ih and W_hh, as far as they are needed, when all steps have gone back.
 
         Without the `whole` the first step saw zeros.
@@ -106,7 +106,10 @@ class DirectConvolutions:
         return self._kept["input"]
 
     def _ready(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
-        """Return a kernel in the order that its convolutions want; for a single step it is not worth a copy."""
+        """Return a kernel in the order that its convolutions want; for a single step it is not worth a copy.
+
+        Kernels with one channel are left alone: their arrays fit either order, and oneDNN takes the quicker one.
+        """
         if self.plan.steps > 1 and 1 not in weight.shape[:2] and can_add(weight):
             return packed(weight.contiguous(), size, widths, form)
         return self.plan.kernel(weight)
@@ -121,7 +124,7 @@ class DirectConvolutions:
             x, widths = F.pad(x, [n for width in reversed(widths) for n in width]), ((0, 0),) * plan.rank
         return one_channel_last(plan.in_order(x), plan.layer.stride), [before for before, _ in widths]
 
-    def _input_gradients(self, of_z: Tensor) -> InputGradients:
+    def _input_gradients(self, of_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients of x and W_ih: from all steps at once, or as many as have their input put in order."""
         plan, x, needed = self.plan, self.x, self.needed[:2]
         if x is None or self.weight_ih is None or not any(needed):

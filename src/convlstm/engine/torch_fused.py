@@ -1,4 +1,4 @@
-"""The quick path in PyTorch: one input convolution, gates in place, one weight gradient over all steps.
+"""The quick path in PyTorch: convolutions in their quickest form, gates in place, weight gradients over many steps.
 
 It serves the plain cell (tanh, sigmoid, peephole none or channel, no masks, norm or zoneout). Where a transform, an
 export, forward-mode or a second derivative asks for an ordinary graph, the plain path is taken instead, so that no
@@ -84,7 +84,7 @@ def sequence(
 
 
 class _Fused(torch.autograd.Function):
-    """The recurrence with its own backward pass: only h ∗ W_hh and its data gradient go step by step."""
+    """The recurrence with its own backward pass: of the gradients only that of the state goes step by step."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,3 +23,11 @@ def are_batched(gradients: Sequence[Tensor | None]) -> bool:
 def is_watched() -> bool:
     """Return whether a trace or a dispatch mode looks on, such as a counter, that knows public operators only."""
     return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
+
+
+def multiplies_exactly() -> bool:
+    """Return whether products of float32 matrices on a CPU are computed in float32, and not in fewer bits."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # PyTorch will not say it in the older words once the newer ones were used
+        return False

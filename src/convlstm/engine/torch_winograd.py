@@ -59,10 +59,12 @@ class Winograd:
     Args:
         weights: W_p (out, in, *kernel) of each input, in float32.
         padding: Points around them, along each axis.
+        samples: How many are taken together, so that the products stay near.
     """
 
     weights: Sequence[Tensor]
     padding: Sequence[int]
+    samples: int
     _room: dict[str, Tensor] = field(default_factory=dict)
     _packed: dict[tuple[object, ...], list[Tensor]] = field(default_factory=dict)
 
@@ -91,7 +93,7 @@ class Winograd:
             self._add_to_inputs(of_products, few[len(inputs) :], kernels)
 
     def weight_gradients(self) -> list[Tensor]:
-        """Return what `go_back` has found of the gradients of the weights."""
+        """Return what `go_back` has found of the gradients of the weights; zeros where it was given no input."""
         return [torch.einsum("nr,noic->oirc", self._g, total) for total in self._of_kernels]
 
     def _add_to_weight(self, of_products: Tensor, of_z: Tensor, inputs: Parts) -> None:
@@ -157,19 +159,14 @@ class Winograd:
             if turned:
                 weight, padding = weight.flip(3).transpose(0, 1), weight.shape[3] - 1 - padding
             kernels = torch.einsum("nr,oirc->noic", self._g, weight).unsqueeze(3)
-            size = [min(len(z), self._samples(z)), kernels.shape[2], z.shape[2] // ROWS, z.shape[3]]
+            size = [min(len(z), self.samples), kernels.shape[2], z.shape[2] // ROWS, z.shape[3]]
             self._packed[key] = [packed(kernel.contiguous(), size, ((0, 0), (padding, padding))) for kernel in kernels]
         return self._packed.get(key, [])
 
-    def _samples(self, z: Tensor) -> int:
-        """Return how many samples are taken together, so that the products stay near."""
-        return max(1, NEAR * ROWS // (len(self._b) * z[0].numel()))
-
     def _few_samples(self, z: Tensor, others: Parts) -> Iterator[tuple[Any, ...]]:
-        """Return each array by so few samples."""
-        samples = self._samples(z)
-        for start in range(0, len(z), samples):
-            yield tuple(x if x is None else x[start : start + samples] for x in (z, *others))
+        """Return each array by so few samples that the products stay near."""
+        for start in range(0, len(z), self.samples):
+            yield tuple(x if x is None else x[start : start + self.samples] for x in (z, *others))
 
     def _take(self, name: str, shape: Sequence[int]) -> Tensor:
         """Return an array of undefined content; what was taken by this name before is lost."""

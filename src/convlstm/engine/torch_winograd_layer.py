@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from convlstm.contract import winograd as rule
 from convlstm.engine.torch_convolution import can_add
-from convlstm.engine.torch_direct import DirectConvolutions
+from convlstm.engine.torch_direct import DirectConvolutions, Gradients
+from convlstm.engine.torch_modes import multiplies_exactly
 from convlstm.engine.torch_plan import Plan, in_one_batch
 from convlstm.engine.torch_winograd import Winograd
 
@@ -31,6 +31,7 @@ def convolutions(
         weight_hh.dtype == torch.float32
         and rule.is_quicker(plan.layer, plan.steps, plan.shape[0], size)
         and can_add(weight_hh)
+        and multiplies_exactly()
     )
     kind = WinogradConvolutions if quicker else DirectConvolutions
     return kind(plan, x, weight_ih, bias, weight_hh, needed)
@@ -54,17 +55,18 @@ class WinogradConvolutions(DirectConvolutions):
         """Add the gradient of a step's h, that of z given, to dh in place."""
         self._winograd.go_back(of_z, of_inputs=(dh,) if self._joint is None else (None, dh))
 
-    def gradients(self, hidden: Tensor, of_z: Tensor, *, whole: bool) -> tuple[Tensor | None, Tensor | None, Any]:
+    def gradients(self, hidden: Tensor, of_z: Tensor, *, whole: bool) -> Gradients:
         """Return the gradients of x, W_ih and W_hh, as far as they are needed, when all steps have gone back."""
         plan, x, winograd = self.plan, self._joint, self._winograd
         of_x = None if x is None or not self.needed[0] else plan.empty(plan.steps, x.shape[1:], x).zero_()
-        if of_x is not None or any(self.needed[1:]):
-            for span, from_zeros in self._spans(whole=whole):
-                h = None if from_zeros else in_one_batch(hidden[plan.before][span])
-                inputs = (h,) if x is None else (plan.in_order(x[span]), h)
-                of_inputs = () if of_x is None else (in_one_batch(of_x[span]), None)
+        for span, from_zeros in self._spans(whole=whole):
+            h = in_one_batch(hidden[plan.before][span]) if self.needed[2] and not from_zeros else None
+            frames = plan.in_order(x[span]) if x is not None and self.needed[1] else None
+            of_frames = None if of_x is None else in_one_batch(of_x[span])
+            if any(array is not None for array in (h, frames, of_frames)):
+                inputs, of_inputs = ((h,), ()) if x is None else ((frames, h), (of_frames, None))
                 winograd.go_back(in_one_batch(of_z[span]), inputs, of_inputs)
-        *joint, of_w_hh = winograd.weight_gradients()
+        *joint, of_w_hh = winograd.weight_gradients() if any(self.needed[1:]) else [None] * len(winograd.weights)
         of_x, of_w_ih = (of_x, joint[0]) if joint else self._input_gradients(of_z)
         return of_x, of_w_ih, of_w_hh
 
@@ -76,7 +78,8 @@ class WinogradConvolutions(DirectConvolutions):
     @cached_property
     def _winograd(self) -> Winograd:
         joint = [] if self._joint is None or self.weight_ih is None else [self.weight_ih]
-        return Winograd([*joint, self.weight_hh], [before for before, _ in self._widths])
+        samples = rule.samples(self.plan.layer, self.plan.shape[2:])
+        return Winograd([*joint, self.weight_hh], [before for before, _ in self._widths], samples)
 
     def _spans(self, *, whole: bool) -> Iterator[tuple[slice, bool]]:
         """Return steps to take together; the first by itself if it saw zeros, without the `whole`."""
