@@ -147,10 +147,13 @@ class Run:
         return max(1, min(self.steps, winograd.samples(self.layer, self.grid) // self.batch))
 
     def near(self, steps: int) -> tuple[int, int, int]:
-        """What Winograd's way holds for a moment: products, inputs at the points, and inputs with padding.
+        """Return what Winograd's way holds for a moment.
 
         Args:
             steps: How many are taken together, as far as they stay near.
+
+        Returns:
+            Products, inputs at the points, and inputs with padding.
         """
         samples = min(steps * self.batch, winograd.samples(self.layer, self.grid))
         widened = self.points * SINGLE * samples * prod(self.grid) // winograd.ROWS

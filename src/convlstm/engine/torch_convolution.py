@@ -89,6 +89,9 @@ def packed(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNI
         size: Of the input, without the padding.
         widths: Points of padding around it.
         form: Stride and dilation along each axis; nothing means 1.
+
+    Returns:
+        The kernel, whose values only oneDNN can read.
     """
     stride, dilation = (list(part) or [1] * len(widths) for part in form)
     even = all(before == after for before, after in widths)
