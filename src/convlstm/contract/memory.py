@@ -183,8 +183,8 @@ def _forward(ledger: Ledger, run: Run) -> None:
     ledger.take(run.gates, states)
     frames = 0 if run.joint else run.making_ready * run.group // run.steps
     if run.winograd:
-        kernels = run.convolved_together  # one after another, at the points, and there in oneDNN's own order
-        forms = kernels + 2 * run.at_points(kernels) + (0 if run.joint else _KERNEL_FORMS * run.kernel_ih)
+        kernels = run.convolved_together  # as one, row by row, and at the points
+        forms = 2 * kernels + run.at_points(kernels) + (0 if run.joint else _KERNEL_FORMS * run.kernel_ih)
         ledger.touch(forms, run.scratch, frames)
         return
     ledger.touch(_KERNEL_FORMS * (run.kernel_hh + run.kernel_ih), run.scratch, frames)

@@ -158,9 +158,10 @@ class Winograd:
             weight, padding = torch.cat(present, dim=1), self.padding[1]
             if turned:
                 weight, padding = weight.flip(3).transpose(0, 1), weight.shape[3] - 1 - padding
-            kernels = torch.einsum("nr,oirc->noic", self._g, weight).unsqueeze(3)
-            size = [min(len(z), self.samples), kernels.shape[2], z.shape[2] // ROWS, z.shape[3]]
-            self._packed[key] = [packed(kernel.contiguous(), size, ((0, 0), (padding, padding))) for kernel in kernels]
+            rows, shape = weight.movedim(2, 0).flatten(1), (*weight.shape[:2], 1, weight.shape[3])
+            size = [min(len(z), self.samples), weight.shape[1], z.shape[2] // ROWS, z.shape[3]]
+            widths = ((0, 0), (padding, padding))
+            self._packed[key] = [packed((point @ rows).view(shape), size, widths) for point in self._g]
         return self._packed.get(key, [])
 
     def _few_samples(self, z: Tensor, others: Parts) -> Iterator[tuple[Any, ...]]:
