@@ -194,7 +194,7 @@ def test_segments_and_a_second_backward_give_the_same() -> None:
     torch.manual_seed(7)
     segmented = _gradients(ConvLSTM(16, [64, 64], 5, checkpoint=2), x)
     for a, b in zip(segmented, plain, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        assert float((a - b).abs().max() / b.abs().max()) <= 1e-5
     loss = layer(x)[0].pow(2).sum()
     first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
     for a, b in zip(torch.autograd.grad(loss, list(layer.parameters())), first, strict=True):
