@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -48,7 +48,6 @@ class DirectConvolutions:
     bias: Tensor | None
     weight_hh: Tensor
     needed: tuple[bool, bool, bool] = (False, False, False)
-    _kept: dict[str, Tensor] = field(default_factory=dict)
 
     def fill(self, z: Tensor, span: slice) -> None:
         """Write what some steps (time, batch, 4·hidden, *grid) have of the input and the bias: W_ih ∗ x + b."""
@@ -57,7 +56,7 @@ class DirectConvolutions:
             return
         plan, layer, bias = self.plan, self.plan.layer, self.bias
         flat, padding = self._padded_input(self.x[span])
-        kernel, form = self._input_kernel(flat, padding), (layer.stride, layer.dilation)
+        kernel, form = self._input_kernel, (layer.stride, layer.dilation)
         if can_add(flat) and is_in_order(kernel):
             add_convolution(in_one_batch(z.zero_()), flat, kernel, tuple((n, n) for n in padding), bias, form)
         else:
@@ -96,14 +95,14 @@ class DirectConvolutions:
         turned = self.weight_hh.flip(tuple(range(2, self.weight_hh.ndim))).transpose(0, 1)
         return self._ready(turned, self.plan.gate_shape, self._turned_widths)
 
-    def _input_kernel(self, flat: Tensor, padding: Sequence[int]) -> Tensor:
-        """Return W_ih for frames of the group's size; the last group may be smaller, which any order serves."""
-        if "input" not in self._kept:
-            layer, weight = self.plan.layer, self.weight_ih
-            assert weight is not None
-            widths = tuple((n, n) for n in padding)
-            self._kept["input"] = self._ready(weight, flat.shape, widths, (layer.stride, layer.dilation))
-        return self._kept["input"]
+    @cached_property
+    def _input_kernel(self) -> Tensor:
+        """W_ih for as many steps as go together; the last may be fewer, which any order serves."""
+        plan, x, weight = self.plan, self.x, self.weight_ih
+        assert x is not None
+        assert weight is not None
+        size, form = (plan.group * x.shape[1], *x.shape[2:]), (plan.layer.stride, plan.layer.dilation)
+        return self._ready(weight, size, plan.input_widths(x.shape[3:]), form)
 
     def _ready(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
         """Return a kernel in the order that its convolutions want; for a single step it is not worth a copy.

@@ -6,7 +6,7 @@ place of 4·k, one at each of n points (Toom and Cook; Winograd 1980; Lavin and 
     z = Aᵀ [(G·W) ⊛ (B·h)]
 
 where ⊛ is, for each point by itself, a convolution along the other axis, which oneDNN computes. Along both axes it
-would take fewer still, but rounding errors multiply: along one they are two to three times those of the plain sum.
+would take fewer still, but rounding errors multiply: along one they are about three times those of the plain sum.
 """
 
 from __future__ import annotations
