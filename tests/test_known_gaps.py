@@ -60,6 +60,20 @@ def mlx_vmap_of_gradient() -> None:
     mx.eval(mx.vmap(mx.grad(loss), in_axes=(None, 0))(layer.parameters(), mx.ones((2, 2, 4, 4, 1))))
 
 
+def mlx_gradient_of_empty_vmap() -> None:
+    import mlx.core as mx
+
+    from convlstm.mlx import ConvLSTM
+
+    layer = ConvLSTM(1, 2, 3)
+
+    def loss(weights: object) -> mx.array:
+        layer.update(weights)
+        return mx.vmap(lambda row: layer(row)[0])(mx.ones((0, 2, 4, 4, 1))).sum()
+
+    mx.eval(mx.grad(loss)(layer.parameters()))
+
+
 def mlx_export() -> None:
     from pathlib import Path
     from tempfile import TemporaryDirectory
@@ -141,6 +155,65 @@ model.predict_on_batch(numpy.zeros((0, 3, 7, 6, 2), "float32"))
     assert "Error" not in errors_of("tensorflow", code)
 
 
+def keras_tensorflow_empty_sequence_in_a_graph() -> None:
+    code = """
+import tensorflow as tf
+from convlstm.keras import ConvLSTM2D
+layer = ConvLSTM2D(2, 3, return_sequences=True)
+layer.build((None, None, 6, 6, 1))
+call = tf.function(layer, input_signature=[tf.TensorSpec((None, None, 6, 6, 1))])
+assert call(tf.zeros((2, 3, 6, 6, 1))).shape == (2, 3, 4, 4, 2), "fails in every graph"
+call(tf.zeros((2, 0, 6, 6, 1)))
+"""
+    errors = errors_of("tensorflow", code)
+    assert "fails in every graph" not in errors
+    assert "stack elements of an empty list" not in errors
+
+
+def keras_tensorflow_forward_mode_in_a_graph() -> None:
+    code = """
+import tensorflow as tf
+from convlstm.keras import ConvLSTM2D
+layer, x = ConvLSTM2D(2, 3), tf.ones((1, 2, 6, 6, 1))
+@tf.function
+def slope(x):
+    with tf.autodiff.ForwardAccumulator(x, x) as along:
+        y = layer(x)
+    return along.jvp(y)
+slope(x)
+"""
+    assert "<dtype: 'variant'> is not compatible" not in errors_of("tensorflow", code)
+
+
+def keras_tensorflow_remat() -> None:
+    code = """
+import keras, tensorflow as tf
+from convlstm.keras import ConvLSTM2D
+with keras.RematScope(mode="full"):
+    layer = ConvLSTM2D(2, 3)
+tf.function(lambda x: layer(x, training=True))(tf.ones((1, 2, 6, 6, 1)))
+"""
+    assert "custom_gradient decorator" not in errors_of("tensorflow", code)
+
+
+def keras_tensorflow_traced_before_xla() -> None:
+    code = """
+import tensorflow as tf
+from convlstm.engine.tensorflow_fused import serves
+from convlstm.keras import ConvLSTM2D
+layer, x, quick = ConvLSTM2D(2, 3), tf.ones((1, 2, 6, 6, 1)), []
+@tf.function
+def call(x):
+    y = layer(x)
+    quick.append(serves(layer.spec.layers[0]))
+    return y
+call(x)
+tf.function(lambda x: call(x), jit_compile=True)(x)
+assert not quick[-1], "still as outside XLA"
+"""
+    assert "still as outside XLA" not in errors_of("tensorflow", code)
+
+
 def duration_function_file() -> None:
     from convlstm.torch import ConvLSTM
 
@@ -188,6 +261,7 @@ GAPS: dict[str, Callable[[], None]] = {
         mlx_forward_mode,
         mlx_shapeless,
         mlx_vmap_of_gradient,
+        mlx_gradient_of_empty_vmap,
         mlx_export,
         mlx_threads,
         jax_rule_forward_mode,
@@ -198,6 +272,10 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_torch_export_to_onnx,
         keras_tensorflow_saved_training_step,
         keras_tensorflow_empty_batch_in_a_graph,
+        keras_tensorflow_empty_sequence_in_a_graph,
+        keras_tensorflow_forward_mode_in_a_graph,
+        keras_tensorflow_remat,
+        keras_tensorflow_traced_before_xla,
         duration_function_file,
     )
 }

@@ -75,6 +75,8 @@ def test_the_convolution_of_the_state_is_the_convolution(widths: Any, kernel: An
     np.testing.assert_array_equal(np.array(mx.vmap(one, in_axes=(1, None))(xs, w)), np.array(mx.stack(rows)))
     rows = [convolve(x, ws[..., n, :], widths, boundary) for n in range(2)]
     np.testing.assert_array_equal(np.array(mx.vmap(one, in_axes=(None, -2))(x, ws)), np.array(mx.stack(rows)))
+    assert mx.vmap(one, in_axes=(1, None))(xs[:, :0], w).shape == (0, *rows[0].shape)
+    assert mx.vmap(one, in_axes=(None, -2))(x, ws[..., :0, :]).shape == (0, *rows[0].shape)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -146,6 +146,7 @@ def test_second_derivatives() -> None:
 def test_a_mapped_layer_is_the_batched_one() -> None:
     layer, x = ConvLSTM(2, 4, 3, peephole="channel"), mx.random.normal((3, 4, 5, 6, 2))
     np.testing.assert_allclose(mx.vmap(lambda row: layer(row)[0])(x), layer(x)[0], rtol=0, atol=1e-5)
+    assert mx.vmap(lambda row: layer(row)[0])(x[:0]).shape == (0, *layer(x)[0].shape[1:])
 
 
 @pytest.mark.parametrize("options", [{}, {"duration_strategy": "mlp"}, {"duration_strategy": "scalar"}])

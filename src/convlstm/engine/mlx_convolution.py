@@ -96,11 +96,13 @@ def _with_own_gradient(zeros: Widths) -> Any:
 
     @function.vmap  # type: ignore[untyped-decorator]
     def mapped(given: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
-        count = next(a.shape[axis] for a, axis in zip(given, axes, strict=True) if axis is not None)
-        rows = [
-            [a] * count if axis is None else list(mx.moveaxis(a, axis, 0)) for a, axis in zip(given, axes, strict=True)
-        ]
-        return mx.stack([function(*pair) for pair in zip(*rows, strict=True)]), 0
+        pairs = list(zip(given, axes, strict=True))
+        count = next(a.shape[axis] for a, axis in pairs if axis is not None)
+        if not count:  # nothing to stack: a row of zeros, which is never computed, has the shape
+            row = function(*(a if axis is None else mx.sum(a, axis) for a, axis in pairs))
+            return mx.zeros((0, *row.shape), dtype=row.dtype), 0
+        rows = [[a] * count if axis is None else list(mx.moveaxis(a, axis, 0)) for a, axis in pairs]
+        return mx.stack([function(*row) for row in zip(*rows, strict=True)]), 0
 
     return function
 
