@@ -196,6 +196,22 @@ def test_the_paths_are_those_that_the_engine_takes(seed, monkeypatch):
     assert len(taken) == spec.depth * len(spec.directions) or not seed % 2
 
 
+@pytest.mark.parametrize("peephole", ["none", "channel"])
+def test_a_forecast_fed_back_keeps_what_pytorch_saves(peephole):
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3, peephole=peephole)
+    spec, said, saved = ForecasterSpec(encoder=stack, patch_size=2, rollout="feedback"), [], []
+    for horizon in (2, 5):
+        cost = model_cost(spec, Workload(shape=(3, 1, 8, 6), batch=2, horizon=horizon))
+        frames = horizon * 4 * 2 * 8 * 6  # fed back as patches of float32
+        said.append(sum(layer.training_bytes for layer in cost.layers) + frames)
+        kept = []  # held, so that no address is used twice
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
+            Forecaster(spec)(torch.zeros(2, 3, 1, 8, 6), horizon)
+        areas = {area.data_ptr(): area.nbytes() for area in (x.untyped_storage() for x in kept)}
+        saved.append(sum(areas.values()))
+    assert said[1] - said[0] == saved[1] - saved[0]
+
+
 MEASURE = """
 import resource
 import torch

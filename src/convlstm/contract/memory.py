@@ -102,16 +102,15 @@ def _forecaster_step(ledger: Ledger, spec: ForecasterSpec, workload: Workload) -
     ledger.take(_room([*encoder, *second]))
     _stack_forward(ledger, encoder)
     if spec.rollout == "feedback":
-        repeats = workload.horizon - 1
-        for _ in range(repeats):
+        for _ in range(workload.horizon - 1):
             ledger.take(second[0][0].frames)
             _stack_forward(ledger, second)
-        ledger.take(future)
+        seen = encoder[-1][0].h  # the state of the last forecast, which the head keeps; the others are a run's start
+        activated = 0 if spec.output_activation == "identity" else future  # each by itself, before they are joined
+        ledger.take(future, seen, activated)
         _mean_square(ledger, future // width * SINGLE, count)
-        for number in range(repeats):
-            _stack_backward(ledger, second, 0, again=number > 0)
-            ledger.free(second[0][0].frames)
-        _stack_backward(ledger, encoder, 0, again=repeats > 0)
+        ledger.free(seen, activated)
+        _feedback_backward(ledger, encoder, second, workload.horizon - 1)
         return
     _stack_forward(ledger, second)
     hidden = sum(run.outputs for directions in second for run in directions)
@@ -124,6 +123,15 @@ def _forecaster_step(ledger: Ledger, spec: ForecasterSpec, workload: Workload) -
     _stack_backward(ledger, second, 0)
     ledger.free(hidden)
     _stack_backward(ledger, encoder, 0)
+
+
+def _feedback_backward(
+    ledger: Ledger, encoder: Sequence[Sequence[Run]], second: Sequence[Sequence[Run]], repeats: int
+) -> None:
+    for number in range(repeats):
+        _stack_backward(ledger, second, 0, again=number > 0)
+        ledger.free(second[0][0].frames)
+    _stack_backward(ledger, encoder, 0, again=repeats > 0)
 
 
 def _room(layers: Sequence[Sequence[Run]]) -> int:

@@ -39,6 +39,7 @@ class Run:
         width: Bytes of a value in the type that convolutions compute in.
         source: Where its input comes from: the `caller`, the `layer` below, or its `joined` directions.
         input_gradient: Whether the gradient of the input is taken.
+        continues: Whether it starts from the final states of a run before, which are arrays of their own.
     """
 
     layer: LayerSpec
@@ -49,6 +50,7 @@ class Run:
     width: int
     source: str
     input_gradient: bool
+    continues: bool
 
     @property
     def spec(self) -> ConvLSTMSpec:
@@ -164,7 +166,7 @@ class Run:
     @property
     def kept(self) -> int:
         """What stays from the forward to the backward pass, the frames of the caller left out."""
-        start = self.h + self.c if not (self.fused and self.layer.in_channels) else 0
+        start = self.h + self.c if self.continues or not self.fused else 0
         cast = self.kernel_ih + self.kernel_hh if self.width < SINGLE else 0
         if self.fused:
             return cast + self.own_input + start + self.gates + (self.steps + 1) * (self.h + self.c)
@@ -268,7 +270,7 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         joined = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
         source = "joined" if joined and layer.index else "layer" if layer.index else "caller"
         gradient = call.input_gradient or layer.index > 0
-        fixed = (batch, call.steps, size, width, source, gradient)
+        fixed = (batch, call.steps, size, width, source, gradient, call.continues)
         result.append([Run(layer, direction, *fixed) for direction in call.spec.directions])
         size = layer.grid(size)
     return result

@@ -127,6 +127,11 @@ class Call:
     input_gradient: bool = False
     state_gradient: bool = False
 
+    @property
+    def continues(self) -> bool:
+        """Whether it starts from the final states of a run before; those a layer starts from are its caller's."""
+        return self.state_gradient and self.part != "layer"
+
 
 def calls(spec: Spec, workload: Workload) -> list[Call]:
     """Return the runs of a model's stacks in one training step, in order.
