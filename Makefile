@@ -4,6 +4,8 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.convlstm-ready
 DEMO_READY := $(VENV)/.convlstm-demo-ready
 INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
+# optional, and built only where there is a compiler
+NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native; fi
 
 .PHONY: demo test check format parity bench docs clean
 
@@ -49,7 +51,8 @@ $(DEMO_READY): pyproject.toml constraints.txt
 	$(INSTALL) '.[torch,nowcast]'
 	touch $@
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard native/*.* native/src/*/*.py)
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,dev]'
+	$(NATIVE)
 	touch $@ $(DEMO_READY)

@@ -13,6 +13,7 @@ from typing import Any
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks"
 START, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NAMES = {
+    "ours-python": "ours without convlstm-native",
     "common": "common cell",
     "common-last": "common cell, channels last",
     "keras": "keras.layers.ConvLSTM",
@@ -81,7 +82,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     labels = [f"{row['group']}, {row['case']}: {NAMES[row['contender'].partition(' ')[0]]}" for row in shown]
     drawing = Figure(figsize=(9, 0.24 * len(shown) + 1), layout="constrained")
     axes = drawing.subplots()
-    kinds = ["tab:gray" if row["contender"].startswith("floor") else "tab:blue" for row in shown]
+    kinds = ["tab:gray" if row["contender"].startswith(("floor", "ours")) else "tab:blue" for row in shown]
     axes.barh(labels, [row["ratio"] for row in shown], color=kinds)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="training step, time of ours / time of the other; below 1 ours is quicker")

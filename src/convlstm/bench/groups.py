@@ -56,10 +56,10 @@ GROUPS = {
         Group(
             "torch",
             "in_torch",
-            ("ours", "common", "common-last", "floor"),
+            ("ours", "ours-python", "common", "common-last", "floor"),
             EVERY,
             ("torch",),
-            memory=("ours", "common", "common-last"),
+            memory=("ours", "ours-python", "common", "common-last"),
         ),
         Group(
             "torch beside TensorFlow",
@@ -71,7 +71,11 @@ GROUPS = {
             works=("train",),
         ),
         Group(
-            "torch bf16", "in_torch", ("ours bf16", "common bf16", "common-last bf16", "floor bf16"), _LARGE, ("torch",)
+            "torch bf16",
+            "in_torch",
+            ("ours bf16", "ours-python bf16", "common bf16", "common-last bf16", "floor bf16"),
+            _LARGE,
+            ("torch",),
         ),
         Group(
             "keras-tensorflow",

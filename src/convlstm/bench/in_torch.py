@@ -1,7 +1,8 @@
-"""Contenders in PyTorch: ours, the common cell in both memory formats, and the floor."""
+"""Contenders in PyTorch: ours, with `convlstm-native` and without, the common cell in two formats, the floor."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.bench.cases import Case
+from convlstm.engine.torch_native import SWITCH
 from convlstm.torch import ConvLSTM
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -51,7 +53,7 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
     if kind == "floor":
         return floor(case, work, torch.bfloat16 if precision else torch.float32)
     x = torch.randn(case.shape(channels_last=False))
-    if kind == "ours":
+    if kind.startswith("ours"):
         model: nn.Module = ConvLSTM(case.channels, list(case.hidden), case.kernel, spatial_dims=len(case.size))
     else:
         model = CommonStack(case)
@@ -60,6 +62,7 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
             to(memory_format=LAST[len(case.size)])
 
     def run() -> None:
+        os.environ[SWITCH] = "0" if kind == "ours-python" else "1"
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(precision)), torch.set_grad_enabled(work == "train"):
             output = model(x)
             output = output[0] if isinstance(output, tuple) else output

@@ -24,7 +24,18 @@ from convlstm.bench.groups import EVERY, GROUPS, Group
 from convlstm.errors import ConfigError, DependencyError, install
 
 Row = dict[str, Any]
-PACKAGES = ("convlstm", "torch", "keras", "tensorflow-cpu", "jax", "flax", "dm-haiku", "mlx", "numpy")
+PACKAGES = (
+    "convlstm",
+    "torch",
+    "convlstm-native",
+    "keras",
+    "tensorflow-cpu",
+    "jax",
+    "flax",
+    "dm-haiku",
+    "mlx",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ KERNELS = (3, 5)
 """Rows of W for which there are good points."""
 NEAR = 3 << 20
 """Values of the products that are computed together."""
-_SAVED = 400
+_SAVED = 250
 """Products saved for each value of z from which the way to the points and back is worth it."""
 _SAVED_A_STEP = 1 << 29
 """Products saved in a step, likewise: it takes some twenty operations."""

@@ -23,7 +23,18 @@ from convlstm.errors import DependencyError, install
 from convlstm.nowcast.faces import build_trainer
 
 PACKAGES = (
-    *("numpy", "safetensors", "torch", "lightning-fabric", "keras", "tensorflow", "tensorflow-cpu", "jax", "flax"),
+    *(
+        "numpy",
+        "safetensors",
+        "torch",
+        "convlstm-native",
+        "lightning-fabric",
+        "keras",
+        "tensorflow",
+        "tensorflow-cpu",
+        "jax",
+        "flax",
+    ),
     *("dm-haiku", "mlx", "xarray", "zarr", "netCDF4", "scores"),
 )
 TOLERANCE = 1e-5

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from convlstm.contract.layer import LayerSpec
 from convlstm.engine.torch_direct import DirectConvolutions
-from convlstm.engine.torch_gates import Scratch, advance, over_points, peephole_gradient, retreat
+from convlstm.engine.torch_gates import gates as gates_of
+from convlstm.engine.torch_gates import over_points, peephole_gradient
 from convlstm.engine.torch_modes import are_batched, transforms_are_active
+from convlstm.engine.torch_native import is_native, put_channels_last
 from convlstm.engine.torch_plan import Plan
 from convlstm.engine.torch_precision import wide_type, without_autocast
 from convlstm.engine.torch_winograd_layer import convolutions
@@ -72,15 +74,35 @@ def sequence(
     """
     like = weights["weight_hh"]
     arrays = [None if name not in weights else weights[name].to(like.dtype) for name in _SLOTS]
-    x = None if x is None else x.to(like.dtype)
-    inputs = (x, *(state or (None, None)), *arrays)
     plan = Plan(layer, steps, shape, reverse, plain)
+    x = None if x is None else _in_type(plan, x, like.dtype)
+    inputs = (x, *(state or (None, None)), *arrays)
     with without_autocast(like):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
         else:
             outputs, h, c, _, _ = _run(plan, inputs, keep=False)
     return outputs, (h, c)
+
+
+def _in_type(plan: Plan, x: Tensor, dtype: torch.dtype) -> Tensor:
+    if x.dtype == dtype or not is_native(x) or x.shape[2] == 1:
+        return x.to(dtype)
+    narrowed: Tensor = _Narrowed.apply(plan, x, dtype)  # type: ignore[no-untyped-call]
+    return narrowed
+
+
+class _Narrowed(torch.autograd.Function):
+    """Frames in another type, and in the order in which convolutions take them: one pass in place of three."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, x: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = x.dtype
+        return plan.put_in_order(x, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, gradients[0].to(ctx.dtype), None
 
 
 class _Fused(torch.autograd.Function):
@@ -118,19 +140,28 @@ def _run(
     hidden = plan.empty(plan.steps + 1, plan.shape, weight_hh)
     cells = plan.empty(plan.steps + 1 if keep else 1, plan.shape, weight_hh, wide_type(weight_hh.dtype))
     start, end = plan.route[0][1], plan.route[-1][2]
-    for states, given in ((hidden, h), (cells, c)):
-        first = states[start if len(states) > 1 else 0]
-        first.zero_() if given is None else first.copy_(given)
-    peeps, scratch = _peepholes(plan, peephole), Scratch.for_steps(gates[0], cells[0])
+    h_start, c_start = (
+        _start(plan, states[start if len(states) > 1 else 0], given, keep=keep)
+        for states, given in ((hidden, h), (cells, c))
+    )
+    arithmetic = gates_of(gates[0], cells[0], peephole)
     convolved = convolutions(plan, x, weight_ih, bias, weight_hh)
     for span in plan.spans:
         z = gates[span] if keep else gates[: span.stop - span.start]
         convolved.fill(z, span)
         for t, before, after in plan.route_through(span):
-            convolved.add(z[t - span.start], t, None if before == start and h is None else hidden[before])
+            first = before == start
+            convolved.add(z[t - span.start], t, hidden[before] if not first else None if h is None else h_start)
             c_before, c_after = (cells[before], cells[after]) if keep else (cells[0], cells[0])
-            advance(z[t - span.start], c_before, c_after, hidden[after], peeps, scratch)
-    return hidden[plan.after], hidden[end].clone(), cells[end if keep else 0].clone(), gates, (hidden, cells)
+            arithmetic.advance(z[t - span.start], c_start if first else c_before, c_after, hidden[after])
+    return hidden[plan.after], hidden[end].clone(), cells[end].clone() if keep else cells[0], gates, (hidden, cells)
+
+
+def _start(plan: Plan, place: Tensor, given: Tensor | None, *, keep: bool) -> Tensor:
+    """Return the state before the first step: in its place among the others if that is kept, else as it was given."""
+    if given is None:
+        return place.zero_()
+    return place.copy_(given) if keep else given.contiguous(memory_format=plan.memory_format)
 
 
 def _gradients(
@@ -175,18 +206,20 @@ def _through_steps(
     """
     hidden, cells, gates = kept
     of_outputs, of_h, of_c = gradients
-    peeps = _peepholes(plan, peephole)
     dh, dc = torch.empty_like(hidden[0]), torch.zeros_like(cells[0])
     dh.zero_() if of_h is None else dh.copy_(of_h)
     if of_c is not None:
         dc.copy_(of_c)
-    route, scratch = plan.route, Scratch.for_steps(gates[0], cells[0])
+    route, arithmetic = plan.route, gates_of(gates[0], cells[0], peephole)
     if of_outputs is not None:
         dh.add_(of_outputs[route[-1][0]])
     for number, (t, before, after) in reversed(list(enumerate(route))):
-        retreat(gates[t], cells[before], cells[after], dh, dc, peeps, scratch)
+        arithmetic.retreat(gates[t], cells[before], cells[after], dh, dc)
         if number or whole:
-            dh.copy_(of_outputs[route[number - 1][0]]) if number and of_outputs is not None else dh.zero_()
+            if number and of_outputs is not None:
+                put_channels_last(dh, of_outputs[route[number - 1][0]])
+            else:
+                dh.zero_()
             convolved.go_back(gates[t], dh)
     return dh, dc
 
@@ -216,7 +249,3 @@ def _plain_gradients(
         )
     )
     return [next(found) if n and t is not None else None for t, n in zip(own, needed, strict=True)]
-
-
-def _peepholes(plan: Plan, peephole: Tensor | None) -> Sequence[Tensor] | None:
-    return None if peephole is None else peephole.reshape(3, -1, *(1,) * plan.rank).unbind()

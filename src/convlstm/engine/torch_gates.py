@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from convlstm.contract.memory_run import TOGETHER
+from convlstm.engine.torch_native import is_native, operators
 
 Peepholes = Sequence[Tensor] | None
 
@@ -50,20 +52,59 @@ class Scratch:
         return Scratch((gates[:samples], other[:samples]), (cells[:samples], more[:samples]))
 
 
-def advance(z: Tensor, before: Tensor, after: Tensor, h: Tensor, peepholes: Peepholes, scratch: Scratch) -> None:
-    """Turn z into activated gates in place, and write the new cell state and h."""
-    work: Callable[..., None] = _advance if z.dtype == after.dtype else _advance_wide
-    for parts in scratch.parts((z, before, after, h)):
-        work(*parts, peepholes, scratch.of(len(parts[0])))
+class Gates(Protocol):
+    """The gate arithmetic of the steps of one sequence."""
+
+    def advance(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
+        """Turn z into activated gates in place, and write the new cell state and h."""
+
+    def retreat(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
+        """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
 
 
-def retreat(
-    z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, peepholes: Peepholes, scratch: Scratch
-) -> None:
-    """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
-    work: Callable[..., None] = _retreat if z.dtype == dc.dtype else _retreat_wide
-    for parts in scratch.parts((z, before, after, dh, dc)):
-        work(*parts, peepholes, scratch.of(len(parts[0])))
+def gates(z: Tensor, cell: Tensor, peephole: Tensor | None) -> Gates:
+    """Return what computes the gates of steps with such z and such a cell; peephole is (3, hidden_channels)."""
+    if is_native(z) and cell.dtype == torch.float32:
+        return NativeGates(None if peephole is None else _beside_cells(peephole.float(), cell))
+    rank = z.ndim - 2
+    return PlainGates(
+        Scratch.for_steps(z, cell), None if peephole is None else peephole.reshape(3, -1, *(1,) * rank).unbind()
+    )
+
+
+@dataclass(frozen=True)
+class NativeGates:
+    """All in one pass, by the operators of `convlstm-native`; what they leave in z is what `PlainGates` leaves."""
+
+    peephole: Tensor | None
+
+    def advance(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
+        """See `Gates`."""
+        operators().advance(z, before, after, h, self.peephole)
+
+    def retreat(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
+        """See `Gates`."""
+        operators().retreat(z, before, after, dh, dc, self.peephole)
+
+
+@dataclass(frozen=True)
+class PlainGates:
+    """By PyTorch's own operations."""
+
+    scratch: Scratch
+    peepholes: Peepholes
+
+    def advance(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
+        """See `Gates`."""
+        work: Callable[..., None] = _advance if z.dtype == after.dtype else _advance_wide
+        for parts in self.scratch.parts((z, before, after, h)):
+            work(*parts, self.peepholes, self.scratch.of(len(parts[0])))
+
+    def retreat(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
+        """See `Gates`."""
+        work: Callable[..., None] = _retreat if z.dtype == dc.dtype else _retreat_wide
+        for parts in self.scratch.parts((z, before, after, dh, dc)):
+            work(*parts, self.peepholes, self.scratch.of(len(parts[0])))
 
 
 def _advance(z: Tensor, before: Tensor, after: Tensor, h: Tensor, peepholes: Peepholes, scratch: Scratch) -> None:
@@ -125,6 +166,12 @@ def _tanh(c: Tensor, out: Tensor) -> Tensor:
     if c.device.type != "cpu":
         return torch.tanh(c, out=out)
     return torch.mul(c, 2, out=out).sigmoid_().mul_(2).sub_(1)
+
+
+def _beside_cells(peephole: Tensor, cell: Tensor) -> Tensor:
+    """Return (3, hidden) as it stands beside the cells of a place, or of a sample where channels come first (1-D)."""
+    peephole = peephole.reshape(3, -1)
+    return peephole.contiguous() if cell.ndim > 3 else peephole.repeat_interleave(cell.shape[2], dim=1)
 
 
 def peephole_gradient(of_z: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from convlstm.contract.layer import LayerSpec
 from convlstm.contract.memory_run import TOGETHER
 from convlstm.engine.torch_convolution import unambiguous
 from convlstm.engine.torch_memory import empty
+from convlstm.engine.torch_native import put_channels_last
 
 State = tuple[Tensor, Tensor]
 
@@ -103,11 +104,21 @@ class Plan:
 
     def in_order(self, x: Tensor) -> Tensor:
         """Return frames (time, batch, channels, *space) as one batch, channels last."""
-        return in_one_batch(x if self.is_in_order(x) else self.empty(len(x), x.shape[1:], x).copy_(x))
+        return in_one_batch(x if self.is_in_order(x) else self.put_in_order(x, x.dtype))
+
+    def put_in_order(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a copy of frames (time, batch, channels, *space) that `is_in_order`, in a type."""
+        frames = self.empty(len(x), x.shape[1:], x, dtype)
+        if self.rank > 1:
+            for frame, of_x in zip(frames, x, strict=True):
+                put_channels_last(frame, of_x)
+            return frames
+        return frames.copy_(x)
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """Return a kernel in the order that convolutions take; for a single step it is not worth a copy."""
-        return unambiguous(weight if self.steps == 1 else weight.contiguous(memory_format=self.memory_format))
+        """Return a kernel in the order that convolutions take; for a single step of fewer gates not worth a copy."""
+        worth_it = self.steps > 1 or weight.numel() < prod(self.gate_shape)
+        return unambiguous(weight.contiguous(memory_format=self.memory_format) if worth_it else weight)
 
     def empty(self, steps: int, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return an array for some steps (steps, *shape) of undefined content."""

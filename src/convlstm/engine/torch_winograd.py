@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from convlstm.contract.winograd import NEAR, ROWS
 from convlstm.engine.torch_convolution import convolution_with_sum, packed
 from convlstm.engine.torch_memory import empty
+from convlstm.engine.torch_native import operators, put_channels_last
 
 _POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
 """Where the polynomials are taken, by rows of W, beside infinity: of all eighths the choice that rounds least."""
@@ -72,11 +74,10 @@ class Winograd:
         """Add to z (samples, out, *grid), channels last, in place."""
         kernels = self._kernels(z, inputs, turned=False)
         for part, *few in self._few_samples(z, inputs):
-            rows, at_points = _rows(part), self._at_points(part, few)
+            at_points = self._at_points(part, few)
             products = self._take("products", (*at_points.shape[:4], part.shape[1])).zero_()
             _convolve(products, at_points, kernels, self.padding[1])
-            back = self._a.T.expand(len(rows), -1, -1)
-            torch.baddbmm(rows, back, products.view(len(products), len(rows), -1).transpose(0, 1), out=rows)
+            self._add_rows(part, products)
 
     def go_back(self, of_z: Tensor, inputs: Parts = (), of_inputs: Parts = ()) -> None:
         """Go back from the gradient of z to those of the inputs, and of W if inputs are given.
@@ -115,18 +116,9 @@ class Winograd:
         found = [part for part in of_inputs if part is not None]
         if not found:
             return
-        sizes, (_, samples, windows, columns, _) = [part.shape[1] for part in found], of_products.shape
-        of_points = self._take("at_points", (*of_products.shape[:4], sum(sizes))).zero_()
+        of_points = self._take("at_points", (*of_products.shape[:4], sum(part.shape[1] for part in found))).zero_()
         _convolve(of_points, of_products, kernels, self._columns - 1 - self.padding[1])
-        of_windows = self._take("products", of_points.shape)
-        torch.mm(self._b.T, of_points.view(len(of_points), -1), out=of_windows.view(len(of_points), -1))
-        rows = ROWS * windows + len(self._b) - ROWS
-        padded = self._take("padded", (samples, rows, columns, sum(sizes))).zero_()
-        for number, values in enumerate(of_windows):
-            padded[:, number : rows + number - len(self._b) + 1 : ROWS].add_(values)
-        inside = padded[:, self.padding[0] : rows - self.padding[0]].movedim(-1, 1)
-        for part, values in zip(found, inside.split(sizes, dim=1), strict=True):
-            part.add_(values)
+        self._add_inputs(found, of_points)
 
     @property
     def _columns(self) -> int:
@@ -202,6 +194,64 @@ class Winograd:
         out = of_products.view(len(of_products), samples * rows // ROWS, -1).transpose(0, 1)
         torch.bmm(self._a.expand(len(out), -1, -1), _rows(of_z), out=out)
         return of_products
+
+    def _add_rows(self, z: Tensor, products: Tensor) -> None:
+        """Add Aᵀ·products to z."""
+        rows = _rows(z)
+        back = self._a.T.expand(len(rows), -1, -1)
+        torch.baddbmm(rows, back, products.view(len(products), len(rows), -1).transpose(0, 1), out=rows)
+
+    def _add_inputs(self, of_inputs: Sequence[Tensor], of_points: Tensor) -> None:
+        """Add Bᵀ·of_points to what each input has of them; the products are spent."""
+        sizes, (_, samples, windows, columns, channels) = [part.shape[1] for part in of_inputs], of_points.shape
+        of_windows = self._take("products", of_points.shape)
+        torch.mm(self._b.T, of_points.view(len(of_points), -1), out=of_windows.view(len(of_points), -1))
+        rows = ROWS * windows + len(self._b) - ROWS
+        padded = self._take("padded", (samples, rows, columns, channels)).zero_()
+        for number, values in enumerate(of_windows):
+            padded[:, number : rows + number - len(self._b) + 1 : ROWS].add_(values)
+        inside = padded[:, self.padding[0] : rows - self.padding[0]].movedim(-1, 1)
+        for part, values in zip(of_inputs, inside.split(sizes, dim=1), strict=True):
+            part.add_(values)
+
+
+class NativeWinograd(Winograd):
+    """The same, the way to the points and back by the operators of `convlstm-native`."""
+
+    def _at_points(self, z: Tensor, inputs: Parts) -> Tensor:
+        found = [x for x in inputs if x is not None]
+        samples, _, rows, columns = found[0].shape
+        channels = sum(x.shape[1] for x in found)
+        at_points = self._take("at_points", (len(self._b), samples, rows // ROWS, columns, channels))
+        for x, offset in _beside(found):
+            operators().to_points(at_points, self._channels_last(x), self._b, self.padding[0], offset)
+        return at_points
+
+    def _of_products(self, of_z: Tensor) -> Tensor:
+        samples, channels, rows, columns = of_z.shape
+        of_products = self._take("products", (len(self._a), samples, rows // ROWS, columns, channels))
+        operators().to_points(of_products, of_z, self._a, 0, 0)
+        return of_products
+
+    def _add_rows(self, z: Tensor, products: Tensor) -> None:
+        operators().from_points(z, products, self._a, 0, 0)
+
+    def _add_inputs(self, of_inputs: Sequence[Tensor], of_points: Tensor) -> None:
+        for part, offset in _beside(of_inputs):
+            operators().from_points(part, of_points, self._b, self.padding[0], offset)
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        if x.stride(1) == 1:
+            return x
+        samples, channels, rows, columns = x.shape
+        in_order = self._take("padded", (samples, rows, columns, channels)).movedim(-1, 1)
+        put_channels_last(in_order, x)
+        return in_order
+
+
+def _beside(arrays: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Return each array with the channel at which it begins where all stand side by side."""
+    return zip(arrays, accumulate((x.shape[1] for x in arrays), initial=0), strict=False)
 
 
 def _rows(z: Tensor) -> Tensor:

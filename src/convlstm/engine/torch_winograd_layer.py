@@ -13,8 +13,9 @@ from convlstm.contract import winograd as rule
 from convlstm.engine.torch_convolution import can_add
 from convlstm.engine.torch_direct import DirectConvolutions, Gradients
 from convlstm.engine.torch_modes import multiplies_exactly
+from convlstm.engine.torch_native import is_native
 from convlstm.engine.torch_plan import Plan, in_one_batch
-from convlstm.engine.torch_winograd import Winograd
+from convlstm.engine.torch_winograd import NativeWinograd, Winograd
 
 
 def convolutions(
@@ -79,7 +80,8 @@ class WinogradConvolutions(DirectConvolutions):
     def _winograd(self) -> Winograd:
         joint = [] if self._joint is None or self.weight_ih is None else [self.weight_ih]
         samples = rule.samples(self.plan.layer, self.plan.shape[2:])
-        return Winograd([*joint, self.weight_hh], [before for before, _ in self._widths], samples)
+        kind = NativeWinograd if is_native(self.weight_hh) else Winograd
+        return kind([*joint, self.weight_hh], [before for before, _ in self._widths], samples)
 
     def _spans(self, *, whole: bool) -> Iterator[tuple[slice, bool]]:
         """Return steps to take together; the first by itself if it saw zeros, without the `whole`."""

@@ -1,0 +1,31 @@
+"""Build the operators against PyTorch's stable interface: one library for every release from 2.10 on."""
+
+import platform
+import sys
+
+from setuptools import setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-fvisibility=hidden",
+    # a square root or a division sets no flags here that anything reads: loops may run over vectors
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" and sys.platform == "linux" else []),
+    "-DTORCH_TARGET_VERSION=0x020a000000000000ULL",
+]
+
+setup(
+    ext_modules=[
+        CppExtension(
+            "convlstm_native._kernels",
+            ["kernels.cpp"],
+            extra_compile_args=FLAGS,
+            py_limited_api=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildExtension},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
