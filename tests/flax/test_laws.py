@@ -179,3 +179,23 @@ def test_a_function_is_a_duration_strategy() -> None:
     own, named = build(duration_strategy=lambda r: r), build(duration_strategy="linear")
     x, durations = normal(2, 3, 6, 5, 2), abs(normal(2, 3))
     close(own(x, durations=durations), named(x, durations=durations), 0.0)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_starting_from_rest_is_starting_from_zeros(direction: str) -> None:
+    """Without a state the first step's convolution of h is left out, forward and backward: nothing else may change."""
+    layer = build(num_layers=2, direction=direction, peephole="channel")
+    graph, params = nnx.split(layer, nnx.Param)[0], nnx.split(layer, nnx.Param)[1]
+    x, ways = normal(2, 3, 6, 5, 2), 2 if direction == "bidirectional" else 1
+    zeros = (jnp.zeros((2, 6, 5, 3)),) * 2 * ways
+
+    def loss(params: Any, x: Any, carry: Any) -> Any:
+        final, y = nnx.merge(graph, params)(x, carry)
+        return jnp.sum(y**2) + sum(jnp.sum(c) for c in final[1])
+
+    given = jax.value_and_grad(loss, argnums=(0, 1))
+    close(given(params, x, None), given(params, x, State(zeros, zeros)), 1e-12)
+    assert "cond" in str(jax.make_jaxpr(lambda x: layer(x)[1])(x))
+    assert "cond" not in str(jax.make_jaxpr(lambda x: layer(x, State(zeros, zeros))[1])(x))
+    mapped = jax.vmap(jax.grad(loss, argnums=1), (None, 0, None))(params, x[:, None], None)
+    close(mapped[:, 0], jax.grad(loss, argnums=1)(params, x, None), 1e-12)

@@ -17,6 +17,7 @@ from convlstm.contract.memory_run import runs
 from convlstm.contract.parity import compare
 from convlstm.contract.workload import Call
 from convlstm.engine import torch_fused, torch_memory, torch_winograd, torch_winograd_layer
+from convlstm.engine.torch_native import SWITCH, is_installed
 from convlstm.engine.torch_winograd import transforms
 from convlstm.torch import ConvLSTM
 from convlstm.torch.parity import run
@@ -38,6 +39,14 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(torch_winograd_layer.WinogradConvolutions._winograd, "func", seen)
     return calls
+
+
+@pytest.fixture(params=["native", "plain"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the operators of `convlstm-native` and without."""
+    if request.param == "native" and not is_installed():
+        pytest.skip("convlstm-native is not installed")
+    monkeypatch.setenv(SWITCH, str(int(request.param == "native")))
 
 
 @pytest.mark.parametrize("rows", rule.KERNELS)
@@ -65,6 +74,7 @@ def _cases(**fixed: Any) -> list[Case]:
     return list(islice(served, 25))
 
 
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize("fixed", [{"kernel_size": 3, "padding": "same", "stride": 1, "dilation": 1}, {}])
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (3, 5), (5, 1)])
 def test_layers_hold_the_contract(used: list[bool], kernel: tuple[int, int], fixed: dict[str, Any]) -> None:
@@ -97,6 +107,7 @@ def _derivatives(layer: ConvLSTM, x: Tensor, state: Any, wanted: tuple[str, ...]
     return [*results, *torch.autograd.grad(loss, [value for value in names.values() if value.requires_grad])]
 
 
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize("near", [1, 1 << 13, 1 << 15, 1 << 20])
 @pytest.mark.parametrize("wanted", CHOICES)
 @pytest.mark.parametrize("form", ["joint", "apart", "given", "reverse", "both ways", "wide rows"])
@@ -171,6 +182,7 @@ def _gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad((output**2).sum() + h[-1].sum() + c[0].sum(), list(layer.parameters())))
 
 
+@pytest.mark.usefixtures("_either_way")
 def test_layers_as_large_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the plain path in float64."""
     layer, x = _large()

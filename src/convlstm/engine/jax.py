@@ -17,11 +17,10 @@ from jax import Array, lax
 
 from convlstm.contract.geometry import pad_widths, recurrent_pad_widths
 from convlstm.contract.layer import LayerSpec
-from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit, varying_as
 from convlstm.engine.jax_durations import clean, duration_scale, retention
+from convlstm.engine.jax_gates import gates
 from convlstm.engine.jax_padding import pad
 
 Weights = Mapping[str, Array]
@@ -63,15 +62,17 @@ class _Step(NamedTuple):
     valid: Array | None = None
     zoneout_h: Array | None = None
     zoneout_c: Array | None = None
+    at_rest: Array | None = None
 
 
-def input_convolution(layer: LayerSpec, weights: Weights, x: Array) -> Array:
+def input_convolution(layer: LayerSpec, weights: Weights, x: Array, *, by_rule: bool = False) -> Array:
     """Return W_ih ∗ x.
 
     Args:
         layer: The layer in its strict form.
         weights: Its arrays.
         x: (batch, *space, in_channels).
+        by_rule: Take its gradients by the rule of `convolve_in_loop`, which serves what `_stays_in_loop` says.
 
     Returns:
         (batch, *grid, 4·hidden_channels), gates in the order i, f, g, o.
@@ -80,6 +81,8 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Array) -> Array:
     x, widths = pad(x, widths, layer.stack.boundary)
     hidden, groups = layer.hidden_channels, layer.groups
     kernel = weights["weight_ih"].astype(x.dtype)
+    if by_rule:
+        return convolve_in_loop(x, kernel, widths, plain=False)
     if groups > 1:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         kernel = _swapped(kernel, 4, groups, hidden // groups)
@@ -87,10 +90,12 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Array) -> Array:
     return _swapped(z, groups, 4, hidden // groups) if groups > 1 else z
 
 
-def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Array, *, plain: bool = False) -> Array:
-    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
+def recurrent_convolution(
+    layer: LayerSpec, weights: Weights, h: Array, *, plain: bool = False, at_rest: Array | None = None
+) -> Array:
+    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels), zero if `at_rest`."""
     h, widths = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return convolve_in_loop(h, weights["weight_hh"].astype(h.dtype), widths, plain=plain)
+    return convolve_in_loop(h, weights["weight_hh"].astype(h.dtype), widths, plain=plain, nothing=at_rest)
 
 
 def step(
@@ -103,6 +108,7 @@ def step(
     kept: Array | None = None,
     masks: Masks | None = None,
     plain: bool = False,
+    at_rest: Array | None = None,
 ) -> State:
     """Return the state after one step (equations: `convlstm.contract.reference.step`).
 
@@ -115,26 +121,21 @@ def step(
         kept: What is left of c_{t-1}, likewise.
         masks: Random draws of this step in training.
         plain: Leave every derivative to JAX: slower on CPU, and open to forward mode.
+        at_rest: Whether h is zero, which need not be convolved (a scalar); None where nobody knows.
 
     Returns:
         h_t and c_t.
     """
     spec, masks = layer.stack, masks or Masks()
-    sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     wide = c_before.dtype
     c_before = c_before if kept is None else c_before * kept.astype(wide)
     h_dropped = h_before if masks.recurrent is None else h_before * masks.recurrent.astype(h_before.dtype)
-    z = recurrent_convolution(layer, weights, h_dropped, plain=plain)
-    z = _gates(spec, weights, (z if z_x is None else z + z_x).astype(wide))
-    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
-    if spec.peephole != "none":
-        p_i, p_f, p_o = weights["peephole"].astype(wide)
-        z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
-    g = phi(z_g) if factor is None else phi(z_g) * factor.astype(wide)
-    c = sigma(z_f) * c_before + sigma(z_i) * g
-    o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
-    h = (o * phi(c)).astype(h_before.dtype)
+    z = recurrent_convolution(layer, weights, h_dropped, plain=plain, at_rest=at_rest)
+    z = (z if z_x is None else z + z_x).astype(wide)
+    # of the gates the loop keeps z alone: to compute them again is quicker than to carry a dozen arrays out of it
+    h, c = jax.checkpoint(partial(gates, spec), prevent_cse=False)(weights, z, c_before, factor)
+    h = h.astype(h_before.dtype)
     return State(
         _zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h),
         _zoned_out(c_before, c, spec.zoneout_c, masks.zoneout_c),
@@ -142,7 +143,7 @@ def step(
 
 
 # compiled here, so that a call outside any `jit` is compiled once per layer and shape and not anew each time
-@partial(jax.jit, static_argnames=("layer", "steps", "reverse", "plain"))
+@partial(jax.jit, static_argnames=("layer", "steps", "reverse", "plain", "from_rest"))
 def sequence(
     layer: LayerSpec,
     weights: Weights,
@@ -156,6 +157,7 @@ def sequence(
     gaps: Array | None = None,
     masks: Masks | None = None,
     plain: bool = False,
+    from_rest: bool = False,
 ) -> tuple[Array, State]:
     """Run one layer in one direction over a sequence.
 
@@ -171,6 +173,7 @@ def sequence(
         gaps: Time since the last valid frame (batch, time), for memory decay.
         masks: Random draws in training, zoneout's time first.
         plain: Leave every derivative to JAX: slower on CPU, and open to forward mode.
+        from_rest: Whether the caller knows that the state is zero.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final state.
@@ -179,8 +182,12 @@ def sequence(
     if not steps:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
     explicit = mesh_is_explicit(state.h if x is None else x)
-    inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not explicit)
-    advance = partial(_advance, layer, weights, masks.recurrent, plain)
+    by_rule = not (plain or explicit) and _stays_in_loop(layer)
+    inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not (explicit or by_rule))
+    if from_rest and not (plain or explicit) and jax.default_backend() == "cpu" and isinstance(steps, int):
+        # elsewhere the host would have to wait for each answer
+        inputs = inputs._replace(at_rest=jnp.arange(steps) == (steps - 1 if reverse else 0))
+    advance = partial(_advance, layer, weights, masks.recurrent, plain, by_rule)
     state = State(*(_as_others(array, (inputs, weights, masks, state)) for array in state))
     if explicit:
         first: _Step = jax.tree.map(lambda array: array[0], inputs)
@@ -233,20 +240,30 @@ def _step_inputs(
     )
 
 
+def _stays_in_loop(layer: LayerSpec) -> bool:
+    """Return whether the input convolution is quicker step by step: on a CPU, in a form that the rule serves.
+
+    The result for all steps would be four times the states, written once and read once, and turned round by XLA.
+    """
+    unit = layer.groups == 1 and set(layer.stride) == set(layer.dilation) == {1}
+    return unit and jax.default_backend() == "cpu"
+
+
 def _advance(
-    layer: LayerSpec, weights: Weights, dropped: Array | None, plain: bool, carry: _Carry, now: _Step
+    layer: LayerSpec, weights: Weights, dropped: Array | None, plain: bool, by_rule: bool, carry: _Carry, now: _Step
 ) -> tuple[_Carry, Array]:
     """Take one step of the loop: the carry is the state, and the output to hold where masked steps hold it."""
     before, held = carry
     after = step(
         layer,
         weights,
-        now.z_x if now.x is None else input_convolution(layer, weights, now.x),
+        now.z_x if now.x is None else input_convolution(layer, weights, now.x, by_rule=by_rule),
         before,
         factor=now.factor,
         kept=now.kept,
         masks=Masks(recurrent=dropped, zoneout_h=now.zoneout_h, zoneout_c=now.zoneout_c),
         plain=plain,
+        at_rest=now.at_rest,
     )
     if now.valid is None:
         return (after, held), after.h
@@ -263,20 +280,6 @@ def _as_others(array: Array, others: Any) -> Array:
 def _as_sharded(like: State, state: State) -> State:
     """Return the state with the shardings it will have after a step, which a scan wants from the start."""
     return State(*(jax.sharding.reshard(a, b.sharding) for a, b in zip(state, like, strict=True)))  # type: ignore[no-untyped-call]
-
-
-def _gates(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:
-    if spec.norm != "none":
-        z = _normalised(z, spec.norm_groups or 1) * weights["norm_scale"].astype(z.dtype)
-    return z + weights["bias"].astype(z.dtype) if spec.bias else z
-
-
-def _normalised(z: Array, groups: int) -> Array:
-    parts = z.reshape(*z.shape[:-1], 4, groups, z.shape[-1] // (4 * groups))
-    axes = (*range(1, z.ndim - 1), -1)
-    centred = parts - parts.mean(axes, keepdims=True)
-    variance = jnp.square(centred).mean(axes, keepdims=True)
-    return (centred / jnp.sqrt(variance + NORM_EPSILON)).reshape(z.shape)
 
 
 def _zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:

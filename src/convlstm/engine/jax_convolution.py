@@ -1,14 +1,14 @@
-"""Convolutions in JAX, and one rule for the gradient of the recurrent one.
+"""Convolutions in JAX, and one rule for the gradients of those inside the loop.
 
 XLA on CPU takes the weight gradient of a convolution inside a loop some two hundred times slower than the convolution
-itself. The rule writes that gradient as one matrix product per tap of the kernel, and the gradient of h as a
-convolution with the kernel turned round; other platforms keep XLA's own gradients. A rule takes away forward mode
-(JAX refuses it with a clear error) and meshes with explicit axes: `plain` gives both back.
+itself. The rule writes both gradients as matrix products, one for each tap of the kernel; other platforms keep XLA's
+own. A rule takes away forward mode (JAX refuses it with a clear error) and meshes with explicit axes: `plain` gives
+both back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -45,30 +45,62 @@ def convolve(
     )
 
 
-def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, plain: bool) -> Array:
-    """Return W ∗ x with stride 1, its gradients taken by the rule unless `plain` or a mesh with explicit axes."""
+def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, plain: bool, nothing: Array | None = None) -> Array:
+    """Return W ∗ x with stride 1, its gradients taken by the rule unless `plain` or a mesh with explicit axes.
+
+    Args:
+        x: (batch, *space, in).
+        kernel: (*space, in, out).
+        widths: Points of padding around x.
+        plain: Leave the gradients to JAX.
+        nothing: Whether x is zero (a scalar), and its gradient of no interest: the rule then computes nothing.
+
+    Returns:
+        (batch, *space, out).
+    """
     rule = not plain and x.size > 0 and not mesh_is_explicit(x)
     # inside `shard_map` a rule wants both of one kind, where a plain convolution casts by itself
-    return _ruled(widths, varying_as(x, kernel), varying_as(kernel, x)) if rule else convolve(x, kernel, widths)
+    if not rule:
+        return convolve(x, kernel, widths)
+    convolved: Array = _ruled(widths, varying_as(x, kernel), varying_as(kernel, x), nothing)
+    return convolved
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ruled(widths: Widths, x: Array, kernel: Array) -> Array:
-    return convolve(x, kernel, widths)
+def _ruled(widths: Widths, x: Array, kernel: Array, nothing: Array | None) -> Array:
+    z: Array = _unless(nothing, partial(convolve, widths=widths), x, kernel)
+    return z
 
 
-def _keep(widths: Widths, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, widths), (x, kernel)
+def _keep(widths: Widths, x: Array, kernel: Array, nothing: Array | None) -> tuple[Array, tuple[Any, ...]]:
+    return _ruled(widths, x, kernel, nothing), (x, kernel, nothing)
 
 
-def _pull_back(widths: Widths, kept: tuple[Array, Array], of_z: Array) -> tuple[Array, Array]:
-    gradients: tuple[Array, Array] = lax.platform_dependent(
-        *kept, of_z, cpu=partial(_by_products, widths), default=partial(_by_xla, widths)
-    )
-    return gradients
+def _pull_back(widths: Widths, kept: tuple[Any, ...], of_z: Array) -> tuple[Array, Array, None]:
+    *arrays, nothing = kept
+
+    def gradients(*arrays: Array) -> tuple[Array, Array]:
+        found: tuple[Array, Array] = lax.platform_dependent(
+            *arrays, cpu=partial(_by_products, widths), default=partial(_by_xla, widths)
+        )
+        return found
+
+    return *_unless(nothing, gradients, *arrays, of_z), None
 
 
 _ruled.defvjp(_keep, _pull_back)
+
+
+def _unless(nothing: Array | None, compute: Callable[..., Any], *arrays: Array) -> Any:
+    """Return what is computed from the arrays; zeros of the same form if it would come to nothing."""
+    if nothing is None:
+        return compute(*arrays)
+    made = jax.eval_shape(compute, *arrays)
+
+    def zeros(*arrays: Array) -> Any:
+        return jax.tree.map(lambda like: varying_as(jnp.zeros(like.shape, like.dtype), arrays[0]), made)
+
+    return lax.cond(nothing, zeros, compute, *arrays)
 
 
 def _by_xla(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array, Array]:
@@ -78,16 +110,16 @@ def _by_xla(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array
 
 
 def _by_products(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array, Array]:
-    size, rank = kernel.shape[:-2], len(widths)
-    turned = jnp.swapaxes(jnp.flip(kernel, range(rank)), -1, -2)
-    around = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(size, widths, strict=True))
+    size, batch_and_space = kernel.shape[:-2], tuple(range(len(widths) + 1))
     padded = jnp.pad(x, ((0, 0), *widths, (0, 0)))
-    batch_and_space = tuple(range(rank + 1))
-    taps = []
+    of_padded, of_taps = jnp.zeros_like(padded), []
     for tap in product(*map(range, size)):
-        window = tuple(slice(k, k + n) for k, n in zip(tap, of_z.shape[1:-1], strict=True))
-        taps.append(jnp.tensordot(padded[(slice(None), *window)], of_z, (batch_and_space, batch_and_space)))
-    return convolve(of_z, turned, around), jnp.stack(taps).reshape(kernel.shape)
+        window = (slice(None), *(slice(k, k + n) for k, n in zip(tap, of_z.shape[1:-1], strict=True)))
+        of_taps.append(jnp.tensordot(padded[window], of_z, (batch_and_space, batch_and_space)))
+        around = [(k, n - 1 - k) for k, n in zip(tap, size, strict=True)]
+        of_padded += jnp.pad(jnp.tensordot(of_z, kernel[tap], (-1, -1)), ((0, 0), *around, (0, 0)))
+    inside = (slice(None), *(slice(before, before + n) for (before, _), n in zip(widths, x.shape[1:-1], strict=True)))
+    return of_padded[inside], jnp.stack(of_taps).reshape(kernel.shape)
 
 
 def mesh_is_explicit(x: Any) -> bool:

@@ -27,7 +27,7 @@ def is_installed() -> bool:
         package = import_module("convlstm_native")
     except (ImportError, OSError, RuntimeError):  # a library that this PyTorch cannot load fails in one of these ways
         return False
-    return bool(package.INTERFACE == INTERFACE)
+    return bool(getattr(package, "INTERFACE", None) == INTERFACE)
 
 
 def is_native(like: Tensor) -> bool:

@@ -80,7 +80,7 @@ def layer(
     if draws is not None:
         check_draws(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
-    run = partial(run_segments, checkpoint=cut) if cut else run_stack
+    run = partial(run_segments, checkpoint=cut) if cut else partial(run_stack, from_rest=carry is None)
     outputs, final = run(
         spec,
         params,

@@ -101,6 +101,7 @@ def run_stack(
     gaps: Mapping[str, Array] | None = None,
     draws: Draws | None = None,
     plain: bool = False,
+    from_rest: bool = False,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
 
@@ -115,6 +116,7 @@ def run_stack(
         gaps: Per direction (batch, time).
         draws: Random draws in training, None in evaluation.
         plain: Leave every derivative to JAX.
+        from_rest: Whether the states are known to be zero.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
@@ -136,6 +138,7 @@ def run_stack(
                 gaps=gaps[direction] if gaps else None,
                 masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
                 plain=plain,
+                from_rest=from_rest,
             )
             parts.append(output)
             final.append(after)

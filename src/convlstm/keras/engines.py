@@ -58,10 +58,10 @@ def sequence(
         return _channels_first(layer, weights, x, None if from_rest else state, drawn, given)
     if BACKEND == "jax":
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
-    else:
-        given |= {"from_rest": from_rest, "training": training}
+    if BACKEND == "tensorflow":
+        given |= {"training": training}
     own = None if drawn is None else ENGINE.Masks(*drawn)
-    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, **given)
+    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, from_rest=from_rest, **given)
     return outputs, (h, c)
 
 
