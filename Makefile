@@ -5,7 +5,8 @@ READY := $(VENV)/.convlstm-ready
 DEMO_READY := $(VENV)/.convlstm-demo-ready
 INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
 # optional, and built only where there is a compiler
-NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native; fi
+NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
+	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
 .PHONY: demo test check format parity bench docs clean
 

@@ -2,7 +2,8 @@
 //
 // Each operator reads its arrays once and writes them once. They are called through PyTorch's dispatcher and know
 // PyTorch by its stable interface alone, so that one build serves every release from 2.10 on; they run on PyTorch's
-// own threads. Equations and names: convlstm/engine/torch_gates.py and convlstm/engine/torch_winograd.py.
+// own threads. Equations and names: convlstm/engine/torch_gates.py and convlstm/engine/torch_winograd.py. One file, as
+// all operators share the numbers and the checks of arrays.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -17,8 +18,9 @@
 #include <optional>
 #include <vector>
 
-// One build serves every processor: the loops are compiled for several, and the first call takes the best.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// One build serves every processor: the loops are compiled for several, and the first call takes the best. GCC knows
+// these names from version 12 on; other compilers build for the oldest processor of the kind.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_PROCESSOR
@@ -127,24 +129,25 @@ bool is_channels_last(const Tensor& x) {
 
 // ---- gates ---------------------------------------------------------------------------------------------------
 
-// One row: `size` cells and four times as many gates in the order i, f, g, o. z in float32 keeps sigmoid(2 z_g) of
-// the third gate, z in bfloat16 g itself, as PlainGates does.
+// `size` cells of a row, and their gates i, f, g, o, which stand `row` apart, as the three peepholes do. z in float32
+// keeps sigmoid(2 z_g) of the third gate, z in bfloat16 g itself, as PlainGates does.
 template <typename T, bool peeps>
-INLINE void advance_row(T* z, const float* before, float* after, T* h, const float* p, int64_t size) {
+INLINE void advance_cells(
+    T* z, const float* before, float* after, T* h, const float* p, int64_t row, int64_t size) {
   constexpr bool keeps_sigmoid = sizeof(T) == sizeof(float);
-  T *zi = z, *zf = z + size, *zg = z + 2 * size, *zo = z + 3 * size;
+  T *zi = z, *zf = z + row, *zg = z + 2 * row, *zo = z + 3 * row;
   INDEPENDENT
   for (int64_t n = 0; n < size; ++n) {
     float c = before[n], i = wide(zi[n]), f = wide(zf[n]), o = wide(zo[n]);
     if (peeps) {
       i += p[n] * c;
-      f += p[size + n] * c;
+      f += p[row + n] * c;
     }
     i = sigmoid(i);
     f = sigmoid(f);
     const float s = sigmoid(2.0f * wide(zg[n])), g = 2.0f * s - 1.0f;
     c = f * c + i * g;
-    o = sigmoid(peeps ? o + p[2 * size + n] * c : o);
+    o = sigmoid(peeps ? o + p[2 * row + n] * c : o);
     after[n] = c;
     put(zi[n], i);
     put(zf[n], f);
@@ -155,10 +158,10 @@ INLINE void advance_row(T* z, const float* before, float* after, T* h, const flo
 }
 
 template <typename T, bool peeps>
-INLINE void retreat_row(
-    T* z, const float* before, const float* after, const T* dh, float* dc, const float* p, int64_t size) {
+INLINE void retreat_cells(
+    T* z, const float* before, const float* after, const T* dh, float* dc, const float* p, int64_t row, int64_t size) {
   constexpr bool keeps_sigmoid = sizeof(T) == sizeof(float);
-  T *zi = z, *zf = z + size, *zg = z + 2 * size, *zo = z + 3 * size;
+  T *zi = z, *zf = z + row, *zg = z + 2 * row, *zo = z + 3 * row;
   INDEPENDENT
   for (int64_t n = 0; n < size; ++n) {
     const float i = wide(zi[n]), f = wide(zf[n]), o = wide(zo[n]), of_h = wide(dh[n]);
@@ -166,9 +169,9 @@ INLINE void retreat_row(
     const float tanh_c = hyperbolic_tangent(after[n]);
     const float of_o = of_h * tanh_c * o * (1.0f - o);
     float of_c = dc[n] + of_h * o * (1.0f - tanh_c * tanh_c);
-    if (peeps) of_c += p[2 * size + n] * of_o;
+    if (peeps) of_c += p[2 * row + n] * of_o;
     const float of_i = of_c * g * i * (1.0f - i), of_f = of_c * before[n] * f * (1.0f - f);
-    dc[n] = peeps ? of_c * f + p[n] * of_i + p[size + n] * of_f : of_c * f;
+    dc[n] = peeps ? of_c * f + p[n] * of_i + p[row + n] * of_f : of_c * f;
     put(zi[n], of_i);
     put(zf[n], of_f);
     put(zg[n], of_c * i * (1.0f - g * g));
@@ -179,35 +182,45 @@ INLINE void retreat_row(
 struct Step {
   const Tensor &z, &before, &after, &h;
   float* dc;       // null going forward
-  const float* p;  // (3, size), or null
-  int64_t size;    // of a row
+  const float* p;  // (3, row), or null
+  int64_t row;     // cells that stand together: the channels of a place, or a sample where channels come first
 };
 
+// Cells from `begin` to `end`, a row or a part of one at a time
 template <typename T, bool peeps>
-FOR_EACH_PROCESSOR void advance_rows(const Step& step, int64_t begin, int64_t end) {
+FOR_EACH_PROCESSOR void advance_range(const Step& step, int64_t begin, int64_t end) {
   T *z = data<T>(step.z), *h = data<T>(step.h);
   const float* before = data<float>(step.before);
   float* after = data<float>(step.after);
-  for (int64_t n = begin * step.size; n < end * step.size; n += step.size)
-    advance_row<T, peeps>(z + 4 * n, before + n, after + n, h + n, step.p, step.size);
+  for (int64_t n = begin, size; n < end; n += size) {
+    const int64_t within = n % step.row;
+    size = std::min(step.row - within, end - n);
+    advance_cells<T, peeps>(
+        z + 4 * (n - within) + within, before + n, after + n, h + n, step.p + (peeps ? within : 0), step.row, size);
+  }
 }
 
 template <typename T, bool peeps>
-FOR_EACH_PROCESSOR void retreat_rows(const Step& step, int64_t begin, int64_t end) {
+FOR_EACH_PROCESSOR void retreat_range(const Step& step, int64_t begin, int64_t end) {
   T *z = data<T>(step.z), *h = data<T>(step.h);
   const float *before = data<float>(step.before), *after = data<float>(step.after);
-  for (int64_t n = begin * step.size; n < end * step.size; n += step.size)
-    retreat_row<T, peeps>(z + 4 * n, before + n, after + n, h + n, step.dc + n, step.p, step.size);
+  for (int64_t n = begin, size; n < end; n += size) {
+    const int64_t within = n % step.row;
+    size = std::min(step.row - within, end - n);
+    retreat_cells<T, peeps>(
+        z + 4 * (n - within) + within, before + n, after + n, h + n, step.dc + n, step.p + (peeps ? within : 0),
+        step.row, size);
+  }
 }
 
 template <typename T>
-void run_rows(const Step& step, int64_t begin, int64_t end) {
-  const auto run = step.dc ? (step.p ? retreat_rows<T, true> : retreat_rows<T, false>)
-                           : (step.p ? advance_rows<T, true> : advance_rows<T, false>);
+void run_range(const Step& step, int64_t begin, int64_t end) {
+  const auto run = step.dc ? (step.p ? retreat_range<T, true> : retreat_range<T, false>)
+                           : (step.p ? advance_range<T, true> : advance_range<T, false>);
   run(step, begin, end);
 }
 
-// z and h are of one type, the rest float32; rows are places where channels stand side by side, else samples
+// z and h are of one type, the rest float32
 void run_step(
     const Tensor& z, const Tensor& before, const Tensor& after, const Tensor& h, const Tensor* dc,
     const std::optional<Tensor>& peepholes) {
@@ -215,7 +228,7 @@ void run_step(
   STD_TORCH_CHECK(z.scalar_type() == h.scalar_type(), "z and h must be of one type");
   STD_TORCH_CHECK(z.numel() == 4 * after.numel() && after.numel() > 0, "z must hold four gates for each cell");
   const bool last = z.dim() > 3;
-  const int64_t size = last ? after.size(1) : after.numel() / after.size(0);
+  const int64_t row = last ? after.size(1) : after.numel() / after.size(0);
   for (const Tensor* x : {&z, &before, &after, &h, dc}) {
     if (!x) continue;
     STD_TORCH_CHECK(x == &z || x->numel() == after.numel(), "arrays of one step must be of one size");
@@ -224,13 +237,13 @@ void run_step(
   }
   if (peepholes) {
     check_type(*peepholes, false);
-    STD_TORCH_CHECK(peepholes->numel() == 3 * size && is_dense(*peepholes, 0, 1), "peepholes must be (3, row)");
+    STD_TORCH_CHECK(peepholes->numel() == 3 * row && is_dense(*peepholes, 0, 1), "peepholes must be (3, row)");
   }
   const Step step{z, before, after, h, dc ? data<float>(*dc) : nullptr,
-                  peepholes ? data<float>(*peepholes) : nullptr, size};
+                  peepholes ? data<float>(*peepholes) : nullptr, row};
   const bool brief = is_brief(z);
-  parallel_for(0, after.numel() / size, std::max<int64_t>(1, GRAIN / size), [&](int64_t begin, int64_t end) {
-    brief ? run_rows<Brief>(step, begin, end) : run_rows<float>(step, begin, end);
+  parallel_for(0, after.numel(), GRAIN, [&](int64_t begin, int64_t end) {
+    brief ? run_range<Brief>(step, begin, end) : run_range<float>(step, begin, end);
   });
 }
 

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from convlstm.contract.durations import durations_from_times
+from convlstm.engine.jax_convolution import convolve_in_loop
 from convlstm.flax import ConvLSTM, ConvLSTMCell, State, load_canonical, to_canonical
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -182,20 +183,46 @@ def test_a_function_is_a_duration_strategy() -> None:
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-def test_starting_from_rest_is_starting_from_zeros(direction: str) -> None:
+@pytest.mark.parametrize("options", [*PLAIN_AND_RICH, {"stride": 2}, {"boundary": "circular"}])
+@pytest.mark.parametrize("masked", [False, True])
+def test_starting_from_rest_is_starting_from_zeros(direction: str, options: dict, masked: bool) -> None:
     """Without a state the first step's convolution of h is left out, forward and backward: nothing else may change."""
-    layer = build(num_layers=2, direction=direction, peephole="channel")
-    graph, params = nnx.split(layer, nnx.Param)[0], nnx.split(layer, nnx.Param)[1]
-    x, ways = normal(2, 3, 6, 5, 2), 2 if direction == "bidirectional" else 1
-    zeros = (jnp.zeros((2, 6, 5, 3)),) * 2 * ways
+    layer = build(**options, num_layers=2, direction=direction)
+    graph, params = nnx.split(layer, nnx.Param, ...)[0], nnx.split(layer, nnx.Param, ...)[1]
+    rest = nnx.split(layer, nnx.Param, ...)[2]
+    x, ways = normal(2, 3, 8, 4, 2), 2 if direction == "bidirectional" else 1
+    given = {"mask": jnp.asarray([[False, True, True], [True, True, False]])} if masked else {}
+    zeros = jax.tree.map(jnp.zeros_like, layer(x)[0])
+    assert len(zeros.h) == 2 * ways
 
     def loss(params: Any, x: Any, carry: Any) -> Any:
-        final, y = nnx.merge(graph, params)(x, carry)
+        final, y = nnx.merge(graph, params, rest)(x, carry, **given)
         return jnp.sum(y**2) + sum(jnp.sum(c) for c in final[1])
 
-    given = jax.value_and_grad(loss, argnums=(0, 1))
-    close(given(params, x, None), given(params, x, State(zeros, zeros)), 1e-12)
-    assert "cond" in str(jax.make_jaxpr(lambda x: layer(x)[1])(x))
-    assert "cond" not in str(jax.make_jaxpr(lambda x: layer(x, State(zeros, zeros))[1])(x))
-    mapped = jax.vmap(jax.grad(loss, argnums=1), (None, 0, None))(params, x[:, None], None)
-    close(mapped[:, 0], jax.grad(loss, argnums=1)(params, x, None), 1e-12)
+    gradients = jax.value_and_grad(loss, argnums=(0, 1))
+    close(gradients(params, x, None), gradients(params, x, zeros), 1e-12)
+    # a condition forward and one backward more in each layer and direction; the gates are computed again
+    programs = [str(jax.make_jaxpr(lambda p, x, c=c: gradients(p, x, c))(params, x)) for c in (None, zeros)]
+    conditions = [program.count(" cond[") for program in programs]
+    assert conditions[0] - conditions[1] == 2 * 2 * ways
+    assert "remat" in programs[0]
+    if not masked:
+        mapped = jax.vmap(jax.grad(loss, argnums=1), (None, 0, None))(params, x[:, None], None)
+        close(mapped[:, 0], jax.grad(loss, argnums=1)(params, x, None), 1e-12)
+
+
+def test_gradients_in_low_precision_are_summed_wide() -> None:
+    """Each tap's part of a gradient is not rounded before the sum over the taps is."""
+    random = np.random.default_rng(0)
+    x, of_z = (jnp.asarray(random.standard_normal((1, 9, 9, n)), jnp.bfloat16) for n in (4, 16))
+    kernel = jnp.asarray(random.standard_normal((7, 7, 4, 16)), jnp.bfloat16)
+
+    def pulled(x: Any, kernel: Any, of_z: Any) -> Any:
+        convolved = lambda x, kernel: convolve_in_loop(x, kernel, ((3, 3), (3, 3)), plain=False)  # noqa: E731
+        return jax.vjp(convolved, x, kernel)[1](of_z)
+
+    wide = pulled(*(array.astype(jnp.float64) for array in (x, kernel, of_z)))
+    for found, expected in zip(pulled(x, kernel, of_z), wide, strict=True):
+        assert found.dtype == jnp.bfloat16
+        difference = np.abs(np.asarray(found, np.float64) - np.asarray(expected))
+        assert difference.max() <= 2**-8 * np.abs(expected).max()

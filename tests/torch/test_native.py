@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from convlstm.engine import torch_gates, torch_native
 from convlstm.engine.torch_gates import NativeGates, PlainGates, gates
 from convlstm.engine.torch_native import SWITCH, is_installed, is_native, operators, put_channels_last
 from convlstm.engine.torch_winograd import NativeWinograd, Winograd
+from convlstm.errors import ConfigError
 from convlstm.torch import ConvLSTM
 from convlstm.torch.parity import run
 
@@ -122,6 +125,36 @@ def test_frames_are_copied_in_order(shape: tuple[int, ...], source: torch.dtype,
         torch.testing.assert_close(to, part.to(target), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_any_number_of_threads_gives_the_same(threads: int) -> None:
+    """Arrays of many parts, so that every operator shares its work out; one row of gates is larger than a part."""
+
+    def everything() -> list[Tensor]:
+        results = []
+        for shape in ((3, 48, 40, 24), (1, 24, 3001)):
+            z, before, after, h, dh, dc = _step(shape, torch.float32)
+            arithmetic = gates(z, before, torch.ones(3, shape[1]))
+            arithmetic.advance(z, before, after, h)
+            results += [z.clone(), after, h]
+            arithmetic.retreat(z, before, after, dh, dc)
+            results += [z, dc]
+        winograd = NativeWinograd([torch.ones(192, 48, 3, 3)], (1, 1), samples=3)
+        z, grid, *_ = _step((3, 48, 40, 24), torch.float32)
+        at_points, of_products = winograd._at_points(z, [grid]).clone(), winograd._of_products(z).clone()
+        winograd._add_rows(z, of_products)
+        winograd._add_inputs([grid], at_points)
+        frames, x = torch.empty_like(grid), torch.randn(3, 48, 40, 24, generator=torch.Generator().manual_seed(2))
+        put_channels_last(frames, x)
+        return [*results, at_points, of_products, z, grid, frames]
+
+    torch.set_num_threads(1)
+    expected = everything()
+    torch.set_num_threads(threads)
+    for a, b in zip(everything(), expected, strict=True):
+        # where a part ends within a row of gates, its last values go without vectors
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
 def test_arrays_that_do_not_fit_are_refused() -> None:
     """Whatever is asked, no operator reads or writes beyond an array."""
     z, before, after, h, dh, dc = _step((2, 4, 3, 3), torch.float32)
@@ -195,6 +228,69 @@ def test_layers_hold_the_contract(native: bool, monkeypatch: pytest.MonkeyPatch)
     assert bool(made) == native
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("form", ["as it came out", "channels first", "expanded", "without batch"])
+@pytest.mark.parametrize("hidden", [1, 4])
+def test_a_state_that_was_given_is_read_alone(
+    hidden: int, form: str, dims: int, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without gradients the state goes in without a copy: it stays as it is, and what comes out is the caller's own."""
+    monkeypatch.setenv(SWITCH, str(int(native)))
+    torch.manual_seed(dims)
+    layer, size = ConvLSTM(2, hidden, 3, spatial_dims=dims), [4, 3, 5][:dims]
+    x, one = torch.randn(2, 3, 2, *size), torch.randn(1, hidden, *size)
+    with torch.no_grad():
+        _, ((h,), (c,)) = layer(x)
+        if form == "channels first":
+            h, c = h.contiguous(), c.contiguous()
+        elif form == "expanded":
+            h, c = one.expand(2, *one.shape[1:]), (one + 1).expand(2, *one.shape[1:])
+        elif form == "without batch":
+            x, h, c = x[0], h[0], c[0]
+        before = [h.clone(), c.clone()]
+        output, ((h_n,), (c_n,)) = layer(x, ((h,), (c,)))
+        assert torch.equal(h, before[0])
+        assert torch.equal(c, before[1])
+        kept = output.clone()
+        h_n.add_(1)
+        c_n.add_(1)
+        assert torch.equal(output, kept)
+        if form != "without batch":  # a state without its batch axis is a view
+            h_n.detach_()
+            c_n.detach_()
+    wanted, ((h_w,), (c_w,)) = layer(x, ((before[0],), (before[1],)))  # with gradients: the states are kept
+    for found, expected in ((output, wanted), (h_n - 1, h_w), (c_n - 1, c_w)):
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_second_derivatives_go_through_frames_in_low_precision() -> None:
+    torch.manual_seed(0)
+    layer, x = ConvLSTM(3, 4, 3), torch.randn(2, 3, 3, 6, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = layer(x)
+    (slope,) = torch.autograd.grad(output.float().square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), x)
+    wide, y = layer.double(), x.detach().double().requires_grad_()
+    (slope_wide,) = torch.autograd.grad(wide(y)[0].square().sum(), y, create_graph=True)
+    (expected,) = torch.autograd.grad(slope_wide.square().sum(), y)
+    assert slope.dtype == second.dtype == torch.float32
+    assert float((second - expected).abs().max()) <= 5e-2 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_gradients_that_are_one_number_spread_out(low: bool) -> None:
+    """`output.sum().backward()` gives a gradient whose strides are zero."""
+    torch.manual_seed(0)
+    layer, x = ConvLSTM(3, 4, 3), torch.randn(2, 3, 3, 6, 5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        spread = torch.autograd.grad(layer(x)[0].float().sum(), list(layer.parameters()))
+        output = layer(x)[0].float()
+    dense = torch.autograd.grad(output, list(layer.parameters()), torch.ones_like(output).contiguous())
+    for a, b in zip(spread, dense, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
 def test_a_counter_may_look_on_in_one_direction_alone() -> None:
     """What the forward pass keeps is the same with the operators and without, so that each may go back alone."""
     torch.manual_seed(0)
@@ -218,13 +314,22 @@ def test_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_native(torch.ones(1))
 
 
-@pytest.mark.parametrize("fault", ["another interface", "cannot be loaded"])
+def test_a_switch_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "off")
+    with pytest.raises(ConfigError, match=r"CONVLSTM_NATIVE: expected 0 or 1, got 'off'"):
+        is_native(torch.ones(1))
+
+
+@pytest.mark.parametrize("fault", ["another interface", "cannot be loaded", "no library"])
 def test_a_package_that_does_not_fit_is_left_aside(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> Any:
         raise OSError("undefined symbol")
 
     if fault == "cannot be loaded":
         monkeypatch.setattr(torch_native, "import_module", broken)
+    elif fault == "no library":
+        monkeypatch.delitem(sys.modules, "convlstm_native", raising=False)
+        monkeypatch.setattr(Path, "glob", lambda self, pattern: [])
     else:
         monkeypatch.setattr(torch_native, "INTERFACE", torch_native.INTERFACE + 1)
     is_installed.cache_clear()

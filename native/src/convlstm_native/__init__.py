@@ -10,5 +10,7 @@ import torch
 INTERFACE = 1
 """Raised when an operator or its arguments change; convlstm uses the number that it knows, and no other."""
 
-_FILES = (path for path in Path(__file__).parent.iterdir() if path.name.startswith("_kernels"))
-torch.ops.load_library(next(path for path in _FILES if path.suffix in (".so", ".pyd")))
+_FILES = [path for path in Path(__file__).parent.glob("_kernels*") if path.suffix in (".so", ".pyd")]
+if len(_FILES) != 1:
+    raise ImportError(f"convlstm-native: expected one library beside {__file__}, got {len(_FILES)}; install it again.")
+torch.ops.load_library(_FILES[0])

@@ -61,8 +61,10 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
             to: Any = model.to  # its types know no memory format
             to(memory_format=LAST[len(case.size)])
 
+    switch = "0" if kind == "ours-python" else os.environ.get(SWITCH, "1")
+
     def run() -> None:
-        os.environ[SWITCH] = "0" if kind == "ours-python" else "1"
+        os.environ[SWITCH] = switch
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(precision)), torch.set_grad_enabled(work == "train"):
             output = model(x)
             output = output[0] if isinstance(output, tuple) else output

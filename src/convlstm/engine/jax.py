@@ -20,7 +20,7 @@ from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit, varying_as
 from convlstm.engine.jax_durations import clean, duration_scale, retention
-from convlstm.engine.jax_gates import gates
+from convlstm.engine.jax_gates import OWN_WEIGHTS, gates
 from convlstm.engine.jax_padding import pad
 
 Weights = Mapping[str, Array]
@@ -134,7 +134,8 @@ def step(
     z = recurrent_convolution(layer, weights, h_dropped, plain=plain, at_rest=at_rest)
     z = (z if z_x is None else z + z_x).astype(wide)
     # of the gates the loop keeps z alone: to compute them again is quicker than to carry a dozen arrays out of it
-    h, c = jax.checkpoint(partial(gates, spec), prevent_cse=False)(weights, z, c_before, factor)
+    own = {name: weights[name] for name in OWN_WEIGHTS if name in weights}
+    h, c = jax.checkpoint(partial(gates, spec), prevent_cse=False)(own, z, c_before, factor)
     h = h.astype(h_before.dtype)
     return State(
         _zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h),

@@ -112,14 +112,16 @@ def _by_xla(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array
 def _by_products(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array, Array]:
     size, batch_and_space = kernel.shape[:-2], tuple(range(len(widths) + 1))
     padded = jnp.pad(x, ((0, 0), *widths, (0, 0)))
-    of_padded, of_taps = jnp.zeros_like(padded), []
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # sums over taps and places are not rounded on their way
+    product_of = partial(jnp.tensordot, preferred_element_type=wide)
+    of_padded, of_taps = jnp.zeros(padded.shape, wide), []
     for tap in product(*map(range, size)):
         window = (slice(None), *(slice(k, k + n) for k, n in zip(tap, of_z.shape[1:-1], strict=True)))
-        of_taps.append(jnp.tensordot(padded[window], of_z, (batch_and_space, batch_and_space)))
+        of_taps.append(product_of(padded[window], of_z, (batch_and_space, batch_and_space)))
         around = [(k, n - 1 - k) for k, n in zip(tap, size, strict=True)]
-        of_padded += jnp.pad(jnp.tensordot(of_z, kernel[tap], (-1, -1)), ((0, 0), *around, (0, 0)))
+        of_padded += jnp.pad(product_of(of_z, kernel[tap], (-1, -1)), ((0, 0), *around, (0, 0)))
     inside = (slice(None), *(slice(before, before + n) for (before, _), n in zip(widths, x.shape[1:-1], strict=True)))
-    return of_padded[inside], jnp.stack(of_taps).reshape(kernel.shape)
+    return of_padded[inside].astype(x.dtype), jnp.stack(of_taps).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def mesh_is_explicit(x: Any) -> bool:

@@ -13,13 +13,16 @@ from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
 
 Weights = Mapping[str, Array]
 
+OWN_WEIGHTS = ("bias", "norm_scale", "peephole")
+"""What the gates need of a layer's arrays."""
+
 
 def gates(spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, factor: Array | None) -> tuple[Array, Array]:
     """Return h and c after a step (equations: `convlstm.contract.reference.step`), all in the type of c.
 
     Args:
         spec: The stack.
-        weights: The arrays of its layer.
+        weights: `OWN_WEIGHTS`, as far as the layer has them.
         z: W_ih ∗ x + W_hh ∗ h (batch, *grid, 4·hidden_channels).
         c_before: c (batch, *grid, hidden_channels), faded where it fades.
         factor: δ, broadcast over the grid.

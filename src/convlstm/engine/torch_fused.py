@@ -154,14 +154,20 @@ def _run(
             convolved.add(z[t - span.start], t, hidden[before] if not first else None if h is None else h_start)
             c_before, c_after = (cells[before], cells[after]) if keep else (cells[0], cells[0])
             arithmetic.advance(z[t - span.start], c_start if first else c_before, c_after, hidden[after])
-    return hidden[plan.after], hidden[end].clone(), cells[end].clone() if keep else cells[0], gates, (hidden, cells)
+    c_end = (
+        cells[end].clone() if keep else cells[0].detach()
+    )  # no view of what autograd knows: it may be detached in place
+    return hidden[plan.after], hidden[end].clone(), c_end, gates, (hidden, cells)
 
 
 def _start(plan: Plan, place: Tensor, given: Tensor | None, *, keep: bool) -> Tensor:
     """Return the state before the first step: in its place among the others if that is kept, else as it was given."""
     if given is None:
         return place.zero_()
-    return place.copy_(given) if keep else given.contiguous(memory_format=plan.memory_format)
+    if keep:
+        return place.copy_(given)
+    # axes of length 1 may have any stride there, which oneDNN would take for another order
+    return given.contiguous(memory_format=plan.memory_format).as_strided(place.shape, place.stride())
 
 
 def _gradients(

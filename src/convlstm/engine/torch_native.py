@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convlstm.engine.torch_modes import is_watched
+from convlstm.errors import ConfigError
 
 SWITCH = "CONVLSTM_NATIVE"
 """Variable of the environment that leaves the operators aside while it is 0."""
@@ -32,13 +33,19 @@ def is_installed() -> bool:
 
 def is_native(like: Tensor) -> bool:
     """Return whether the operators serve such an array, here and now."""
-    return (
-        like.device.type == "cpu"
-        and like.dtype in _TYPES
-        and os.environ.get(SWITCH) != "0"
-        and is_installed()
-        and not is_watched()
-    )
+    return like.device.type == "cpu" and like.dtype in _TYPES and _is_wanted() and is_installed() and not is_watched()
+
+
+def _is_wanted() -> bool:
+    value = os.environ.get(SWITCH, "1")
+    if value not in ("0", "1"):
+        raise ConfigError(
+            SWITCH,
+            expected="0 or 1",
+            received=repr(value),
+            mend="0 in the environment leaves convlstm-native aside; 1, or nothing, uses it.",
+        )
+    return value == "1"
 
 
 def operators() -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.engine.torch_native import is_native
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.weights import load_canonical, to_canonical
 
@@ -68,10 +69,11 @@ class Trainer:
 
     @property
     def description(self) -> str:
-        """Framework, device and precision in words."""
+        """Framework, compiled operators if they are used, device and precision in words."""
         device = self._fabric.device
+        own = " with convlstm-native" if is_native(torch.empty(0, device=device)) else ""
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return f"PyTorch {torch.__version__}, {where}, {self._precision}"
+        return f"PyTorch {torch.__version__}{own}, {where}, {self._precision}"
 
     @_memory_errors()
     def step(self, sample: Sample, learning_rate: float, key: int) -> float:
