@@ -86,6 +86,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.barh(labels, [row["ratio"] for row in shown], color=kinds)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="training step, time of ours / time of the other; below 1 ours is quicker")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7)
     drawing.savefig(path, dpi=110)

@@ -26,7 +26,7 @@ def test_a_case_beside_its_peers_by_command(tmp_path: Path, capsys: pytest.Captu
     words = ["--group", "torch", "--case", "small", "--repeats", "1", "--threads", "1", "--output", str(path)]
     assert run(["bench", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in lines] == ["forward"] * 4 + ["train"] * 4 + ["memory"] * 3
+    assert [line.split()[2] for line in lines] == ["forward"] * 5 + ["train"] * 5 + ["memory"] * 4
     written = json.loads(path.read_text())
     assert written["machine"]["threads"] == 1
     assert written["versions"]["torch"]
