@@ -44,7 +44,7 @@ docs: $(READY)
 	$(PYTHON) -m mkdocs build --quiet --site-dir build/site
 
 clean:
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo build dist native/build native/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # the demo needs one framework alone
 $(DEMO_READY): pyproject.toml constraints.txt
