@@ -275,6 +275,15 @@ struct Windows {
   }
 };
 
+// One value of a product with a matrix, whose factors stand `apart`
+template <int size>
+INLINE float product(const float* factors, int64_t apart, const float (&x)[size]) {
+  float sum = factors[0] * x[0];
+  UNROLLED
+  for (int n = 1; n < size; ++n) sum += factors[n * apart] * x[n];
+  return sum;
+}
+
 // points[p] = sum over r of matrix[p][r] * rows[r]
 template <int n, int k>
 FOR_EACH_PROCESSOR void to_points_of(
@@ -291,12 +300,7 @@ FOR_EACH_PROCESSOR void to_points_of(
         UNROLLED
         for (int r = 0; r < k; ++r) x[r] = in[r][c];
         UNROLLED
-        for (int p = 0; p < n; ++p) {
-          float sum = matrix[p * k] * x[0];
-          UNROLLED
-          for (int r = 1; r < k; ++r) sum += matrix[p * k + r] * x[r];
-          out[p * w.of_point + c] = sum;
-        }
+        for (int p = 0; p < n; ++p) out[p * w.of_point + c] = product(matrix + p * k, 1, x);
       }
     }
 }
@@ -317,12 +321,7 @@ FOR_EACH_PROCESSOR void from_points_of(
         UNROLLED
         for (int p = 0; p < n; ++p) x[p] = in[p * w.of_point + c];
         UNROLLED
-        for (int r = 0; r < k; ++r) {
-          float sum = matrix[r] * x[0];
-          UNROLLED
-          for (int p = 1; p < n; ++p) sum += matrix[p * k + r] * x[p];
-          out[r][c] += sum;
-        }
+        for (int r = 0; r < k; ++r) out[r][c] += product(matrix + r, k, x);
       }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from itertools import count, islice
 from pathlib import Path
@@ -15,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from convlstm.contract.cases import common_case
 from convlstm.contract.parity import compare
 from convlstm.engine import torch_gates, torch_native
-from convlstm.engine.torch_gates import NativeGates, PlainGates, gates
+from convlstm.engine.torch_gates import NativeGates, PlainGates, gate_arithmetic
 from convlstm.engine.torch_native import SWITCH, is_installed, is_native, operators, put_channels_last
 from convlstm.engine.torch_winograd import NativeWinograd, Winograd
 from convlstm.errors import ConfigError
 from convlstm.torch import ConvLSTM
 from convlstm.torch.parity import run
 
-pytestmark = pytest.mark.skipif(not is_installed(), reason="convlstm-native is not installed")
+needs_native = pytest.mark.skipif(not is_installed(), reason="convlstm-native is not installed")
 
 LAST = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
 SHAPES = [(2, 3, 7), (2, 5, 4, 6), (1, 16, 3, 3), (3, 1, 4, 5), (2, 4, 3, 2, 5), (1, 8, 1, 1)]
@@ -40,6 +41,13 @@ def _step(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     ]
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
+def test_it_is_there_where_it_can_be_built() -> None:
+    """`make test` builds it wherever there is a compiler: a build that fails shows here, not as skipped tests."""
+    assert is_installed()
+
+
+@needs_native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_peepholes", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -51,7 +59,7 @@ def test_gates_are_those_of_plain_operations(
     for kind, switch in ((NativeGates, "1"), (PlainGates, "0")):
         monkeypatch.setenv(SWITCH, switch)
         z, before, after, h, dh, dc = _step(shape, dtype)
-        arithmetic = gates(z, before, None if peephole is None else peephole.to(dtype))
+        arithmetic = gate_arithmetic(z, before, None if peephole is None else peephole.to(dtype))
         assert type(arithmetic) is kind
         arithmetic.advance(z, before, after, h)
         found.append([z.clone(), after.clone(), h])
@@ -62,6 +70,7 @@ def test_gates_are_those_of_plain_operations(
         torch.testing.assert_close(native.float(), plain.float(), rtol=step, atol=4 * step)
 
 
+@needs_native
 def test_gates_of_any_number() -> None:
     """Far from zero, infinite or no number at all: sigmoid and tanh as they are defined."""
     values = torch.cat([torch.linspace(-120, 120, 4001), torch.tensor([0.0, 1e-30, torch.inf, -torch.inf, torch.nan])])
@@ -79,6 +88,7 @@ def test_gates_of_any_number() -> None:
     torch.testing.assert_close(h[0, 0].double(), wide.sigmoid() * c.tanh(), rtol=0, atol=3e-7, equal_nan=True)
 
 
+@needs_native
 @pytest.mark.parametrize("rows", [3, 5])
 @pytest.mark.parametrize("order", ["channels last", "channels first", "part of a batch first sequence"])
 def test_the_way_to_the_points_is_that_of_plain_operations(rows: int, order: str) -> None:
@@ -102,6 +112,7 @@ def test_the_way_to_the_points_is_that_of_plain_operations(rows: int, order: str
         torch.testing.assert_close(native, plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))
 
 
+@needs_native
 @pytest.mark.parametrize(
     "shape", [(2, 3, 5, 7), (1, 40, 4, 4), (3, 17, 2, 3, 4), (2, 16, 1, 1), (1, 1, 3, 3), (2, 3, 5)]
 )
@@ -125,6 +136,7 @@ def test_frames_are_copied_in_order(shape: tuple[int, ...], source: torch.dtype,
         torch.testing.assert_close(to, part.to(target), rtol=0, atol=0, equal_nan=True)
 
 
+@needs_native
 @pytest.mark.parametrize("threads", [2, 3])
 def test_any_number_of_threads_gives_the_same(threads: int) -> None:
     """Arrays of many parts, so that every operator shares its work out; one row of gates is larger than a part."""
@@ -133,7 +145,7 @@ def test_any_number_of_threads_gives_the_same(threads: int) -> None:
         results = []
         for shape in ((3, 48, 40, 24), (1, 24, 3001)):
             z, before, after, h, dh, dc = _step(shape, torch.float32)
-            arithmetic = gates(z, before, torch.ones(3, shape[1]))
+            arithmetic = gate_arithmetic(z, before, torch.ones(3, shape[1]))
             arithmetic.advance(z, before, after, h)
             results += [z.clone(), after, h]
             arithmetic.retreat(z, before, after, dh, dc)
@@ -155,6 +167,7 @@ def test_any_number_of_threads_gives_the_same(threads: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+@needs_native
 def test_arrays_that_do_not_fit_are_refused() -> None:
     """Whatever is asked, no operator reads or writes beyond an array."""
     z, before, after, h, dh, dc = _step((2, 4, 3, 3), torch.float32)
@@ -193,6 +206,7 @@ def _everything(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
     return [output, *h, *c, *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
 
+@needs_native
 @pytest.mark.parametrize("peephole", ["none", "channel"])
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("low", [False, True])
@@ -215,6 +229,7 @@ def test_layers_are_the_same_without_it(dims: int, peephole: Any, low: bool, mon
         assert float((native - plain).detach().abs().max()) <= (3e-2 if low else 1e-5) * scale
 
 
+@needs_native
 @pytest.mark.parametrize("native", [True, False])
 def test_layers_hold_the_contract(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random layers of the common cell with and without the operators, values and gradients."""
@@ -228,6 +243,7 @@ def test_layers_hold_the_contract(native: bool, monkeypatch: pytest.MonkeyPatch)
     assert bool(made) == native
 
 
+@needs_native
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("form", ["as it came out", "channels first", "expanded", "without batch"])
@@ -264,6 +280,7 @@ def test_a_state_that_was_given_is_read_alone(
         torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+@needs_native
 def test_second_derivatives_go_through_frames_in_low_precision() -> None:
     torch.manual_seed(0)
     layer, x = ConvLSTM(3, 4, 3), torch.randn(2, 3, 3, 6, 5, requires_grad=True)
@@ -278,6 +295,7 @@ def test_second_derivatives_go_through_frames_in_low_precision() -> None:
     assert float((second - expected).abs().max()) <= 5e-2 * float(expected.abs().max())
 
 
+@needs_native
 @pytest.mark.parametrize("low", [False, True])
 def test_gradients_that_are_one_number_spread_out(low: bool) -> None:
     """`output.sum().backward()` gives a gradient whose strides are zero."""
@@ -291,6 +309,7 @@ def test_gradients_that_are_one_number_spread_out(low: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
 
 
+@needs_native
 def test_a_counter_may_look_on_in_one_direction_alone() -> None:
     """What the forward pass keeps is the same with the operators and without, so that each may go back alone."""
     torch.manual_seed(0)
@@ -303,6 +322,7 @@ def test_a_counter_may_look_on_in_one_direction_alone() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@needs_native
 def test_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_native(torch.ones(1))
     assert not is_native(torch.ones(1).double())
@@ -314,12 +334,14 @@ def test_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_native(torch.ones(1))
 
 
+@needs_native
 def test_a_switch_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "off")
     with pytest.raises(ConfigError, match=r"CONVLSTM_NATIVE: expected 0 or 1, got 'off'"):
         is_native(torch.ones(1))
 
 
+@needs_native
 @pytest.mark.parametrize("fault", ["another interface", "cannot be loaded", "no library"])
 def test_a_package_that_does_not_fit_is_left_aside(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> Any:

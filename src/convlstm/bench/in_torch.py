@@ -16,6 +16,7 @@ from convlstm.engine.torch_native import SWITCH
 from convlstm.torch import ConvLSTM
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+GIVEN = os.environ.get(SWITCH, "1")
 LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -61,10 +62,8 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
             to: Any = model.to  # its types know no memory format
             to(memory_format=LAST[len(case.size)])
 
-    switch = "0" if kind == "ours-python" else os.environ.get(SWITCH, "1")
-
     def run() -> None:
-        os.environ[SWITCH] = switch
+        os.environ[SWITCH] = "0" if kind == "ours-python" else GIVEN
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(precision)), torch.set_grad_enabled(work == "train"):
             output = model(x)
             output = output[0] if isinstance(output, tuple) else output

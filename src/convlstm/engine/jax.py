@@ -20,7 +20,7 @@ from convlstm.contract.layer import LayerSpec
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax_convolution import convolve, convolve_in_loop, mesh_is_explicit, varying_as
 from convlstm.engine.jax_durations import clean, duration_scale, retention
-from convlstm.engine.jax_gates import OWN_WEIGHTS, gates
+from convlstm.engine.jax_gates import OWN_WEIGHTS, gates, zoned_out
 from convlstm.engine.jax_padding import pad
 
 Weights = Mapping[str, Array]
@@ -138,8 +138,8 @@ def step(
     h, c = jax.checkpoint(partial(gates, spec), prevent_cse=False)(own, z, c_before, factor)
     h = h.astype(h_before.dtype)
     return State(
-        _zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h),
-        _zoned_out(c_before, c, spec.zoneout_c, masks.zoneout_c),
+        zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h),
+        zoned_out(c_before, c, spec.zoneout_c, masks.zoneout_c),
     )
 
 
@@ -281,13 +281,6 @@ def _as_others(array: Array, others: Any) -> Array:
 def _as_sharded(like: State, state: State) -> State:
     """Return the state with the shardings it will have after a step, which a scan wants from the start."""
     return State(*(jax.sharding.reshard(a, b.sharding) for a, b in zip(state, like, strict=True)))  # type: ignore[no-untyped-call]
-
-
-def _zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
-    if mask is None and not rate:
-        return after
-    keep = rate if mask is None else mask.astype(before.dtype)
-    return keep * before + (1.0 - keep) * after
 
 
 def _time_first(values: Array, spec: ConvLSTMSpec) -> Array:

@@ -41,6 +41,14 @@ def gates(spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, facto
     return o * phi(c), c
 
 
+def zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
+    """Return a state of which a share keeps its old values: those that the mask draws, or the mean of all draws."""
+    if mask is None and not rate:
+        return after
+    keep = rate if mask is None else mask.astype(before.dtype)
+    return keep * before + (1.0 - keep) * after
+
+
 def _with_bias(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:
     if spec.norm != "none":
         z = _normalised(z, spec.norm_groups or 1) * weights["norm_scale"].astype(z.dtype)

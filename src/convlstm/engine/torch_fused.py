@@ -15,8 +15,7 @@ from torch import Tensor
 
 from convlstm.contract.layer import LayerSpec
 from convlstm.engine.torch_direct import DirectConvolutions
-from convlstm.engine.torch_gates import gates as gates_of
-from convlstm.engine.torch_gates import over_points, peephole_gradient
+from convlstm.engine.torch_gates import gate_arithmetic, over_points, peephole_gradient
 from convlstm.engine.torch_modes import are_batched, transforms_are_active
 from convlstm.engine.torch_native import is_native, put_channels_last
 from convlstm.engine.torch_plan import Plan
@@ -144,7 +143,7 @@ def _run(
         _start(plan, states[start if len(states) > 1 else 0], given, keep=keep)
         for states, given in ((hidden, h), (cells, c))
     )
-    arithmetic = gates_of(gates[0], cells[0], peephole)
+    arithmetic = gate_arithmetic(gates[0], cells[0], peephole)
     convolved = convolutions(plan, x, weight_ih, bias, weight_hh)
     for span in plan.spans:
         z = gates[span] if keep else gates[: span.stop - span.start]
@@ -216,7 +215,7 @@ def _through_steps(
     dh.zero_() if of_h is None else dh.copy_(of_h)
     if of_c is not None:
         dc.copy_(of_c)
-    route, arithmetic = plan.route, gates_of(gates[0], cells[0], peephole)
+    route, arithmetic = plan.route, gate_arithmetic(gates[0], cells[0], peephole)
     if of_outputs is not None:
         dh.add_(of_outputs[route[-1][0]])
     for number, (t, before, after) in reversed(list(enumerate(route))):

@@ -62,7 +62,7 @@ class Gates(Protocol):
         """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
 
 
-def gates(z: Tensor, cell: Tensor, peephole: Tensor | None) -> Gates:
+def gate_arithmetic(z: Tensor, cell: Tensor, peephole: Tensor | None) -> Gates:
     """Return what computes the gates of steps with such z and such a cell; peephole is (3, hidden_channels)."""
     if is_native(z) and cell.dtype == torch.float32:
         return NativeGates(None if peephole is None else _beside_cells(peephole.float(), cell))
