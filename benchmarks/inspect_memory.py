@@ -61,7 +61,7 @@ CASES = {
     "small grid, 2 × 256, 5×5": layer(256, [256, 256], (6, 16, 16), 4, kernel_size=5),
     "peephole, no bias, 2 × 32": layer(16, [32, 32], (8, 96, 96), 2, peephole="channel", bias=False),
     "bidirectional, 2 × 32": layer(32, [32, 32], (10, 64, 64), 2, direction="bidirectional"),
-    "stride 2, kernel 4": layer(16, [32, 64], (10, 128, 128), 2, kernel_size=[3, 4], stride=[1, 2]),
+    "stride 2, kernel 4": layer(16, [32, 64], (10, 128, 128), 2, kernel_size=[(3, 3), (4, 4)], stride=[(1, 1), (2, 2)]),
     "1-D": layer(64, 64, (10, 4096), 2),
     "3-D": layer(64, 64, (10, 16, 16, 16), 2),
     "norm (plain path)": layer(32, [32, 32], (8, 64, 64), 2, norm="layer"),

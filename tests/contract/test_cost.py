@@ -119,7 +119,9 @@ def test_flop_of_random_layers_are_those_that_pytorch_counts(seed):
 @pytest.mark.parametrize("horizon", [1, 4])
 @pytest.mark.usefixtures("plain")
 def test_flop_of_forecasters_are_those_that_pytorch_counts(rollout, horizon):
-    stack = ConvLSTMSpec(in_channels=8, hidden_channels=[4, 3], kernel_size=[3, 5], recurrent_kernel_size=[1, 3])
+    stack = ConvLSTMSpec(
+        in_channels=8, hidden_channels=[4, 3], kernel_size=[(3, 3), (5, 5)], recurrent_kernel_size=[(1, 1), (3, 3)]
+    )
     spec = ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2, rollout=rollout)
     with FlopCounterMode(display=False) as counter:
         Forecaster(spec)(torch.zeros(2, 3, 2, 8, 6), horizon).sum().backward()
@@ -158,7 +160,9 @@ def test_a_layer_sees_as_far_as_it_says(options):
 
 
 def test_a_forecaster_sees_as_far_as_it_says():
-    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[2, 2], kernel_size=[3, 1], recurrent_kernel_size=[1, 3])
+    stack = ConvLSTMSpec(
+        in_channels=4, hidden_channels=[2, 2], kernel_size=[(3, 3), (1, 1)], recurrent_kernel_size=[(1, 1), (3, 3)]
+    )
     spec = ForecasterSpec(encoder=stack, patch_size=2)
     cost = model_cost(spec, Workload(shape=(2, 1, 40, 8)))
     field, growth = cost.layers[-1].receptive_field[0], cost.layers[-1].growth[0]

@@ -83,7 +83,7 @@ def test_a_later_layer_that_runs_out_of_points_names_the_axis(refused) -> None:
 
 
 def test_b20_stride_gives_the_state_the_output_grid() -> None:
-    spec = ConvLSTMSpec(in_channels=1, hidden_channels=[2, 2], kernel_size=3, stride=[2, 1])
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=[2, 2], kernel_size=3, stride=[(2, 2), (1, 1)])
     assert spec.grids((9, 8)) == ((5, 4), (5, 4))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import json
 import math
 import time
 from copy import deepcopy
@@ -35,9 +36,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_layers": 2.0}, "num_layers"),
     ({"num_layers": 10**9}, "num_layers"),
     ({"kernel_size": 0}, "kernel_size"),
-    ({"kernel_size": (3, 3, 3)}, "kernel_size"),
-    ({"kernel_size": (3,)}, "kernel_size"),
-    ({"kernel_size": [3, 3]} | {"num_layers": 3}, "kernel_size"),
+    ({"kernel_size": (3, 3, 3), "spatial_dims": 2}, "kernel_size"),
+    ({"kernel_size": (3, 3, 3, 3)}, "kernel_size"),
+    ({"kernel_size": (3,), "spatial_dims": 2}, "kernel_size"),
+    ({"kernel_size": [3, 5, 3, 5], "num_layers": 3}, "kernel_size"),
+    ({"kernel_size": [(3, 3), (5, 5)]}, "kernel_size"),
+    ({"kernel_size": [(3, 3), (5, 5)], "num_layers": 3}, "kernel_size"),
+    ({"kernel_size": []}, "kernel_size"),
+    ({"kernel_size": [3, 5]} | TWO, "kernel_size"),
+    ({"recurrent_kernel_size": [3, 5]} | TWO, "recurrent_kernel_size"),
+    ({"stride": [2, 1]} | TWO, "stride"),
+    ({"padding": [1, 2]} | TWO, "padding"),
+    ({"dilation": [1, 2]} | TWO, "dilation"),
     ({"kernel_size": 2.5}, "kernel_size"),
     ({"kernel_size": True}, "kernel_size"),
     ({"recurrent_kernel_size": -3}, "recurrent_kernel_size"),
@@ -56,10 +66,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"groups": 4}, "groups"),
     ({"groups": 3}, "groups"),
     ({"groups": [2, 4], "hidden_channels": [6, 4]}, "groups"),
+    ({"groups": [2, 2]}, "groups"),
     ({"in_channels": 0, "groups": 2}, "groups"),
     ({"boundary": "mirror"}, "boundary"),
     ({"boundary": ("zeros",)}, "boundary"),
-    ({"boundary": ["zeros", "zeros"]}, "boundary"),
+    ({"boundary": ["zeros"]}, "boundary"),
+    ({"boundary": ["zeros", "zeros", "zeros"]}, "boundary"),
     ({"bias": 1}, "bias"),
     ({"forget_bias": math.inf}, "forget_bias"),
     ({"forget_bias": 10**400}, "forget_bias"),
@@ -213,11 +225,70 @@ def test_loose_and_strict_forms_are_one_spec() -> None:
     assert [type(n) for n in (strict.in_channels, strict.forget_bias)] == [int, float]
 
 
-def test_a_tuple_speaks_of_axes_and_a_list_of_layers() -> None:
+def test_a_tuple_is_per_axis_in_every_layer() -> None:
     assert ConvLSTMSpec(**BASE | {"kernel_size": (3, 5)}).kernel_size == ((3, 5),)
-    assert ConvLSTMSpec(**BASE | {"kernel_size": [3, 5]}).kernel_size == ((3, 3), (5, 5))
-    assert ConvLSTMSpec(**BASE | {"kernel_size": 3, "num_layers": 2}).kernel_size == ((3, 3), (3, 3))
+    assert ConvLSTMSpec(**BASE | TWO | {"kernel_size": (3, 5)}).kernel_size == ((3, 5), (3, 5))
+    assert ConvLSTMSpec(**BASE | TWO | {"kernel_size": 3}).kernel_size == ((3, 3), (3, 3))
     assert ConvLSTMSpec(**BASE, spatial_dims=1).kernel_size == ((3,),)
+
+
+PER_AXIS = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation")
+
+
+@pytest.mark.parametrize("name", PER_AXIS)
+def test_a_list_per_axis_makes_one_layer(name: str) -> None:
+    """JSON and YAML have no tuples."""
+    spec = ConvLSTMSpec(**BASE | {name: [1, 2]})
+    assert spec.depth == 1
+    assert getattr(spec, name) == ((1, 2),)
+
+
+@pytest.mark.parametrize("name", PER_AXIS)
+def test_a_list_is_per_layer_if_it_fits_the_layers_alone(name: str) -> None:
+    three = ConvLSTMSpec(**BASE | {name: [1, 2, 1], "num_layers": 3})
+    assert getattr(three, name) == ((1, 1), (2, 2), (1, 1))
+    nested = ConvLSTMSpec(**BASE | {name: [[1, 2], 1], "num_layers": 2})
+    assert getattr(nested, name) == ((1, 2), (1, 1))
+
+
+@pytest.mark.parametrize("name", PER_AXIS)
+def test_a_list_is_per_axis_if_it_fits_the_axes_alone(name: str) -> None:
+    spec = ConvLSTMSpec(**BASE | {name: [1, 2], "num_layers": 3})
+    assert getattr(spec, name) == ((1, 2),) * 3
+
+
+@pytest.mark.parametrize("name", PER_AXIS)
+def test_a_list_that_fits_axes_and_layers_is_refused_and_both_readings_are_shown(name: str) -> None:
+    assert getattr(ConvLSTMSpec(**BASE | TWO | {name: [2, 2]}), name) == ((2, 2), (2, 2)), "both readings are equal"
+    with pytest.raises(SpecError) as caught:
+        ConvLSTMSpec(**BASE | TWO | {name: [1, 2]})
+    assert "(1, 2)" in str(caught.value)
+    assert "[(1, 1), (2, 2)]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "layers", "rank"),
+    [
+        (3, 1, 2),
+        ((3,), 1, 1),
+        ((3, 3), 1, 2),
+        ((3, 3, 3), 1, 3),
+        ((3, 3, 3), 2, 3),
+        ([3, 3, 3], 1, 3),
+        ([3, 3, 3], 3, 2),
+        ([3], 1, 2),
+        ([(3,), (5,)], 2, 1),
+        ([(3, 5, 3), 1], 2, 3),
+    ],
+)
+def test_the_kernel_sets_the_number_of_spatial_axes(kernel: Any, layers: int, rank: int) -> None:
+    assert ConvLSTMSpec(**BASE | {"kernel_size": kernel, "num_layers": layers}).spatial_dims == rank
+
+
+def test_every_spec_returns_from_json() -> None:
+    spec = ConvLSTMSpec(**BASE | {"num_layers": 2, "stride": [(2, 1), (1, 1)]}, boundary=("zeros", "circular"))
+    assert ConvLSTMSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert ConvLSTMSpec(**BASE, boundary=["zeros", "circular"]).boundary == ("zeros", "circular")
 
 
 @pytest.mark.parametrize(

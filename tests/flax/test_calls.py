@@ -26,7 +26,7 @@ def normal(*shape: int) -> jax.Array:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_shapes(dims: int, direction: str) -> None:
-    layer = build(2, [3, 4], 3, stride=[2, 1], spatial_dims=dims, direction=direction)
+    layer = build(2, [3, 4], 3, stride=[(2,) * dims, (1,) * dims], spatial_dims=dims, direction=direction)
     size, grid, ways = (7, 8, 9)[:dims], (4, 4, 5)[:dims], 1 + (direction == "bidirectional")
     carry, output = layer(jnp.zeros((2, 3, *size, 2)))
     assert output.shape == (2, 3, *grid, 4 * ways)
@@ -88,7 +88,7 @@ def test_even_kernels_keep_the_size(kernel: Any, recurrent: Any) -> None:
 
 
 def test_a_state_goes_in_as_it_came_out_in_its_own_container() -> None:
-    layer, x = build(1, [3, 4], 3, stride=[1, 2], direction="bidirectional"), normal(2, 3, 8, 8, 1)
+    layer, x = build(1, [3, 4], 3, stride=[(1, 1), (2, 2)], direction="bidirectional"), normal(2, 3, 8, 8, 1)
     carry, _ = layer(x)
     again, output = layer(x, carry)
     assert isinstance(again, State)

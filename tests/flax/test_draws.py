@@ -43,7 +43,7 @@ def test_shapes_tell_how_long_a_draw_lasts() -> None:
     one_a_call = {"layers_0_forward": (3, 16, 16, 4), "layers_1_forward": (3, 16, 16, 8)}
     assert {k: m.shape for k, m in drawn("input_dropout").items()} == one_a_call
     inside = {"layers_0_forward": (3, 8, 8, 8), "layers_1_forward": (3, 8, 8, 6)}
-    assert {k: m.shape for k, m in drawn("recurrent_dropout", stride=[2, 1]).items()} == inside
+    assert {k: m.shape for k, m in drawn("recurrent_dropout", stride=[(2, 2), (1, 1)]).items()} == inside
     one_a_step = {"layers_0_forward": (5, 3, 16, 16, 8), "layers_1_forward": (5, 3, 16, 16, 6)}
     for kind in ("zoneout_h", "zoneout_c"):
         assert {k: m.shape for k, m in drawn(kind).items()} == one_a_step

@@ -39,7 +39,7 @@ def close(a: Any, b: Any, atol: float = 1e-13) -> None:
 
 @pytest.mark.parametrize("options", PLAIN_AND_RICH)
 def test_a_sequence_in_two_parts_is_the_whole(options: dict) -> None:
-    layer, x = build(**options, num_layers=2, stride=[2, 1]), normal(2, 5, 6, 5, 2)
+    layer, x = build(**options, num_layers=2, stride=[(2, 2), (1, 1)]), normal(2, 5, 6, 5, 2)
     final, whole = layer(x)
     carry, first = layer(x[:, :2])
     carry, second = layer(x[:, 2:], carry)

@@ -33,7 +33,7 @@ def shared(layer: ConvLSTM, **options: Any) -> ConvLSTM:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_shapes(dims: int, bidirectional: bool) -> None:
-    layer = ConvLSTM(2, [3, 4], 3, stride=[2, 1], spatial_dims=dims, bidirectional=bidirectional)
+    layer = ConvLSTM(2, [3, 4], 3, stride=[(2,) * dims, (1,) * dims], spatial_dims=dims, bidirectional=bidirectional)
     size, grid, ways = (7, 8, 9)[:dims], (4, 4, 5)[:dims], 1 + bidirectional
     output, (h, c) = layer(mx.zeros((2, 5, *size, 2)))
     assert output.shape == (2, 5, *grid, 4 * ways)
@@ -158,7 +158,7 @@ def test_b01_a_state_carried_on_trains_for_many_steps() -> None:
 
 
 def test_b02_a_state_of_every_layer_comes_back_and_goes_in() -> None:
-    layer, x = ConvLSTM(1, [5, 7], 3, stride=[1, 2], bidirectional=True), mx.random.normal((2, 3, 8, 8, 1))
+    layer, x = ConvLSTM(1, [5, 7], 3, stride=[(1, 1), (2, 2)], bidirectional=True), mx.random.normal((2, 3, 8, 8, 1))
     _, state = layer(x)
     assert [h.shape[-1] for h in state[0]] == [5, 5, 7, 7]
     output, _ = layer(x, state)

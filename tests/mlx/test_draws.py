@@ -43,7 +43,7 @@ def test_rates_and_scaling(kind: str) -> None:
 def test_shapes_tell_how_long_a_draw_lasts() -> None:
     one_a_call = {(0, "forward"): (3, 16, 16, 4), (1, "forward"): (3, 16, 16, 8)}
     assert {k: m.shape for k, m in drawn("input_dropout").items()} == one_a_call
-    assert {k: m.shape for k, m in drawn("recurrent_dropout", stride=[2, 1]).items()} == {
+    assert {k: m.shape for k, m in drawn("recurrent_dropout", stride=[(2, 2), (1, 1)]).items()} == {
         (0, "forward"): (3, 8, 8, 8),
         (1, "forward"): (3, 8, 8, 6),
     }

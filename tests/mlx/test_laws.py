@@ -50,7 +50,7 @@ def close(found: list[mx.array], wanted: list[mx.array], atol: float = 1e-13) ->
 @pytest.mark.parametrize("options", STACKS)
 @pytest.mark.parametrize(("dtype", "limit"), [(F64, 1e-12), (mx.float32, 1e-6)])
 def test_a_sequence_in_two_parts_is_the_whole(options: dict, dtype: mx.Dtype, limit: float) -> None:
-    layer = build(**options, num_layers=2, stride=[2, 1])
+    layer = build(**options, num_layers=2, stride=[(2, 2), (1, 1)])
     layer.set_dtype(dtype)
     x = normal(2, 7, 6, 5, 2, dtype=dtype)
     whole, final = layer(x)

@@ -15,7 +15,7 @@ from convlstm.mlx import ConvLSTM, StatefulConvLSTM
 
 
 def build(**options: Any) -> StatefulConvLSTM:
-    return StatefulConvLSTM(ConvLSTM(1, [3, 2], 3, stride=[2, 1], **options))
+    return StatefulConvLSTM(ConvLSTM(1, [3, 2], 3, stride=[(2, 2), (1, 1)], **options))
 
 
 def test_parts_one_after_another_are_the_whole() -> None:

@@ -25,7 +25,7 @@ def flat(result: Any) -> list[Tensor]:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_shapes(dims: int, bidirectional: bool) -> None:
-    layer = ConvLSTM(2, [3, 4], 3, stride=[2, 1], spatial_dims=dims, bidirectional=bidirectional)
+    layer = ConvLSTM(2, [3, 4], 3, stride=[(2,) * dims, (1,) * dims], spatial_dims=dims, bidirectional=bidirectional)
     size, grid, ways = (7, 8, 9)[:dims], (4, 4, 5)[:dims], 1 + bidirectional
     output, (h, c) = layer(torch.zeros(2, 5, 2, *size))
     assert output.shape == (2, 5, 4 * ways, *grid)
@@ -134,7 +134,7 @@ def test_b01_a_state_carried_on_trains_for_many_steps() -> None:
 
 
 def test_b02_a_state_of_every_layer_comes_back_and_goes_in() -> None:
-    layer = ConvLSTM(1, [5, 7], 3, stride=[1, 2], bidirectional=True)
+    layer = ConvLSTM(1, [5, 7], 3, stride=[(1, 1), (2, 2)], bidirectional=True)
     x = torch.randn(2, 3, 1, 8, 8)
     _, state = layer(x)
     assert [h.shape[1] for h in state[0]] == [5, 5, 7, 7]

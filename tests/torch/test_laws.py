@@ -33,7 +33,7 @@ def flat(result: Any) -> list[Tensor]:
 @pytest.mark.parametrize("options", BOTH_PATHS)
 @pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
 def test_a_sequence_in_two_parts_is_the_whole(options: dict, dtype: torch.dtype) -> None:
-    layer = build(**options, num_layers=2, stride=[2, 1]).to(dtype)
+    layer = build(**options, num_layers=2, stride=[(2, 2), (1, 1)]).to(dtype)
     x = torch.randn(2, 7, 2, 6, 5, dtype=dtype)
     whole, final = layer(x)
     first, state = layer(x[:, :3])

@@ -258,10 +258,17 @@ def test_meta_device_and_reset() -> None:
 def test_it_prints_what_differs_from_the_defaults() -> None:
     assert repr(ConvLSTM(1, 8, 3)) == "ConvLSTM(1, 8, kernel_size=3)"
     layer = ConvLSTM(
-        2, [8, 4], (3, 5), stride=[2, 1], batch_first=False, bidirectional=True, peephole="channel", dropout=0.5
+        2,
+        [8, 4],
+        (3, 5),
+        stride=[(2, 2), (1, 1)],
+        batch_first=False,
+        bidirectional=True,
+        peephole="channel",
+        dropout=0.5,
     )
     assert repr(layer) == (
-        "ConvLSTM(2, [8, 4], kernel_size=(3, 5), stride=[2, 1], peephole='channel', "
+        "ConvLSTM(2, [8, 4], kernel_size=(3, 5), stride=[(2, 2), (1, 1)], peephole='channel', "
         "direction='bidirectional', dropout=0.5, batch_first=False)"
     )
     assert repr(ConvLSTM(1, 8, 3, recurrent_kernel_size=1, bias=False)) == (

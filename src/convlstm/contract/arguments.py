@@ -1,7 +1,8 @@
 """Reading loosely written options into one strict form.
 
-A tuple speaks of spatial axes, a list of layers: `kernel_size=[(3, 3), 5]` is 3×3 in the first layer and
-5×5 in the second.
+A value may be given once for all, per spatial axis, per layer, or both: `kernel_size=(3, 5)` is 3×5 in every layer,
+`kernel_size=[(3, 3), 5]` is 3×3 in the first layer and 5×5 in the second. JSON and YAML have no tuples, so a list of
+numbers is also read per axis; where its length fits axes and layers alike, it is refused.
 """
 
 from __future__ import annotations
@@ -68,45 +69,122 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
 
 
 def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
-    """Return one integer per spatial axis; a single integer stands for all axes."""
+    """Return one integer per spatial axis; a single integer is for all axes."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return (integer(name, value, minimum),) * rank
     if isinstance(value, (tuple, list)) and len(value) == rank:
         return tuple(integer(name, item, minimum) for item in value)
     raise SpecError(
         name,
-        expected=f"an integer or {rank} of them, one per spatial axis",
+        expected=f"an integer, or {rank} of them, one per spatial axis",
         received=repr(value),
-        mend="give a tuple of the right length; a list would speak of layers.",
+        mend=f"pass one integer for all axes or a tuple of {rank}.",
     )
 
 
 def per_layer(name: str, value: object, num_layers: int) -> list[object]:
-    """Return one item per layer; anything but a list (or an already strict tuple) stands for every layer."""
-    if not _speaks_of_layers(name, value):
+    """Return one item per layer; anything but a list or tuple is for every layer."""
+    if not isinstance(value, (list, tuple)):
         return [value] * num_layers
-    assert isinstance(value, (list, tuple))
     if len(value) == num_layers:
         return list(value)
     raise SpecError(
         name,
-        expected=f"one value or a list of {num_layers}, one per layer",
-        received=f"{len(value)} of them",
-        mend="make the list as long as num_layers.",
+        expected=f"one value, or a list of {num_layers}, one per layer",
+        received=repr(value),
+        mend=f"pass num_layers={len(value)}, or one value per layer.",
     )
 
 
-def layer_count(num_layers: object, options: dict[str, object]) -> int:
-    """Return the number of layers: as given, or the length of the first per-layer list, or 1."""
-    for name, value in options.items():
-        # a tuple of words may be meant for axes: it never makes layers
-        words = name == "padding" and isinstance(value, tuple)
-        if num_layers is None and isinstance(value, (list, tuple)) and _speaks_of_layers(name, value) and not words:
-            num_layers = len(value)
-    count = integer("num_layers", 1 if num_layers is None else num_layers, 1)
+def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> list[object]:
+    """Return one item per layer, each a word, an integer or one integer per spatial axis.
+
+    A list of numbers whose length fits the spatial axes alone is read per axis, one that fits the layers alone per
+    layer. One that fits both is refused, unless all its numbers are equal or there is one layer.
+
+    Args:
+        name: Name of the option.
+        value: One value, a tuple or list per axis, or a list per layer of any of these.
+        num_layers: Number of layers.
+        rank: Number of spatial axes.
+
+    Returns:
+        One item per layer.
+
+    Raises:
+        SpecError: for a list that fits neither, or both.
+
+    Example:
+        >>> per_layer_and_axis("kernel_size", [3, 5], 1, 2)
+        [(3, 5)]
+        >>> per_layer_and_axis("kernel_size", [3, 5, 5], 3, 2)
+        [3, 5, 5]
+    """
+    if not isinstance(value, (list, tuple)):
+        return [value] * num_layers
+    if any(isinstance(item, (list, tuple, str)) for item in value):
+        return per_layer(name, value, num_layers)
+    fits_axes, fits_layers = len(value) == rank, len(value) == num_layers
+    if isinstance(value, tuple) or (fits_axes and not fits_layers) or (fits_axes and num_layers == 1):
+        return [tuple(value)] * num_layers
+    if fits_axes and fits_layers and any(item != value[0] for item in value):
+        layers = ", ".join(str((item,) * rank) for item in value)
+        raise SpecError(
+            name,
+            expected="values per spatial axis or per layer",
+            received=f"{value!r}, which could be either",
+            mend=f"pass {tuple(value)} for the axes of every layer, or [{layers}] for the layers.",
+        )
+    if fits_layers:
+        return list(value)
+    raise SpecError(
+        name,
+        expected=f"one value, {rank} of them (one per spatial axis), or {num_layers} (one per layer)",
+        received=repr(value),
+        mend="pass num_layers too if these are values per layer.",
+    )
+
+
+def layer_count(num_layers: object, hidden_channels: object) -> int:
+    """Return the number of layers: `num_layers`, or the length of a list of hidden channels, or 1."""
+    if num_layers is None:
+        num_layers = len(hidden_channels) if isinstance(hidden_channels, (list, tuple)) else 1
+    count = integer("num_layers", num_layers, 1)
     if count > MAX_LAYERS:
         raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, mend="use fewer layers.")
     return count
+
+
+def spatial_dims(given: object, kernel_size: object, num_layers: int) -> int:
+    """Return the number of spatial axes: as given, or as a kernel of 1 to 3 numbers has, or 2.
+
+    Args:
+        given: The option `spatial_dims`, or None.
+        kernel_size: The option `kernel_size`. A list of numbers counts only if there is one layer and it has 2 or 3.
+        num_layers: Number of layers.
+
+    Returns:
+        1, 2 or 3.
+
+    Raises:
+        SpecError: for a given number out of this range.
+
+    Example:
+        >>> spatial_dims(None, (3, 3, 3), 1), spatial_dims(None, [(3,), (5,)], 2), spatial_dims(None, 3, 1)
+        (3, 1, 2)
+    """
+    if given is not None:
+        rank = integer("spatial_dims", given, 1)
+        if rank > 3:
+            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, mend="choose one of these.")
+        return rank
+    if isinstance(kernel_size, (list, tuple)):
+        nested = [item for item in kernel_size if isinstance(item, (list, tuple))]
+        kernel = nested[0] if nested else kernel_size
+        is_per_axis = bool(nested) or isinstance(kernel, tuple) or (num_layers == 1 and len(kernel) > 1)
+        if is_per_axis and len(kernel) in (1, 2, 3):
+            return len(kernel)
+    return 2
 
 
 def _float(value: Real) -> float:
@@ -114,12 +192,6 @@ def _float(value: Real) -> float:
         return float(value)
     except OverflowError:  # an integer of hundreds of digits, as JSON may hold
         return inf
-
-
-def _speaks_of_layers(name: str, value: object) -> bool:
-    if isinstance(value, tuple):  # the strict form that a spec itself holds
-        return name in ("hidden_channels", "groups") or any(isinstance(item, (tuple, str)) for item in value)
-    return isinstance(value, list)
 
 
 def check_keys(argument: str, options: object, cls: type[Any]) -> None:

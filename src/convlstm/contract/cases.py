@@ -78,11 +78,12 @@ class Case:
     dropout: tuple[Array, ...] | None = None
 
 
-def random_case(seed: int, **fixed: Any) -> Case:
+def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: Any) -> Case:
     """Return a random configuration with inputs.
 
     Args:
         seed: What everything is drawn from.
+        size: Spatial size of the frames; None along an axis, or for all of them, draws it.
         **fixed: Options of the spec to hold fixed.
 
     Returns:
@@ -96,10 +97,14 @@ def random_case(seed: int, **fixed: Any) -> Case:
         random = np.random.default_rng([seed, attempt])
         try:
             options = _random_options(random, fixed.get("spatial_dims")) | fixed
-            size = tuple(int(n) for n in random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"]))
-            spec = ConvLSTMSpec(**options, input_size=size if options["peephole"] == "pixel" else None)
-            _check_boundaries(spec, size)
-            return _tamed(_with_inputs(seed, random, spec, size))
+            drawn = random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"])
+            space = tuple(
+                int(n) if wanted is None else wanted
+                for n, wanted in zip(drawn, size or (None,) * len(drawn), strict=True)
+            )
+            spec = ConvLSTMSpec(**options, input_size=space if options["peephole"] == "pixel" else None)
+            _check_boundaries(spec, space)
+            return _tamed(_with_inputs(seed, random, spec, space))
         except ConvLSTMError:
             continue  # a combination that the contract refuses, or a kernel larger than the grid
     raise AssertionError(f"no valid case for {fixed}")

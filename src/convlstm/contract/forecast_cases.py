@@ -100,8 +100,8 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
     encoder = ConvLSTMSpec(
         in_channels=channels * patch**2,
         hidden_channels=[pick(1, 2, 3) for _ in range(depth)],
-        kernel_size=[pick(2, 3) for _ in range(depth)],
-        recurrent_kernel_size=[pick(1, 3, (3, 2)) for _ in range(depth)],
+        kernel_size=[pick((2, 2), (3, 3)) for _ in range(depth)],
+        recurrent_kernel_size=[pick((1, 1), (3, 3), (3, 2)) for _ in range(depth)],
         boundary=pick("zeros", "replicate", ("zeros", "circular")),
         peephole=peephole,
         input_size=grid if peephole == "pixel" else None,

@@ -30,14 +30,16 @@ from convlstm.errors import SpecError
 class ConvLSTMSpec:
     """Every option of a stack of convolutional LSTM layers (equations: `convlstm.contract.reference`).
 
-    A list gives one value per layer, a tuple one per spatial axis. Unknown and contradictory options are refused.
+    An option per layer and axis takes one value for all, a tuple with one per spatial axis, or a list with one per
+    layer, whose items may be tuples. A list of numbers is read per axis if its length is the number of axes and not of
+    layers; if it fits both, it is refused. Unknown and contradictory options are refused.
 
     Args:
         in_channels: Channels of the input frames.
         hidden_channels: Channels of h and c; per layer.
         kernel_size: Kernel of the input convolution; per layer, per axis. Even sizes work.
-        num_layers: Number of layers; None takes the length of the per-layer lists, or 1.
-        spatial_dims: 1, 2 or 3 spatial axes.
+        num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
+        spatial_dims: 1, 2 or 3 spatial axes; None takes as many as a tuple of `kernel_size` has numbers, or 2.
         recurrent_kernel_size: Kernel of the recurrent convolution; None repeats `kernel_size`.
         stride: Stride of the input convolution; the state lives on its output grid.
         padding: `same` (TensorFlow's rule), `valid`, or points per axis.
@@ -84,7 +86,7 @@ class ConvLSTMSpec:
     hidden_channels: Any
     kernel_size: Any
     num_layers: int | None = None
-    spatial_dims: int = 2
+    spatial_dims: Any = None
     recurrent_kernel_size: Any = None
     stride: Any = 1
     padding: Any = "same"
@@ -117,11 +119,12 @@ class ConvLSTMSpec:
     memory_decay: bool = False
 
     def __post_init__(self) -> None:
-        rank = arguments.integer("spatial_dims", self.spatial_dims, 1)
-        if rank > 3:
-            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, mend="choose one of these.")
+        depth = arguments.layer_count(self.num_layers, self.hidden_channels)
+        rank = arguments.spatial_dims(self.spatial_dims, self.kernel_size, depth)
+        self._set("num_layers", depth)
+        self._set("spatial_dims", rank)
         self._set("in_channels", arguments.integer("in_channels", self.in_channels, 0))
-        self._read_per_layer(rank)
+        self._read_per_layer(depth, rank)
         self._read_words(rank)
         self._read_numbers()
         self._read_durations()
@@ -186,33 +189,30 @@ class ConvLSTMSpec:
     def from_dict(cls, options: dict[str, Any]) -> ConvLSTMSpec:
         """Return the spec written by `to_dict`; an unknown or missing option is refused."""
         arguments.check_keys("spec", options, cls)
-        values = dict(options)
-        for name in ("boundary", "input_size", "duration_hidden"):
-            if isinstance(values.get(name), list):
-                values[name] = tuple(values[name])
-        return cls(**values)
+        return cls(**options)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _read_per_layer(self, rank: int) -> None:
+    def _read_per_layer(self, depth: int, rank: int) -> None:
         if self.recurrent_kernel_size is None:
             self._set("recurrent_kernel_size", self.kernel_size)
-        given = {name: getattr(self, name) for name in PER_LAYER}
-        depth = arguments.layer_count(self.num_layers, given)
-        self._set("num_layers", depth)
-        for name, value in given.items():
-            items = arguments.per_layer(name, value, depth)
+        for name in PER_LAYER:
+            value = getattr(self, name)
+            if name in ("hidden_channels", "groups"):
+                items = arguments.per_layer(name, value, depth)
+            else:
+                items = arguments.per_layer_and_axis(name, value, depth, rank)
             self._set(name, tuple(_strict(name, item, rank) for item in items))
 
     def _read_words(self, rank: int) -> None:
-        rules = self.boundary if isinstance(self.boundary, tuple) else (self.boundary,) * rank
+        rules = tuple(self.boundary) if isinstance(self.boundary, (list, tuple)) else (self.boundary,) * rank
         if len(rules) != rank:
             raise SpecError(
                 "boundary",
-                expected=f"a word or {rank} of them",
-                received=self.boundary,
-                mend="give one per axis.",
+                expected=f"a word, or {rank} of them, one per spatial axis",
+                received=repr(self.boundary),
+                mend=f"pass one word for all axes or a tuple of {rank}.",
             )
         self._set("boundary", tuple(arguments.choice("boundary", rule, BOUNDARIES) for rule in rules))
         for name, allowed in (
@@ -252,7 +252,14 @@ class ConvLSTMSpec:
             self._set("forget_bias", arguments.number("forget_bias", self.forget_bias, -float("inf")))
         if self.norm_groups is not None or self.norm == "group":
             self._set("norm_groups", arguments.integer("norm_groups", self.norm_groups, 1))
-        if self.input_size is not None or self.peephole == "pixel":
+        if self.input_size is None and self.peephole == "pixel":
+            raise SpecError(
+                "input_size",
+                expected="the spatial size of the input frames, which peephole='pixel' needs",
+                received="None",
+                mend=f"pass input_size as a tuple of {self.spatial_dims}, or peephole='channel'.",
+            )
+        if self.input_size is not None:
             self._set("input_size", arguments.per_axis("input_size", self.input_size, self.spatial_dims, 1))
 
     def _read_durations(self) -> None:
@@ -261,7 +268,7 @@ class ConvLSTMSpec:
         for name in ("reference_duration", "duration_eps"):
             self._set(name, arguments.number(name, getattr(self, name), 1e-300))
         self._set("duration_damping", arguments.number("duration_damping", self.duration_damping, -float("inf")))
-        hidden = self.duration_hidden if isinstance(self.duration_hidden, tuple) else (self.duration_hidden,)
+        hidden = self.duration_hidden if isinstance(self.duration_hidden, (list, tuple)) else (self.duration_hidden,)
         self._set("duration_hidden", tuple(arguments.integer("duration_hidden", n, 1) for n in hidden))
         if self.duration_features not in (1, "channel") or isinstance(self.duration_features, bool):
             raise SpecError(

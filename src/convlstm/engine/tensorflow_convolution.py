@@ -30,7 +30,8 @@ def convolve(
     TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
     of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value. So does a
     convolution of one channel whose strides differ: oneDNN reads past its input there, and is wrong in silence
-    (TensorFlow 2.21).
+    (TensorFlow 2.21). The products are added in at least float32; `tf.einsum` in bfloat16 is wrong for odd numbers of
+    channels from 3 on, so matrix products in float32 replace it.
 
     Args:
         x: (batch, *space, channels).
@@ -46,16 +47,34 @@ def convolve(
     *space, inner, out = kernel.shape.as_list()
     is_misread = inner == 1 and len(set(stride)) > 1
     if groups == 1 and tuple(dilation or ones) == ones and not is_misread:
-        z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
-        return z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
+        return _convolve_without_dilation(x, kernel, stride)
+    wide = tf.float32 if x.dtype in (tf.bfloat16, tf.float16) else x.dtype
     batch, channels = sizes(x)[0], inner * groups
-    weights = tf.reshape(kernel, (prod(space), inner, groups, out // groups))
+    weights = tf.cast(tf.reshape(kernel, (prod(space), inner, groups, out // groups)), wide)
+    weights = tf.transpose(weights, (0, 2, 1, 3))
     total = 0.0
     for tap, part in enumerate(_parts(x, space, stride, dilation or ones)):
         grid = sizes(part)[1:-1]
-        by_group = tf.reshape(part, (batch, *grid, groups, channels // groups))
-        total += tf.einsum("...gi,igo->...go", by_group, weights[tap])
-    return tf.reshape(total, (batch, *grid, out))
+        points = batch * prod(grid)
+        by_group = tf.reshape(tf.cast(part, wide), (points, groups, channels // groups))
+        total += tf.matmul(tf.transpose(by_group, (1, 0, 2)), weights[tap])
+    return tf.cast(tf.reshape(tf.transpose(total, (1, 0, 2)), (batch, *grid, out)), x.dtype)
+
+
+def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return W ∗ x by TensorFlow's own convolution, in bfloat16 with two output columns at least.
+
+    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
+    stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21). A second point, of
+    zeros, is convolved where there is one or where the size is not known, and left out of the result.
+    """
+    columns, taps, step = x.shape[-2], kernel.shape.as_list()[:-2], stride[-1]
+    is_narrow = step > 1 and x.dtype == tf.bfloat16 and (columns is None or (columns - taps[-1]) // step == 0)
+    if is_narrow:
+        x = tf.pad(x, [(0, 0)] * len(stride) + [(0, step), (0, 0)])
+    z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
+    z = z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
+    return z[..., :-1, :] if is_narrow else z
 
 
 def _shaped(

@@ -42,6 +42,31 @@ def serves(layer: LayerSpec) -> bool:
     )
 
 
+def is_right(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bool:
+    """Return whether TensorFlow's own kernels are right for frames of this size in this type (TensorFlow 2.21).
+
+    In float64, `conv3d` with SAME padding and a stride above the kernel is wrong. In bfloat16 on processors with AMX,
+    so are convolutions with one output column and a stride above 1 (`tensorflow_convolution.convolve`), and those of
+    frames of depth 1 that pad the depth themselves. A size that is not known yet counts as one of these.
+
+    Args:
+        layer: A layer that this path serves.
+        size: Spatial size of its frames; a tensor where it is only known when the graph runs.
+        dtype: Type in which it computes.
+    """
+    has_depth = len(size) == 3
+    if dtype == tf.float64:
+        wide_strides = any(s > k for s, k in zip(layer.stride, layer.kernel_size, strict=True))
+        return not (has_depth and layer.padding == "same" and wide_strides)
+    if dtype != tf.bfloat16:
+        return True
+    if any(not isinstance(n, int) for n in size):
+        return not has_depth and layer.stride[-1] == 1
+    grid = layer.grid(tuple(size))
+    is_flat = has_depth and 1 in (size[0], grid[0])
+    return not is_flat and (layer.stride[-1] == 1 or grid[-1] > 1)
+
+
 def sequence(
     layer: LayerSpec,
     weights: Weights,

@@ -18,7 +18,7 @@ from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch_convolution import CONVOLUTIONS, unambiguous
+from convlstm.engine.torch_convolution import CONVOLUTIONS, one_output_column, unambiguous
 from convlstm.engine.torch_durations import duration_scale, retention
 from convlstm.engine.torch_padding import pad
 from convlstm.engine.torch_precision import autocast_dtype, wide_type, without_autocast
@@ -56,7 +56,10 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     if groups > 1:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
-    z = convolution(unambiguous(x), unambiguous(weight), None, layer.stride, 0, layer.dilation, groups)
+    stride = list(layer.stride)
+    if _compute_type(weights) == torch.bfloat16:
+        x, stride = one_output_column(x, layer.kernel_size, stride, layer.dilation)
+    z = convolution(unambiguous(x), unambiguous(weight), None, stride, 0, layer.dilation, groups)
     if groups > 1:
         z = z.unflatten(1, (groups, 4, hidden // groups)).transpose(1, 2).flatten(1, 3)
     return z

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.contract.geometry import Widths
+from convlstm.contract.geometry import Widths, effective_kernel
 from convlstm.engine.torch_modes import is_watched
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -39,10 +39,45 @@ def one_channel_last(x: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
-    """Return x with what padding a convolution cannot do itself, and what is left to it."""
+    """Return x (batch, channels, *space), padded where the convolution cannot do it, and the padding left to do.
+
+    A bfloat16 convolution in 3-D over frames of depth 1 that pads the depth itself is wrong: oneDNN reads outside its
+    input on processors with AMX (PyTorch 2.13). Such frames are padded here.
+    """
+    if is_wrong_at_depth_one(x, widths):
+        x, widths = F.pad(x, [0, 0, 0, 0, *widths[0]]), ((0, 0), *widths[1:])
     if all(before == after for before, after in widths):
         return x, [before for before, _ in widths]
     return F.pad(x, [n for width in reversed(widths) for n in width]), [0] * len(widths)
+
+
+def is_wrong_at_depth_one(x: Tensor, widths: Widths) -> bool:
+    """Return whether oneDNN must not pad the depth of x (batch, channels, *space) itself (see `padded`)."""
+    return x.dtype == torch.bfloat16 and len(widths) == 3 and x.shape[2] == 1 and widths[0] != (0, 0)
+
+
+def one_output_column(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[Tensor, list[int]]:
+    """Return x (..., *space), padded already, and the stride, so that bfloat16 convolutions of it are right.
+
+    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
+    stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). The same
+    point follows from the columns under the kernel alone, with stride 1.
+
+    Args:
+        x: Padded frames, in any type.
+        kernel: Kernel size per axis.
+        stride: Stride per axis.
+        dilation: Dilation per axis.
+
+    Returns:
+        x, cut to the columns under the kernel if the output has one column, and the stride per axis.
+    """
+    span = effective_kernel(kernel[-1], dilation[-1])
+    if stride[-1] == 1 or (x.shape[-1] - span) // stride[-1] > 0:
+        return x, list(stride)
+    return x[..., :span], [*stride[:-1], 1]
 
 
 def add_convolution(

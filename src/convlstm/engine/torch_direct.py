@@ -60,6 +60,7 @@ class DirectConvolutions:
         if can_add(flat) and is_in_order(kernel):
             add_convolution(in_one_batch(z.zero_()), flat, kernel, tuple((n, n) for n in padding), bias, form)
         else:
+            flat, padding = padded(flat, tuple((n, n) for n in padding))
             in_one_batch(z).copy_(CONVOLUTIONS[plan.rank](flat, kernel, bias, layer.stride, padding, layer.dilation))
 
     def add(self, z: Tensor, t: int, h: Tensor | None) -> None:

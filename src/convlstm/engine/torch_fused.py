@@ -8,12 +8,16 @@ derivative is ever silently wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from convlstm.contract.geometry import pad_widths
 from convlstm.contract.layer import LayerSpec
+from convlstm.engine.torch_convolution import one_output_column
 from convlstm.engine.torch_direct import DirectConvolutions
 from convlstm.engine.torch_gates import gate_arithmetic, over_points, peephole_gradient
 from convlstm.engine.torch_modes import are_batched, transforms_are_active
@@ -73,6 +77,8 @@ def sequence(
     """
     like = weights["weight_hh"]
     arrays = [None if name not in weights else weights[name].to(like.dtype) for name in _SLOTS]
+    if x is not None and like.dtype == torch.bfloat16:
+        layer, x = _with_one_output_column(layer, x)
     plan = Plan(layer, steps, shape, reverse, plain)
     x = None if x is None else _in_type(plan, x, like.dtype)
     inputs = (x, *(state or (None, None)), *arrays)
@@ -82,6 +88,17 @@ def sequence(
         else:
             outputs, h, c, _, _ = _run(plan, inputs, keep=False)
     return outputs, (h, c)
+
+
+def _with_one_output_column(layer: LayerSpec, x: Tensor) -> tuple[LayerSpec, Tensor]:
+    """Return the layer and its frames in a form that is right in bfloat16 (see `one_output_column`)."""
+    size = tuple(x.shape[3:])
+    if layer.stride[-1] == 1 or layer.grid(size)[-1] > 1:
+        return layer, x
+    widths = pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    x = F.pad(x, [n for width in reversed(widths) for n in width])
+    x, stride = one_output_column(x, layer.kernel_size, layer.stride, layer.dilation)
+    return replace(layer, stride=tuple(stride), padding="valid"), x
 
 
 def _in_type(plan: Plan, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -204,7 +204,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         patches = keras.ops.cast(hidden, self.compute_dtype) @ weight[0, 0]
         patches = keras.ops.cast(patches, cell_dtype(self.compute_dtype))
         if self.spec.head_bias:
-            patches = patches + keras.ops.convert_to_tensor(self.head["head.bias"])
+            patches = patches + keras.ops.cast(self.head["head.bias"], patches.dtype)
         return _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))
 
     def _read(self, frames: Any, horizon: Any, mask: Any, lead_durations: Any) -> tuple[Any, ...]:

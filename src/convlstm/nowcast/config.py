@@ -17,6 +17,7 @@ from convlstm.errors import ConfigError
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Kernel = Count | list[Count | list[Count]]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
@@ -66,8 +67,8 @@ class ModelConfig(_Part):
     """
 
     hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
-    kernel_size: int | list[int] = Field(3, description="Input kernel, one or per layer.")
-    recurrent_kernel_size: int | list[int] | None = Field(None, description="Recurrent kernel; null repeats the other.")
+    kernel_size: Kernel = Field(3, description="Input kernel: one number, [height, width], or a list with one per layer.")
+    recurrent_kernel_size: Kernel | None = Field(None, description="Recurrent kernel; null repeats the other.")
     patch_size: Count = Field(4, description="Side of the patches folded into channels.")
     peephole: Literal["none", "channel"] = Field("none", description="Peephole connections: none or channel.")
     norm: Literal["none", "layer"] = Field("none", description="Normalisation of the gates: none or layer.")

@@ -69,7 +69,7 @@ def test_a_layer_is_the_reference(kind: Any, backwards: bool) -> None:
 def test_files_of_pytorch_are_read_and_written(tmp_path: Path) -> None:
     torch_face = pytest.importorskip("convlstm.torch")
     torch = pytest.importorskip("torch")
-    theirs = torch_face.ConvLSTM(2, [3, 4], 3, bidirectional=True, peephole="channel", stride=[2, 1])
+    theirs = torch_face.ConvLSTM(2, [3, 4], 3, bidirectional=True, peephole="channel", stride=[(2, 2), (1, 1)])
     digest = torch_face.save(tmp_path / "t.safetensors", theirs)
     ours = load(tmp_path / "t.safetensors")
     assert save(tmp_path / "k.safetensors", ours) == digest

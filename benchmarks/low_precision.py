@@ -1,0 +1,193 @@
+"""Values and gradients in bfloat16 against the float64 reference, in every framework, over random layers.
+
+    python benchmarks/low_precision.py --count 2000 torch keras-torch keras-tensorflow mlx
+    python benchmarks/low_precision.py --count 300 keras-jax flax
+
+The inputs and weights are rounded to bfloat16 first, and the reference computes from the rounded numbers. Two of five
+layers are drawn over the whole option space; the other three belong to families in which upstream convolutions are
+wrong on processors with AMX: one output column under a stride, frames of depth 1, odd numbers of channels with a
+dilation or groups. Each layer runs twice, and both runs must give the same bits. Prints a table and the worst cases.
+
+Gradients are compared element by element. Those of the reference, by complex step, would take days; PyTorch's in
+float64 take their place, after their derivatives along four directions agreed with the reference to 1e-10 in each case.
+
+The limit is 5e-2 of max(1, largest value) for every array. Where moving the weights and inputs at random by one
+rounding of bfloat16 (2^-8 of each) moves the float64 result by m, the limit is 8 m if that is more: at the kinks of
+relu and hard sigmoid, or where an unbounded activation grows, no bfloat16 computation can do better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlstm.contract import parity
+from convlstm.contract.cases import Case, random_case
+from convlstm.contract.derivatives import loss_weights
+from convlstm.doctor.setups import SETUPS
+
+TARGET = 5e-2
+FAMILIES = ("any", "one column", "depth 1", "odd channels", "any")
+
+
+def draw(seed: int) -> tuple[str, Case]:
+    """Return the family of a seed and its case."""
+    family = FAMILIES[seed % len(FAMILIES)]
+    random = np.random.default_rng([seed, 12])
+
+    def pick(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    common = {"in_channels": pick(1, 3, 4, 5, 8, 16, 17), "groups": 1, "num_layers": 1}
+    common["hidden_channels"] = pick(1, 3, 4, 5, 8)
+    if family == "one column":
+        rank = pick(1, 2, 2, 3)
+        stride = [(*(pick(1, 2) for _ in range(rank - 1)), pick(2, 3))]
+        kernel = [tuple(pick(1, 2, 3, 5) for _ in range(rank))]
+        size = (*(pick(2, 5, 9) for _ in range(rank - 1)), pick(1, 2, 3))
+        return family, _case(seed, size, **common, spatial_dims=rank, stride=stride, kernel_size=kernel, padding="same")
+    if family == "depth 1":
+        size = (1, pick(3, 6, 7), pick(3, 5, 7))
+        kernel = [(pick(3, 5), pick(1, 3, 5), pick(2, 3, 5))]
+        padding = pick("same", [tuple(k // 2 for k in kernel[0])])
+        options = {"kernel_size": kernel, "recurrent_kernel_size": pick(3, 5), "padding": padding, "stride": 1}
+        return family, _case(seed, size, **common, **options, spatial_dims=3, boundary=("zeros",) * 3)
+    if family == "odd channels":
+        common |= {"in_channels": pick(3, 5, 7, 9, 15), "dilation": 2}
+        if pick(True, False):
+            common |= {"groups": 3, "in_channels": 9, "hidden_channels": 9}
+        return family, _case(seed, None, **common)
+    return family, _case(seed, None)
+
+
+def _case(seed: int, size: tuple[int, ...] | None, **options: Any) -> Case:
+    if options.get("num_layers") == 1:
+        options["dropout"] = 0.0
+        for name in ("kernel_size", "recurrent_kernel_size", "stride", "dilation", "padding"):
+            value = options.get(name)
+            if value is not None and not isinstance(value, list):
+                options[name] = [value]
+        for name in ("hidden_channels", "groups"):
+            options[name] = [options[name]]
+        rank = options.get("spatial_dims") or int(np.random.default_rng(seed).choice([1, 2, 2, 3]))
+        options["spatial_dims"] = rank
+        fill = np.random.default_rng([seed, 13])
+        options.setdefault("kernel_size", [tuple(int(n) for n in fill.choice([1, 2, 3, 3], rank))])
+        options.setdefault("recurrent_kernel_size", [tuple(int(n) for n in fill.choice([1, 2, 3, 5], rank))])
+        options.setdefault("stride", [tuple(int(n) for n in fill.choice([1, 1, 2], rank))])
+        options.setdefault("dilation", [1])
+        options.setdefault("padding", ["same"])
+    return random_case(seed, size, **options)
+
+
+def expect(folder: str, seed: int) -> None:
+    """Keep the reference's results of a case, and gradients that agree with the reference."""
+    from convlstm.torch.parity import run
+
+    expected = parity.expect(draw(seed)[1], "bfloat16")
+    results, gradients = run(expected.case, "float64", expected.factors)
+    found = parity.judge(expected, results, gradients)
+    assert found.value < 1e-11, found
+    assert found.derivative < 1e-10, found
+    named = {f"result.{key}": value for key, value in expected.results.items()}
+    named["moved"] = np.array(moved(expected, gradients))
+    named |= {f"gradient.{key}": value for key, value in gradients.items()}
+    np.savez(Path(folder) / f"{seed}.npz", **named)  # type: ignore[arg-type]
+
+
+def moved(expected: parity.Expectation, gradients: Mapping[str, Any]) -> tuple[float, float]:
+    """Return how far one rounding of weights and inputs moves the results and the gradients, at most of twelve tries."""
+    from convlstm.torch.parity import run
+
+    random, most = np.random.default_rng(0), [0.0, 0.0]
+    for _ in range(12):
+        arrays = {
+            name: array if name.startswith(parity.TIMES) else array * (1 + random.uniform(-1, 1, array.shape) * 2**-8)
+            for name, array in expected.case.arrays.items()
+        }
+        found = run(replace(expected.case, arrays=arrays), "float64", expected.factors)
+        for n, (part, wanted) in enumerate(zip(found, (expected.results, gradients), strict=True)):
+            most[n] = max(most[n], *(parity.error(part[name], wanted[name]) for name in wanted))
+    return most[0], most[1]
+
+
+def expectations(folder: str, seeds: range) -> Iterator[tuple[Any, ...]]:
+    """Yield seed, family, case, results, gradients, and how far one rounding moves these two."""
+    for seed in seeds:
+        family, case = draw(seed)
+        with np.load(Path(folder) / f"{seed}.npz", allow_pickle=False) as kept:
+            results = {key[7:]: kept[key] for key in kept.files if key.startswith("result.")}
+            gradients = {key[9:]: kept[key] for key in kept.files if key.startswith("gradient.")}
+            limits = [max(TARGET, 8 * m) for m in kept["moved"]]
+        yield seed, family, parity.rounded(case, "bfloat16"), results, gradients, limits
+
+
+def work(face: str, folder: str, start: int, count: int, answer: str) -> None:
+    """Compare one framework with the kept results, in this process."""
+    run = import_module(f"convlstm.{face}.parity").run
+    rows = []
+    for seed, family, case, expected, expected_gradients, limits in expectations(folder, range(start, start + count)):
+        factors = loss_weights(case, expected)
+        (results, gradients), again = (run(case, "bfloat16", factors) for _ in range(2))
+        value = max(parity.error(results[name], wanted) for name, wanted in expected.items())
+        gradient = max(parity.error(gradients[name], wanted) for name, wanted in expected_gradients.items())
+        pairs = [(results[n], again[0][n]) for n in results] + [(gradients[n], again[1][n]) for n in gradients]
+        same = all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+        rows.append([seed, family, value, gradient, same, parity.describe(case), *limits])
+    Path(answer).write_text(json.dumps(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("setups", nargs="+", choices=[setup.name for setup in SETUPS])
+    parser.add_argument("--count", type=int, default=2000, help="layers per framework")
+    parser.add_argument("--start", type=int, default=0, help="seed of the first layer")
+    parser.add_argument("--folder", help="where the reference's results are kept for another run")
+    arguments = parser.parse_args()
+    folder = arguments.folder or tempfile.mkdtemp()
+    Path(folder).mkdir(exist_ok=True)
+    seeds = range(arguments.start, arguments.start + arguments.count)
+    missing = [seed for seed in seeds if not (Path(folder) / f"{seed}.npz").exists()]
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(partial(expect, folder), missing, chunksize=8))
+    print("| framework | layers | worst value | worst gradient | above 5e-2 | above the limit | not the same twice |")
+    print("|---|---|---|---|---|---|---|")
+    for setup in (setup for setup in SETUPS if setup.name in arguments.setups):
+        answer = Path(folder) / f"{setup.name}.json"
+        task = (setup.face, folder, seeds.start, len(seeds), str(answer))
+        call = f"import low_precision; low_precision.work(*{task!r})"
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.environment}
+        subprocess.run([sys.executable, "-c", call], env=environment, cwd=Path(__file__).parent, check=True)
+        report(setup.name, json.loads(answer.read_text()))
+
+
+def report(name: str, rows: list[list[Any]]) -> None:
+    """Print a row of the table, and the cases at fault."""
+    far = [row for row in rows if max(row[2:4]) > TARGET]
+    missed = [row for row in rows if row[2] > row[6] or row[3] > row[7]]
+    unequal = [row for row in rows if not row[4]]
+    value, gradient = (max(row[n] for row in rows if row[n + 4] == TARGET) for n in (2, 3))
+    counts = f"{len(far)} | {len(missed)} | {len(unequal)} |"
+    print(f"| {name} | {len(rows)} | {value:.1e} | {gradient:.1e} | {counts}", flush=True)
+    for row in sorted(missed, key=lambda row: -row[2] - row[3])[:12] + unequal[:5]:
+        print(
+            f"    {row[1]}: value {row[2]:.1e} ({row[6]:.1e}), gradient {row[3]:.1e} ({row[7]:.1e}): {row[5]}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
