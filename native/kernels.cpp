@@ -78,7 +78,8 @@ INLINE void put(Brief& to, Brief x) { to = x; }
 INLINE float exponential(float x) {
   x = x > 88.0f ? 88.0f : x;
   x = x < -87.0f ? -87.0f : x;
-  const float n = std::rint(x * 1.44269504f);
+  const float finite = x > -87.0f ? x : -87.0f;  // NaN would make the conversion to an integer undefined
+  const float n = std::rint(finite * 1.44269504f);
   float r = x - n * 0.693359375f;  // log 2 in two parts, the first exact
   r = r + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -336,8 +337,9 @@ Windows windows_of(const Tensor& points, const Tensor& grid, const Tensor& matri
   STD_TORCH_CHECK((n == 6 || n == 8) && (k == WINDOW || k == n), "a matrix that is not served");
   STD_TORCH_CHECK(
       points.size(0) == n && points.size(1) == grid.size(0) && WINDOW * points.size(2) == grid.size(2) &&
-          points.size(3) == grid.size(3) && offset >= 0 && offset + grid.size(1) <= points.size(4),
+          points.size(3) == grid.size(3) && offset >= 0 && offset <= points.size(4) - grid.size(1),
       "points and grid must fit");
+  STD_TORCH_CHECK(edge >= 0 && edge <= n, "an edge wider than a window");
   return {points.size(1), points.size(2),  points.size(3), grid.size(1),    grid.size(2),  edge,
           grid.stride(0), grid.stride(2), grid.stride(3), points.stride(0), points.size(4)};
 }

@@ -20,7 +20,7 @@ from safetensors.numpy import save as safetensors_save
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.contract.cases import random_case
-from convlstm.contract.checkpoint import load_model, save_model, weights_digest
+from convlstm.contract.checkpoint import load_model, save_arrays, save_model, weights_digest
 from convlstm.contract.weights import initialise
 from convlstm.errors import OutputError, WeightsError
 
@@ -245,6 +245,41 @@ def test_weights_of_another_spec_are_not_written(tmp_path: Path, refused) -> Non
     with refused(WeightsError, "layers.0.forward.peephole"):
         save_model(tmp_path / "m", SPEC, weights)
     assert not os.listdir(tmp_path)
+
+
+def with_bias(bias: np.ndarray) -> dict[str, np.ndarray]:
+    return {**initialise(SPEC, 0), "layers.0.forward.bias": bias}
+
+
+WRONG_BIASES = {
+    "NaN": np.where(np.arange(8).reshape(4, 2) == 5, np.nan, 1.0),
+    "infinite": np.full((4, 2), -np.inf, np.float32),
+    "integers": np.ones((4, 2), np.int32),
+    "bools": np.ones((4, 2), bool),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_BIASES)
+def test_weights_that_are_no_finite_numbers_are_neither_written_nor_read(kind: str, tmp_path: Path, refused) -> None:
+    target, arrays = tmp_path / "m", with_bias(WRONG_BIASES[kind])
+    with refused(WeightsError, "layers.0.forward.bias"):
+        save_model(target, SPEC, arrays)
+    assert not target.exists()
+    save_arrays(target, arrays, {"kind": "layer", "spec": SPEC.to_dict(), "extra": {}})  # as another tool might
+    with refused(WeightsError, str(target)):
+        load_model(target)
+    with pytest.raises(WeightsError, match="bias"):
+        load_model(target)
+
+
+@pytest.mark.parametrize(("types", "expected"), [("<f8", "float64"), ("<f4", "float32"), ("<f2", "float32")])
+def test_a_models_type_holds_every_weight(types: str, expected: str, tmp_path: Path) -> None:
+    arrays = {key: array.astype(types) for key, array in initialise(SPEC, 0).items()}
+    save_model(tmp_path / "m", SPEC, arrays)
+    assert load_model(tmp_path / "m").dtype == expected
+    arrays["layers.0.forward.bias"] = arrays["layers.0.forward.bias"].astype("<f8")
+    save_model(tmp_path / "m", SPEC, arrays)
+    assert load_model(tmp_path / "m").dtype == "float64"
 
 
 def test_nothing_is_lost_when_writing_fails(path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:

@@ -87,18 +87,31 @@ def test_even_kernels_keep_the_size(kernel: Any, recurrent: Any) -> None:
     assert layer(jnp.zeros((1, 3, 8, 8, 1)))[1].shape == (1, 3, 8, 8, 2)
 
 
-def test_a_state_goes_in_as_it_came_out_in_its_own_container() -> None:
+def test_a_returned_state_is_accepted() -> None:
     layer, x = build(1, [3, 4], 3, stride=[(1, 1), (2, 2)], direction="bidirectional"), normal(2, 3, 8, 8, 1)
     carry, _ = layer(x)
     again, output = layer(x, carry)
     assert isinstance(again, State)
-    bare, other = layer(x, (list(carry.h), carry.c))
-    assert type(bare) is tuple
-    np.testing.assert_array_equal(output, other)
+    np.testing.assert_array_equal(output, layer(x, State(list(carry.h), carry.c))[1])
     cell = build(1, 3, 3, cls=ConvLSTMCell)
     h = jnp.zeros((2, 8, 8, 3))
-    assert type(cell((h, h), x[:, 0])[0]) is tuple
     assert type(cell(State(h, h), x[:, 0])[0]) is State
+
+
+def test_a_bare_pair_is_refused_since_flax_reads_it_as_c_and_h(refused) -> None:
+    h, c, x = jnp.zeros((2, 8, 8, 3)), jnp.ones((2, 8, 8, 3)), normal(2, 3, 8, 8, 1)
+    layer, cell, flat = build(1, 3, 3), build(1, 3, 3, cls=ConvLSTMCell), linen.ConvLSTM(1, 3, 3)
+    variables = flat.init(jax.random.key(0), x)
+    for bare in ((h, c), [h, c], ((h,), (c,))):
+        for call in (
+            lambda bare=bare: layer(x, bare),
+            lambda bare=bare: cell(bare, x[:, 0]),
+            lambda bare=bare: flat.apply(variables, x, bare),
+            lambda bare=bare: functional.layer(layer.spec, layer.params, x, bare),
+            lambda bare=bare: functional.cell(layer.spec, layer.params, bare, x[:, 0]),
+        ):
+            with refused(StateError, "carry"):
+                call()
 
 
 def test_input_and_parameters_decide_the_type_as_in_flax() -> None:
@@ -132,10 +145,10 @@ WRONG: list[tuple[type[ConvLSTMError], str, dict[str, Any], dict[str, Any]]] = [
     (ShapeError, "gaps", {}, {"gaps": 1.0}),
     (ShapeError, "gaps", {"memory_decay": True, "direction": "bidirectional"}, {"gaps": 1.0}),
     (ShapeError, "height", {"padding": "valid", "kernel_size": 7}, {}),
-    (StateError, "state", {}, {"carry": np.zeros((2, 5, 5, 3))}),
-    (StateError, "h_0", {}, {"carry": ([], [])}),
-    (StateError, "h_0[0]", {}, {"carry": (np.zeros((1, 5, 5, 3)), np.zeros((2, 5, 5, 3)))}),
-    (StateError, "c_0[0]", {}, {"carry": (np.zeros((2, 5, 5, 3)), np.zeros((2, 3, 5, 5)))}),
+    (StateError, "carry", {}, {"carry": np.zeros((2, 5, 5, 3))}),
+    (StateError, "h_0", {}, {"carry": State([], [])}),
+    (StateError, "h_0[0]", {}, {"carry": State(np.zeros((1, 5, 5, 3)), np.zeros((2, 5, 5, 3)))}),
+    (StateError, "c_0[0]", {}, {"carry": State(np.zeros((2, 5, 5, 3)), np.zeros((2, 3, 5, 5)))}),
 ]
 
 
@@ -217,7 +230,7 @@ def test_the_cells_type_rules_over_a_carrys_which_a_scan_gets_back_unchanged(dty
     np.testing.assert_array_equal(after.h, own.h[0].astype(given))
     frames = jnp.swapaxes(x, 0, 1)
     (h, _), scanned = jax.lax.scan(
-        lambda c, x: functional.cell(cell.spec, cell.params, c, x, dtype=dtype), (z, z), frames
+        lambda c, x: functional.cell(cell.spec, cell.params, c, x, dtype=dtype), State(z, z), frames
     )
     assert (h.dtype, scanned.dtype) == (given, expected.dtype)
     if given == jnp.float64:  # nothing is rounded between the steps

@@ -11,7 +11,7 @@ import pytest
 
 from convlstm import ConvLSTMSpec
 from convlstm.contract.weights import initialise
-from convlstm.flax import from_canonical, functional, params_to_canonical
+from convlstm.flax import State, from_canonical, functional, params_to_canonical
 
 hk = pytest.importorskip("haiku")
 module = pytest.importorskip("convlstm.flax.haiku")
@@ -76,7 +76,7 @@ def test_the_cell_computes_what_haikus_computes() -> None:
         "bias": reordered(ih["b"] + hh["b"]) + forget,
     }
     y, after = theirs.apply(weights, x, state)
-    carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), (h, c), x)
+    carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), State(h, c), x)
     close(output, y, 1e-5)
     close(carry, (after.hidden, after.cell), 1e-5)
 

@@ -16,7 +16,8 @@ from convlstm.contract import parity, vocabulary
 from convlstm.contract.cases import SMALL, random_case, reference_arrays
 from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case
-from convlstm.flax import from_canonical, functional
+from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
+from convlstm.flax import State, from_canonical, functional
 from convlstm.flax.parity import run
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -106,9 +107,11 @@ def test_low_precision(dtype: jnp.dtype, limit: float, seed: int) -> None:
     case = replace(case, arrays=rounded, masks=None, dropout=None)
     expected = reference_arrays(case)
     params = from_canonical(case.spec, parity.weights_of(case), dtype)
-    states = tuple(
-        tuple(jnp.asarray(np.moveaxis(rounded[f"{part}.{n}"], 1, -1), dtype) for n in range(case.spec.depth))
-        for part in "hc"
+    states = State(
+        *(
+            tuple(jnp.asarray(np.moveaxis(rounded[f"{part}.{n}"], 1, -1), dtype) for n in range(case.spec.depth))
+            for part in "hc"
+        )
     )
     x = jnp.asarray(np.moveaxis(rounded["x"], 2, -1), dtype)
     carry, output = functional.layer(case.spec, params, x, states, mask=case.mask)
@@ -134,3 +137,10 @@ def test_nothing_behind_a_mask_has_a_gradient(seed: int) -> None:
         assert np.isfinite(gradient).all(), name
     for name in {"x", "durations", "gaps.forward", "gaps.reverse"} & gradients.keys():
         assert not gradients[name].any(), name
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(100, 105) if family_of(seed) != "any"])
+def test_narrow_layers_in_bfloat16(seed: int) -> None:
+    found = parity.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
+    assert found.value <= 5e-2, found.label
+    assert found.derivative <= 1e-1, found.label

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from convlstm import ConvLSTMSpec
-from convlstm.flax import ConvLSTM, ConvLSTMCell, fresh, functional
+from convlstm.flax import ConvLSTM, ConvLSTMCell, State, fresh, functional
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -52,7 +52,7 @@ def test_a_cell_in_a_scan_is_the_layer_and_so_is_its_gradient() -> None:
     params, x = setting()
 
     def scanned(params: Any, x: jax.Array) -> jax.Array:
-        start = (jnp.zeros((2, 5, 4, 3)), jnp.zeros((2, 5, 4, 3)))
+        start = State(jnp.zeros((2, 5, 4, 3)), jnp.zeros((2, 5, 4, 3)))
         (h, c), y = jax.lax.scan(lambda carry, x: functional.cell(SPEC, params, carry, x), start, jnp.swapaxes(x, 0, 1))
         return jnp.square(y).sum() + 2 * h.sum() + jnp.square(c).sum()
 

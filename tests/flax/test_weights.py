@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.contract.cases import random_case
-from convlstm.contract.checkpoint import load_model, weights_digest
+from convlstm.contract.checkpoint import load_model, save_model, weights_digest
 from convlstm.contract.forecast_cases import random_forecast_case
 from convlstm.contract.weights import canonical_shapes, initialise, parameter_count
 from convlstm.errors import WeightsError
@@ -118,6 +119,45 @@ def test_a_layer_through_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(x, durations=durations)[1], own(x, durations=durations)[1])
     save(tmp_path / "again", again, {"units": "mm/h"})
     assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+
+
+def test_a_float64_file_keeps_its_type_or_is_refused(tmp_path: Path, refused) -> None:
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    save_model(tmp_path / "m", spec, initialise(spec, 0))
+    with refused(WeightsError, str(tmp_path / "m")):
+        load(tmp_path / "m")
+    with refused(WeightsError, str(tmp_path / "m")):
+        load(tmp_path / "m", param_dtype=jnp.float64)
+    assert load(tmp_path / "m", param_dtype=jnp.float32).params["layers_0_forward"]["bias"].dtype == jnp.float32
+    with jax.enable_x64(True):
+        kept = load(tmp_path / "m").params["layers_0_forward"]["recurrent_kernel"]
+        assert kept.dtype == jnp.float64
+        np.testing.assert_array_equal(
+            to_canonical(load(tmp_path / "m"))["layers.0.forward.weight_hh"],
+            initialise(spec, 0)["layers.0.forward.weight_hh"],
+        )
+
+
+@pytest.mark.parametrize("rngs", [lambda: nnx.Rngs(0), lambda: nnx.Rngs(params=0, dropout=1)])
+def test_an_option_changes_no_other_initial_weights(rngs: Any) -> None:
+    def weights(**options: Any) -> list[jax.Array]:
+        source = rngs()
+        first, second = ConvLSTM(1, 3, 3, rngs=source, **options), ConvLSTM(1, 3, 3, rngs=source)
+        return jax.tree.leaves([first.params, second.params])
+
+    plain = weights()
+    for options in ({"recurrent_dropout": 0.3}, {"input_dropout": 0.3}, {"zoneout_h": 0.3}):
+        for array, same in zip(plain, weights(**options), strict=True):
+            np.testing.assert_array_equal(array, same)
+
+
+def test_dropout_draws_new_masks_at_each_call_and_others_in_another_layer() -> None:
+    source, x = nnx.Rngs(0), jnp.ones((1, 2, 6, 6, 1))
+    first, second = (ConvLSTM(1, 3, 3, rngs=source, input_dropout=0.5) for _ in range(2))
+    second.set_params(first.params)
+    outputs = [layer(x)[1] for layer in (first, first, second)]
+    assert not jnp.array_equal(outputs[0], outputs[1])
+    assert not jnp.array_equal(outputs[0], outputs[2])
 
 
 def test_a_file_goes_through_pytorch_and_back_byte_for_byte(tmp_path: Path) -> None:

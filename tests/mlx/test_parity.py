@@ -16,6 +16,7 @@ import pytest
 from convlstm.contract.cases import SMALL, random_case, reference_arrays
 from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.contract.forecast_cases import random_forecast_case
+from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
 from convlstm.contract.parity import AnyCase, compare, error, reference_of, rounded
 from convlstm.mlx.parity import build, leaves_of, run, run_arrays
 
@@ -108,3 +109,10 @@ def test_float64_is_exact_beside_float32() -> None:
     """MLX's own float64 convolution, exp and sigmoid would show here: they are right to 1e-6 or so."""
     case = random_case(3, norm="none", kernel_size=3)
     assert compare(case, run, "float64").value < 1e-13 < compare(case, run, "float32").value
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(100, 130) if family_of(seed) != "any"])
+def test_narrow_layers_in_bfloat16(seed: int) -> None:
+    found = compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
+    assert found.value <= 5e-2, found.label
+    assert found.derivative <= 1e-1, found.label

@@ -27,6 +27,16 @@ def test_parts_one_after_another_are_the_whole() -> None:
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-6)
 
 
+def test_a_returned_state_changed_in_place_does_not_change_the_next_call() -> None:
+    stream, x = build(), mx.random.normal((2, 6, 8, 7, 1))
+    whole = stream.layer(x)[0]
+    first, (h, c) = stream(x[:, :2])
+    mx.eval(first, h, c)
+    for part in (*h, *c):
+        part[...] = 9.0
+    np.testing.assert_allclose(mx.concatenate([first, stream(x[:, 2:])[0]], axis=1), whole, rtol=0, atol=1e-6)
+
+
 def test_b01_training_goes_on_over_several_calls() -> None:
     stream, optimiser = build(), optimizers.SGD(0.1)
     work = nn.value_and_grad(stream, lambda x: stream(x)[0].square().sum())

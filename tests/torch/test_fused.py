@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -104,9 +106,9 @@ def test_memory_comes_back_and_is_used_again(pool: torch_memory._Pool) -> None:
     first = taken_array(8)
     place, view = first.data_ptr(), first[1:, :, ::2]
     del first
-    assert (pool.used, len(pool.waiting)) == (8 << 20, 0)  # a view holds it
+    assert (pool.used_bytes, pool.waiting_bytes) == (8 << 20, 0)  # a view holds it
     del view
-    assert (pool.used, len(pool.waiting)) == (0, 1)
+    assert (pool.used_bytes, pool.waiting_bytes) == (0, 8 << 20)
     again, other = taken_array(8), taken_array(8)
     assert again.data_ptr() == place != other.data_ptr()
     assert again.is_contiguous(memory_format=torch.channels_last)
@@ -115,10 +117,31 @@ def test_memory_comes_back_and_is_used_again(pool: torch_memory._Pool) -> None:
 def test_memory_that_waits_is_bounded(pool: torch_memory._Pool) -> None:
     for mebibytes in (8, 16, 32, 64, 32, 16, 8):
         taken_array(mebibytes)
-        assert sum(map(len, pool.waiting)) <= 72 << 20
+        assert pool.waiting_bytes <= 72 << 20
     pool.shrink(0)
-    assert not pool.waiting
+    assert pool.waiting_bytes == 0
     assert taken_array(2).untyped_storage().resizable()  # the C library keeps small ones itself
+
+
+def test_memory_survives_garbage_collection_at_any_moment_in_several_threads(pool: torch_memory._Pool) -> None:
+    """`python benchmarks/memory_pool.py` takes a million."""
+
+    def take() -> None:
+        for n in range(1000):
+            area = pool.take(4096 * (1 + n % 24))
+            cycle = [area]
+            cycle.append(cycle)  # only garbage collection ends it
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for job in [threads.submit(take) for _ in range(4)]:
+                job.result()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert pool.used_bytes == 0
 
 
 def test_a_layer_takes_no_new_memory_for_the_same_call_again(pool: torch_memory._Pool) -> None:
@@ -126,18 +149,18 @@ def test_a_layer_takes_no_new_memory_for_the_same_call_again(pool: torch_memory.
     held = []
     for _ in range(4):
         layer(x)[0].sum().backward()
-        held.append(sum(map(len, pool.waiting)))
-        assert pool.used == 0
+        held.append(pool.waiting_bytes)
+        assert pool.used_bytes == 0
     assert len(set(held)) == 1
     torch_memory.release_memory()
-    assert not pool.waiting
+    assert pool.waiting_bytes == 0
 
 
 def test_a_checkpointed_call_leaves_nothing_waiting(pool: torch_memory._Pool) -> None:
     layer, x = ConvLSTM(4, 32, 3, checkpoint=12), torch.randn(1, 48, 4, 64, 64)
     output, _ = layer(x)
-    assert pool.most > 4 * torch_memory._WORTH_IT  # the segments took theirs from the pool
-    assert not pool.waiting
+    assert pool.most_bytes > 4 * torch_memory._WORTH_IT  # the segments took theirs from the pool
+    assert pool.waiting_bytes == 0
     assert output.shape[1] == 48
 
 

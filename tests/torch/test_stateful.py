@@ -28,6 +28,18 @@ def test_pieces_make_the_whole_until_it_is_reset() -> None:
     torch.testing.assert_close(stream(X)[0], whole)
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_returned_state_changed_in_place_does_not_change_the_next_call(mode) -> None:
+    stream = make()
+    with mode():
+        whole = stream.layer(X)[0]
+        first, (h, c) = stream(X[:, :2])
+        with torch.no_grad():
+            for part in (*h, *c):
+                part.fill_(9.0)
+        torch.testing.assert_close(torch.cat([first, stream(X[:, 2:])[0]], dim=1), whole)
+
+
 def test_one_row_begins_anew() -> None:
     stream = make()
     whole = stream.layer(X)[0]

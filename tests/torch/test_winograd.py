@@ -220,8 +220,8 @@ def test_its_room_comes_back_and_is_used_again(monkeypatch: pytest.MonkeyPatch) 
     waiting = []
     for _ in range(4):
         _gradients(layer, x)
-        waiting.append(sum(map(len, pool.waiting)))
-        assert pool.used == 0
+        waiting.append(pool.waiting_bytes)
+        assert pool.used_bytes == 0
     assert waiting[1] == waiting[2] == waiting[3] > 0
 
 

@@ -23,7 +23,7 @@ from convlstm.contract.vocabulary import ACTIVATIONS, DURATION_ACTIVATIONS, DURA
 from convlstm.contract.weights import initialise
 from convlstm.errors import ConvLSTMError
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "activation": "tanh",
     "recurrent_activation": "sigmoid",
     "norm": "none",

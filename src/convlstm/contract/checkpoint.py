@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from convlstm.contract.activations import Array
 from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import Spec, check_shapes, check_weights
+from convlstm.contract.weights import Spec, check_shapes, check_values, check_weights
 from convlstm.errors import ConvLSTMError, WeightsError
 from convlstm.files import write_whole
 
@@ -49,6 +49,11 @@ class Model:
     weights: Mapping[str, Array]
     extra: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest type that holds every weight and that a module computes in: float64 or float32."""
+        return "float64" if any(array.dtype == np.float64 for array in self.weights.values()) else "float32"
 
 
 def weights_digest(arrays: Mapping[str, Array]) -> str:
@@ -86,7 +91,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
         The digest of the weights.
 
     Raises:
-        WeightsError: if weights and spec differ.
+        WeightsError: if weights and spec differ, or a weight is no finite number.
         OutputError: if the file cannot be written; what stood there before still stands.
 
     Example:
@@ -114,7 +119,7 @@ def load_model(path: str | Path) -> Model:
         Spec, weights, extra and digest.
 
     Raises:
-        WeightsError: if the file is no intact model file of a known format.
+        WeightsError: if the file is no intact model file of a known format, or a weight is no finite number.
     """
     path = Path(path)
     spec: Spec | None = None
@@ -133,6 +138,11 @@ def load_model(path: str | Path) -> Model:
 
     arrays, content, digest = load_arrays(path, check)
     assert spec is not None
+    try:
+        check_values(arrays)
+    except WeightsError as error:
+        wanted = f"a model file whose {error.argument} holds {error.expected}"
+        raise _unfit(path, wanted, str(error.received), "save the model again from finite weights.") from error
     return Model(spec, arrays, content.get("extra", {}), digest)
 
 

@@ -86,7 +86,7 @@ class ConvLSTMSpec:
     hidden_channels: Any
     kernel_size: Any
     num_layers: int | None = None
-    spatial_dims: Any = None
+    spatial_dims: int = None  # type: ignore[assignment]  # an integer once the spec is built
     recurrent_kernel_size: Any = None
     stride: Any = 1
     padding: Any = "same"

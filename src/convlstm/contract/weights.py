@@ -155,13 +155,44 @@ def check_weights(spec: Spec, arrays: Mapping[str, Array]) -> None:
         arrays: Arrays by canonical key.
 
     Raises:
-        WeightsError: naming the first missing, unknown or misshapen array.
+        WeightsError: naming the first array that is missing, unknown, misshapen, or not of finite floating numbers.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)
         >>> check_weights(spec, initialise(spec, seed=0))
     """
     check_shapes(spec, {key: tuple(array.shape) for key, array in arrays.items()})
+    check_values(arrays)
+
+
+def check_values(arrays: Mapping[str, Array]) -> None:
+    """Refuse weights that are integers, bools, NaN or infinite.
+
+    Args:
+        arrays: Arrays by key.
+
+    Raises:
+        WeightsError: naming the first array at fault.
+
+    Example:
+        >>> check_values({"bias": np.zeros(4)})
+    """
+    for key, array in arrays.items():
+        if not (np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"):
+            raise WeightsError(
+                key,
+                expected="floating-point weights",
+                received=array.dtype.name,
+                mend="convert them to float32 if they are weights at all.",
+            )
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            raise WeightsError(
+                key,
+                expected="finite weights",
+                received=f"{wrong} of {array.size} NaN or infinite",
+                mend="load an earlier state of the training, before it diverged.",
+            )
 
 
 def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:

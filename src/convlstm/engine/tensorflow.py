@@ -178,8 +178,8 @@ def sequence(
     here = None if mask is None else over_grid(tf.transpose(mask), rank + 1)
     x = None if x is None else _frames(weights, x, here, masks.input)
     inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
-    is_plain = x is not None and all(given is None for given in inner) and tensorflow_fused.serves(layer)
-    if is_plain and tensorflow_fused.is_right(layer, sizes(x)[2:-1], x.dtype):
+    is_plain = all(given is None for given in inner) and tensorflow_fused.serves(layer)
+    if x is not None and is_plain and tensorflow_fused.is_right(layer, sizes(x)[2:-1], x.dtype):
         return tensorflow_fused.sequence(
             layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest, training=training
         )

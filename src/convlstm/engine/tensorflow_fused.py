@@ -53,6 +53,9 @@ def is_right(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bool:
         layer: A layer that this path serves.
         size: Spatial size of its frames; a tensor where it is only known when the graph runs.
         dtype: Type in which it computes.
+
+    Returns:
+        False where another form must be taken.
     """
     has_depth = len(size) == 3
     if dtype == tf.float64:

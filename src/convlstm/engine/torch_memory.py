@@ -8,11 +8,13 @@ keeps its largest arrays: at most an eighth more than it once needed at the same
 from __future__ import annotations
 
 import mmap
+import os
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -24,42 +26,71 @@ _WORTH_IT = 4 << 20
 class _Pool:
     """Areas of memory that wait to be used again.
 
-    Every operation on the queue is atomic: an area comes back wherever the last array in it ends, in any thread.
+    An area comes back wherever the last array in it ends: in any thread, and by garbage collection even in the middle
+    of a method here. So it is only appended to a queue then, and the lists and counters change under the lock alone.
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[mmap.mmap] = deque()
-        self.used = self.most = 0
+        self._lock = RLock()
+        self._returned: deque[mmap.mmap] = deque()
+        self._waiting: list[mmap.mmap] = []
+        self._used = 0
+        self.most_bytes = 0
+
+    def unlock(self) -> None:
+        """Take a new lock, in a forked process in which nobody will release the old one."""
+        self._lock = RLock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the areas that arrays use."""
+        with self._lock:
+            self._collect()
+            return self._used
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the areas that wait."""
+        with self._lock:
+            self._collect()
+            return sum(map(len, self._waiting))
 
     def take(self, size: int) -> memoryview:
         """Return that many bytes, whose content is undefined; they come back when nothing uses them any more."""
-        area = next((area for area in tuple(self.waiting) if size <= len(area) <= size + size // 4), None)
-        with suppress(ValueError):  # another thread was faster
-            if area is not None:
-                self.waiting.remove(area)
-                return self._lent(area, size)
-        self.most = max(self.most, self.used + size)
-        self.shrink(self.most + self.most // 8 - size)
-        return self._lent(_mapped(size), size)
+        with self._lock:
+            self._collect()
+            fitting = [n for n, area in enumerate(self._waiting) if size <= len(area) <= size + size // 4]
+            if fitting:
+                return self._lent(self._waiting.pop(fitting[0]))
+            self.most_bytes = max(self.most_bytes, self._used + size)
+            self.shrink(self.most_bytes + self.most_bytes // 8 - size)
+            return self._lent(_mapped(size))
 
     def shrink(self, size: int) -> None:
         """Give the oldest areas back to the system until so many bytes are used or waiting."""
-        while self.waiting and self.used + sum(map(len, tuple(self.waiting))) > size:
-            with suppress(IndexError):
-                self.waiting.popleft()
+        with self._lock:
+            self._collect()
+            while self._waiting and self._used + sum(map(len, self._waiting)) > size:
+                del self._waiting[0]
 
-    def _lent(self, area: mmap.mmap, size: int) -> memoryview:
+    def _collect(self) -> None:
+        """Put the areas that came back among those that wait."""
+        with suppress(IndexError):
+            while True:
+                area = self._returned.popleft()
+                self._used -= len(area)
+                self._waiting.append(area)
+
+    def _lent(self, area: mmap.mmap) -> memoryview:
         lent = memoryview(area)
-        self.used += len(area)
-        weakref.finalize(lent, self._back, area).atexit = False
+        self._used += len(area)
+        weakref.finalize(lent, self._returned.append, area).atexit = False
         return lent
-
-    def _back(self, area: mmap.mmap) -> None:
-        self.used -= len(area)
-        self.waiting.append(area)
 
 
 _POOL = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_POOL.unlock)
 
 
 def empty(shape: Sequence[int], like: Tensor, memory_format: torch.memory_format, dtype: torch.dtype) -> Tensor:

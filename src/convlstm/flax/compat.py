@@ -12,6 +12,7 @@ from flax.core import FrozenDict
 
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec
+from convlstm.flax.inputs import in_kind_of, state_from_pair
 from convlstm.flax.linen import declared, random_key
 from convlstm.flax.options import read_options
 
@@ -73,13 +74,14 @@ class DurationAwareConvLSTMCell(nn.Module):
             duration_strategy=self.duration_strategy,
             **read_options(self.options),
         )
-        return functional.cell(
+        state, y = functional.cell(
             spec,
             declared(self, spec, self.param_dtype),
-            carry,
+            state_from_pair(carry),
             x,
             duration=duration,
             key=random_key(self, spec, self.deterministic),
             dtype=self.dtype,
             plain=self.plain,
         )
+        return in_kind_of(carry, state), y

@@ -59,7 +59,7 @@ def layer(
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
-        StateError: if the carry does not fit the batch or the grid.
+        StateError: for a bare pair, or a carry that does not fit the batch or the grid.
         WeightsError: if the parameters are not those of the spec.
 
     Example:
@@ -95,7 +95,7 @@ def layer(
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
     apart = spec.merge == "apart" and len(parts) > 1
-    return _carry(final, batched, carry), tuple(parts) if apart else merged(parts, spec.merge)
+    return _carry(final, batched), tuple(parts) if apart else merged(parts, spec.merge)
 
 
 def cell(
@@ -124,12 +124,12 @@ def cell(
         plain: Leave every derivative to JAX.
 
     Returns:
-        The carry State(h, c) (a bare pair where one was given), each (batch, *grid, hidden_features), in the types it
-        was given in, as a scan asks for; and h once more as output, in the type convolutions run in.
+        The carry State(h, c), each (batch, *grid, hidden_features), in the types it was given in, as a scan asks
+        for; and h once more as output, in the type convolutions run in.
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
-        StateError: if the carry does not fit the batch or the grid.
+        StateError: for a bare pair, or a carry that does not fit the batch or the grid.
         WeightsError: if the parameters are not those of the spec.
         SpecError: for a stack of several layers or directions.
 
@@ -169,14 +169,9 @@ def cell(
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
     pairs = zip(after, after if carry is None else before, strict=True)
-    return _like(carry, State(*(array.astype(like.dtype) for array, like in pairs))), after.h
+    return State(*(array.astype(like.dtype) for array, like in pairs)), after.h
 
 
-def _carry(final: Sequence[State], batched: bool, given: Any) -> Any:
+def _carry(final: Sequence[State], batched: bool) -> State:
     pairs = final if batched else [State(h[0], c[0]) for h, c in final]
-    return _like(given, State(tuple(h for h, _ in pairs), tuple(c for _, c in pairs)))
-
-
-def _like(given: Any, state: State) -> Any:
-    """Return a state in the container it was given in, since `lax.scan` wants one and the same."""
-    return state if given is None or isinstance(given, State) else type(given)(state)
+    return State(tuple(h for h, _ in pairs), tuple(c for _, c in pairs))

@@ -15,6 +15,7 @@ from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
 from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.inputs import in_kind_of, state_from_pair
 from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
 
@@ -227,11 +228,11 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
 
     def __call__(  # type: ignore[override]
         self, carry: Any, inputs: tuple[Any, Any], *, deterministic: bool = False
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[Any, jax.Array]:
         """Take one step.
 
         Args:
-            carry: (h, c) of the step before; None means zeros.
+            carry: (h, c) of the step before, bare or a State; None means zeros.
             inputs: Frame (batch, *space, in_features), or without the batch axis, and its duration: a number, (),
                 (batch,) or (batch, 1).
             deterministic: True in evaluation; training draws from Haiku's own key.
@@ -240,7 +241,8 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
             The carry (h, c) after the step, and h once more as output.
         """
         x, duration = inputs
-        return super().__call__(carry, x, duration=duration, deterministic=deterministic)
+        state, y = super().__call__(state_from_pair(carry), x, duration=duration, deterministic=deterministic)
+        return in_kind_of(carry, state), y
 
 
 class _Group(hk.Module):

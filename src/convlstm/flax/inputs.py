@@ -14,7 +14,7 @@ from convlstm.contract import calls
 from convlstm.contract.durations import check_durations
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine.jax import State
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import ShapeError, SpecError, StateError
 
 
 def read_frames(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
@@ -120,7 +120,7 @@ def read_states(
 
     Args:
         spec: The stack.
-        given: (h_0, c_0), each an array (one layer and direction) or a tuple of arrays.
+        given: State(h_0, c_0), each an array (one layer and direction) or a tuple of arrays.
         batch: Rows of the batch.
         input_size: Spatial size of the input.
         dtype: Type of zero states.
@@ -130,13 +130,20 @@ def read_states(
         States indexed layer · D + direction.
 
     Raises:
-        StateError: naming the part, layer and direction that do not fit.
+        StateError: for a bare pair, or naming the part, layer and direction that do not fit.
     """
     shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
     if given is None:
         return [State(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
+    if not isinstance(given, State):  # in Flax's own cells a bare pair is (c, h)
+        raise StateError(
+            "carry",
+            expected="State(h, c)",
+            received=f"a bare {type(given).__name__}",
+            mend="pass State(h=..., c=...), since the order of a bare pair in Flax is (c, h).",
+        )
     both = []
-    for name, part in zip(("h_0", "c_0"), calls.state_pair(given), strict=True):
+    for name, part in zip(("h_0", "c_0"), given, strict=True):
         arrays = tuple(part) if isinstance(part, (tuple, list)) else (part,)
         fit = all(isinstance(a, (jax.Array, np.ndarray)) and jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
         calls.check_state_count(name, len(arrays) if fit else 0, len(shapes), _kinds(arrays), kind="floating arrays")
@@ -145,6 +152,18 @@ def read_states(
             calls.check_state_shape(f"{name}[{index}]", array.shape, shape, channels_last=True)
         both.append(own)
     return [State(h, c) for h, c in zip(*both, strict=True)]
+
+
+def state_from_pair(given: Any) -> State | None:
+    """Return the State of a carry that may be a bare pair (h, c), in the cells whose users wrote it so."""
+    if given is None or isinstance(given, State):
+        return given
+    return State(*calls.state_pair(given, "carry", "(h, c)"))
+
+
+def in_kind_of(given: Any, state: State) -> Any:
+    """Return a state as the same kind of pair as the given carry: a scan wants back what it passed."""
+    return state if given is None or isinstance(given, State) else type(given)(state)
 
 
 def as_array(name: str, given: Any) -> Array:

@@ -5,29 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import nnx
 
 from convlstm.contract.checkpoint import load_model
 from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.errors import WeightsError
 from convlstm.flax.forecaster import Forecaster
 from convlstm.flax.layer import ConvLSTM
 from convlstm.flax.weights import load_canonical
 
 
-def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = jnp.float32) -> ConvLSTM | Forecaster:
+def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> ConvLSTM | Forecaster:
     """Read a model file of any framework into an nnx module, in evaluation mode.
 
     Args:
         path: A file that `save` of any face wrote.
         dtype: Type of the convolutions; None takes that of input and parameters together.
-        param_dtype: Type of the parameters.
+        param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
 
     Returns:
         A layer or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file.
+        WeightsError: if the file is no intact model file, or holds float64 that JAX would round to float32.
 
     Example:
         >>> import tempfile
@@ -38,6 +40,14 @@ def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = jnp.float32)
         'ConvLSTM'
     """
     model = load_model(path)
+    param_dtype = model.dtype if param_dtype is None else param_dtype
+    if np.dtype(param_dtype) == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        raise WeightsError(
+            str(path),
+            expected="float32 weights while JAX has no float64",
+            received="float64",
+            mend="call jax.config.update('jax_enable_x64', True), or pass param_dtype=jnp.float32 to round them.",
+        )
     options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": nnx.Rngs(0)}
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, **options)

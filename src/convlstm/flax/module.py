@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -32,8 +33,9 @@ class SpecModule(nnx.Module):
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = arguments.flag("plain", plain), False
         self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
-        self.rngs = _stream(rngs, "dropout").fork() if self._is_random else nnx.data(None)
-        for name, branch in fresh(spec, one_key(rngs, "params"), floating("param_dtype", param_dtype)).items():
+        key = one_key(rngs, "params")
+        self.rngs = _dropout_stream(rngs, key) if self._is_random else nnx.data(None)
+        for name, branch in fresh(spec, key, floating("param_dtype", param_dtype)).items():
             setattr(self, name, _variables(branch))
 
     @property
@@ -87,6 +89,17 @@ def _stream(rngs: nnx.Rngs, name: str) -> Any:
     except AttributeError as error:
         received = ", ".join(rngs) or "none"
         raise SpecError("rngs", expected=f"a stream {name}", received=received, mend="give nnx.Rngs(seed).") from error
+
+
+def _dropout_stream(rngs: nnx.Rngs, params_key: jax.Array) -> Any:
+    """Return the stream of a module's dropout: its own one of `rngs`, or one that follows from the key of the weights.
+
+    A key taken from the default stream would change the initial weights of every module that is built after.
+    """
+    own = _stream(rngs, "dropout")
+    if "dropout" not in rngs:
+        own = nnx.Rngs(dropout=jax.random.fold_in(params_key, zlib.crc32(b"dropout"))).dropout
+    return own.fork()
 
 
 def _variables(branch: Any) -> Any:

@@ -65,6 +65,13 @@ def sequence(
     return outputs, (h, c)
 
 
+def has_float64() -> bool:
+    """Return whether the backend keeps float64: JAX rounds it to float32 unless told otherwise."""
+    if BACKEND != "jax":
+        return True
+    return bool(import_module("jax").dtypes.canonicalize_dtype(np.float64) == np.float64)
+
+
 def at_hand(values: Tensor) -> bool:
     """Return whether values can be looked at without waiting for an accelerator, and are not being traced."""
     if BACKEND == "tensorflow":
@@ -80,7 +87,10 @@ def to_array(tensor: Tensor) -> Array:
     """Return a tensor's values as an array of their own; `keras.ops.convert_to_numpy` warns under NumPy 2."""
     if BACKEND == "jax":
         return np.array(tensor)
-    return np.array((tensor.detach().cpu() if BACKEND == "torch" else tensor).numpy())
+    if BACKEND == "torch":
+        tensor = tensor.detach().cpu()
+        tensor = tensor.float() if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16" else tensor
+    return np.array(tensor.numpy())
 
 
 def _channels_first(

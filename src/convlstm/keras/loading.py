@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from convlstm.contract.checkpoint import load_model
 from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.errors import WeightsError
+from convlstm.keras.engines import has_float64
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
@@ -24,7 +24,7 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
         A stack or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file.
+        WeightsError: if the file is no intact model file, or holds float64 that JAX would round to float32.
 
     Example:
         >>> import tempfile
@@ -36,8 +36,14 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
         'ConvLSTMStack'
     """
     model = load_model(path)
-    double = all(array.dtype == np.float64 for array in model.weights.values())
-    dtype = dtype or ("float64" if double else "float32")
+    dtype = dtype or model.dtype
+    if dtype == "float64" and not has_float64():
+        raise WeightsError(
+            str(path),
+            expected="float32 weights while JAX has no float64",
+            received="float64",
+            mend="call jax.config.update('jax_enable_x64', True), or pass dtype='float32' to round them.",
+        )
     found: ConvLSTMStack | Forecaster
     if isinstance(model.spec, ForecasterSpec):
         found = Forecaster(model.spec, dtype=dtype)

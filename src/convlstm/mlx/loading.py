@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from convlstm.contract.checkpoint import load_model
 from convlstm.contract.forecaster import ForecasterSpec
@@ -36,8 +35,7 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
         'ConvLSTM'
     """
     model = load_model(path)
-    double = all(array.dtype == np.float64 for array in model.weights.values())
-    dtype = dtype or (mx.float64 if double else mx.float32)
+    dtype = dtype or getattr(mx, model.dtype)
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, dtype=dtype)
     else:

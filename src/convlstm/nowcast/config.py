@@ -67,7 +67,9 @@ class ModelConfig(_Part):
     """
 
     hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
-    kernel_size: Kernel = Field(3, description="Input kernel: one number, [height, width], or a list with one per layer.")
+    kernel_size: Kernel = Field(
+        3, description="Input kernel: one number, [height, width], or a list with one per layer."
+    )
     recurrent_kernel_size: Kernel | None = Field(None, description="Recurrent kernel; null repeats the other.")
     patch_size: Count = Field(4, description="Side of the patches folded into channels.")
     peephole: Literal["none", "channel"] = Field("none", description="Peephole connections: none or channel.")

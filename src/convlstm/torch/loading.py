@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from convlstm.contract.checkpoint import load_model
@@ -38,8 +37,7 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
         'ConvLSTM'
     """
     model = load_model(path)
-    double = all(array.dtype == np.float64 for array in model.weights.values())
-    dtype = dtype or (torch.float64 if double else torch.float32)
+    dtype = dtype or getattr(torch, model.dtype)
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, device=device, dtype=dtype)
     else:

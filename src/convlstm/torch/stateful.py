@@ -41,14 +41,13 @@ def go_on(
 
 
 def detached(state: States) -> States:
-    """Return a state that carries no gradient, and may enter a later graph."""
+    """Return a copy of a state that carries no gradient, and may enter a later graph.
 
-    def cut(part: Tensor) -> Tensor:
-        return part.clone() if part.is_inference() else part.detach()
-
+    A copy, since the caller may change the returned state in place.
+    """
     h, c = state
-    with torch.inference_mode(False):
-        return tuple(cut(part) for part in h), tuple(cut(part) for part in c)
+    with torch.inference_mode(False), torch.no_grad():
+        return tuple(part.clone() for part in h), tuple(part.clone() for part in c)
 
 
 class StatefulConvLSTM(nn.Module):

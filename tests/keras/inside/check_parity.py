@@ -10,6 +10,7 @@ import pytest
 from convlstm.contract import parity
 from convlstm.contract.cases import random_case
 from convlstm.contract.forecast_cases import random_forecast_case
+from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
 from convlstm.keras.engines import BACKEND
 from convlstm.keras.parity import run
 
@@ -43,3 +44,18 @@ def test_held_outputs(seed: int) -> None:
     mask = np.random.default_rng(seed).random((len(case.arrays["x"]), steps)) < 0.5
     x = np.nan_to_num(case.arrays["x"])
     hold(parity.compare(replace(case, mask=mask, arrays={**case.arrays, "x": x}), run), "float64")
+
+
+@pytest.mark.parametrize("seed", [s for s in range(100, 105 if BACKEND == "jax" else 150) if family_of(s) != "any"])
+def test_narrow_layers_in_bfloat16(seed: int) -> None:
+    found = parity.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
+    assert found.value <= 5e-2, found.label
+    assert found.derivative <= 1e-1, found.label
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_forecasters_in_low_precision(dtype: str) -> None:
+    limit = {"bfloat16": 5e-2, "float16": 1e-2}[dtype]
+    drawn = [case for case in map(random_forecast_case, range(30_000, 30_020)) if case.spec.encoder.norm == "none"]
+    for case in drawn[:FEW]:
+        assert parity.compare(case, run, dtype).value <= limit

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
+from convlstm.contract import parity
+from convlstm.contract.cases import COMMON, random_case
 from convlstm.errors import ShapeError
 from convlstm.keras import ConvLSTM2D
 from convlstm.keras.engines import BACKEND
+from convlstm.keras.parity import run as run_case
 
 if BACKEND != "tensorflow":
     pytest.skip("TensorFlow's own", allow_module_level=True)
@@ -237,3 +240,55 @@ def test_low_precision_keeps_the_cell_state_in_float32(dtype: Any, rank: int) ->
     np.testing.assert_allclose(tf.cast(output, tf.float64), exact, rtol=0, atol=5e-2)  # CONTRACT, Precision
     np.testing.assert_allclose(tf.cast(c_n, tf.float64), c_exact, rtol=0, atol=1e-1)
     assert all(g is None or bool(tf.reduce_all(tf.math.is_finite(g))) for g in tape.gradient(loss, low).values())
+
+
+@pytest.mark.parametrize("stride", [(1, 2, 3), (3, 1, 1), (2, 2, 2)])
+def test_a_stride_above_the_kernel_in_three_dimensions_and_float64(stride: tuple[int, ...]) -> None:
+    """`tf.nn.conv3d` itself is wrong there with SAME padding (TensorFlow 2.21)."""
+    for seed in range(4):
+        case = random_case(
+            seed,
+            (4, 5, 7),
+            kernel_size=1,
+            stride=stride,
+            padding="same",
+            num_layers=1,
+            spatial_dims=3,
+            in_channels=3,
+            hidden_channels=4,
+            dilation=1,
+            dropout=0.0,
+            **COMMON,
+            peephole="none",
+        )
+        found = parity.compare(case, run_case)
+        assert not found.misses("float64"), found
+
+
+@pytest.mark.parametrize("size", [(9, 3), (None, None)])
+def test_no_bfloat16_convolution_under_a_stride_has_one_output_column(size: Any, monkeypatch: Any) -> None:
+    """Whatever processor this runs on: with one, oneDNN on processors with AMX is wrong."""
+    from convlstm.engine import tensorflow_convolution
+
+    grids, own = [], tf.nn.conv2d
+
+    def seen(x: Any, kernel: Any, stride: Any, padding: str) -> Any:
+        z = own(x, kernel, stride, padding)
+        if x.dtype == tf.bfloat16 and stride[-1] > 1:
+            grids.append(z.shape[2])
+        return z
+
+    monkeypatch.setitem(tensorflow_convolution._CONVOLUTIONS, 2, seen)
+    layer = ConvLSTM2D(4, 3, strides=(1, 3), padding="same", dtype="mixed_bfloat16", return_sequences=True)
+    layer.build((None, None, *size, 5))
+    x = tf.cast(tensor(2, 2, 9, 3, 5), tf.bfloat16)
+    signature = [tf.TensorSpec((None, None, *size, 5), tf.bfloat16)]
+    found = tf.function(lambda x: layer(x, training=True), input_signature=signature)(x)
+    assert grids
+    assert 1 not in grids
+    wide = ConvLSTM2D(4, 3, strides=(1, 3), padding="same", return_sequences=True)
+    wide.build((None, None, 9, 3, 5))
+    wide.set_weights([np.float32(w) for w in layer.get_weights()])
+    expected = wide(tf.cast(x, tf.float32))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(tf.cast(found, tf.float32), expected, rtol=0, atol=5e-2)

@@ -11,6 +11,7 @@ import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.contract import reference
+from convlstm.contract.checkpoint import save_model
 from convlstm.contract.weights import canonical_shapes, initialise
 from convlstm.errors import WeightsError
 from convlstm.keras import (
@@ -64,6 +65,19 @@ def test_a_layer_is_the_reference(kind: Any, backwards: bool) -> None:
     close(output, np.moveaxis(wanted, 2, -1)[:, :: -1 if backwards else 1])
     close(h_n, np.moveaxis(h, 1, -1))
     close(c_n, np.moveaxis(c, 1, -1))
+
+
+def test_a_float64_file_keeps_its_type_or_is_refused(tmp_path: Path, refused: Any) -> None:
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    save_model(tmp_path / "m", spec, initialise(spec, 0))
+    if BACKEND == "jax":
+        with refused(WeightsError, str(tmp_path / "m")):
+            load(tmp_path / "m")
+    else:
+        found = to_canonical(load(tmp_path / "m"))
+        for key, array in initialise(spec, 0).items():
+            np.testing.assert_array_equal(found[key], array)
+    assert load(tmp_path / "m", dtype="float32").compute_dtype == "float32"
 
 
 def test_files_of_pytorch_are_read_and_written(tmp_path: Path) -> None:
