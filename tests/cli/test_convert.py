@@ -67,7 +67,7 @@ def test_what_is_said(cli, tmp_path, stack):
     assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in out.splitlines()
     np.savez(tmp_path / "keras.npz", **write_keras(*stack))
     words = ("convert", "keras.npz", "-o", "a.safetensors", "--from", "keras", "--set", "padding=same")
-    out = cli(*words, "--set", "stride=[2, 1]", "--layer", "conv_lstm2d", "--layer", "conv_lstm2d_1")[1]
+    out = cli(*words, "--set", "stride=[[2, 2], [1, 1]]", "--layer", "conv_lstm2d", "--layer", "conv_lstm2d_1")[1]
     assert "taken as built with dilation=1, activation=tanh, recurrent_activation=sigmoid, masked_output=hold" in out
     assert load_model(tmp_path / "a.safetensors").spec.stride == ((2, 2), (1, 1))
     out = cli("convert", "layer.safetensors", "-o", "b.npz", "--to", "linen", "--explain")[1]
@@ -92,7 +92,7 @@ def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
     [
         (
             "keras",
-            {"hidden_channels": [4, 3], "stride": [2, 1], "padding": ["valid", 1], "masked_output": "hold"},
+            {"hidden_channels": [4, 3], "stride": [(2, 2), (1, 1)], "padding": ["valid", 1], "masked_output": "hold"},
             "padding=['valid', 'same'], strides=[2, 1], dilation_rate=1, activation=tanh, "
             "recurrent_activation=sigmoid, dropout=0.0, recurrent_dropout=0.0, zero_output_for_mask=False, "
             "go_backwards=False",

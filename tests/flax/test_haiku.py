@@ -78,7 +78,7 @@ def test_the_cell_computes_what_haikus_computes() -> None:
     y, after = theirs.apply(weights, x, state)
     carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), State(h, c), x)
     close(output, y, 1e-5)
-    close(carry, (after.hidden, after.cell), 1e-5)
+    close(tuple(carry), (after.hidden, after.cell), 1e-5)
 
 
 def test_the_duration_aware_form_in_a_scan() -> None:

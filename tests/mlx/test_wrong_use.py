@@ -24,7 +24,7 @@ BUILDS: list[tuple[str, dict[str, Any]]] = [
     ("hidden_channels", {"hidden_channels": -4}),
     ("hidden_channels", {"hidden_channels": [4, 4], "num_layers": 3}),
     ("kernel_size", {"kernel_size": 0}),
-    ("kernel_size", {"kernel_size": (3, 3, 3)}),
+    ("kernel_size", {"kernel_size": (3, 3, 3, 3)}),
     ("num_layers", {"num_layers": 0}),
     ("stride", {"stride": 0}),
     ("padding", {"padding": "full"}),
@@ -101,7 +101,7 @@ CELL_BUILDS: list[tuple[str, dict[str, Any]]] = [
     ("masked_output", {"masked_output": "hold"}),
     ("hidden_channels", {"hidden_channels": [4, 4]}),
     ("dropout", {"dropout": 0.1}),
-    ("kernel_size", {"kernel_size": [3, 3]}),
+    ("kernel_size", {"kernel_size": [(3, 3), (5, 5)]}),
 ]
 
 CELL_CALLS: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [

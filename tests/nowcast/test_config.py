@@ -26,7 +26,7 @@ CHANGED = {
     },
     "model": {
         "hidden_channels": [8, 4],
-        "kernel_size": [3, 5],
+        "kernel_size": [[3, 3], [5, 5]],
         "recurrent_kernel_size": 5,
         "patch_size": 2,
         "peephole": "channel",

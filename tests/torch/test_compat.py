@@ -36,6 +36,11 @@ def test_the_shapes_the_documents_promise() -> None:
     assert [tuple(o.shape) for o in outputs] == [(4, 2, 16, 128, 128)]
 
 
+@pytest.mark.parametrize("kernels", [[3, 5], [(3, 3), (5, 5)], [(3, 3), 5]], ids=str)
+def test_a_list_of_kernels_is_per_layer_in_this_form(kernels: list) -> None:
+    assert compat.ConvLSTM(1, [4, 4], kernels, 2).kernel_size == [(3, 3), (5, 5)]
+
+
 def test_b09_time_comes_first_by_default_in_this_form() -> None:
     x = torch.rand(2, 5, 1, 8, 8)
     late = compat.ConvLSTM(1, [4, 3], (3, 3), 2, batch_first=True, return_all_layers=True)

@@ -143,7 +143,7 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
         For each layer, pixels per axis of the frame of the same step, and of each further step.
 
     Example:
-        >>> receptive_fields(ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=[3, 5]))
+        >>> receptive_fields(ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=[(3, 3), (5, 5)]))
         [((3, 3), (2, 2)), ((7, 7), (4, 4))]
     """
     result = []

@@ -57,7 +57,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
     stride = list(layer.stride)
-    if _compute_type(weights) == torch.bfloat16:
+    if (autocast_dtype(weight) or weight.dtype) == torch.bfloat16:
         x, stride = one_output_column(x, layer.kernel_size, stride, layer.dilation)
     z = convolution(unambiguous(x), unambiguous(weight), None, stride, 0, layer.dilation, groups)
     if groups > 1:

@@ -17,7 +17,7 @@ from convlstm.errors import ConfigError
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Kernel = Count | list[Count | list[Count]]
+Kernel = int | list[int | list[int]]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]

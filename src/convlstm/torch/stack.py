@@ -168,7 +168,8 @@ def _in_segments(
     pieces = pieces[::-1] if reverse else pieces
     joined = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
     del outputs, pieces
-    release_memory()  # what the pieces lay in is as large as what they made, and a segment needs little of it
+    if not torch.compiler.is_compiling():
+        release_memory()  # what the pieces lay in is as large as what they made, and a segment needs little of it
     return joined, final
 
 
