@@ -36,7 +36,7 @@ parity: $(READY)
 		$(addprefix --setup ,$(SETUP))
 
 bench: $(READY)
-	$(PYTHON) -m convlstm bench --output docs/benchmarks/speed.json
+	$(PYTHON) -m benchmarks.speed --output docs/benchmarks/speed.json
 	$(PYTHON) benchmarks/speed/table.py
 
 docs: $(READY)

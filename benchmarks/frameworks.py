@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from convlstm.conformance.environments import SETUPS, SetUp
 from convlstm.data import sample_path
-from convlstm.doctor.setups import SETUPS, SetUp
 
 CONFIG = {
     "model.hidden_channels": "[24,24]",

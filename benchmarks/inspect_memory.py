@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convlstm.contract.cost import model_cost
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import Spec
-from convlstm.contract.workload import Workload
+from convlstm.cost.operations import model_cost
+from convlstm.cost.workload import Workload
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import Spec
 
 STEPS = 2
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024

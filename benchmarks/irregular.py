@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.contract.weights import initialise
 from convlstm.data import Batch, Batches, Frames, find_windows, open_frames, split_days, windows_within
+from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.nowcast.config import Config, validate
 from convlstm.nowcast.fit import learning_rate
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import prepare, to_sample
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch.training import Trainer
+from convlstm.weights.canonical import initialise
 
 MINUTES = (5, 10, 15, 20, 25, 30)
 BINS = ((0, 15), (15, 30), (30, 60), (60, 120))

@@ -34,18 +34,18 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.contract import parity
-from convlstm.contract.derivatives import loss_weights
-from convlstm.contract.narrow_cases import family_of, narrow_case
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.doctor.setups import SETUPS
+from convlstm.conformance import compare as parity
+from convlstm.conformance.derivatives import loss_weights
+from convlstm.conformance.environments import SETUPS
+from convlstm.conformance.narrow_layers import family_of, narrow_case
+from convlstm.spec.stack import ConvLSTMSpec
 
 TARGET = 5e-2
 
 
 def expect(folder: str, seed: int) -> None:
     """Keep the reference's results of a case, and gradients that agree with the reference."""
-    from convlstm.torch.parity import run
+    from convlstm.conformance.adapters.torch import run
 
     expected = parity.expect(narrow_case(seed), "bfloat16")
     results, gradients = run(expected.case, "float64", expected.factors)
@@ -65,7 +65,7 @@ def has_kinks(spec: ConvLSTMSpec) -> bool:
 
 def moved(expected: parity.Expectation, gradients: Mapping[str, Any]) -> tuple[float, float]:
     """Return how far one rounding of weights and inputs moves results and gradients: the most of some random tries."""
-    from convlstm.torch.parity import run
+    from convlstm.conformance.adapters.torch import run
 
     random, most = np.random.default_rng(0), [0.0, 0.0]
     for _ in range(48 if has_kinks(expected.case.spec) else 12):
@@ -92,7 +92,7 @@ def expectations(folder: str, seeds: range) -> Iterator[tuple[Any, ...]]:
 
 def work(face: str, folder: str, start: int, count: int, answer: str) -> None:
     """Compare one framework with the kept results, in this process."""
-    run = import_module(f"convlstm.{face}.parity").run
+    run = import_module(f"convlstm.conformance.adapters.{face}").run
     rows = []
     for seed, family, case, expected, expected_gradients, limits in expectations(folder, range(start, start + count)):
         factors = loss_weights(case, expected)

@@ -13,7 +13,7 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
-from convlstm.engine.torch_memory import _Pool
+from convlstm.engine.torch.buffers import _Pool
 
 
 def take(pool: _Pool, takes: int) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from convlstm.bench.cases import CASES
-from convlstm.contract import winograd
+from benchmarks.speed.cases import CASES
+from convlstm.engine.torch import winograd_rule as winograd
 from convlstm.torch import ConvLSTM
 
 

@@ -22,7 +22,7 @@ STATEMENTS = {
     "import convlstm": HEAVY,
     "import convlstm.errors, convlstm.files": HEAVY,
     "from convlstm import ConvLSTMSpec, ForecasterSpec": HEAVY - {"numpy"},
-    "import convlstm.contract.checkpoint, convlstm.contract.cases, convlstm.contract.presets": HEAVY - {"numpy"},
+    "import convlstm.weights.checkpoint, convlstm.conformance.random_layers, convlstm.spec.presets": HEAVY - {"numpy"},
     "import convlstm.torch": HEAVY - {"numpy", "torch"},
     "import convlstm.mlx": HEAVY - {"numpy", "mlx"},
     "import convlstm.flax": FRAMEWORKS - {"jax", "flax", "optax"},  # flax.nnx itself loads optax
@@ -32,7 +32,7 @@ STATEMENTS = {
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report": FRAMEWORKS,
     "import convlstm.nowcast": FRAMEWORKS,
-    "import convlstm.doctor.parity": FRAMEWORKS,
+    "import convlstm.conformance.campaign": FRAMEWORKS,
     "import convlstm.cli.main": FRAMEWORKS,
 }
 

@@ -200,7 +200,7 @@ tf.function(lambda x: layer(x, training=True))(tf.ones((1, 2, 6, 6, 1)))
 def keras_tensorflow_traced_before_xla() -> None:
     code = """
 import tensorflow as tf
-from convlstm.engine.tensorflow_fused import serves
+from convlstm.engine.tensorflow.fused import serves
 from convlstm.keras import ConvLSTM2D
 layer, x, quick = ConvLSTM2D(2, 3), tf.ones((1, 2, 6, 6, 1)), []
 @tf.function

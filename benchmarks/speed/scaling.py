@@ -134,12 +134,12 @@ def loader() -> dict[str, Any]:
     import xarray as xr
 
     from convlstm.cli.demo import SETTINGS
-    from convlstm.contract.weights import initialise
     from convlstm.data import open_frames, sample_path
     from convlstm.nowcast.config_text import read_config
-    from convlstm.nowcast.faces import build_trainer
     from convlstm.nowcast.fit import optimisation
+    from convlstm.nowcast.frameworks import build_trainer
     from convlstm.nowcast.prepare import prepare, to_sample
+    from convlstm.weights.canonical import initialise
 
     config, found = read_config(None, SETTINGS), {}
     with tempfile.TemporaryDirectory() as folder:

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convlstm.contract.forecaster import ForecasterSpec as ForecasterSpec
-    from convlstm.contract.spec import ConvLSTMSpec as ConvLSTMSpec
+    from convlstm.spec.forecaster import ForecasterSpec as ForecasterSpec
+    from convlstm.spec.stack import ConvLSTMSpec as ConvLSTMSpec
 
 __version__ = "0.1.0"
 __all__ = ["ConvLSTMSpec", "ForecasterSpec", "__version__"]
 
-_HOMES = {"ConvLSTMSpec": "convlstm.contract.spec", "ForecasterSpec": "convlstm.contract.forecaster"}
+_HOMES = {"ConvLSTMSpec": "convlstm.spec.stack", "ForecasterSpec": "convlstm.spec.forecaster"}
 
 
 def __getattr__(name: str) -> Any:

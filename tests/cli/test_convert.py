@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.checkpoint import load_model, save_model
-from convlstm.contract.presets import PRESETS
-from convlstm.contract.weights import initialise
 from convlstm.interop import FORMATS, write_file, write_keras, write_ndrplz
 from convlstm.interop.formats import WRITTEN
+from convlstm.spec.presets import PRESETS
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import load_model, save_model
 
 
 @pytest.fixture

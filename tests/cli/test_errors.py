@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import initialise
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import save_model
 
 
 def times(values):
@@ -251,7 +251,7 @@ def test_a_memory_error_and_a_bug_are_one_line_too(cli, trained, monkeypatch):
         def raising(*arguments, **options):
             raise error
 
-        monkeypatch.setattr("convlstm.nowcast.predict.load_nowcaster", raising)
+        monkeypatch.setattr("convlstm.nowcast.nowcaster.load_nowcaster", raising)
         return cli("forecast", "run", "rain.nc")
 
     code, _, err = fail(MemoryError())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from convlstm.doctor.setups import SETUPS
+from convlstm.conformance.environments import SETUPS
 
 
 def convlstm(setup, *words) -> None:

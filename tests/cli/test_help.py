@@ -30,7 +30,6 @@ def test_the_commands_are_those_that_are_documented():
         "inspect",
         "convert",
         "doctor",
-        "bench",
     ]
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import initialise
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import save_model
 
 LINE = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3, spatial_dims=1)
 FILES = {

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from convlstm.contract.checkpoint import load_arrays
+from convlstm.weights.checkpoint import load_arrays
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convlstm import __version__
+from convlstm.conformance.environments import SETUPS, SetUp, choose_setups, run_task
 from convlstm.doctor import health
 from convlstm.doctor.health import Health, check_setups, installed, small_forecast
-from convlstm.doctor.setups import SETUPS, SetUp, choose_setups, run_task
 from convlstm.errors import ConfigError, DependencyError
 from convlstm.torch.training import Trainer
 
@@ -53,7 +53,7 @@ def test_a_process_that_fails_is_told_in_its_last_line():
 
 def test_tasks_of_what_is_not_installed_are_refused(refused):
     with refused(DependencyError, "absent"):
-        run_task(ABSENT, "forms")
+        run_task(ABSENT, "drop_in")
 
 
 def test_choose_setups(refused):

@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract import reference_forecaster
 from convlstm.errors import ShapeError
 from convlstm.flax import Forecaster
 from convlstm.flax.forecasting import depth_to_space, space_to_depth
+from convlstm.reference import forecaster as reference_forecaster
 
 STACK = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3)
 FRAMES = np.float32(np.random.default_rng(0).standard_normal((2, 3, 6, 8, 1)))

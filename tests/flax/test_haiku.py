@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.weights import initialise
 from convlstm.flax import State, from_canonical, functional, params_to_canonical
+from convlstm.weights.canonical import initialise
 
 hk = pytest.importorskip("haiku")
 module = pytest.importorskip("convlstm.flax.haiku")

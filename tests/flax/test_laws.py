@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convlstm.contract.durations import durations_from_times
-from convlstm.engine.jax_convolution import convolve_in_loop
+from convlstm.engine.jax.convolution import convolve_in_loop
 from convlstm.flax import ConvLSTM, ConvLSTMCell, State, load_canonical, to_canonical
+from convlstm.spec.durations import durations_from_times
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.cases import Case, reference_arrays
+from convlstm.conformance.random_layers import Case, reference_arrays
 from convlstm.errors import SpecError
 from convlstm.flax import functional, linen, params_to_canonical
 from convlstm.flax.compat import DurationAwareConvLSTMCell

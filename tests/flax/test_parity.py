@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm.contract import parity, vocabulary
-from convlstm.contract.cases import SMALL, random_case, reference_arrays
-from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
-from convlstm.contract.forecast_cases import random_forecast_case
-from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
+from convlstm.conformance import compare as parity
+from convlstm.conformance.adapters.flax import run
+from convlstm.conformance.derivatives import COMPLEX_STEP, loss_weights
+from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
+from convlstm.conformance.random_forecasters import random_forecast_case
+from convlstm.conformance.random_layers import SMALL, random_case, reference_arrays
 from convlstm.flax import State, from_canonical, functional
-from convlstm.flax.parity import run
+from convlstm.spec import options as vocabulary
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.contract.weights import initialise
 from convlstm.errors import ConfigError, WeightsError
 from convlstm.flax import forecasting, from_canonical
 from convlstm.flax.training import Trainer, set_threads
+from convlstm.frontend.trainer import Optimisation, Sample
+from convlstm.weights.canonical import initialise
 
 RANDOM = np.random.default_rng(0)
 STACK = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 3], kernel_size=3, peephole="channel", dropout=0.3)

@@ -12,10 +12,8 @@ import pytest
 from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.cases import random_case
-from convlstm.contract.checkpoint import load_model, save_model, weights_digest
-from convlstm.contract.forecast_cases import random_forecast_case
-from convlstm.contract.weights import canonical_shapes, initialise, parameter_count
+from convlstm.conformance.random_forecasters import random_forecast_case
+from convlstm.conformance.random_layers import random_case
 from convlstm.errors import WeightsError
 from convlstm.flax import (
     ConvLSTM,
@@ -32,6 +30,8 @@ from convlstm.flax import (
 )
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import native_path, parameter_shapes
+from convlstm.weights.canonical import canonical_shapes, initialise, parameter_count
+from convlstm.weights.checkpoint import load_model, save_model, weights_digest
 
 
 def layer(*given: object, seed: int = 0, **options: object) -> ConvLSTM:

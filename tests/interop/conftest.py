@@ -12,10 +12,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 import numpy as np
 import pytest
 
-from convlstm.contract import reference
-from convlstm.contract.parity import error
-from convlstm.contract.spec import ConvLSTMSpec
+from convlstm.conformance.compare import error
 from convlstm.interop import Converted
+from convlstm.reference import recurrence as reference
+from convlstm.spec.stack import ConvLSTMSpec
 
 Compare = Callable[..., None]
 

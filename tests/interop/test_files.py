@@ -11,13 +11,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.checkpoint import load_model, save_model, weights_digest
-from convlstm.contract.presets import PRESETS
-from convlstm.contract.weights import initialise
 from convlstm.errors import OutputError, SpecError, WeightsError
 from convlstm.interop import FORMATS, constructor_options, read_file, read_keras, write_file
 from convlstm.interop.containers import read_arrays, write_arrays
 from convlstm.interop.formats import WRITTEN
+from convlstm.spec.presets import PRESETS
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import load_model, save_model, weights_digest
 
 h5py = pytest.importorskip("h5py")
 

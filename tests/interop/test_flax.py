@@ -13,9 +13,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.weights import initialise
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop import read_haiku, read_linen, write_linen
+from convlstm.weights.canonical import initialise
 
 SIZE = (6, 5, 4)
 

@@ -15,14 +15,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract import reference_forecaster
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.parity import error
-from convlstm.contract.presets import PRESETS
-from convlstm.contract.weights import initialise, parameter_count
+from convlstm.conformance.compare import error
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop import read_ndrplz, read_openstl, read_tomo_oga, write_ndrplz
+from convlstm.reference import forecaster as reference_forecaster
+from convlstm.spec.presets import PRESETS
 from convlstm.torch import load
+from convlstm.weights.canonical import initialise, parameter_count
+from convlstm.weights.checkpoint import save_model
 
 
 @pytest.fixture(autouse=True)

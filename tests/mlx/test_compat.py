@@ -6,12 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convlstm.contract.forms import Form, check
+from convlstm.conformance.drop_in import Form, check
+from convlstm.conformance.drop_in_lines.mlx import FORMS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.mlx import ConvLSTM as Native
 from convlstm.mlx import load_canonical, to_canonical
 from convlstm.mlx.compat import ConvLSTM, _conv_lstm_cell
-from convlstm.mlx.forms import FORMS
 
 
 def native(layer: ConvLSTM) -> Native:

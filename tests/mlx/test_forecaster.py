@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.presets import PRESETS
-from convlstm.contract.reference_forecaster import depth_to_space, space_to_depth
 from convlstm.mlx import Forecaster, to_canonical
+from convlstm.reference.forecaster import depth_to_space, space_to_depth
+from convlstm.spec.presets import PRESETS
 
 
 def build(rollout: str = "states", stack: dict[str, Any] | None = None, **options: Any) -> Forecaster:

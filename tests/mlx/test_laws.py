@@ -10,8 +10,8 @@ import pytest
 from mlx.nn import LSTM
 from mlx.utils import tree_map
 
-from convlstm.contract.durations import durations_from_times
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, load_canonical, to_canonical
+from convlstm.spec.durations import durations_from_times
 
 F64 = mx.float64
 RICH: dict[str, Any] = {"peephole": "channel", "norm": "layer", "boundary": ("replicate", "circular"), "zoneout_c": 0.2}

@@ -13,12 +13,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convlstm.contract.cases import SMALL, random_case, reference_arrays
-from convlstm.contract.derivatives import COMPLEX_STEP, loss_weights
-from convlstm.contract.forecast_cases import random_forecast_case
-from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
-from convlstm.contract.parity import AnyCase, compare, error, reference_of, rounded
-from convlstm.mlx.parity import build, leaves_of, run, run_arrays
+from convlstm.conformance.adapters.mlx import build, leaves_of, run, run_arrays
+from convlstm.conformance.compare import AnyCase, compare, error, reference_of, rounded
+from convlstm.conformance.derivatives import COMPLEX_STEP, loss_weights
+from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
+from convlstm.conformance.random_forecasters import random_forecast_case
+from convlstm.conformance.random_layers import SMALL, random_case, reference_arrays
 
 DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.0, "zoneout_c": 0.0}
 # a norm over nearly equal values magnifies the rounding of its input without bound

@@ -10,11 +10,11 @@ import pytest
 from mlx.utils import tree_flatten
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.cases import random_case
-from convlstm.contract.checkpoint import load_model, weights_digest
-from convlstm.contract.weights import canonical_shapes, initialise, parameter_count
+from convlstm.conformance.random_layers import random_case
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, save, to_canonical
 from convlstm.mlx.weights import to_native
+from convlstm.weights.canonical import canonical_shapes, initialise, parameter_count
+from convlstm.weights.checkpoint import load_model, weights_digest
 
 
 def parameters(module: object) -> dict[str, mx.array]:

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import initialise
 from convlstm.data import LogRain, open_frames
 from convlstm.nowcast.config import validate
-from convlstm.nowcast.faces import set_threads
 from convlstm.nowcast.fit import fit
+from convlstm.nowcast.frameworks import set_threads
+from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.pipeline import Pipeline
-from convlstm.nowcast.predict import load_nowcaster
-from convlstm.nowcast.run import RunFolder
+from convlstm.nowcast.run_folder import RunFolder
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import save_model
 
 DATA = {"input_length": 3, "horizon": 4, "crop": 16}
 MODEL = {"hidden_channels": [4, 4], "dropout": 0.2, "recurrent_dropout": 0.1}

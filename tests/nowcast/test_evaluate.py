@@ -9,12 +9,12 @@ import xarray as xr
 
 from convlstm.data import Standard
 from convlstm.errors import ConfigError, DataError, OutputError
-from convlstm.nowcast import cases as cases_module
 from convlstm.nowcast import evaluate as evaluate_module
+from convlstm.nowcast import evaluation_cases as cases_module
 from convlstm.nowcast.baselines import optical_flow, persistence
-from convlstm.nowcast.cases import METHODS, Selection, choose_cases, choose_days
 from convlstm.nowcast.evaluate import FILES, evaluate
-from convlstm.nowcast.predict import load_nowcaster
+from convlstm.nowcast.evaluation_cases import METHODS, Selection, choose_cases, choose_days
+from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.report import write_report
 from convlstm.report.results import read_results
 from convlstm.verification import score_forecasts

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convlstm.contract.checkpoint import load_arrays, load_model
-from convlstm.contract.weights import initialise
 from convlstm.errors import ConfigError, DataError, TrainingError
-from convlstm.nowcast.faces import build_trainer
 from convlstm.nowcast.fit import _key, fit, learning_rate
-from convlstm.nowcast.predict import load_nowcaster
+from convlstm.nowcast.frameworks import build_trainer
+from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.prepare import prepare, to_sample
-from convlstm.nowcast.run import Progress, RunFolder
+from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import load_arrays, load_model
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(train, whole_run, contents):

@@ -10,7 +10,7 @@ import xarray as xr
 
 from convlstm.data import Standard, open_frames
 from convlstm.errors import ConfigError, DataError, OutputError
-from convlstm.nowcast.forecast import make_forecast, write_forecast
+from convlstm.nowcast.cf_output import make_forecast, write_forecast
 
 MINUTE = 60.0
 

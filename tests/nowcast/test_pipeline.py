@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from convlstm.contract.checkpoint import Model
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.training import Sample
 from convlstm.data import Identity, LogRain, Reflectivity, Standard
 from convlstm.errors import DataError, WeightsError
+from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
 from convlstm.nowcast.prepare import prepare, to_sample
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.checkpoint import Model
 
 
 def as_kelvin(dataset):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from convlstm.contract.reference_forecaster import forecast as reference_forecast
 from convlstm.data import Identity, LogRain, Standard
 from convlstm.errors import WeightsError
-from convlstm.nowcast.predict import load_nowcaster
+from convlstm.nowcast.nowcaster import load_nowcaster
+from convlstm.reference.forecaster import forecast as reference_forecast
 
 MINUTE = 60.0
 

@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from convlstm.contract.checkpoint import load_arrays
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
 from convlstm.nowcast.config_text import to_yaml
-from convlstm.nowcast.run import RunFolder
+from convlstm.nowcast.run_folder import RunFolder
 from convlstm.torch.training import Trainer
+from convlstm.weights.checkpoint import load_arrays
 
 
 @pytest.mark.parametrize("step", range(1, 6))
@@ -34,9 +34,9 @@ DRIVER = """
 import sys
 from convlstm.data import open_frames
 from convlstm.nowcast.config_text import read_config
-from convlstm.nowcast.faces import set_threads
+from convlstm.nowcast.frameworks import set_threads
 from convlstm.nowcast.fit import fit
-from convlstm.nowcast.run import RunFolder
+from convlstm.nowcast.run_folder import RunFolder
 
 data, config, folder, step = sys.argv[1:]
 

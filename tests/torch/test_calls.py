@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm.engine import torch as engine
+from convlstm.engine.torch import recurrence as engine
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, save
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract.forms import DOCUMENTS, check
+from convlstm.conformance.drop_in import DOCUMENTS, check
+from convlstm.conformance.drop_in_lines.torch import FORMS
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.torch import ConvLSTMCell, compat
-from convlstm.torch.forms import FORMS
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.document} {form.line}")

@@ -13,7 +13,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from convlstm.engine import torch_fused
+from convlstm.engine.torch import fused as torch_fused
 from convlstm.torch import ConvLSTM
 
 # forward-mode differentiation compiles a few of PyTorch's own formulas with its deprecated torch.jit.script

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.presets import PRESETS
+from convlstm.spec.presets import PRESETS
 from convlstm.torch import Forecaster
 
 

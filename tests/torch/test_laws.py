@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm.contract.durations import durations_from_times
+from convlstm.spec.durations import durations_from_times
 from convlstm.torch import ConvLSTM, ConvLSTMCell, load_canonical, to_canonical
 
 F64 = torch.float64

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.contract.weights import initialise
 from convlstm.errors import ConfigError, WeightsError
+from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.torch import Forecaster, load_canonical
 from convlstm.torch.training import Trainer
+from convlstm.weights.canonical import initialise
 
 RANDOM = np.random.default_rng(0)
 STACK = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 3], kernel_size=3, peephole="channel", dropout=0.3)

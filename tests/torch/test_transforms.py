@@ -15,7 +15,7 @@ from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.cases import random_case
+from convlstm.conformance.random_layers import random_case
 from convlstm.errors import ShapeError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract.cases import random_case
-from convlstm.contract.checkpoint import load_model, weights_digest
-from convlstm.contract.weights import canonical_shapes, initialise, parameter_count
+from convlstm.conformance.random_layers import random_case
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, save, to_canonical
 from convlstm.torch.weights import native_name, native_shape
+from convlstm.weights.canonical import canonical_shapes, initialise, parameter_count
+from convlstm.weights.checkpoint import load_model, weights_digest
 
 
 def test_names_and_shapes() -> None:

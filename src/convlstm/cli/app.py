@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from convlstm import __version__
-from convlstm.cli.bench import bench
 from convlstm.cli.convert import convert
 from convlstm.cli.demo import demo
 from convlstm.cli.doctor import doctor
@@ -25,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, forecast, evaluate, report, inspect, convert, doctor, bench):
+for command in (demo, train, forecast, evaluate, report, inspect, convert, doctor):
     app.command()(command)
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from convlstm.contract.activations import Array
-    from convlstm.contract.weights import Spec
     from convlstm.interop import Notes
+    from convlstm.spec.types import Array
+    from convlstm.weights.canonical import Spec
 
 
 def convert(
@@ -60,7 +60,7 @@ def convert(
 
 
 def _own(source: Path) -> tuple[Spec, dict[str, Array], dict[str, Any]]:
-    from convlstm.contract.checkpoint import load_model
+    from convlstm.weights.checkpoint import load_model
 
     model = load_model(source)
     return model.spec, dict(model.weights), model.extra
@@ -113,10 +113,10 @@ def _write(
     output: Path, layout: str | None, spec: Spec, weights: dict[str, Array], extra: dict[str, Any], explain: bool
 ) -> None:
     from convlstm.cli.output import say
-    from convlstm.contract.checkpoint import save_model
     from convlstm.interop import FORMATS, write_file
     from convlstm.interop.reading import differences
     from convlstm.interop.writing import own_words
+    from convlstm.weights.checkpoint import save_model
 
     if layout is None:
         say(f"{output}: digest {save_model(output, spec, weights, extra)}")

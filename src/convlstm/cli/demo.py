@@ -39,10 +39,10 @@ def demo(
     from convlstm.cli.train import train_with_progress
     from convlstm.data import open_frames, sample_path
     from convlstm.files import check_writable
-    from convlstm.nowcast.cases import Selection
+    from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.config_text import read_config
-    from convlstm.nowcast.forecast import make_forecast, write_forecast
-    from convlstm.nowcast.run import RunFolder
+    from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.run_folder import RunFolder
     from convlstm.report import write_report
 
     started = time.monotonic()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from convlstm.doctor.parity import Row
-    from convlstm.doctor.setups import SetUp
+    from convlstm.conformance.campaign import Row
+    from convlstm.conformance.environments import SetUp
 
 
 def doctor(
@@ -32,7 +32,7 @@ def doctor(
     Example: `convlstm doctor --seeds --setup torch`
     """
     from convlstm.cli.output import say
-    from convlstm.doctor.setups import choose_setups
+    from convlstm.conformance.environments import choose_setups
 
     chosen = choose_setups(setup or [])
     if setup:
@@ -72,8 +72,8 @@ def _health(setups: list[SetUp]) -> bool:
 
 def _seeds(setups: list[SetUp]) -> bool:
     from convlstm.cli.output import say
-    from convlstm.contract.forms import DOCUMENTS
-    from convlstm.doctor.setups import run_task
+    from convlstm.conformance.drop_in import DOCUMENTS
+    from convlstm.conformance.environments import run_task
     from convlstm.errors import DependencyError
 
     for number, title in DOCUMENTS.items():
@@ -82,7 +82,7 @@ def _seeds(setups: list[SetUp]) -> bool:
     well = True
     for one in setups:
         try:
-            rows = run_task(one, "forms") if one.installed else []
+            rows = run_task(one, "drop_in") if one.installed else []
         except DependencyError as problem:
             say(f"{one.name}: {problem.received}")
             well = False
@@ -100,7 +100,7 @@ def _parity(setups: list[SetUp], cases: int, start: int) -> bool:
     from rich.table import Table
 
     from convlstm.cli.output import console, say
-    from convlstm.doctor.parity import PAIR_TARGET, compare_all
+    from convlstm.conformance.campaign import PAIR_TARGET, compare_all
 
     rows, pairs = compare_all(cases, start, [one for one in setups if one.installed], say)
     table = Table("set-up", "type", "cases", "values", "derivatives", "judged", "missed", box=None, pad_edge=False)

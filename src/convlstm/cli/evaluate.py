@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convlstm.data import Frames
-    from convlstm.nowcast.cases import Selection
-    from convlstm.nowcast.predict import Nowcaster
+    from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.nowcaster import Nowcaster
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
     """
     from convlstm.cli.forecast import load, open_as_trained
     from convlstm.cli.output import say
-    from convlstm.nowcast.cases import Selection
+    from convlstm.nowcast.evaluation_cases import Selection
 
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     nowcaster = load(model, framework, threads)
@@ -70,7 +70,7 @@ def evaluate_with_progress(
     """Evaluate, show progress on the way, and print the main scores."""
     from convlstm.cli.output import console, progress, score_table
     from convlstm.nowcast.evaluate import evaluate as run_evaluation
-    from convlstm.nowcast.run import RunFolder
+    from convlstm.nowcast.run_folder import RunFolder
 
     with progress("evaluating") as tell:
         scores = run_evaluation(

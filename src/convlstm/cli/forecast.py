@@ -12,7 +12,7 @@ from convlstm.cli import options
 
 if TYPE_CHECKING:
     from convlstm.data import Frames
-    from convlstm.nowcast.predict import Nowcaster
+    from convlstm.nowcast.nowcaster import Nowcaster
 
 
 def forecast(
@@ -45,8 +45,8 @@ def forecast(
     """
     from convlstm.cli.output import say
     from convlstm.files import check_apart, check_writable
-    from convlstm.nowcast.forecast import make_forecast, write_forecast
-    from convlstm.nowcast.run import RunFolder
+    from convlstm.nowcast.cf_output import make_forecast, write_forecast
+    from convlstm.nowcast.run_folder import RunFolder
 
     check_writable(output, folder=output.suffix == ".zarr")
     check_apart(output, data, model, *RunFolder(model).files)
@@ -62,8 +62,8 @@ def forecast(
 
 def load(model: Path, framework: str, threads: int | None) -> Nowcaster:
     """Read a model file into a framework."""
-    from convlstm.nowcast.faces import set_threads
-    from convlstm.nowcast.predict import load_nowcaster
+    from convlstm.nowcast.frameworks import set_threads
+    from convlstm.nowcast.nowcaster import load_nowcaster
 
     set_threads(framework, threads)
     return load_nowcaster(model, framework)

@@ -9,9 +9,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from convlstm.contract.cost import ModelCost
-    from convlstm.contract.workload import Workload
-    from convlstm.nowcast.inspection import Subject
+    from convlstm.cost.inspection import Subject
+    from convlstm.cost.operations import ModelCost
+    from convlstm.cost.workload import Workload
 
 _WIDEST = 500
 
@@ -44,8 +44,8 @@ def inspect(
     from rich.console import Console
 
     from convlstm.cli.output import say
-    from convlstm.contract.cost import model_cost
-    from convlstm.nowcast.inspection import describe, read_subject, workload
+    from convlstm.cost.inspection import describe, read_subject, workload
+    from convlstm.cost.operations import model_cost
 
     subject = read_subject(target)
     given = workload(subject, frames, batch=batch, horizon=horizon, precision=precision)

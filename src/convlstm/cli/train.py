@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.fit import Report
-    from convlstm.nowcast.run import Progress, RunFolder
+    from convlstm.nowcast.run_folder import Progress, RunFolder
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
     from convlstm.cli.output import say
     from convlstm.nowcast.config import validate
     from convlstm.nowcast.config_text import read_config, to_yaml
-    from convlstm.nowcast.run import RunFolder
+    from convlstm.nowcast.run_folder import RunFolder
 
     folder = RunFolder(output)
     if resume and config is None and folder.config.exists():
@@ -87,8 +87,8 @@ def train_with_progress(
 ) -> Progress:
     """Train, and show step, loss and validation loss on the way."""
     from convlstm.cli.output import progress
-    from convlstm.nowcast.faces import set_threads
     from convlstm.nowcast.fit import fit
+    from convlstm.nowcast.frameworks import set_threads
 
     set_threads(framework, threads)
     validation = ""

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-import numpy as np
 
 from convlstm import __version__
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.parity import error
-from convlstm.contract.reference_forecaster import forecast
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.training import Optimisation, Sample
-from convlstm.contract.weights import initialise
-from convlstm.doctor.setups import SETUPS, SetUp, run_task
+from convlstm.conformance.environments import SETUPS, SetUp, run_task
 from convlstm.errors import DependencyError, install
-from convlstm.nowcast.faces import build_trainer
 
 PACKAGES = (
     *(
@@ -100,26 +89,3 @@ def check_setups(setups: Sequence[SetUp] = SETUPS) -> list[Health]:
             answer = {"description": str(problem.received), "difference": float("inf"), "seconds": 0.0}
         found.append(Health(setup.name, **answer))
     return found
-
-
-def small_forecast(face: str) -> dict[str, Any]:
-    """Forecast with a small model in this process.
-
-    Args:
-        face: The framework.
-
-    Returns:
-        `description`, `difference` from the reference and `seconds`.
-    """
-    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[8, 8], kernel_size=3, peephole="channel")
-    spec = ForecasterSpec(encoder=stack, patch_size=2, residual=True)
-    random = np.random.default_rng(0)
-    frames = random.standard_normal((2, 4, 1, 16, 12))
-    weights = {key: value + 0.1 * random.standard_normal(value.shape) for key, value in initialise(spec, 0).items()}
-    truth = forecast(spec, weights, frames, 3)
-    inputs = frames.astype(np.float32)
-    trainer = build_trainer(face, spec, weights, Optimisation(precision="float32"))
-    started = time.perf_counter()
-    result = trainer.predict(Sample(inputs, inputs[:, :0], inputs[:, :0]), truth.shape[1])
-    seconds = time.perf_counter() - started
-    return {"description": trainer.description, "difference": error(result, truth), "seconds": seconds}

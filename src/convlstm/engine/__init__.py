@@ -1,1 +1,1 @@
-"""The recurrence in each array library: pure functions on arrays, the same in the same order in each file."""
+"""The recurrence, one subpackage per array library with the same function names."""

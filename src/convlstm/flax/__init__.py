@@ -1,6 +1,6 @@
 """The ConvLSTM for JAX: Flax nnx here, `convlstm.flax.linen`, `convlstm.flax.haiku`, and `convlstm.flax.functional`."""
 
-from convlstm.engine.jax import State as State
+from convlstm.engine.jax.recurrence import State as State
 from convlstm.flax.cell import ConvLSTMCell as ConvLSTMCell
 from convlstm.flax.forecaster import Forecaster as Forecaster
 from convlstm.flax.layer import ConvLSTM as ConvLSTM

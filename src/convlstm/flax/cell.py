@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlstm.contract import arguments, calls
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
 from convlstm.flax.inputs import floating
 from convlstm.flax.module import SpecModule, one_key
+from convlstm.spec import calls, parsing
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
@@ -72,7 +72,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         **options: Unpack[LayerOptions],
     ) -> None:
         spec = cell_spec(
-            in_channels=arguments.integer("in_features", in_features, 1),
+            in_channels=parsing.integer("in_features", in_features, 1),
             hidden_channels=hidden_features,
             kernel_size=kernel_size,
             stride=stride,
@@ -142,7 +142,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
 
 def cell_spec(**options: Any) -> ConvLSTMSpec:
     """Return the spec of a cell, or refuse options that need the whole sequence."""
-    arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
+    parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
     for name, only in (("direction", "forward"), ("masked_output", "zero")):
         if options.get(name, only) != only:
             raise SpecError(name, expected=f"{only} in a cell", received=options[name], mend="use ConvLSTM.")

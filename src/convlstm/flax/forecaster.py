@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.errors import SpecError
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.module import SpecModule
+from convlstm.spec.forecaster import ForecasterSpec
 
 
 class Forecaster(SpecModule):
@@ -19,7 +19,7 @@ class Forecaster(SpecModule):
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
     a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
-    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+    and the horizon is free. Definition: `convlstm.reference.forecaster`.
 
     Args:
         spec: Every option of the model.

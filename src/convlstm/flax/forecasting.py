@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm.contract import calls
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.engine.jax import State
-from convlstm.engine.jax_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.jax.recurrence import State
 from convlstm.flax import inputs
 from convlstm.flax.functional import layer
 from convlstm.flax.stack import draw, run_stack
 from convlstm.flax.weights import Params, check_params
+from convlstm.spec import calls
+from convlstm.spec.forecaster import ForecasterSpec
 
 
 def forecast(
@@ -32,7 +32,7 @@ def forecast(
     dtype: Any = None,
     plain: bool = False,
 ) -> Array:
-    """Forecast the frames that follow (definition: `convlstm.contract.reference_forecaster`).
+    """Forecast the frames that follow (definition: `convlstm.reference.forecaster`).
 
     Args:
         spec: The forecaster.

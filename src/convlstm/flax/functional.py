@@ -9,13 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State, to_compute_types
+from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
 from convlstm.flax.segments import read_checkpoint, run_segments
 from convlstm.flax.stack import Draws, check_draws, draw, merged, run_stack
 from convlstm.flax.weights import Params, check_params
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 def layer(

@@ -10,14 +10,14 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import in_kind_of, state_from_pair
 from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
+from convlstm.spec import parsing
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTM(hk.Module):
@@ -66,9 +66,9 @@ class ConvLSTM(hk.Module):
         **options: Any,
     ) -> None:
         super().__init__(name=name)
-        arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
+        parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
         self.spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_features", in_features, 1),
+            in_channels=parsing.integer("in_features", in_features, 1),
             hidden_channels=hidden_features,
             kernel_size=kernel_size,
             num_layers=num_layers,
@@ -280,7 +280,7 @@ def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]
         Haiku's parameters.
 
     Example:
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> from convlstm.flax import from_canonical
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> sorted(to_params(from_canonical(spec, initialise(spec, seed=0))))

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlstm.contract import calls
-from convlstm.contract.durations import check_durations
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.spec import calls
+from convlstm.spec.durations import check_durations
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 def read_frames(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:

@@ -8,14 +8,14 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 from flax import nnx
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import PER_LAYER, LayerOptions
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.module import SpecModule
 from convlstm.flax.segments import read_checkpoint
 from convlstm.flax.stack import Draws
+from convlstm.spec import parsing
+from convlstm.spec.options import PER_LAYER, LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTM(SpecModule):
@@ -32,7 +32,7 @@ class ConvLSTM(SpecModule):
 
     Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. There is one bias; the
     forget gate's starts at 1. Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. Definition:
-    `convlstm.contract.reference`.
+    `convlstm.reference.recurrence`.
 
     Args:
         in_features: Channels of the input frames.
@@ -95,9 +95,9 @@ class ConvLSTM(SpecModule):
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
-        arguments.check_options(options, LayerOptions.__annotations__)
+        parsing.check_options(options, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_features", in_features, 1),
+            in_channels=parsing.integer("in_features", in_features, 1),
             hidden_channels=hidden_features,
             kernel_size=kernel_size,
             num_layers=num_layers,

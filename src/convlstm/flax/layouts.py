@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm.contract.activations import Array
+from convlstm.spec.types import Array
 
 _GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
 

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec, initial_carry
@@ -23,6 +21,8 @@ from convlstm.flax.options import as_axes, read_options, read_padding
 from convlstm.flax.segments import read_checkpoint
 from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
+from convlstm.spec import parsing
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTM(nn.Module):
@@ -93,9 +93,9 @@ class ConvLSTM(nn.Module):
         if spec is not None and not isinstance(spec, ConvLSTMSpec):
             raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
         if spec is None:
-            arguments.check_options(options, ConvLSTMSpec.__dataclass_fields__)
+            parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
             spec = ConvLSTMSpec(
-                in_channels=arguments.integer("in_features", in_features, 1),
+                in_channels=parsing.integer("in_features", in_features, 1),
                 hidden_channels=hidden_features,
                 kernel_size=kernel_size,
                 num_layers=num_layers,

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convlstm.contract.checkpoint import load_model
-from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.errors import WeightsError
 from convlstm.flax.forecaster import Forecaster
 from convlstm.flax.layer import ConvLSTM
 from convlstm.flax.weights import load_canonical
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> ConvLSTM | Forecaster:

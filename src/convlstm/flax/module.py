@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from flax import nnx
 
-from convlstm.contract import arguments
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError
 from convlstm.flax.inputs import check_key, floating
 from convlstm.flax.weights import Params, check_params, fresh
+from convlstm.spec import parsing
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.canonical import Spec
 
 
 class SpecModule(nnx.Module):
@@ -31,7 +31,7 @@ class SpecModule(nnx.Module):
         if not isinstance(rngs, nnx.Rngs):
             raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, mend="give nnx.Rngs(seed).")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
-        self.plain, self.deterministic = arguments.flag("plain", plain), False
+        self.plain, self.deterministic = parsing.flag("plain", plain), False
         self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
         key = one_key(rngs, "params")
         self.rngs = _dropout_stream(rngs, key) if self._is_random else nnx.data(None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convlstm.contract.vocabulary import PER_LAYER
 from convlstm.errors import SpecError
+from convlstm.spec.options import PER_LAYER
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.jax import State
+from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.flax.stack import Draws, run_stack
 from convlstm.flax.weights import Params
+from convlstm.spec import parsing
+from convlstm.spec.stack import ConvLSTMSpec
 
 _BATCH_FIRST = ("mask", "durations", "gaps")
 
 
 def read_checkpoint(spec: ConvLSTMSpec, value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps, and there is one direction to cut."""
-    read = value if isinstance(value, bool) else arguments.integer("checkpoint", value, 1)
+    read = value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
     if read and spec.direction == "bidirectional":
         raise SpecError("checkpoint", expected="False with two directions", received=value, mend="use jax.checkpoint.")
     return read

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine import jax as engine
-from convlstm.engine.jax import Masks, State
+from convlstm.engine.jax import recurrence as engine
+from convlstm.engine.jax.recurrence import Masks, State
 from convlstm.errors import ShapeError
 from convlstm.flax.weights import Params, layer_name, layer_weights
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class Draws(NamedTuple):

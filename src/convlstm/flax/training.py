@@ -14,13 +14,13 @@ import numpy as np
 import optax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 
-from convlstm.contract.activations import Array
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Sample, check_moments, read_precision
-from convlstm.contract.weights import canonical_shapes
 from convlstm.errors import ConfigError
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import from_canonical, params_to_canonical
+from convlstm.frontend.trainer import Optimisation, Sample, check_moments, read_precision
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import canonical_shapes
 
 Params = dict[str, Any]
 
@@ -44,7 +44,7 @@ def _memory_errors() -> Iterator[None]:
 
 
 class Trainer:
-    """A Flax forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+    """A Flax forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
 
     Args:
         spec: The forecaster.

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.layer import LayerSpec
-from convlstm.contract.weights import Spec, canonical_shapes, check_weights, initialise, layer_shapes
 from convlstm.errors import WeightsError
 from convlstm.flax.inputs import check_key, floating
 from convlstm.flax.layouts import native_shape, to_contract, to_native
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise, layer_shapes
+from convlstm.weights.checkpoint import save_model
 
 Params = Mapping[str, Any]
 

@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from convlstm.contract.activations import Array
 from convlstm.errors import OutputError, WeightsError
 from convlstm.files import write_whole
 from convlstm.interop import hdf5
+from convlstm.spec.types import Array
 
 _TORCH = "in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
 _PLAIN = "in the framework that wrote it, save plain arrays: numpy.savez('weights.npz', **arrays)."

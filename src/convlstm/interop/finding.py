@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.contract.activations import Array
 from convlstm.errors import WeightsError
 from convlstm.interop.layout import Layout
+from convlstm.spec.types import Array
 
 Parts = dict[str, str]
 """From the name of an array within a layer to its full name in the file."""

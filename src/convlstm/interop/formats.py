@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convlstm.contract.activations import Array
-from convlstm.contract.arguments import check_options
-from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.containers import read_arrays, write_arrays
 from convlstm.interop.finding import find, listed, named
@@ -20,6 +17,9 @@ from convlstm.interop.linen import LINEN, read_linen, write_linen
 from convlstm.interop.ndrplz import NDRPLZ, read_ndrplz, write_ndrplz
 from convlstm.interop.openstl import OPENSTL, read_openstl
 from convlstm.interop.tomo_oga import TOMO_OGA, read_tomo_oga
+from convlstm.spec.parsing import check_options
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec
 
 Write = Callable[[Spec, Mapping[str, Array]], dict[str, Array]]
 
@@ -116,7 +116,7 @@ def write_file(path: str | Path, layout: str, spec: Spec, weights: Mapping[str, 
     Example:
         >>> import tempfile
         >>> from convlstm import ConvLSTMSpec
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> write_file(Path(tempfile.mkdtemp()) / "keras.npz", "keras", spec, initialise(spec, seed=0)).name
         'keras.npz'

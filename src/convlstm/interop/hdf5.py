@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convlstm.contract.activations import Array
 from convlstm.errors import DependencyError, WeightsError
+from convlstm.spec.types import Array
 
 _DEEPEST = 64
 

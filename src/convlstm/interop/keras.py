@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convlstm.contract.activations import Array
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import KERAS_WORDS
-from convlstm.contract.weights import Spec
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import flatten
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.interop.writing import write
+from convlstm.spec.options import KERAS_WORDS
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec
 
 _PARTS = ("kernel", "recurrent_kernel", "bias")
 _NUMBERED = re.compile(r"(^|.*\.)cell\.vars\.([012])")
@@ -140,7 +140,7 @@ def write_keras(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
         WeightsError: if weights and spec differ.
 
     Example:
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> sorted(write_keras(spec, initialise(spec, seed=0)))[0]
         'layers/conv_lstm2d/cell/vars/0'

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convlstm.contract.activations import Array
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import Spec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec
 
 Place = Callable[[ConvLSTMSpec, int, str], str]
 """From a spec, a layer's index and its direction to the path of that layer's arrays in a foreign file."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convlstm.contract.activations import Array
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import Spec
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.interop.writing import write
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec
 
 
 def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
@@ -74,7 +74,7 @@ def write_ndrplz(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
         WeightsError: if weights and spec differ.
 
     Example:
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> write_ndrplz(spec, initialise(spec, seed=0))["cell_list.0.conv.weight"].shape
         (32, 9, 3, 3)

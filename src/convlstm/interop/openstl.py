@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.contract import arguments
-from convlstm.contract.activations import Array
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import check_weights
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import flatten
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
+from convlstm.spec import parsing
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import check_weights
 
 OPENSTL = Layout(
     name="openstl",
@@ -91,7 +91,7 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
             received="none",
             mend="give patch_size of its configuration (4 for Moving MNIST, 2 for KTH).",
         )
-    patch_size = arguments.integer("patch_size", patch_size, 1)
+    patch_size = parsing.integer("patch_size", patch_size, 1)
     if channels % patch_size**2:
         raise SpecError(
             "patch_size",

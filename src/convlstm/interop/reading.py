@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.arguments import check_options
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import GATES
-from convlstm.contract.weights import check_weights, layer_prefix
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import Layer, Parts, check_whole, choose, find, left_out, listed, named
 from convlstm.interop.layout import Converted, Layout, Notes
+from convlstm.spec.options import GATES
+from convlstm.spec.parsing import check_options
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import check_weights, layer_prefix
 
 
 def read(

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.geometry import effective_kernel
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import GATES, PER_LAYER
-from convlstm.contract.weights import Spec, check_weights, layer_prefix
 from convlstm.errors import SpecError
 from convlstm.interop.layout import Layout
+from convlstm.spec.geometry import effective_kernel
+from convlstm.spec.options import GATES, PER_LAYER
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec, check_weights, layer_prefix
 
 # shown by the arrays themselves; without effect on weights that exist; acting with masks, which Keras alone has
 _FREE = (

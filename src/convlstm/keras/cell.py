@@ -6,9 +6,6 @@ from typing import Any
 
 import keras
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import MEMORY_DECAY_START, layer_shapes
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.engines import State, Tensor
@@ -28,6 +25,9 @@ from convlstm.keras.options import (
 )
 from convlstm.keras.stack import cell_dtype, draw, grids, run_stack, zero_states
 from convlstm.keras.weights import KERNELS, add_variables, values
+from convlstm.spec import parsing
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import MEMORY_DECAY_START, layer_shapes
 
 Shape = tuple[int | None, ...]
 
@@ -111,7 +111,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
-        arguments.check_options(options, OF_KERAS | CONTRACT_OPTIONS | set(SHOWN))
+        parsing.check_options(options, OF_KERAS | CONTRACT_OPTIONS | set(SHOWN))
         super().__init__(autocast=False, **options)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -132,7 +132,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
         self.options = {name: axes(value) for name, value in own.items()}
         self.state_size = [filters, filters]
-        groups = arguments.integer("groups", self.options.get("groups", 1), 1)
+        groups = parsing.integer("groups", self.options.get("groups", 1), 1)
         self.spec = self._spec(groups, None)  # refuses bad options before any input is seen
 
     def canonical_variables(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
             options |= {"peephole": "none"} if input_size is None else {"input_size": fixed_size(input_size)}
         return ConvLSTMSpec(
             in_channels=in_channels,
-            hidden_channels=arguments.integer("filters", self.filters, 1),
+            hidden_channels=parsing.integer("filters", self.filters, 1),
             num_layers=1,
             kernel_size=self.kernel_size,
             spatial_dims=self.rank,

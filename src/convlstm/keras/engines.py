@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.layer import LayerSpec
-from convlstm.contract.reference import Masks
 from convlstm.errors import DependencyError
+from convlstm.reference.recurrence import Masks
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.types import Array
 
 Tensor = Any
 State = tuple[Tensor, Tensor]
@@ -24,7 +24,7 @@ if BACKEND not in BACKENDS:
     raise DependencyError(
         "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, mend="set it before importing."
     )
-ENGINE = import_module(f"convlstm.engine.{BACKEND}")
+ENGINE = import_module(f"convlstm.engine.{BACKEND}.recurrence")
 
 
 def sequence(

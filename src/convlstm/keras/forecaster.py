@@ -6,15 +6,15 @@ from typing import Any
 
 import keras
 
-from convlstm.contract.calls import check_forecast, check_given, check_horizon
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.weights import canonical_shapes, initialise
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.stack import cell_dtype, draw, run_stack
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import load_canonical, native_shape, seed_of
+from convlstm.spec.calls import check_forecast, check_given, check_horizon
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.canonical import canonical_shapes, initialise
 
 _OUTPUTS = {
     "identity": lambda x: x,
@@ -30,7 +30,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
     a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
-    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+    and the horizon is free. Definition: `convlstm.reference.forecaster`.
 
     Args:
         spec: Every option of the model.

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 
-from convlstm.contract import calls
-from convlstm.contract.durations import check_durations
-from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ConvLSTMError, ShapeError
 from convlstm.keras.engines import State, Tensor, at_hand, to_array
 from convlstm.keras.options import in_keras_words
 from convlstm.keras.stack import cell_dtype
+from convlstm.spec import calls
+from convlstm.spec.durations import check_durations
+from convlstm.spec.stack import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
 

@@ -24,7 +24,7 @@ class ConvLSTM(RNN):
         h_t = o ∘ tanh(c_t)
 
     Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. Source: Shi et al. (2015),
-    Eq. 3, arXiv:1506.04214. Definition: `convlstm.contract.reference`. Beside Keras's layers it takes any spatial
+    Eq. 3, arXiv:1506.04214. Definition: `convlstm.reference.recurrence`. Beside Keras's layers it takes any spatial
     size, a stride together with a dilation, and every option of the contract; recurrent dropout draws one mask for
     all gates where Keras draws four.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convlstm.contract.checkpoint import load_model
-from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.errors import WeightsError
 from convlstm.keras.engines import has_float64
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forecaster:

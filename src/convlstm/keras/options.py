@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from convlstm.contract.vocabulary import KERAS_WORDS, LayerOptions
 from convlstm.errors import ConvLSTMError, SpecError
 from convlstm.keras.engines import Tensor
+from convlstm.spec.options import KERAS_WORDS, LayerOptions
 
 Shape = tuple[int | None, ...]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import MASKED_OUTPUTS
 from convlstm.errors import ShapeError, SpecError
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
 from convlstm.keras.stack import Draws, cell_dtype, draw, run_stack, zero_states
+from convlstm.spec.options import MASKED_OUTPUTS
+from convlstm.spec.stack import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from convlstm.contract.geometry import effective_kernel
-from convlstm.contract.reference import Masks
-from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.keras.engines import State, Tensor, sequence
+from convlstm.reference.recurrence import Masks
+from convlstm.spec.geometry import effective_kernel
+from convlstm.spec.stack import ConvLSTMSpec
 
 Size = tuple[Any, ...]
 

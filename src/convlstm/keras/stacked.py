@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import initialise, layer_prefix, layer_shapes
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import Draws, cell_dtype, draw, grids, merged, run_stack, zero_states
 from convlstm.keras.weights import add_variables, initializer, seed_of, values
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
 Shape = tuple[int | None, ...]
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]

@@ -10,15 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
-from convlstm.contract.weights import canonical_shapes
 from convlstm.errors import ConfigError
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.weights import from_native_array, load_canonical, to_canonical, to_native_array
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import canonical_shapes
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -28,7 +28,7 @@ _DRAWS = "seed_generator"
 
 
 class Trainer:
-    """A Keras forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+    """A Keras forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
 
     The optimiser is AdamW as PyTorch defines it, with decay on convolution kernels only: Keras's own puts ε inside
     the bias correction, and would part from the other faces at the first step.

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from convlstm.contract.activations import Array
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import Spec, canonical_shapes, check_weights
 from convlstm.errors import WeightsError
 from convlstm.keras.engines import Tensor, to_array
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec, canonical_shapes, check_weights
+from convlstm.weights.checkpoint import save_model
 
 Variable = Any
 Shape = tuple[int, ...]
@@ -147,7 +147,7 @@ def load_canonical(module: HasVariables, arrays: Mapping[str, Array]) -> None:
         WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
 
     Example:
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> from convlstm.keras import ConvLSTM2D
         >>> layer = ConvLSTM2D(8, 3)
         >>> layer.build((None, None, 16, 16, 1))

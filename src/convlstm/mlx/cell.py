@@ -6,13 +6,13 @@ from typing import Any, Unpack
 
 import mlx.core as mx
 
-from convlstm.contract import arguments, calls
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import draw, run_stack
+from convlstm.spec import calls, parsing
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTMCell(SpecModule):
@@ -64,9 +64,9 @@ class ConvLSTMCell(SpecModule):
         for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
             if given.pop(name, only) != only:
                 raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
-        arguments.check_options(given, LayerOptions.__annotations__)
+        parsing.check_options(given, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_channels", in_channels, 1),
+            in_channels=parsing.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=1,
@@ -93,8 +93,8 @@ class ConvLSTMCell(SpecModule):
             SpecError: for a size with another number of axes.
             ShapeError: for a size that leaves an axis empty.
         """
-        size = arguments.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
-        batch = arguments.integer("batch_size", batch_size, 0)
+        size = parsing.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
+        batch = parsing.integer("batch_size", batch_size, 0)
         (state,) = inputs.zero_states(calls.state_shapes(self.spec, batch, size, channels_last=True), self.dtype)
         return state
 

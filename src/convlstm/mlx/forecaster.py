@@ -5,15 +5,15 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from convlstm.contract import calls
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.engine.mlx import State
-from convlstm.engine.mlx_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.stack import draw, run_stack
 from convlstm.mlx.weights import reset
+from convlstm.spec import calls
+from convlstm.spec.forecaster import ForecasterSpec
 
 
 class Forecaster(nn.Module):
@@ -21,7 +21,7 @@ class Forecaster(nn.Module):
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
     a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
-    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+    and the horizon is free. Definition: `convlstm.reference.forecaster`.
 
     Args:
         spec: Every option of the model.

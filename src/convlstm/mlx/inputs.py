@@ -1,4 +1,4 @@
-"""Reading the arguments of a call as MLX arrays; what they must be stands in `convlstm.contract.calls`."""
+"""Reading the arguments of a call as MLX arrays; what they must be stands in `convlstm.spec.calls`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from convlstm.contract import calls
-from convlstm.contract.durations import check_durations
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.mlx import State
+from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import ShapeError, SpecError
+from convlstm.spec import calls
+from convlstm.spec.durations import check_durations
+from convlstm.spec.stack import ConvLSTMSpec
 
 LOW = (mx.bfloat16, mx.float16)
 """The types in which c is kept in float32."""

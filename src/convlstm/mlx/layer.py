@@ -7,14 +7,14 @@ from typing import Any, Unpack
 
 import mlx.core as mx
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
-from convlstm.engine.mlx import State
+from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import Draws, check_draws, draw, merged, run_stack
+from convlstm.spec import parsing
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -33,7 +33,7 @@ class ConvLSTM(SpecModule):
 
     Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. There is one bias; the
     forget gate's starts at 1. Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. Definition:
-    `convlstm.contract.reference`.
+    `convlstm.reference.recurrence`.
 
     Args:
         in_channels: Channels of the input frames.
@@ -88,7 +88,7 @@ class ConvLSTM(SpecModule):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if arguments.flag("bidirectional", bidirectional):
+        if parsing.flag("bidirectional", bidirectional):
             if options.get("direction", "bidirectional") != "bidirectional":
                 raise SpecError(
                     "direction",
@@ -97,9 +97,9 @@ class ConvLSTM(SpecModule):
                     mend="give one of them.",
                 )
             options["direction"] = "bidirectional"
-        arguments.check_options(options, LayerOptions.__annotations__)
+        parsing.check_options(options, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_channels", in_channels, 1),
+            in_channels=parsing.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=num_layers,

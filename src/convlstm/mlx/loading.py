@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from convlstm.contract.checkpoint import load_model
-from convlstm.contract.forecaster import ForecasterSpec
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import load_canonical
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forecaster:

@@ -8,13 +8,13 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from convlstm.contract.calls import state_shapes
-from convlstm.contract.printing import options_in_words
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.mlx import State
+from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
 from convlstm.mlx.weights import empty_layers, reset
+from convlstm.spec.calls import state_shapes
+from convlstm.spec.printing import options_in_words
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 class SpecModule(nn.Module):

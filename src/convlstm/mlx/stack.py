@@ -8,10 +8,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine import mlx as engine
-from convlstm.engine.mlx import Masks, State
+from convlstm.engine.mlx import recurrence as engine
+from convlstm.engine.mlx.recurrence import Masks, State
 from convlstm.errors import ShapeError
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 @dataclass(frozen=True)

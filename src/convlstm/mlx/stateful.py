@@ -9,9 +9,9 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_map
 
-from convlstm.contract import arguments
 from convlstm.errors import SpecError, StateError
 from convlstm.mlx.layer import ConvLSTM, States
+from convlstm.spec import parsing
 
 
 class StatefulConvLSTM(nn.Module):
@@ -63,7 +63,7 @@ class StatefulConvLSTM(nn.Module):
         if rows is None or self.last_state is None:
             self.last_state = None
             return
-        keep = [not arguments.flag("rows", row) for row in rows]
+        keep = [not parsing.flag("rows", row) for row in rows]
         batch = self.last_state[0][0].shape[0]
         if len(keep) != batch:
             raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), mend="give one each.")

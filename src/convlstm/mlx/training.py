@@ -12,12 +12,12 @@ import numpy as np
 from mlx import optimizers
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
-from convlstm.contract.activations import Array
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
 from convlstm.errors import ConfigError
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
 
 _PRECISIONS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 _MOMENTS = ("m", "v")
@@ -36,7 +36,7 @@ def _memory_errors() -> Iterator[None]:
 
 
 class Trainer:
-    """An MLX forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+    """An MLX forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
 
     Args:
         spec: The forecaster.
@@ -48,7 +48,7 @@ class Trainer:
 
     Example:
         >>> from convlstm import ConvLSTMSpec
-        >>> from convlstm.contract.weights import initialise
+        >>> from convlstm.weights.canonical import initialise
         >>> spec = ForecasterSpec(encoder=ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3))
         >>> trainer = Trainer(spec, initialise(spec, 0))
         >>> frames = np.ones((2, 3, 1, 8, 8), dtype=np.float32)

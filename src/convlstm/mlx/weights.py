@@ -15,9 +15,9 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from convlstm.contract.activations import Array
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import Shape, Spec, canonical_shapes, check_weights, initialise
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Shape, Spec, canonical_shapes, check_weights, initialise
+from convlstm.weights.checkpoint import save_model
 
 _KERNELS = ("weight_ih", "weight_hh")
 _GATED = ("bias", "norm_scale")

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.errors import ConfigError
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.stack import ConvLSTMSpec
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]

@@ -13,10 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from convlstm import __version__
-from convlstm.contract.weights import parameter_count
 from convlstm.data import Frames
 from convlstm.files import check_writable, write_whole
-from convlstm.nowcast.cases import (
+from convlstm.nowcast.cf_output import write_netcdf
+from convlstm.nowcast.evaluation_cases import (
     METHODS,
     Cases,
     Selection,
@@ -25,10 +25,10 @@ from convlstm.nowcast.cases import (
     choose_events,
     run_cases,
 )
-from convlstm.nowcast.forecast import write_netcdf
-from convlstm.nowcast.predict import Nowcaster
+from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification import score_forecasts
 from convlstm.verification.lead_times import lead_unit
+from convlstm.weights.canonical import parameter_count
 
 FILES = ("scores.csv", "cases.nc", "evaluation.json")
 _EXAMPLES = 4

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from convlstm import __version__
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Optimisation, Trainer
-from convlstm.contract.weights import initialise
 from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
+from convlstm.frontend.trainer import Optimisation, Trainer
 from convlstm.nowcast.config import Config, TrainingConfig
-from convlstm.nowcast.faces import build_trainer
+from convlstm.nowcast.frameworks import build_trainer
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
-from convlstm.nowcast.run import Progress, RunFolder
+from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import save_model
 
 
 @dataclass(frozen=True)

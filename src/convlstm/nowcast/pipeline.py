@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.contract.checkpoint import Model
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import Sample
 from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, Standard, Transform, transform_from_dict
 from convlstm.errors import ConvLSTMError, DataError, WeightsError
+from convlstm.frontend.trainer import Sample
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.checkpoint import Model
 
 Field = NDArray[np.float32]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.contract.training import Sample
 from convlstm.data import (
     RAIN_RATE,
     Batch,
@@ -21,6 +20,7 @@ from convlstm.data import (
     windows_within,
 )
 from convlstm.errors import DataError
+from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
 

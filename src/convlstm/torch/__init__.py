@@ -1,6 +1,6 @@
 """The ConvLSTM for PyTorch."""
 
-from convlstm.engine.torch_memory import release_memory as release_memory
+from convlstm.engine.torch.buffers import release_memory as release_memory
 from convlstm.torch.cell import ConvLSTMCell as ConvLSTMCell
 from convlstm.torch.forecaster import Forecaster as Forecaster
 from convlstm.torch.layer import ConvLSTM as ConvLSTM

@@ -7,11 +7,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from convlstm.contract import arguments
-from convlstm.contract.calls import state_shapes
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
+from convlstm.spec import parsing
+from convlstm.spec.calls import state_shapes
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.draws import draw
 from convlstm.torch.module import SpecModule
@@ -68,9 +68,9 @@ class ConvLSTMCell(SpecModule):
         given: dict[str, Any] = dict(options)
         if given.pop("bidirectional", False):
             raise SpecError("bidirectional", expected="False in a cell", received="True", mend="use ConvLSTM.")
-        arguments.check_options(given, LayerOptions.__annotations__)
+        parsing.check_options(given, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_channels", in_channels, 1),
+            in_channels=parsing.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=1,
@@ -104,8 +104,8 @@ class ConvLSTMCell(SpecModule):
             SpecError: for a size with another number of axes.
             ShapeError: for a size that leaves an axis empty.
         """
-        size = arguments.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
-        (shape,) = state_shapes(self.spec, arguments.integer("batch_size", batch_size, 0), size)
+        size = parsing.per_axis("image_size", image_size, self.spec.spatial_dims, 1)
+        (shape,) = state_shapes(self.spec, parsing.integer("batch_size", batch_size, 0), size)
         weight = self.layer_weights()["weight_hh"]
         return weight.new_zeros(shape), weight.new_zeros(shape)
 

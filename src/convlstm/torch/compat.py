@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import PER_LAYER
 from convlstm.errors import SpecError, StateError
+from convlstm.spec import parsing
+from convlstm.spec.options import PER_LAYER
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import cell as native
 from convlstm.torch import layer as native_layer
 from convlstm.torch.gate import ConvGate
@@ -170,11 +170,11 @@ class ConvLSTM(native_layer.ConvLSTM):
         **options: Any,
     ) -> None:
         if isinstance(kernel_size, list):  # per layer in this form, whatever its length
-            rank = arguments.spatial_dims(options.get("spatial_dims"), kernel_size, num_layers=2)
+            rank = parsing.spatial_dims(options.get("spatial_dims"), kernel_size, num_layers=2)
             kernel_size = [(size,) * rank if isinstance(size, int) else size for size in kernel_size]
         super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
-        self.return_all_layers = arguments.flag("return_all_layers", return_all_layers)
-        self.stateful = arguments.flag("stateful", stateful)
+        self.return_all_layers = parsing.flag("return_all_layers", return_all_layers)
+        self.stateful = parsing.flag("stateful", stateful)
         if self.stateful and self.spec.direction != "forward":
             raise SpecError("direction", expected="forward if stateful", received="reverse", mend="drop one of them.")
 

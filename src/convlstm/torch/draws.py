@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.torch import Masks
+from convlstm.engine.torch.recurrence import Masks
 from convlstm.errors import ShapeError
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convlstm.contract import calls
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.weights import initialise
-from convlstm.engine.torch import State
-from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch.recurrence import State
 from convlstm.errors import SpecError
+from convlstm.spec import calls
+from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
 from convlstm.torch.draws import draw
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import load_canonical
+from convlstm.weights.canonical import initialise
 
 
 class Forecaster(nn.Module):
@@ -24,7 +24,7 @@ class Forecaster(nn.Module):
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
     a 1×1 convolution over the hidden states of all its layers makes each future frame. No future frame is needed,
-    and the horizon is free. Definition: `convlstm.contract.reference_forecaster`.
+    and the horizon is free. Definition: `convlstm.reference.forecaster`.
 
     Args:
         spec: Every option of the model.

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine import torch as engine
-from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch import recurrence as engine
+from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import SpecError
+from convlstm.spec import parsing
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.module import SpecModule
 
@@ -57,9 +57,9 @@ class ConvGate(SpecModule):
         device: Any = None,
         **options: Any,
     ) -> None:
-        arguments.check_options(options, _OPTIONS)
+        parsing.check_options(options, _OPTIONS)
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_channels", in_channels, 1),
+            in_channels=parsing.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=1,

@@ -1,4 +1,4 @@
-"""Reading the arguments of a call as tensors; what they must be stands in `convlstm.contract.calls`."""
+"""Reading the arguments of a call as tensors; what they must be stands in `convlstm.spec.calls`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from convlstm.contract import calls
-from convlstm.contract.durations import check_durations
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine.torch import State
-from convlstm.engine.torch_modes import transforms_are_active
-from convlstm.engine.torch_precision import autocast_dtype
+from convlstm.engine.torch.modes import transforms_are_active
+from convlstm.engine.torch.precision import autocast_dtype
+from convlstm.engine.torch.recurrence import State
 from convlstm.errors import ShapeError
+from convlstm.spec import calls
+from convlstm.spec.durations import check_durations
+from convlstm.spec.stack import ConvLSTMSpec
 
 
 def check_tensor(name: str, x: Any, weight: Tensor) -> None:

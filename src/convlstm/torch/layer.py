@@ -8,10 +8,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from convlstm.contract import arguments
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.vocabulary import LayerOptions
 from convlstm.errors import SpecError
+from convlstm.spec import parsing
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.draws import Draws, check_draws, draw
 from convlstm.torch.module import SpecModule
@@ -34,7 +34,7 @@ class ConvLSTM(SpecModule):
 
     Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. There is one bias; the
     forget gate's starts at 1. Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. Definition:
-    `convlstm.contract.reference`.
+    `convlstm.reference.recurrence`.
 
     Args:
         in_channels: Channels of the input frames.
@@ -99,8 +99,8 @@ class ConvLSTM(SpecModule):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        arguments.check_options(options, LayerOptions.__annotations__)
-        if arguments.flag("bidirectional", bidirectional):
+        parsing.check_options(options, LayerOptions.__annotations__)
+        if parsing.flag("bidirectional", bidirectional):
             if options.get("direction", "bidirectional") != "bidirectional":
                 raise SpecError(
                     "direction",
@@ -110,7 +110,7 @@ class ConvLSTM(SpecModule):
                 )
             options["direction"] = "bidirectional"
         spec = ConvLSTMSpec(
-            in_channels=arguments.integer("in_channels", in_channels, 1),
+            in_channels=parsing.integer("in_channels", in_channels, 1),
             hidden_channels=hidden_channels,
             kernel_size=kernel_size,
             num_layers=num_layers,
@@ -122,7 +122,7 @@ class ConvLSTM(SpecModule):
             **options,
         )
         super().__init__(spec, device=device, dtype=dtype)
-        self.batch_first = arguments.flag("batch_first", batch_first)
+        self.batch_first = parsing.flag("batch_first", batch_first)
         self.checkpoint = read_checkpoint(checkpoint)
 
     def extra_repr(self) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from convlstm.contract.checkpoint import load_model
-from convlstm.contract.forecaster import ForecasterSpec
+from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import load_canonical
+from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = None) -> ConvLSTM | Forecaster:

@@ -8,14 +8,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from convlstm.contract.calls import state_shapes
-from convlstm.contract.printing import options_in_words
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.contract.weights import initialise, layer_shapes
-from convlstm.engine.torch import State
+from convlstm.engine.torch.recurrence import State
 from convlstm.errors import SpecError
+from convlstm.spec.calls import state_shapes
+from convlstm.spec.printing import options_in_words
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.weights import load_canonical, native_name, register
+from convlstm.weights.canonical import initialise, layer_shapes
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from convlstm.contract import arguments
-from convlstm.contract.layer import LayerSpec
-from convlstm.contract.spec import ConvLSTMSpec
-from convlstm.engine import torch as engine
-from convlstm.engine.torch import State
-from convlstm.engine.torch_memory import release_memory
+from convlstm.engine.torch import recurrence as engine
+from convlstm.engine.torch.buffers import release_memory
+from convlstm.engine.torch.recurrence import State
+from convlstm.spec import parsing
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch.draws import Draws
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
@@ -195,7 +195,7 @@ def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:
 
 def read_checkpoint(value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps."""
-    return value if isinstance(value, bool) else arguments.integer("checkpoint", value, 1)
+    return value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
 
 
 def merged(parts: Sequence[Tensor], merge: str, dim: int = 2) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from convlstm.contract.activations import Array
-from convlstm.contract.forecaster import ForecasterSpec
-from convlstm.contract.training import DECAYED, Optimisation, Sample, check_moments, read_precision
-from convlstm.engine.torch_native import is_native
+from convlstm.engine.torch.native import is_native
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.weights import load_canonical, to_canonical
 
@@ -37,7 +37,7 @@ def _memory_errors() -> Iterator[None]:
 
 
 class Trainer:
-    """A PyTorch forecaster with its optimiser (protocol: `convlstm.contract.training.Trainer`).
+    """A PyTorch forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
 
     Args:
         spec: The forecaster.

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convlstm.contract.activations import Array
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import Spec, canonical_shapes, check_weights
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec, canonical_shapes, check_weights
+from convlstm.weights.checkpoint import save_model
 
 _GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
 

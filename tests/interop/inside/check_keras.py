@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from convlstm.contract import reference
-from convlstm.contract.parity import error
-from convlstm.contract.weights import initialise
+from convlstm.conformance.compare import error
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop import constructor_options, read_file, read_keras, write_file, write_keras
 from convlstm.interop.keras import KERAS
+from convlstm.reference import recurrence as reference
+from convlstm.weights.canonical import initialise
 
 # Keras's own, about NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

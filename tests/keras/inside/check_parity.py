@@ -1,4 +1,4 @@
-"""A sample of the random cases on the active backend, against the reference (`convlstm.contract.parity`)."""
+"""A sample of the random cases on the active backend, against the reference (`convlstm.conformance.compare`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convlstm.contract import parity
-from convlstm.contract.cases import random_case
-from convlstm.contract.forecast_cases import random_forecast_case
-from convlstm.contract.narrow_cases import SMOOTH, family_of, narrow_case
+from convlstm.conformance import compare as parity
+from convlstm.conformance.adapters.keras import run
+from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
+from convlstm.conformance.random_forecasters import random_forecast_case
+from convlstm.conformance.random_layers import random_case
 from convlstm.keras.engines import BACKEND
-from convlstm.keras.parity import run
 
 # JAX compiles each case for seconds; its engine is held to the reference in tests of its own
 MANY, FEW = (3, 2) if BACKEND == "jax" else (30, 10)

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
-from convlstm.contract import parity
-from convlstm.contract.cases import COMMON, random_case
+from convlstm.conformance import compare as parity
+from convlstm.conformance.adapters.keras import run as run_case
+from convlstm.conformance.random_layers import COMMON, random_case
 from convlstm.errors import ShapeError
 from convlstm.keras import ConvLSTM2D
 from convlstm.keras.engines import BACKEND
-from convlstm.keras.parity import run as run_case
 
 if BACKEND != "tensorflow":
     pytest.skip("TensorFlow's own", allow_module_level=True)
 
 import tensorflow as tf
 
-from convlstm.engine import tensorflow as engine
-from convlstm.engine import tensorflow_fused
-from convlstm.engine.tensorflow_convolution import convolve, convolve_state
+from convlstm.engine.tensorflow import fused as tensorflow_fused
+from convlstm.engine.tensorflow import recurrence as engine
+from convlstm.engine.tensorflow.convolution import convolve, convolve_state
 
 RANDOM: dict[str, np.random.Generator] = {}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -268,7 +268,7 @@ def test_a_stride_above_the_kernel_in_three_dimensions_and_float64(stride: tuple
 @pytest.mark.parametrize("size", [(9, 3), (None, None)])
 def test_no_bfloat16_convolution_under_a_stride_has_one_output_column(size: Any, monkeypatch: Any) -> None:
     """Whatever processor this runs on: with one, oneDNN on processors with AMX is wrong."""
-    from convlstm.engine import tensorflow_convolution
+    from convlstm.engine.tensorflow import convolution as tensorflow_convolution
 
     grids, own = [], tf.nn.conv2d
 

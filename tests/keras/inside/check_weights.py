@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.contract import reference
-from convlstm.contract.checkpoint import save_model
-from convlstm.contract.weights import canonical_shapes, initialise
 from convlstm.errors import WeightsError
 from convlstm.keras import (
     ConvLSTM1D,
@@ -27,6 +24,9 @@ from convlstm.keras import (
 )
 from convlstm.keras.engines import BACKEND
 from convlstm.keras.weights import add_variables
+from convlstm.reference import recurrence as reference
+from convlstm.weights.canonical import canonical_shapes, initialise
+from convlstm.weights.checkpoint import save_model
 
 RICH: dict[str, Any] = {
     "peephole": "pixel",

@@ -1,0 +1,1 @@
+"""Random configurations, and how a framework is compared with the reference on them."""

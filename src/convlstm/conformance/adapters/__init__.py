@@ -1,0 +1,1 @@
+"""How a random case runs in each framework."""

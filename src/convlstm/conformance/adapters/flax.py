@@ -1,0 +1,108 @@
+"""How the JAX faces compute the contract's random cases (`convlstm.conformance.compare`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_layers import Case
+from convlstm.engine.jax.recurrence import Masks, State
+from convlstm.flax import functional
+from convlstm.flax.forecasting import forecast
+from convlstm.flax.stack import Draws
+from convlstm.flax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.spec.types import Array
+
+Leaves = dict[str, jax.Array]
+
+
+def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the results of a case and the gradients of its loss (`convlstm.conformance.compare.Run`)."""
+    with jax.enable_x64(True):
+        return _run(case, dtype, factors)
+
+
+def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    params = from_canonical(case.spec, weights_of(case), dtype)
+    kinds = {name: "float32" if name.startswith(TIMES) and dtype != "float64" else dtype for name in case.arrays}
+    inputs = [name for name in case.arrays if name.startswith(INPUTS)]
+    leaves = {name: jnp.asarray(_channels_last(name, case.arrays[name]), kinds[name]) for name in inputs}
+
+    def loss(params: Any, leaves: Leaves) -> tuple[jax.Array, Leaves]:
+        results = _forecaster(case, params, leaves) if isinstance(case, ForecastCase) else _layer(case, params, leaves)
+        total = [(jnp.asarray(_channels_last(name, factors[name])) * value).sum() for name, value in results.items()]
+        return jnp.stack(total).sum(), results
+
+    # compiled as one, since op by op it takes minutes
+    derived = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    (_, results), (of_params, of_leaves) = derived(params, leaves)
+    found = {name: _channels_first(name, array) for name, array in of_leaves.items()}
+    return (
+        {name: _channels_first(name, array) for name, array in results.items()},
+        found | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
+    )
+
+
+def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
+    spec, count = case.spec, case.spec.depth * len(case.spec.directions)
+    carry, output = functional.layer(
+        spec,
+        params,
+        leaves["x"],
+        State(*(tuple(leaves[f"{part}.{n}"] for n in range(count)) for part in "hc")),
+        mask=case.mask,
+        durations=leaves.get("durations"),
+        gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        draws=_draws(case),
+    )
+    parts = output if isinstance(output, tuple) else (output,)
+    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
+    for n in range(count):
+        results |= {f"h.{n}": carry.h[n], f"c.{n}": carry.c[n]}
+    return results
+
+
+def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:
+    times: dict[str, Any] = {name: leaves.get(name) for name in TIMES}
+    return {"forecast": forecast(case.spec, params, leaves["frames"], case.horizon, mask=case.mask, **times)}
+
+
+def _draws(case: Case) -> Draws | None:
+    if case.masks is None:
+        return None
+
+    def own(array: Array | None, time_axis: int | None = None) -> jax.Array | None:
+        if array is None:
+            return None
+        moved = np.moveaxis(array, 2 if time_axis is not None else 1, -1)
+        return jnp.asarray(moved if time_axis is None else np.moveaxis(moved, time_axis, 0))
+
+    masks: Mapping[str, Masks] = {
+        layer_name(*place): Masks(own(m.input), own(m.recurrent), own(m.zoneout_h, 0), own(m.zoneout_c, 0))
+        for place, m in case.masks.items()
+    }
+    between = case.dropout or (None,) * (case.spec.depth - 1)
+    return Draws(masks, tuple(own(factor, 1) for factor in between))
+
+
+def _channel_axis(name: str) -> int | None:
+    """Return where the channels of an input or result stand in the contract; None for times."""
+    if name.startswith(TIMES):
+        return None
+    return 2 if name.startswith(("x", "frames", "output", "forecast")) else 1
+
+
+def _channels_last(name: str, array: Array) -> Array:
+    axis = _channel_axis(name)
+    return array if axis is None else np.moveaxis(array, axis, -1)
+
+
+def _channels_first(name: str, array: jax.Array) -> Array:
+    axis, wide = _channel_axis(name), np.asarray(array.astype(jnp.promote_types(array.dtype, jnp.float32)), np.float64)
+    return wide if axis is None else np.moveaxis(wide, -1, axis)

@@ -1,0 +1,131 @@
+"""How the Keras face computes the contract's random cases (`convlstm.conformance.compare`)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import keras
+import numpy as np
+
+from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_layers import Case
+from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
+from convlstm.keras.engines import BACKEND, Tensor, to_array
+from convlstm.keras.forecaster import Forecaster
+from convlstm.keras.stack import Draws
+from convlstm.keras.stacked import ConvLSTMStack
+from convlstm.keras.weights import from_native_array, to_native_array
+from convlstm.reference.recurrence import Masks
+from convlstm.spec.types import Array
+
+
+def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the results of a case and the gradients of its loss (`convlstm.conformance.compare.Run`)."""
+    with _double_precision(dtype):
+        return _run(case, dtype, factors)
+
+
+def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    weights = weights_of(case)
+    spec = case.spec.encoder if isinstance(case, ForecastCase) else case.spec
+    rank, module = spec.spatial_dims, _module(case, dtype)
+    compute: Any = _forecast if isinstance(case, ForecastCase) else _layer
+
+    def results(tensors: Tensors, training: bool = False) -> Tensors:
+        with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
+            found = compute(module, case, tensors, training and not spec.is_random)
+        return {name: _channels_first(value, rank) for name, value in found.items()}
+
+    def loss(tensors: Tensors) -> Tensor:
+        found = results(tensors, training=True)  # an engine may have a gradient of its own there
+        products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
+        return sum(keras.ops.sum(product) for product in products)
+
+    tensors = {name: _tensor(to_native_array(name, array), dtype) for name, array in weights.items()}
+    wide = "float64" if dtype == "float64" else "float32"
+    for name in case.arrays.keys() - weights.keys():
+        kind = wide if name.startswith((*TIMES, "c.")) else dtype
+        tensors[name] = _tensor(_channels_last(case.arrays[name], rank), kind)
+    # operation by operation, JAX would compile each of them for each shape
+    once = compiled if BACKEND == "jax" else lambda function: function
+    _, found = once(partial(value_and_gradients, loss))(tensors)
+    gradients = {
+        name: from_native_array(name, _array(g), case.arrays[name].shape)
+        if name in weights
+        else _array(_channels_first(g, rank))
+        for name, g in found.items()
+    }
+    return {name: _array(value) for name, value in once(results)(tensors).items()}, gradients
+
+
+def _module(case: AnyCase, dtype: str) -> Any:
+    return (Forecaster if isinstance(case, ForecastCase) else ConvLSTMStack)(case.spec, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
+    spec = case.spec
+    states = range(spec.depth * len(spec.directions))
+    output, (h, c) = module(
+        tensors["x"],
+        (tuple(tensors[f"h.{n}"] for n in states), tuple(tensors[f"c.{n}"] for n in states)),
+        mask=case.mask,
+        training=training or case.masks is not None,
+        durations=tensors.get("durations"),
+        gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        draws=_draws(case, module.compute_dtype),
+    )
+    parts = output if isinstance(output, tuple) else (output,)
+    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
+    for n in states:
+        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
+    return results
+
+
+def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
+    optional = {name: tensors.get(name) for name in TIMES}
+    return {"forecast": module(tensors["frames"], horizon=case.horizon, mask=case.mask, training=training, **optional)}
+
+
+def _draws(case: Case, dtype: str) -> Draws | None:
+    if case.masks is None:
+        return None
+    rank = case.spec.spatial_dims
+
+    def tensor(array: Array | None) -> Tensor | None:
+        return None if array is None else _tensor(_channels_last(array, rank), dtype)
+
+    masks = {
+        key: Masks(*(tensor(getattr(m, name)) for name in ("input", "recurrent", "zoneout_h", "zoneout_c")))
+        for key, m in case.masks.items()
+    }
+    factors = [tensor(factor) for factor in case.dropout or (None,) * (case.spec.depth - 1)]
+    return Draws(masks, tuple(None if f is None else keras.ops.swapaxes(f, 0, 1) for f in factors))
+
+
+def _channels_last(array: Array, rank: int) -> Array:
+    """Return frames and states with their channels last, and (batch, time) as it is."""
+    return np.moveaxis(array, -1 - rank, -1) if array.ndim >= rank + 2 else array
+
+
+def _channels_first(tensor: Tensor, rank: int) -> Tensor:
+    return keras.ops.moveaxis(tensor, -1, -1 - rank) if len(tensor.shape) >= rank + 2 else tensor
+
+
+def _tensor(array: Array, dtype: str) -> Tensor:
+    return keras.ops.convert_to_tensor(np.array(array, order="C"), dtype=dtype)
+
+
+def _array(tensor: Tensor) -> Array:
+    return to_array(tensor).astype(np.float64)
+
+
+def _double_precision(dtype: str) -> AbstractContextManager[Any]:
+    """Return a scope in which JAX computes in float64; the other backends always can."""
+    if BACKEND != "jax":
+        return nullcontext()
+    scope: AbstractContextManager[Any] = import_module("jax").enable_x64(True)
+    return scope

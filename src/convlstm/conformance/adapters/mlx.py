@@ -1,0 +1,118 @@
+"""How the MLX face computes the contract's random cases (`convlstm.conformance.compare`)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_unflatten
+
+from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_layers import Case
+from convlstm.engine.mlx.recurrence import Masks
+from convlstm.mlx.forecaster import Forecaster
+from convlstm.mlx.inputs import LOW
+from convlstm.mlx.layer import ConvLSTM
+from convlstm.mlx.stack import Draws
+from convlstm.mlx.weights import from_native, to_native, to_numpy
+from convlstm.spec.types import Array
+
+Leaves = dict[str, mx.array]
+
+_CHANNEL_AXES = {"x": 2, "frames": 2, "output": 2, "forecast": 2, "h": 1, "c": 1}
+"""Where channels stand in a case's arrays; here they stand last."""
+
+
+def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the results of a case and the gradients of its loss (`convlstm.conformance.compare.Run`)."""
+    kind = getattr(mx, dtype)
+    module = build(case, kind)
+    scale = {name: mx.array(_channels_last(name, array), dtype=_wide(kind)) for name, array in factors.items()}
+
+    def loss(leaves: Leaves) -> tuple[mx.array, Leaves]:
+        results = run_arrays(case, module, leaves)
+        total = sum((scale[name] * value).sum() for name, value in results.items())
+        return mx.array(total), results
+
+    (_, results), found = mx.value_and_grad(loss)(leaves_of(case, kind))
+    return (
+        {name: _channels_first(name, to_numpy(value), factors[name].shape) for name, value in results.items()},
+        {name: _channels_first(name, to_numpy(found[name]), array.shape) for name, array in case.arrays.items()},
+    )
+
+
+def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> Leaves:
+    """Return the results of a case by name, channels last, from arrays as `leaves_of` makes them."""
+    module.update(tree_unflatten([(name, leaves[name]) for name in weights_of(case)]))
+    mask = None if case.mask is None else mx.array(case.mask)
+    if isinstance(case, ForecastCase):
+        assert isinstance(module, Forecaster)
+        optional = {name: leaves.get(name) for name in TIMES}
+        return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
+    assert isinstance(module, ConvLSTM)
+    states = range(case.spec.depth * len(case.spec.directions))
+    output, (h, c) = module(
+        leaves["x"],
+        (tuple(leaves[f"h.{n}"] for n in states), tuple(leaves[f"c.{n}"] for n in states)),
+        mask=mask,
+        durations=leaves.get("durations"),
+        gaps=tuple(leaves[f"gaps.{d}"] for d in case.spec.directions) if case.spec.memory_decay else None,
+        draws=_draws(case, leaves["x"].dtype),
+    )
+    parts = output if isinstance(output, tuple) else (output,)
+    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
+    for n in states:
+        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
+    return results
+
+
+def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:
+    """Return every array of a case that gradients are taken of, channels last."""
+    wide = (*TIMES, "c.")
+    return {
+        name: mx.array(_channels_last(name, array), dtype=_wide(dtype) if name.startswith(wide) else dtype)
+        for name, array in case.arrays.items()
+    }
+
+
+def build(case: AnyCase, dtype: mx.Dtype) -> ConvLSTM | Forecaster:
+    """Return the module of a case, in evaluation mode: its draws are passed in."""
+    if isinstance(case, ForecastCase):
+        module: ConvLSTM | Forecaster = Forecaster(case.spec, dtype=dtype)
+    else:
+        module = ConvLSTM.from_spec(case.spec, dtype=dtype)
+    module.eval()
+    return module
+
+
+def _wide(dtype: mx.Dtype) -> mx.Dtype:
+    return mx.float32 if dtype in LOW else dtype
+
+
+def _channels_last(name: str, array: Array) -> Array:
+    axis = _channel_axis(name)
+    return to_native(name, array) if axis is None else np.moveaxis(array, axis, -1)
+
+
+def _channels_first(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    axis = _channel_axis(name)
+    return from_native(name, array, shape) if axis is None else np.moveaxis(array, -1, axis)
+
+
+def _channel_axis(name: str) -> int | None:
+    return _CHANNEL_AXES.get(name.partition(".")[0])
+
+
+def _draws(case: Case, dtype: mx.Dtype) -> Draws | None:
+    if case.masks is None:
+        return None
+
+    def array(values: Array | None, axis: int) -> mx.array | None:
+        return None if values is None else mx.array(np.moveaxis(values, axis, -1), dtype=dtype)
+
+    masks = {
+        key: Masks(array(m.input, 1), array(m.recurrent, 1), array(m.zoneout_h, 2), array(m.zoneout_c, 2))
+        for key, m in case.masks.items()
+    }
+    factors = [array(factor, 2) for factor in case.dropout or (None,) * (case.spec.depth - 1)]
+    return Draws(masks, tuple(None if f is None else f.swapaxes(0, 1) for f in factors))

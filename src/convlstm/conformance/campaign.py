@@ -1,0 +1,105 @@
+"""Every installed set-up against the reference, and against every other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlstm.conformance.compare import TARGETS, error
+from convlstm.conformance.environments import SETUPS, SetUp, run_task
+from convlstm.conformance.expectations import keep_expectations
+from convlstm.errors import DependencyError
+
+PAIR_TARGET = 2e-5
+"""Largest float32 difference between two faces on one weights file (CONTRACT, Precision)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One set-up in one type against the reference.
+
+    Args:
+        setup: Its name.
+        dtype: The type.
+        count: Cases compared.
+        value: Worst, median, judged and missed of the results.
+        derivative: The same of the derivatives.
+        problem: Why there is nothing, or "".
+    """
+
+    setup: str
+    dtype: str
+    count: int
+    value: dict[str, Any]
+    derivative: dict[str, Any]
+    problem: str = ""
+
+    @property
+    def well(self) -> bool:
+        """Whether it ran and met every target."""
+        return not (self.problem or self.value["missed"] or self.derivative["missed"])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two set-ups on the same float32 weights: largest difference of any result."""
+
+    first: str
+    second: str
+    difference: float
+
+    @property
+    def well(self) -> bool:
+        """Whether they agree."""
+        return self.difference <= PAIR_TARGET
+
+
+def compare_all(
+    count: int, start: int = 0, setups: Sequence[SetUp] = SETUPS, tell: Callable[[str], None] = lambda line: None
+) -> tuple[list[Row], list[Pair]]:
+    """Compare every set-up with the reference in float64 and float32, and all pairs in float32.
+
+    Args:
+        count: Random layers; a fifth as many common cells and forecasters.
+        start: Seed of the first.
+        setups: Which ones; those that are not installed say so.
+        tell: Called with a line on what is being done.
+
+    Returns:
+        A row for each set-up and type, and every pair.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, setups, tell)]
+        done = [s.name for s in setups if (Path(folder) / f"{s.name}.npz").exists()]
+        pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(done, 2)]
+    return rows, pairs
+
+
+def _rows(
+    folder: str, dtype: str, count: int, start: int, setups: Sequence[SetUp], tell: Callable[[str], None]
+) -> Iterator[Row]:
+    tell(f"reference, {dtype}")
+    keep_expectations(folder, start, count, dtype)
+    for setup in setups:
+        tell(f"{setup.name}, {dtype}")
+        keep = f"{setup.name}.npz" if dtype == "float32" else None
+        try:
+            found = run_task(setup, "compare_cases", dtype=dtype, start=start, count=count, folder=folder, keep=keep)
+        except DependencyError as problem:
+            yield Row(setup.name, dtype, 0, {}, {}, str(problem.received))
+            continue
+        yield Row(setup.name, dtype, found["count"], found["value"], found["derivative"])
+
+
+def _difference(folder: str, first: str, second: str) -> float:
+    with (
+        np.load(Path(folder) / f"{first}.npz", allow_pickle=False) as a,
+        np.load(Path(folder) / f"{second}.npz", allow_pickle=False) as b,
+    ):
+        return max(error(a[name], b[name]) for name in a.files)

@@ -1,0 +1,202 @@
+"""Holding a face to the reference: values, and derivatives along random directions, over random cases.
+
+Error is max|a − b| / max(1, max|b|) per array; a case's derivatives along its four directions are one array. Each face
+has one file, `convlstm/<face>/parity.py`, with a function `run` that says how a case is computed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from convlstm.conformance import random_forecasters as forecast_cases
+from convlstm.conformance import random_layers as cases
+from convlstm.conformance.derivatives import directional_derivatives, directions, loss_weights
+from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_layers import Case
+from convlstm.reference import recurrence as reference
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+
+AnyCase = Case | ForecastCase
+Arrays = Mapping[str, Array]
+
+TARGETS = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4)}
+"""Largest error of values and of derivatives, by type (CONTRACT, Precision)."""
+
+INPUTS = ("x", "frames", "h.", "c.", "durations", "lead_durations", "gaps")
+"""How the names of a case's arrays begin that are no weights."""
+
+TIMES = ("durations", "lead_durations", "gaps")
+"""Those that stay in float32 at least."""
+
+UNJUDGED = float("nan")
+"""A float32 derivative that misses its target where the case magnifies rounding (CONTRACT, Precision)."""
+
+
+class Run(Protocol):
+    """How a face computes a case."""
+
+    def __call__(self, case: AnyCase, dtype: str, factors: Arrays) -> tuple[Arrays, Arrays]:
+        """Compute a case as a user of the face would.
+
+        Args:
+            case: The configuration; a `Case` for the layer, a `ForecastCase` for the forecaster.
+            dtype: `float64` or `float32`.
+            factors: By name of each result, what it is multiplied with in the loss Σ factors · results.
+
+        Returns:
+            Results by the reference's names, and the gradient of the loss by every array of the case, in its shape
+            and layout, zeros where it does not enter.
+        """
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the reference makes of a case, computed once for all faces.
+
+    Args:
+        case: The configuration, rounded to the type it is compared in.
+        dtype: That type.
+        results: By name.
+        factors: Of the loss, by name.
+        derivatives: Of the loss along the case's directions.
+    """
+
+    case: AnyCase
+    dtype: str
+    results: Arrays
+    factors: Arrays
+    derivatives: Array
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one case showed.
+
+    Args:
+        value: Largest error of the results.
+        derivative: Largest error of the derivatives; NaN where it is not judged.
+        label: Seed, and the options that differ from their defaults.
+    """
+
+    value: float
+    derivative: float
+    label: str
+
+    def misses(self, dtype: str) -> bool:
+        """Return whether a target of the contract is missed."""
+        return self.value > TARGETS[dtype][0] or self.derivative > TARGETS[dtype][1]
+
+
+def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
+    """Return what the reference makes of a case whose arrays are rounded to a type."""
+    own = rounded(case, dtype)
+    compute = reference_of(own)
+    results = compute(own)
+    derivatives = np.array(directional_derivatives(own, compute))
+    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
+
+
+def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
+    """Return how far a face's results and gradients are from the reference.
+
+    Example:
+        >>> from convlstm.conformance.random_layers import random_case
+        >>> expected = expect(random_case(3))
+        >>> judge(expected, expected.results, {}).value
+        0.0
+    """
+    case, dtype = expected.case, expected.dtype
+    if results.keys() != expected.results.keys():
+        raise AssertionError(f"results {sorted(results)}, and the reference has {sorted(expected.results)}")
+    value = max(error(results[name], wanted) for name, wanted in expected.results.items())
+    along = [sum(np.sum(gradients[name] * d[name]) for name in gradients) for d in directions(case)]
+    derivative = error(np.array(along, dtype=np.float64), expected.derivatives)
+    if dtype == "float32" and derivative > TARGETS[dtype][1] and is_ill_conditioned(case):
+        derivative = UNJUDGED
+    return Found(value, derivative, describe(case))
+
+
+def compare(case: AnyCase, run: Run, dtype: str = "float64") -> Found:
+    """Return the errors of one case in one face.
+
+    Args:
+        case: The configuration.
+        run: How the face computes it.
+        dtype: The type to compute in.
+
+    Returns:
+        The largest errors of values and derivatives.
+    """
+    expected = expect(case, dtype)
+    return judge(expected, *run(expected.case, dtype, expected.factors))
+
+
+def reference_of(case: AnyCase) -> Callable[..., dict[str, Array]]:
+    """Return the function of the reference that computes a case."""
+    return forecast_cases.reference_forecast if isinstance(case, ForecastCase) else cases.reference_arrays
+
+
+def rounded(case: Any, dtype: str) -> Any:
+    """Return the case with its arrays rounded to a type, so that both sides compute from the same numbers."""
+    wide = "float64" if dtype == "float64" else "float32"
+    kinds = {name: wide if name.startswith(TIMES) else dtype for name in case.arrays}
+    return replace(case, arrays={name: _round(array, kinds[name]) for name, array in case.arrays.items()})
+
+
+def error(a: Array, b: Array) -> float:
+    """Return max|a − b| / max(1, max|b|); NaN counts as infinite."""
+    if a.shape != b.shape:
+        raise AssertionError(f"{a.shape} against {b.shape}")
+    distance = np.abs(a - b).max(initial=0.0) / max(1.0, np.abs(b).max(initial=0.0))
+    return float(distance) if np.isfinite(distance) else float("inf")
+
+
+def weights_of(case: AnyCase) -> dict[str, Array]:
+    """Return the weights among a case's arrays, by canonical key."""
+    return {name: array for name, array in case.arrays.items() if not name.startswith(INPUTS)}
+
+
+def describe(case: AnyCase) -> str:
+    """Return the shape a case runs on, and the options that differ from their defaults."""
+    shape = case.arrays["frames" if "frames" in case.arrays else "x"].shape
+    options = case.spec.to_dict()
+    options |= options.pop("encoder", {})
+    layer = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1)
+    plain = ForecasterSpec(encoder=layer).to_dict() | layer.to_dict()
+    changed = [f"{name}={value}" for name, value in options.items() if value != plain[name]]
+    kind = "forecaster" if isinstance(case, ForecastCase) else "layer"
+    return " ".join([f"{kind} {case.seed}: input {shape}", *["masked"] * (case.mask is not None), *changed])
+
+
+def is_ill_conditioned(case: AnyCase) -> bool:
+    """Return whether a norm of the case runs over nearly equal values.
+
+    At a variance below 1e-3 it magnifies the rounding of its input by 30 to 316, and its gradient once more.
+    """
+    found: list[float] = []
+    normalised = reference._normalised
+
+    def seen(z: Array, groups: int) -> Array:
+        found.append(float(z.reshape(len(z), groups, -1).var(axis=2).min(initial=np.inf)))
+        return normalised(z, groups)
+
+    reference._normalised = seen  # the definition itself stays free of what only this comparison asks
+    try:
+        reference_of(case)(case)
+    finally:
+        reference._normalised = normalised
+    return min(found, default=np.inf) < 1e-3
+
+
+def _round(array: Array, dtype: str) -> Array:
+    if dtype == "bfloat16":  # NumPy has none: keep the upper half of a float32, rounded to nearest even
+        bits = np.asarray(array, dtype=np.float32).view(np.uint32)
+        upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return np.where(np.isnan(array), np.nan, upper.astype(np.uint32).view(np.float32).astype(np.float64))
+    return np.asarray(array).astype(dtype).astype(np.float64)

@@ -1,0 +1,62 @@
+"""Derivatives of a random case's loss by a complex step, along random directions through all its arrays at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from convlstm.spec.types import Array
+
+COMPLEX_STEP = 1e-200
+"""So small that the product of two steps underflows to 0: a sum that is exactly at a kink stays there."""
+
+
+class HasArrays(Protocol):
+    """What gradients are taken of: arrays by name, drawn from a seed."""
+
+    @property
+    def seed(self) -> int:
+        """What it was drawn from."""
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """What a gradient is taken of."""
+
+
+def loss_weights(case: HasArrays, results: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the factors whose sum with the results is the loss that gradients are taken of."""
+    random = np.random.default_rng([case.seed, 1])
+    return {name: normal(random, value.shape) for name, value in sorted(results.items())}
+
+
+def directions(case: HasArrays, count: int = 4) -> list[dict[str, Array]]:
+    """Return random directions through all arrays of a case at once."""
+    random = np.random.default_rng([case.seed, 2])
+    return [{name: normal(random, a.shape) for name, a in sorted(case.arrays.items())} for _ in range(count)]
+
+
+def directional_derivatives(case: HasArrays, run: Callable[..., Mapping[str, Array]]) -> list[float]:
+    """Return the reference's derivative of the loss along each direction, by a complex step.
+
+    Args:
+        case: The configuration.
+        run: What computes the results of a case, also for other values of its arrays.
+
+    Returns:
+        One derivative per direction of `directions`.
+    """
+    factors = loss_weights(case, run(case))
+    found = []
+    for direction in directions(case):
+        moved = {name: a + 1j * COMPLEX_STEP * direction[name] for name, a in case.arrays.items()}
+        results = run(case, moved)
+        loss = sum(np.sum(factors[name] * value) for name, value in results.items())
+        found.append(float(np.imag(loss)) / COMPLEX_STEP)
+    return found
+
+
+def normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return standard normal numbers, as an array also where there is one."""
+    return np.asarray(random.standard_normal(shape))  # a 0-d draw comes as a float

@@ -1,0 +1,1 @@
+"""Lines of other projects' code, as they run in each framework."""

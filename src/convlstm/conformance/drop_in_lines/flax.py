@@ -1,0 +1,99 @@
+"""The call forms of JAX documents (`convlstm.conformance.drop_in`), as they stand there but for imports and one repair.
+
+The repair: `cell` is an instance there, and `cell().apply` calls it; here it reads `cell.apply`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.flax.compat import DurationAwareConvLSTMCell
+from convlstm.flax.weights import from_canonical
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import initialise
+
+STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
+CHANNELS, HIDDEN = 3, 64
+
+
+def linen(strategy: str) -> Outcome:
+    """Run document 000's scan with the linen cell."""
+    cell = DurationAwareConvLSTMCell(hidden_features=64, kernel_size=(3, 3), duration_strategy=strategy)
+    weights, params = _weights(strategy)
+
+    def scan_fn(carry: Any, inputs: Any) -> Any:
+        return cell.apply({"params": params}, carry, inputs)
+
+    return _scanned(scan_fn, strategy, weights)
+
+
+def haiku(strategy: str) -> Outcome:
+    """Run document 000's scan with the Haiku cell."""
+    import haiku as hk
+
+    from convlstm.flax import haiku as face
+
+    def forward(carry: Any, inputs: Any) -> Any:
+        cell = face.DurationAwareConvLSTMCell(hidden_features=64, kernel_size=(3, 3), duration_strategy=strategy)
+        return cell(carry, inputs)
+
+    cell: Any = hk.without_apply_rng(hk.transform(forward))
+    weights, tree = _weights(strategy)
+    params = face.to_params(tree, "duration_aware_conv_lstm_cell")
+
+    def scan_fn(carry: Any, inputs: Any) -> Any:
+        return cell.apply(params, carry, inputs)
+
+    return _scanned(scan_fn, strategy, weights)
+
+
+FORMS = tuple(
+    Form("000", f"jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))  # {face}, {name}", partial(run, s))
+    for face, run in (("Flax", linen), ("Haiku", haiku))
+    for name, s in STRATEGIES.items()
+    if face == "Flax" or find_spec("haiku")
+)
+"""Every form of a JAX document."""
+
+
+def _scanned(scan_fn: Any, strategy: str, weights: dict[str, Array]) -> Outcome:
+    random = np.random.default_rng(1)
+    frames_seq = jnp.asarray(random.standard_normal((3, 4, 16, 16, CHANNELS)), jnp.float32)
+    durations_seq = jnp.asarray(random.uniform(0.5, 1.5, (3, 4)), jnp.float32)
+    h0 = c0 = jnp.zeros((4, 16, 16, HIDDEN))
+    initial_state = (h0, c0)
+    final_state, outputs = jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))
+    pairs = [(_first(final_state[0], 1), _first(final_state[1], 1))]
+    x, durations = _first(frames_seq.swapaxes(0, 1), 2), np.asarray(durations_seq.T, np.float64)
+    return against_reference(
+        *(_spec(strategy), weights, x, pairs),
+        came={"outputs": outputs.shape, "h, c": final_state[0].shape},
+        durations=durations,
+        output=_first(outputs.swapaxes(0, 1), 2),
+    )
+
+
+def _spec(strategy: str) -> ConvLSTMSpec:
+    return ConvLSTMSpec(in_channels=CHANNELS, hidden_channels=HIDDEN, kernel_size=3, duration_strategy=strategy)
+
+
+def _weights(strategy: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return weights with the strategy's parameters off their neutral start, so that a fault would show."""
+    random = np.random.default_rng(0)
+    weights = initialise(_spec(strategy), 0)
+    for key in weights:
+        if ".duration." in key:
+            weights[key] = np.asarray(weights[key] + 0.5 * random.standard_normal(weights[key].shape))
+    return weights, from_canonical(_spec(strategy), weights, jnp.float32)
+
+
+def _first(array: Any, axis: int) -> Array:
+    return np.moveaxis(np.asarray(array, np.float64), -1, axis)

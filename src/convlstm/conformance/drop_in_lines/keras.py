@@ -1,0 +1,64 @@
+"""Lines of Keras projects as they are written there, apart from imports and one repair.
+
+The repair: Keras 3's own `RNN` reads `sequences.shape` and refuses a tuple, so `convlstm.keras.RNN` stands in for it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.keras.compat import DurationAwareConvLSTMCell
+from convlstm.keras.rnn import RNN
+from convlstm.keras.weights import load_canonical, to_canonical
+from convlstm.spec.types import Array
+
+STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
+
+
+def duration_aware(strategy: str) -> Outcome:
+    """Run document 000's layer with one strategy."""
+    cell = DurationAwareConvLSTMCell(filters=64, kernel_size=(3, 3), duration_strategy=strategy)
+    rnn_layer = RNN(cell, return_sequences=True)
+    random = np.random.default_rng(1)
+    frames_input = random.standard_normal((4, 3, 16, 16, 3)).astype(np.float32)
+    durations_input = random.uniform(0.5, 1.5, (4, 3)).astype(np.float32)
+    rnn_layer((frames_input, durations_input))
+    _wake(cell)
+    output = rnn_layer((frames_input, durations_input))
+    return against_reference(
+        *(cell.spec, to_canonical(cell), np.moveaxis(frames_input, -1, 2), []),
+        came={"output": output.shape},
+        durations=durations_input,
+        output=_first(output),
+    )
+
+
+FORMS = tuple(
+    Form(
+        "000",
+        f"RNN(cell, return_sequences=True)((frames_input, durations_input))  # {name}",
+        partial(duration_aware, s),
+    )
+    for name, s in STRATEGIES.items()
+)
+"""Every form of a Keras document."""
+
+
+def _wake(cell: Any) -> None:
+    """Move the strategy's parameters off their neutral start, so that a fault would show."""
+    random = np.random.default_rng(0)
+    weights = to_canonical(cell)
+    for key in weights:
+        if ".duration." in key:
+            weights[key] = np.asarray(weights[key] + 0.5 * random.standard_normal(weights[key].shape))
+    load_canonical(cell, weights)
+
+
+def _first(tensor: Any) -> Array:
+    array = np.asarray(keras.ops.convert_to_numpy(keras.ops.stop_gradient(tensor)), np.float64)
+    return np.moveaxis(array, -1, 2)

@@ -1,0 +1,52 @@
+"""The reference's results on random cases, computed once and kept for every set-up's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from convlstm.conformance.compare import AnyCase, Expectation, expect, rounded
+from convlstm.conformance.derivatives import loss_weights
+from convlstm.conformance.random_forecasters import random_forecast_case
+from convlstm.conformance.random_layers import common_case, random_case
+
+
+def draw_cases(start: int, count: int) -> Iterator[tuple[str, AnyCase]]:
+    """Yield `count` random layers, and a fifth as many common cells and forecasters, with a name for each.
+
+    Example:
+        >>> [name for name, _ in draw_cases(7, 2)]
+        ['layer7', 'layer8', 'common7', 'forecaster7']
+    """
+    for seed in range(start, start + count):
+        yield f"layer{seed}", random_case(seed)
+    for seed in range(start, start + max(1, count // 5)):
+        yield f"common{seed}", common_case(seed)
+    for seed in range(start, start + max(1, count // 5)):
+        yield f"forecaster{seed}", random_forecast_case(seed)
+
+
+def keep_expectations(folder: str | Path, start: int, count: int, dtype: str) -> None:
+    """Compute and keep what the reference makes of the cases, rounded to a type."""
+    for name, case in draw_cases(start, count):
+        expected = expect(case, dtype)
+        np.savez(_path(folder, name, dtype), derivatives=expected.derivatives, **_marked(expected))  # type: ignore[arg-type]
+
+
+def load_expectation(folder: str | Path, name: str, case: AnyCase, dtype: str) -> Expectation:
+    """Return what was kept of a case."""
+    with np.load(_path(folder, name, dtype), allow_pickle=False) as kept:
+        derivatives = kept["derivatives"]
+        results = {key.removeprefix("result."): kept[key] for key in kept.files if key.startswith("result.")}
+    own = rounded(case, dtype)
+    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
+
+
+def _marked(expected: Expectation) -> dict[str, np.ndarray]:
+    return {f"result.{key}": value for key, value in expected.results.items()}
+
+
+def _path(folder: str | Path, name: str, dtype: str) -> Path:
+    return Path(folder) / f"{name}.{dtype}.npz"

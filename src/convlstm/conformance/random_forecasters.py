@@ -1,0 +1,123 @@
+"""Random forecasters with inputs, and what the reference makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convlstm.reference import forecaster as reference_forecaster
+from convlstm.spec.durations import durations_from_times
+from convlstm.spec.forecaster import OUTPUT_ACTIVATIONS, ROLLOUTS, ForecasterSpec
+from convlstm.spec.options import DURATION_STRATEGIES
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import initialise
+
+
+@dataclass(frozen=True)
+class ForecastCase:
+    """One forecaster with inputs for every argument it takes.
+
+    Args:
+        seed: What it was drawn from.
+        spec: The forecaster.
+        arrays: What a gradient is taken of: `frames`, `durations`, `lead_durations`, `gaps` and the weights by
+            canonical key, float64.
+        horizon: Frames to forecast.
+        mask: True where a frame is valid (batch, time), or None.
+    """
+
+    seed: int
+    spec: ForecasterSpec
+    arrays: Mapping[str, Array]
+    horizon: int
+    mask: Array | None = None
+
+
+def random_forecast_case(seed: int) -> ForecastCase:
+    """Return a random forecaster with inputs.
+
+    Args:
+        seed: What everything is drawn from.
+
+    Returns:
+        A case in evaluation mode; half of the masked ones hold NaN in their masked frames.
+
+    Example:
+        >>> random_forecast_case(3).spec == random_forecast_case(3).spec
+        True
+    """
+    random = np.random.default_rng([seed, 3])
+    grid = tuple(int(n) for n in random.integers(3, 6, 2))
+    spec = _random_spec(random, grid)
+    stack, patch = spec.encoder, spec.patch_size
+    batch, steps, horizon = (int(n) for n in random.integers(1, 4, 3))
+    size = tuple(n * patch for n in grid)
+    start = initialise(spec, seed)
+    arrays = {key: value + 0.3 * np.asarray(random.standard_normal(value.shape)) for key, value in start.items()}
+    arrays["frames"] = random.standard_normal((batch, steps, spec.frame_channels, *size))
+    mask = random.random((batch, steps)) < 0.7 if random.random() < 0.4 else None
+    durations = random.uniform(0.2, 3.0, (batch, steps)) * stack.reference_duration
+    lead_durations = random.uniform(0.2, 3.0, (batch, horizon)) * stack.reference_duration
+    if spec.uses_durations:
+        arrays["durations"] = durations
+        arrays["lead_durations"] = lead_durations
+    if stack.memory_decay:
+        times = np.cumsum(durations, axis=1)
+        arrays["gaps"] = durations_from_times(times, mask, reference_duration=stack.reference_duration)
+    if mask is not None and random.random() < 0.5:
+        arrays["frames"][~mask] = np.nan
+    return ForecastCase(seed, spec, arrays, horizon, mask)
+
+
+def reference_forecast(case: ForecastCase, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Return what the reference computes, as `forecast`.
+
+    Args:
+        case: The configuration.
+        arrays: Other values for its arrays, complex ones too.
+
+    Returns:
+        The forecast by name.
+    """
+    arrays = case.arrays if arrays is None else arrays
+    optional = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
+    frames = arrays["frames"]
+    forecast = reference_forecaster.forecast(case.spec, arrays, frames, case.horizon, mask=case.mask, **optional)
+    return {"forecast": forecast}
+
+
+def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> ForecasterSpec:
+    def pick(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    rollout = pick(*ROLLOUTS)
+    even = rollout == "feedback"  # which takes no durations
+    channels, patch, depth, peephole = pick(1, 2), pick(1, 2, 3), pick(1, 2), pick("none", "channel", "pixel")
+    encoder = ConvLSTMSpec(
+        in_channels=channels * patch**2,
+        hidden_channels=[pick(1, 2, 3) for _ in range(depth)],
+        kernel_size=[pick((2, 2), (3, 3)) for _ in range(depth)],
+        recurrent_kernel_size=[pick((1, 1), (3, 3), (3, 2)) for _ in range(depth)],
+        boundary=pick("zeros", "replicate", ("zeros", "circular")),
+        peephole=peephole,
+        input_size=grid if peephole == "pixel" else None,
+        bias=pick(True, False),
+        norm=pick("none", "layer"),
+        zoneout_h=pick(0.0, 0.2),
+        duration_strategy="none" if even else pick("none", *DURATION_STRATEGIES),
+        reference_duration=pick(1.0, 5.0),
+        memory_decay=False if even else pick(True, False),
+    )
+    return ForecasterSpec(
+        encoder=encoder,
+        frame_channels=channels,
+        patch_size=patch,
+        rollout=rollout,
+        head_bias=pick(True, False),
+        output_activation=pick(*OUTPUT_ACTIVATIONS),
+        residual=pick(True, False),
+    )

@@ -1,0 +1,96 @@
+"""Tasks that run in the process of one framework: drop-in lines, and random cases."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlstm.conformance.compare import TARGETS, Found, judge
+from convlstm.conformance.drop_in import check
+from convlstm.conformance.expectations import draw_cases, load_expectation
+from convlstm.conformance.small_forecast import small_forecast
+
+
+def drop_in(face: str) -> list[dict[str, Any]]:
+    """Run every call form of a face."""
+    rows = []
+    for form in import_module(f"convlstm.conformance.drop_in_lines.{face}").FORMS:
+        done = check(form)
+        shapes, difference = ("", None) if done.outcome is None else (done.outcome.shapes, done.outcome.difference)
+        rows.append(
+            {
+                "document": form.document,
+                "line": form.line,
+                "shapes": shapes,
+                "difference": difference,
+                "failure": done.failure,
+                "seconds": done.seconds,
+            }
+        )
+    return rows
+
+
+def compare_cases(
+    face: str, *, dtype: str, start: int, count: int, folder: str, keep: str | None = None
+) -> dict[str, Any]:
+    """Run random layers and forecasters, and return the worst errors and where they arose.
+
+    Args:
+        face: The face.
+        dtype: The type to compute in.
+        start: Seed of the first case.
+        count: Number of layers; a fifth as many common cells and forecasters.
+        folder: Where the reference's results are kept.
+        keep: Name of the file for the face's own results, to be compared with other faces.
+
+    Returns:
+        Counts, worst and median errors, and the labels of the worst cases.
+    """
+    run = import_module(f"convlstm.conformance.adapters.{face}").run
+    found: list[Found] = []
+    kept: dict[str, np.ndarray] = {}
+    for name, case in draw_cases(start, count):
+        expected = load_expectation(folder, name, case, dtype)
+        results, gradients = run(expected.case, dtype, expected.factors)
+        found.append(judge(expected, results, gradients))
+        kept |= {f"{name}:{key}": np.asarray(value) for key, value in results.items()}
+    if keep is not None:
+        np.savez(Path(folder) / keep, **kept)  # type: ignore[arg-type]
+    return {"count": len(found), **{part: _worst(found, part, dtype) for part in ("value", "derivative")}}
+
+
+def _worst(found: list[Found], part: str, dtype: str) -> dict[str, Any]:
+    judged = [one for one in found if not np.isnan(getattr(one, part))]
+    ranked = sorted(judged, key=lambda one: -getattr(one, part))
+    limit = TARGETS[dtype][("value", "derivative").index(part)]
+    missed = [one.label for one in ranked if getattr(one, part) > limit]
+    return {
+        "judged": len(judged),
+        "worst": getattr(ranked[0], part) if ranked else 0.0,
+        "median": float(np.median([getattr(one, part) for one in judged])) if judged else 0.0,
+        "missed": missed[:5],
+        "missed_count": len(missed),
+        "label": ranked[0].label if ranked else "",
+    }
+
+
+def main() -> None:
+    """Do what the first argument asks, and write the answer where it says."""
+    request = json.loads(sys.argv[1])
+    tasks: dict[str, Callable[..., Any]] = {
+        "drop_in": drop_in,
+        "compare_cases": compare_cases,
+        "small_forecast": small_forecast,
+    }
+    task = tasks[request["task"]]
+    Path(request["answer"]).write_text(json.dumps(task(request["face"], **request["arguments"])))
+
+
+if __name__ == "__main__":
+    main()

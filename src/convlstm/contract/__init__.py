@@ -1,1 +1,0 @@
-"""The numerical contract: what every implementation computes, in NumPy alone."""

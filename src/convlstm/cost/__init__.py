@@ -1,0 +1,1 @@
+"""Operations, receptive field and memory of a model, from its spec alone."""

@@ -1,0 +1,192 @@
+"""What `convlstm inspect` looks at: a model file, a run, a preset or a spec, and the frames it is asked about."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convlstm.cost.operations import ModelCost
+from convlstm.cost.workload import Workload, check_frames
+from convlstm.errors import ConfigError, ConvLSTMError
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import AXIS_NAMES
+from convlstm.spec.presets import PRESETS
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.weights.canonical import Spec
+from convlstm.weights.checkpoint import load_model
+
+_KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
+_USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to look at.
+
+    Args:
+        spec: Its options.
+        digest: SHA-256 of its weights, where it has any.
+        pipeline: What lies between its data and it, as the file says (`convlstm.nowcast.pipeline`); empty where it
+            was not made by `convlstm train`.
+    """
+
+    spec: Spec
+    digest: str | None = None
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """`layer` or `forecaster`."""
+        return "forecaster" if isinstance(self.spec, ForecasterSpec) else "layer"
+
+
+def read_subject(target: str) -> Subject:
+    """Return the model that a word on the command line means.
+
+    Args:
+        target: A model file, the folder of a run, a spec as a JSON file, or the name of a preset.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: if it is none of these, or the JSON file is no spec.
+        SpecError: naming an option that is not allowed.
+        WeightsError: if the model file is damaged or foreign.
+
+    Example:
+        >>> read_subject("shi2015-5x5-256").kind
+        'forecaster'
+    """
+    path = Path(target)
+    if path.is_dir():
+        return _read_model(path / "model.safetensors")
+    if path.suffix == ".json" and path.is_file():
+        return Subject(_read_spec(path))
+    if path.is_file():
+        return _read_model(path)
+    if target in PRESETS:
+        return Subject(PRESETS[target])
+    raise ConfigError(
+        "TARGET",
+        expected=f"a model file, the folder of a run, a spec as *.json, or one of {', '.join(PRESETS)}",
+        received=repr(target),
+        mend="check the path or the name.",
+    )
+
+
+def workload(
+    subject: Subject, text: str | None, *, batch: int = 1, horizon: int | None = None, precision: str = "float32"
+) -> Workload:
+    """Return what a model is asked about, with what it was trained on where nothing is said.
+
+    Args:
+        subject: The model.
+        text: Frames as `10x1x128x128`: time, channel and the spatial axes.
+        batch: Samples.
+        horizon: Frames to forecast, for a forecaster only.
+        precision: `float32` or `bfloat16`.
+
+    Returns:
+        The workload, fit for the model.
+
+    Raises:
+        ConfigError: for a text of another form, or a horizon for a layer.
+        SpecError: for a number below 1 or an unknown precision.
+        ShapeError: if channels or grid do not fit the model.
+
+    Example:
+        >>> workload(read_subject("openstl-mmnist-s"), "10x1x64x64", horizon=10).steps
+        10
+    """
+    if horizon is not None and subject.kind == "layer":
+        raise ConfigError("--horizon", expected="none for a layer", received=horizon, mend="leave it out.")
+    result = Workload(
+        shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
+        batch=batch,
+        horizon=subject.pipeline.get("horizon", _USUAL_HORIZON) if horizon is None else horizon,
+        precision=precision,
+    )
+    check_frames(subject.spec, result.full_shape)
+    return result
+
+
+def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, Any]:
+    """Return everything that `inspect` shows as plain JSON values.
+
+    Args:
+        subject: The model.
+        given: What it was asked about.
+        cost: What it costs.
+
+    Returns:
+        Sizes in points or pixels, FLOP and bytes.
+    """
+    forecaster = subject.kind == "forecaster"
+    return {
+        "kind": subject.kind,
+        "digest": subject.digest,
+        "pipeline": dict(subject.pipeline) or None,
+        "input": list(given.shape),
+        "batch": given.batch,
+        "horizon": given.horizon if forecaster else None,
+        "precision": given.precision,
+        "layers": [asdict(layer) for layer in cost.layers],
+        "head": None if cost.head is None else asdict(cost.head),
+        "parameters": cost.parameters,
+        "forward_flop": cost.forward_flop,
+        "training_flop": cost.training_flop,
+        "training_bytes": cost.training_bytes,
+    }
+
+
+def _read_model(path: Path) -> Subject:
+    model = load_model(path)
+    pipeline = model.extra.get("pipeline")
+    return Subject(model.spec, model.digest, pipeline if isinstance(pipeline, dict) else {})
+
+
+def _read_spec(path: Path) -> Spec:
+    """Read {"kind": "layer" or "forecaster", "spec": {...}}."""
+    form = '{"kind": "layer" or "forecaster", "spec": {...}}'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind, options = _KINDS[content.pop("kind")], content.pop("spec")
+        if content:
+            raise ValueError(f"another key, {sorted(content)[0]!r}")
+        return kind.from_dict(options)
+    except ConvLSTMError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        mend = "write what `to_dict` of a spec returns."
+        received = str(error) or type(error).__name__
+        raise ConfigError(str(path), expected=form, received=received, mend=mend) from error
+
+
+def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
+    rank = spec.spatial_dims if isinstance(spec, ConvLSTMSpec) else 2
+    numbers = text.split("x")
+    # a limit on digits keeps every later number printable
+    if len(numbers) == rank + 2 and all(re.fullmatch("[1-9][0-9]{0,9}", number, re.ASCII) for number in numbers):
+        return tuple(int(number) for number in numbers)
+    example = "x".join(["10", "1", *["128"] * rank])
+    raise ConfigError(
+        "--input",
+        expected=f"{' x '.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
+        received=repr(text),
+        mend=f"write it as {example}.",
+    )
+
+
+def _usual_shape(subject: Subject) -> tuple[int, ...]:
+    """Return the frames a model is asked about where none are given."""
+    steps = subject.pipeline.get("input_length", _USUAL_STEPS)
+    spec = subject.spec
+    if isinstance(spec, ForecasterSpec):
+        grid = spec.encoder.input_size or (-(-_USUAL_POINTS // spec.patch_size),) * 2
+        return (steps, spec.frame_channels, *(n * spec.patch_size for n in grid))
+    return (steps, spec.in_channels, *(spec.input_size or (_USUAL_POINTS,) * spec.spatial_dims))

@@ -1,0 +1,276 @@
+"""The arrays of one layer run over a sequence in training, in bytes: what the engine keeps, and what it passes by.
+
+It follows `convlstm.engine.torch.fused` and, for a layer that the quick path does not serve, the plain path of
+`convlstm.engine.torch.recurrence`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+
+from convlstm.cost.workload import Call
+from convlstm.engine.torch import winograd_rule as winograd
+from convlstm.engine.torch.block import BLOCK_VALUES
+from convlstm.spec.geometry import Widths, pad_widths, recurrent_pad_widths
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Size
+from convlstm.weights.canonical import layer_shapes
+
+SINGLE = 4
+"""Bytes of a float32 value."""
+WIDTHS = {"float32": SINGLE, "bfloat16": 2}
+"""Bytes of a value in the type that convolutions compute in, by precision."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One layer in one direction over a sequence.
+
+    Args:
+        layer: The layer.
+        direction: `forward` or `reverse`.
+        batch: Samples.
+        steps: Steps.
+        size: Spatial size of its input.
+        width: Bytes of a value in the type that convolutions compute in.
+        source: Where its input comes from: the `caller`, the `layer` below, or its `joined` directions.
+        input_gradient: Whether the gradient of the input is taken.
+        continues: Whether it starts from the final states of a run before, which are arrays of their own.
+    """
+
+    layer: LayerSpec
+    direction: str
+    batch: int
+    steps: int
+    size: Size
+    width: int
+    source: str
+    input_gradient: bool
+    continues: bool
+
+    @property
+    def spec(self) -> ConvLSTMSpec:
+        """The stack it belongs to."""
+        return self.layer.stack
+
+    @cached_property
+    def grid(self) -> Size:
+        """Points per spatial axis of its states."""
+        return self.layer.grid(self.size)
+
+    @cached_property
+    def h(self) -> int:
+        """The hidden state of one step, in the type that convolutions compute in."""
+        return self.batch * self.layer.hidden_channels * prod(self.grid) * self.width
+
+    @cached_property
+    def c(self) -> int:
+        """The cell state of one step, in float32."""
+        return self.h // self.width * SINGLE
+
+    @property
+    def outputs(self) -> int:
+        """Hidden states of all steps."""
+        return self.steps * self.h
+
+    @property
+    def gates(self) -> int:
+        """The four gates of all steps."""
+        return 4 * self.outputs
+
+    @cached_property
+    def frames(self) -> int:
+        """Its input."""
+        return self.steps * self.batch * self.layer.in_channels * prod(self.size) * self.width
+
+    @cached_property
+    def parameters(self) -> int:
+        """Its weights, in float32."""
+        return SINGLE * sum(prod(shape) for shape in layer_shapes(self.layer).values())
+
+    @property
+    def kernel_ih(self) -> int:
+        """W_ih, in the type that convolutions compute in; 0 without input."""
+        shapes = layer_shapes(self.layer)
+        return self.width * prod(shapes["weight_ih"]) if "weight_ih" in shapes else 0
+
+    @property
+    def kernel_hh(self) -> int:
+        """W_hh, likewise."""
+        return self.width * prod(layer_shapes(self.layer)["weight_hh"])
+
+    @cached_property
+    def fused(self) -> bool:
+        """Whether the quick path serves it in training."""
+        spec = self.spec
+        random = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
+        timed = spec.duration_strategy != "none" or spec.memory_decay
+        return (
+            (spec.norm, spec.activation, spec.recurrent_activation) == ("none", "tanh", "sigmoid")
+            and spec.peephole != "pixel"
+            and set(spec.boundary) == {"zeros"}
+            and self.layer.groups == 1
+            and not any(random)
+            and not timed
+        )
+
+    @cached_property
+    def winograd(self) -> bool:
+        """Whether its convolutions go Winograd's way."""
+        given = (self.layer, self.steps, self.batch, self.size)
+        return self.fused and self.width == SINGLE and winograd.is_quicker(*given)
+
+    @cached_property
+    def joint(self) -> bool:
+        """Whether that takes the input together with h."""
+        return self.winograd and winograd.is_joint(self.layer, self.size)
+
+    @cached_property
+    def points(self) -> int:
+        """Points at which Winograd's way takes a polynomial."""
+        return winograd.points(self.layer)
+
+    @property
+    def convolved_together(self) -> int:
+        """The kernels of what Winograd's way convolves together."""
+        return self.kernel_hh + (self.kernel_ih if self.joint else 0)
+
+    def at_points(self, kernels: int) -> int:
+        """The same kernels at these points."""
+        return kernels * self.points // self.layer.recurrent_kernel_size[0]
+
+    @property
+    def together(self) -> int:
+        """Steps that Winograd's way takes together for the gradients of x and the kernels."""
+        return max(1, min(self.steps, winograd.samples(self.layer, self.grid) // self.batch))
+
+    def near(self, steps: int) -> tuple[int, int, int]:
+        """Return what Winograd's way holds for a moment.
+
+        Args:
+            steps: How many are taken together, as far as they stay near.
+
+        Returns:
+            Products, inputs at the points, and inputs with padding.
+        """
+        samples = min(steps * self.batch, winograd.samples(self.layer, self.grid))
+        widened = self.points * SINGLE * samples * prod(self.grid) // winograd.ROWS
+        inputs = sum(winograd.channels(self.layer, self.size))
+        padded = samples * (self.grid[0] + self.points - winograd.ROWS) * self.grid[1] * inputs * SINGLE
+        return widened * 4 * self.layer.hidden_channels, widened * inputs, padded
+
+    @property
+    def kept(self) -> int:
+        """What stays from the forward to the backward pass, the frames of the caller left out."""
+        start = self.h + self.c if self.continues or not self.fused else 0
+        cast = self.kernel_ih + self.kernel_hh if self.width < SINGLE else 0
+        if self.fused:
+            return cast + self.own_input + start + self.gates + (self.steps + 1) * (self.h + self.c)
+        return cast + start + self.padded_frames + self.steps * self.plain_step
+
+    @property
+    def own_input(self) -> int:
+        """A copy of the input that is kept: in low precision."""
+        return self.frames if self.width < SINGLE and self.source == "caller" else 0
+
+    @property
+    def group(self) -> int:
+        """Number of steps whose input the quick path convolves together."""
+        values = 4 * self.c // SINGLE
+        return min(self.steps, max(1, BLOCK_VALUES // values))
+
+    @property
+    def scratch(self) -> int:
+        """What the gate arithmetic of the quick path holds for a moment: two forms of the gates, and two cells."""
+        values = 4 * self.c // SINGLE
+        sample = values // self.batch
+        worked_on = values if values <= BLOCK_VALUES else min(values, max(1, BLOCK_VALUES // 4 // sample) * sample)
+        return SINGLE * (2 * worked_on + 2 * worked_on // 4)
+
+    @property
+    def plain_step(self) -> int:
+        """What autograd keeps of one step on the plain path.
+
+        The four gates, c and φ(c), h with its padding; then what the options add: the scaled candidate, the faded
+        cell, three forms of the four gates around a norm, a mask and its complement for each zoneout, and the mask
+        on the output before the next layer.
+        """
+        spec, layer = self.spec, self.layer
+        around = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
+        padded = self.h // prod(self.grid) * around
+        scaled = (spec.duration_strategy != "none") + spec.memory_decay
+        masks = (
+            2 * bool(spec.zoneout_h) + 2 * bool(spec.zoneout_c) + (spec.dropout > 0 and layer.index < spec.depth - 1)
+        )
+        normed = 12 * self.h if spec.norm != "none" else 0
+        return 4 * self.h + 2 * self.c + padded + scaled * self.c + normed + masks * self.c
+
+    @cached_property
+    def widths(self) -> Widths:
+        """Points added around the input."""
+        layer = self.layer
+        return pad_widths(self.size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the input has to be padded beforehand, since a convolution pads both sides alike."""
+        return any(before != after for before, after in self.widths)
+
+    @property
+    def uneven_states(self) -> bool:
+        """Whether h has to be, for an even recurrent kernel."""
+        return any(before != after for before, after in recurrent_pad_widths(self.layer.recurrent_kernel_size))
+
+    @cached_property
+    def padded_frames(self) -> int:
+        """The input with the points around it."""
+        around = prod(n + before + after for n, (before, after) in zip(self.size, self.widths, strict=True))
+        return self.frames // prod(self.size) * around
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the input convolution runs channels first, for which oneDNN makes copies in an order of its own."""
+        return len(self.size) == 1 or (self.layer.in_channels == 1 and set(self.layer.stride) != {1})
+
+    @cached_property
+    def made_ready(self) -> list[int]:
+        """Copies of the input, one made from the other: padded if uneven, in one batch and channels last."""
+        size = self.padded_frames if self.uneven else self.frames
+        copies = [size] if self.uneven else []
+        return copies + ([size] if self.source != "layer" or self.uneven else [])
+
+    @property
+    def ready(self) -> int:
+        """The last of these copies; 0 where the input is ready as it comes."""
+        return self.made_ready[-1] if self.made_ready else 0
+
+    @property
+    def making_ready(self) -> int:
+        """Most of these copies held at once."""
+        return max(first + second for first, second in pairwise([0, *self.made_ready, 0]))
+
+
+def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
+    """Return the runs of a stack: its layers, first to last, each with its directions.
+
+    Args:
+        call: The stack and its sequence.
+        batch: Samples.
+        width: Bytes of a value in the type that convolutions compute in.
+
+    Returns:
+        One list a layer, one run a direction.
+    """
+    size, result = call.size, []
+    for layer in call.spec.layers:
+        joined = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
+        source = "joined" if joined and layer.index else "layer" if layer.index else "caller"
+        gradient = call.input_gradient or layer.index > 0
+        fixed = (batch, call.steps, size, width, source, gradient, call.continues)
+        result.append([Run(layer, direction, *fixed) for direction in call.spec.directions])
+        size = layer.grid(size)
+    return result

@@ -1,0 +1,160 @@
+"""What a model is given in one training step, and which stacks it runs for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convlstm.errors import ShapeError
+from convlstm.spec import parsing
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import AXIS_NAMES
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Size
+from convlstm.weights.canonical import Spec
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a model is given in one training step.
+
+    Args:
+        shape: Frames of one sample (time, channel, *space).
+        batch: Samples.
+        horizon: Frames to forecast; a layer has no use for it.
+        precision: `float32`, or `bfloat16` for autocast with weights and cell state in float32.
+
+    Raises:
+        SpecError: for a number below 1 or an unknown precision.
+
+    Example:
+        >>> Workload(shape=(10, 1, 64, 48)).size
+        (64, 48)
+    """
+
+    shape: Size
+    batch: int = 1
+    horizon: int = 12
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for number in self.shape:
+            parsing.integer("input", number, 1)
+        parsing.integer("batch", self.batch, 1)
+        parsing.integer("horizon", self.horizon, 1)
+        parsing.choice("precision", self.precision, PRECISIONS)
+
+    @property
+    def full_shape(self) -> Size:
+        """Shape of the frames (batch, time, channel, *space)."""
+        return (self.batch, *self.shape)
+
+    @property
+    def steps(self) -> int:
+        """Number of input frames."""
+        return self.shape[0]
+
+    @property
+    def size(self) -> Size:
+        """Points per spatial axis of a frame."""
+        return self.shape[2:]
+
+
+def check_frames(spec: Spec, shape: Size) -> None:
+    """Refuse frames that the model would refuse, in the same words.
+
+    Args:
+        spec: The model.
+        shape: Shape of the frames (batch, time, channel, *space).
+
+    Raises:
+        ShapeError: if axes, channels or grid do not fit.
+
+    Example:
+        >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
+    """
+    if isinstance(spec, ForecasterSpec):
+        _check_forecaster_frames(spec, shape)
+    else:
+        _check_layer_frames(spec, shape)
+
+
+def _check_forecaster_frames(spec: ForecasterSpec, shape: Size) -> None:
+    channels, patch, size = spec.frame_channels, spec.patch_size, shape[3:]
+    fits, sizes = not any(n % patch for n in size), f"multiples of {patch}"
+    if spec.encoder.peephole == "pixel":
+        exact = tuple(n * patch for n in spec.encoder.input_size)
+        fits, sizes = size == exact, f"{exact}, for the pixel peepholes"
+    if len(shape) != 5 or shape[2] != channels or not fits:
+        expected = f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}"
+        raise ShapeError("frames", expected=expected, received=f"shape {shape}", mend="pad or crop the frames.")
+
+
+def _check_layer_frames(spec: ConvLSTMSpec, shape: Size) -> None:
+    if len(shape) != spec.spatial_dims + 3 or shape[2] != spec.in_channels:
+        axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
+        mend = "permute the axes, or build the layer with the channels of your data."
+        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", mend=mend)
+    if spec.peephole == "pixel" and shape[3:] != spec.input_size:
+        raise ShapeError(
+            "x",
+            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
+            received=f"{shape[3:]}",
+            mend="crop or pad the frames, or use peephole='channel'.",
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stack run over a sequence, as often as a training step does.
+
+    Args:
+        part: `layer`, `encoder` or `forecaster`.
+        spec: The stack.
+        steps: Steps of one run.
+        size: Spatial size of its input.
+        runs: How often it is run, each time from the states of the run before.
+        input_gradient: Whether the gradient of its input is taken.
+        state_gradient: Whether that of its initial states is.
+    """
+
+    part: str
+    spec: ConvLSTMSpec
+    steps: int
+    size: Size
+    runs: int = 1
+    input_gradient: bool = False
+    state_gradient: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """Whether it starts from the final states of a run before; those a layer starts from are its caller's."""
+        return self.state_gradient and self.part != "layer"
+
+
+def calls(spec: Spec, workload: Workload) -> list[Call]:
+    """Return the runs of a model's stacks in one training step, in order.
+
+    Args:
+        spec: A layer stack or a forecaster.
+        workload: What it is given.
+
+    Returns:
+        One call for a layer, two for a forecaster: over the input frames, and over the lead times.
+
+    Example:
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=8, kernel_size=3)
+        >>> model = ForecasterSpec(encoder=stack, patch_size=4)
+        >>> [(call.part, call.steps, call.size) for call in calls(model, Workload(shape=(6, 1, 32, 32)))]
+        [('encoder', 6, (8, 8)), ('forecaster', 12, (8, 8))]
+    """
+    if isinstance(spec, ConvLSTMSpec):
+        # a layer may be given a state that learns, so that its gradient counts; the frames' does not
+        return [Call("layer", spec, workload.steps, workload.size, state_gradient=True)]
+    size = tuple(n // spec.patch_size for n in workload.size)
+    first = Call("encoder", spec.encoder, workload.steps, size)
+    if spec.rollout == "feedback":  # the first forecast comes from the state before, so that it costs no step
+        repeats = workload.horizon - 1
+        return [first, Call("encoder", spec.encoder, 1, size, runs=repeats, input_gradient=True, state_gradient=True)]
+    return [first, Call("forecaster", spec.forecaster, workload.horizon, size, state_gradient=True)]

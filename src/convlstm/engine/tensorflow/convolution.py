@@ -1,0 +1,161 @@
+"""Convolutions in TensorFlow, channels last: its own where they are right and fast, plain forms elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import tensorflow as tf
+
+from convlstm.engine.tensorflow.padding import sizes
+
+Tensor = Any
+
+# tf.nn.convolution in three dimensions has no gradient in eager mode
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
+    1: tf.nn.conv1d,
+    2: tf.nn.conv2d,
+    3: lambda x, kernel, stride, padding: tf.nn.conv3d(x, kernel, [1, *stride, 1], padding, data_format="NDHWC"),
+}
+
+
+def convolve(
+    x: Tensor, kernel: Tensor, stride: Sequence[int], dilation: Sequence[int] | None = None, groups: int = 1
+) -> Tensor:
+    """Return W ∗ x for frames that are padded already.
+
+    TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
+    of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value. So does a
+    convolution of one channel whose strides differ: oneDNN reads past its input there, and is wrong in silence
+    (TensorFlow 2.21). The products are added in at least float32; `tf.einsum` in bfloat16 is wrong for odd numbers of
+    channels from 3 on, so matrix products in float32 replace it.
+
+    Args:
+        x: (batch, *space, channels).
+        kernel: (*taps, channels / groups, out).
+        stride: Points per step, per axis.
+        dilation: Points between taps, per axis; None means 1.
+        groups: Groups of channels; the outputs are numbered group first.
+
+    Returns:
+        (batch, *grid, out).
+    """
+    ones = (1,) * len(stride)
+    *space, inner, out = kernel.shape.as_list()
+    is_misread = inner == 1 and len(set(stride)) > 1
+    if groups == 1 and tuple(dilation or ones) == ones and not is_misread:
+        return _convolve_without_dilation(x, kernel, stride)
+    wide = tf.float32 if x.dtype in (tf.bfloat16, tf.float16) else x.dtype
+    batch, channels = sizes(x)[0], inner * groups
+    weights = tf.cast(tf.reshape(kernel, (prod(space), inner, groups, out // groups)), wide)
+    weights = tf.transpose(weights, (0, 2, 1, 3))
+    total = 0.0
+    for tap, part in enumerate(_parts(x, space, stride, dilation or ones)):
+        grid = sizes(part)[1:-1]
+        points = batch * prod(grid)
+        by_group = tf.reshape(tf.cast(part, wide), (points, groups, channels // groups))
+        total += tf.matmul(tf.transpose(by_group, (1, 0, 2)), weights[tap])
+    return tf.cast(tf.reshape(tf.transpose(total, (1, 0, 2)), (batch, *grid, out)), x.dtype)
+
+
+def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return W ∗ x by TensorFlow's own convolution, in bfloat16 with two output columns at least.
+
+    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
+    stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21). A second point, of
+    zeros, is convolved where there is one or where the size is not known, and left out of the result.
+    """
+    columns, taps, step = x.shape[-2], kernel.shape.as_list()[:-2], stride[-1]
+    is_narrow = step > 1 and x.dtype == tf.bfloat16 and (columns is None or (columns - taps[-1]) // step == 0)
+    if is_narrow:
+        x = tf.pad(x, [(0, 0)] * len(stride) + [(0, step), (0, 0)])
+    z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
+    z = z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
+    return z[..., :-1, :] if is_narrow else z
+
+
+def _shaped(
+    z: Tensor, shape: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], padding: str = "VALID"
+) -> Tensor:
+    """Return the result in its shape: oneDNN gives an empty batch back in the shape it had (TensorFlow 2.21)."""
+    taps = [1] * len(stride) if padding == "SAME" else kernel[:-2]
+    grid = ((n - k) // s + 1 for n, k, s in zip(shape[1:-1], taps, stride, strict=True))
+    return tf.reshape(z, (shape[0], *grid, kernel[-1]))
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
+    """Return W ∗ h with stride 1, for h that is padded already, with a gradient that XLA runs fast.
+
+    XLA on CPU takes the weight gradient of a convolution inside a loop forty times slower than the convolution
+    itself. As one matrix product per tap it is as fast, and so is the data gradient as a convolution of its own.
+    Both can be differentiated again.
+
+    Args:
+        h: (batch, *space, channels).
+        kernel: (*taps, channels, out).
+
+    Returns:
+        (batch, *grid, out).
+    """
+    taps = kernel.shape.as_list()[:-2]
+    ones = (1,) * len(taps)
+
+    def gradient(of_z: Tensor) -> tuple[Tensor, Tensor]:
+        turned = tf.linalg.matrix_transpose(tf.reverse(kernel, list(range(len(taps)))))
+        around = [(0, 0), *((k - 1, k - 1) for k in taps), (0, 0)]
+        of_h = convolve_state(tf.pad(of_z, around), turned)
+        rows = tf.reshape(of_z, (-1, of_z.shape[-1]))
+        parts = (tf.reshape(part, (-1, part.shape[-1])) for part in _parts(h, taps, ones, ones))
+        of_kernel = tf.stack([tf.matmul(part, rows, transpose_a=True) for part in parts])
+        return of_h, tf.reshape(of_kernel, kernel.shape)
+
+    return convolve(h, kernel, ones), gradient
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """TensorFlow's own convolution in two or three dimensions, and both its gradients, for frames of one shape.
+
+    Args:
+        stride: Points per step, per axis.
+        padding: `SAME` or `VALID`.
+        shape: Of the frames (batch, *space, channels); tensors where it is only known when the graph runs.
+        kernel: Shape of the kernel (*taps, channels, out).
+    """
+
+    stride: tuple[int, ...]
+    padding: str
+    shape: tuple[Any, ...]
+    kernel: tuple[int, ...]
+
+    def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Return W ∗ x (batch, *grid, out); the kernel may have other outputs than `kernel` says."""
+        z = _CONVOLUTIONS[len(self.stride)](x, kernel, list(self.stride), self.padding)
+        return z if x.shape[0] else _shaped(z, self.shape, kernel.shape.as_list(), self.stride, self.padding)
+
+    def of_data(self, of_z: Tensor, kernel: Tensor) -> Tensor:
+        """Return the gradient of x."""
+        own = tf.raw_ops.Conv2DBackpropInput if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropInputV2
+        return tf.reshape(own(input_sizes=self.shape, filter=kernel, out_backprop=of_z, **self._form), self.shape)
+
+    def of_kernel(self, x: Tensor, of_z: Tensor) -> Tensor:
+        """Return the gradient of the kernel."""
+        own = tf.raw_ops.Conv2DBackpropFilter if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropFilterV2
+        return own(input=x, filter_sizes=self.kernel, out_backprop=of_z, **self._form)
+
+    @property
+    def _form(self) -> dict[str, Any]:
+        return {"strides": [1, *self.stride, 1], "padding": self.padding}
+
+
+def _parts(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the points of x that each tap of the kernel meets (batch, *grid, channels), tap by tap."""
+    for place in product(*(range(k) for k in taps)):
+        cut = [slice(None)]
+        for n, k, t, s, d in zip(sizes(x)[1:-1], taps, place, stride, dilation, strict=True):
+            cut.append(slice(t * d, n - (k - 1 - t) * d, s))
+        yield x[(*cut, slice(None))]

@@ -1,0 +1,166 @@
+"""Convolutions as oneDNN runs them right and fast, the recurrent one added into a buffer where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convlstm.engine.torch.modes import is_watched
+from convlstm.spec.geometry import Widths, effective_kernel
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+Form = tuple[Sequence[int], Sequence[int]]
+UNIT: Form = ((), ())
+
+
+def unambiguous(x: Tensor) -> Tensor:
+    """Return a view of x (batch, channels, *space) whose strides say that it is channels first, if it has one channel.
+
+    Such an input fits either memory format. With the strides of channels last, as a view of NumPy's or Keras's frames
+    has them, oneDNN's convolution reads past its end where the strides of the convolution are mixed, and is wrong in
+    silence (PyTorch 2.13).
+    """
+    return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
+
+
+def one_channel_last(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return a view whose strides say that x is channels last, if it has one channel and no stride stands against it.
+
+    oneDNN then takes a tenth of the time.
+    """
+    if x.shape[1] != 1 or x.ndim == 3 or set(stride) != {1}:
+        return unambiguous(x)
+    return x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+
+
+def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
+    """Return x (batch, channels, *space), padded where the convolution cannot do it, and the padding left to do.
+
+    A bfloat16 convolution in 3-D over frames of depth 1 that pads the depth itself is wrong: oneDNN reads outside its
+    input on processors with AMX (PyTorch 2.13). Such frames are padded here.
+    """
+    if is_wrong_at_depth_one(x, widths):
+        x, widths = F.pad(x, [0, 0, 0, 0, *widths[0]]), ((0, 0), *widths[1:])
+    if all(before == after for before, after in widths):
+        return x, [before for before, _ in widths]
+    return F.pad(x, [n for width in reversed(widths) for n in width]), [0] * len(widths)
+
+
+def is_wrong_at_depth_one(x: Tensor, widths: Widths) -> bool:
+    """Return whether oneDNN must not pad the depth of x (batch, channels, *space) itself (see `padded`)."""
+    return x.dtype == torch.bfloat16 and len(widths) == 3 and x.shape[2] == 1 and widths[0] != (0, 0)
+
+
+def one_output_column(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[Tensor, list[int]]:
+    """Return x (..., *space), padded already, and the stride, so that bfloat16 convolutions of it are right.
+
+    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
+    stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). The same
+    point follows from the columns under the kernel alone, with stride 1.
+
+    Args:
+        x: Padded frames, in any type.
+        kernel: Kernel size per axis.
+        stride: Stride per axis.
+        dilation: Dilation per axis.
+
+    Returns:
+        x, cut to the columns under the kernel if the output has one column, and the stride per axis.
+    """
+    span = effective_kernel(kernel[-1], dilation[-1])
+    if stride[-1] == 1 or (x.shape[-1] - span) // stride[-1] > 0:
+        return x, list(stride)
+    return x[..., :span], [*stride[:-1], 1]
+
+
+def add_convolution(
+    z: Tensor, h: Tensor, weight: Tensor, widths: Widths, bias: Tensor | None = None, form: Form = UNIT
+) -> None:
+    """Add W ∗ h + b to z in place, within the convolution where oneDNN offers that.
+
+    Args:
+        z: Where it is added.
+        h: What is convolved.
+        weight: W, as it is or `packed`.
+        widths: Points of padding around h.
+        bias: b.
+        form: Stride and dilation along each axis; nothing means 1.
+    """
+    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    even = all(before == after for before, after in widths)
+    h, padding = padded(h, widths)
+    if weight.is_mkldnn or (can_add(z) and is_in_order(weight) and even):
+        convolution_with_sum(z, h, weight, bias, padding, stride, dilation)
+    else:
+        z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
+
+
+def can_add(like: Tensor) -> bool:
+    """Return whether a convolution of such arrays can add to its result by itself."""
+    allowed = bool(torch.backends.mkldnn.enabled) and not is_watched()
+    return like.ndim == 4 and like.device.type == "cpu" and allowed and _has_sum(like.dtype)
+
+
+def is_in_order(weight: Tensor) -> bool:
+    """Return whether a convolution need not bring the kernel into another order beforehand."""
+    return weight.is_mkldnn or weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def packed(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
+    """Return a kernel as oneDNN wants it for inputs (batch, channels, *space) of this size.
+
+    It would bring the kernel into this order at each use, which takes as long as a tenth of a small convolution. Only
+    the convolution with sum takes the result.
+
+    Args:
+        weight: W, channels first, of a type for which `can_add` holds.
+        size: Of the input, without the padding.
+        widths: Points of padding around it.
+        form: Stride and dilation along each axis; nothing means 1.
+
+    Returns:
+        The kernel, whose values only oneDNN can read.
+    """
+    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    even = all(before == after for before, after in widths)
+    around = [before if even else 0 for before, _ in widths]
+    inside = [n if even else n + before + after for n, (before, after) in zip(size[2:], widths, strict=True)]
+    arguments = (around, stride, dilation, 1, [*size[:2], *inside])
+    in_order: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *arguments)
+    return in_order
+
+
+def convolution_with_sum(
+    z: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
+) -> None:
+    """Add W ∗ h + b to z in place: a private operator, where `can_add` allows it."""
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        z, h, weight, bias, padding, stride, dilation, 1, "add", 1.0, None, [], None
+    )
+
+
+@cache
+def _has_sum(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN's convolution with sum, with a packed kernel (private operators), is there and right."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    z, h, weight = (torch.ones(1, n, n, 16, dtype=dtype, device="cpu").movedim(-1, 1) for n in (2, 2, 1))
+    try:
+        kernel = packed(weight.expand(16, -1, -1, -1).contiguous(), h.shape, ((0, 0), (0, 0)))
+        convolution_with_sum(z, h, kernel, None, [0, 0], [1, 1], [1, 1])
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((z == 17).all())

@@ -1,0 +1,1 @@
+"""What every framework shares above its engine, without arrays of its own."""

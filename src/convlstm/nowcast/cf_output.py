@@ -1,0 +1,182 @@
+"""A forecast as a CF file: the frames after a sequence, with the times they are valid at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm import __version__
+from convlstm.data import Frames, find_windows
+from convlstm.errors import DataError
+from convlstm.files import write_whole
+from convlstm.nowcast.nowcaster import Nowcaster
+
+RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
+
+
+def make_forecast(
+    nowcaster: Nowcaster,
+    frames: Frames,
+    *,
+    lead_times: Sequence[float] | None = None,
+    init_time: str | None = None,
+    command: Sequence[str] = (),
+) -> xr.Dataset:
+    """Forecast the frames after the latest one, or after a given one.
+
+    Args:
+        nowcaster: The model.
+        frames: The observed sequence.
+        lead_times: Seconds ahead of each forecast frame; None means the horizon it was trained on.
+        init_time: Time of the last frame used, as in the file; None means the latest.
+        command: The command line, for the history.
+
+    Returns:
+        One variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`.
+
+    Raises:
+        DataError: if the data does not fit the model, or the frames before the start are missing or uneven.
+    """
+    pipeline = nowcaster.pipeline
+    pipeline.check(frames)
+    last = _last_frame(frames, init_time)
+    index = input_window(nowcaster, frames, last)
+    leads = lead_seconds(nowcaster) if lead_times is None else np.asarray(lead_times, dtype=np.float64)
+    inputs = frames.read(index)
+    if not np.isfinite(inputs).any():
+        raise DataError(
+            "input frames", expected="known values", received="missing ones alone", mend="choose another time."
+        )
+    values = nowcaster.predict(inputs[None], frames.seconds[None, index], leads)[0]
+    return _dataset(nowcaster, frames, values, leads, last, command)
+
+
+def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
+    """Write a forecast as NetCDF, or as Zarr where the path ends in `.zarr`, whole or not at all.
+
+    Args:
+        path: Where to.
+        forecast: From `make_forecast`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: if it cannot be written; what stood there before still stands.
+    """
+    if Path(path).suffix == ".zarr":
+        # format 2, which every reader knows, with the one listing that makes it quick to open
+        return write_whole(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
+    return write_netcdf(path, forecast)
+
+
+def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a dataset as one NetCDF file with its fields compressed, whole or not at all.
+
+    Args:
+        path: Where to.
+        dataset: What to write.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputError: if it cannot be written; what stood there before still stands.
+    """
+    fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
+    packing = {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
+
+    def write(draft: Path) -> None:
+        try:
+            dataset.to_netcdf(draft, encoding=packing, engine="netcdf4")
+        except RuntimeError as error:  # what the NetCDF library makes of a full disk
+            raise OSError(str(error)) from error
+
+    return write_whole(path, write)
+
+
+def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
+    """Return the frames a forecast is made from, the last of which is given.
+
+    Raises:
+        DataError: if there are too few, or a gap lies between them that the model cannot take.
+    """
+    length = nowcaster.pipeline.input_length
+    first = last - length + 1
+    step, max_gap = nowcaster.pipeline.time_step, nowcaster.pipeline.max_gap
+    seconds = frames.seconds[max(first, 0) : last + 1]
+    if first < 0 or not len(find_windows(seconds, length, time_step=step, max_gap=max_gap)):
+        raise DataError(
+            "input frames",
+            expected=f"{length} frames without a gap up to the start of the forecast",
+            received=f"{last + 1} frame(s)" if first < 0 else "a gap between them",
+            mend="choose another --init-time, or give an unbroken sequence.",
+        )
+    return slice(first, last + 1)
+
+
+def _last_frame(frames: Frames, init_time: str | None) -> int:
+    if init_time is None:
+        return len(frames.seconds) - 1
+    index = frames.time.to_index()
+    try:
+        # a text such as 2018-05-20 stands for every frame of that day
+        found = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
+    except (KeyError, ValueError):
+        found = np.arange(0)
+    if len(found) != 1:
+        raise DataError(
+            "init time",
+            expected=f"the time of one frame from {index[0]} to {index[-1]}",
+            received=f"{init_time}, of {len(found)} frames",
+            mend="give one as 2018-05-20T12:00.",
+        )
+    return int(found[0])
+
+
+def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
+    """Return the lead times a model was trained on, in seconds."""
+    steps = np.arange(1, nowcaster.pipeline.horizon + 1, dtype=np.float64)
+    return steps * np.float64(nowcaster.pipeline.time_step)
+
+
+def _dataset(
+    nowcaster: Nowcaster,
+    frames: Frames,
+    values: NDArray[np.float32],
+    leads: NDArray[np.float64],
+    last: int,
+    command: Sequence[str],
+) -> xr.Dataset:
+    start = frames.time.isel({frames.time.dims[0]: last}, drop=True).values
+    ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
+    dims = ("lead_time", frames.y_dim, frames.x_dim)
+    calendar = start.dtype.kind == "M"
+    valid = start + ahead if calendar else np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
+    more = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
+    dataset = xr.Dataset(
+        {
+            name: (dims, values[:, n], {"units": channel.units, **more})
+            for n, (name, channel) in enumerate(zip(frames.variables, frames.channels, strict=True))
+        },
+        coords={
+            "lead_time": ("lead_time", ahead, {"standard_name": "forecast_period"}),
+            "time": ("lead_time", valid, {"standard_name": "time", "long_name": "time the forecast is valid at"}),
+            "forecast_reference_time": ((), start, {"standard_name": "forecast_reference_time"}),
+        },
+    )
+    dataset = dataset.merge(frames.grid, combine_attrs="override")
+    if mapping := frames.grid.attrs.get("grid_mapping"):
+        for name in frames.variables:
+            # as an encoding, so that xarray does not take the projection for a coordinate
+            dataset[name].encoding["grid_mapping"] = mapping
+    source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
+    seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")
+    line = f"convlstm {__version__}: {shlex.join(command) or 'forecast'}; seed {seed}; weights {nowcaster.model.digest}"
+    return dataset.assign_attrs(source | {"Conventions": "CF-1.11", "history": line})

@@ -1,0 +1,59 @@
+"""The frameworks a model can be trained and run in, loaded by name on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from convlstm.errors import ConfigError, DependencyError, install
+from convlstm.frontend.trainer import Optimisation, Trainer
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
+
+FRAMEWORKS = ("torch", "keras", "flax", "mlx")
+"""Frameworks with a `training` module."""
+
+
+def build_trainer(
+    framework: str, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
+) -> Trainer:
+    """Return a model of a framework, ready to train or to forecast.
+
+    Args:
+        framework: One of `FRAMEWORKS`.
+        spec: The forecaster.
+        weights: Canonical arrays to start from.
+        optimisation: Loss and optimiser; None for a model that only forecasts.
+
+    Returns:
+        The framework's trainer.
+
+    Raises:
+        ConfigError: for an unknown framework.
+        DependencyError: if the framework is not installed; the message says what to install.
+    """
+    trainer: Trainer = _training_module(framework).Trainer(spec, weights, optimisation)
+    return trainer
+
+
+def set_threads(framework: str, threads: int | None) -> None:
+    """Fix how many threads a framework computes with; None leaves it to the framework."""
+    if threads is not None:
+        _training_module(framework).set_threads(threads)
+
+
+def _training_module(framework: str) -> Any:
+    if framework not in FRAMEWORKS:
+        raise ConfigError(
+            "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), mend="choose one."
+        )
+    try:
+        return import_module(f"convlstm.{framework}.training")
+    except ImportError as error:
+        raise DependencyError(
+            framework,
+            expected="the framework and its training library installed",
+            received=f"no module {error.name!r}",
+            mend=f"{install(framework)}.",
+        ) from error

@@ -1,0 +1,138 @@
+"""A trained model applied to physical values: transform, patches, durations, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.data import carry_forward
+from convlstm.errors import ConfigError
+from convlstm.frontend.trainer import Optimisation, Sample, Trainer
+from convlstm.nowcast.frameworks import build_trainer
+from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.weights.checkpoint import Model, load_model
+
+Field = NDArray[np.float32]
+
+_TIME_TOLERANCE = 0.01
+_MOST_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Nowcaster:
+    """A model file ready to forecast.
+
+    Args:
+        model: What the file holds.
+        pipeline: How its numbers come from physical values.
+        trainer: The framework's model.
+    """
+
+    model: Model
+    pipeline: Pipeline
+    trainer: Trainer
+
+    @property
+    def spec(self) -> ForecasterSpec:
+        """The forecaster's options."""
+        assert isinstance(self.model.spec, ForecasterSpec)
+        return self.model.spec
+
+    def predict(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
+        """Forecast physical values at lead times.
+
+        Args:
+            inputs: Observed frames (batch, time, channel, height, width) in the model's units, NaN where missing.
+            input_seconds: Times of the input frames (batch, time), in seconds.
+            lead_seconds: Seconds from the last input frame to each forecast frame, rising. Without durations in the
+                model they must be multiples of its time step.
+
+        Returns:
+            (batch, lead_time, channel, height, width) in the model's units; never negative for rain.
+
+        Raises:
+            ConfigError: for lead times that the model cannot give.
+        """
+        batch, _, channels, height, width = inputs.shape
+        steps = self._lead_steps(lead_seconds)
+        horizon = len(lead_seconds) if steps is None else int(steps[-1])
+        values = self.pipeline.transform.forward(inputs)
+        values = carry_forward(values)
+        empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
+        sample = pad_to_patches(
+            Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
+        )
+        forecast = self.trainer.predict(sample, horizon)[..., :height, :width]
+        if steps is not None:
+            forecast = forecast[:, steps - 1]
+        physical = self.pipeline.transform.inverse(forecast)
+        return np.maximum(physical, 0) if self.pipeline.rain else physical
+
+    def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
+        """Return lead times in steps, or None where the model takes any."""
+        minutes = ", ".join(f"{s / 60:g}" for s in lead_seconds)
+        rising = (
+            len(lead_seconds) and np.isfinite(lead_seconds).all() and (np.diff(lead_seconds, prepend=0.0) > 0).all()
+        )
+        if not rising:
+            raise ConfigError(
+                "lead times", expected="minutes above 0 that rise", received=minutes or "none", mend="give them so."
+            )
+        if self.spec.uses_durations:
+            return None
+        step = self.pipeline.time_step
+        steps = np.rint(lead_seconds / step)
+        if steps[-1] > _MOST_STEPS:
+            raise ConfigError(
+                "lead times",
+                expected=f"at most {_MOST_STEPS} steps ahead",
+                received=f"{minutes} min",
+                mend="lower them.",
+            )
+        if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
+            raise ConfigError(
+                "lead times",
+                expected=f"multiples of the model's step of {step / 60:g} min",
+                received=f"{minutes} min",
+                mend="choose multiples, or train a model with model.duration_strategy.",
+            )
+        return steps.astype(np.intp)
+
+    def _durations(
+        self, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+    ) -> tuple[Field | None, Field | None, Field | None]:
+        """Return durations, lead durations and gaps, each None where the model does not use it."""
+        if not self.spec.uses_durations:
+            return None, None, None
+        first = input_seconds[:, :1] - self.pipeline.time_step
+        since = np.diff(input_seconds, axis=1, prepend=first).astype(np.float32)
+        ahead = np.tile(np.diff(lead_seconds, prepend=0.0).astype(np.float32), (len(since), 1))
+        return since, ahead, since if self.spec.encoder.memory_decay else None
+
+
+def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
+    """Read a model file that `convlstm train` wrote.
+
+    Args:
+        path: The file, or the run's folder.
+        framework: Which framework runs it.
+
+    Returns:
+        The model, ready to forecast.
+
+    Raises:
+        WeightsError: if the file is no intact forecaster with its data pipeline.
+        DependencyError: if the framework is not installed.
+    """
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
+    model = load_model(path)
+    pipeline = Pipeline.of_model(model, path)
+    assert isinstance(model.spec, ForecasterSpec)
+    options = model.extra.get("provenance", {}).get("config", {}).get("training", {})
+    optimisation = Optimisation(precision=options.get("precision", "auto"))
+    return Nowcaster(model, pipeline, build_trainer(framework, model.spec, model.weights, optimisation))

@@ -1,0 +1,276 @@
+"""A run's folder: its configuration, its best model, its last state and its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
+from convlstm.files import check_writable, write_whole
+from convlstm.nowcast.config import Config
+from convlstm.nowcast.config_text import read_config, to_yaml
+from convlstm.spec.types import Array
+from convlstm.weights.checkpoint import load_arrays, save_arrays
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with its state.
+
+    Args:
+        step: Optimiser steps taken.
+        best_loss: Smallest validation loss so far, None before the first.
+        best_step: When that was.
+        worse: Validations since then.
+        losses: Training losses since the last validation.
+        finished: Whether training has come to its end.
+    """
+
+    step: int = 0
+    best_loss: float | None = None
+    best_step: int = 0
+    worse: int = 0
+    losses: list[float] = field(default_factory=list)
+    finished: bool = False
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.model = self.path / "model.safetensors"
+        self.config = self.path / "config.yaml"
+        self._state = self.path / "state.safetensors"
+        self._log = self.path / "log.jsonl"
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return any(file.exists() for file in (self.config, self.model, self._state))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a run, which no other command may write over."""
+        return self.model, self.config, self._state, self._log
+
+    def check(self, config: Config, resume: bool) -> None:
+        """Refuse a folder that cannot be written or holds another run.
+
+        Args:
+            config: What shall be run.
+            resume: Whether to go on with a run that is there.
+
+        Raises:
+            ConfigError: if a run is there already and shall not go on, or was started with other options.
+            OutputError: if the folder cannot be written.
+        """
+        check_writable(self.model, folder=False)
+        if not self.holds_run:
+            return
+        if not resume:
+            raise ConfigError(
+                str(self.path),
+                expected="a new folder",
+                received="one that holds a run",
+                mend="choose another --output, or add --resume to go on with it.",
+            )
+        _check_same(self.config, config)
+
+    @contextmanager
+    def begun(self, config: Config, resume: bool) -> Iterator[None]:
+        """Hold the folder for one training: checked, swept of what a killed one left, and closed to others.
+
+        Args:
+            config: What is run.
+            resume: Whether to go on with a run that is there.
+
+        Yields:
+            Nothing; the folder is free again when the block ends, however it ends.
+
+        Raises:
+            ConfigError: as `check`.
+            OutputError: if the folder cannot be written, or another training is at work in it.
+        """
+        self.check(config, resume)
+        with _held(self.path):
+            self.check(config, resume)
+            for file in (self.config, self.model, self._state, self._log):
+                for draft in self.path.glob(f".{file.name}.*"):
+                    shutil.rmtree(draft, ignore_errors=True)
+            new = not self.holds_run
+            if new:
+                write_whole(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
+            try:
+                yield
+            except BaseException:
+                if new and not (self.model.exists() or self._state.exists()):
+                    # nothing was learned yet, so the next attempt may have other options
+                    self.config.unlink(missing_ok=True)
+                    self._log.unlink(missing_ok=True)
+                raise
+
+    def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
+        """Return the last saved state and where it stands, or None and the start in a new run.
+
+        Args:
+            data: What the run learns from, as `save_state` was told.
+
+        Returns:
+            Arrays by name and progress; the log is cut back to that step.
+
+        Raises:
+            WeightsError: if the file is damaged.
+            DataError: if the run began with other data.
+        """
+        arrays, progress = None, Progress()
+        if self._state.exists():
+            arrays, content, _ = load_arrays(self._state)
+            _check_data(content.get("data", {}), data)
+            try:
+                progress = Progress(**content["progress"])
+            except (KeyError, TypeError) as error:
+                raise WeightsError(
+                    str(self._state), expected="the state of a run", received="another file", mend="start anew."
+                ) from error
+        lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
+        write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
+        return arrays, progress
+
+    def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
+        """Save everything a run needs to go on bit for bit.
+
+        Args:
+            arrays: Weights and optimiser state by name.
+            progress: Where the run stands.
+            data: What it learns from, as JSON values.
+        """
+        save_arrays(self._state, arrays, {"kind": "run", "progress": vars(progress), "data": data})
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Add one line to the log.
+
+        Args:
+            entry: JSON values by name, the step among them.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OutputError(
+                str(self._log),
+                expected="room for one more line",
+                received=str(error.strerror or error),
+                mend="free space and go on with --resume.",
+            ) from error
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of the log, without a last one that was cut short.
+
+        Raises:
+            DataError: if the file is no training log.
+        """
+        if not self._log.is_file():
+            return []
+        try:
+            lines = self._log.read_text(encoding="utf-8").split("\n")[:-1]
+            entries: list[dict[str, Any]] = [json.loads(line) for line in lines]
+            return sorted(entries, key=lambda entry: int(entry["step"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                str(self._log),
+                expected="the lines of a training log",
+                received=f"{type(error).__name__}: {error}",
+                mend="move the file away.",
+            ) from error
+
+
+def _check_same(path: Path, config: Config) -> None:
+    before, now = _options(read_config(path)), _options(config)
+    for name, option in now.items():
+        if option != before[name]:
+            raise ConfigError(
+                name,
+                expected=f"{before[name]!r}, as the run began",
+                received=repr(option),
+                mend="resume with it, or choose another --output.",
+            )
+
+
+def _options(config: Config) -> dict[str, Any]:
+    parts = config.model_dump(exclude={"seed"})
+    return {f"{section}.{name}": value for section, part in parts.items() for name, value in part.items()} | {
+        "seed": config.seed
+    }
+
+
+def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    # as JSON, where a tuple and a list are the same
+    plain = json.loads(json.dumps(now))
+    different = [name for name in plain if plain[name] != before.get(name)]
+    if different:
+        raise DataError(
+            "data",
+            expected="the sequence the run began with",
+            received=f"another one, which differs in {', '.join(different)}",
+            mend="give the same data, or choose another --output.",
+        )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder; the system lets go of the lock when this process ends, even killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            str(folder),
+            expected="a folder that can be made and written",
+            received=str(error.strerror or error),
+            mend="choose another --output.",
+        ) from error
+    with file:
+        if not _lock(file):
+            file.seek(0)
+            raise OutputError(
+                str(folder),
+                expected="no other training at work in it",
+                received=f"that of process {file.read().strip() or 'unknown'}",
+                mend="wait until it ends, or choose another --output.",
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the file could be locked for this process alone."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(2**20)  # beyond the text, which others shall be able to read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

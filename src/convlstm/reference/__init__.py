@@ -1,0 +1,1 @@
+"""The definition: the ConvLSTM in NumPy float64, in loops."""

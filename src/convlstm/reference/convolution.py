@@ -1,0 +1,87 @@
+"""The convolution of the contract: cross-correlation, as in every framework, one kernel point at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convlstm.spec.geometry import Widths, check_boundary, effective_kernel
+from convlstm.spec.types import Array
+
+_NUMPY_MODES = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", "circular": "wrap"}
+
+
+def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
+    """Return the array with points added around its spatial axes, one axis after another.
+
+    Args:
+        x: (batch, channels, *space).
+        widths: Points before and after each axis.
+        boundary: Rule per axis.
+
+    Returns:
+        The padded array.
+
+    Raises:
+        ShapeError: if a rule cannot fill its pad; the axis is named.
+
+    Example:
+        >>> pad(np.array([[[1.0, 2.0, 3.0]]]), ((1, 1),), ("circular",)).ravel()
+        array([3., 1., 2., 3., 1.])
+    """
+    check_boundary(x.shape[2:], widths, boundary)
+    for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
+        around = [(0, 0)] * x.ndim
+        around[2 + axis] = width
+        x = np.pad(x, around, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
+    return x
+
+
+def convolve(
+    x: Array,
+    weight: Array,
+    *,
+    widths: Widths,
+    boundary: Sequence[str],
+    stride: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Array:
+    """Return the grouped, strided, dilated cross-correlation of x with a kernel.
+
+    Args:
+        x: (batch, in_channels, *space).
+        weight: (out_channels, in_channels / groups, *kernel).
+        widths: Points added before and after each axis.
+        boundary: What those points hold, per axis.
+        stride: Step of the kernel per axis; 1 by default.
+        dilation: Distance of kernel points per axis; 1 by default.
+        groups: Output channel j sees input group ⌊j · groups / out_channels⌋.
+
+    Returns:
+        (batch, out_channels, *output space).
+
+    Example:
+        >>> x = np.arange(4.0).reshape(1, 1, 4)
+        >>> convolve(x, np.ones((1, 1, 2)), widths=((0, 1),), boundary=("zeros",)).ravel()
+        array([1., 3., 5., 3.])
+    """
+    rank = x.ndim - 2
+    stride, dilation = stride or (1,) * rank, dilation or (1,) * rank
+    padded = pad(x, widths, boundary)
+    kernel = weight.shape[2:]
+    size = [
+        (n - effective_kernel(k, d)) // s + 1
+        for n, k, s, d in zip(padded.shape[2:], kernel, stride, dilation, strict=True)
+    ]
+    batch, out_channels = len(x), len(weight)
+    split = weight.reshape(groups, out_channels // groups, *weight.shape[1:])
+    total = np.zeros((batch, groups, out_channels // groups, *size), dtype=np.result_type(x, weight))
+    for point in np.ndindex(*kernel):
+        window = tuple(
+            slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(point, dilation, size, stride, strict=True)
+        )
+        seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, weight.shape[1], *size)
+        total += np.einsum("ngc...,goc->ngo...", seen, split[(..., *point)])
+    return total.reshape(batch, out_channels, *size)

@@ -1,0 +1,291 @@
+"""The definition: a NumPy float64 ConvLSTM in loops and plain words. Everything else is held to this.
+
+Every function also takes complex arrays, so that gradients come from a complex step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convlstm.reference import durations as duration_rules
+from convlstm.reference.activations import ACTIVATION_FUNCTIONS
+from convlstm.reference.convolution import convolve
+from convlstm.spec.durations import check_durations
+from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.options import NORM_EPSILON
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import layer_prefix
+
+Weights = Mapping[str, Array]
+State = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The random draws of one layer and direction in training, as arrays; None means no dropout of that kind.
+
+    Args:
+        input: Factor on every x_t, 0 or 1 / (1 − rate) (batch, channels, *space).
+        recurrent: Factor on every h_{t−1} before W_hh (batch, hidden, *grid).
+        zoneout_h: 1 where h keeps its old value, 0 elsewhere (time, batch, hidden, *grid).
+        zoneout_c: The same for c.
+    """
+
+    input: Array | None = None
+    recurrent: Array | None = None
+    zoneout_h: Array | None = None
+    zoneout_c: Array | None = None
+
+
+def step(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    state: State,
+    *,
+    factor: Array | float = 1.0,
+    retention: Array | float = 1.0,
+    masks: Masks | None = None,
+    t: int = 0,
+) -> State:
+    """Return the state after one step of the cell.
+
+        z   = W_ih ∗ x_t + W_hh ∗ h_{t-1} + b            gates in the order i, f, g, o
+        i   = σ(z_i + p_i ∘ c_{t-1})
+        f   = σ(z_f + p_f ∘ c_{t-1})
+        g   = φ(z_g)
+        c_t = f ∘ c_{t-1} + i ∘ (g · δ)
+        o   = σ(z_o + p_o ∘ c_t)                         the output gate peeks at the new cell
+        h_t = o ∘ φ(c_t)
+
+    Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214; δ and decay: CONTRACT, Durations.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its canonical arrays.
+        x: Frame (batch, in_channels, *space), or None for a layer without input.
+        state: h and c, each (batch, hidden_channels, *grid).
+        factor: δ, broadcast to (batch, hidden_channels, *grid).
+        retention: What is left of c_{t-1}, likewise.
+        masks: Random draws in training; None in evaluation, where zoneout acts by its rates.
+        t: Step, to pick the zoneout masks.
+
+    Returns:
+        h_t and c_t.
+    """
+    spec, masks = layer.stack, masks or Masks()
+    sigma = ACTIVATION_FUNCTIONS[spec.recurrent_activation]
+    phi = ACTIVATION_FUNCTIONS[spec.activation]
+    h_before, c_before = state[0], state[1] * retention
+    z = _gates(layer, weights, x, h_before, masks)
+    peep = weights.get("peephole")
+    p_i, p_f, p_o = (0.0, 0.0, 0.0) if peep is None else _peephole(spec, peep)
+    i = sigma(z[0] + p_i * c_before)
+    f = sigma(z[1] + p_f * c_before)
+    g = phi(z[2])
+    c = f * c_before + i * (g * factor)
+    o = sigma(z[3] + p_o * c)
+    h = o * phi(c)
+    keep_h = spec.zoneout_h if masks.zoneout_h is None else masks.zoneout_h[t]
+    keep_c = spec.zoneout_c if masks.zoneout_c is None else masks.zoneout_c[t]
+    return keep_h * h_before + (1.0 - keep_h) * h, keep_c * c_before + (1.0 - keep_c) * c
+
+
+def sequence(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    state: State,
+    *,
+    steps: int,
+    reverse: bool = False,
+    mask: Array | None = None,
+    durations: Array | None = None,
+    gaps: Array | None = None,
+    masks: Masks | None = None,
+) -> tuple[Array, State]:
+    """Run one layer in one direction over a sequence.
+
+    A masked step carries h and c over unchanged; its output is zero or the previous output.
+
+    Args:
+        layer: The layer in its strict form.
+        weights: Its canonical arrays.
+        x: Frames (batch, time, in_channels, *space), or None for a layer without input.
+        state: Initial h and c, each (batch, hidden_channels, *grid).
+        steps: Number of steps, the length of time.
+        reverse: Run from the last step to the first; outputs still stand in input order.
+        mask: True where a step is valid (batch, time); None means everywhere.
+        durations: Δ (batch, time), for a strategy other than none.
+        gaps: Time since the last valid frame (batch, time), for memory decay.
+        masks: Random draws in training.
+
+    Returns:
+        Outputs (batch, time, hidden_channels, *grid) and the final (h, c).
+
+    Raises:
+        ShapeError: for negative or non-finite durations or gaps of valid steps.
+    """
+    spec, batch = layer.stack, len(state[0])
+    valid = np.ones((batch, steps), dtype=bool) if mask is None else mask
+    for name, values in (("durations", durations), ("gaps", gaps)):
+        if values is not None:
+            check_durations(name, values.real, valid)
+    factors = None if durations is None else duration_rules.scale(layer, weights, _clean(durations, valid))
+    kept = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
+    h, c = state
+    outputs: dict[int, Array] = {}
+    previous = np.zeros_like(h)
+    for t in reversed(range(steps)) if reverse else range(steps):
+        here = valid[:, t].reshape(-1, *(1,) * (h.ndim - 1))
+        x_t = None if x is None else np.where(here, x[:, t], 0.0)
+        h_new, c_new = step(
+            layer,
+            weights,
+            x_t,
+            (h, c),
+            factor=1.0 if factors is None else _over_grid(factors[:, t], spec.spatial_dims),
+            retention=1.0 if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
+            masks=masks,
+            t=t,
+        )
+        h, c = np.where(here, h_new, h), np.where(here, c_new, c)
+        previous = np.where(here, h, previous if spec.masked_output == "hold" else 0.0)
+        outputs[t] = previous
+    empty = np.zeros((batch, 0, *h.shape[1:]), dtype=h.dtype)
+    return np.stack([outputs[t] for t in range(steps)], axis=1) if steps else empty, (h, c)
+
+
+def stack(
+    spec: ConvLSTMSpec,
+    weights: Weights,
+    x: Array | None,
+    states: Sequence[State] | None = None,
+    *,
+    steps: int | None = None,
+    mask: Array | None = None,
+    durations: Array | None = None,
+    gaps: Mapping[str, Array] | None = None,
+    masks: Mapping[tuple[int, str], Masks] | None = None,
+    dropout: Sequence[Array] | None = None,
+) -> tuple[Array | tuple[Array, ...], list[State]]:
+    """Run a stack of layers, in one or both directions.
+
+    Args:
+        spec: The stack.
+        weights: Canonical arrays, keys `layers.{l}.{direction}.NAME`.
+        x: Frames (batch, time, in_channels, *space), or None for a stack without input.
+        states: Initial (h, c), indexed layer · D + direction, forward first; None means zeros.
+        steps: Number of steps where there is no input.
+        mask: True where a step is valid (batch, time).
+        durations: Δ (batch, time).
+        gaps: Per direction, time since the last valid frame (batch, time).
+        masks: Random draws by (layer, direction).
+        dropout: Factor between layers, one array (batch, time, channels, *grid) per layer but the last.
+
+    Returns:
+        The merged output of the last layer (a tuple, forward first, with merge `apart`), and the final states.
+    """
+    if states is None:
+        assert x is not None, "a stack without input starts from given states"
+        states = zero_states(spec, len(x), x.shape[3:], x.dtype)
+    steps = x.shape[1] if x is not None else steps
+    assert steps is not None
+    final: list[State] = []
+    parts: list[Array] = []
+    for layer in spec.layers:
+        parts = []
+        for direction in spec.directions:
+            prefix = layer_prefix(layer.index, direction)
+            own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+            output, state = sequence(
+                layer,
+                own,
+                x,
+                states[len(final)],
+                steps=steps,
+                reverse=direction == "reverse",
+                mask=mask,
+                durations=durations,
+                gaps=None if gaps is None else gaps[direction],
+                masks=None if masks is None else masks[layer.index, direction],
+            )
+            parts.append(output)
+            final.append(state)
+        if layer.index < spec.depth - 1:
+            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            x = x if dropout is None else x * dropout[layer.index]
+    return (tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)), final
+
+
+def merged(parts: Sequence[Array], merge: str) -> Array:
+    """Return the outputs of the directions (batch, time, channels, *grid) as one array."""
+    if len(parts) == 1:
+        return parts[0]
+    forward, backward = parts
+    if merge == "concat":
+        return np.concatenate(parts, axis=2)
+    if merge == "mul":
+        return forward * backward
+    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+
+
+def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: object = float) -> list[State]:
+    """Return zero states for frames of this spatial size, indexed layer · D + direction."""
+    shapes = [
+        (batch, layer.hidden_channels, *grid)
+        for layer, grid in zip(spec.layers, spec.grids(input_size), strict=True)
+        for _ in spec.directions
+    ]
+    return [(np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)) for shape in shapes]  # type: ignore[call-overload]
+
+
+def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks: Masks) -> list[Array]:
+    spec, rank = layer.stack, layer.stack.spatial_dims
+    if masks.recurrent is not None:
+        h = h * masks.recurrent
+    if x is not None and masks.input is not None:
+        x = x * masks.input
+    gates = []
+    for gate in range(4):
+        widths = recurrent_pad_widths(layer.recurrent_kernel_size)
+        z = convolve(h, weights["weight_hh"][gate], widths=widths, boundary=spec.boundary)
+        if x is not None:
+            z = z + convolve(
+                x,
+                weights["weight_ih"][gate],
+                widths=pad_widths(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, layer.padding),
+                boundary=spec.boundary,
+                stride=layer.stride,
+                dilation=layer.dilation,
+                groups=layer.groups,
+            )
+        if spec.norm != "none":
+            z = _over_grid(weights["norm_scale"][gate], rank) * _normalised(z, spec.norm_groups or 1)
+        gates.append(z + _over_grid(weights["bias"][gate], rank) if spec.bias else z)
+    return gates
+
+
+def _normalised(z: Array, groups: int) -> Array:
+    parts = z.reshape(len(z), groups, -1)
+    centred = parts - parts.mean(axis=2, keepdims=True)
+    variance = (centred * centred).mean(axis=2, keepdims=True)
+    scaled: Array = centred / np.sqrt(variance + NORM_EPSILON)
+    return scaled.reshape(z.shape)
+
+
+def _peephole(spec: ConvLSTMSpec, peephole: Array) -> Array:
+    return peephole if spec.peephole == "pixel" else _over_grid(peephole, spec.spatial_dims)
+
+
+def _over_grid(values: Array, rank: int) -> Array:
+    return values.reshape(*values.shape, *(1,) * rank)
+
+
+def _clean(values: Array, valid: Array) -> Array:
+    return np.where(valid, values, 1.0)

@@ -1,0 +1,247 @@
+"""What a call of a layer accepts, checked on plain shapes before any work, for every face and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convlstm.errors import ShapeError, StateError
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import AXIS_NAMES
+from convlstm.spec.stack import ConvLSTMSpec
+
+Shape = tuple[int | None, ...]
+
+
+def fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
+    """Return whether a shape is the expected one; a size that is not known yet (None) is not looked at.
+
+    Example:
+        >>> fits((None, 4), (2, 4)), fits((None, 3), (2, 4))
+        (True, False)
+    """
+    known = (n == m or n is None or m is None for n, m in zip(shape, expected, strict=False))
+    return len(shape) == len(expected) and all(known)
+
+
+def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -> tuple[str, ...]:
+    """Return the names of the axes of frames, after the leading ones.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> frame_axes(spec, "batch", "time", channels_last=True)
+        ('batch', 'time', 'height', 'width', 'channel')
+    """
+    space = AXIS_NAMES[spec.spatial_dims]
+    return (*leading, *space, "channel") if channels_last else (*leading, "channel", *space)
+
+
+def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence[str], name: str = "x") -> bool:
+    """Check the shape of a layer's or cell's input; a size that is not known yet (None) is not looked at.
+
+    Args:
+        spec: The stack.
+        shape: What came.
+        axes: Names of its axes, as `frame_axes` returns them; without the batch axis it is also right.
+        name: Name of the argument.
+
+    Returns:
+        Whether there is a batch axis.
+
+    Raises:
+        ShapeError: if the number of axes, the channels, or the size of a pixel peephole's frames do not fit.
+    """
+    batched = len(shape) == len(axes)
+    own = [axis for axis in axes if batched or axis != "batch"]
+    sizes = dict(zip(own, shape, strict=False))
+    if len(shape) != len(own) or sizes["channel"] not in (spec.in_channels, None):
+        wanted = [f"channel={spec.in_channels}" if axis == "channel" else axis for axis in axes]
+        raise ShapeError(
+            name,
+            expected=f"({', '.join(wanted)})",
+            received=f"shape {tuple(shape)}",
+            mend="permute the axes, or build the layer with the channels of your data.",
+        )
+    space = tuple(sizes[axis] for axis in AXIS_NAMES[spec.spatial_dims])
+    if spec.peephole == "pixel" and not fits(space, spec.input_size):
+        raise ShapeError(
+            name,
+            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
+            received=f"{space}",
+            mend="crop or pad the frames, or use peephole='channel'.",
+        )
+    return batched
+
+
+def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channels_last: bool = False) -> None:
+    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not looked at.
+
+    Args:
+        spec: The forecaster.
+        shape: What came.
+        channels_last: Whether channels stand last.
+
+    Raises:
+        ShapeError: with the sizes that the patches, or pixel peepholes, ask for.
+    """
+    patch, encoder = spec.patch_size, spec.encoder
+    axes = frame_axes(encoder, "batch", "time", channels_last=channels_last)
+    sizes = dict(zip(axes, shape, strict=False))
+    space = tuple(sizes.get(axis) for axis in AXIS_NAMES[encoder.spatial_dims])
+    words = f"multiples of {patch}"
+    right = len(shape) == len(axes) and sizes["channel"] == spec.frame_channels and sizes["time"] != 0
+    right = right and not any(n % patch or not n for n in space if n is not None)
+    if encoder.peephole == "pixel":
+        exact = tuple(n * patch for n in encoder.input_size)
+        right, words = right and fits(space, exact), f"{exact}, for the pixel peepholes"
+    if not right:
+        names = ", ".join(f"channel={spec.frame_channels}" if axis == "channel" else axis for axis in axes)
+        raise ShapeError(
+            "frames",
+            expected=f"({names}), time at least 1, {' and '.join(AXIS_NAMES[encoder.spatial_dims])} {words}",
+            received=f"shape {tuple(shape)}",
+            mend="pad or crop the frames.",
+        )
+
+
+def check_horizon(horizon: Any, *kinds: Any) -> None:
+    """Refuse what is no number of frames; `kinds` are the types beside int that stand for one."""
+    counts = isinstance(horizon, (int, *kinds))
+    if not counts or horizon < 1:
+        raise ShapeError(
+            "horizon",
+            expected="a whole number of at least 1, known when the call is made",
+            received=repr(horizon),
+            mend="ask for one frame or more.",
+        )
+
+
+def check_given(name: str, wanted: bool, given: object, option: str = "duration_strategy") -> None:
+    """Refuse durations or gaps that the layer has no use for, and their absence where it needs them."""
+    if wanted != (given is not None):
+        raise ShapeError(
+            name,
+            expected="one value per step (batch, time)" if wanted else f"None in a layer without {option}",
+            received="None" if given is None else type(given).__name__,
+            mend="give the value of each step." if wanted else f"choose a {option} to use them.",
+        )
+
+
+def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
+    """Return the gaps of a call by direction, empty for a layer without memory decay."""
+    count = len(spec.directions) if spec.memory_decay else 0
+    parts = () if given is None else tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    if len(parts) != count:
+        raise ShapeError(
+            "gaps",
+            expected=f"{count} array(s) (batch, time), one per direction" if count else "None without memory_decay",
+            received=f"{len(parts)} array(s)",
+            mend="make them with convlstm.spec.durations.durations_from_times.",
+        )
+    return dict(zip(spec.directions, parts, strict=False))
+
+
+def check_per_step(name: str, shape: Sequence[int | None], full: Shape, steps: int | None) -> None:
+    """Check the shape of durations or gaps; `full` is (batch, time), in the order of the frames' axes."""
+    if not any(fits(shape, allowed) for allowed in ((), (steps,), full, (*full, 1))):
+        raise ShapeError(
+            name,
+            expected=f"a number, ({steps},), {full} or {(*full, 1)}",
+            received=f"shape {tuple(shape)}",
+            mend="give one value per step.",
+        )
+
+
+def check_one_step(name: str, shape: Sequence[int | None], batch: int | None) -> None:
+    """Check the shape of a cell's duration or gap."""
+    if not any(fits(shape, allowed) for allowed in ((), (batch,), (batch, 1))):
+        raise ShapeError(
+            name,
+            expected=f"a number, ({batch},) or ({batch}, 1)",
+            received=f"shape {tuple(shape)}",
+            mend="give one value per row.",
+        )
+
+
+def check_one_of(lengths: object, mask: object) -> None:
+    """Refuse lengths and mask together."""
+    if lengths is not None and mask is not None:
+        raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
+
+
+def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, whole: bool) -> None:
+    """Check the shape and kind of a mask; `whole` says whether its type is bool or an integer."""
+    if not fits(shape, expected) or not whole:
+        raise ShapeError(
+            "mask",
+            expected=f"bools (batch, time) = {expected}",
+            received=f"shape {tuple(shape)} of {dtype}",
+            mend="give one bool per frame, True where it is valid.",
+        )
+
+
+def check_lengths(lengths: Any, batch: int, steps: int, *, whole: bool, inside: bool) -> None:
+    """Check lengths: one integer per row (`whole`), each from 0 to the number of steps (`inside`)."""
+    if not (whole and inside):
+        raise ShapeError(
+            "lengths",
+            expected=f"{batch} whole numbers from 0 to {steps}",
+            received=lengths,
+            mend="give the number of valid steps of each row.",
+        )
+
+
+def state_shapes(
+    spec: ConvLSTMSpec, batch: int, input_size: Sequence[int], *, channels_last: bool = False
+) -> list[tuple[int, ...]]:
+    """Return the shape of h and c of every layer and direction, indexed layer · D + direction.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, direction="bidirectional")
+        >>> state_shapes(spec, 2, (16, 16))
+        [(2, 8, 16, 16), (2, 8, 16, 16)]
+    """
+    shapes: list[tuple[int, ...]] = []
+    for layer, grid in zip(spec.layers, spec.grids(tuple(input_size)), strict=True):
+        own = (*grid, layer.hidden_channels) if channels_last else (layer.hidden_channels, *grid)
+        shapes.extend([(batch, *own)] * len(spec.directions))
+    return shapes
+
+
+def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
+    """Return h_0 and c_0 of a state, or refuse what is no pair."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        received = f"{len(given)} of them" if isinstance(given, (tuple, list)) else type(given).__name__
+        raise StateError(name, expected=f"a pair {parts}", received=received, mend="pass it so.")
+    return given[0], given[1]
+
+
+def check_state_count(name: str, count: int, expected: int, received: str, *, kind: str) -> None:
+    """Check the number of arrays in one part of a state; a wrong kind of array counts as none."""
+    if count != expected:
+        raise StateError(
+            name,
+            expected=f"{expected} {kind}, one per layer and direction",
+            received=received,
+            mend="pass what the layer returned as (h_n, c_n).",
+        )
+
+
+def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *, channels_last: bool = False) -> None:
+    """Check one array of a state against (batch, hidden_channels, *grid), channels last where they stand there."""
+    received = tuple(shape)
+    if fits(received, expected):
+        return
+    space = AXIS_NAMES[len(expected) - 2]
+    names = ("batch", *space, "hidden_channels") if channels_last else ("batch", "hidden_channels", *space)
+    differs = ""
+    if len(received) == len(expected):
+        wrong = [axis for axis, a, b in zip(names, received, expected, strict=True) if not fits((a,), (b,))]
+        differs = f", which differs in {' and '.join(wrong)}"
+    grid = "*grid, hidden_channels" if channels_last else "hidden_channels, *grid"
+    raise StateError(
+        name,
+        expected=f"(batch, {grid}) = {expected}",
+        received=f"{received}{differs}",
+        mend="start from None, or pass the state of a call with the same batch and grid.",
+    )

@@ -1,0 +1,128 @@
+"""The forecaster as a value: an encoder, what becomes of its states, and how frames come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+from convlstm.errors import SpecError
+from convlstm.spec import parsing
+from convlstm.spec.geometry import effective_kernel
+from convlstm.spec.stack import ConvLSTMSpec
+
+OUTPUT_ACTIVATIONS = ("identity", "sigmoid", "relu", "softplus")
+ROLLOUTS = ("states", "feedback")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecasterSpec:
+    """Every option of a forecaster of frame sequences.
+
+    `rollout="states"` is the encoder–forecaster of Shi et al. (2015): the encoder's final states start a second
+    stack of the same widths, whose first layer has no input. `rollout="feedback"` is one stack that predicts the
+    next frame and is fed its own prediction (the ConvLSTM of OpenSTL).
+
+    Args:
+        encoder: The stack over the patched input frames; its in_channels is frame_channels · patch_size².
+        frame_channels: Channels of a frame.
+        patch_size: Side p of the square patches folded into channels (channel order c·p² + dy·p + dx).
+        rollout: `states` or `feedback`.
+        head_bias: Whether the 1×1 output convolution has a bias.
+        output_activation: identity, sigmoid, relu or softplus.
+        residual: Whether the last observed frame (with `feedback`, the last frame fed in) is added to the output.
+
+    Raises:
+        SpecError: for an encoder whose states could not start a forecaster, or any option out of range.
+
+    Example:
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=256, kernel_size=5, peephole="channel")
+        >>> ForecasterSpec(encoder=stack, patch_size=4).head_channels
+        256
+    """
+
+    encoder: ConvLSTMSpec
+    frame_channels: int = 1
+    patch_size: int = 1
+    rollout: str = "states"
+    head_bias: bool = True
+    output_activation: str = "identity"
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        parsing.integer("frame_channels", self.frame_channels, 1)
+        parsing.integer("patch_size", self.patch_size, 1)
+        parsing.choice("rollout", self.rollout, ROLLOUTS)
+        parsing.choice("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
+        for name in ("head_bias", "residual"):
+            parsing.flag(name, getattr(self, name))
+        if not isinstance(self.encoder, ConvLSTMSpec):
+            raise SpecError(
+                "encoder",
+                expected="a ConvLSTMSpec",
+                received=type(self.encoder).__name__,
+                mend="build one first.",
+            )
+        self._check_encoder()
+
+    @property
+    def patch_channels(self) -> int:
+        """Channels of a patched frame."""
+        return self.frame_channels * self.patch_size**2
+
+    @property
+    def head_channels(self) -> int:
+        """Channels that enter the output convolution: all layers' hidden channels, or the last's with `feedback`."""
+        hidden = self.encoder.hidden_channels
+        return int(sum(hidden)) if self.rollout == "states" else int(hidden[-1])
+
+    @cached_property
+    def forecaster(self) -> ConvLSTMSpec:
+        """The second stack: as the encoder, but without input to its first layer and without memory decay."""
+        first = [1, *self.encoder.groups[1:]]
+        return replace(self.encoder, in_channels=0, groups=first, memory_decay=False)
+
+    @property
+    def uses_durations(self) -> bool:
+        """Whether the model must be told how long each step lasts."""
+        return self.encoder.duration_strategy != "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain JSON values."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return plain | {"encoder": self.encoder.to_dict()}
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> ForecasterSpec:
+        """Return the spec written by `to_dict`; an unknown or missing option is refused."""
+        parsing.check_keys("spec", options, cls)
+        return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options["encoder"])}))
+
+    def _check_encoder(self) -> None:
+        encoder = self.encoder
+        wants: tuple[tuple[str, object, object, str], ...] = (
+            ("encoder.in_channels", encoder.in_channels, self.patch_channels, "frame_channels · patch_size²"),
+            ("encoder.spatial_dims", encoder.spatial_dims, 2, "frames have height and width"),
+            ("encoder.direction", encoder.direction, "forward", "the future is not known"),
+            ("encoder.masked_output", encoder.masked_output, "zero", "the outputs of the encoder are not used"),
+        )
+        if self.rollout == "feedback":
+            # a fed-back frame's duration would first act on the frame after it: the lead times would not be its own
+            why = "rollout='feedback' takes even steps"
+            wants += (
+                ("encoder.duration_strategy", encoder.duration_strategy, "none", why),
+                ("encoder.memory_decay", encoder.memory_decay, False, why),
+            )
+        for name, received, expected, why in wants:
+            if received != expected:
+                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so.")
+        pairs = zip(encoder.kernel_size, encoder.dilation, strict=True)
+        spans = [effective_kernel(k, d) for ks, ds in pairs for k, d in zip(ks, ds, strict=True)]
+        probe = (2 * max(spans),) * 2
+        if any(grid != probe for grid in encoder.grids(probe)):
+            raise SpecError(
+                "encoder",
+                expected="layers that keep the grid, so that all states fit one frame",
+                received=f"stride {encoder.stride[0]} and padding {encoder.padding[0]!r} among its layers",
+                mend="use stride=1 and padding='same', and patch_size to work on a coarser grid.",
+            )

@@ -1,0 +1,69 @@
+"""One layer of a stack, every option in its strict form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convlstm.errors import SpecError
+from convlstm.spec.geometry import Padding, output_size
+
+if TYPE_CHECKING:
+    from convlstm.spec.stack import ConvLSTMSpec
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a stack, every option in its strict form.
+
+    Engines and the reference read this; users write a ConvLSTMSpec and take its `layers`.
+
+    Args:
+        index: Place in the stack, from 0.
+        in_channels: Channels of the input; 0 for a layer that is driven by its state alone.
+        hidden_channels: Channels of h and c.
+        kernel_size: Input kernel per spatial axis.
+        recurrent_kernel_size: Recurrent kernel per spatial axis.
+        stride: Stride of the input convolution per axis.
+        padding: `same`, `valid`, or points per axis, of the input convolution.
+        dilation: Dilation of the input convolution per axis.
+        groups: Groups of the input convolution, inside each gate.
+        stack: The spec this layer belongs to, with the options that are one for the stack.
+    """
+
+    index: int
+    in_channels: int
+    hidden_channels: int
+    kernel_size: tuple[int, ...]
+    recurrent_kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Padding
+    dilation: tuple[int, ...]
+    groups: int
+    stack: ConvLSTMSpec
+
+    def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the grid on which the state lives, for an input of this spatial size."""
+        if not self.in_channels:
+            return tuple(input_size)
+        return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
+
+    def check(self) -> None:
+        """Refuse groups that do not divide the channels."""
+        if self.in_channels == 0 and self.groups != 1:
+            raise SpecError("groups", expected="1 in a layer without input", received=self.groups, mend="drop it.")
+        for name, size in (("in_channels", self.in_channels), ("hidden_channels", self.hidden_channels)):
+            if size % self.groups:
+                raise SpecError(
+                    "groups",
+                    expected=f"a divisor of {name}, which is {size} in layer {self.index}",
+                    received=self.groups,
+                    mend="choose a common divisor of both channel numbers.",
+                )
+        if self.stack.norm == "group" and self.hidden_channels % (self.stack.norm_groups or 1):
+            raise SpecError(
+                "norm_groups",
+                expected=f"a divisor of hidden_channels, which is {self.hidden_channels} in layer {self.index}",
+                received=self.stack.norm_groups,
+                mend="choose a divisor.",
+            )

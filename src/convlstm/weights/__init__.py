@@ -1,0 +1,1 @@
+"""Canonical weights: names and shapes, initialisation, and model files."""

@@ -1,0 +1,256 @@
+"""Canonical weights: names, shapes, seeded initialisation, and the check of arrays against a spec.
+
+Arrays are C-ordered and channels first, with a gate axis of its own in the order i, f, g, o, which is what
+removes the gate-order question from every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod, sqrt
+from zlib import crc32
+
+import numpy as np
+
+from convlstm.errors import WeightsError
+from convlstm.spec.durations import network_sizes
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.layer import LayerSpec
+from convlstm.spec.options import GATES, PEEPHOLE_GATES
+from convlstm.spec.parsing import integer
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+
+Spec = ConvLSTMSpec | ForecasterSpec
+Shape = tuple[int, ...]
+
+MEMORY_DECAY_START = -3.0
+"""w of memory decay at start: softplus(−3) = 0.049, so a gap of 2 · Δ0 keeps 95 % of c."""
+
+
+def layer_shapes(layer: LayerSpec) -> dict[str, Shape]:
+    """Return the shape of each array of one layer and direction.
+
+    Args:
+        layer: The layer in its strict form.
+
+    Returns:
+        Shapes by name, sorted; names as in CONTRACT, Weights.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> layer_shapes(spec.layers[0])["weight_ih"]
+        (4, 8, 1, 3, 3)
+    """
+    spec, hidden, gates = layer.stack, layer.hidden_channels, len(GATES)
+    shapes: dict[str, Shape] = {"weight_hh": (gates, hidden, hidden, *layer.recurrent_kernel_size)}
+    if layer.in_channels:
+        shapes["weight_ih"] = (gates, hidden, layer.in_channels // layer.groups, *layer.kernel_size)
+    if spec.bias:
+        shapes["bias"] = (gates, hidden)
+    if spec.norm != "none":
+        shapes["norm_scale"] = (gates, hidden)
+    if spec.peephole != "none":
+        grid = spec.grids(spec.input_size)[layer.index] if spec.peephole == "pixel" else ()
+        shapes["peephole"] = (len(PEEPHOLE_GATES), hidden, *grid)
+    if spec.memory_decay:
+        shapes["memory_decay"] = (hidden,)
+    if spec.duration_strategy == "scalar":
+        shapes["duration.weight"] = ()
+    if spec.duration_strategy in ("exp", "mlp"):
+        for n, (inputs, outputs) in enumerate(network_sizes(layer)):
+            shapes[f"duration.{n}.weight"] = (outputs, inputs)
+            shapes[f"duration.{n}.bias"] = (outputs,)
+    return dict(sorted(shapes.items()))
+
+
+def layer_prefix(index: int, direction: str) -> str:
+    """Return where a layer's arrays stand in a file: `layers.0.forward.`."""
+    return f"layers.{index}.{direction}."
+
+
+def stacks(spec: Spec) -> dict[str, ConvLSTMSpec]:
+    """Return the stacks of a model by the prefix of their keys."""
+    if isinstance(spec, ConvLSTMSpec):
+        return {"": spec}
+    if spec.rollout == "feedback":
+        return {"encoder.": spec.encoder}
+    return {"encoder.": spec.encoder, "forecaster.": spec.forecaster}
+
+
+def canonical_shapes(spec: Spec) -> dict[str, Shape]:
+    """Return the shape of every array of a model, keys sorted.
+
+    Args:
+        spec: A layer stack or a forecaster.
+
+    Returns:
+        Shapes by canonical key.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> sorted(canonical_shapes(spec))
+        ['layers.0.forward.bias', 'layers.0.forward.weight_hh', 'layers.0.forward.weight_ih']
+    """
+    shapes: dict[str, Shape] = {}
+    for stack_prefix, stack in stacks(spec).items():
+        for layer in stack.layers:
+            for direction in stack.directions:
+                prefix = stack_prefix + layer_prefix(layer.index, direction)
+                shapes |= {prefix + name: shape for name, shape in layer_shapes(layer).items()}
+    if isinstance(spec, ForecasterSpec):
+        shapes["head.weight"] = (spec.patch_channels, spec.head_channels, 1, 1)
+        if spec.head_bias:
+            shapes["head.bias"] = (spec.patch_channels,)
+    return dict(sorted(shapes.items()))
+
+
+def parameter_count(spec: Spec) -> int:
+    """Return the number of trainable values of a model.
+
+    Example:
+        >>> parameter_count(ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3))
+        2624
+    """
+    return sum(prod(shape) for shape in canonical_shapes(spec).values())
+
+
+def initialise(spec: Spec, seed: int) -> dict[str, Array]:
+    """Return fresh weights in float64, the same in every framework.
+
+    Each array draws from its own stream PCG64([seed, crc32(key)]), so an added option changes no other array.
+    W_ih and the duration network are Glorot uniform, W_hh orthonormal rows per gate; biases and peepholes are
+    zero, but for the forget gate's bias.
+
+    Args:
+        spec: A layer stack or a forecaster.
+        seed: Any integer of at least 0.
+
+    Returns:
+        Arrays by canonical key, float64.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)
+        >>> initialise(spec, seed=0)["layers.0.forward.bias"][1]
+        array([1., 1.])
+    """
+    seed, arrays = integer("seed", seed, 0), {}
+    owners = stacks(spec)
+    for key, shape in canonical_shapes(spec).items():
+        random = np.random.Generator(np.random.PCG64([seed, crc32(key.encode())]))
+        prefix = next((p for p in owners if key.startswith(p + "layers.")), None)
+        if prefix is None:
+            arrays[key] = _glorot(random, shape, shape[1], shape[0]) if key == "head.weight" else np.zeros(shape)
+        else:
+            index, _, name = key[len(prefix) + len("layers.") :].split(".", 2)
+            arrays[key] = _initialise_one(random, owners[prefix].layers[int(index)], name, shape)
+    return arrays
+
+
+def check_weights(spec: Spec, arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that are not exactly those of the spec.
+
+    Args:
+        spec: The model.
+        arrays: Arrays by canonical key.
+
+    Raises:
+        WeightsError: naming the first array that is missing, unknown, misshapen, or not of finite floating numbers.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)
+        >>> check_weights(spec, initialise(spec, seed=0))
+    """
+    check_shapes(spec, {key: tuple(array.shape) for key, array in arrays.items()})
+    check_values(arrays)
+
+
+def check_values(arrays: Mapping[str, Array]) -> None:
+    """Refuse weights that are integers, bools, NaN or infinite.
+
+    Args:
+        arrays: Arrays by key.
+
+    Raises:
+        WeightsError: naming the first array at fault.
+
+    Example:
+        >>> check_values({"bias": np.zeros(4)})
+    """
+    for key, array in arrays.items():
+        if not (np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"):
+            raise WeightsError(
+                key,
+                expected="floating-point weights",
+                received=array.dtype.name,
+                mend="convert them to float32 if they are weights at all.",
+            )
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            raise WeightsError(
+                key,
+                expected="finite weights",
+                received=f"{wrong} of {array.size} NaN or infinite",
+                mend="load an earlier state of the training, before it diverged.",
+            )
+
+
+def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
+    """Refuse shapes that are not exactly those of the spec, before any array is read.
+
+    Args:
+        spec: The model.
+        shapes: Shapes by canonical key.
+
+    Raises:
+        WeightsError: naming the first missing, unknown or misshapen array.
+    """
+    expected = canonical_shapes(spec)
+    for key in sorted(set(expected) ^ set(shapes)):
+        known = key in expected
+        raise WeightsError(
+            key,
+            expected="an array of this name" if known else "no array of this name",
+            received="none" if known else "one",
+            mend="take the file and the spec from the same model.",
+        )
+    for key, shape in expected.items():
+        if shape != tuple(shapes[key]):
+            raise WeightsError(
+                key,
+                expected=f"shape {shape}",
+                received=f"{tuple(shapes[key])}",
+                mend="take the file and the spec from the same model.",
+            )
+
+
+def _initialise_one(random: np.random.Generator, layer: LayerSpec, name: str, shape: Shape) -> Array:
+    if name == "weight_ih":
+        kernel = prod(layer.kernel_size)
+        fan_in = layer.in_channels // layer.groups * kernel
+        return _glorot(random, shape, fan_in, layer.hidden_channels * kernel / layer.groups)
+    if name == "weight_hh":
+        return np.stack([_orthonormal_rows(random, shape[1:]) for _ in GATES])
+    if name == "memory_decay":
+        return np.full(shape, MEMORY_DECAY_START)
+    if name == "norm_scale":
+        return np.ones(shape)
+    array = np.zeros(shape)
+    if name == "bias":
+        array[GATES.index("f")] = layer.stack.forget_bias
+    last = f"duration.{len(layer.stack.duration_hidden)}.weight"
+    if name.startswith("duration.") and name.endswith(".weight") and shape and name != last:
+        return _glorot(random, shape, shape[1], shape[0])
+    return array
+
+
+def _glorot(random: np.random.Generator, shape: Shape, fan_in: float, fan_out: float) -> Array:
+    bound = sqrt(6.0 / (fan_in + fan_out))
+    return random.uniform(-bound, bound, shape)
+
+
+def _orthonormal_rows(random: np.random.Generator, shape: Shape) -> Array:
+    gaussian = random.standard_normal((shape[0], prod(shape[1:])))
+    q, r = np.linalg.qr(gaussian.T)
+    signs = np.where(np.diag(r) < 0, -1.0, 1.0)
+    return (q * signs).T.reshape(shape)

@@ -1,0 +1,245 @@
+"""One file format for weights and run state: safetensors, with the spec as JSON and a digest beside it.
+
+The file's metadata is one entry, `convlstm`, holding JSON with sorted keys and no spaces; with one entry and one
+dtype order the writer's bytes follow from the content alone. `digest` covers the arrays and `seal` the JSON, so that
+a damaged option or unit is found as surely as a damaged weight. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from convlstm.errors import ConvLSTMError, WeightsError
+from convlstm.files import write_whole
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.weights.canonical import Spec, check_shapes, check_values, check_weights
+
+FORMAT_VERSION = 1
+_ENTRY = "convlstm"
+_DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "|u1": "U8"}
+_KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {
+    "layer": ConvLSTMSpec,
+    "forecaster": ForecasterSpec,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model file holds.
+
+    Args:
+        spec: The layer stack or forecaster.
+        weights: Canonical arrays by key.
+        extra: Whatever a tool keeps beside them as JSON (units, transform, provenance).
+        digest: SHA-256 of the weights, as `weights_digest` makes it.
+    """
+
+    spec: Spec
+    weights: Mapping[str, Array]
+    extra: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest type that holds every weight and that a module computes in: float64 or float32."""
+        return "float64" if any(array.dtype == np.float64 for array in self.weights.values()) else "float32"
+
+
+def weights_digest(arrays: Mapping[str, Array]) -> str:
+    """Return SHA-256 over, in key order, the line `name dtype shape` and the little-endian bytes of each array.
+
+    Args:
+        arrays: Arrays by key.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> weights_digest({"a": np.zeros(2, dtype=np.float32)})[:8]
+        'd3ba0fd7'
+    """
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = _portable(key, arrays[key])
+        shape = ",".join(str(n) for n in array.shape)
+        digest.update(f"{key} {_DTYPES[array.dtype.str]} {shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any] | None = None) -> str:
+    """Write a model file whole, or not at all.
+
+    Args:
+        path: Where to, by custom `*.safetensors`.
+        spec: The layer stack or forecaster.
+        weights: Canonical arrays; checked against the spec.
+        extra: JSON values to keep beside them.
+
+    Returns:
+        The digest of the weights.
+
+    Raises:
+        WeightsError: if weights and spec differ, or a weight is no finite number.
+        OutputError: if the file cannot be written; what stood there before still stands.
+
+    Example:
+        >>> import tempfile
+        >>> from convlstm.weights.canonical import initialise
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)
+        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> digest = save_model(path, spec, initialise(spec, seed=0))
+        >>> load_model(path).digest == digest
+        True
+    """
+    check_weights(spec, weights)
+    kind = "forecaster" if isinstance(spec, ForecasterSpec) else "layer"
+    content = {"kind": kind, "spec": spec.to_dict(), "extra": extra or {}}
+    return save_arrays(path, weights, content)
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model file: its spec first, then shapes against the spec, then arrays, then the digest.
+
+    Args:
+        path: A file written by `save_model`.
+
+    Returns:
+        Spec, weights, extra and digest.
+
+    Raises:
+        WeightsError: if the file is no intact model file of a known format, or a weight is no finite number.
+    """
+    path = Path(path)
+    spec: Spec | None = None
+
+    def check(content: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+        nonlocal spec
+        kind = content.get("kind")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise _unfit(path, "a model file", f"kind {kind!r}", "give a file that `save_model` wrote.")
+        try:
+            spec = _KINDS[kind].from_dict(content.get("spec", {}))
+            check_shapes(spec, shapes)
+        except ConvLSTMError as error:
+            received = f"one whose {error.argument} is {error.received}, not {error.expected}"
+            raise _unfit(path, "a model file with a valid spec and its arrays", received, "write it again.") from error
+
+    arrays, content, digest = load_arrays(path, check)
+    assert spec is not None
+    try:
+        check_values(arrays)
+    except WeightsError as error:
+        wanted = f"a model file whose {error.argument} holds {error.expected}"
+        raise _unfit(path, wanted, str(error.received), "save the model again from finite weights.") from error
+    return Model(spec, arrays, content.get("extra", {}), digest)
+
+
+def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:
+    """Write named arrays and JSON values to one safetensors file.
+
+    Args:
+        path: Where to.
+        arrays: Arrays by key: float, integer or bool.
+        content: JSON values.
+
+    Returns:
+        The digest of the arrays.
+
+    Raises:
+        WeightsError: for an array of another type.
+        OutputError: if the file cannot be written.
+    """
+    digest = weights_digest(arrays)
+    plain = json.loads(_to_json({"format": FORMAT_VERSION, "digest": digest, **content}))
+    entry = _to_json(plain | {"seal": _seal(plain)})
+    portable = {key: _portable(key, arrays[key]) for key in sorted(arrays)}
+    data = save(portable, metadata={_ENTRY: entry})
+    write_whole(path, lambda draft: draft.write_bytes(data))
+    return digest
+
+
+def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], dict[str, Any], str]:
+    """Read a file written by `save_arrays`.
+
+    Args:
+        path: The file.
+        check: Called with the JSON content and the shapes by key before any array is read; raises to refuse.
+
+    Returns:
+        Arrays by key, the JSON content, and the digest.
+
+    Raises:
+        WeightsError: if the file is missing, not plain, damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "nothing there" if not path.exists() else "a folder or device"
+        raise _unfit(path, "a safetensors file", what, "check the path.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content = _read_entry(path, file.metadata())
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            foreign = {part.get_dtype() for part in slices.values()} - set(_DTYPES.values())
+            if foreign:
+                raise _unfit(path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "convert them first.")
+            if check is not None:
+                check(content, shapes)
+            arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
+    except (SafetensorError, OSError) as error:
+        raise _unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+    digest = weights_digest(arrays)
+    if digest != content.get("digest"):
+        raise _unfit(path, "the arrays it was written with", "another digest", "it is damaged: copy it again.")
+    return arrays, content, digest
+
+
+def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        content = json.loads((metadata or {})[_ENTRY])
+        version = content["format"]
+        intact = content.pop("seal", None) == _seal(content)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _unfit(path, "a file written by convlstm", "other metadata", "convert foreign weights first.") from error
+    if version != FORMAT_VERSION:
+        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "install a newer convlstm.")
+    if not intact:
+        raise _unfit(path, "the options it was written with", "others", "it is damaged: copy it again.")
+    return dict(content)
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _seal(content: dict[str, Any]) -> str:
+    # NaN is let through here: a foreign file may hold it, and shall be refused for its seal
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _portable(key: str, array: Array) -> Array:
+    result = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
+    if result.dtype.str in _DTYPES:
+        return result
+    raise WeightsError(
+        key,
+        expected=f"one of {', '.join(_DTYPES.values())}",
+        received=array.dtype,
+        mend="convert the array first.",
+    )
+
+
+def _unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
+    return WeightsError(str(path), expected=expected, received=received, mend=mend)

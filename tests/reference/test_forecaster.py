@@ -1,0 +1,139 @@
+"""The forecaster's definition against numbers and loops worked apart from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.reference import recurrence as reference
+from convlstm.reference.forecaster import depth_to_space, forecast, space_to_depth
+from convlstm.weights.canonical import initialise
+
+
+def random_weights(spec: ForecasterSpec, scale: float = 0.5) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {key: scale * random.standard_normal(a.shape) for key, a in initialise(spec, 0).items()}
+
+
+def part(weights: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {key[len(prefix) :]: a for key, a in weights.items() if key.startswith(prefix)}
+
+
+def test_patches_by_hand() -> None:
+    frames = np.arange(2 * 4 * 6).reshape(2, 4, 6)
+    folded = space_to_depth(frames, 2)
+    assert folded.shape == (8, 2, 3)
+    for c in range(2):
+        for dy in range(2):
+            for dx in range(2):
+                np.testing.assert_array_equal(folded[c * 4 + dy * 2 + dx], frames[c, dy::2, dx::2])
+    np.testing.assert_array_equal(depth_to_space(folded, 2), frames)
+    np.testing.assert_array_equal(space_to_depth(frames, 1), frames)
+
+
+def test_the_encoder_s_states_start_the_forecaster() -> None:
+    """An encoder of zero weights keeps half of c; the forecaster is written out in scalars."""
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, activation="identity")
+    spec = ForecasterSpec(encoder=stack)
+    weights = {key: np.zeros_like(a) for key, a in initialise(spec, 0).items()}
+    weights["encoder.layers.0.forward.weight_ih"][2] = 1.0  # g = x
+    weights["forecaster.layers.0.forward.bias"][2] = 0.25  # g = 1/4 at every lead time
+    weights["head.weight"][...] = 10.0
+    weights["head.bias"][...] = 3.0
+    frames = np.array([2.0, 4.0]).reshape(1, 2, 1, 1, 1)
+    c = 0.5 * 2.0
+    c = 0.5 * c + 0.5 * 4.0
+    expected = []
+    for _ in range(3):
+        c = 0.5 * c + 0.5 * 0.25
+        expected.append(3.0 + 10.0 * 0.5 * c)
+    np.testing.assert_allclose(forecast(spec, weights, frames, 3).ravel(), expected, rtol=1e-15)
+    with_residual = forecast(replace(spec, residual=True), weights, frames, 3)
+    np.testing.assert_allclose(with_residual.ravel(), [4.0 + e for e in expected], rtol=1e-15)
+
+
+def test_the_head_sees_all_forecaster_layers() -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[2, 3], kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, patch_size=2)
+    weights = random_weights(spec)
+    frames = np.random.default_rng(1).standard_normal((2, 3, 1, 6, 4))
+    _, states = reference.stack(stack, part(weights, "encoder."), space_to_depth(frames, 2))
+    upper, _ = reference.stack(spec.forecaster, part(weights, "forecaster."), None, states, steps=2)
+    one = ConvLSTMSpec(in_channels=0, hidden_channels=2, kernel_size=3)
+    lower, _ = reference.stack(one, part(weights, "forecaster."), None, states[:1], steps=2)
+    hidden = np.concatenate([lower, upper], axis=2)
+    patches = np.einsum("oc,btcyx->btoyx", weights["head.weight"][:, :, 0, 0], hidden)
+    patches += weights["head.bias"][:, None, None]
+    expected = np.empty((2, 2, 1, 6, 4))
+    for dy in range(2):
+        for dx in range(2):
+            expected[:, :, 0, dy::2, dx::2] = patches[:, :, 2 * dy + dx]
+    np.testing.assert_allclose(forecast(spec, weights, frames, 2), expected, atol=1e-13)
+
+
+def test_b24_feedback_feeds_its_own_frames() -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, rollout="feedback", residual=True)
+    weights = random_weights(spec)
+    frames = np.random.default_rng(1).standard_normal((1, 3, 1, 4, 4))
+    fed, wanted = frames, []
+    for _ in range(4):
+        output, _ = reference.stack(stack, part(weights, "encoder."), fed)
+        last = output[:, -1]
+        head = (
+            np.einsum("oc,bcyx->boyx", weights["head.weight"][:, :, 0, 0], last) + weights["head.bias"][:, None, None]
+        )
+        wanted.append(head + fed[:, -1])
+        fed = np.concatenate([fed, wanted[-1][:, None]], axis=1)
+    np.testing.assert_allclose(forecast(spec, weights, frames, 4), np.stack(wanted, axis=1), atol=1e-13)
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_horizon_is_free(rollout: str, residual: bool) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, rollout=rollout, residual=residual, output_activation="softplus")
+    weights, frames = random_weights(spec), np.random.default_rng(1).standard_normal((1, 2, 1, 4, 4))
+    long = forecast(spec, weights, frames, 6)
+    np.testing.assert_array_equal(forecast(spec, weights, frames, 2), long[:, :2])
+    assert residual or (long > 0).all()
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_the_last_valid_frame_is_the_one_added(rollout: str) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1)
+    spec = ForecasterSpec(encoder=stack, rollout=rollout, residual=True)
+    weights = {key: np.zeros_like(a) for key, a in initialise(spec, 0).items()}
+    frames = np.array([[1.0, 2.0, np.nan], [np.nan, np.nan, np.nan]]).reshape(2, 3, 1, 1, 1)
+    mask = np.array([[True, True, False], [False, False, False]])
+    assert forecast(spec, weights, frames, 2, mask=mask).ravel().tolist() == [2.0, 2.0, 0.0, 0.0]
+
+
+def test_lead_durations_drive_the_forecaster() -> None:
+    stack = ConvLSTMSpec(
+        in_channels=1, hidden_channels=1, kernel_size=1, activation="identity", duration_strategy="linear"
+    )
+    spec = ForecasterSpec(encoder=stack)
+    weights = {key: np.zeros_like(a) for key, a in initialise(spec, 0).items()}
+    weights["forecaster.layers.0.forward.bias"][2] = 1.0
+    weights["head.weight"][...] = 1.0
+    given: dict[str, Any] = {"durations": np.ones((1, 1)), "lead_durations": np.array([[1.0, 3.0, 0.0]])}
+    c, expected = 0.0, []
+    for duration in (1.0, 3.0, 0.0):
+        c = 0.5 * c + 0.5 * duration
+        expected.append(0.5 * c)
+    assert forecast(spec, weights, np.ones((1, 1, 1, 1, 1)), 3, **given).ravel().tolist() == expected
+
+
+def test_memory_decay_acts_in_the_encoder_only() -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, memory_decay=True)
+    spec = ForecasterSpec(encoder=stack)
+    weights = random_weights(spec)
+    frames = np.random.default_rng(1).standard_normal((1, 3, 1, 2, 2))
+    near, far = (forecast(spec, weights, frames, 2, gaps=np.array([[1.0, 1.0, q]])) for q in (1.0, 9.0))
+    assert np.abs(near - far).max() > 1e-3
+    assert not [key for key in weights if key.startswith("forecaster.") and "memory" in key]
