@@ -24,8 +24,8 @@ def refused() -> Refusal:
         error = caught.value
         assert error.argument == argument
         assert error.expected
-        assert error.mend
-        assert str(error) == f"{argument}: expected {error.expected}, got {error.received}; {error.mend}"
+        assert error.hint
+        assert str(error) == f"{argument}: expected {error.expected}, got {error.received}; {error.hint}"
         assert "\n" not in str(error)
         assert str(error).endswith(".")
 

@@ -24,14 +24,14 @@ BUILT_IN = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_is_one_line_with_four_parts(kind: type[errors.ConvLSTMError]) -> None:
-    error = kind("size", expected="at least 1", received=0, mend="enlarge it.")
+    error = kind("size", expected="at least 1", received=0, hint="enlarge it.")
     assert str(error) == "size: expected at least 1, got 0; enlarge it."
-    assert (error.argument, error.expected, error.received, error.mend) == ("size", "at least 1", 0, "enlarge it.")
+    assert (error.argument, error.expected, error.received, error.hint) == ("size", "at least 1", 0, "enlarge it.")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_travels_between_processes(kind: type[errors.ConvLSTMError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("size", expected="1", received=(2, 3), mend="cut.")))  # noqa: S301
+    error = pickle.loads(pickle.dumps(kind("size", expected="1", received=(2, 3), hint="cut.")))  # noqa: S301
     assert type(error) is kind
     assert str(error) == "size: expected 1, got (2, 3); cut."
     assert error.received == (2, 3)

@@ -78,7 +78,7 @@ def _rows(path: Path) -> list[Row]:
         merged(rows, [])  # before hours are spent on what could not be written beside them
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            str(path), expected="what an earlier bench wrote", received="something else", mend="take another file."
+            str(path), expected="what an earlier bench wrote", received="something else", hint="take another file."
         ) from error
     return rows
 

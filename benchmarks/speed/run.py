@@ -128,7 +128,7 @@ def choose(kind: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
     for name in names:
         if name not in known:
             raise ConfigError(
-                kind, expected=f"one of {', '.join(known)}", received=repr(name), mend="choose among these."
+                kind, expected=f"one of {', '.join(known)}", received=repr(name), hint="choose among these."
             )
     return [name for name in known if not names or name in names]
 
@@ -205,7 +205,7 @@ def _ask(
                 group.name,
                 expected=f"{', '.join(group.packages)} installed and working",
                 received=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
-                mend=f"{install('torch,keras,flax,haiku,mlx')}.",
+                hint=f"{install('torch,keras,flax,haiku,mlx')}.",
             )
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found

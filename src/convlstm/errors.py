@@ -1,6 +1,6 @@
 """The errors of the package: one base class, and one way to say what is wrong.
 
-Every error names four things in one line: the argument, what was expected, what came, and the mend.
+Every error names four things in one line: the argument, what was expected, what was received, and a hint.
 The command line prints that line and exits with the class's `exit_code`.
 """
 
@@ -14,29 +14,29 @@ class ConvLSTMError(Exception):
         argument: Name of the argument, option, file or variable at fault.
         expected: What would have been right.
         received: What came instead.
-        mend: What to do about it.
+        hint: What to do about it.
 
     Example:
-        >>> str(ShapeError("x", expected="5 axes", received="shape (4, 4)", mend="add batch and time."))
+        >>> str(ShapeError("x", expected="5 axes", received="shape (4, 4)", hint="add batch and time."))
         'x: expected 5 axes, got shape (4, 4); add batch and time.'
     """
 
     exit_code = 1
 
-    def __init__(self, argument: str, *, expected: str, received: object, mend: str) -> None:
+    def __init__(self, argument: str, *, expected: str, received: object, hint: str) -> None:
         self.argument = argument
         self.expected = expected
         self.received = received
-        self.mend = mend
-        super().__init__(f"{argument}: expected {expected}, got {received}; {mend}")
+        self.hint = hint
+        super().__init__(f"{argument}: expected {expected}, got {received}; {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four parts when the error travels between processes."""
-        return _rebuild, (type(self), self.argument, self.expected, self.received, self.mend)
+        return _rebuild, (type(self), self.argument, self.expected, self.received, self.hint)
 
 
-def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: object, mend: str) -> ConvLSTMError:
-    return kind(argument, expected=expected, received=received, mend=mend)
+def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: object, hint: str) -> ConvLSTMError:
+    return kind(argument, expected=expected, received=received, hint=hint)
 
 
 def install(extra: str) -> str:

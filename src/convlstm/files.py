@@ -52,7 +52,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
             str(path),
             expected="a place with room to write",
             received=str(error.strerror or error),
-            mend="free space or choose another path; the old content is untouched.",
+            hint="free space or choose another path; the old content is untouched.",
         ) from error
     finally:
         if room is not None:
@@ -82,7 +82,7 @@ def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
             str(path),
             expected="a plain file or folder",
             received="a device or pipe",
-            mend="choose another path.",
+            hint="choose another path.",
         )
     around = path.parent
     while not around.exists():
@@ -92,7 +92,7 @@ def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
             str(path),
             expected="a folder that can be written",
             received=f"{around}, which is {'read-only' if around.is_dir() else 'no folder'}",
-            mend="choose another path or change its permissions.",
+            hint="choose another path or change its permissions.",
         )
 
 
@@ -101,7 +101,7 @@ def _check_kind(path: Path, folder: bool) -> None:
     if path.is_file() if folder else path.is_dir():
         wanted, there = ("a folder", "a file") if folder else ("a file", "a folder")
         raise OutputError(
-            str(path), expected=f"a place for {wanted}", received=f"{there} of that name", mend="choose another path."
+            str(path), expected=f"a place for {wanted}", received=f"{there} of that name", hint="choose another path."
         )
 
 
@@ -158,5 +158,5 @@ def check_apart(output: str | Path, *inputs: str | Path) -> None:
                 str(output),
                 expected="another file than those that are read",
                 received="one of them",
-                mend="choose another --output.",
+                hint="choose another --output.",
             )

@@ -7,8 +7,9 @@ import pytest
 
 from convlstm import __version__
 from convlstm.conformance.environments import SETUPS, SetUp, choose_setups, run_task
+from convlstm.conformance.small_forecast import small_forecast
 from convlstm.doctor import health
-from convlstm.doctor.health import Health, check_setups, installed, small_forecast
+from convlstm.doctor.health import Health, check_setups, installed
 from convlstm.errors import ConfigError, DependencyError
 from convlstm.torch.training import Trainer
 

@@ -142,7 +142,7 @@ def test_grids_are_filled_up_to_whole_patches():
 
 
 def test_days_are_counted_where_they_have_frames(make_rain, read, tiny):
-    """A sequence of weekly frames has one day for each: the mend asks for as many days as frames, not for weeks."""
+    """A sequence of weekly frames has one day for each: the hint asks for as many days as frames, not for weeks."""
     weekly = make_rain(days=1, frames=20, step=7 * 86400)
     with pytest.raises(DataError, match=r"\(28 days\) without a gap, got none in 1 frames.*at least 5, or lower"):
         prepare(tiny(data={"input_length": 3, "horizon": 2, "validation": 1, "test": 0}), read(weekly))

@@ -10,8 +10,8 @@ import pytest
 
 from convlstm import ConvLSTMSpec
 from convlstm.errors import ShapeError
-from convlstm.reference.durations import retention
-from convlstm.spec.durations import check_durations, durations_from_times, scale
+from convlstm.reference.durations import retention, scale
+from convlstm.spec.durations import check_durations, durations_from_times
 from convlstm.spec.options import DURATION_STRATEGIES
 from convlstm.weights.canonical import initialise
 

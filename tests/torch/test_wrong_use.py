@@ -1,4 +1,4 @@
-"""Wrong calls: one line that names the argument, what was expected, what came, and the mend."""
+"""Wrong calls: one line that names the argument, what was expected, what was received, and a hint."""
 
 from __future__ import annotations
 

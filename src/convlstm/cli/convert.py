@@ -85,12 +85,12 @@ def _options(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), mend="as padding=same.")
+            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="as padding=same.")
         try:
             options[name.strip()] = yaml.safe_load(text)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(
-                f"--set {name}", expected="a YAML value", received=repr(text), mend="quote it."
+                f"--set {name}", expected="a YAML value", received=repr(text), hint="quote it."
             ) from error
     return options
 

@@ -80,7 +80,7 @@ def choose_setups(names: Sequence[str]) -> list[SetUp]:
     for name in names:
         if name not in known:
             raise ConfigError(
-                "setup", expected=f"one of {', '.join(known)}", received=repr(name), mend="choose among these."
+                "setup", expected=f"one of {', '.join(known)}", received=repr(name), hint="choose among these."
             )
     return [setup for setup in SETUPS if not names or setup.name in names]
 
@@ -120,5 +120,5 @@ def _failed(setup: SetUp, received: str) -> DependencyError:
         setup.name,
         expected=f"{', '.join(setup.packages)} installed and working",
         received=received,
-        mend=f"{install(setup.face)}, and the packages it names.",
+        hint=f"{install(setup.face)}, and the packages it names.",
     )

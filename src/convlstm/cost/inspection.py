@@ -75,7 +75,7 @@ def read_subject(target: str) -> Subject:
         "TARGET",
         expected=f"a model file, the folder of a run, a spec as *.json, or one of {', '.join(PRESETS)}",
         received=repr(target),
-        mend="check the path or the name.",
+        hint="check the path or the name.",
     )
 
 
@@ -104,7 +104,7 @@ def workload(
         10
     """
     if horizon is not None and subject.kind == "layer":
-        raise ConfigError("--horizon", expected="none for a layer", received=horizon, mend="leave it out.")
+        raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="leave it out.")
     result = Workload(
         shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
         batch=batch,
@@ -162,9 +162,9 @@ def _read_spec(path: Path) -> Spec:
     except ConvLSTMError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        mend = "write what `to_dict` of a spec returns."
+        hint = "write what `to_dict` of a spec returns."
         received = str(error) or type(error).__name__
-        raise ConfigError(str(path), expected=form, received=received, mend=mend) from error
+        raise ConfigError(str(path), expected=form, received=received, hint=hint) from error
 
 
 def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
         "--input",
         expected=f"{' x '.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
         received=repr(text),
-        mend=f"write it as {example}.",
+        hint=f"write it as {example}.",
     )
 
 

@@ -88,20 +88,20 @@ def _check_forecaster_frames(spec: ForecasterSpec, shape: Size) -> None:
         fits, sizes = size == exact, f"{exact}, for the pixel peepholes"
     if len(shape) != 5 or shape[2] != channels or not fits:
         expected = f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}"
-        raise ShapeError("frames", expected=expected, received=f"shape {shape}", mend="pad or crop the frames.")
+        raise ShapeError("frames", expected=expected, received=f"shape {shape}", hint="pad or crop the frames.")
 
 
 def _check_layer_frames(spec: ConvLSTMSpec, shape: Size) -> None:
     if len(shape) != spec.spatial_dims + 3 or shape[2] != spec.in_channels:
         axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
-        mend = "permute the axes, or build the layer with the channels of your data."
-        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", mend=mend)
+        hint = "permute the axes, or build the layer with the channels of your data."
+        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", hint=hint)
     if spec.peephole == "pixel" and shape[3:] != spec.input_size:
         raise ShapeError(
             "x",
             expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
             received=f"{shape[3:]}",
-            mend="crop or pad the frames, or use peephole='channel'.",
+            hint="crop or pad the frames, or use peephole='channel'.",
         )
 
 

@@ -43,7 +43,7 @@ def check_complete(path: Path) -> None:
             str(path),
             expected=expected.format(needed),
             received=f"{size} bytes",
-            mend="the file was cut short: fetch it again.",
+            hint="the file was cut short: fetch it again.",
         )
 
 

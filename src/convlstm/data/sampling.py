@@ -116,7 +116,7 @@ class WetDraw:
                 ", ".join(frames.variables),
                 expected=f"rain above {WET} mm/h in the windows to train on",
                 received=f"at most {highest:.3g} mm/h",
-                mend="choose wetter hours, or check the units.",
+                hint="choose wetter hours, or check the units.",
             )
         self._chance = np.cumsum(of_window + _FLOOR)
 

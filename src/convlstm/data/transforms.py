@@ -153,7 +153,7 @@ class Reflectivity(Transform):
                 "ceiling",
                 expected=f"dBZ above the floor of {self.floor}",
                 received=self.ceiling,
-                mend="raise it.",
+                hint="raise it.",
             )
 
     def _forward(self, x: Field) -> Field:
@@ -197,7 +197,7 @@ class Standard(Transform):
         require_finite("mean", self.mean)
         require_positive("std", self.std)
         if np.shape(self.mean) != np.shape(self.std):
-            raise ConfigError("std", expected="as many numbers as mean", received=self.std, mend="give as many.")
+            raise ConfigError("std", expected="as many numbers as mean", received=self.std, hint="give as many.")
 
     @classmethod
     def fit(cls, x: ArrayLike) -> Self:
@@ -271,7 +271,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             "transform name",
             expected=" or ".join(TRANSFORMS),
             received=repr(name),
-            mend="choose one of them.",
+            hint="choose one of them.",
         )
     kind = TRANSFORMS[name]
     given = {key: value for key, value in options.items() if key != "name"}
@@ -282,7 +282,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             f"options of the transform {name}",
             expected=", ".join(known) or "none",
             received=", ".join(given) or "none",
-            mend=f"look at {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
+            hint=f"look at {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
         )
     return kind(**given)
 

@@ -113,7 +113,7 @@ def split_days(
             "split by day",
             expected="a day left to train on",
             received=f"{len(days)} days in all ({_span(days)})",
-            mend="choose fewer days for validation and test, or give more data.",
+            hint="choose fewer days for validation and test, or give more data.",
         )
     return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
 
@@ -123,14 +123,14 @@ def _choose(split: str, wanted: int | Sequence[str], free: list[str], days: list
     if isinstance(wanted, int):
         if not 0 <= wanted <= len(free):
             raise DataError(
-                f"{split} days", expected=f"0 to {len(free)}", received=wanted, mend=f"the data has {_span(days)}."
+                f"{split} days", expected=f"0 to {len(free)}", received=wanted, hint=f"the data has {_span(days)}."
             )
         return free[len(free) - wanted :]
     for day in wanted:
         if day not in free:
             received = f"{day}, which is also in the other split" if day in days else day
             raise DataError(
-                f"{split} days", expected="days of the data", received=received, mend=f"choose from {_span(days)}."
+                f"{split} days", expected="days of the data", received=received, hint=f"choose from {_span(days)}."
             )
     return list(wanted)
 

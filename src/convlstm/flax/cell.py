@@ -145,7 +145,7 @@ def cell_spec(**options: Any) -> ConvLSTMSpec:
     parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
     for name, only in (("direction", "forward"), ("masked_output", "zero")):
         if options.get(name, only) != only:
-            raise SpecError(name, expected=f"{only} in a cell", received=options[name], mend="use ConvLSTM.")
+            raise SpecError(name, expected=f"{only} in a cell", received=options[name], hint="use ConvLSTM.")
     return ConvLSTMSpec(num_layers=1, **options)
 
 

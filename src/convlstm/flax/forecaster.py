@@ -62,7 +62,7 @@ class Forecaster(SpecModule):
         rngs: nnx.Rngs,
     ) -> None:
         if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
         super().__init__(spec, dtype, param_dtype, plain, rngs)
 
     def __call__(

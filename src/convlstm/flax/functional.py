@@ -146,7 +146,7 @@ def cell(
             "spec",
             expected="one layer, forward, in a cell",
             received=f"{spec.depth} layers, {spec.direction}",
-            mend="use `layer`.",
+            hint="use `layer`.",
         )
     check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)

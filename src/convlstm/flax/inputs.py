@@ -46,7 +46,7 @@ def floating(name: str, dtype: Any) -> Any:
         found = None
     if found is None or not jnp.issubdtype(found, jnp.floating):
         received = type(dtype).__name__ if found is None and not isinstance(dtype, (str, int)) else repr(dtype)
-        raise SpecError(name, expected="a floating type", received=received, mend="take float32, or leave it out.")
+        raise SpecError(name, expected="a floating type", received=received, hint="take float32, or leave it out.")
     return found
 
 
@@ -56,7 +56,7 @@ def check_key(name: str, key: Any) -> None:
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if shape != () if typed else dtype != jnp.uint32 or shape not in ((2,), (4,)):
         received = type(key).__name__ if shape is None else f"shape {shape} of {dtype}"
-        raise SpecError(name, expected="one random key", received=received, mend="make it with jax.random.key.")
+        raise SpecError(name, expected="one random key", received=received, hint="make it with jax.random.key.")
 
 
 def valid_steps(lengths: Any, mask: Any, batch: int, steps: int) -> Array | None:
@@ -140,7 +140,7 @@ def read_states(
             "carry",
             expected="State(h, c)",
             received=f"a bare {type(given).__name__}",
-            mend="pass State(h=..., c=...), since the order of a bare pair in Flax is (c, h).",
+            hint="pass State(h=..., c=...), since the order of a bare pair in Flax is (c, h).",
         )
     both = []
     for name, part in zip(("h_0", "c_0"), given, strict=True):
@@ -172,7 +172,7 @@ def as_array(name: str, given: Any) -> Array:
         return jnp.asarray(given)
     except (TypeError, ValueError) as error:
         raise ShapeError(
-            name, expected="an array, or numbers", received=type(given).__name__, mend="make it with jnp.asarray."
+            name, expected="an array, or numbers", received=type(given).__name__, hint="make it with jnp.asarray."
         ) from error
 
 
@@ -180,7 +180,7 @@ def as_floats(name: str, given: Any, dtype: Any = None) -> Array:
     """Return a floating array: of the given type, or of at least float32."""
     array = as_array(name, given)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ShapeError(name, expected="real numbers", received=array.dtype, mend="take the real part.")
+        raise ShapeError(name, expected="real numbers", received=array.dtype, hint="take the real part.")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32) if dtype is None else dtype)
 
 

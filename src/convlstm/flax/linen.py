@@ -91,7 +91,7 @@ class ConvLSTM(nn.Module):
         given = {"in_features": in_features, "hidden_features": hidden_features, "kernel_size": kernel_size}
         doubled = [key for key, value in (given | {"num_layers": num_layers} | options).items() if value is not None]
         if spec is not None and not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
         if spec is None:
             parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
             spec = ConvLSTMSpec(
@@ -102,7 +102,7 @@ class ConvLSTM(nn.Module):
                 **options,
             )
         elif doubled:
-            raise SpecError("spec", expected="no other option beside it", received=doubled[0], mend="give one of them.")
+            raise SpecError("spec", expected="no other option beside it", received=doubled[0], hint="give one of them.")
         self.checkpoint = read_checkpoint(spec, checkpoint)
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.param_dtype = floating("param_dtype", param_dtype)
@@ -262,7 +262,7 @@ class ConvLSTMCell(nn.RNNCellBase):
             "bias": self.use_bias,
         }
         if both := sorted(own.keys() & self.options.keys()):
-            raise SpecError("options", expected="no field of the cell", received=both[0], mend="give it beside them.")
+            raise SpecError("options", expected="no field of the cell", received=both[0], hint="give it beside them.")
         return cell_spec(**own, **{"spatial_dims": self.num_feature_axes - 1} | read_options(self.options))
 
 

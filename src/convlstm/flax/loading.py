@@ -46,7 +46,7 @@ def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> Con
             str(path),
             expected="float32 weights while JAX has no float64",
             received="float64",
-            mend="call jax.config.update('jax_enable_x64', True), or pass param_dtype=jnp.float32 to round them.",
+            hint="call jax.config.update('jax_enable_x64', True), or pass param_dtype=jnp.float32 to round them.",
         )
     options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": nnx.Rngs(0)}
     if isinstance(model.spec, ForecasterSpec):

@@ -29,7 +29,7 @@ class SpecModule(nnx.Module):
 
     def __init__(self, spec: Spec, dtype: Any, param_dtype: Any, plain: bool, rngs: nnx.Rngs) -> None:
         if not isinstance(rngs, nnx.Rngs):
-            raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, mend="give nnx.Rngs(seed).")
+            raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, hint="give nnx.Rngs(seed).")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = parsing.flag("plain", plain), False
         self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
@@ -88,7 +88,7 @@ def _stream(rngs: nnx.Rngs, name: str) -> Any:
         return getattr(rngs, name)
     except AttributeError as error:
         received = ", ".join(rngs) or "none"
-        raise SpecError("rngs", expected=f"a stream {name}", received=received, mend="give nnx.Rngs(seed).") from error
+        raise SpecError("rngs", expected=f"a stream {name}", received=received, hint="give nnx.Rngs(seed).") from error
 
 
 def _dropout_stream(rngs: nnx.Rngs, params_key: jax.Array) -> Any:

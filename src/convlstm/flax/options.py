@@ -28,6 +28,6 @@ def read_padding(padding: Any) -> Any:
     pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in padding]
     if any(len(pair) != 2 or pair[0] != pair[1] for pair in pairs):
         raise SpecError(
-            "padding", expected="equal pairs", received=padding, mend="pad the frames, or use 'SAME' or 'VALID'."
+            "padding", expected="equal pairs", received=padding, hint="pad the frames, or use 'SAME' or 'VALID'."
         )
     return tuple(before for before, _ in pairs)

@@ -85,7 +85,7 @@ def check_draws(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple
             "draws",
             expected="those that convlstm.flax.stack.draw makes for this batch, size and length",
             received="others" if isinstance(given, Draws) else type(given).__name__,
-            mend="draw them so, or give a key.",
+            hint="draw them so, or give a key.",
         )
 
 

@@ -177,7 +177,7 @@ def set_threads(count: int) -> None:
             "threads",
             expected="a number set before JAX computes for the first time",
             received=f"{count} after that",
-            mend=f"start anew, or with {_THREADS}={count} in the environment.",
+            hint=f"start anew, or with {_THREADS}={count} in the environment.",
         )
     os.environ[_THREADS] = wanted
 

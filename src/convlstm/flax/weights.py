@@ -268,7 +268,7 @@ def check_params(like: Spec | Params, params: Any) -> None:
                 path,
                 expected=f"a floating array of shape {wanted[path]}" if path in wanted else "no array of this name",
                 received=received if path in given else "none",
-                mend="take the parameters and the spec from the same model.",
+                hint="take the parameters and the spec from the same model.",
             )
 
 

@@ -100,7 +100,7 @@ def read_precision(wanted: str, best: str) -> str:
             "training.precision",
             expected=f"one of auto, {', '.join(PRECISIONS)}",
             received=repr(wanted),
-            mend="choose one of these.",
+            hint="choose one of these.",
         )
     return best if wanted == "auto" else wanted
 
@@ -119,4 +119,4 @@ def check_moments(expected: Mapping[str, tuple[int, ...]], moments: Mapping[str,
         wanted = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
         received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
         if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, mend="start the run anew.")
+            raise WeightsError(key, expected=wanted, received=received, hint="start the run anew.")

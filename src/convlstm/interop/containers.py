@@ -82,14 +82,14 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
             str(path),
             expected=f"a name ending in {', '.join(_WRITERS)}",
             received=path.suffix or "no ending",
-            mend="choose one of these.",
+            hint="choose one of these.",
         )
     return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
 
-def unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
+def unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
     """Return the error of a file that cannot be read."""
-    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), mend=mend)
+    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), hint=hint)
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:

@@ -94,7 +94,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
             layout.name,
             expected=f"a layer of {layout.source}",
             received=listed(sorted(flat)) or "no array at all",
-            mend="give the arrays of such a layer, by their own names.",
+            hint="give the arrays of such a layer, by their own names.",
         )
     if names:
         return [layer for name in names for layer in _named(name, layers)]
@@ -108,7 +108,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
             "layer",
             expected="the layers named in order, where a file holds more than one plain stack",
             received=f"{listed([layer['forward'] for layer in layers])}{others}",
-            mend="name each with --layer (layers=[...] in Python).",
+            hint="name each with --layer (layers=[...] in Python).",
         )
     return layers
 
@@ -138,7 +138,7 @@ def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str
                 key,
                 expected=f"no further array in a layer of {source}",
                 received="one (a normalisation or peephole would act on the result)",
-                mend="train without it, or choose another layout.",
+                hint="train without it, or choose another layout.",
             )
 
 
@@ -167,7 +167,7 @@ def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
             "layer",
             expected=f"one of {listed([layer['forward'] for layer in layers])}",
             received=repr(name),
-            mend="name one of these, or a part of its path.",
+            hint="name one of these, or a part of its path.",
         )
     return chosen
 

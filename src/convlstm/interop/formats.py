@@ -91,7 +91,7 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
             str(path),
             expected=f"a layer of {chosen.layout.source}",
             received=listed(sorted(arrays)) or "no array at all",
-            mend=f"it looks like {' or '.join(others)}." if others else "check what wrote the file.",
+            hint=f"it looks like {' or '.join(others)}." if others else "check what wrote the file.",
         )
     return chosen.read(arrays, layers=layers, **options)
 
@@ -130,7 +130,7 @@ def _format(name: str, known: Sequence[str] | Mapping[str, Format]) -> Format:
     if name in known:
         return FORMATS[name]
     raise SpecError(
-        "layout", expected=f"one of {', '.join(known)}", received=repr(name), mend="choose one of these words."
+        "layout", expected=f"one of {', '.join(known)}", received=repr(name), hint="choose one of these words."
     )
 
 

@@ -105,10 +105,10 @@ def _h5py() -> Any:
         import h5py
     except ImportError as error:
         raise DependencyError(
-            "h5py", expected="h5py for .h5 files", received="none installed", mend="pip install h5py."
+            "h5py", expected="h5py for .h5 files", received="none installed", hint="pip install h5py."
         ) from error
     return h5py
 
 
-def _unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
-    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), mend=mend)
+def _unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
+    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), hint=hint)

@@ -109,7 +109,7 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
             "recurrent_activation",
             expected="the one the layer was built with, as this is a file of Keras 2",
             received="none",
-            mend="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
+            hint="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
         )
     return read(KERAS, flat, layers=layers, **options)
 
@@ -121,7 +121,7 @@ def _listed_parts(arrays: Sequence[Any]) -> dict[str, Any]:
         "arrays",
         expected="kernel, recurrent_kernel and perhaps bias of one layer",
         received=f"a list of {len(arrays)}",
-        mend="give the arrays of several layers or directions by name.",
+        hint="give the arrays of several layers or directions by name.",
     )
 
 

@@ -67,13 +67,13 @@ def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> d
     """Return the options that were not given: the direction is plain where both are there, a merge only then."""
     direction = options.get("direction")
     if direction is not None and two_ways:
-        raise SpecError("direction", expected="none, as both are there", received=repr(direction), mend="drop it.")
+        raise SpecError("direction", expected="none, as both are there", received=repr(direction), hint="drop it.")
     if direction == "bidirectional":
         raise SpecError(
             "direction",
             expected="forward or reverse, as the arrays are those of one",
             received=repr(direction),
-            mend="give the arrays of both directions.",
+            hint="give the arrays of both directions.",
         )
     needless = "direction" if two_ways else "merge"
     return {name: value for name, value in layout.choices.items() if name not in options and name != needless}
@@ -140,7 +140,7 @@ def _spec(
             "layer",
             expected="layers alike in bias, direction and number of spatial axes",
             received=listed([layer["forward"] for layer in chosen]),
-            mend="convert them one by one with --layer.",
+            hint="convert them one by one with --layer.",
         )
     spec = ConvLSTMSpec(
         in_channels=firsts[0]["weight_ih"].shape[2],
@@ -157,7 +157,7 @@ def _spec(
                 place["forward"] or layout.name,
                 expected=f"a layer over {layer.in_channels} channels, as the one before it gives",
                 received=f"one over {parts['weight_ih'].shape[2]}",
-                mend="name the layers of one stack in their order with --layer.",
+                hint="name the layers of one stack in their order with --layer.",
             )
     return spec
 
@@ -203,9 +203,9 @@ def _check_floats(key: str, array: Array) -> None:
             key,
             expected="float16, float32 or float64",
             received=array.dtype,
-            mend="save it as float32.",
+            hint="save it as float32.",
         )
 
 
 def _unfit(key: str, expected: str, array: Array) -> WeightsError:
-    return WeightsError(key, expected=expected, received=f"shape {array.shape}", mend="check the file and its layout.")
+    return WeightsError(key, expected=expected, received=f"shape {array.shape}", hint="check the file and its layout.")

@@ -164,7 +164,7 @@ def _cannot(layout: Layout, name: str, expected: str, received: object) -> SpecE
         name,
         expected=f"{expected}, which is all that {layout.source} can hold",
         received=received,
-        mend="choose another layout, or keep this package's own file.",
+        hint="choose another layout, or keep this package's own file.",
     )
 
 

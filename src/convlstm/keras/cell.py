@@ -146,7 +146,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         inputs.check_rank("inputs", self.rank, shape, "batch")
         shape = self.channels_last(shape)
         if shape[-1] is None:
-            raise SpecError("channels", expected="a number", received="None", mend="give the input's channels.")
+            raise SpecError("channels", expected="a number", received="None", hint="give the input's channels.")
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
         shapes = layer_shapes(self.spec.layers[0])
         how: dict[str, dict[str, Any]] = {

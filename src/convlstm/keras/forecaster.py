@@ -60,7 +60,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         self, spec: ForecasterSpec, *, horizon: int | None = None, seed: int | None = None, **options: Any
     ) -> None:
         if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
         super().__init__(autocast=False, **options)
         self.spec, self.horizon, self.seed = spec, horizon, seed
         self.supports_masking = True

@@ -60,7 +60,7 @@ def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
     except (TypeError, ValueError):
         found, kind = None, type(given).__name__
     if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or found is None:
-        raise ShapeError(name, expected="one array of real numbers", received=kind, mend="make it with numpy.asarray.")
+        raise ShapeError(name, expected="one array of real numbers", received=kind, hint="make it with numpy.asarray.")
     return found if dtype is None else keras.ops.cast(found, dtype)
 
 
@@ -84,7 +84,7 @@ def split(given: Any, names: Sequence[str], apart: Sequence[Any]) -> tuple[Any, 
             "sequences",
             expected=f"({', '.join(('frames', *names))}), or the frames and the rest as arguments of their own",
             received=f"{len(given)} arrays",
-            mend="choose a duration_strategy or memory_decay to use them." if not names else "pass them once.",
+            hint="choose a duration_strategy or memory_decay to use them." if not names else "pass them once.",
         )
     return (frames, *(dict(zip(names, rest, strict=True)).get(word) for word in words))
 
@@ -116,7 +116,7 @@ def check_rank(name: str, spatial_dims: int, shape: Sequence[int | None], *leadi
             name,
             expected=f"{count} axes: {', '.join(leading)}, channels and {spatial_dims} of space",
             received=f"shape {tuple(shape)}",
-            mend="add the missing axis, or take off one.",
+            hint="add the missing axis, or take off one.",
         )
 
 

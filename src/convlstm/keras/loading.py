@@ -42,7 +42,7 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
             str(path),
             expected="float32 weights while JAX has no float64",
             received="float64",
-            mend="call jax.config.update('jax_enable_x64', True), or pass dtype='float32' to round them.",
+            hint="call jax.config.update('jax_enable_x64', True), or pass dtype='float32' to round them.",
         )
     found: ConvLSTMStack | Forecaster
     if isinstance(model.spec, ForecasterSpec):

@@ -64,7 +64,7 @@ def data_format_of(given: str | None) -> str:
     """Return the data format of a layer; None takes Keras's setting."""
     found = given or keras.config.image_data_format()
     if found not in ("channels_last", "channels_first"):
-        raise SpecError("data_format", expected="channels_last or channels_first", received=found, mend="choose one.")
+        raise SpecError("data_format", expected="channels_last or channels_first", received=found, hint="choose one.")
     return str(found)
 
 
@@ -75,7 +75,7 @@ def fixed_size(size: Shape) -> Shape:
             "peephole",
             expected="a fixed input size with 'pixel'",
             received=f"frames of {tuple(size)}",
-            mend="fix the size of the input, or use peephole='channel'.",
+            hint="fix the size of the input, or use peephole='channel'.",
         )
     return tuple(size)
 
@@ -90,7 +90,7 @@ def in_keras_words(error: ConvLSTMError) -> ConvLSTMError:
     """Return an error with Keras's words, as the user of a layer wrote them; what came (quoted) stays as it is.
 
     Example:
-        >>> str(in_keras_words(SpecError("stride", expected="1 with a dilation", received="'stride'", mend="drop it.")))
+        >>> str(in_keras_words(SpecError("stride", expected="1 with a dilation", received="'stride'", hint="drop it.")))
         "strides: expected 1 with a dilation_rate, got 'stride'; drop it."
     """
 
@@ -98,7 +98,7 @@ def in_keras_words(error: ConvLSTMError) -> ConvLSTMError:
         found = rf"(?<!['\w])({'|'.join(KERAS_WORDS)})\b"
         return re.sub(found, lambda word: KERAS_WORDS[word[0]], text) if isinstance(text, str) else text
 
-    parts = {name: said(getattr(error, name)) for name in ("expected", "received", "mend")}
+    parts = {name: said(getattr(error, name)) for name in ("expected", "received", "hint")}
     return type(error)(said(error.argument), **parts).with_traceback(error.__traceback__)
 
 

@@ -66,12 +66,12 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "cell",
                 expected="a cell of convlstm.keras",
                 received=type(cell).__name__,
-                mend="use keras.layers.RNN for other cells.",
+                hint="use keras.layers.RNN for other cells.",
             )
         if masked_output is not None:
             if masked_output not in MASKED_OUTPUTS:
                 raise SpecError(
-                    "masked_output", expected="hold or zero", received=repr(masked_output), mend="choose one."
+                    "masked_output", expected="hold or zero", received=repr(masked_output), hint="choose one."
                 )
             options["zero_output_for_mask"] = masked_output == "zero"
         super().__init__(
@@ -109,7 +109,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "stateful",
                 expected="a fixed batch and frame size",
                 received=f"shape {shape}",
-                mend="build the model with batch_shape=(batch, None, *size, channels).",
+                hint="build the model with batch_shape=(batch, None, *size, channels).",
             )
         if not self.cell.built:
             self.cell.build((shape[0], *shape[2:]))
@@ -212,7 +212,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "sequences",
                 expected="at least one step, whose output is the last",
                 received=f"shape {tuple(x.shape)}",
-                mend="use return_sequences=True for sequences that may be empty.",
+                hint="use return_sequences=True for sequences that may be empty.",
             )
         x, given = cell.to_last(x), self.states if initial_state is None and self.stateful else initial_state
         times = inputs.read_times(spec, durations, gaps, x, valid)

@@ -51,7 +51,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, spec: ConvLSTMSpec, *, seed: int | None = None, **options: Any) -> None:
         if not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
         super().__init__(autocast=False, **options)
         self.spec, self.seed = spec, seed
         self.supports_masking = True

@@ -183,7 +183,7 @@ def set_threads(count: int) -> None:
             "threads",
             expected=f"what {BACKEND} started with",
             received=count,
-            mend="leave it out, and bind the process to its cores, as with `taskset`.",
+            hint="leave it out, and bind the process to its cores, as with `taskset`.",
         ) from error
 
 

@@ -106,7 +106,7 @@ def _check_built(module: HasVariables) -> None:
             "module",
             expected="a built layer",
             received="one that has seen no input",
-            mend="call it once, or module.build(shape).",
+            hint="call it once, or module.build(shape).",
         )
 
 

@@ -63,7 +63,7 @@ class ConvLSTMCell(SpecModule):
         given: dict[str, Any] = dict(options)
         for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
             if given.pop(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), mend="use ConvLSTM.")
+                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), hint="use ConvLSTM.")
         parsing.check_options(given, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
             in_channels=parsing.integer("in_channels", in_channels, 1),

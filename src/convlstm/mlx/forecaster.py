@@ -48,7 +48,7 @@ class Forecaster(nn.Module):
     def __init__(self, spec: ForecasterSpec, *, dtype: mx.Dtype = mx.float32) -> None:
         super().__init__()
         if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, dtype=dtype)
         self.forecaster = None

@@ -21,13 +21,13 @@ LOW = (mx.bfloat16, mx.float16)
 def check_array(name: str, x: Any, *types: mx.Dtype) -> None:
     """Refuse what is no MLX array of one of these types."""
     if not isinstance(x, mx.array):
-        raise ShapeError(name, expected="an MLX array", received=type(x).__name__, mend="make it with mx.array.")
+        raise ShapeError(name, expected="an MLX array", received=type(x).__name__, hint="make it with mx.array.")
     if x.dtype not in types:
         raise ShapeError(
             name,
             expected=f"{' or '.join(map(_short, types))}, after the weights",
             received=_short(x.dtype),
-            mend=f"convert the input, {name}.astype({types[0]}), or the module, module.set_dtype({x.dtype}).",
+            hint=f"convert the input, {name}.astype({types[0]}), or the module, module.set_dtype({x.dtype}).",
         )
 
 
@@ -35,7 +35,7 @@ def check_key(key: Any) -> None:
     """Refuse what is neither None nor a random key."""
     if key is not None and not (isinstance(key, mx.array) and key.dtype == mx.uint32 and key.shape == (2,)):
         received = f"shape {key.shape} of {_short(key.dtype)}" if isinstance(key, mx.array) else type(key).__name__
-        raise SpecError("key", expected="one random key", received=received, mend="make it with mx.random.key.")
+        raise SpecError("key", expected="one random key", received=received, hint="make it with mx.random.key.")
 
 
 def frame_types(dtype: mx.Dtype) -> tuple[mx.Dtype, ...]:
@@ -156,7 +156,7 @@ def _as_array(name: str, given: Any, dtype: mx.Dtype | None = None) -> mx.array:
         return mx.array(plain, dtype=dtype) if dtype else mx.array(plain)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(
-            name, expected="an array, or numbers", received=type(given).__name__, mend="make it with mx.array."
+            name, expected="an array, or numbers", received=type(given).__name__, hint="make it with mx.array."
         ) from error
 
 

@@ -94,7 +94,7 @@ class ConvLSTM(SpecModule):
                     "direction",
                     expected="nothing beside bidirectional=True",
                     received=repr(options["direction"]),
-                    mend="give one of them.",
+                    hint="give one of them.",
                 )
             options["direction"] = "bidirectional"
         parsing.check_options(options, LayerOptions.__annotations__)

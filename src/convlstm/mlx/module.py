@@ -32,7 +32,7 @@ class SpecModule(nn.Module):
     def __init__(self, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> None:
         super().__init__()
         if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
-            raise SpecError("dtype", expected="a floating type", received=dtype, mend="take mx.float32.")
+            raise SpecError("dtype", expected="a floating type", received=dtype, hint="take mx.float32.")
         self.spec = spec
         self.layers: list[Any] = empty_layers(spec, dtype)
         self.reset_parameters()

@@ -81,7 +81,7 @@ def check_draws(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
             "draws",
             expected="those that convlstm.mlx.stack.draw makes for this batch, size and length",
             received="others" if isinstance(given, Draws) else type(given).__name__,
-            mend="draw them so, or give a key.",
+            hint="draw them so, or give a key.",
         )
 
 

@@ -46,7 +46,7 @@ class StatefulConvLSTM(nn.Module):
                 "direction",
                 expected="forward in a stateful layer",
                 received=layer.spec.direction,
-                mend="use the layer itself: a backward pass begins at the end of each sequence.",
+                hint="use the layer itself: a backward pass begins at the end of each sequence.",
             )
         self.layer = layer
         self.last_state: States | None = None
@@ -66,7 +66,7 @@ class StatefulConvLSTM(nn.Module):
         keep = [not parsing.flag("rows", row) for row in rows]
         batch = self.last_state[0][0].shape[0]
         if len(keep) != batch:
-            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), mend="give one each.")
+            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), hint="give one each.")
         kept = mx.array(keep)
         self.last_state = tree_map(
             lambda a: mx.where(kept.reshape(-1, *(1,) * (a.ndim - 1)), a, mx.zeros_like(a)), self.last_state
@@ -87,7 +87,7 @@ class StatefulConvLSTM(nn.Module):
         """
         if "state" in options:
             raise StateError(
-                "state", expected="none in a stateful layer", received="one", mend="call reset_state(), or use layer."
+                "state", expected="none in a stateful layer", received="one", hint="call reset_state(), or use layer."
             )
         try:
             output, state = self.layer(x, self.last_state, **options)
@@ -96,7 +96,7 @@ class StatefulConvLSTM(nn.Module):
                 "x",
                 expected="the batch and grid of the call before",
                 received=f"others: that call's {error.argument} is {error.received}",
-                mend="call reset_state() before an unrelated sequence.",
+                hint="call reset_state() before an unrelated sequence.",
             ) from error
         self.last_state = tree_map(mx.stop_gradient, state)
         return output, state

@@ -169,7 +169,7 @@ def set_threads(count: int) -> None:
             "threads",
             expected="1 or nothing in MLX, which has no such setting",
             received=count,
-            mend="leave it out; the threads of the BLAS follow its own variable, as OPENBLAS_NUM_THREADS.",
+            hint="leave it out; the threads of the BLAS follow its own variable, as OPENBLAS_NUM_THREADS.",
         )
 
 

@@ -187,21 +187,21 @@ def validate(values: Mapping[str, Any]) -> Config:
             "data.crop",
             expected=f"a multiple of model.patch_size, which is {model.patch_size}",
             received=data.crop,
-            mend="change one of the two.",
+            hint="change one of the two.",
         )
     if data.max_gap is not None and model.duration_strategy == "none":
         raise ConfigError(
             "data.max_gap",
             expected="a model that is told how long each step lasts",
             received="model.duration_strategy=none",
-            mend="choose a strategy, such as mlp, or leave data.max_gap out.",
+            hint="choose a strategy, such as mlp, or leave data.max_gap out.",
         )
     if data.max_gap is None and (model.duration_strategy != "none" or model.memory_decay):
         raise ConfigError(
             "model.duration_strategy" if model.duration_strategy != "none" else "model.memory_decay",
             expected="data.max_gap beside it",
             received="even steps only, on which it has no effect",
-            mend="set data.max_gap to the largest gap in seconds, or leave it out.",
+            hint="set data.max_gap to the largest gap in seconds, or leave it out.",
         )
     return config
 
@@ -214,11 +214,11 @@ def _first_wrong(error: ValidationError) -> ConfigError:
     received = BRIEF.repr(problems[0]["input"])
     if problems[0]["type"] == "extra_forbidden":
         close = get_close_matches(name, _option_names(), n=1)
-        mend = f"perhaps {close[0]} is meant." if close else HINT
-        return ConfigError(name, expected="a known option", received=received, mend=mend)
+        hint = f"perhaps {close[0]} is meant." if close else HINT
+        return ConfigError(name, expected="a known option", received=received, hint=hint)
     wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
     expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)
-    return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, mend=HINT)
+    return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, hint=HINT)
 
 
 def _option_names() -> list[str]:

@@ -35,13 +35,13 @@ def read_config(path: str | Path | None = None, settings: list[str] | None = Non
     for setting in settings or []:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), mend="as training.steps=500.")
+            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="as training.steps=500.")
         *sections, option = name.strip().split(".")
         target = values
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigError("--set", expected="a section", received=repr(section), mend=HINT)
+                raise ConfigError("--set", expected="a section", received=repr(section), hint=HINT)
         target[option] = _parse(text, f"--set {name}")
     return validate(values)
 
@@ -76,18 +76,18 @@ def _lines(part: BaseModel, indent: str) -> Iterator[str]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", mend="check the path.")
+        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", hint="check the path.")
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     # a day such as 2018-02-30 is a ValueError to the parsers, and a deep nest a RecursionError
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
-            str(path), expected="valid TOML or YAML", received=_one_line(error), mend="mend the file."
+            str(path), expected="valid TOML or YAML", received=_one_line(error), hint="correct the file."
         ) from error
     if values is not None and not isinstance(values, dict):
         raise ConfigError(
-            str(path), expected="sections of options", received=type(values).__name__, mend=f"write them so: {HINT}"
+            str(path), expected="sections of options", received=type(values).__name__, hint=f"write them so: {HINT}"
         )
     return values or {}
 
@@ -96,7 +96,7 @@ def _parse(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(name, expected="a YAML value", received=BRIEF.repr(text), mend="quote it.") from error
+        raise ConfigError(name, expected="a YAML value", received=BRIEF.repr(text), hint="quote it.") from error
 
 
 def _one_line(error: Exception) -> str:

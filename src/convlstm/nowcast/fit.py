@@ -185,7 +185,7 @@ def _validate(loop: _Loop) -> float:
             total, weight = total + share * loop.trainer.loss(sample), weight + share
     if not weight:
         raise DataError(
-            "validation days", expected="known values", received="missing ones alone", mend="choose other days."
+            "validation days", expected="known values", received="missing ones alone", hint="choose other days."
         )
     return total / weight
 
@@ -195,7 +195,7 @@ def _interrupted(number: int) -> InterruptedTrainingError:
         "training",
         expected="no interruption",
         received=signal.Signals(number).name,
-        mend="the state is saved; go on by train --resume, or by demo again.",
+        hint="the state is saved; go on by train --resume, or by demo again.",
     )
     error.exit_code = 128 + number
     return error
@@ -208,7 +208,7 @@ def _finite(loss: float, step: int) -> float:
         "loss",
         expected="a finite number",
         received=f"{loss} at step {step}",
-        mend="train anew with a lower training.learning_rate; what was best so far is kept.",
+        hint="train anew with a lower training.learning_rate; what was best so far is kept.",
     )
 
 

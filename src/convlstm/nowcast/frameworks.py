@@ -46,7 +46,7 @@ def set_threads(framework: str, threads: int | None) -> None:
 def _training_module(framework: str) -> Any:
     if framework not in FRAMEWORKS:
         raise ConfigError(
-            "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), mend="choose one."
+            "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), hint="choose one."
         )
     try:
         return import_module(f"convlstm.{framework}.training")
@@ -55,5 +55,5 @@ def _training_module(framework: str) -> Any:
             framework,
             expected="the framework and its training library installed",
             received=f"no module {error.name!r}",
-            mend=f"{install(framework)}.",
+            hint=f"{install(framework)}.",
         ) from error

@@ -171,7 +171,7 @@ def check_axes(name: str, array: Array, axes: tuple[str, ...]) -> None:
         name,
         expected=f"axes ({', '.join(axes)}), none empty and at least 2 x 2 pixels",
         received=f"shape {array.shape}",
-        mend="add or drop axes to match.",
+        hint="add or drop axes to match.",
     )
 
 
@@ -202,7 +202,7 @@ def rising(name: str, values: Numbers, count: int, *, start: float = -np.inf) ->
         name,
         expected=f"{max(count, 1)} finite times, rising{'' if np.isneginf(start) else f' from {start:g}'}",
         received=str(times.tolist()),
-        mend="sort them, drop repeats and give seconds.",
+        hint="sort them, drop repeats and give seconds.",
     )
 
 
@@ -212,14 +212,14 @@ def _check_motion(motion: Array, grid: tuple[int, ...]) -> None:
             "motion",
             expected=f"shape {(2, *grid)}",
             received=f"shape {motion.shape}",
-            mend="estimate it on frames of this size.",
+            hint="estimate it on frames of this size.",
         )
     if not np.isfinite(motion).all():
         raise DataError(
             "motion",
             expected="finite pixels per second",
             received="NaN or infinity",
-            mend="use 0 where nothing moves.",
+            hint="use 0 where nothing moves.",
         )
 
 

@@ -80,7 +80,7 @@ class Nowcaster:
         )
         if not rising:
             raise ConfigError(
-                "lead times", expected="minutes above 0 that rise", received=minutes or "none", mend="give them so."
+                "lead times", expected="minutes above 0 that rise", received=minutes or "none", hint="give them so."
             )
         if self.spec.uses_durations:
             return None
@@ -91,14 +91,14 @@ class Nowcaster:
                 "lead times",
                 expected=f"at most {_MOST_STEPS} steps ahead",
                 received=f"{minutes} min",
-                mend="lower them.",
+                hint="lower them.",
             )
         if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
             raise ConfigError(
                 "lead times",
                 expected=f"multiples of the model's step of {step / 60:g} min",
                 received=f"{minutes} min",
-                mend="choose multiples, or train a model with model.duration_strategy.",
+                hint="choose multiples, or train a model with model.duration_strategy.",
             )
         return steps.astype(np.intp)
 

@@ -72,7 +72,7 @@ class Pipeline:
         """
         expected = "a forecaster written by `convlstm train`"
         if not isinstance(model.spec, ForecasterSpec):
-            raise WeightsError(str(path), expected=expected, received="a layer", mend="use the layer from Python.")
+            raise WeightsError(str(path), expected=expected, received="a layer", hint="use the layer from Python.")
         try:
             values = dict(model.extra["pipeline"])
             values["transform"] = transform_from_dict(values["transform"])
@@ -80,7 +80,7 @@ class Pipeline:
             return cls(**values)
         except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
             raise WeightsError(
-                str(path), expected=expected, received="one without its data pipeline", mend="train one."
+                str(path), expected=expected, received="one without its data pipeline", hint="train one."
             ) from error
 
     def check(self, frames: Frames) -> None:
@@ -102,14 +102,14 @@ class Pipeline:
                     name,
                     expected=f"{expected}, as the model was trained on",
                     received=received,
-                    mend="give the data the model was made for, or train a model on this data.",
+                    hint="give the data the model was made for, or train a model on this data.",
                 )
         if abs(frames.time_step - self.time_step) > _TIME_TOLERANCE * self.time_step:
             raise DataError(
                 "time step",
                 expected=f"{self.time_step:g} s, as the model was trained on",
                 received=f"{frames.time_step:g} s",
-                mend="give data with this step, or train a model on this data.",
+                hint="give data with this step, or train a model on this data.",
             )
 
 
@@ -131,7 +131,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
     name = ("log" if rain else "standard") if name == "auto" else name
     if name in ("log", "dbz") and not rain:
         raise DataError(
-            "transform", expected=f"'{name}' for rain rates in mm/h only", received=frames.units, mend="use standard."
+            "transform", expected=f"'{name}' for rain rates in mm/h only", received=frames.units, hint="use standard."
         )
     if name == "standard":
         return Standard.fit(_spread(frames, train))
@@ -200,6 +200,6 @@ def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
                 name,
                 expected="known values on the training days",
                 received="missing ones alone",
-                mend="choose other days by data.validation and data.test, or other data.",
+                hint="choose other days by data.validation and data.test, or other data.",
             )
     return values

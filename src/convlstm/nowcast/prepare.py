@@ -83,7 +83,7 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
                 f"{name} days",
                 expected=f"at least one run of {length} frames ({span}) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
-                mend=f"{more}, or lower data.input_length or data.horizon.",
+                hint=f"{more}, or lower data.input_length or data.horizon.",
             )
     return parts
 

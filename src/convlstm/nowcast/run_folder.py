@@ -84,7 +84,7 @@ class RunFolder:
                 str(self.path),
                 expected="a new folder",
                 received="one that holds a run",
-                mend="choose another --output, or add --resume to go on with it.",
+                hint="choose another --output, or add --resume to go on with it.",
             )
         _check_same(self.config, config)
 
@@ -142,7 +142,7 @@ class RunFolder:
                 progress = Progress(**content["progress"])
             except (KeyError, TypeError) as error:
                 raise WeightsError(
-                    str(self._state), expected="the state of a run", received="another file", mend="start anew."
+                    str(self._state), expected="the state of a run", received="another file", hint="start anew."
                 ) from error
         lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
         write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
@@ -175,7 +175,7 @@ class RunFolder:
                 str(self._log),
                 expected="room for one more line",
                 received=str(error.strerror or error),
-                mend="free space and go on with --resume.",
+                hint="free space and go on with --resume.",
             ) from error
 
     def history(self) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ class RunFolder:
                 str(self._log),
                 expected="the lines of a training log",
                 received=f"{type(error).__name__}: {error}",
-                mend="move the file away.",
+                hint="move the file away.",
             ) from error
 
 
@@ -207,7 +207,7 @@ def _check_same(path: Path, config: Config) -> None:
                 name,
                 expected=f"{before[name]!r}, as the run began",
                 received=repr(option),
-                mend="resume with it, or choose another --output.",
+                hint="resume with it, or choose another --output.",
             )
 
 
@@ -227,7 +227,7 @@ def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             "data",
             expected="the sequence the run began with",
             received=f"another one, which differs in {', '.join(different)}",
-            mend="give the same data, or choose another --output.",
+            hint="give the same data, or choose another --output.",
         )
 
 
@@ -242,7 +242,7 @@ def _held(folder: Path) -> Iterator[None]:
             str(folder),
             expected="a folder that can be made and written",
             received=str(error.strerror or error),
-            mend="choose another --output.",
+            hint="choose another --output.",
         ) from error
     with file:
         if not _lock(file):
@@ -251,7 +251,7 @@ def _held(folder: Path) -> Iterator[None]:
                 str(folder),
                 expected="no other training at work in it",
                 received=f"that of process {file.read().strip() or 'unknown'}",
-                mend="wait until it ends, or choose another --output.",
+                hint="wait until it ends, or choose another --output.",
             )
         file.truncate(0)
         file.write(str(os.getpid()))

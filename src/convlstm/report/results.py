@@ -217,11 +217,11 @@ def _require(path: Path, kind: str, wanted: Iterable[object], present: Iterable[
     have = {str(name) for name in present}
     missing = [str(name) for name in wanted if str(name) not in have]
     if missing:
-        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", mend=_MEND)
+        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_MEND)
 
 
 def _unreadable(path: Path, expected: str, problem: object) -> DataError:
     if isinstance(problem, FileNotFoundError):
         problem = "no such file"
     line = " ".join(str(problem).split())
-    return DataError(str(path), expected=expected, received=line, mend=_MEND)
+    return DataError(str(path), expected=expected, received=line, hint=_MEND)

@@ -60,7 +60,7 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence
             name,
             expected=f"({', '.join(wanted)})",
             received=f"shape {tuple(shape)}",
-            mend="permute the axes, or build the layer with the channels of your data.",
+            hint="permute the axes, or build the layer with the channels of your data.",
         )
     space = tuple(sizes[axis] for axis in AXIS_NAMES[spec.spatial_dims])
     if spec.peephole == "pixel" and not fits(space, spec.input_size):
@@ -68,7 +68,7 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence
             name,
             expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
             received=f"{space}",
-            mend="crop or pad the frames, or use peephole='channel'.",
+            hint="crop or pad the frames, or use peephole='channel'.",
         )
     return batched
 
@@ -100,7 +100,7 @@ def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channel
             "frames",
             expected=f"({names}), time at least 1, {' and '.join(AXIS_NAMES[encoder.spatial_dims])} {words}",
             received=f"shape {tuple(shape)}",
-            mend="pad or crop the frames.",
+            hint="pad or crop the frames.",
         )
 
 
@@ -112,7 +112,7 @@ def check_horizon(horizon: Any, *kinds: Any) -> None:
             "horizon",
             expected="a whole number of at least 1, known when the call is made",
             received=repr(horizon),
-            mend="ask for one frame or more.",
+            hint="ask for one frame or more.",
         )
 
 
@@ -123,7 +123,7 @@ def check_given(name: str, wanted: bool, given: object, option: str = "duration_
             name,
             expected="one value per step (batch, time)" if wanted else f"None in a layer without {option}",
             received="None" if given is None else type(given).__name__,
-            mend="give the value of each step." if wanted else f"choose a {option} to use them.",
+            hint="give the value of each step." if wanted else f"choose a {option} to use them.",
         )
 
 
@@ -136,7 +136,7 @@ def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
             "gaps",
             expected=f"{count} array(s) (batch, time), one per direction" if count else "None without memory_decay",
             received=f"{len(parts)} array(s)",
-            mend="make them with convlstm.spec.durations.durations_from_times.",
+            hint="make them with convlstm.spec.durations.durations_from_times.",
         )
     return dict(zip(spec.directions, parts, strict=False))
 
@@ -148,7 +148,7 @@ def check_per_step(name: str, shape: Sequence[int | None], full: Shape, steps: i
             name,
             expected=f"a number, ({steps},), {full} or {(*full, 1)}",
             received=f"shape {tuple(shape)}",
-            mend="give one value per step.",
+            hint="give one value per step.",
         )
 
 
@@ -159,14 +159,14 @@ def check_one_step(name: str, shape: Sequence[int | None], batch: int | None) ->
             name,
             expected=f"a number, ({batch},) or ({batch}, 1)",
             received=f"shape {tuple(shape)}",
-            mend="give one value per row.",
+            hint="give one value per row.",
         )
 
 
 def check_one_of(lengths: object, mask: object) -> None:
     """Refuse lengths and mask together."""
     if lengths is not None and mask is not None:
-        raise ShapeError("mask", expected="None beside lengths", received="both", mend="give one of them.")
+        raise ShapeError("mask", expected="None beside lengths", received="both", hint="give one of them.")
 
 
 def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, whole: bool) -> None:
@@ -176,7 +176,7 @@ def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, w
             "mask",
             expected=f"bools (batch, time) = {expected}",
             received=f"shape {tuple(shape)} of {dtype}",
-            mend="give one bool per frame, True where it is valid.",
+            hint="give one bool per frame, True where it is valid.",
         )
 
 
@@ -187,7 +187,7 @@ def check_lengths(lengths: Any, batch: int, steps: int, *, whole: bool, inside: 
             "lengths",
             expected=f"{batch} whole numbers from 0 to {steps}",
             received=lengths,
-            mend="give the number of valid steps of each row.",
+            hint="give the number of valid steps of each row.",
         )
 
 
@@ -212,7 +212,7 @@ def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tu
     """Return h_0 and c_0 of a state, or refuse what is no pair."""
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         received = f"{len(given)} of them" if isinstance(given, (tuple, list)) else type(given).__name__
-        raise StateError(name, expected=f"a pair {parts}", received=received, mend="pass it so.")
+        raise StateError(name, expected=f"a pair {parts}", received=received, hint="pass it so.")
     return given[0], given[1]
 
 
@@ -223,7 +223,7 @@ def check_state_count(name: str, count: int, expected: int, received: str, *, ki
             name,
             expected=f"{expected} {kind}, one per layer and direction",
             received=received,
-            mend="pass what the layer returned as (h_n, c_n).",
+            hint="pass what the layer returned as (h_n, c_n).",
         )
 
 
@@ -243,5 +243,5 @@ def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *
         name,
         expected=f"(batch, {grid}) = {expected}",
         received=f"{received}{differs}",
-        mend="start from None, or pass the state of a call with the same batch and grid.",
+        hint="start from None, or pass the state of a call with the same batch and grid.",
     )

@@ -57,7 +57,7 @@ def durations_from_times(
             "times",
             expected="times and mask of one shape (batch, time)",
             received=f"{times.shape} and {valid.shape}",
-            mend="give one time per frame.",
+            hint="give one time per frame.",
         )
     first = np.full(len(times), np.nan) if previous is None else np.asarray(previous, dtype=np.float64)
     gaps = np.empty_like(times)
@@ -94,5 +94,5 @@ def check_durations(name: str, durations: Any, mask: Array | None = None) -> Non
             name,
             expected="finite values of at least 0",
             received=f"{values[where]:g}{f' at {where}' if where else ''}",
-            mend="check the times they were made from.",
+            hint="check the times they were made from.",
         )

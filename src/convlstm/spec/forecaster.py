@@ -61,7 +61,7 @@ class ForecasterSpec:
                 "encoder",
                 expected="a ConvLSTMSpec",
                 received=type(self.encoder).__name__,
-                mend="build one first.",
+                hint="build one first.",
             )
         self._check_encoder()
 
@@ -115,7 +115,7 @@ class ForecasterSpec:
             )
         for name, received, expected, why in wants:
             if received != expected:
-                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), mend="set it so.")
+                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), hint="set it so.")
         pairs = zip(encoder.kernel_size, encoder.dilation, strict=True)
         spans = [effective_kernel(k, d) for ks, ds in pairs for k, d in zip(ks, ds, strict=True)]
         probe = (2 * max(spans),) * 2
@@ -124,5 +124,5 @@ class ForecasterSpec:
                 "encoder",
                 expected="layers that keep the grid, so that all states fit one frame",
                 received=f"stride {encoder.stride[0]} and padding {encoder.padding[0]!r} among its layers",
-                mend="use stride=1 and padding='same', and patch_size to work on a coarser grid.",
+                hint="use stride=1 and padding='same', and patch_size to work on a coarser grid.",
             )

@@ -109,7 +109,7 @@ def output_size(
                 AXIS_NAMES[len(size)][axis],
                 expected=f"an input of at least {max(span - before - after, 1)} points under a kernel of {span}",
                 received=f"{n}, which leaves an empty output",
-                mend="use a larger input, a smaller kernel or padding='same'.",
+                hint="use a larger input, a smaller kernel or padding='same'.",
             )
         result.append(points)
     return tuple(result)
@@ -136,5 +136,5 @@ def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str])
                 AXIS_NAMES[len(size)][axis],
                 expected=f"at least {max(width) - limits[rule]} points for boundary '{rule}'",
                 received=f"{n} points and a pad of {max(width)}",
-                mend="use a larger grid, a smaller kernel or another boundary on this axis.",
+                hint="use a larger grid, a smaller kernel or another boundary on this axis.",
             )

@@ -51,19 +51,19 @@ class LayerSpec:
     def check(self) -> None:
         """Refuse groups that do not divide the channels."""
         if self.in_channels == 0 and self.groups != 1:
-            raise SpecError("groups", expected="1 in a layer without input", received=self.groups, mend="drop it.")
+            raise SpecError("groups", expected="1 in a layer without input", received=self.groups, hint="drop it.")
         for name, size in (("in_channels", self.in_channels), ("hidden_channels", self.hidden_channels)):
             if size % self.groups:
                 raise SpecError(
                     "groups",
                     expected=f"a divisor of {name}, which is {size} in layer {self.index}",
                     received=self.groups,
-                    mend="choose a common divisor of both channel numbers.",
+                    hint="choose a common divisor of both channel numbers.",
                 )
         if self.stack.norm == "group" and self.hidden_channels % (self.stack.norm_groups or 1):
             raise SpecError(
                 "norm_groups",
                 expected=f"a divisor of hidden_channels, which is {self.hidden_channels} in layer {self.index}",
                 received=self.stack.norm_groups,
-                mend="choose a divisor.",
+                hint="choose a divisor.",
             )

@@ -25,7 +25,7 @@ def integer(name: str, value: object, minimum: int) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
         return int(value)
     raise SpecError(
-        name, expected=f"an integer of at least {minimum}", received=repr(value), mend="give a whole number."
+        name, expected=f"an integer of at least {minimum}", received=repr(value), hint="give a whole number."
     )
 
 
@@ -36,7 +36,7 @@ def number(name: str, value: object, minimum: float, maximum: float = float("inf
         if isfinite(result) and minimum <= result <= maximum:
             return result
     bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
-    raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), mend="give such a number.")
+    raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), hint="give such a number.")
 
 
 def rate(name: str, value: object) -> float:
@@ -48,7 +48,7 @@ def rate(name: str, value: object) -> float:
         name,
         expected="a rate from 0 to below 1",
         received=repr(value),
-        mend="a rate of 1 would drop everything.",
+        hint="a rate of 1 would drop everything.",
     )
 
 
@@ -56,7 +56,7 @@ def flag(name: str, value: object) -> bool:
     """Return a true bool, or raise SpecError: 1 and "yes" are refused."""
     if isinstance(value, bool):
         return value
-    raise SpecError(name, expected="True or False", received=repr(value), mend="give a bool.")
+    raise SpecError(name, expected="True or False", received=repr(value), hint="give a bool.")
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
@@ -64,7 +64,7 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return value
     raise SpecError(
-        name, expected=f"one of {', '.join(allowed)}", received=repr(value), mend="choose one of these words."
+        name, expected=f"one of {', '.join(allowed)}", received=repr(value), hint="choose one of these words."
     )
 
 
@@ -78,7 +78,7 @@ def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ..
         name,
         expected=f"an integer, or {rank} of them, one per spatial axis",
         received=repr(value),
-        mend=f"pass one integer for all axes or a tuple of {rank}.",
+        hint=f"pass one integer for all axes or a tuple of {rank}.",
     )
 
 
@@ -92,7 +92,7 @@ def per_layer(name: str, value: object, num_layers: int) -> list[object]:
         name,
         expected=f"one value, or a list of {num_layers}, one per layer",
         received=repr(value),
-        mend=f"pass num_layers={len(value)}, or one value per layer.",
+        hint=f"pass num_layers={len(value)}, or one value per layer.",
     )
 
 
@@ -133,7 +133,7 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
             name,
             expected="values per spatial axis or per layer",
             received=f"{value!r}, which could be either",
-            mend=f"pass {tuple(value)} for the axes of every layer, or [{layers}] for the layers.",
+            hint=f"pass {tuple(value)} for the axes of every layer, or [{layers}] for the layers.",
         )
     if fits_layers:
         return list(value)
@@ -141,7 +141,7 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
         name,
         expected=f"one value, {rank} of them (one per spatial axis), or {num_layers} (one per layer)",
         received=repr(value),
-        mend="pass num_layers too if these are values per layer.",
+        hint="pass num_layers too if these are values per layer.",
     )
 
 
@@ -151,7 +151,7 @@ def layer_count(num_layers: object, hidden_channels: object) -> int:
         num_layers = len(hidden_channels) if isinstance(hidden_channels, (list, tuple)) else 1
     count = integer("num_layers", num_layers, 1)
     if count > MAX_LAYERS:
-        raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, mend="use fewer layers.")
+        raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, hint="use fewer layers.")
     return count
 
 
@@ -176,7 +176,7 @@ def spatial_dims(given: object, kernel_size: object, num_layers: int) -> int:
     if given is not None:
         rank = integer("spatial_dims", given, 1)
         if rank > 3:
-            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, mend="choose one of these.")
+            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, hint="choose one of these.")
         return rank
     if isinstance(kernel_size, (list, tuple)):
         nested = [item for item in kernel_size if isinstance(item, (list, tuple))]
@@ -211,7 +211,7 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
     """
     if not isinstance(options, dict):
         raise SpecError(
-            argument, expected="a mapping of options", received=type(options).__name__, mend="see the docs."
+            argument, expected="a mapping of options", received=type(options).__name__, hint="see the docs."
         )
     names = [item.name for item in fields(cls)]
     unknown = sorted(set(options) - set(names))
@@ -220,11 +220,11 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
             argument,
             expected=f"options among {', '.join(names)}",
             received=repr(unknown[0]),
-            mend="remove it.",
+            hint="remove it.",
         )
     for item in fields(cls):
         if item.default is MISSING and item.name not in options:
-            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", mend="add it.")
+            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", hint="add it.")
 
 
 def check_options(
@@ -250,5 +250,5 @@ def check_options(
                 name,
                 expected="an option of the layer",
                 received="a keyword that it does not have",
-                mend=f"perhaps {near[0]} is meant." if near else whole,
+                hint=f"perhaps {near[0]} is meant." if near else whole,
             )

@@ -181,7 +181,7 @@ class ConvLSTMSpec:
                 "duration_strategy",
                 expected="a named strategy in a spec that is saved",
                 received="a function",
-                mend="name one of the built-in strategies, or keep the layer in memory.",
+                hint="name one of the built-in strategies, or keep the layer in memory.",
             )
         return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
@@ -212,7 +212,7 @@ class ConvLSTMSpec:
                 "boundary",
                 expected=f"a word, or {rank} of them, one per spatial axis",
                 received=repr(self.boundary),
-                mend=f"pass one word for all axes or a tuple of {rank}.",
+                hint=f"pass one word for all axes or a tuple of {rank}.",
             )
         self._set("boundary", tuple(parsing.choice("boundary", rule, BOUNDARIES) for rule in rules))
         for name, allowed in (
@@ -237,7 +237,7 @@ class ConvLSTMSpec:
                 "dropout",
                 expected="0 with one layer, since it acts between layers",
                 received=self.dropout,
-                mend="use input_dropout or recurrent_dropout, or more layers.",
+                hint="use input_dropout or recurrent_dropout, or more layers.",
             )
         if self.forget_bias is None:
             self._set("forget_bias", 1.0 if self.bias else None)
@@ -246,7 +246,7 @@ class ConvLSTMSpec:
                 "forget_bias",
                 expected="None with bias=False",
                 received=self.forget_bias,
-                mend="set bias=True.",
+                hint="set bias=True.",
             )
         else:
             self._set("forget_bias", parsing.number("forget_bias", self.forget_bias, -float("inf")))
@@ -257,7 +257,7 @@ class ConvLSTMSpec:
                 "input_size",
                 expected="the spatial size of the input frames, which peephole='pixel' needs",
                 received="None",
-                mend=f"pass input_size as a tuple of {self.spatial_dims}, or peephole='channel'.",
+                hint=f"pass input_size as a tuple of {self.spatial_dims}, or peephole='channel'.",
             )
         if self.input_size is not None:
             self._set("input_size", parsing.per_axis("input_size", self.input_size, self.spatial_dims, 1))
@@ -275,7 +275,7 @@ class ConvLSTMSpec:
                 "duration_features",
                 expected="1 or 'channel'",
                 received=repr(self.duration_features),
-                mend="choose one of these.",
+                hint="choose one of these.",
             )
 
     def _check_effects(self) -> None:
@@ -286,7 +286,7 @@ class ConvLSTMSpec:
                     name,
                     expected=f"its default, since it acts only with {other} {' or '.join(values)}",
                     received=repr(getattr(self, name)),
-                    mend=f"leave it out or change {other}.",
+                    hint=f"leave it out or change {other}.",
                 )
 
 

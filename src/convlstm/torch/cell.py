@@ -67,7 +67,7 @@ class ConvLSTMCell(SpecModule):
     ) -> None:
         given: dict[str, Any] = dict(options)
         if given.pop("bidirectional", False):
-            raise SpecError("bidirectional", expected="False in a cell", received="True", mend="use ConvLSTM.")
+            raise SpecError("bidirectional", expected="False in a cell", received="True", hint="use ConvLSTM.")
         parsing.check_options(given, LayerOptions.__annotations__)
         spec = ConvLSTMSpec(
             in_channels=parsing.integer("in_channels", in_channels, 1),
@@ -88,7 +88,7 @@ class ConvLSTMCell(SpecModule):
         """Refuse what needs the whole sequence, or several layers."""
         for name, only in (("num_layers", 1), ("direction", "forward"), ("masked_output", "zero")):
             if getattr(spec, name) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=getattr(spec, name), mend="use ConvLSTM.")
+                raise SpecError(name, expected=f"{only} in a cell", received=getattr(spec, name), hint="use ConvLSTM.")
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return zero states for frames of this size.

@@ -65,7 +65,7 @@ class DurationAwareConvLSTMCell(native.ConvLSTMCell):
     ) -> None:
         if strategy == "none":
             raise SpecError(
-                "strategy", expected="a duration strategy", received="none", mend="use ConvLSTMCell for even steps."
+                "strategy", expected="a duration strategy", received="none", hint="use ConvLSTMCell for even steps."
             )
         super().__init__(input_dim, hidden_dim, kernel_size, duration_strategy=strategy, **options)
 
@@ -176,13 +176,13 @@ class ConvLSTM(native_layer.ConvLSTM):
         self.return_all_layers = parsing.flag("return_all_layers", return_all_layers)
         self.stateful = parsing.flag("stateful", stateful)
         if self.stateful and self.spec.direction != "forward":
-            raise SpecError("direction", expected="forward if stateful", received="reverse", mend="drop one of them.")
+            raise SpecError("direction", expected="forward if stateful", received="reverse", hint="drop one of them.")
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
         """Refuse two directions, which this form has no place for."""
         if spec.direction == "bidirectional":
-            raise SpecError("direction", expected="one way", received="two", mend="use convlstm.torch.ConvLSTM.")
+            raise SpecError("direction", expected="one way", received="two", hint="use convlstm.torch.ConvLSTM.")
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults."""
@@ -279,6 +279,6 @@ def _by_part(state: Sequence[Sequence[Tensor]] | None) -> Any:
             "hidden_state",
             expected="a list of (h, c), one pair per layer",
             received=repr(type(state).__name__),
-            mend="pass what the layer returned with return_all_layers=True.",
+            hint="pass what the layer returned with return_all_layers=True.",
         )
     return tuple(zip(*pairs, strict=True))

@@ -89,7 +89,7 @@ def check_draws(spec: ConvLSTMSpec, given: object, frames: Tensor) -> None:
             "draws",
             expected=f"those of layer.draw(x) for this x, {len(wanted)} masks",
             received=f"{len(received)} of other shapes" if isinstance(given, Draws) else type(given).__name__,
-            mend="draw them for frames of this batch, length and size.",
+            hint="draw them for frames of this batch, length and size.",
         )
 
 

@@ -70,7 +70,7 @@ class ConvGate(SpecModule):
                 "peephole",
                 expected="none in ConvGate, which does not see c",
                 received=spec.peephole,
-                mend="use ConvLSTMCell.",
+                hint="use ConvLSTMCell.",
             )
         super().__init__(spec, device=device, dtype=dtype)
 

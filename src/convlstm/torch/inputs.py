@@ -22,16 +22,16 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
     """Refuse what is no tensor of the weights' type on the weights' device (autocast converts all but float64)."""
     if isinstance(x, PackedSequence):
         raise ShapeError(
-            name, expected="a tensor", received="a PackedSequence", mend="pad_packed_sequence it, and give its lengths."
+            name, expected="a tensor", received="a PackedSequence", hint="pad_packed_sequence it, and give its lengths."
         )
     if not isinstance(x, Tensor):
-        raise ShapeError(name, expected="a tensor", received=type(x).__name__, mend="make it with torch.as_tensor.")
+        raise ShapeError(name, expected="a tensor", received=type(x).__name__, hint="make it with torch.as_tensor.")
     if x.device != weight.device:
         raise ShapeError(
             name,
             expected=f"device {weight.device}, the weights' own",
             received=x.device,
-            mend=f"move the input, {name}.to({str(weight.device)!r}), or the layer.",
+            hint=f"move the input, {name}.to({str(weight.device)!r}), or the layer.",
         )
     cast = x.is_floating_point() and x.dtype != torch.float64 and autocast_dtype(weight) is not None
     if x.dtype != weight.dtype and not cast:
@@ -39,7 +39,7 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
             name,
             expected=f"dtype {weight.dtype}, the weights' own",
             received=x.dtype,
-            mend=f"convert the input, {name}.to({weight.dtype}), or the layer, layer.to({x.dtype}).",
+            hint=f"convert the input, {name}.to({weight.dtype}), or the layer, layer.to({x.dtype}).",
         )
 
 
@@ -175,7 +175,7 @@ def _as_tensor(name: str, given: Any, dtype: torch.dtype | None, device: torch.d
         return torch.as_tensor(given, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(
-            name, expected="a tensor, or numbers", received=type(given).__name__, mend="make it with torch.as_tensor."
+            name, expected="a tensor, or numbers", received=type(given).__name__, hint="make it with torch.as_tensor."
         ) from error
 
 

@@ -106,7 +106,7 @@ class ConvLSTM(SpecModule):
                     "direction",
                     expected="nothing beside bidirectional=True",
                     received=repr(options["direction"]),
-                    mend="give one of them.",
+                    hint="give one of them.",
                 )
             options["direction"] = "bidirectional"
         spec = ConvLSTMSpec(
@@ -217,7 +217,7 @@ class ConvLSTM(SpecModule):
                 "draws",
                 expected="None in evaluation" if not self.training else "None beside a generator",
                 received=type(given).__name__,
-                mend="call train() to use them." if not self.training else "give one of them.",
+                hint="call train() to use them." if not self.training else "give one of them.",
             )
         check_draws(self.spec, given, frames)
         return given

@@ -40,16 +40,16 @@ class SpecModule(nn.Module):
         if dtype not in (None, *_DTYPES):
             words = ", ".join(str(one) for one in _DTYPES)
             raise SpecError(
-                "dtype", expected=f"None or one of {words}", received=repr(dtype), mend="take one of these."
+                "dtype", expected=f"None or one of {words}", received=repr(dtype), hint="take one of these."
             )
         if not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, mend="build one first.")
+            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
         if isinstance(spec.duration_strategy, nn.Module):
             raise SpecError(
                 "duration_strategy",
                 expected="a name, or a function without parameters",
                 received="a module, which this layer would not train",
-                mend="take mlp or exp, or scale the candidate outside.",
+                hint="take mlp or exp, or scale the candidate outside.",
             )
         self.check_spec(spec)
         self.spec = spec

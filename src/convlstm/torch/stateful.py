@@ -36,7 +36,7 @@ def go_on(
             "x",
             expected="the batch and grid of the call before",
             received=f"others: that call's {error.argument} is {error.received}",
-            mend="call reset_state() before an unrelated sequence.",
+            hint="call reset_state() before an unrelated sequence.",
         ) from error
 
 
@@ -80,14 +80,14 @@ class StatefulConvLSTM(nn.Module):
         super().__init__()
         if type(layer) is not ConvLSTM:
             raise SpecError(
-                "layer", expected="a ConvLSTM", received=type(layer).__name__, mend="wrap the layer itself."
+                "layer", expected="a ConvLSTM", received=type(layer).__name__, hint="wrap the layer itself."
             )
         if layer.spec.direction != "forward":
             raise SpecError(
                 "direction",
                 expected="forward in a stateful layer",
                 received=layer.spec.direction,
-                mend="use the layer itself: a backward pass begins at the end of each sequence.",
+                hint="use the layer itself: a backward pass begins at the end of each sequence.",
             )
         self.layer = layer
         self.state: States | None = None
@@ -109,7 +109,7 @@ class StatefulConvLSTM(nn.Module):
         new = torch.as_tensor(rows)
         if new.dtype != torch.bool or tuple(new.shape) != (batch,):
             raise StateError(
-                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), mend="give one for each row."
+                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), hint="give one for each row."
             )
         # a state of NaN times 0 would stay: it is replaced
         h, c = (
@@ -133,7 +133,7 @@ class StatefulConvLSTM(nn.Module):
         """
         if "state" in options:
             raise StateError(
-                "state", expected="none in a stateful layer", received="one", mend="call reset_state(), or use layer."
+                "state", expected="none in a stateful layer", received="one", hint="call reset_state(), or use layer."
             )
         output, state = go_on(self.layer, x, self.state, **options)
         self.state = detached(state)

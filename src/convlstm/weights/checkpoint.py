@@ -237,9 +237,9 @@ def _portable(key: str, array: Array) -> Array:
         key,
         expected=f"one of {', '.join(_DTYPES.values())}",
         received=array.dtype,
-        mend="convert the array first.",
+        hint="convert the array first.",
     )
 
 
-def _unfit(path: Path, expected: str, received: str, mend: str) -> WeightsError:
-    return WeightsError(str(path), expected=expected, received=received, mend=mend)
+def _unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
+    return WeightsError(str(path), expected=expected, received=received, hint=hint)

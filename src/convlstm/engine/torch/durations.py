@@ -61,5 +61,5 @@ def _checked(factor: Tensor, r: Tensor, hidden: int) -> Tensor:
         "duration_strategy",
         expected=f"a function whose result is (batch, time, 1 or {hidden}), for durations {tuple(r.shape)}",
         received=f"shape {tuple(factor.shape)}",
-        mend="keep the axes of its argument.",
+        hint="keep the axes of its argument.",
     )

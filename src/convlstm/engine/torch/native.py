@@ -43,7 +43,7 @@ def _is_wanted() -> bool:
             SWITCH,
             expected="0 or 1",
             received=repr(value),
-            mend="0 in the environment leaves convlstm-native aside; 1, or nothing, uses it.",
+            hint="0 in the environment leaves convlstm-native aside; 1, or nothing, uses it.",
         )
     return value == "1"
 
