@@ -8,7 +8,7 @@ INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editab
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
 	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
-.PHONY: demo test check format parity bench docs clean
+.PHONY: demo test check format conformance bench docs clean
 
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
@@ -31,9 +31,9 @@ format: $(READY)
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 
-parity: $(READY)
-	OMP_NUM_THREADS=1 XLA_FLAGS="$(QUICK)" $(PYTHON) -m convlstm doctor --parity --cases $(or $(CASES),720) \
-		$(addprefix --setup ,$(SETUP))
+conformance: $(READY)
+	OMP_NUM_THREADS=1 XLA_FLAGS="$(QUICK)" $(PYTHON) -m convlstm doctor --conformance --cases $(or $(CASES),720) \
+		$(addprefix --framework ,$(FRAMEWORK))
 
 bench: $(READY)
 	$(PYTHON) -m benchmarks.speed --output docs/benchmarks/speed.json

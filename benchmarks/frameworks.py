@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from convlstm.conformance.environments import SETUPS, SetUp
+from convlstm.conformance.environments import ENVIRONMENTS, Environment
 from convlstm.data import sample_path
 
 CONFIG = {
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    setups = [setup for setup in SETUPS if setup.installed]
+    setups = [setup for setup in ENVIRONMENTS if setup.installed]
     found = {"steps": options.steps, "first loss": {}, "scores": {}, "exchange": {}}
     for setup in setups:
         first = train(setup, options.output / f"{setup.name}-first", 1, 0)
@@ -64,16 +64,16 @@ def main() -> None:
         print(line)
 
 
-def command(setup: SetUp, *words: str) -> None:
+def command(setup: Environment, *words: str) -> None:
     """Run one `convlstm` command in a set-up."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    words = (*words, "--framework", setup.face)
+    words = (*words, "--framework", setup.frontend)
     subprocess.run(
         [sys.executable, "-m", "convlstm", *words], env={**os.environ, **quiet, **setup.environment}, check=True
     )
 
 
-def train(setup: SetUp, run: Path, steps: int, seed: int) -> float:
+def train(setup: Environment, run: Path, steps: int, seed: int) -> float:
     """Train, and return the mean loss up to the first validation."""
     settings = [
         word for item in (CONFIG | {"training.steps": str(steps)}).items() for word in ("--set", "=".join(item))
@@ -83,7 +83,7 @@ def train(setup: SetUp, run: Path, steps: int, seed: int) -> float:
     return float(json.loads((run / "log.jsonl").read_text().splitlines()[0])["loss"])
 
 
-def evaluate(setup: SetUp, run: Path) -> dict[str, float]:
+def evaluate(setup: Environment, run: Path) -> dict[str, float]:
     """Return RMSE and CSI of the test day by lead time."""
     folder = run / "evaluation"
     command(setup, "evaluate", str(run), str(sample_path()), "-o", str(folder))
@@ -97,7 +97,7 @@ def evaluate(setup: SetUp, run: Path) -> dict[str, float]:
     return result
 
 
-def forecast(setup: SetUp, model: Path, folder: Path) -> np.ndarray:
+def forecast(setup: Environment, model: Path, folder: Path) -> np.ndarray:
     """Return the forecast after the last frame of the sample."""
     path = folder / "forecast.nc"
     command(setup, "forecast", str(model), str(sample_path()), "-o", str(path))

@@ -36,7 +36,7 @@ import numpy as np
 
 from convlstm.conformance import compare as parity
 from convlstm.conformance.derivatives import loss_weights
-from convlstm.conformance.environments import SETUPS
+from convlstm.conformance.environments import ENVIRONMENTS
 from convlstm.conformance.narrow_layers import family_of, narrow_case
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -107,7 +107,7 @@ def work(face: str, folder: str, start: int, count: int, answer: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("setups", nargs="+", choices=[setup.name for setup in SETUPS])
+    parser.add_argument("setups", nargs="+", choices=[setup.name for setup in ENVIRONMENTS])
     parser.add_argument("--count", type=int, default=2000, help="layers per framework")
     parser.add_argument("--start", type=int, default=0, help="seed of the first layer")
     parser.add_argument("--folder", help="where the reference's results are kept for another run")
@@ -120,9 +120,9 @@ def main() -> None:
         list(pool.map(partial(expect, folder), missing, chunksize=8))
     print("| framework | layers | worst value | worst gradient | above 5e-2 | above the limit | not the same twice |")
     print("|---|---|---|---|---|---|---|")
-    for setup in (setup for setup in SETUPS if setup.name in arguments.setups):
+    for setup in (setup for setup in ENVIRONMENTS if setup.name in arguments.setups):
         answer = Path(folder) / f"{setup.name}.json"
-        task = (setup.face, folder, seeds.start, len(seeds), str(answer))
+        task = (setup.frontend, folder, seeds.start, len(seeds), str(answer))
         call = f"import low_precision; low_precision.work(*{task!r})"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.environment}
         subprocess.run([sys.executable, "-c", call], env=environment, cwd=Path(__file__).parent, check=True)

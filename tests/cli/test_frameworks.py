@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from convlstm.conformance.environments import SETUPS
+from convlstm.conformance.environments import ENVIRONMENTS
 
 
 def convlstm(setup, *words) -> None:
     """Run a command in a process of its own, as a user runs it."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.environment}
     done = subprocess.run(
-        [sys.executable, "-m", "convlstm", *map(str, words), "--framework", setup.face],
+        [sys.executable, "-m", "convlstm", *map(str, words), "--framework", environment.frontend],
         env=environment,
         capture_output=True,
         text=True,
@@ -27,7 +27,7 @@ def convlstm(setup, *words) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("setup", [one for one in SETUPS if one.name != "torch"], ids=lambda one: one.name)
+@pytest.mark.parametrize("setup", [one for one in ENVIRONMENTS if one.name != "torch"], ids=lambda one: one.name)
 def test_a_set_up_learns_and_forecasts_as_pytorch_does(setup, trained, tiny, tmp_path) -> None:
     if not setup.installed:
         pytest.skip(f"{setup.name} is not installed")
@@ -41,7 +41,7 @@ def test_a_set_up_learns_and_forecasts_as_pytorch_does(setup, trained, tiny, tmp
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose([a["loss"], a["validation_loss"]], [b["loss"], b["validation_loss"]], rtol=1e-5)
     forecasts = []
-    for one in (setup, SETUPS[0]):
+    for one in (setup, ENVIRONMENTS[0]):
         convlstm(one, "forecast", run, data, "-o", tmp_path / f"{one.name}.nc")
         with xr.open_dataset(tmp_path / f"{one.name}.nc", decode_timedelta=False) as dataset:
             forecasts.append(dataset["rain"].values if "rain" in dataset else dataset["rainfall_rate"].values)

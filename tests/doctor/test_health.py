@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from convlstm import __version__
-from convlstm.conformance.environments import SETUPS, SetUp, choose_setups, run_task
+from convlstm.conformance.environments import ENVIRONMENTS, Environment, choose_environments, run_task
 from convlstm.conformance.small_forecast import small_forecast
 from convlstm.doctor import health
-from convlstm.doctor.health import Health, check_setups, installed
+from convlstm.doctor.health import Health, check_environments, installed
 from convlstm.errors import ConfigError, DependencyError
 from convlstm.torch.training import Trainer
 
-TORCH, ABSENT = SETUPS[0], SetUp("absent", "torch", ("torch", "no_such_package"))
+TORCH, ABSENT = ENVIRONMENTS[0], Environment("absent", "torch", ("torch", "no_such_package"))
 
 
 def test_versions_are_those_installed(monkeypatch):
@@ -26,7 +26,7 @@ def test_versions_are_those_installed(monkeypatch):
 
 
 def test_a_set_up_agrees_with_the_reference_and_a_missing_one_says_what_to_install():
-    well, absent = check_setups([TORCH, ABSENT])
+    well, absent = check_environments([TORCH, ABSENT])
     assert well.well
     assert 0 < well.difference < 1e-5
     assert well.description.startswith("PyTorch ")
@@ -44,9 +44,9 @@ def test_a_framework_that_differs_is_not_well(monkeypatch):
 
 
 def test_a_process_that_fails_is_told_in_its_last_line():
-    broken = SetUp("torch", "torch", ("torch",), {"PYTHONPATH": "/no/such/place"})
-    assert check_setups([broken])[0].well, "an environment reaches the process and does not replace its own"
-    (one,) = check_setups([SetUp("keras-none", "keras", ("keras",), {"KERAS_BACKEND": "none"})])
+    broken = Environment("torch", "torch", ("torch",), {"PYTHONPATH": "/no/such/place"})
+    assert check_environments([broken])[0].well, "an environment reaches the process and does not replace its own"
+    (one,) = check_environments([Environment("keras-none", "keras", ("keras",), {"KERAS_BACKEND": "none"})])
     assert one.difference == np.inf
     assert "none" in one.description
     assert "\n" not in one.description
@@ -58,6 +58,6 @@ def test_tasks_of_what_is_not_installed_are_refused(refused):
 
 
 def test_choose_setups(refused):
-    assert [one.name for one in choose_setups([])] == [one.name for one in SETUPS]
+    assert [one.name for one in choose_environments([])] == [one.name for one in ENVIRONMENTS]
     with refused(ConfigError, "setup"):
-        choose_setups(["caffe"])
+        choose_environments(["caffe"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-# most of a test's time is XLA's, compiling code that runs once; `convlstm doctor --parity` keeps XLA's defaults
+# most of a test's time is XLA's, compiling code that runs once; `convlstm doctor --conformance` keeps XLA's defaults
 QUICK = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",

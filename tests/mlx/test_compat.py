@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convlstm.conformance.drop_in import Form, check
-from convlstm.conformance.drop_in_lines.mlx import FORMS
+from convlstm.conformance.drop_in import UsageExample, check
+from convlstm.conformance.drop_in_lines.mlx import EXAMPLES
 from convlstm.errors import ShapeError, SpecError
 from convlstm.mlx import ConvLSTM as Native
 from convlstm.mlx import load_canonical, to_canonical
@@ -95,8 +95,8 @@ def test_b17_peepholes_are_there_and_act(kind: type) -> None:
     assert kind(1, 2, peephole="none") is not None
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.document} {form.line}")
-def test_every_form_runs_and_agrees_with_the_reference(form: Form) -> None:
+@pytest.mark.parametrize("form", EXAMPLES, ids=lambda form: f"{form.project} {form.line}")
+def test_every_form_runs_and_agrees_with_the_reference(form: UsageExample) -> None:
     checked = check(form)
     assert not checked.failure
     assert checked.outcome is not None

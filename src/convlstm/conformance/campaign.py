@@ -1,4 +1,4 @@
-"""Every installed set-up against the reference, and against every other."""
+"""Every installed framework compared with the reference and with every other."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from convlstm.conformance.compare import TARGETS, error
-from convlstm.conformance.environments import SETUPS, SetUp, run_task
+from convlstm.conformance.environments import ENVIRONMENTS, Environment, run_task
 from convlstm.conformance.expectations import keep_expectations
 from convlstm.errors import DependencyError
 
 PAIR_TARGET = 2e-5
-"""Largest float32 difference between two faces on one weights file (CONTRACT, Precision)."""
+"""Largest float32 difference between two frameworks on one weights file (CONTRACT, Precision)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One set-up in one type against the reference.
+    """One framework in one type, compared with the reference.
 
     Args:
-        setup: Its name.
+        environment: Name of the environment.
         dtype: The type.
         count: Cases compared.
         value: Worst, median, judged and missed of the results.
@@ -33,7 +33,7 @@ class Row:
         problem: Why there is nothing, or "".
     """
 
-    setup: str
+    environment: str
     dtype: str
     count: int
     value: dict[str, Any]
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two set-ups on the same float32 weights: largest difference of any result."""
+    """Two frameworks on the same float32 weights: largest difference of any result."""
 
     first: str
     second: str
@@ -61,40 +61,45 @@ class Pair:
 
 
 def compare_all(
-    count: int, start: int = 0, setups: Sequence[SetUp] = SETUPS, tell: Callable[[str], None] = lambda line: None
+    count: int,
+    start: int = 0,
+    environments: Sequence[Environment] = ENVIRONMENTS,
+    on_step: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Row], list[Pair]]:
-    """Compare every set-up with the reference in float64 and float32, and all pairs in float32.
+    """Compare every framework with the reference in float64 and float32, and all pairs in float32.
 
     Args:
         count: Random layers; a fifth as many common cells and forecasters.
         start: Seed of the first.
-        setups: Which ones; those that are not installed say so.
-        tell: Called with a line on what is being done.
+        environments: Which ones; those that are not installed say so.
+        on_step: Called with a line on what is being done.
 
     Returns:
-        A row for each set-up and type, and every pair.
+        A row for each framework and type, and every pair.
     """
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, setups, tell)]
-        done = [s.name for s in setups if (Path(folder) / f"{s.name}.npz").exists()]
+        rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, environments, on_step)]
+        done = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
         pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(done, 2)]
     return rows, pairs
 
 
 def _rows(
-    folder: str, dtype: str, count: int, start: int, setups: Sequence[SetUp], tell: Callable[[str], None]
+    folder: str, dtype: str, count: int, start: int, environments: Sequence[Environment], on_step: Callable[[str], None]
 ) -> Iterator[Row]:
-    tell(f"reference, {dtype}")
+    on_step(f"reference, {dtype}")
     keep_expectations(folder, start, count, dtype)
-    for setup in setups:
-        tell(f"{setup.name}, {dtype}")
-        keep = f"{setup.name}.npz" if dtype == "float32" else None
+    for environment in environments:
+        on_step(f"{environment.name}, {dtype}")
+        keep = f"{environment.name}.npz" if dtype == "float32" else None
         try:
-            found = run_task(setup, "compare_cases", dtype=dtype, start=start, count=count, folder=folder, keep=keep)
+            found = run_task(
+                environment, "compare_cases", dtype=dtype, start=start, count=count, folder=folder, keep=keep
+            )
         except DependencyError as problem:
-            yield Row(setup.name, dtype, 0, {}, {}, str(problem.received))
+            yield Row(environment.name, dtype, 0, {}, {}, str(problem.received))
             continue
-        yield Row(setup.name, dtype, found["count"], found["value"], found["derivative"])
+        yield Row(environment.name, dtype, found["count"], found["value"], found["derivative"])
 
 
 def _difference(folder: str, first: str, second: str) -> float:

@@ -1,6 +1,6 @@
-"""Call forms that people come from, each run as it was written and held to the reference.
+"""Lines of other projects' code, each run as it is written there and compared with the reference.
 
-A face lists its own in `convlstm/<face>/forms.py`; `convlstm doctor --seeds` runs them all.
+The lines of each framework are in `conformance/drop_in_lines`; `convlstm doctor --drop-in` runs them all.
 """
 
 from __future__ import annotations
@@ -16,23 +16,14 @@ from convlstm.reference import recurrence as reference
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 
-DOCUMENTS = {
-    "000": "Duration-Aware ConvLSTM (PyTorch, Keras, JAX)",
-    "001": "ConvLSTM for MLX",
-    "002": "Bidirectional-Conv-LSTM-PyTorch",
-    "003": "ConvLSTM notebook (PyTorch)",
-    "004": "ConvLSTM for MLX, with its wishes",
-}
-"""What each document is, by its number."""
-
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a form gave.
+class UsageResult:
+    """What a line gave.
 
     Args:
-        shapes: Of its results, in words.
-        difference: Largest error of its results against the reference.
+        shapes: Shapes of its results, in words.
+        difference: Largest error of its results compared with the reference.
     """
 
     shapes: str
@@ -40,45 +31,45 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Form:
-    """One call form.
+class UsageExample:
+    """One line of another project.
 
     Args:
-        document: Number of the document it stands in.
+        project: Where the line comes from.
         line: The line, as a user writes it.
         run: Runs it and compares it.
     """
 
-    document: str
+    project: str
     line: str
-    run: Callable[[], Outcome]
+    run: Callable[[], UsageResult]
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A form after it ran.
+class CheckedExample:
+    """A line after it ran.
 
     Args:
-        form: The form.
+        example: The line.
         outcome: What it gave, or None if it failed.
         failure: The error's line, or "".
         seconds: How long it took, building included.
     """
 
-    form: Form
-    outcome: Outcome | None
+    example: UsageExample
+    outcome: UsageResult | None
     failure: str
     seconds: float
 
 
-def check(form: Form) -> Checked:
-    """Run a form, and keep its error as a line."""
+def check(example: UsageExample) -> CheckedExample:
+    """Run a line, and keep its error as text."""
     began = time.perf_counter()
     try:
-        outcome, failure = form.run(), ""
-    except Exception as error:  # a report on every form, whatever it raises
+        outcome, failure = example.run(), ""
+    except Exception as error:  # a report on every line, whatever it raises
         outcome, failure = None, f"{type(error).__name__}: {error}".splitlines()[0]
-    return Checked(form, outcome, failure, time.perf_counter() - began)
+    return CheckedExample(example, outcome, failure, time.perf_counter() - began)
 
 
 def against_reference(
@@ -87,22 +78,22 @@ def against_reference(
     x: Array,
     results: Sequence[tuple[Array, Array]],
     *,
-    came: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[int]],
     durations: Array | None = None,
     states: Sequence[tuple[Array, Array]] | None = None,
     output: Array | None = None,
-) -> Outcome:
-    """Compare what a form gave with the reference.
+) -> UsageResult:
+    """Compare what a line gave with the reference.
 
     Args:
-        spec: The stack behind the form.
+        spec: The stack of the layer.
         weights: Its canonical arrays.
         x: Frames (batch, time, channel, *space).
-        results: Final (h, c) that the form returned, channels first; the last ones of layer · D + direction.
-        came: Shapes by name as the user of the form sees them, before anything was rearranged for the reference.
+        results: Final (h, c) that the line returned, channels first; the last ones of layer · D + direction.
+        shapes: Shapes by name as the user sees them, before anything was rearranged for the reference.
         durations: Δ (batch, time).
         states: Initial (h, c); None means zeros.
-        output: The form's output (batch, time, channel, *grid), if it returns one.
+        output: The output (batch, time, channel, *grid), if the line returns one.
 
     Returns:
         The shapes, and the largest error.
@@ -117,5 +108,5 @@ def against_reference(
     if output is not None:
         assert isinstance(expected, np.ndarray)
         pairs.append((output, expected))
-    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in came.items())
-    return Outcome(shapes, max(error(np.asarray(a, np.float64), b) for a, b in pairs))
+    described = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    return UsageResult(described, max(error(np.asarray(a, np.float64), b) for a, b in pairs))

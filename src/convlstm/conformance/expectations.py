@@ -1,4 +1,4 @@
-"""The reference's results on random cases, computed once and kept for every set-up's process."""
+"""The reference's results on random cases, computed once and kept for the process of every framework."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Random configurations over the whole option space, with what the reference makes of them.
 
-Tests, docs and `convlstm doctor --parity` share them, so that a new case reaches every face at once.
+Tests, docs and `convlstm doctor --conformance` share them, so that a new case reaches every framework at once.
 """
 
 from __future__ import annotations

@@ -17,16 +17,16 @@ from convlstm.conformance.expectations import draw_cases, load_expectation
 from convlstm.conformance.small_forecast import small_forecast
 
 
-def drop_in(face: str) -> list[dict[str, Any]]:
-    """Run every call form of a face."""
+def drop_in(frontend: str) -> list[dict[str, Any]]:
+    """Run the drop-in lines of a framework."""
     rows = []
-    for form in import_module(f"convlstm.conformance.drop_in_lines.{face}").FORMS:
-        done = check(form)
+    for example in import_module(f"convlstm.conformance.drop_in_lines.{frontend}").EXAMPLES:
+        done = check(example)
         shapes, difference = ("", None) if done.outcome is None else (done.outcome.shapes, done.outcome.difference)
         rows.append(
             {
-                "document": form.document,
-                "line": form.line,
+                "project": example.project,
+                "line": example.line,
                 "shapes": shapes,
                 "difference": difference,
                 "failure": done.failure,
@@ -37,22 +37,22 @@ def drop_in(face: str) -> list[dict[str, Any]]:
 
 
 def compare_cases(
-    face: str, *, dtype: str, start: int, count: int, folder: str, keep: str | None = None
+    frontend: str, *, dtype: str, start: int, count: int, folder: str, keep: str | None = None
 ) -> dict[str, Any]:
     """Run random layers and forecasters, and return the worst errors and where they arose.
 
     Args:
-        face: The face.
+        frontend: Subpackage of the framework.
         dtype: The type to compute in.
         start: Seed of the first case.
         count: Number of layers; a fifth as many common cells and forecasters.
         folder: Where the reference's results are kept.
-        keep: Name of the file for the face's own results, to be compared with other faces.
+        keep: Name of the file for the frontend's own results, to be compared with other faces.
 
     Returns:
         Counts, worst and median errors, and the labels of the worst cases.
     """
-    run = import_module(f"convlstm.conformance.adapters.{face}").run
+    run = import_module(f"convlstm.conformance.adapters.{frontend}").run
     found: list[Found] = []
     kept: dict[str, np.ndarray] = {}
     for name, case in draw_cases(start, count):
@@ -89,7 +89,7 @@ def main() -> None:
         "small_forecast": small_forecast,
     }
     task = tasks[request["task"]]
-    Path(request["answer"]).write_text(json.dumps(task(request["face"], **request["arguments"])))
+    Path(request["answer"]).write_text(json.dumps(task(request["frontend"], **request["arguments"])))
 
 
 if __name__ == "__main__":

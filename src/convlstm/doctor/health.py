@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from convlstm import __version__
-from convlstm.conformance.environments import SETUPS, SetUp, run_task
+from convlstm.conformance.environments import ENVIRONMENTS, Environment, run_task
 from convlstm.errors import DependencyError, install
 
 PACKAGES = (
@@ -32,16 +32,16 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Health:
-    """One set-up against the reference.
+    """One framework compared with the reference.
 
     Args:
-        setup: Its name.
+        environment: Name of the framework's environment.
         description: Version, device and precision; the problem where there is one.
         difference: Largest difference from the reference; infinite where it failed, None where it is not installed.
         seconds: Time of one forecast of the small model.
     """
 
-    setup: str
+    environment: str
     description: str
     difference: float | None
     seconds: float
@@ -69,23 +69,23 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def check_setups(setups: Sequence[SetUp] = SETUPS) -> list[Health]:
-    """Run a small forecaster in every set-up, each in a process of its own, and compare it with the reference.
+def check_environments(environments: Sequence[Environment] = ENVIRONMENTS) -> list[Health]:
+    """Run a small forecaster in every environment, each in a process of its own, and compare it with the reference.
 
     Args:
-        setups: Which ones.
+        environments: Which ones.
 
     Returns:
         What was found, in the same order.
     """
     found = []
-    for setup in setups:
-        if not setup.installed:
-            found.append(Health(setup.name, install(setup.face), None, 0.0))
+    for environment in environments:
+        if not environment.installed:
+            found.append(Health(environment.name, install(environment.frontend), None, 0.0))
             continue
         try:
-            answer = run_task(setup, "small_forecast")
+            answer = run_task(environment, "small_forecast")
         except DependencyError as problem:
             answer = {"description": str(problem.received), "difference": float("inf"), "seconds": 0.0}
-        found.append(Health(setup.name, **answer))
+        found.append(Health(environment.name, **answer))
     return found

@@ -1,7 +1,4 @@
-"""The call forms of JAX documents (`convlstm.conformance.drop_in`), as they stand there but for imports and one repair.
-
-The repair: `cell` is an instance there, and `cell().apply` calls it; here it reads `cell.apply`.
-"""
+"""Lines of JAX projects as they are written there, apart from the imports."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 from convlstm.flax.weights import from_canonical
 from convlstm.spec.stack import ConvLSTMSpec
@@ -24,8 +21,8 @@ STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "l
 CHANNELS, HIDDEN = 3, 64
 
 
-def linen(strategy: str) -> Outcome:
-    """Run document 000's scan with the linen cell."""
+def linen(strategy: str) -> UsageResult:
+    """Run duration-aware ConvLSTM's scan with the linen cell."""
     cell = DurationAwareConvLSTMCell(hidden_features=64, kernel_size=(3, 3), duration_strategy=strategy)
     weights, params = _weights(strategy)
 
@@ -35,8 +32,8 @@ def linen(strategy: str) -> Outcome:
     return _scanned(scan_fn, strategy, weights)
 
 
-def haiku(strategy: str) -> Outcome:
-    """Run document 000's scan with the Haiku cell."""
+def haiku(strategy: str) -> UsageResult:
+    """Run duration-aware ConvLSTM's scan with the Haiku cell."""
     import haiku as hk
 
     from convlstm.flax import haiku as face
@@ -55,16 +52,20 @@ def haiku(strategy: str) -> Outcome:
     return _scanned(scan_fn, strategy, weights)
 
 
-FORMS = tuple(
-    Form("000", f"jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))  # {face}, {name}", partial(run, s))
+EXAMPLES = tuple(
+    UsageExample(
+        "duration-aware",
+        f"jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))  # {face}, {name}",
+        partial(run, s),
+    )
     for face, run in (("Flax", linen), ("Haiku", haiku))
     for name, s in STRATEGIES.items()
     if face == "Flax" or find_spec("haiku")
 )
-"""Every form of a JAX document."""
+"""Every line of a JAX project."""
 
 
-def _scanned(scan_fn: Any, strategy: str, weights: dict[str, Array]) -> Outcome:
+def _scanned(scan_fn: Any, strategy: str, weights: dict[str, Array]) -> UsageResult:
     random = np.random.default_rng(1)
     frames_seq = jnp.asarray(random.standard_normal((3, 4, 16, 16, CHANNELS)), jnp.float32)
     durations_seq = jnp.asarray(random.uniform(0.5, 1.5, (3, 4)), jnp.float32)
@@ -75,7 +76,7 @@ def _scanned(scan_fn: Any, strategy: str, weights: dict[str, Array]) -> Outcome:
     x, durations = _first(frames_seq.swapaxes(0, 1), 2), np.asarray(durations_seq.T, np.float64)
     return against_reference(
         *(_spec(strategy), weights, x, pairs),
-        came={"outputs": outputs.shape, "h, c": final_state[0].shape},
+        shapes={"outputs": outputs.shape, "h, c": final_state[0].shape},
         durations=durations,
         output=_first(outputs.swapaxes(0, 1), 2),
     )

@@ -1,6 +1,6 @@
 """Lines of Keras projects as they are written there, apart from imports and one repair.
 
-The repair: Keras 3's own `RNN` reads `sequences.shape` and refuses a tuple, so `convlstm.keras.RNN` stands in for it.
+The repair: Keras 3's own `RNN` reads `sequences.shape` and refuses a tuple, so `convlstm.keras.RNN` takes its place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
 from convlstm.keras.compat import DurationAwareConvLSTMCell
 from convlstm.keras.rnn import RNN
 from convlstm.keras.weights import load_canonical, to_canonical
@@ -20,8 +20,8 @@ from convlstm.spec.types import Array
 STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
 
 
-def duration_aware(strategy: str) -> Outcome:
-    """Run document 000's layer with one strategy."""
+def duration_aware(strategy: str) -> UsageResult:
+    """Run duration-aware ConvLSTM's layer with one strategy."""
     cell = DurationAwareConvLSTMCell(filters=64, kernel_size=(3, 3), duration_strategy=strategy)
     rnn_layer = RNN(cell, return_sequences=True)
     random = np.random.default_rng(1)
@@ -32,21 +32,21 @@ def duration_aware(strategy: str) -> Outcome:
     output = rnn_layer((frames_input, durations_input))
     return against_reference(
         *(cell.spec, to_canonical(cell), np.moveaxis(frames_input, -1, 2), []),
-        came={"output": output.shape},
+        shapes={"output": output.shape},
         durations=durations_input,
         output=_first(output),
     )
 
 
-FORMS = tuple(
-    Form(
-        "000",
+EXAMPLES = tuple(
+    UsageExample(
+        "duration-aware",
         f"RNN(cell, return_sequences=True)((frames_input, durations_input))  # {name}",
         partial(duration_aware, s),
     )
     for name, s in STRATEGIES.items()
 )
-"""Every form of a Keras document."""
+"""Every line of a Keras project."""
 
 
 def _wake(cell: Any) -> None:

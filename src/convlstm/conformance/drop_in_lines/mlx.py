@@ -1,4 +1,4 @@
-"""The call forms of MLX documents (`convlstm.conformance.drop_in`), as they stand there but for the import lines."""
+"""Lines of MLX projects as they are written there, apart from the imports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
 from convlstm.mlx.compat import ConvLSTM, _conv_lstm_cell
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.weights import load_canonical, to_canonical
 from convlstm.spec.types import Array
 
 
-def sequence(**options: Any) -> Outcome:
+def sequence(**options: Any) -> UsageResult:
     """Run the layer on NLHWC."""
     layer = ConvLSTM(in_channels=3, out_channels=8, **{"kernel_size": 5, "bias": True} | options)
     _wake(layer)
@@ -24,12 +24,12 @@ def sequence(**options: Any) -> Outcome:
     pairs = [(_first(a, 1), _first(b, 1)) for a, b in zip(h, c, strict=True)]
     return against_reference(
         *(layer.spec, to_canonical(layer), _first(x, 2), pairs),
-        came={"output": output.shape},
+        shapes={"output": output.shape},
         output=_first(output, 2),
     )
 
 
-def without_batch() -> Outcome:
+def without_batch() -> UsageResult:
     """Run the layer on LHWC."""
     layer = ConvLSTM(3, 8)
     _wake(layer)
@@ -38,12 +38,12 @@ def without_batch() -> Outcome:
     result = [(_first(h[None], 1), _first(c[None], 1))]
     return against_reference(
         *(layer.spec, to_canonical(layer), _first(x[None], 2), result),
-        came={"output": output.shape},
+        shapes={"output": output.shape},
         output=_first(output[None], 2),
     )
 
 
-def one_step(*batch: int) -> Outcome:
+def one_step(*batch: int) -> UsageResult:
     """Run the cell on NHWC, or on HWC without a batch."""
     cell = _conv_lstm_cell(3, 8, kernel_size=5, stride=1, padding=2, dilation=1, bias=True)
     _wake(cell)
@@ -52,21 +52,23 @@ def one_step(*batch: int) -> Outcome:
     h, c = cell(x, (h, c))
     frames = _first(x.reshape(-1, 1, 12, 10, 3), 2)
     result = [_states(h, c)]
-    return against_reference(cell.spec, to_canonical(cell), frames, result, came={"h, c": h.shape}, states=[before])
+    return against_reference(cell.spec, to_canonical(cell), frames, result, shapes={"h, c": h.shape}, states=[before])
 
 
-FORMS = (
-    Form("001", "ConvLSTM(in_channels=3, out_channels=8, kernel_size=5, bias=True)(x)  # NLHWC", sequence),
-    Form("001", "ConvLSTM(3, 8)(x)  # LHWC", without_batch),
-    Form("001", "h, c = _conv_lstm_cell(3, 8, kernel_size=5)(x, (h, c))  # NHWC", lambda: one_step(2)),
-    Form("001", "h, c = _conv_lstm_cell(3, 8, kernel_size=5)(x, (h, c))  # HWC", one_step),
-    Form("004", "ConvLSTM(3, 8, kernel_size=4)(x)  # even", lambda: sequence(kernel_size=4)),
-    Form("004", "ConvLSTM(3, 8, bidirectional=True)(x)", lambda: sequence(bidirectional=True)),
-    Form("004", "ConvLSTM(3, 8, stride=2)(x)", lambda: sequence(stride=2)),
-    Form("004", "ConvLSTM(3, 8, padding='same')(x)", lambda: sequence(padding="same")),
-    Form("004", "ConvLSTM(3, 8, padding='valid')(x)", lambda: sequence(padding="valid")),
+EXAMPLES = (
+    UsageExample(
+        "convlstm-mlx", "ConvLSTM(in_channels=3, out_channels=8, kernel_size=5, bias=True)(x)  # NLHWC", sequence
+    ),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8)(x)  # LHWC", without_batch),
+    UsageExample("convlstm-mlx", "h, c = _conv_lstm_cell(3, 8, kernel_size=5)(x, (h, c))  # NHWC", lambda: one_step(2)),
+    UsageExample("convlstm-mlx", "h, c = _conv_lstm_cell(3, 8, kernel_size=5)(x, (h, c))  # HWC", one_step),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8, kernel_size=4)(x)  # even", lambda: sequence(kernel_size=4)),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8, bidirectional=True)(x)", lambda: sequence(bidirectional=True)),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8, stride=2)(x)", lambda: sequence(stride=2)),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8, padding='same')(x)", lambda: sequence(padding="same")),
+    UsageExample("convlstm-mlx", "ConvLSTM(3, 8, padding='valid')(x)", lambda: sequence(padding="valid")),
 )
-"""Every form of an MLX document, and its wishes."""
+"""Every line of the MLX project, and what its text asks for."""
 
 
 def _wake(module: SpecModule) -> None:

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convlstm.conformance.drop_in import Form, Outcome, against_reference
+from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
 from convlstm.spec.types import Array
 from convlstm.torch import compat
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import to_canonical
 
 
-def duration_aware(strategy: str) -> Outcome:
-    """Run document 000's loop with one strategy."""
+def duration_aware(strategy: str) -> UsageResult:
+    """Run duration-aware ConvLSTM's loop with one strategy."""
     rnn_cell = compat.DurationAwareConvLSTMCell(input_dim=3, hidden_dim=64, kernel_size=(3, 3), strategy=strategy)
     _wake(rnn_cell)
     sequence_frames = torch.randn(3, 4, 3, 16, 16)
@@ -28,13 +28,13 @@ def duration_aware(strategy: str) -> Outcome:
     x = _array(sequence_frames.transpose(0, 1))
     return against_reference(
         *(rnn_cell.spec, to_canonical(rnn_cell), x, [(_array(h), _array(c))]),
-        came={"h, c": h.shape},
+        shapes={"h, c": h.shape},
         durations=durations,
     )
 
 
-def bidirectional() -> Outcome:
-    """Run document 002's example."""
+def bidirectional() -> UsageResult:
+    """Run Bidirectional-Conv-LSTM-PyTorch's example."""
     conv_lstm = ConvLSTM(
         in_channels=1,
         hidden_channels=64,
@@ -50,13 +50,13 @@ def bidirectional() -> Outcome:
     pairs = [(_array(h), _array(c)) for h, c in zip(hidden_state, cell_state, strict=True)]
     return against_reference(
         *(conv_lstm.spec, to_canonical(conv_lstm), _array(input_tensor), pairs),
-        came={"output": output.shape, "h, c": hidden_state[-1].shape},
+        shapes={"output": output.shape, "h, c": hidden_state[-1].shape},
         output=_array(output),
     )
 
 
-def gate() -> Outcome:
-    """Run document 002's gate module, and make a step of it."""
+def gate() -> UsageResult:
+    """Run Bidirectional-Conv-LSTM-PyTorch's gate module, and make a step of it."""
     conv_gate = compat.ConvGate(in_channels=1, hidden_channels=8, kernel_size=3, padding=1, stride=1, bias=True)
     x, hidden = torch.randn(2, 1, 16, 16), torch.randn(2, 8, 16, 16)
     i, f, g, o = conv_gate(x, hidden)
@@ -65,23 +65,23 @@ def gate() -> Outcome:
     result = [(_array(o * torch.tanh(c)), _array(c))]
     return against_reference(
         *(conv_gate.spec, to_canonical(conv_gate), _array(x)[:, None], result),
-        came={"i, f, g, o": i.shape},
+        shapes={"i, f, g, o": i.shape},
         states=states,
     )
 
 
-def notebook() -> Outcome:
-    """Run document 003's example."""
+def notebook() -> UsageResult:
+    """Run ConvLSTM notebook's example."""
     x = torch.rand((32, 10, 1, 16, 16))
     convlstm = compat.ConvLSTM(1, 16, (3, 3), 1, batch_first=True, bias=True, return_all_layers=False)
     _, last_states = convlstm(x)
     h, c = last_states[0]
     result = [(_array(h), _array(c))]
-    return against_reference(convlstm.spec, to_canonical(convlstm), _array(x), result, came={"h, c": h.shape})
+    return against_reference(convlstm.spec, to_canonical(convlstm), _array(x), result, shapes={"h, c": h.shape})
 
 
-def positional() -> Outcome:
-    """Run document 003's docstring, as it stands and with two layers that are all returned."""
+def positional() -> UsageResult:
+    """Run ConvLSTM notebook's docstring, as it stands and with two layers that are all returned."""
     x = torch.rand((2, 3, 64, 16, 16))
     convlstm = compat.ConvLSTM(64, 16, 3, 1, True, True, False)
     _, last_states = convlstm(x)
@@ -92,33 +92,43 @@ def positional() -> Outcome:
     output = layer_output_list[-1]
     return against_reference(
         *(convlstm.spec, to_canonical(convlstm), _array(x), pairs),
-        came={"output": output.shape, "h, c": last_state_list[-1][0].shape},
+        shapes={"output": output.shape, "h, c": last_state_list[-1][0].shape},
         output=_array(output),
     )
 
 
-def one_step() -> Outcome:
-    """Run document 003's cell."""
+def one_step() -> UsageResult:
+    """Run ConvLSTM notebook's cell."""
     cell = compat.ConvLSTMCell(input_dim=1, hidden_dim=8, kernel_size=(3, 3), bias=True)
     h, c = cell.init_hidden(2, (16, 16))
     x = torch.randn(2, 1, 16, 16)
     h, c = cell(input_tensor=x, cur_state=[h, c])
     result = [(_array(h), _array(c))]
-    return against_reference(cell.spec, to_canonical(cell), _array(x)[:, None], result, came={"h, c": h.shape})
+    return against_reference(cell.spec, to_canonical(cell), _array(x)[:, None], result, shapes={"h, c": h.shape})
 
 
-FORMS = (
+EXAMPLES = (
     *(
-        Form("000", f"h, c = rnn_cell(frame, duration, (h, c))  # {name}", partial(duration_aware, name))
+        UsageExample(
+            "duration-aware",
+            f"h, c = rnn_cell(frame, duration, (h, c))  # {name}",
+            partial(duration_aware, name),
+        )
         for name in ("linear", "log", "exp", "scalar", "mlp")
     ),
-    Form("002", "output, (hidden_state, cell_state) = conv_lstm(input_tensor)", bidirectional),
-    Form("002", "i, f, g, o = ConvGate(in_channels=1, hidden_channels=8, kernel_size=3)(x, h)", gate),
-    Form("003", "_, last_states = ConvLSTM(1, 16, (3,3), 1, batch_first=True, ...)(x)", notebook),
-    Form("003", "ConvLSTM(64, 16, 3, 2, True, True, True)(x)", positional),
-    Form("003", "h, c = cell(input_tensor=x, cur_state=[h, c])", one_step),
+    UsageExample(
+        "Bidirectional-Conv-LSTM", "output, (hidden_state, cell_state) = conv_lstm(input_tensor)", bidirectional
+    ),
+    UsageExample(
+        "Bidirectional-Conv-LSTM",
+        "i, f, g, o = ConvGate(in_channels=1, hidden_channels=8, kernel_size=3)(x, h)",
+        gate,
+    ),
+    UsageExample("notebook", "_, last_states = ConvLSTM(1, 16, (3,3), 1, batch_first=True, ...)(x)", notebook),
+    UsageExample("notebook", "ConvLSTM(64, 16, 3, 2, True, True, True)(x)", positional),
+    UsageExample("notebook", "h, c = cell(input_tensor=x, cur_state=[h, c])", one_step),
 )
-"""Every form of a PyTorch document."""
+"""Every line of a PyTorch project."""
 
 
 def _wake(module: torch.nn.Module) -> None:
