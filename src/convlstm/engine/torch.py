@@ -18,7 +18,7 @@ from convlstm.contract.reference import NORM_EPSILON
 from convlstm.contract.spec import ConvLSTMSpec
 from convlstm.engine import torch_fused
 from convlstm.engine.torch_activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch_convolution import CONVOLUTIONS, one_output_column, unambiguous
+from convlstm.engine.torch_convolution import CONVOLUTIONS, needs_two_columns, one_output_column, unambiguous
 from convlstm.engine.torch_durations import duration_scale, retention
 from convlstm.engine.torch_padding import pad
 from convlstm.engine.torch_precision import autocast_dtype, wide_type, without_autocast
@@ -57,7 +57,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
     stride = list(layer.stride)
-    if (autocast_dtype(weight) or weight.dtype) == torch.bfloat16:
+    if needs_two_columns(autocast_dtype(weight) or weight.dtype):
         x, stride = one_output_column(x, layer.kernel_size, stride, layer.dilation)
     z = convolution(unambiguous(x), unambiguous(weight), None, stride, 0, layer.dilation, groups)
     if groups > 1:
