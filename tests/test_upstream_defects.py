@@ -90,9 +90,9 @@ def test_example(name: str) -> None:
     code = f"SIZES = {sizes}\n{setup}\nprint('wrong' if wrong({call}) else 'right')"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, text=True)
-    if done.stdout.strip() not in ("right", "wrong"):
-        pytest.skip(f"the example did not run: {done.stderr[-500:]}")
-    assert done.stdout.strip() == "right"
+    if "ModuleNotFoundError" in done.stderr:
+        pytest.skip("the library is not installed")
+    assert done.stdout.strip() == "right", done.stderr[-500:]  # a crash counts as wrong too
 
 
 def test_every_line_has_its_example() -> None:

@@ -112,6 +112,10 @@ def test_a_bare_pair_is_refused_since_flax_reads_it_as_c_and_h(refused) -> None:
         ):
             with refused(StateError, "carry"):
                 call()
+    flaxs = linen.ConvLSTMCell(3, (3, 3))
+    params = flaxs.init(jax.random.key(0), (c, h), x[:, 0])
+    with refused(StateError, "carry"):
+        flaxs.apply(params, State(h=h, c=c), x[:, 0])
 
 
 def test_input_and_parameters_decide_the_type_as_in_flax() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
+from convlstm.errors import StateError
 from convlstm.flax import State, from_canonical, functional, params_to_canonical
 from convlstm.weights.canonical import initialise
 
@@ -79,6 +80,24 @@ def test_the_cell_computes_what_haikus_computes() -> None:
     carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), State(h, c), x)
     close(output, y, 1e-5)
     close(tuple(carry), (after.hidden, after.cell), 1e-5)
+
+
+def test_a_bare_pair_is_refused(refused: Any) -> None:
+    cell = hk.without_apply_rng(hk.transform(lambda carry, x: module.ConvLSTMCell(3, 3)(carry, x)))
+    h, x = jnp.zeros((2, 5, 4, 3)), normal(2, 5, 4, 2)
+    with refused(StateError, "carry"):
+        cell.init(KEY, (h, h), x)
+
+
+def test_an_option_changes_no_other_initial_weights() -> None:
+    def weights(**options: Any) -> Any:
+        def call(x: jax.Array) -> Any:
+            return module.ConvLSTM(2, 3, 3, **options)(x)[1], module.ConvLSTM(2, 3, 3)(x)[1]
+
+        return hk.transform(call).init(KEY, normal(1, 2, 5, 4, 2))
+
+    for a, b in zip(jax.tree.leaves(weights()), jax.tree.leaves(weights(recurrent_dropout=0.3)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_the_duration_aware_form_in_a_scan() -> None:

@@ -68,6 +68,17 @@ def test_b01_b02_stateful_with_two_layers_over_several_backward_passes() -> None
     torch.testing.assert_close(layer(x[:, :2])[0][0], outputs[0])
 
 
+def test_a_returned_state_changed_in_place_does_not_change_the_next_call() -> None:
+    layer, x = compat.ConvLSTM(1, 3, 3, 1, batch_first=True, stateful=True), torch.rand(2, 4, 1, 8, 8)
+    whole = layer(x)[0][0]
+    layer.reset_state()
+    with torch.no_grad():
+        first, ((h, c),) = layer(x[:, :2])
+        h.fill_(9.0)
+        c.fill_(9.0)
+        torch.testing.assert_close(torch.cat([first[0], layer(x[:, 2:])[0][0]], dim=1), whole)
+
+
 def test_b03_a_smaller_last_batch_says_what_to_do(refused) -> None:
     layer = compat.ConvLSTM(1, 4, 3, 1, batch_first=True, stateful=True)
     layer(torch.rand(2, 3, 1, 8, 8))

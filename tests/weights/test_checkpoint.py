@@ -22,7 +22,7 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.random_layers import random_case
 from convlstm.errors import OutputError, WeightsError
 from convlstm.weights.canonical import initialise
-from convlstm.weights.checkpoint import load_model, save_arrays, save_model, weights_digest
+from convlstm.weights.checkpoint import Model, load_model, save_arrays, save_model, weights_digest
 
 SPEC = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, peephole="channel")
 EXTRA = {"units": "mm/h", "scale": 10.0, "names": ["ä", "b"], "none": None}
@@ -280,6 +280,14 @@ def test_a_models_type_holds_every_weight(types: str, expected: str, tmp_path: P
     arrays["layers.0.forward.bias"] = arrays["layers.0.forward.bias"].astype("<f8")
     save_model(tmp_path / "m", SPEC, arrays)
     assert load_model(tmp_path / "m").dtype == "float64"
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 1e6), ("torch.float16", 1e6), ("float32", 1e300)])
+def test_a_type_in_which_a_weight_becomes_infinite_is_refused(dtype: str, value: float, refused) -> None:
+    model = Model(SPEC, with_bias(np.full((4, 2), value)))
+    with refused(WeightsError, "layers.0.forward.bias"):
+        model.check_range(dtype)
+    model.check_range("float64")
 
 
 def test_nothing_is_lost_when_writing_fails(path: Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:

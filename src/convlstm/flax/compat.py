@@ -12,7 +12,7 @@ from flax.core import FrozenDict
 
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec
-from convlstm.flax.inputs import in_kind_of, state_from_pair
+from convlstm.flax.inputs import as_type_of_carry, state_from_pair
 from convlstm.flax.linen import declared, random_key
 from convlstm.flax.options import read_options
 
@@ -84,4 +84,4 @@ class DurationAwareConvLSTMCell(nn.Module):
             dtype=self.dtype,
             plain=self.plain,
         )
-        return in_kind_of(carry, state), y
+        return as_type_of_carry(carry, state), y

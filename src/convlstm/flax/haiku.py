@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
-from convlstm.flax.inputs import in_kind_of, state_from_pair
+from convlstm.flax.inputs import as_type_of_carry, state_from_pair
 from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
 from convlstm.spec import parsing
@@ -28,7 +28,7 @@ class ConvLSTM(hk.Module):
         hidden_features: Channels of h and c; a list gives one number per layer.
         kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
             given; an int, a tuple per spatial axis, or a list of these per layer.
-        num_layers: Number of layers; None takes the length of the lists, or 1.
+        num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
@@ -242,7 +242,7 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
         """
         x, duration = inputs
         state, y = super().__call__(state_from_pair(carry), x, duration=duration, deterministic=deterministic)
-        return in_kind_of(carry, state), y
+        return as_type_of_carry(carry, state), y
 
 
 class _Group(hk.Module):
@@ -265,8 +265,14 @@ def declared(spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
 
 
 def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
-    """Return Haiku's next key, or None in evaluation and where nothing is drawn."""
-    return None if deterministic or not spec.is_random else hk.next_rng_key()
+    """Return Haiku's next key, or None in evaluation and where nothing is drawn.
+
+    While Haiku initialises, the key is a constant: to take the next one would change the initial weights of every later
+    module.
+    """
+    if deterministic or not spec.is_random:
+        return None
+    return jax.random.key(0) if hk.running_init() else hk.next_rng_key()
 
 
 def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:

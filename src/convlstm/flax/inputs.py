@@ -154,16 +154,16 @@ def read_states(
     return [State(h, c) for h, c in zip(*both, strict=True)]
 
 
-def state_from_pair(given: Any) -> State | None:
-    """Return the State of a carry that may be a bare pair (h, c), in the cells whose users wrote it so."""
-    if given is None or isinstance(given, State):
-        return given
-    return State(*calls.state_pair(given, "carry", "(h, c)"))
+def state_from_pair(carry: Any) -> State | None:
+    """Return the State of a carry that may be a bare pair (h, c), for the drop-in cells."""
+    if carry is None or isinstance(carry, State):
+        return carry
+    return State(*calls.state_pair(carry, "carry", "(h, c)"))
 
 
-def in_kind_of(given: Any, state: State) -> Any:
-    """Return a state as the same kind of pair as the given carry: a scan wants back what it passed."""
-    return state if given is None or isinstance(given, State) else type(given)(state)
+def as_type_of_carry(carry: Any, state: State) -> Any:
+    """Return a state as the type of the carry: `lax.scan` requires that it stays the same."""
+    return state if carry is None or isinstance(carry, State) else type(carry)(state)
 
 
 def as_array(name: str, given: Any) -> Array:

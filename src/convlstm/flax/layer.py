@@ -39,7 +39,7 @@ class ConvLSTM(SpecModule):
         hidden_features: Channels of h and c; a list gives one number per layer.
         kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
             given; an int, a tuple per spatial axis, or a list of these per layer.
-        num_layers: Number of layers; None takes the length of the lists, or 1.
+        num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
         stride: Stride of the input convolution; h and c live on its output grid.
         padding: `same`, `valid`, or points per axis, of the input convolution.
         dilation: Dilation of the input convolution.

@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.errors import SpecError, StateError
 from convlstm.flax import functional
 from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import floating
@@ -33,7 +33,7 @@ class ConvLSTM(nn.Module):
         hidden_features: Channels of h and c; a list gives one number per layer.
         kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is
             given; an int, a tuple per spatial axis, or a list of these per layer.
-        num_layers: Number of layers; None takes the length of the lists, or 1.
+        num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
         spec: Every option in one value, in place of the arguments before and of `options`.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
@@ -221,6 +221,13 @@ class ConvLSTMCell(nn.RNNCellBase):
             StateError: if the carry does not fit the batch or the grid.
         """
         spec, lead = self._spec(inputs.shape[-1]), inputs.shape[: -self.num_feature_axes]
+        if isinstance(carry, State):
+            raise StateError(
+                "carry",
+                expected="(c, h), the order of Flax's own cells",
+                received="State(h, c)",
+                hint="pass (state.c, state.h).",
+            )
         one_batch = [a.reshape(-1, *a.shape[len(lead) :]) for a in (carry[1], carry[0], inputs)]
         params, key = declared(self, spec, self.param_dtype), random_key(self, spec, self.deterministic)
         (h, c), y = functional.cell(

@@ -41,6 +41,7 @@ def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> Con
     """
     model = load_model(path)
     param_dtype = model.dtype if param_dtype is None else param_dtype
+    model.check_range(np.dtype(param_dtype))
     if np.dtype(param_dtype) == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise WeightsError(
             str(path),

@@ -96,10 +96,10 @@ def _dropout_stream(rngs: nnx.Rngs, params_key: jax.Array) -> Any:
 
     A key taken from the default stream would change the initial weights of every module that is built after.
     """
-    own = _stream(rngs, "dropout")
+    stream = _stream(rngs, "dropout")
     if "dropout" not in rngs:
-        own = nnx.Rngs(dropout=jax.random.fold_in(params_key, zlib.crc32(b"dropout"))).dropout
-    return own.fork()
+        stream = nnx.Rngs(dropout=jax.random.fold_in(params_key, zlib.crc32(b"dropout"))).dropout
+    return stream.fork()
 
 
 def _variables(branch: Any) -> Any:

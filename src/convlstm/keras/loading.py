@@ -37,6 +37,7 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
     """
     model = load_model(path)
     dtype = dtype or model.dtype
+    model.check_range(dtype)
     if dtype == "float64" and not has_float64():
         raise WeightsError(
             str(path),

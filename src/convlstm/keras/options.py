@@ -51,7 +51,7 @@ SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in KINDS)
 
 
 def axes(value: Any) -> Any:
-    """Return lists as tuples: Keras's files give lists back, and a list would speak of layers."""
+    """Return lists as tuples, since Keras's files give lists back."""
     return tuple(value) if isinstance(value, list) else value
 
 

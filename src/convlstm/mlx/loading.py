@@ -36,6 +36,7 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
     """
     model = load_model(path)
     dtype = dtype or getattr(mx, model.dtype)
+    model.check_range(dtype)
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, dtype=dtype)
     else:

@@ -8,7 +8,7 @@ from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from convlstm.errors import ConfigError
 from convlstm.spec.forecaster import ForecasterSpec
@@ -17,7 +17,7 @@ from convlstm.spec.stack import ConvLSTMSpec
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Kernel = int | list[int | list[int]]
+Kernel = StrictInt | list[StrictInt | list[StrictInt]]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
@@ -68,7 +68,7 @@ class ModelConfig(_Part):
 
     hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
     kernel_size: Kernel = Field(
-        3, description="Input kernel: one number, [height, width], or a list with one per layer."
+        3, description="Input kernel: one number, or a list per layer of numbers or [height, width]."
     )
     recurrent_kernel_size: Kernel | None = Field(None, description="Recurrent kernel; null repeats the other.")
     patch_size: Count = Field(4, description="Side of the patches folded into channels.")

@@ -69,7 +69,7 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
 
 
 def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
-    """Return one integer per spatial axis; a single integer is for all axes."""
+    """Return one integer per spatial axis; a single integer applies to all axes."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return (integer(name, value, minimum),) * rank
     if isinstance(value, (tuple, list)) and len(value) == rank:
@@ -83,7 +83,7 @@ def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ..
 
 
 def per_layer(name: str, value: object, num_layers: int) -> list[object]:
-    """Return one item per layer; anything but a list or tuple is for every layer."""
+    """Return one item per layer; anything but a list or tuple applies to every layer."""
     if not isinstance(value, (list, tuple)):
         return [value] * num_layers
     if len(value) == num_layers:
@@ -97,7 +97,7 @@ def per_layer(name: str, value: object, num_layers: int) -> list[object]:
 
 
 def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> list[object]:
-    """Return one item per layer, each a word, an integer or one integer per spatial axis.
+    """Return one item per layer, each a string, an integer or one integer per spatial axis.
 
     A list of numbers whose length fits the spatial axes alone is read per axis, one that fits the layers alone per
     layer. One that fits both is refused, unless all its numbers are equal or there is one layer.
@@ -128,12 +128,12 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
     if isinstance(value, tuple) or (fits_axes and not fits_layers) or (fits_axes and num_layers == 1):
         return [tuple(value)] * num_layers
     if fits_axes and fits_layers and any(item != value[0] for item in value):
-        layers = ", ".join(str((item,) * rank) for item in value)
+        axes, layers = [list(value)] * num_layers, [[item] * rank for item in value]
         raise SpecError(
             name,
             expected="values per spatial axis or per layer",
-            received=f"{value!r}, which could be either",
-            hint=f"pass {tuple(value)} for the axes of every layer, or [{layers}] for the layers.",
+            received=f"{value!r}, which can be read as either",
+            hint=f"pass {axes} for values per axis, or {layers} for values per layer.",
         )
     if fits_layers:
         return list(value)
@@ -141,7 +141,7 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
         name,
         expected=f"one value, {rank} of them (one per spatial axis), or {num_layers} (one per layer)",
         received=repr(value),
-        hint="pass num_layers too if these are values per layer.",
+        hint=f"pass one of these, or num_layers={len(value)} if there are as many layers.",
     )
 
 
@@ -155,11 +155,11 @@ def layer_count(num_layers: object, hidden_channels: object) -> int:
     return count
 
 
-def spatial_dims(given: object, kernel_size: object, num_layers: int) -> int:
+def spatial_dims(dims: object, kernel_size: object, num_layers: int) -> int:
     """Return the number of spatial axes: as given, or as a kernel of 1 to 3 numbers has, or 2.
 
     Args:
-        given: The option `spatial_dims`, or None.
+        dims: The option `spatial_dims`, or None.
         kernel_size: The option `kernel_size`. A list of numbers counts only if there is one layer and it has 2 or 3.
         num_layers: Number of layers.
 
@@ -173,8 +173,8 @@ def spatial_dims(given: object, kernel_size: object, num_layers: int) -> int:
         >>> spatial_dims(None, (3, 3, 3), 1), spatial_dims(None, [(3,), (5,)], 2), spatial_dims(None, 3, 1)
         (3, 1, 2)
     """
-    if given is not None:
-        rank = integer("spatial_dims", given, 1)
+    if dims is not None:
+        rank = integer("spatial_dims", dims, 1)
         if rank > 3:
             raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, hint="choose one of these.")
         return rank

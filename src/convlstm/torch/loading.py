@@ -38,6 +38,7 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
     """
     model = load_model(path)
     dtype = dtype or getattr(torch, model.dtype)
+    model.check_range(dtype)
     if isinstance(model.spec, ForecasterSpec):
         module: ConvLSTM | Forecaster = Forecaster(model.spec, device=device, dtype=dtype)
     else:

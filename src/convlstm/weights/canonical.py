@@ -183,7 +183,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="floating-point weights",
                 received=array.dtype.name,
-                hint="convert them to float32 if they are weights at all.",
+                hint="convert the array to float32.",
             )
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
         if wrong:
@@ -191,7 +191,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="finite weights",
                 received=f"{wrong} of {array.size} NaN or infinite",
-                hint="load an earlier state of the training, before it diverged.",
+                hint="load a checkpoint from before the training diverged.",
             )
 
 

@@ -28,6 +28,8 @@ from convlstm.weights.canonical import Spec, check_shapes, check_values, check_w
 FORMAT_VERSION = 1
 _ENTRY = "convlstm"
 _DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "|u1": "U8"}
+_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": float(np.finfo(np.float32).max)}
+"""Largest number of each type that is narrower than float64."""
 _KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {
     "layer": ConvLSTMSpec,
     "forecaster": ForecasterSpec,
@@ -54,6 +56,27 @@ class Model:
     def dtype(self) -> str:
         """The narrowest type that holds every weight and that a module computes in: float64 or float32."""
         return "float64" if any(array.dtype == np.float64 for array in self.weights.values()) else "float32"
+
+    def check_range(self, dtype: object) -> None:
+        """Refuse a type in which a weight would become infinite.
+
+        Args:
+            dtype: A type of any framework, by its name (`float16`, `torch.float16`, ...); others are not checked.
+
+        Raises:
+            WeightsError: naming the first weight that is too large.
+        """
+        name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+        largest = _LARGEST.get(name, np.inf)
+        for key, array in self.weights.items():
+            most = float(np.abs(array).max(initial=0.0))
+            if most > largest:
+                raise WeightsError(
+                    key,
+                    expected=f"values up to {largest:.3g}, the largest of {name}",
+                    received=f"{most:.3g}",
+                    hint="load the model in a type with a larger range.",
+                )
 
 
 def weights_digest(arrays: Mapping[str, Array]) -> str:
@@ -91,7 +114,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
         The digest of the weights.
 
     Raises:
-        WeightsError: if weights and spec differ, or a weight is no finite number.
+        WeightsError: if weights and spec differ, or a weight is not finite.
         OutputError: if the file cannot be written; what stood there before still stands.
 
     Example:
@@ -119,7 +142,7 @@ def load_model(path: str | Path) -> Model:
         Spec, weights, extra and digest.
 
     Raises:
-        WeightsError: if the file is no intact model file of a known format, or a weight is no finite number.
+        WeightsError: if the file is no intact model file of a known format, or a weight is not finite.
     """
     path = Path(path)
     spec: Spec | None = None
@@ -142,7 +165,7 @@ def load_model(path: str | Path) -> Model:
         check_values(arrays)
     except WeightsError as error:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
-        raise _unfit(path, wanted, str(error.received), "save the model again from finite weights.") from error
+        raise _unfit(path, wanted, str(error.received), error.hint) from error
     return Model(spec, arrays, content.get("extra", {}), digest)
 
 

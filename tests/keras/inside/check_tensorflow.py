@@ -275,7 +275,9 @@ def test_no_bfloat16_convolution_under_a_stride_has_one_output_column(size: Any,
     def seen(x: Any, kernel: Any, stride: Any, padding: str) -> Any:
         z = own(x, kernel, stride, padding)
         if x.dtype == tf.bfloat16 and stride[-1] > 1:
-            grids.append(z.shape[2])
+            grids.append(1)
+            with tf.control_dependencies([tf.debugging.assert_greater(tf.shape(z)[2], 1)]):
+                z = tf.identity(z)
         return z
 
     monkeypatch.setitem(tensorflow_convolution._CONVOLUTIONS, 2, seen)
@@ -285,7 +287,6 @@ def test_no_bfloat16_convolution_under_a_stride_has_one_output_column(size: Any,
     signature = [tf.TensorSpec((None, None, *size, 5), tf.bfloat16)]
     found = tf.function(lambda x: layer(x, training=True), input_signature=signature)(x)
     assert grids
-    assert 1 not in grids
     wide = ConvLSTM2D(4, 3, strides=(1, 3), padding="same", return_sequences=True)
     wide.build((None, None, 9, 3, 5))
     wide.set_weights([np.float32(w) for w in layer.get_weights()])

@@ -80,6 +80,14 @@ def test_a_float64_file_keeps_its_type_or_is_refused(tmp_path: Path, refused: An
     assert load(tmp_path / "m", dtype="float32").compute_dtype == "float32"
 
 
+def test_a_layer_in_bfloat16_is_saved_and_loaded(tmp_path: Path) -> None:
+    own = ConvLSTMStack(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), dtype="bfloat16")
+    save(tmp_path / "m", own)
+    again = load(tmp_path / "m", dtype="bfloat16")
+    for key, array in to_canonical(own).items():
+        np.testing.assert_array_equal(np.float32(to_canonical(again)[key]), np.float32(array))
+
+
 def test_files_of_pytorch_are_read_and_written(tmp_path: Path) -> None:
     torch_face = pytest.importorskip("convlstm.torch")
     torch = pytest.importorskip("torch")

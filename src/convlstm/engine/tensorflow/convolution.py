@@ -62,19 +62,21 @@ def convolve(
 
 
 def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
-    """Return W ∗ x by TensorFlow's own convolution, in bfloat16 with two output columns at least.
+    """Return W ∗ x by TensorFlow's own convolution, with at least two output columns under a stride.
 
     oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
-    stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21). A second point, of
-    zeros, is convolved where there is one or where the size is not known, and left out of the result.
+    stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21); in float32 too, where
+    oneDNN's environment variables allow bfloat16. A second column is computed and dropped. For a width that is not
+    known yet, this is done in bfloat16 alone.
     """
     columns, taps, step = x.shape[-2], kernel.shape.as_list()[:-2], stride[-1]
-    is_narrow = step > 1 and x.dtype == tf.bfloat16 and (columns is None or (columns - taps[-1]) // step == 0)
-    if is_narrow:
+    has_one_column = x.dtype == tf.bfloat16 if columns is None else (columns - taps[-1]) // step == 0
+    has_one_column = has_one_column and step > 1
+    if has_one_column:
         x = tf.pad(x, [(0, 0)] * len(stride) + [(0, step), (0, 0)])
     z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
     z = z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
-    return z[..., :-1, :] if is_narrow else z
+    return z[..., :-1, :] if has_one_column else z
 
 
 def _shaped(

@@ -42,32 +42,32 @@ def serves(layer: LayerSpec) -> bool:
     )
 
 
-def is_right(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bool:
+def has_correct_kernels(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bool:
     """Return whether TensorFlow's own kernels are right for frames of this size in this type (TensorFlow 2.21).
 
-    In float64, `conv3d` with SAME padding and a stride above the kernel is wrong. In bfloat16 on processors with AMX,
-    so are convolutions with one output column and a stride above 1 (`tensorflow_convolution.convolve`), and those of
-    frames of depth 1 that pad the depth themselves. A size that is not known yet counts as one of these.
+    In float64, `conv3d` with SAME padding and a stride above the kernel is wrong. On processors with AMX, where oneDNN
+    computes in bfloat16, two kinds of convolution are wrong: those with a stride above 1 and one output column, and
+    those that pad frames of depth 1.
 
     Args:
         layer: A layer that this path serves.
-        size: Spatial size of its frames; a tensor where it is only known when the graph runs.
-        dtype: Type in which it computes.
+        size: Spatial size of its frames; a tensor along an axis that is only known when the graph runs. In bfloat16
+            such a size counts as wrong.
+        dtype: Type of the convolutions.
 
     Returns:
-        False where another form must be taken.
+        False where the generic path must be taken.
     """
     has_depth = len(size) == 3
-    if dtype == tf.float64:
-        wide_strides = any(s > k for s, k in zip(layer.stride, layer.kernel_size, strict=True))
-        return not (has_depth and layer.padding == "same" and wide_strides)
-    if dtype != tf.bfloat16:
-        return True
+    skips_points = any(s > k for s, k in zip(layer.stride, layer.kernel_size, strict=True))
+    if dtype == tf.float64 and has_depth and layer.padding == "same" and skips_points:
+        return False
     if any(not isinstance(n, int) for n in size):
-        return not has_depth and layer.stride[-1] == 1
+        return dtype != tf.bfloat16 or (not has_depth and layer.stride[-1] == 1)
     grid = layer.grid(tuple(size))
-    is_flat = has_depth and 1 in (size[0], grid[0])
-    return not is_flat and (layer.stride[-1] == 1 or grid[-1] > 1)
+    if layer.stride[-1] > 1 and grid[-1] == 1:
+        return False
+    return not (dtype == tf.bfloat16 and has_depth and 1 in (size[0], grid[0]))
 
 
 def sequence(

@@ -179,7 +179,7 @@ def sequence(
     x = None if x is None else _frames(weights, x, here, masks.input)
     inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
     is_plain = all(given is None for given in inner) and fused.serves(layer)
-    if x is not None and is_plain and fused.is_right(layer, sizes(x)[2:-1], x.dtype):
+    if x is not None and is_plain and fused.has_correct_kernels(layer, sizes(x)[2:-1], x.dtype):
         return fused.sequence(
             layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest, training=training
         )

@@ -26,8 +26,8 @@ _WORTH_IT = 4 << 20
 class _Pool:
     """Areas of memory that wait to be used again.
 
-    An area comes back wherever the last array in it ends: in any thread, and by garbage collection even in the middle
-    of a method here. So it is only appended to a queue then, and the lists and counters change under the lock alone.
+    An area is returned when its last array is freed: in any thread, and by garbage collection even in the middle of a
+    method here. So it is only appended to a queue then, and the lists and counters change under the lock alone.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class _Pool:
         self._returned: deque[mmap.mmap] = deque()
         self._waiting: list[mmap.mmap] = []
         self._used = 0
-        self.most_bytes = 0
+        self.peak_bytes = 0
 
-    def unlock(self) -> None:
+    def renew_lock(self) -> None:
         """Take a new lock, in a forked process in which nobody will release the old one."""
         self._lock = RLock()
 
@@ -62,8 +62,8 @@ class _Pool:
             fitting = [n for n, area in enumerate(self._waiting) if size <= len(area) <= size + size // 4]
             if fitting:
                 return self._lent(self._waiting.pop(fitting[0]))
-            self.most_bytes = max(self.most_bytes, self._used + size)
-            self.shrink(self.most_bytes + self.most_bytes // 8 - size)
+            self.peak_bytes = max(self.peak_bytes, self._used + size)
+            self.shrink(self.peak_bytes + self.peak_bytes // 8 - size)
             return self._lent(_mapped(size))
 
     def shrink(self, size: int) -> None:
@@ -90,7 +90,7 @@ class _Pool:
 
 _POOL = _Pool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOL.unlock)
+    os.register_at_fork(after_in_child=_POOL.renew_lock)
 
 
 def empty(shape: Sequence[int], like: Tensor, memory_format: torch.memory_format, dtype: torch.dtype) -> Tensor:

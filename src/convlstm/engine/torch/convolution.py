@@ -56,14 +56,24 @@ def is_wrong_at_depth_one(x: Tensor, widths: Widths) -> bool:
     return x.dtype == torch.bfloat16 and len(widths) == 3 and x.shape[2] == 1 and widths[0] != (0, 0)
 
 
+def needs_two_columns(dtype: torch.dtype) -> bool:
+    """Return whether a convolution to one column must take its form from `one_output_column`.
+
+    That form is exact in every type. While a graph is compiled, only bfloat16 takes it: a comparison of sizes would fix
+    a dynamic width.
+    """
+    return dtype == torch.bfloat16 or not torch.compiler.is_compiling()
+
+
 def one_output_column(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, list[int]]:
-    """Return x (..., *space), padded already, and the stride, so that bfloat16 convolutions of it are right.
+    """Return x (..., *space), padded already, and the stride, so that oneDNN computes its convolution correctly.
 
     oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
-    stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). The same
-    point follows from the columns under the kernel alone, with stride 1.
+    stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). So it does
+    in float32 where `torch.backends.mkldnn.conv.fp32_precision` or oneDNN's environment variables allow bfloat16. The
+    same point follows from the columns under the kernel alone, with stride 1.
 
     Args:
         x: Padded frames, in any type.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.engine.torch.convolution import one_output_column
+from convlstm.engine.torch.convolution import needs_two_columns, one_output_column
 from convlstm.engine.torch.direct import DirectConvolutions
 from convlstm.engine.torch.gates import gate_arithmetic, over_points, peephole_gradient
 from convlstm.engine.torch.modes import are_batched, transforms_are_active
@@ -77,7 +77,7 @@ def sequence(
     """
     like = weights["weight_hh"]
     arrays = [None if name not in weights else weights[name].to(like.dtype) for name in _SLOTS]
-    if x is not None and like.dtype == torch.bfloat16:
+    if x is not None and needs_two_columns(like.dtype):
         layer, x = _with_one_output_column(layer, x)
     plan = Plan(layer, steps, shape, reverse, plain)
     x = None if x is None else _in_type(plan, x, like.dtype)
@@ -91,7 +91,7 @@ def sequence(
 
 
 def _with_one_output_column(layer: LayerSpec, x: Tensor) -> tuple[LayerSpec, Tensor]:
-    """Return the layer and its frames in a form that is right in bfloat16 (see `one_output_column`)."""
+    """Return the layer and its frames in a form that oneDNN computes correctly (see `one_output_column`)."""
     size = tuple(x.shape[3:])
     if layer.stride[-1] == 1 or layer.grid(size)[-1] > 1:
         return layer, x

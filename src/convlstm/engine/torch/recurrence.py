@@ -14,7 +14,7 @@ from torch import Tensor
 
 from convlstm.engine.torch import fused
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.convolution import CONVOLUTIONS, one_output_column, unambiguous
+from convlstm.engine.torch.convolution import CONVOLUTIONS, needs_two_columns, one_output_column, unambiguous
 from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
@@ -57,7 +57,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
         # groups act inside each gate, and a fused convolution numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
     stride = list(layer.stride)
-    if (autocast_dtype(weight) or weight.dtype) == torch.bfloat16:
+    if needs_two_columns(autocast_dtype(weight) or weight.dtype):
         x, stride = one_output_column(x, layer.kernel_size, stride, layer.dilation)
     z = convolution(unambiguous(x), unambiguous(weight), None, stride, 0, layer.dilation, groups)
     if groups > 1:
