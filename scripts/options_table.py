@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from inspect import getdoc
 from pathlib import Path
@@ -50,9 +51,9 @@ def layer_table() -> str:
     lines = ["| option | default | one value per | meaning |", "|---|---|---|---|"]
     for field in fields(ConvLSTMSpec):
         meaning = meanings[field.name]
-        if field.name in ACTS_WITH:
+        if field.name in ACTS_WITH and " only." not in meaning:
             other, values = ACTS_WITH[field.name]
-            meaning += f" Only with `{other}` {' or '.join(f'`{value}`' for value in values)}."
+            meaning += f" Only with `{other}` {enumeration(values)}."
         if field.name in KERAS_WORDS:
             meaning += f" Keras layers: `{KERAS_WORDS[field.name]}`."
         lines.append(f"| `{field.name}` | {default(field)} | {scope(field.name)} | {meaning} |")
@@ -81,6 +82,11 @@ def scope(name: str) -> str:
     has_axes = name in PER_AXIS_OF_STACK or "tuple" in annotation or annotation == "Padding"
     words = [word for word, applies in (("layer", name in PER_LAYER), ("axis", has_axes)) if applies]
     return ", ".join(words) or "stack"
+
+
+def enumeration(values: Sequence[str]) -> str:
+    *first, last = (f"`{value}`" for value in values)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def default(field: Field[Any]) -> str:
