@@ -1,6 +1,7 @@
 """The Python in the README and the docs runs as it stands."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,9 @@ def test_links_of_the_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http", "mailto")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tables_of_the_options_follow_the_specs():
+    script = runpy.run_path(str(ROOT / "scripts" / "options_table.py"))
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert script["update"](page) == page, "run python scripts/options_table.py"
