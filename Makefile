@@ -41,7 +41,7 @@ bench: $(READY)
 
 docs: $(READY)
 	$(INSTALL) '.[docs]'
-	$(PYTHON) -m mkdocs build --quiet --site-dir build/site
+	$(PYTHON) -m mkdocs build --quiet --strict --site-dir build/site
 
 clean:
 	rm -rf demo build dist native/build native/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
