@@ -105,18 +105,11 @@ class Run:
 
     @cached_property
     def fused(self) -> bool:
-        """Whether the quick path serves it in training."""
+        """Whether the fused implementation computes it in training."""
         spec = self.spec
-        random = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
-        timed = spec.duration_strategy != "none" or spec.memory_decay
-        return (
-            (spec.norm, spec.activation, spec.recurrent_activation) == ("none", "tanh", "sigmoid")
-            and spec.peephole != "pixel"
-            and set(spec.boundary) == {"zeros"}
-            and self.layer.groups == 1
-            and not any(random)
-            and not timed
-        )
+        has_dropout = any((spec.dropout, spec.input_dropout, spec.recurrent_dropout))
+        has_durations = spec.duration_strategy != "none" or spec.memory_decay
+        return self.layer.is_standard_cell and not has_dropout and not has_durations
 
     @cached_property
     def winograd(self) -> bool:

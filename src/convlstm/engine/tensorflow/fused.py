@@ -28,14 +28,9 @@ def serves(layer: LayerSpec) -> bool:
     strides = {1, *layer.stride} if spec.spatial_dims == 1 else set(layer.stride)
     is_misread = layer.in_channels == 1 and len(strides) > 1  # see `tensorflow_convolution.convolve`
     return (
-        layer.in_channels > 0
-        and spec.norm == "none"
+        layer.is_standard_cell
+        and layer.in_channels > 0
         and spec.peephole == "none"
-        and spec.activation == "tanh"
-        and spec.recurrent_activation == "sigmoid"
-        and not (spec.zoneout_h or spec.zoneout_c)
-        and set(spec.boundary) == {"zeros"}
-        and layer.groups == 1
         and set(layer.dilation) == {1}
         and not is_misread
         and not _under_xla()

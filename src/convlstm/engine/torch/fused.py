@@ -34,15 +34,8 @@ _SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
 
 def serves(layer: LayerSpec, shape: Sequence[int]) -> bool:
     """Return whether this path computes the layer, here and now, for states of this shape."""
-    spec = layer.stack
     return (
-        spec.norm == "none"
-        and spec.activation == "tanh"
-        and spec.recurrent_activation == "sigmoid"
-        and spec.peephole != "pixel"
-        and not (spec.zoneout_h or spec.zoneout_c)
-        and set(spec.boundary) == {"zeros"}
-        and layer.groups == 1
+        layer.is_standard_cell
         and 0 not in shape
         and not torch.compiler.is_compiling()
         and not transforms_are_active()
