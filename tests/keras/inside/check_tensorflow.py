@@ -104,7 +104,7 @@ def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str,
     def call(x: Any, h: Any, from_rest: bool) -> Any:
         steps = tf.shape(x)[0] if how == "unknown steps" else 3
         state = (tf.zeros_like(h), tf.zeros_like(h)) if from_rest else (h, 2 * h)
-        options = {"steps": steps, "reverse": reverse, "from_rest": from_rest, "training": how != "evaluation"}
+        options = {"steps": steps, "reverse": reverse, "zero_initial_state": from_rest, "training": how != "evaluation"}
         output, (h_n, c_n) = engine.sequence(layer, weights, x, state, **options)
         return output, h_n, c_n
 
