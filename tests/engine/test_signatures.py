@@ -18,16 +18,16 @@ FUNCTIONS = {
     "sequence": ["layer", "weights", "x", "state", "steps", "reverse", "mask", "durations", "gaps", "masks"],
 }
 FURTHER = {
-    # JAX convolves by a rule of its own inside its loop, where `generic` asks for derivatives that the rule lacks
+    # JAX has a gradient rule for the convolutions in its loop; `generic` gives the derivatives that the rule lacks
     ("jax", "input_convolution"): ["by_rule"],
     ("jax", "recurrent_convolution"): ["generic", "zero_initial_state"],
     ("jax", "step"): ["generic", "zero_initial_state"],
     # the state carries the type to compute in and its sharding (JAX) or its static shape (TensorFlow), so a flag and
     # not None says that it is zero
     ("jax", "sequence"): ["generic", "zero_initial_state"],
-    # a saved graph cannot hold a gradient that captures arrays of TensorFlow, so only training has one
+    # TensorFlow cannot save a graph whose gradient captures a TensorArray, so only training has its own backward pass
     ("tensorflow", "sequence"): ["zero_initial_state", "training"],
-    # MLX has no array operation that skips the convolution of a zero state, so its step is told to
+    # MLX has no fused implementation, so that its step itself leaves out the convolution of a zero state
     ("mlx", "step"): ["zero_initial_state"],
 }
 """Parameters of one engine that follow the common ones, with the reason."""

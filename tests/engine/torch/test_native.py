@@ -31,7 +31,7 @@ SHAPES = [(2, 3, 7), (2, 5, 4, 6), (1, 16, 3, 3), (3, 1, 4, 5), (2, 4, 3, 2, 5),
 
 
 def _step(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    """Return z, c before, c after, h, dh and dc of a step, in the order of the quick path."""
+    """Return z, c before, c after, h, dh and dc of a step, in the order of the fused path."""
     torch.manual_seed(sum(shape))
     batch, hidden, *grid = shape
     order = {"memory_format": LAST[len(shape)]}
@@ -52,7 +52,7 @@ def test_it_is_there_where_it_can_be_built() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_peepholes", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gates_are_those_of_plain_operations(
+def test_gates_are_those_of_torch_operations(
     shape: tuple[int, ...], with_peepholes: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peephole = torch.randn(3, shape[1], generator=torch.Generator().manual_seed(1)) if with_peepholes else None
@@ -92,7 +92,7 @@ def test_gates_of_any_number() -> None:
 @needs_native
 @pytest.mark.parametrize("rows", [3, 5])
 @pytest.mark.parametrize("order", ["channels last", "channels first", "part of a batch first sequence"])
-def test_the_way_to_the_points_is_that_of_plain_operations(rows: int, order: str) -> None:
+def test_the_way_to_the_points_is_that_of_torch_operations(rows: int, order: str) -> None:
     torch.manual_seed(rows)
     weights, padding = [torch.randn(12, n, rows, 3) for n in (5, 3)], (rows // 2, 1)
     x = {

@@ -3,7 +3,7 @@
 - Three spatial axes: MLX has no groups there, so each group is a convolution of its own.
 - float64 (CPU only): MLX's own convolution has single precision and refuses groups and dilation, so the result is a sum
   of products, one per kernel point; accurate to the last digits, and slow.
-- An empty input: MLX's gradient fails, so the empty result is made without a convolution.
+- An empty input: MLX's gradient fails, so the empty result is created without a convolution.
 - The data gradient of the recurrent convolution on a CPU in float32: MLX gathers all points under a kernel with four
   times the channels; one product, whose parts are then added at their points, takes a third to two thirds of the time.
 """

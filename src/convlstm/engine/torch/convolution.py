@@ -88,7 +88,7 @@ def add_convolution(
     Args:
         z: The array to add to.
         h: The input of the convolution.
-        weight: W, plain or from `prepack`.
+        weight: W, or the result of `prepack` for it.
         widths: Points of padding around h.
         bias: b.
         form: Stride and dilation along each axis; empty means 1.

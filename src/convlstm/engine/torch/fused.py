@@ -207,7 +207,9 @@ def _gradients(
         d_bias = sum_over_points(dz.flatten(0, 1))
     if peephole is not None and needed[6]:
         d_peephole = peephole_gradient(dz, cells[plan.before], cells[plan.after])
-    return [dx, dh if needed[1] else None, dc if needed[2] else None, dw_ih, d_bias, dw_hh, d_peephole]
+    dh_initial = dh if needed[1] else None
+    dc_initial = dc if needed[2] else None
+    return [dx, dh_initial, dc_initial, dw_ih, d_bias, dw_hh, d_peephole]
 
 
 def _backward_steps(

@@ -30,7 +30,7 @@ def is_installed() -> bool:
     """Return whether the package is installed and loads with this PyTorch."""
     try:
         package = import_module("convlstm_native")
-    except (ImportError, OSError, RuntimeError):  # a library that this PyTorch cannot load fails in one of these ways
+    except (ImportError, OSError, RuntimeError):  # raised for a library that this PyTorch cannot load
         return False
     return bool(getattr(package, "INTERFACE", None) == INTERFACE)
 

@@ -19,8 +19,8 @@ def autocast_dtype(like: Tensor) -> torch.dtype | None:
 
 def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of a tensor."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:
