@@ -1,8 +1,8 @@
-// The arithmetic of convlstm's quick path in PyTorch on a CPU that PyTorch itself offers only in many passes.
+// The arithmetic of convlstm's fused implementation in PyTorch on a CPU, in one pass where PyTorch needs several.
 //
 // Each operator reads its arrays once and writes them once. They are called through PyTorch's dispatcher and know
 // PyTorch by its stable interface alone, so that one build serves every release from 2.10 on; they run on PyTorch's
-// own threads. Equations and names: convlstm/engine/torch_gates.py and convlstm/engine/torch_winograd.py. One file, as
+// own threads. Equations and names: convlstm/engine/torch/gates.py and convlstm/engine/torch/winograd.py. One file, as
 // all operators share the numbers and the checks of arrays.
 
 #include <torch/csrc/stable/library.h>
@@ -131,7 +131,7 @@ bool is_channels_last(const Tensor& x) {
 // ---- gates ---------------------------------------------------------------------------------------------------
 
 // `size` cells of a row, and their gates i, f, g, o, which stand `row` apart, as the three peepholes do. z in float32
-// keeps sigmoid(2 z_g) of the third gate, z in bfloat16 g itself, as PlainGates does.
+// keeps sigmoid(2 z_g) of the third gate, z in bfloat16 g itself, as TorchGates does.
 template <typename T, bool peeps>
 INLINE void advance_cells(
     T* z, const float* before, float* after, T* h, const float* p, int64_t row, int64_t size) {
@@ -182,7 +182,7 @@ INLINE void retreat_cells(
 
 struct Step {
   const Tensor &z, &before, &after, &h;
-  float* dc;       // null going forward
+  float* dc;       // null in the forward pass
   const float* p;  // (3, row), or null
   int64_t row;     // cells that stand together: the channels of a place, or a sample where channels come first
 };
@@ -256,7 +256,7 @@ void retreat(Tensor z, Tensor before, Tensor after, Tensor dh, Tensor dc, std::o
   run_step(z, before, after, dh, &dc, peepholes);
 }
 
-// ---- Winograd's way to the points and back -------------------------------------------------------------------
+// ---- Winograd's transforms -----------------------------------------------------------------------------------
 
 struct Windows {
   int64_t samples, windows, columns, channels;  // channels of this input

@@ -44,7 +44,7 @@ def frames(dtype: torch.dtype = torch.float64, batch: int = 2) -> Tensor:
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> Any:
-    """Return what the plain path makes of the same work."""
+    """Return what the generic path makes of the same work."""
     with monkeypatch.context() as patch:
         patch.setattr(torch_fused, "serves", lambda *_: False)
         return work()
@@ -65,7 +65,7 @@ def penalty(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_first_derivatives_equal_the_plain_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_derivatives_equal_the_generic_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = build(**SHAPES[name]), frames().requires_grad_()
     leaves = [x, *layer.parameters()]
 
@@ -90,7 +90,7 @@ def test_gradcheck_and_gradgradcheck(name: str) -> None:
         return output, *h_n, *c_n
 
     arguments = (x, h, c, *weights)
-    # a second backward pass goes the plain way, so its rounding differs from the first's
+    # a second backward pass takes the generic path, so its rounding differs from the first's
     assert gradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
     assert gradgradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
 
@@ -108,7 +108,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", PLAIN)
-def test_gradcheck_and_gradgradcheck_of_the_plain_path(name: str, masked: bool) -> None:
+def test_gradcheck_and_gradgradcheck_of_the_generic_path(name: str, masked: bool) -> None:
     layer = ConvLSTM(2, 2, kernel_size=3, **PLAIN[name], dtype=torch.float64).eval()
     names, weights = zip(*layer.named_parameters(), strict=True)
     x = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
@@ -133,7 +133,7 @@ def test_gradcheck_in_one_and_three_dimensions(dims: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "peephole", "both ways, two layers"])
-def test_a_gradient_penalty_equals_the_plain_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_penalty_equals_the_generic_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = build(**SHAPES[name]), frames()
     ours, theirs = penalty(layer, x), plainly(monkeypatch, lambda: penalty(layer, x))
     assert ours[0] > 1.0

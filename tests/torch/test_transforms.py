@@ -162,7 +162,7 @@ def test_autocast_keeps_weights_gradients_and_c_in_float32(name: str) -> None:
         assert (gradient - parameter.grad).abs().max() / max(1.0, parameter.grad.abs().max().item()) < 5e-2
 
 
-def test_autocast_of_the_plain_path_agrees_with_the_fused_one() -> None:
+def test_autocast_of_the_generic_path_agrees_with_the_fused_one() -> None:
     layer, x = ConvLSTM(1, 4, 3, peephole="channel"), torch.randn(2, 4, 1, 6, 6)
     everywhere = torch.ones(2, 4, dtype=torch.bool)
     with torch.autocast("cpu", torch.bfloat16):

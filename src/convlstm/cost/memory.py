@@ -189,7 +189,7 @@ def _forward(ledger: Ledger, run: Run) -> None:
     states = (run.steps + 1) * (run.h + run.c)
     ledger.take(run.kept - run.gates - states)
     ledger.take(run.gates, states)
-    frames = 0 if run.joint else run.making_ready * run.group // run.steps
+    frames = 0 if run.joint else run.making_ready * run.steps_per_chunk // run.steps
     if run.winograd:
         kernels = run.convolved_together  # as one, row by row, and at the points
         forms = 2 * kernels + run.at_points(kernels) + (0 if run.joint else _KERNEL_FORMS * run.kernel_ih)
@@ -248,7 +248,7 @@ def _winograd_backward(ledger: Ledger, run: Run) -> None:
 def _input_gradient(ledger: Ledger, run: Run) -> int:
     """Take the gradients of x and W_ih by themselves; return their bytes, which are no longer held."""
     ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
-    steps_at_once = run.group if run.made_ready else run.steps
+    steps_at_once = run.steps_per_chunk if run.made_ready else run.steps
     making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
     of_input = max(ready, run.frames) if run.input_gradient else 0
     ledger.touch(making)
@@ -260,6 +260,6 @@ def _input_gradient(ledger: Ledger, run: Run) -> int:
 
 def _plain_backward(ledger: Ledger, run: Run) -> None:
     # the gradient of each step's slice of W_ih ∗ x fills an array for all steps, beside the sum so far
-    ledger.touch(max(2 * run.gates - 2 * run.plain_step, run.gates), _STEP_CELLS * run.c)
+    ledger.touch(max(2 * run.gates - 2 * run.generic_step, run.gates), _STEP_CELLS * run.c)
     ledger.free(run.kept)
     ledger.touch(2 * run.gates, 2 * run.padded_frames, run.frames if run.input_gradient else 0)

@@ -1,7 +1,7 @@
-"""The arrays of one layer run over a sequence in training, in bytes: what the engine keeps, and what it passes by.
+"""The arrays of one layer run over a sequence in training, in bytes: those that the engine saves, and temporary ones.
 
-It follows `convlstm.engine.torch.fused` and, for a layer that the quick path does not serve, the plain path of
-`convlstm.engine.torch.recurrence`.
+It follows the fused implementation in `convlstm.engine.torch.fused` and, for a layer that this does not compute, the
+generic one in `convlstm.engine.torch.recurrence`.
 """
 
 from __future__ import annotations
@@ -100,62 +100,55 @@ class Run:
 
     @property
     def kernel_hh(self) -> int:
-        """W_hh, likewise."""
+        """W_hh, in the type that convolutions compute in."""
         return self.width * prod(layer_shapes(self.layer)["weight_hh"])
 
     @cached_property
     def fused(self) -> bool:
-        """Whether the quick path serves it in training."""
+        """Whether the fused implementation computes it in training."""
         spec = self.spec
-        random = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
-        timed = spec.duration_strategy != "none" or spec.memory_decay
-        return (
-            (spec.norm, spec.activation, spec.recurrent_activation) == ("none", "tanh", "sigmoid")
-            and spec.peephole != "pixel"
-            and set(spec.boundary) == {"zeros"}
-            and self.layer.groups == 1
-            and not any(random)
-            and not timed
-        )
+        has_dropout = any((spec.dropout, spec.input_dropout, spec.recurrent_dropout))
+        has_durations = spec.duration_strategy != "none" or spec.memory_decay
+        return self.layer.is_standard_cell and not has_dropout and not has_durations
 
     @cached_property
     def winograd(self) -> bool:
-        """Whether its convolutions go Winograd's way."""
-        given = (self.layer, self.steps, self.batch, self.size)
-        return self.fused and self.width == SINGLE and winograd.is_quicker(*given)
+        """Whether Winograd's algorithm computes its convolutions."""
+        is_supported = self.fused and self.width == SINGLE
+        return is_supported and winograd.is_faster(self.layer, self.steps, self.batch, self.size)
 
     @cached_property
     def joint(self) -> bool:
-        """Whether that takes the input together with h."""
+        """Whether Winograd's algorithm convolves the input together with h."""
         return self.winograd and winograd.is_joint(self.layer, self.size)
 
     @cached_property
     def points(self) -> int:
-        """Points at which Winograd's way takes a polynomial."""
+        """Points of the polynomials in Winograd's algorithm."""
         return winograd.points(self.layer)
 
     @property
     def convolved_together(self) -> int:
-        """The kernels of what Winograd's way convolves together."""
+        """The kernels that Winograd's algorithm convolves together."""
         return self.kernel_hh + (self.kernel_ih if self.joint else 0)
 
     def at_points(self, kernels: int) -> int:
-        """The same kernels at these points."""
+        """The filter transforms of kernels."""
         return kernels * self.points // self.layer.recurrent_kernel_size[0]
 
     @property
     def together(self) -> int:
-        """Steps that Winograd's way takes together for the gradients of x and the kernels."""
+        """Steps that Winograd's algorithm computes together for the gradients of x and the kernels."""
         return max(1, min(self.steps, winograd.samples(self.layer, self.grid) // self.batch))
 
     def near(self, steps: int) -> tuple[int, int, int]:
-        """Return what Winograd's way holds for a moment.
+        """Return the temporary arrays of Winograd's algorithm.
 
         Args:
-            steps: How many are taken together, as far as they stay near.
+            steps: How many are computed together, unless fewer fit the block size.
 
         Returns:
-            Products, inputs at the points, and inputs with padding.
+            Products, input transforms, and inputs with padding.
         """
         samples = min(steps * self.batch, winograd.samples(self.layer, self.grid))
         widened = self.points * SINGLE * samples * prod(self.grid) // winograd.ROWS
@@ -165,37 +158,38 @@ class Run:
 
     @property
     def kept(self) -> int:
-        """What stays from the forward to the backward pass, the frames of the caller left out."""
+        """What the forward pass saves for the backward pass, without the frames of the caller."""
         start = self.h + self.c if self.continues or not self.fused else 0
         cast = self.kernel_ih + self.kernel_hh if self.width < SINGLE else 0
         if self.fused:
             return cast + self.own_input + start + self.gates + (self.steps + 1) * (self.h + self.c)
-        return cast + start + self.padded_frames + self.steps * self.plain_step
+        return cast + start + self.padded_frames + self.steps * self.generic_step
 
     @property
     def own_input(self) -> int:
-        """A copy of the input that is kept: in low precision."""
+        """A copy of the input that is saved: in low precision."""
         return self.frames if self.width < SINGLE and self.source == "caller" else 0
 
     @property
-    def group(self) -> int:
-        """Number of steps whose input the quick path convolves together."""
+    def steps_per_chunk(self) -> int:
+        """Number of steps whose input the fused implementation convolves together."""
         values = 4 * self.c // SINGLE
         return min(self.steps, max(1, BLOCK_VALUES // values))
 
     @property
     def scratch(self) -> int:
-        """What the gate arithmetic of the quick path holds for a moment: two forms of the gates, and two cells."""
+        """The temporary arrays of the gate arithmetic: two as large as the gates, and two as large as the cell."""
         values = 4 * self.c // SINGLE
         sample = values // self.batch
-        worked_on = values if values <= BLOCK_VALUES else min(values, max(1, BLOCK_VALUES // 4 // sample) * sample)
-        return SINGLE * (2 * worked_on + 2 * worked_on // 4)
+        if values > BLOCK_VALUES:
+            values = min(values, max(1, BLOCK_VALUES // 4 // sample) * sample)
+        return SINGLE * (2 * values + 2 * values // 4)
 
     @property
-    def plain_step(self) -> int:
-        """What autograd keeps of one step on the plain path.
+    def generic_step(self) -> int:
+        """What autograd saves of one step in the generic implementation.
 
-        The four gates, c and φ(c), h with its padding; then what the options add: the scaled candidate, the faded
+        The four gates, c and φ(c), h with its padding; then what the options add: the scaled candidate, the decayed
         cell, three forms of the four gates around a norm, a mask and its complement for each zoneout, and the mask
         on the output before the next layer.
         """
@@ -233,7 +227,7 @@ class Run:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the input convolution runs channels first, for which oneDNN makes copies in an order of its own."""
+        """Whether the input convolution runs channels first, for which oneDNN makes copies in its own layout."""
         return len(self.size) == 1 or (self.layer.in_channels == 1 and set(self.layer.stride) != {1})
 
     @cached_property
@@ -245,7 +239,7 @@ class Run:
 
     @property
     def ready(self) -> int:
-        """The last of these copies; 0 where the input is ready as it comes."""
+        """The last of these copies; 0 where no copy is needed."""
         return self.made_ready[-1] if self.made_ready else 0
 
     @property
@@ -266,9 +260,11 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         One list a layer, one run a direction.
     """
     size, result = call.size, []
+    joins_directions = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
     for layer in call.spec.layers:
-        joined = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
-        source = "joined" if joined and layer.index else "layer" if layer.index else "caller"
+        source = "caller"
+        if layer.index:
+            source = "joined" if joins_directions else "layer"
         gradient = call.input_gradient or layer.index > 0
         fixed = (batch, call.steps, size, width, source, gradient, call.continues)
         result.append([Run(layer, direction, *fixed) for direction in call.spec.directions])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
-from convlstm.engine.jax.recurrence import Masks, State
+from convlstm.engine.jax.recurrence import DropoutMasks, State
 from convlstm.errors import ShapeError
 from convlstm.flax.weights import Params, layer_name, layer_weights
 from convlstm.spec.stack import ConvLSTMSpec
@@ -25,7 +25,7 @@ class Draws(NamedTuple):
         dropout: Factor on each layer's merged output but the last's (time, batch, *grid, channels), or None.
     """
 
-    masks: Mapping[str, Masks]
+    masks: Mapping[str, DropoutMasks]
     dropout: tuple[Array | None, ...] = ()
 
 
@@ -61,7 +61,7 @@ def draw(
         inside = (batch, *sizes[layer.index + 1], layer.hidden_channels)
         for way, direction in enumerate(spec.directions):
             place = (layer.index, way)
-            masks[layer_name(layer.index, direction)] = Masks(
+            masks[layer_name(layer.index, direction)] = DropoutMasks(
                 _kept(key, (*place, 0), spec.input_dropout, entering, dtype),
                 _kept(key, (*place, 1), spec.recurrent_dropout, inside, dtype),
                 _held(key, (*place, 2), spec.zoneout_h, inside, steps),
@@ -137,8 +137,8 @@ def run_stack(
                 durations=durations,
                 gaps=gaps[direction] if gaps else None,
                 masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
-                plain=plain,
-                from_rest=from_rest,
+                generic=plain,
+                zero_initial_state=from_rest,
             )
             parts.append(output)
             final.append(after)

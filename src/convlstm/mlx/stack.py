@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from convlstm.engine.mlx import recurrence as engine
-from convlstm.engine.mlx.recurrence import Masks, State
+from convlstm.engine.mlx.recurrence import DropoutMasks, State
 from convlstm.errors import ShapeError
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -23,7 +23,7 @@ class Draws:
         dropout: Factor on each layer's merged output but the last's (time, batch, *grid, channels), or None.
     """
 
-    masks: dict[tuple[int, str], Masks] = field(default_factory=dict)
+    masks: dict[tuple[int, str], DropoutMasks] = field(default_factory=dict)
     dropout: tuple[mx.array | None, ...] = ()
 
 
@@ -58,7 +58,7 @@ def draw(
     batch = like.shape[1]
     grids = spec.grids(input_size)
     masks = {
-        (layer.index, direction): Masks(
+        (layer.index, direction): DropoutMasks(
             kept(
                 spec.input_dropout, batch, *(grids[layer.index - 1] if layer.index else input_size), layer.in_channels
             ),
@@ -134,14 +134,13 @@ def run_stack(
                 layer,
                 weights_of(layer.index, direction),
                 x,
-                states[len(final)],
+                None if from_rest and x is not None else states[len(final)],
                 steps=steps,
                 reverse=direction == "reverse",
                 mask=mask,
                 durations=durations,
                 gaps=None if gaps is None else gaps[direction],
                 masks=None if draws is None else draws.masks.get((layer.index, direction)),
-                from_rest=from_rest,
             )
             parts.append(output)
             final.append(after)

@@ -48,6 +48,31 @@ class LayerSpec:
             return tuple(input_size)
         return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
 
+    @property
+    def is_standard_cell(self) -> bool:
+        """Whether this is the cell for which engines have a fused implementation.
+
+        The standard cell has the activations tanh and sigmoid, no norm, no zoneout, no peepholes or one per channel,
+        zeros around its frames and states, and one group. Dropout, masks, durations and memory decay do not count:
+        they belong to the call, or act outside the cell.
+
+        Example:
+            >>> from convlstm.spec.stack import ConvLSTMSpec
+            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=3, norm="layer")
+            >>> [layer.is_standard_cell for layer in spec.layers]
+            [False, False]
+        """
+        spec = self.stack
+        return (
+            spec.activation == "tanh"
+            and spec.recurrent_activation == "sigmoid"
+            and spec.norm == "none"
+            and spec.zoneout_h == spec.zoneout_c == 0
+            and spec.peephole in ("none", "channel")
+            and set(spec.boundary) == {"zeros"}
+            and self.groups == 1
+        )
+
     def check(self) -> None:
         """Refuse groups that do not divide the channels."""
         if self.in_channels == 0 and self.groups != 1:

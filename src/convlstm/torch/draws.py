@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.engine.torch.recurrence import Masks
+from convlstm.engine.torch.recurrence import DropoutMasks
 from convlstm.errors import ShapeError
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -22,7 +22,7 @@ class Draws:
         dropout: Factor on each layer's merged output but the last's (time, batch, channels, *grid), or None.
     """
 
-    masks: dict[tuple[int, str], Masks] = field(default_factory=dict)
+    masks: dict[tuple[int, str], DropoutMasks] = field(default_factory=dict)
     dropout: tuple[Tensor | None, ...] = ()
 
     def part(self, span: slice) -> Draws:
@@ -68,7 +68,7 @@ def draw(
         state = (batch, layer.hidden_channels, *grids[layer.index])
         space = grids[layer.index - 1] if layer.index else input_size
         for direction in spec.directions:
-            masks[layer.index, direction] = Masks(
+            masks[layer.index, direction] = DropoutMasks(
                 drawn(spec.input_dropout, batch, layer.in_channels, *space, scaled=True),
                 drawn(spec.recurrent_dropout, *state, scaled=True),
                 drawn(spec.zoneout_h, steps, *state, scaled=False),

@@ -18,7 +18,7 @@ from convlstm.conformance.compare import compare
 from convlstm.conformance.random_layers import common_case
 from convlstm.engine.torch import gates as torch_gates
 from convlstm.engine.torch import native as torch_native
-from convlstm.engine.torch.gates import NativeGates, PlainGates, gate_arithmetic
+from convlstm.engine.torch.gates import NativeGates, TorchGates, gate_arithmetic
 from convlstm.engine.torch.native import SWITCH, is_installed, is_native, operators, put_channels_last
 from convlstm.engine.torch.winograd import NativeWinograd, Winograd
 from convlstm.errors import ConfigError
@@ -31,7 +31,7 @@ SHAPES = [(2, 3, 7), (2, 5, 4, 6), (1, 16, 3, 3), (3, 1, 4, 5), (2, 4, 3, 2, 5),
 
 
 def _step(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    """Return z, c before, c after, h, dh and dc of a step, in the order of the quick path."""
+    """Return z, c before, c after, h, dh and dc of a step, in the order of the fused path."""
     torch.manual_seed(sum(shape))
     batch, hidden, *grid = shape
     order = {"memory_format": LAST[len(shape)]}
@@ -52,19 +52,19 @@ def test_it_is_there_where_it_can_be_built() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_peepholes", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gates_are_those_of_plain_operations(
+def test_gates_are_those_of_torch_operations(
     shape: tuple[int, ...], with_peepholes: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peephole = torch.randn(3, shape[1], generator=torch.Generator().manual_seed(1)) if with_peepholes else None
     found: list[list[Tensor]] = []
-    for kind, switch in ((NativeGates, "1"), (PlainGates, "0")):
+    for kind, switch in ((NativeGates, "1"), (TorchGates, "0")):
         monkeypatch.setenv(SWITCH, switch)
         z, before, after, h, dh, dc = _step(shape, dtype)
         arithmetic = gate_arithmetic(z, before, None if peephole is None else peephole.to(dtype))
         assert type(arithmetic) is kind
-        arithmetic.advance(z, before, after, h)
+        arithmetic.forward(z, before, after, h)
         found.append([z.clone(), after.clone(), h])
-        arithmetic.retreat(z, before, after, dh, dc)
+        arithmetic.backward(z, before, after, dh, dc)
         found[-1] += [z, dc]
     step = 2**-8 if dtype == torch.bfloat16 else 1e-6  # a unit in the last place of bfloat16; a few of float32
     for native, plain in zip(*found, strict=True):
@@ -92,7 +92,7 @@ def test_gates_of_any_number() -> None:
 @needs_native
 @pytest.mark.parametrize("rows", [3, 5])
 @pytest.mark.parametrize("order", ["channels last", "channels first", "part of a batch first sequence"])
-def test_the_way_to_the_points_is_that_of_plain_operations(rows: int, order: str) -> None:
+def test_the_way_to_the_points_is_that_of_torch_operations(rows: int, order: str) -> None:
     torch.manual_seed(rows)
     weights, padding = [torch.randn(12, n, rows, 3) for n in (5, 3)], (rows // 2, 1)
     x = {
@@ -104,11 +104,14 @@ def test_the_way_to_the_points_is_that_of_plain_operations(rows: int, order: str
     results = []
     for kind in (NativeWinograd, Winograd):
         winograd = kind(weights, padding, samples=2)
-        at_points, of_products = winograd._at_points(z, [x, h]).clone(), winograd._of_products(z).clone()
+        transformed, d_products = (
+            winograd._input_transform(z, [x, h]).clone(),
+            winograd._output_transform_gradient(z).clone(),
+        )
         rows_of, of_x, of_h = z.clone(), x.contiguous(memory_format=torch.channels_last).clone(), h.clone()
-        winograd._add_rows(rows_of, of_products)
-        winograd._add_inputs([of_x, of_h], at_points)
-        results.append([at_points, of_products, rows_of, of_x, of_h])
+        winograd._output_transform(rows_of, d_products)
+        winograd._input_transform_gradient([of_x, of_h], transformed)
+        results.append([transformed, d_products, rows_of, of_x, of_h])
     for native, plain in zip(*results, strict=True):
         torch.testing.assert_close(native, plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))
 
@@ -147,18 +150,21 @@ def test_any_number_of_threads_gives_the_same(threads: int) -> None:
         for shape in ((3, 48, 40, 24), (1, 24, 3001)):
             z, before, after, h, dh, dc = _step(shape, torch.float32)
             arithmetic = gate_arithmetic(z, before, torch.ones(3, shape[1]))
-            arithmetic.advance(z, before, after, h)
+            arithmetic.forward(z, before, after, h)
             results += [z.clone(), after, h]
-            arithmetic.retreat(z, before, after, dh, dc)
+            arithmetic.backward(z, before, after, dh, dc)
             results += [z, dc]
         winograd = NativeWinograd([torch.ones(192, 48, 3, 3)], (1, 1), samples=3)
         z, grid, *_ = _step((3, 48, 40, 24), torch.float32)
-        at_points, of_products = winograd._at_points(z, [grid]).clone(), winograd._of_products(z).clone()
-        winograd._add_rows(z, of_products)
-        winograd._add_inputs([grid], at_points)
+        transformed, d_products = (
+            winograd._input_transform(z, [grid]).clone(),
+            winograd._output_transform_gradient(z).clone(),
+        )
+        winograd._output_transform(z, d_products)
+        winograd._input_transform_gradient([grid], transformed)
         frames, x = torch.empty_like(grid), torch.randn(3, 48, 40, 24, generator=torch.Generator().manual_seed(2))
         put_channels_last(frames, x)
-        return [*results, at_points, of_products, z, grid, frames]
+        return [*results, transformed, d_products, z, grid, frames]
 
     torch.set_num_threads(1)
     expected = everything()
@@ -220,8 +226,8 @@ def test_layers_are_the_same_without_it(dims: int, peephole: Any, low: bool, mon
     layer = ConvLSTM(3, [8, 4], 3, spatial_dims=dims, peephole=peephole, direction="bidirectional")
     x = torch.randn(2, 5, 3, *[8, 6, 4][:dims])
     steps: list[int] = []
-    retreat = NativeGates.retreat
-    monkeypatch.setattr(NativeGates, "retreat", lambda self, *a: (steps.append(1), retreat(self, *a))[1])
+    backward = NativeGates.backward
+    monkeypatch.setattr(NativeGates, "backward", lambda self, *a: (steps.append(1), backward(self, *a))[1])
     found = []
     for switch in ("1", "0"):
         monkeypatch.setenv(SWITCH, switch)

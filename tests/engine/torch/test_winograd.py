@@ -31,7 +31,12 @@ CHOICES = [(), ("x",), ("weight_ih", "bias"), ("weight_hh",), ("h", "c"), ("x", 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Serve layers of any size; return for each call since whether x and h are convolved together."""
-    for name, value in {"_SAVED": 0, "_SAVED_A_STEP": 0, "_SHARED_BY": 0, "_BLOCK": 1}.items():
+    for name, value in {
+        "_MIN_SAVED_PER_VALUE": 0,
+        "_MIN_SAVED_PER_STEP": 0,
+        "_MIN_POSITIONS": 0,
+        "_CHANNEL_BLOCK": 1,
+    }.items():
         monkeypatch.setattr(rule, name, value)
     calls: list[bool] = []
     made = torch_winograd_layer.WinogradConvolutions._winograd.func
@@ -117,12 +122,12 @@ def _derivatives(layer: ConvLSTM, x: Tensor, state: Any, wanted: tuple[str, ...]
 def test_larger_grids_and_parts_of_a_batch(
     used: list[bool], monkeypatch: pytest.MonkeyPatch, form: str, wanted: tuple[str, ...], near: int
 ) -> None:
-    """Against the plain path in float64, which other tests hold to the reference.
+    """Against the generic path in float64, which other tests hold to the reference.
 
     The room for products is that of one sample, of some samples of a step, of some steps and of all.
     """
     for module in (rule, torch_winograd):
-        monkeypatch.setattr(module, "NEAR", near)
+        monkeypatch.setattr(module, "PRODUCT_VALUES", near)
     kernel, options = {"wide rows": (5, {}), "apart": (3, {"recurrent_kernel_size": 5})}.get(form, (3, {}))
     direction = {"reverse": "reverse", "both ways": "bidirectional"}.get(form, "forward")
     layer = _layer(kernel, direction=direction, peephole="channel", **options)
@@ -187,12 +192,12 @@ def _gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.usefixtures("_either_way")
 def test_layers_as_large_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the plain path in float64."""
+    """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the generic path in float64."""
     layer, x = _large()
     seen: list[object] = []
-    go_back = torch_winograd.Winograd.go_back
-    watched = lambda self, *a, **k: (seen.append(self), go_back(self, *a, **k))[1]  # noqa: E731
-    monkeypatch.setattr(torch_winograd.Winograd, "go_back", watched)
+    backward = torch_winograd.Winograd.backward
+    watched = lambda self, *a, **k: (seen.append(self), backward(self, *a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(torch_winograd.Winograd, "backward", watched)
     output, got = layer(x)[0].detach(), _gradients(layer, x)
     assert seen
     monkeypatch.setattr(torch_fused, "serves", lambda *_: False)

@@ -95,7 +95,7 @@ def test_a_graph_gives_what_eager_mode_gives(name: str, how: str) -> None:
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("how", ["eager", "graph", "tape outside", "unknown steps", "evaluation"])
-def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str, monkeypatch: Any) -> None:
+def test_the_fused_path_is_the_ordinary_loop(name: str, reverse: bool, how: str, monkeypatch: Any) -> None:
     layer, weights = build(**QUICK[name])
     size = (6, 5, 4)[: layer.stack.spatial_dims]
     x, h = tensor(3, 2, *size, layer.in_channels), tensor(2, *layer.grid(size), 4)
@@ -104,7 +104,7 @@ def test_the_quick_path_is_the_ordinary_loop(name: str, reverse: bool, how: str,
     def call(x: Any, h: Any, from_rest: bool) -> Any:
         steps = tf.shape(x)[0] if how == "unknown steps" else 3
         state = (tf.zeros_like(h), tf.zeros_like(h)) if from_rest else (h, 2 * h)
-        options = {"steps": steps, "reverse": reverse, "from_rest": from_rest, "training": how != "evaluation"}
+        options = {"steps": steps, "reverse": reverse, "zero_initial_state": from_rest, "training": how != "evaluation"}
         output, (h_n, c_n) = engine.sequence(layer, weights, x, state, **options)
         return output, h_n, c_n
 
@@ -157,7 +157,7 @@ def test_a_jacobian_outside_a_graph_is_that_within(go_backwards: bool) -> None:
     np.testing.assert_allclose(jacobian(), tf.function(jacobian)(), rtol=0, atol=1e-5)
 
 
-def test_the_quick_path_is_left_to_what_it_serves() -> None:
+def test_the_fused_path_is_left_to_what_it_serves() -> None:
     assert not any(tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped"))
     assert not tensorflow_fused.serves(build(in_channels=1, stride=(1, 2))[0])
     served = []

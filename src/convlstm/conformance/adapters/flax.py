@@ -12,7 +12,7 @@ import numpy as np
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case
-from convlstm.engine.jax.recurrence import Masks, State
+from convlstm.engine.jax.recurrence import DropoutMasks, State
 from convlstm.flax import functional
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.stack import Draws
@@ -83,8 +83,8 @@ def _draws(case: Case) -> Draws | None:
         moved = np.moveaxis(array, 2 if time_axis is not None else 1, -1)
         return jnp.asarray(moved if time_axis is None else np.moveaxis(moved, time_axis, 0))
 
-    masks: Mapping[str, Masks] = {
-        layer_name(*place): Masks(own(m.input), own(m.recurrent), own(m.zoneout_h, 0), own(m.zoneout_c, 0))
+    masks: Mapping[str, DropoutMasks] = {
+        layer_name(*place): DropoutMasks(own(m.input), own(m.recurrent), own(m.zoneout_h, 0), own(m.zoneout_c, 0))
         for place, m in case.masks.items()
     }
     between = case.dropout or (None,) * (case.spec.depth - 1)

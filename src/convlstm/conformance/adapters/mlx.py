@@ -9,7 +9,7 @@ from mlx.utils import tree_unflatten
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case
-from convlstm.engine.mlx.recurrence import Masks
+from convlstm.engine.mlx.recurrence import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
@@ -111,7 +111,7 @@ def _draws(case: Case, dtype: mx.Dtype) -> Draws | None:
         return None if values is None else mx.array(np.moveaxis(values, axis, -1), dtype=dtype)
 
     masks = {
-        key: Masks(array(m.input, 1), array(m.recurrent, 1), array(m.zoneout_h, 2), array(m.zoneout_c, 2))
+        key: DropoutMasks(array(m.input, 1), array(m.recurrent, 1), array(m.zoneout_h, 2), array(m.zoneout_c, 2))
         for key, m in case.masks.items()
     }
     factors = [array(factor, 2) for factor in case.dropout or (None,) * (case.spec.depth - 1)]

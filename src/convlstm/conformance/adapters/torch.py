@@ -9,7 +9,7 @@ from torch import Tensor
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case
-from convlstm.engine.torch.recurrence import Masks
+from convlstm.engine.torch.recurrence import DropoutMasks
 from convlstm.spec.types import Array
 from convlstm.torch.draws import Draws
 from convlstm.torch.forecaster import Forecaster
@@ -90,7 +90,7 @@ def _draws(case: Case, dtype: torch.dtype) -> Draws | None:
         return None if array is None else torch.tensor(array, dtype=dtype)
 
     masks = {
-        key: Masks(*(tensor(getattr(m, name)) for name in ("input", "recurrent", "zoneout_h", "zoneout_c")))
+        key: DropoutMasks(*(tensor(getattr(m, name)) for name in ("input", "recurrent", "zoneout_h", "zoneout_c")))
         for key, m in case.masks.items()
     }
     factors = [tensor(factor) for factor in case.dropout or (None,) * (case.spec.depth - 1)]

@@ -1,4 +1,4 @@
-"""The contract's activations in JAX."""
+"""The activations in JAX."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
 }
-"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
+"""The activations by name; memory decay and the forecaster's output use `softplus`."""

@@ -1,9 +1,9 @@
-"""Convolutions in JAX, and one rule for the gradients of those inside the loop.
+"""Convolutions in JAX, and a gradient rule for those inside the loop.
 
-XLA on CPU takes the weight gradient of a convolution inside a loop some two hundred times slower than the convolution
-itself. The rule writes both gradients as matrix products, one for each tap of the kernel; other platforms keep XLA's
-own. A rule takes away forward mode (JAX refuses it with a clear error) and meshes with explicit axes: `plain` gives
-both back.
+XLA on CPU computes the weight gradient of a convolution inside a loop some two hundred times slower than the
+convolution itself. The rule computes both gradients as matrix products, one for each tap of the kernel; other platforms
+use XLA's own. A rule supports neither forward mode (JAX refuses it with a clear error) nor meshes with explicit axes;
+`generic` supports both.
 """
 
 from __future__ import annotations
@@ -45,93 +45,93 @@ def convolve(
     )
 
 
-def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, plain: bool, nothing: Array | None = None) -> Array:
-    """Return W ∗ x with stride 1, its gradients taken by the rule unless `plain` or a mesh with explicit axes.
+def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, generic: bool, is_zero: Array | None = None) -> Array:
+    """Return W ∗ x with stride 1, with the gradient rule unless `generic` or on a mesh with explicit axes.
 
     Args:
         x: (batch, *space, in).
         kernel: (*space, in, out).
         widths: Points of padding around x.
-        plain: Leave the gradients to JAX.
-        nothing: Whether x is zero (a scalar), and its gradient of no interest: the rule then computes nothing.
+        generic: Leave the gradients to JAX.
+        is_zero: Whether x is zero and its gradient is not needed (a scalar): the rule then computes nothing.
 
     Returns:
         (batch, *space, out).
     """
-    rule = not plain and x.size > 0 and not mesh_is_explicit(x)
-    # inside `shard_map` a rule wants both of one kind, where a plain convolution casts by itself
-    if not rule:
+    if generic or x.size == 0 or mesh_is_explicit(x):
         return convolve(x, kernel, widths)
-    convolved: Array = _ruled(widths, varying_as(x, kernel), varying_as(kernel, x), nothing)
-    return convolved
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ruled(widths: Widths, x: Array, kernel: Array, nothing: Array | None) -> Array:
-    z: Array = _unless(nothing, partial(convolve, widths=widths), x, kernel)
+    # inside `shard_map` a rule needs both to vary over the same axes; an ordinary convolution casts them itself
+    z: Array = _with_rule(widths, varying_as(x, kernel), varying_as(kernel, x), is_zero)
     return z
 
 
-def _keep(widths: Widths, x: Array, kernel: Array, nothing: Array | None) -> tuple[Array, tuple[Any, ...]]:
-    return _ruled(widths, x, kernel, nothing), (x, kernel, nothing)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _with_rule(widths: Widths, x: Array, kernel: Array, is_zero: Array | None) -> Array:
+    z: Array = _zeros_if(is_zero, partial(convolve, widths=widths), x, kernel)
+    return z
 
 
-def _pull_back(widths: Widths, kept: tuple[Any, ...], of_z: Array) -> tuple[Array, Array, None]:
-    *arrays, nothing = kept
+def _forward(widths: Widths, x: Array, kernel: Array, is_zero: Array | None) -> tuple[Array, tuple[Any, ...]]:
+    return _with_rule(widths, x, kernel, is_zero), (x, kernel, is_zero)
+
+
+def _backward(widths: Widths, saved: tuple[Any, ...], dz: Array) -> tuple[Array, Array, None]:
+    x, kernel, is_zero = saved
 
     def gradients(*arrays: Array) -> tuple[Array, Array]:
-        found: tuple[Array, Array] = lax.platform_dependent(
-            *arrays, cpu=partial(_by_products, widths), default=partial(_by_xla, widths)
+        dx_and_dw: tuple[Array, Array] = lax.platform_dependent(
+            *arrays, cpu=partial(_gradients_by_products, widths), default=partial(_gradients_by_xla, widths)
         )
-        return found
+        return dx_and_dw
 
-    return *_unless(nothing, gradients, *arrays, of_z), None
-
-
-_ruled.defvjp(_keep, _pull_back)
+    dx, dw = _zeros_if(is_zero, gradients, x, kernel, dz)
+    return dx, dw, None
 
 
-def _unless(nothing: Array | None, compute: Callable[..., Any], *arrays: Array) -> Any:
-    """Return what is computed from the arrays; zeros of the same form if it would come to nothing."""
-    if nothing is None:
+_with_rule.defvjp(_forward, _backward)
+
+
+def _zeros_if(is_zero: Array | None, compute: Callable[..., Any], *arrays: Array) -> Any:
+    """Return `compute(*arrays)`, or zeros of the same shapes if the scalar is true."""
+    if is_zero is None:
         return compute(*arrays)
-    made = jax.eval_shape(compute, *arrays)
+    shapes = jax.eval_shape(compute, *arrays)
 
     def zeros(*arrays: Array) -> Any:
-        return jax.tree.map(lambda like: varying_as(jnp.zeros(like.shape, like.dtype), arrays[0]), made)
+        return jax.tree.map(lambda like: varying_as(jnp.zeros(like.shape, like.dtype), arrays[0]), shapes)
 
-    return lax.cond(nothing, zeros, compute, *arrays)
-
-
-def _by_xla(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array, Array]:
-    _, pull_back = jax.vjp(partial(convolve, widths=widths), x, kernel)
-    of_x, of_kernel = pull_back(of_z)
-    return of_x, of_kernel
+    return lax.cond(is_zero, zeros, compute, *arrays)
 
 
-def _by_products(widths: Widths, x: Array, kernel: Array, of_z: Array) -> tuple[Array, Array]:
+def _gradients_by_xla(widths: Widths, x: Array, kernel: Array, dz: Array) -> tuple[Array, Array]:
+    _, pullback = jax.vjp(partial(convolve, widths=widths), x, kernel)
+    dx, dw = pullback(dz)
+    return dx, dw
+
+
+def _gradients_by_products(widths: Widths, x: Array, kernel: Array, dz: Array) -> tuple[Array, Array]:
     size, batch_and_space = kernel.shape[:-2], tuple(range(len(widths) + 1))
     padded = jnp.pad(x, ((0, 0), *widths, (0, 0)))
-    wide = jnp.promote_types(x.dtype, jnp.float32)  # sums over taps and places are not rounded on their way
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # sums over taps and points are rounded only at the end
     product_of = partial(jnp.tensordot, preferred_element_type=wide)
-    of_padded, of_taps = jnp.zeros(padded.shape, wide), []
+    d_padded, d_taps = jnp.zeros(padded.shape, wide), []
     for tap in product(*map(range, size)):
-        window = (slice(None), *(slice(k, k + n) for k, n in zip(tap, of_z.shape[1:-1], strict=True)))
-        of_taps.append(product_of(padded[window], of_z, (batch_and_space, batch_and_space)))
-        around = [(k, n - 1 - k) for k, n in zip(tap, size, strict=True)]
-        of_padded += jnp.pad(product_of(of_z, kernel[tap], (-1, -1)), ((0, 0), *around, (0, 0)))
+        window = (slice(None), *(slice(k, k + n) for k, n in zip(tap, dz.shape[1:-1], strict=True)))
+        d_taps.append(product_of(padded[window], dz, (batch_and_space, batch_and_space)))
+        margins = [(k, n - 1 - k) for k, n in zip(tap, size, strict=True)]
+        d_padded += jnp.pad(product_of(dz, kernel[tap], (-1, -1)), ((0, 0), *margins, (0, 0)))
     inside = (slice(None), *(slice(before, before + n) for (before, _), n in zip(widths, x.shape[1:-1], strict=True)))
-    return of_padded[inside].astype(x.dtype), jnp.stack(of_taps).reshape(kernel.shape).astype(kernel.dtype)
+    return d_padded[inside].astype(x.dtype), jnp.stack(d_taps).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def mesh_is_explicit(x: Any) -> bool:
-    """Return whether x lives on a mesh with explicit axes, where shardings are part of an array's type."""
+    """Return whether x is on a mesh with explicit axes, where shardings are part of an array's type."""
     mesh = jax.typeof(x).sharding.mesh
     return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
 
 
 def varying_as(x: Array, like: Any) -> Array:
     """Return x as varying over at least the axes of a `shard_map` over which `like` varies."""
-    own, wanted = (jax.typeof(array).manual_axis_type.varying for array in (x, like))
-    missing = tuple(sorted(wanted - own))
+    axes_of_x, axes_of_like = (jax.typeof(array).manual_axis_type.varying for array in (x, like))
+    missing = tuple(sorted(axes_of_like - axes_of_x))
     return lax.pcast(x, missing, to="varying") if missing else x

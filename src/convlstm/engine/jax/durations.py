@@ -1,4 +1,4 @@
-"""Durations in JAX: the factor on the candidate, and what is left of the memory after a gap."""
+"""Durations in JAX: the scale δ of the candidate, and the retention of c after a gap."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Arra
         return jnp.log(r + spec.duration_eps) + 1.0
     if spec.duration_strategy == "log1p":
         return jnp.log1p(r) / jnp.log(jnp.asarray(2.0, r.dtype))
-    # unlike maximum, this keeps NaN and gives gradient 0 at and below ε
+    # unlike maximum, this keeps NaN and has gradient 0 at and below ε
     log_r = jnp.log(jnp.where(r <= spec.duration_eps, spec.duration_eps, r))
     if spec.duration_strategy == "scalar":
         return jnp.exp(weights["duration.weight"].astype(r.dtype) * log_r)
@@ -35,16 +35,17 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Arra
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Array) -> Array:
-    """Return what is left of c after a gap (..., hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (..., hidden_channels), in at least float32."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = jnp.where(q <= 1.0, 0.0, q - 1.0)
     return jnp.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)
 
 
 def clean(values: Array, mask: Array | None = None) -> Array:
-    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
+    """Return durations in at least float32; an invalid one becomes NaN, never a finite result."""
     wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    wide = wide if mask is None else jnp.where(mask, wide, 1.0)
+    if mask is not None:
+        wide = jnp.where(mask, wide, 1.0)
     return jnp.where((wide >= 0) & jnp.isfinite(wide), wide, jnp.nan)
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the gates in JAX, from the convolutions of a step to its state."""
+"""The gate arithmetic in JAX, from the convolutions of a step to its state."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
 
-OWN_WEIGHTS = ("bias", "norm_scale", "peephole")
-"""What the gates need of a layer's arrays."""
+GATE_WEIGHTS = ("bias", "norm_scale", "peephole")
+"""The arrays of a layer that the gates need."""
 
 
-def gates(spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, factor: Array | None) -> tuple[Array, Array]:
+def gates(
+    spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, candidate_scale: Array | None
+) -> tuple[Array, Array]:
     """Return h and c after a step (equations: `convlstm.reference.recurrence.step`), all in the type of c.
 
     Args:
         spec: The stack.
-        weights: `OWN_WEIGHTS`, as far as the layer has them.
+        weights: Those of `GATE_WEIGHTS` that the layer has.
         z: W_ih ∗ x + W_hh ∗ h (batch, *grid, 4·hidden_channels).
-        c_before: c (batch, *grid, hidden_channels), faded where it fades.
-        factor: δ, broadcast over the grid.
+        c_before: c (batch, *grid, hidden_channels), already multiplied by the retention.
+        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
 
     Returns:
         h and c.
@@ -35,18 +37,20 @@ def gates(spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, facto
     if spec.peephole != "none":
         p_i, p_f, p_o = weights["peephole"].astype(z.dtype)
         z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
-    g = phi(z_g) if factor is None else phi(z_g) * factor.astype(z.dtype)
+    g = phi(z_g)
+    if candidate_scale is not None:
+        g = g * candidate_scale.astype(z.dtype)
     c = sigma(z_f) * c_before + sigma(z_i) * g
     o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
     return o * phi(c), c
 
 
-def zoned_out(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
-    """Return a state of which a share keeps its old values: those that the mask draws, or the mean of all draws."""
+def zoneout(before: Array, after: Array, rate: float, mask: Array | None) -> Array:
+    """Return a state that keeps a share of its old values: where the mask is 1, or without a mask in expectation."""
     if mask is None and not rate:
         return after
-    keep = rate if mask is None else mask.astype(before.dtype)
-    return keep * before + (1.0 - keep) * after
+    share = rate if mask is None else mask.astype(before.dtype)
+    return share * before + (1.0 - share) * after
 
 
 def _with_bias(spec: ConvLSTMSpec, weights: Weights, z: Array) -> Array:

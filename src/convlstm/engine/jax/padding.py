@@ -1,4 +1,4 @@
-"""The contract's boundaries in JAX."""
+"""The boundaries in JAX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convlstm.spec.types import Array as NumPyArray
 
 
 def pad(x: Array, widths: Widths, boundary: tuple[str, ...]) -> tuple[Array, Widths]:
-    """Return x (batch, *space, channels) padded where the boundary is not zeros, and what is left to a convolution."""
+    """Return x (batch, *space, channels) padded where the boundary is not zeros, and the padding that is left."""
     check_boundary(tuple(x.shape[1:-1]), widths, boundary)
     left = []
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True), start=1):

@@ -1,8 +1,8 @@
-"""The contract's activations in MLX; in float64 in forms that are exact where MLX's own are not.
+"""The activations in MLX, in float64 in forms that are exact where MLX's own are not.
 
-On CPU, MLX's float64 `exp` and `sigmoid` are right to single precision only; `power`, `tanh`, `log` and `expm1` are
-right to the last digits. Off Apple's machines its CPU takes a tanh one number after another, at the price of some
-seventy products: in float32 a quotient of two polynomials stands for it there, right to 4e-7.
+On CPU, MLX's float64 `exp` and `sigmoid` have single precision only; `power`, `tanh`, `log` and `expm1` are accurate to
+the last digits. Except on Apple's machines its CPU computes tanh one value at a time, which takes as long as some
+seventy products: in float32 a quotient of two polynomials replaces it there, with an error of at most 4e-7.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ def _quotient(x: mx.array) -> mx.array:
     return x * _polynomial(_P, u) / _polynomial(_Q, u)
 
 
-_quick_tanh: Any = mx.custom_function(_quotient)
+_fast_tanh: Any = mx.custom_function(_quotient)
 
 
-@_quick_tanh.vjp  # type: ignore[untyped-decorator]
-def _quick_tanh_vjp(x: mx.array, of_y: mx.array, y: mx.array) -> mx.array:
-    return of_y * (1.0 - y * y)
+@_fast_tanh.vjp  # type: ignore[untyped-decorator]
+def _fast_tanh_vjp(x: mx.array, dy: mx.array, y: mx.array) -> mx.array:
+    return dy * (1.0 - y * y)
 
 
-@_quick_tanh.jvp  # type: ignore[untyped-decorator]
-def _quick_tanh_jvp(x: mx.array, along: mx.array) -> mx.array:
-    y: mx.array = _quick_tanh(x)
-    return along * (1.0 - y * y)
+@_fast_tanh.jvp  # type: ignore[untyped-decorator]
+def _fast_tanh_jvp(x: mx.array, tangent: mx.array) -> mx.array:
+    y: mx.array = _fast_tanh(x)
+    return tangent * (1.0 - y * y)
 
 
-@_quick_tanh.vmap  # type: ignore[untyped-decorator]
-def _quick_tanh_vmap(x: mx.array, axis: int) -> tuple[mx.array, int]:
-    return _quick_tanh(x), axis
+@_fast_tanh.vmap  # type: ignore[untyped-decorator]
+def _fast_tanh_vmap(x: mx.array, axis: int) -> tuple[mx.array, int]:
+    return _fast_tanh(x), axis
 
 
 def _polynomial(coefficients: Sequence[float], u: mx.array) -> mx.array:
@@ -59,12 +59,12 @@ def _polynomial(coefficients: Sequence[float], u: mx.array) -> mx.array:
 
 
 def _is_slow(x: mx.array) -> bool:
-    """Return whether MLX computes a tanh of this array number by number."""
+    """Return whether MLX computes the tanh of this array one value at a time."""
     return x.dtype == mx.float32 and sys.platform != "darwin" and mx.default_device().type == mx.cpu
 
 
 def _tanh(x: mx.array) -> mx.array:
-    y: mx.array = _quick_tanh(x) if _is_slow(x) else mx.tanh(x)
+    y: mx.array = _fast_tanh(x) if _is_slow(x) else mx.tanh(x)
     return y
 
 
@@ -75,7 +75,7 @@ def _sigmoid(x: mx.array) -> mx.array:
 
 
 def _hard_sigmoid(slope: float) -> Callable[[mx.array], mx.array]:
-    # the gradient of clip is not 0 at the ends; this form's is
+    # the gradient of clip is not 0 at the ends; that of this form is
     def function(x: mx.array) -> mx.array:
         z = slope * x + 0.5
         return mx.where((z > 0) & (z < 1), z, mx.stop_gradient(mx.clip(z, 0, 1)))
@@ -106,4 +106,4 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "elu": _elu,
     "softplus": _softplus,
 }
-"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
+"""The activations by name; memory decay and the forecaster's output use `softplus`."""

@@ -1,11 +1,11 @@
-"""Convolution in MLX, channels last, with a plain form of equal value where the primitive is missing.
+"""Convolution in MLX, channels last, with replacements of equal value where the primitive is missing.
 
-- Three spatial axes: MLX has no groups there, so groups are convolved one by one.
-- float64 (CPU only): MLX's own convolution is right to single precision and refuses groups and dilation, so kernel
-  points are taken one by one, as products; right to the last digits, and slow.
-- An empty input: MLX's gradient fails, so the zero-size result is made without a convolution.
-- The recurrent convolution's data gradient on a CPU in float32: MLX gathers all points under a kernel of four times
-  the channels; one product, whose parts are then added where they belong, takes a third to two thirds of the time.
+- Three spatial axes: MLX has no groups there, so each group is a convolution of its own.
+- float64 (CPU only): MLX's own convolution has single precision and refuses groups and dilation, so the result is a sum
+  of products, one per kernel point; accurate to the last digits, and slow.
+- An empty input: MLX's gradient fails, so the empty result is created without a convolution.
+- The data gradient of the recurrent convolution on a CPU in float32: MLX gathers all points under a kernel with four
+  times the channels; one product, whose parts are then added at their points, takes a third to two thirds of the time.
 """
 
 from __future__ import annotations
@@ -47,20 +47,18 @@ def convolve(
     rank = x.ndim - 2
     stride, dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
     x, zeros = pad(x, widths, boundary)
-    exact = x.dtype == mx.float64
+    convolution = _by_points if x.dtype == mx.float64 else _by_primitive
     if not x.size:
         size = _output_size(x, weight, zeros, stride, dilation)
         return mx.zeros((x.shape[0], *size, weight.shape[0]), dtype=x.dtype)
-    if groups > 1 and (exact or rank == 3):
-        xs, weights = mx.split(x, groups, axis=-1), mx.split(weight, groups, axis=0)
-        one = _by_points if exact else _by_primitive
-        parts = [one(a, w, zeros, stride, dilation) for a, w in zip(xs, weights, strict=True)]
-        return mx.concatenate(parts, axis=-1)
-    return (_by_points if exact else _by_primitive)(x, weight, zeros, stride, dilation, groups)
+    if groups > 1 and (x.dtype == mx.float64 or rank == 3):
+        pairs = zip(mx.split(x, groups, axis=-1), mx.split(weight, groups, axis=0), strict=True)
+        return mx.concatenate([convolution(x_g, weight_g, zeros, stride, dilation) for x_g, weight_g in pairs], axis=-1)
+    return convolution(x, weight, zeros, stride, dilation, groups)
 
 
 def convolve_state(h: mx.array, weight: mx.array, widths: Widths, boundary: tuple[str, ...]) -> mx.array:
-    """Return W ∗ h with stride 1; see `convolve`, of the same value.
+    """Return W ∗ h with stride 1: the value of `convolve`, with a faster gradient on a CPU.
 
     Args:
         h: (batch, *grid, channels).
@@ -74,13 +72,13 @@ def convolve_state(h: mx.array, weight: mx.array, widths: Widths, boundary: tupl
     if not h.size or h.dtype != mx.float32 or mx.default_device().type != mx.cpu:
         return convolve(h, weight, widths, boundary)
     h, zeros = pad(h, widths, boundary)
-    z: mx.array = _with_own_gradient(zeros)(h, weight)
+    z: mx.array = _with_gradient_rule(zeros)(h, weight)
     return z
 
 
 @cache
-def _with_own_gradient(zeros: Widths) -> Any:
-    """Return the convolution of a state with so many zeros around it."""
+def _with_gradient_rule(zeros: Widths) -> Any:
+    """Return the convolution of a state with this padding of zeros, with its own gradient rule."""
     ones = (1,) * len(zeros)
 
     def product(h: mx.array, weight: mx.array) -> mx.array:
@@ -89,16 +87,16 @@ def _with_own_gradient(zeros: Widths) -> Any:
     function: Any = mx.custom_function(product)
 
     @function.vjp  # type: ignore[untyped-decorator]
-    def gradient(primals: Sequence[mx.array], of_z: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    def gradient(primals: Sequence[mx.array], dz: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
         h, weight = primals
-        of_weight = mx.vjp(lambda weight: product(h, weight), [weight], [of_z])[1][0]
-        return _of_data(of_z, weight, zeros), of_weight
+        dw = mx.vjp(lambda weight: product(h, weight), [weight], [dz])[1][0]
+        return _data_gradient(dz, weight, zeros), dw
 
     @function.vmap  # type: ignore[untyped-decorator]
-    def mapped(given: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
-        pairs = list(zip(given, axes, strict=True))
+    def mapped(arrays: Sequence[mx.array], axes: Sequence[int | None]) -> tuple[mx.array, int]:
+        pairs = list(zip(arrays, axes, strict=True))
         count = next(a.shape[axis] for a, axis in pairs if axis is not None)
-        if not count:  # nothing to stack: a row of zeros, which is never computed, has the shape
+        if not count:  # nothing to stack: a row that is never computed gives the shape
             row = function(*(a if axis is None else mx.sum(a, axis) for a, axis in pairs))
             return mx.zeros((0, *row.shape), dtype=row.dtype), 0
         rows = [[a] * count if axis is None else list(mx.moveaxis(a, axis, 0)) for a, axis in pairs]
@@ -107,15 +105,15 @@ def _with_own_gradient(zeros: Widths) -> Any:
     return function
 
 
-def _of_data(of_z: mx.array, weight: mx.array, zeros: Widths) -> mx.array:
-    """Return the gradient of h: each kernel point's part of one product, added at the points it came from."""
-    grid, (out, *taps, channels) = of_z.shape[1:-1], weight.shape
-    products = (of_z.reshape(-1, out) @ weight.reshape(out, -1)).reshape(*of_z.shape[:-1], *taps, channels)
-    total = mx.array(0.0, dtype=of_z.dtype)
+def _data_gradient(dz: mx.array, weight: mx.array, zeros: Widths) -> mx.array:
+    """Return dh: one product, whose part for each kernel point is added at the points that it read."""
+    grid, (out, *taps, channels) = dz.shape[1:-1], weight.shape
+    products = (dz.reshape(-1, out) @ weight.reshape(out, -1)).reshape(*dz.shape[:-1], *taps, channels)
+    total = mx.array(0.0, dtype=dz.dtype)
     for point in np.ndindex(*taps):
-        part = products[(slice(None),) * (1 + len(grid)) + tuple(point)]
-        around = [(p, k - 1 - p) for p, k in zip(point, taps, strict=True)]
-        total = total + mx.pad(part, [(0, 0), *around, (0, 0)])
+        product_of_point = products[(slice(None),) * (1 + len(grid)) + tuple(point)]
+        margins = [(p, k - 1 - p) for p, k in zip(point, taps, strict=True)]
+        total = total + mx.pad(product_of_point, [(0, 0), *margins, (0, 0)])
     inside = (slice(before, n + k - 1 - after) for n, k, (before, after) in zip(grid, taps, zeros, strict=True))
     return total[(slice(None), *inside)]
 

@@ -1,4 +1,4 @@
-"""The contract's boundaries in MLX, whose own padding knows no circular one."""
+"""The boundaries in MLX, whose own padding has no circular one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _NUMPY_MODES = {"replicate": "edge", "reflect": "reflect", "circular": "wrap"}
 
 
 def pad(x: mx.array, widths: Widths, boundary: tuple[str, ...]) -> tuple[mx.array, Widths]:
-    """Return x (batch, *space, channels) padded by every rule but zeros, and the zeros that are left to add.
+    """Return x (batch, *space, channels) padded by every rule but zeros, and the zeros left to a convolution.
 
-    Zeros may come last, in the convolution itself: beyond an edge of zeros there is nothing for another axis to copy.
+    Zeros may be added last, in the convolution itself: other axes copy nothing but zeros from beyond such an edge.
     """
     check_boundary(tuple(x.shape[1:-1]), widths, boundary)
     left = []

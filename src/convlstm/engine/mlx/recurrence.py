@@ -1,10 +1,9 @@
-"""The recurrence in MLX, open to `mx.grad`, `mx.compile` and `mx.checkpoint`.
+"""The recurrence in MLX, for `mx.grad`, `mx.compile` and `mx.checkpoint` too.
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in CONTRACT, Weights. There is no derivative rule around the loop: on CPU one weight gradient over all steps was slower
-than MLX's own. Missing primitives, and quicker forms: `convlstm.engine.mlx.convolution`, `mlx_padding` and
-`mlx_activations`.
+in CONTRACT, Weights. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
+than MLX's own. `convolution`, `padding` and `activations` have replacements for missing primitives, and faster forms.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ State = tuple[mx.array, mx.array]
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The random draws of one layer and direction in training, channels last (see the reference's `Masks`)."""
+class DropoutMasks:
+    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: mx.array | None = None
     recurrent: mx.array | None = None
@@ -48,14 +47,14 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.arr
         (frames, *grid, 4·hidden_channels), gates in the order i, f, g, o.
     """
     widths = pad_widths(tuple(x.shape[1:-1]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-    groups, part = layer.groups, layer.hidden_channels // layer.groups
+    groups, group_size = layer.groups, layer.hidden_channels // layer.groups
     weight = weights["weight_ih"]
     if groups > 1:
-        # groups act inside each gate, and a fused convolution numbers its outputs group first
-        weight = weight.reshape(4, groups, part, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+        # groups divide each gate, whereas one convolution of all gates numbers its outputs group first
+        weight = weight.reshape(4, groups, group_size, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
     z = convolve(x, weight, widths, layer.stack.boundary, layer.stride, layer.dilation, groups)
     if groups > 1:
-        z = z.reshape(*z.shape[:-1], groups, 4, part).swapaxes(-3, -2).reshape(z.shape)
+        z = z.reshape(*z.shape[:-1], groups, 4, group_size).swapaxes(-3, -2).reshape(z.shape)
     return z
 
 
@@ -70,15 +69,15 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> m
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
-        factor: mx.array = spec.duration_strategy(r)
-        return factor
+        scale: mx.array = spec.duration_strategy(r)
+        return scale
     if spec.duration_strategy == "linear":
         return r
     if spec.duration_strategy == "log":
         return mx.log(r + spec.duration_eps) + 1.0
     if spec.duration_strategy == "log1p":
         return mx.log1p(r) / log(2.0)
-    # this order keeps NaN, and gives gradient 0 below ε
+    # unlike maximum, this keeps NaN and has gradient 0 at and below ε
     log_r = mx.log(mx.where(r <= spec.duration_eps, mx.full(r.shape, spec.duration_eps, dtype=r.dtype), r))
     if spec.duration_strategy == "scalar":
         return exp(weights["duration.weight"].astype(r.dtype) * log_r)
@@ -87,7 +86,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> m
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: mx.array) -> mx.array:
-    """Return what is left of c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = mx.where(q <= 1.0, mx.zeros_like(q), q - 1.0)
     return exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)
@@ -99,11 +98,10 @@ def step(
     z_x: mx.array | None,
     state: State,
     *,
-    factor: mx.array | None = None,
-    kept: mx.array | None = None,
-    masks: Masks | None = None,
-    t: int = 0,
-    at_rest: bool = False,
+    candidate_scale: mx.array | None = None,
+    retention: mx.array | None = None,
+    masks: DropoutMasks | None = None,
+    zero_initial_state: bool = False,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
 
@@ -112,29 +110,32 @@ def step(
         weights: Its arrays.
         z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
         state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
-        factor: δ, broadcast over the grid.
-        kept: What is left of c_{t-1}, likewise.
-        masks: Random draws in training.
-        t: Step, to pick the zoneout masks.
-        at_rest: Whether the state is known to be zero, so that there is nothing to convolve.
+        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
+        retention: Factor on c_{t-1}, broadcast over the grid.
+        masks: Masks in training, those of zoneout for this step.
+        zero_initial_state: Whether h is known to be zero and need not be convolved; only with an input.
 
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or Masks()
+    spec, masks = layer.stack, masks or DropoutMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
-    c_before = c_before if kept is None else c_before * kept
-    z_i, z_f, z_g, z_o = mx.split(_gates(layer, weights, z_x, None if at_rest else h_before, masks), 4, axis=-1)
+    if retention is not None:
+        c_before = c_before * retention
+    z = _gates(layer, weights, z_x, None if zero_initial_state else h_before, masks)
+    z_i, z_f, z_g, z_o = mx.split(z, 4, axis=-1)
     if spec.peephole != "none":
         p_i, p_f, p_o = weights["peephole"]
         z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
     g = phi(z_g)
-    c = sigma(z_f) * c_before + sigma(z_i) * (g if factor is None else g * factor)
+    if candidate_scale is not None:
+        g = g * candidate_scale
+    c = sigma(z_f) * c_before + sigma(z_i) * g
     o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
     h = (o * phi(c)).astype(h_before.dtype)
-    h = _zoned_out(h_before, h, spec.zoneout_h, None if masks.zoneout_h is None else masks.zoneout_h[t])
-    c = _zoned_out(c_before, c, spec.zoneout_c, None if masks.zoneout_c is None else masks.zoneout_c[t])
+    h = _zoneout(h_before, h, spec.zoneout_h, masks.zoneout_h)
+    c = _zoneout(c_before, c, spec.zoneout_c, masks.zoneout_c)
     return h, c
 
 
@@ -142,15 +143,14 @@ def sequence(
     layer: LayerSpec,
     weights: Weights,
     x: mx.array | None,
-    state: State,
+    state: State | None,
     *,
     steps: int,
     reverse: bool = False,
     mask: mx.array | None = None,
     durations: mx.array | None = None,
     gaps: mx.array | None = None,
-    masks: Masks | None = None,
-    from_rest: bool = False,
+    masks: DropoutMasks | None = None,
 ) -> tuple[mx.array, State]:
     """Run one layer in one direction over a sequence.
 
@@ -158,50 +158,55 @@ def sequence(
         layer: The layer in its strict form.
         weights: Its arrays.
         x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels).
+        state: Initial h and c, each (batch, *grid, hidden_channels); None means zeros, where there is an input.
         steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs still stand in input order.
+        reverse: Run from the last step to the first; outputs keep the order of the input.
         mask: True where a step is valid (batch, time); None means everywhere.
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Random draws in training.
-        from_rest: Whether the caller knows that the state is zero.
+        masks: Masks in training, those of zoneout time first.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
     """
     spec = layer.stack
+    zero_initial_state = state is None
+    if state is None:
+        state = _zero_state(layer, weights, x)
     h, c = _to_compute_type(weights, state)
     z_x = _input_terms(layer, weights, x, mask, masks)
-    factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
-    kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
-    previous = mx.zeros_like(h)
-    outputs = [previous] * steps
+    candidate_scales = retentions = None
+    if durations is not None:
+        candidate_scales = duration_scale(layer, weights, _clean(durations, mask))
+    if gaps is not None:
+        retentions = retention(layer, weights, _clean(gaps, mask))
+    zeros = mx.zeros_like(h)
+    last_output = zeros
+    outputs = [zeros] * steps
     for number, t in enumerate(reversed(range(steps)) if reverse else range(steps)):
         h_new, c_new = step(
             layer,
             weights,
             None if z_x is None else z_x[t],
             (h, c),
-            factor=None if factors is None else _over_grid(factors[:, t], spec.spatial_dims),
-            kept=None if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
-            masks=masks,
-            t=t,
-            at_rest=from_rest and number == 0 and z_x is not None,
+            candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec.spatial_dims),
+            retention=None if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
+            masks=_masks_of_step(masks, t),
+            zero_initial_state=zero_initial_state and number == 0,
         )
         if mask is None:
             h, c = h_new, c_new
             outputs[t] = h
         else:
-            here = _mask_like(mask[:, t], h)
-            h, c = mx.where(here, h_new, h), mx.where(here, c_new, c)
-            previous = mx.where(here, h, previous if spec.masked_output == "hold" else mx.zeros_like(h))
-            outputs[t] = previous
+            valid_t = _mask_like(mask[:, t], h)
+            h, c = mx.where(valid_t, h_new, h), mx.where(valid_t, c_new, c)
+            last_output = mx.where(valid_t, h, last_output if spec.masked_output == "hold" else mx.zeros_like(h))
+            outputs[t] = last_output
     return mx.stack(outputs) if steps else mx.zeros((0, *h.shape), dtype=h.dtype), (h, c)
 
 
 def _input_terms(
-    layer: LayerSpec, weights: Weights, x: mx.array | None, mask: mx.array | None, masks: Masks | None
+    layer: LayerSpec, weights: Weights, x: mx.array | None, mask: mx.array | None, masks: DropoutMasks | None
 ) -> list[mx.array] | None:
     """Return W_ih ∗ x_t of every step."""
     if x is None or not x.shape[0]:
@@ -212,16 +217,21 @@ def _input_terms(
         x = x * masks.input
     steps, batch = x.shape[:2]
     z = input_convolution(layer, weights, x.reshape(steps * batch, *x.shape[2:]))
-    # the derivative of a split is one concatenation; that of indexing would be a sum over whole sequences
-    return [part.squeeze(0) for part in mx.split(z.reshape(steps, batch, *z.shape[1:]), steps)]
+    # the derivative of a split is one concatenation; that of indexing is a sum of arrays as long as the sequence
+    return [z_t.squeeze(0) for z_t in mx.split(z.reshape(steps, batch, *z.shape[1:]), steps)]
 
 
-def _gates(layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array | None, masks: Masks) -> mx.array:
-    spec, terms = layer.stack, [] if z_x is None else [z_x]
+def _gates(
+    layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array | None, masks: DropoutMasks
+) -> mx.array:
+    """Return z before peepholes; an h of None is zero, where there is an input."""
+    spec, z = layer.stack, z_x
     if h is not None:
-        h = h if masks.recurrent is None else h * masks.recurrent
-        terms.insert(0, recurrent_convolution(layer, weights, h))
-    z = sum(terms[1:], terms[0])
+        if masks.recurrent is not None:
+            h = h * masks.recurrent
+        recurrent_terms = recurrent_convolution(layer, weights, h)
+        z = recurrent_terms if z_x is None else recurrent_terms + z_x
+    assert z is not None
     if spec.norm != "none" and z.size:
         z = _normalised(z, spec.norm_groups or 1) * weights["norm_scale"]
     return z + weights["bias"].astype(z.dtype) if spec.bias else z
@@ -245,11 +255,20 @@ def _network(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
     return x
 
 
-def _zoned_out(before: mx.array, after: mx.array, rate: float, mask: mx.array | None) -> mx.array:
+def _masks_of_step(masks: DropoutMasks | None, t: int) -> DropoutMasks | None:
+    """Return the masks with those of zoneout cut to one step."""
+    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
+        return masks
+    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
+    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
+    return DropoutMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
+
+
+def _zoneout(before: mx.array, after: mx.array, rate: float, mask: mx.array | None) -> mx.array:
     if mask is None and not rate:
         return after
-    keep = rate if mask is None else mask.astype(before.dtype)
-    return keep * before + (1.0 - keep) * after
+    share = rate if mask is None else mask.astype(before.dtype)
+    return share * before + (1.0 - share) * after
 
 
 def _over_grid(values: mx.array, rank: int) -> mx.array:
@@ -261,14 +280,22 @@ def _mask_like(mask: mx.array, x: mx.array) -> mx.array:
 
 
 def _clean(values: mx.array, mask: mx.array | None) -> mx.array:
-    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
+    """Return durations in at least float32; an invalid one becomes NaN, never a finite result."""
     wide = values if values.dtype == mx.float64 else values.astype(mx.float32)
-    wide = wide if mask is None else mx.where(mask, wide, mx.ones_like(wide))
+    if mask is not None:
+        wide = mx.where(mask, wide, mx.ones_like(wide))
     return mx.where((wide >= 0) & mx.isfinite(wide), wide, mx.full(wide.shape, mx.nan, dtype=wide.dtype))
 
 
+def _zero_state(layer: LayerSpec, weights: Weights, x: mx.array | None) -> State:
+    """Return h and c of zeros for frames x (time, batch, *space, in_channels)."""
+    assert x is not None, "a layer without input needs a state"
+    zeros = mx.zeros((x.shape[1], *layer.grid(tuple(x.shape[2:-1])), layer.hidden_channels), weights["weight_hh"].dtype)
+    return zeros, zeros
+
+
 def _to_compute_type(weights: Weights, state: State) -> State:
-    """Give h the type convolutions run in, and c at least float32."""
+    """Return h in the type that convolutions compute in, and c in at least float32."""
     dtype = weights["weight_hh"].dtype
     wide = mx.float32 if dtype in (mx.bfloat16, mx.float16) else dtype
     return state[0].astype(dtype), state[1].astype(wide)

@@ -1,4 +1,4 @@
-"""The contract's activations in TensorFlow."""
+"""The activations in TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tensor = Any
 
 
 def _hard_sigmoid(slope: float) -> Callable[[Tensor], Tensor]:
-    # tf.clip_by_value hands the gradient through at both ends; here it is 0
+    # tf.clip_by_value passes the gradient on at both ends; here it is 0
     def function(x: Tensor) -> Tensor:
         z = slope * x + 0.5
         return tf.where((z > 0) & (z < 1), z, tf.stop_gradient(tf.clip_by_value(z, 0, 1)))
@@ -30,4 +30,4 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": tf.nn.elu,
     "softplus": tf.nn.softplus,
 }
-"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
+"""The activations by name; memory decay and the forecaster's output use `softplus`."""

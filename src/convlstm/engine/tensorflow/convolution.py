@@ -1,4 +1,4 @@
-"""Convolutions in TensorFlow, channels last: its own where they are right and fast, plain forms elsewhere."""
+"""Convolutions in TensorFlow, channels last: its own where they are correct and fast, matrix products elsewhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
 def convolve(
     x: Tensor, kernel: Tensor, stride: Sequence[int], dilation: Sequence[int] | None = None, groups: int = 1
 ) -> Tensor:
-    """Return W ∗ x for frames that are padded already.
+    """Return W ∗ x for frames that are already padded.
 
     TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
-    of a grouped one: these run as a sum of matrix products, one per tap of the kernel, of equal value. So does a
-    convolution of one channel whose strides differ: oneDNN reads past its input there, and is wrong in silence
-    (TensorFlow 2.21). The products are added in at least float32; `tf.einsum` in bfloat16 is wrong for odd numbers of
-    channels from 3 on, so matrix products in float32 replace it.
+    of a grouped one: these are computed as a sum of matrix products, one per tap of the kernel. So is a convolution of
+    one channel whose strides differ: oneDNN reads past its input there and is silently wrong (TensorFlow 2.21). The
+    products are added in at least float32, by `tf.matmul`: `tf.einsum` in bfloat16 is wrong for odd numbers of channels
+    from 3 on.
 
     Args:
         x: (batch, *space, channels).
@@ -53,10 +53,10 @@ def convolve(
     weights = tf.cast(tf.reshape(kernel, (prod(space), inner, groups, out // groups)), wide)
     weights = tf.transpose(weights, (0, 2, 1, 3))
     total = 0.0
-    for tap, part in enumerate(_parts(x, space, stride, dilation or ones)):
-        grid = sizes(part)[1:-1]
+    for tap, window in enumerate(_windows(x, space, stride, dilation or ones)):
+        grid = sizes(window)[1:-1]
         points = batch * prod(grid)
-        by_group = tf.reshape(tf.cast(part, wide), (points, groups, channels // groups))
+        by_group = tf.reshape(tf.cast(window, wide), (points, groups, channels // groups))
         total += tf.matmul(tf.transpose(by_group, (1, 0, 2)), weights[tap])
     return tf.cast(tf.reshape(tf.transpose(total, (1, 0, 2)), (batch, *grid, out)), x.dtype)
 
@@ -82,7 +82,7 @@ def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int])
 def _shaped(
     z: Tensor, shape: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], padding: str = "VALID"
 ) -> Tensor:
-    """Return the result in its shape: oneDNN gives an empty batch back in the shape it had (TensorFlow 2.21)."""
+    """Return the result in its right shape: for an empty batch oneDNN returns that of the input (TensorFlow 2.21)."""
     taps = [1] * len(stride) if padding == "SAME" else kernel[:-2]
     grid = ((n - k) // s + 1 for n, k, s in zip(shape[1:-1], taps, stride, strict=True))
     return tf.reshape(z, (shape[0], *grid, kernel[-1]))
@@ -90,10 +90,10 @@ def _shaped(
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
-    """Return W ∗ h with stride 1, for h that is padded already, with a gradient that XLA runs fast.
+    """Return W ∗ h with stride 1, for h that is already padded, with a gradient that is fast under XLA.
 
-    XLA on CPU takes the weight gradient of a convolution inside a loop forty times slower than the convolution
-    itself. As one matrix product per tap it is as fast, and so is the data gradient as a convolution of its own.
+    XLA on CPU computes the weight gradient of a convolution inside a loop forty times slower than the convolution
+    itself. One matrix product per tap is as fast as the convolution, and so is the data gradient as a convolution.
     Both can be differentiated again.
 
     Args:
@@ -106,14 +106,14 @@ def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
     taps = kernel.shape.as_list()[:-2]
     ones = (1,) * len(taps)
 
-    def gradient(of_z: Tensor) -> tuple[Tensor, Tensor]:
-        turned = tf.linalg.matrix_transpose(tf.reverse(kernel, list(range(len(taps)))))
-        around = [(0, 0), *((k - 1, k - 1) for k in taps), (0, 0)]
-        of_h = convolve_state(tf.pad(of_z, around), turned)
-        rows = tf.reshape(of_z, (-1, of_z.shape[-1]))
-        parts = (tf.reshape(part, (-1, part.shape[-1])) for part in _parts(h, taps, ones, ones))
-        of_kernel = tf.stack([tf.matmul(part, rows, transpose_a=True) for part in parts])
-        return of_h, tf.reshape(of_kernel, kernel.shape)
+    def gradient(dz: Tensor) -> tuple[Tensor, Tensor]:
+        flipped = tf.linalg.matrix_transpose(tf.reverse(kernel, list(range(len(taps)))))
+        widths = [(0, 0), *((k - 1, k - 1) for k in taps), (0, 0)]
+        dh = convolve_state(tf.pad(dz, widths), flipped)
+        dz_rows = tf.reshape(dz, (-1, dz.shape[-1]))
+        h_rows = (tf.reshape(window, (-1, window.shape[-1])) for window in _windows(h, taps, ones, ones))
+        dw = tf.stack([tf.matmul(rows, dz_rows, transpose_a=True) for rows in h_rows])
+        return dh, tf.reshape(dw, kernel.shape)
 
     return convolve(h, kernel, ones), gradient
 
@@ -125,7 +125,7 @@ class Convolution:
     Args:
         stride: Points per step, per axis.
         padding: `SAME` or `VALID`.
-        shape: Of the frames (batch, *space, channels); tensors where it is only known when the graph runs.
+        shape: Shape of the frames (batch, *space, channels); tensors where known only when the graph runs.
         kernel: Shape of the kernel (*taps, channels, out).
     """
 
@@ -135,29 +135,30 @@ class Convolution:
     kernel: tuple[int, ...]
 
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Return W ∗ x (batch, *grid, out); the kernel may have other outputs than `kernel` says."""
+        """Return W ∗ x (batch, *grid, out); the kernel may have fewer outputs than `self.kernel`, such as one gate."""
         z = _CONVOLUTIONS[len(self.stride)](x, kernel, list(self.stride), self.padding)
         return z if x.shape[0] else _shaped(z, self.shape, kernel.shape.as_list(), self.stride, self.padding)
 
-    def of_data(self, of_z: Tensor, kernel: Tensor) -> Tensor:
+    def data_gradient(self, dz: Tensor, kernel: Tensor) -> Tensor:
         """Return the gradient of x."""
-        own = tf.raw_ops.Conv2DBackpropInput if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropInputV2
-        return tf.reshape(own(input_sizes=self.shape, filter=kernel, out_backprop=of_z, **self._form), self.shape)
+        operator = tf.raw_ops.Conv2DBackpropInput if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropInputV2
+        dx = operator(input_sizes=self.shape, filter=kernel, out_backprop=dz, **self._options)
+        return tf.reshape(dx, self.shape)
 
-    def of_kernel(self, x: Tensor, of_z: Tensor) -> Tensor:
+    def kernel_gradient(self, x: Tensor, dz: Tensor) -> Tensor:
         """Return the gradient of the kernel."""
-        own = tf.raw_ops.Conv2DBackpropFilter if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropFilterV2
-        return own(input=x, filter_sizes=self.kernel, out_backprop=of_z, **self._form)
+        operator = tf.raw_ops.Conv2DBackpropFilter if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropFilterV2
+        return operator(input=x, filter_sizes=self.kernel, out_backprop=dz, **self._options)
 
     @property
-    def _form(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         return {"strides": [1, *self.stride, 1], "padding": self.padding}
 
 
-def _parts(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the points of x that each tap of the kernel meets (batch, *grid, channels), tap by tap."""
-    for place in product(*(range(k) for k in taps)):
-        cut = [slice(None)]
-        for n, k, t, s, d in zip(sizes(x)[1:-1], taps, place, stride, dilation, strict=True):
-            cut.append(slice(t * d, n - (k - 1 - t) * d, s))
-        yield x[(*cut, slice(None))]
+def _windows(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the points of x that each tap of the kernel multiplies (batch, *grid, channels), tap by tap."""
+    for tap in product(*(range(k) for k in taps)):
+        index = [slice(None)]
+        for n, k, t, s, d in zip(sizes(x)[1:-1], taps, tap, stride, dilation, strict=True):
+            index.append(slice(t * d, n - (k - 1 - t) * d, s))
+        yield x[(*index, slice(None))]

@@ -1,7 +1,7 @@
-"""The quick path in TensorFlow outside XLA: gates apart, no copy between steps, and its own backward pass.
+"""The fused implementation in TensorFlow outside XLA: separate gates, no copy between steps, its own backward pass.
 
-It serves the plain cell (tanh, sigmoid; no peephole, norm, zoneout, mask, duration, dilation or groups). XLA takes the
-ordinary loop, whose gradient of a kernel is one matrix product per tap; TensorFlow's own kernels are quicker here.
+It computes the standard cell (`LayerSpec.is_standard_cell`) without peepholes, masks, durations or dilation. Under XLA
+the generic loop is faster, whose kernel gradient is one matrix product per tap; elsewhere TensorFlow's own kernels are.
 """
 
 from __future__ import annotations
@@ -23,19 +23,14 @@ State = tuple[Tensor, Tensor]
 
 
 def serves(layer: LayerSpec) -> bool:
-    """Return whether this path computes the layer, here and now."""
+    """Return whether this implementation can compute the layer now."""
     spec = layer.stack
     strides = {1, *layer.stride} if spec.spatial_dims == 1 else set(layer.stride)
-    is_misread = layer.in_channels == 1 and len(strides) > 1  # see `tensorflow_convolution.convolve`
+    is_misread = layer.in_channels == 1 and len(strides) > 1  # see `convolution.convolve`
     return (
-        layer.in_channels > 0
-        and spec.norm == "none"
+        layer.is_standard_cell
+        and layer.in_channels > 0
         and spec.peephole == "none"
-        and spec.activation == "tanh"
-        and spec.recurrent_activation == "sigmoid"
-        and not (spec.zoneout_h or spec.zoneout_c)
-        and set(spec.boundary) == {"zeros"}
-        and layer.groups == 1
         and set(layer.dilation) == {1}
         and not is_misread
         and not _under_xla()
@@ -78,20 +73,21 @@ def sequence(
     *,
     steps: Any,
     reverse: bool,
-    from_rest: bool,
+    zero_initial_state: bool,
     training: bool,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
     Args:
-        layer: A layer that this path serves.
+        layer: A layer for which `serves` holds.
         weights: Its arrays, the kernels in the type to compute in.
         x: Frames, time first (time, batch, *space, in_channels), in that type.
         state: Initial h in that type and c in at least float32, each (batch, *grid, hidden_channels).
         steps: Number of steps; a tensor where it is only known when the graph runs.
-        reverse: Run from the last step to the first; outputs still stand in input order.
-        from_rest: Whether the state is zero, which the first step need not convolve.
-        training: Whether a gradient is to follow: its own then, which a saved graph could not hold, else TensorFlow's.
+        reverse: Run from the last step to the first; outputs keep the order of the input.
+        zero_initial_state: Whether the state is zero, so that the first step need not convolve it.
+        training: Whether a gradient will be taken, by this backward pass; without it TensorFlow's own gradient
+            applies, since a saved graph cannot hold a custom one.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -103,170 +99,186 @@ def sequence(
         x = tf.reshape(flat, (time, batch, *sizes(flat)[1:]))
     bias = weights["bias"] if spec.bias else tf.zeros((4 * hidden,), state[1].dtype)
     padding = "SAME" if layer.padding == "same" else "VALID"
-    is_line = spec.spatial_dims == 1
+    is_1d = spec.spatial_dims == 1
     stride, arrays = tuple(layer.stride), [x, weights["weight_ih"], weights["weight_hh"], *state]
-    if is_line:  # TensorFlow's convolutions start at two dimensions
+    if is_1d:  # TensorFlow's own convolutions have two dimensions or more
         stride = (1, *stride)
         arrays = [tf.expand_dims(a, axis) for a, axis in zip(arrays, (2, 0, 0, 1, 1), strict=True)]
     x, w_ih, w_hh, h, c = arrays
-    outer = Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape))
-    inner = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
-    call = _Run(outer, inner, steps, reverse, from_rest and isinstance(steps, int), training)
-    given = (x, w_ih, w_hh, bias, h, c)
-    outputs, h, c = tf.custom_gradient(call.run)(*given) if training else call.run(*given)[0]
-    if is_line:
+    input_convolution = Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape))
+    recurrent_convolution = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
+    skip_first_h = zero_initial_state and isinstance(steps, int)
+    call = _Call(input_convolution, recurrent_convolution, steps, reverse, skip_first_h, training)
+    arguments = (x, w_ih, w_hh, bias, h, c)
+    if training:
+        outputs, h, c = tf.custom_gradient(call.run)(*arguments)
+    else:
+        (outputs, h, c), _ = call.run(*arguments)
+    if is_1d:
         outputs, h, c = tf.squeeze(outputs, 2), tf.squeeze(h, 1), tf.squeeze(c, 1)
     return outputs, (h, c)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One call: its convolutions and the order of its steps; what it returns goes to `tf.custom_gradient`.
+class _Call:
+    """One call: its convolutions and the order of its steps; `tf.custom_gradient` takes the results of `run`.
 
-    Its methods are long because a loop's body and its state belong beside each other. Everything kept for the backward
-    pass is an ordinary tensor of the graph, so that it can be differentiated again.
+    The methods are long because the body of a loop and its variables belong together. Everything saved for the
+    backward pass is an ordinary tensor of the graph, so that it can be differentiated again.
+
+    Args:
+        input_convolution: W_ih ∗ x and its gradients.
+        recurrent_convolution: W_hh ∗ h and its gradients.
+        steps: Number of steps.
+        reverse: Whether to run from the last step to the first.
+        skip_first_h: Whether the initial state is zero and the first step, before the loop, does not convolve it.
+        saves: Whether to save what the backward pass needs.
     """
 
-    outer: Convolution
-    inner: Convolution
+    input_convolution: Convolution
+    recurrent_convolution: Convolution
     steps: Any
     reverse: bool
-    peeled: bool
-    keeps: bool
+    skip_first_h: bool
+    saves: bool
 
     def run(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
         """Return (outputs, h, c) and the function that turns their gradients into those of the arguments."""
-        advance = self._advance(x, w_ih, w_hh, tf.cast(bias, c.dtype))
+        forward = self._forward(x, w_ih, w_hh, tf.cast(bias, c.dtype))
         outputs = tf.TensorArray(h.dtype, size=self.steps, element_shape=h.shape)
-        kept = [self._array(c) for _ in range(6 if self.keeps else 0)]
-        arguments, first, start = (x, w_ih, w_hh, h), h, tf.constant(0)
-        if self.peeled:
-            h, c, now = advance(0, None, c)
-            outputs, kept, start = (
-                outputs.write(self._at(0), h),
-                _written(kept, 0, now if self.keeps else ()),
-                tf.constant(1),
-            )
+        saved = [self._array(c) for _ in range(6 if self.saves else 0)]
+        arguments, h_initial, first = (x, w_ih, w_hh, h), h, tf.constant(0)
+        if self.skip_first_h:
+            h, c, gates = forward(0, None, c)
+            outputs = outputs.write(self._time_index(0), h)
+            saved = _written(saved, 0, gates if self.saves else ())
+            first = tf.constant(1)
 
-        def body(n: Tensor, h: Tensor, c: Tensor, outputs: Any, kept: Any) -> tuple[Any, ...]:
-            h_after, c_after, now = advance(n, h, c)
+        def body(n: Tensor, h: Tensor, c: Tensor, outputs: Any, saved: Any) -> tuple[Any, ...]:
+            h_after, c_after, gates = forward(n, h, c)
             h_after.set_shape(h.shape)
             c_after.set_shape(c.shape)
-            return (
-                n + 1,
-                h_after,
-                c_after,
-                outputs.write(self._at(n), h_after),
-                _written(kept, n, now if self.keeps else ()),
-            )
+            outputs = outputs.write(self._time_index(n), h_after)
+            return n + 1, h_after, c_after, outputs, _written(saved, n, gates if self.saves else ())
 
-        _, h, c, outputs, kept = tf.while_loop(
-            lambda n, *_: n < self.steps, body, (start, h, c, outputs, kept), maximum_iterations=self.steps
+        _, h, c, outputs, saved = tf.while_loop(
+            lambda n, *_: n < self.steps, body, (first, h, c, outputs, saved), maximum_iterations=self.steps
         )
         outputs, eager = outputs.stack(), tf.executing_eagerly()
 
-        def gradient(of_outputs: Tensor, of_h: Tensor, of_c: Tensor) -> tuple[Tensor, ...]:
-            before = outputs if self.peeled else self._shifted(outputs, first)
-            # a Jacobian builds a graph around the gradient of an eager call, whose arrays no tensor can index
-            read = (
-                kept if eager == tf.executing_eagerly() else [unstacked(array.stack(), array.size()) for array in kept]
-            )
-            return self._gradients(arguments, before, read, (of_outputs, of_h, of_c), bias.dtype)
+        def gradient(d_outputs: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, ...]:
+            before = outputs if self.skip_first_h else self._shifted(outputs, h_initial)
+            readable = saved
+            if eager != tf.executing_eagerly():
+                # a Jacobian builds a graph around the gradient of an eager call, whose arrays no tensor can index
+                readable = [unstacked(array.stack(), array.size()) for array in saved]
+            return self._gradients(arguments, before, readable, (d_outputs, dh, dc), bias.dtype)
 
         return (outputs, h, c), gradient
 
-    def _advance(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> Callable[..., Any]:
-        """Return the step: h and c after it, and what its backward pass needs."""
-        inputs, recurrent, biases = (tf.split(a, 4, axis=-1) for a in (w_ih, w_hh, bias))
+    def _forward(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> Callable[..., Any]:
+        """Return the function of one step: h and c after it, and the arrays that its backward pass needs."""
+        input_kernels, recurrent_kernels, biases = (tf.split(a, 4, axis=-1) for a in (w_ih, w_hh, bias))
 
-        def advance(n: Any, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-            frame, z = x[self._at(n)], []
+        def forward(n: Any, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+            frame, z = x[self._time_index(n)], []
             for gate in range(4):
-                of_x = tf.nn.bias_add(tf.cast(self.outer(frame, inputs[gate]), c.dtype), biases[gate])
-                z.append(of_x if h is None else of_x + tf.cast(self.inner(h, recurrent[gate]), c.dtype))
+                convolved = self.input_convolution(frame, input_kernels[gate])
+                z_gate = tf.nn.bias_add(tf.cast(convolved, c.dtype), biases[gate])
+                if h is not None:
+                    z_gate = z_gate + tf.cast(self.recurrent_convolution(h, recurrent_kernels[gate]), c.dtype)
+                z.append(z_gate)
             i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
-            after = i * g if h is None else f * c + i * g
-            activated = tf.tanh(after)
-            return tf.cast(o * activated, x.dtype), after, (i, f, g, o, c, activated)
+            c_after = i * g if h is None else f * c + i * g
+            tanh_c = tf.tanh(c_after)
+            return tf.cast(o * tanh_c, x.dtype), c_after, (i, f, g, o, c, tanh_c)
 
-        return advance
+        return forward
 
     def _gradients(
-        self, arguments: Sequence[Tensor], before: Tensor, kept: Any, of: Sequence[Tensor], bias_type: Any
+        self,
+        arguments: Sequence[Tensor],
+        before: Tensor,
+        saved: Any,
+        gradients: Sequence[Tensor],
+        bias_type: Any,
     ) -> tuple[Tensor, ...]:
         """Return the gradients of x, both kernels, the bias and the initial state."""
         x, w_ih, w_hh, h = arguments
-        of_outputs, of_h, of_c = of
-        wide = of_c.dtype
+        d_outputs, dh_final, dc_final = gradients
+        wide = dc_final.dtype
 
-        def retreat(n: Any, dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
-            i, f, g, o, c, activated = (array.read(n) for array in kept)
-            dh = dh + tf.cast(of_outputs[self._at(n)], wide)
-            dc = dc + tf.raw_ops.TanhGrad(y=activated, dy=dh * o)
+        def backward(n: Any, dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
+            i, f, g, o, c, tanh_c = (array.read(n) for array in saved)
+            dh = dh + tf.cast(d_outputs[self._time_index(n)], wide)
+            dc = dc + tf.raw_ops.TanhGrad(y=tanh_c, dy=dh * o)
             return [
                 tf.raw_ops.SigmoidGrad(y=i, dy=dc * g),
                 tf.raw_ops.SigmoidGrad(y=f, dy=dc * c),
                 tf.raw_ops.TanhGrad(y=g, dy=dc * i),
-                tf.raw_ops.SigmoidGrad(y=o, dy=dh * activated),
+                tf.raw_ops.SigmoidGrad(y=o, dy=dh * tanh_c),
             ], dc * f
 
-        def of_input(n: Any, dz: Tensor, of_w: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor]:
-            of_w += tf.cast(self.outer.of_kernel(x[self._at(n)], tf.cast(dz, x.dtype)), wide)
-            return of_w, of_bias + tf.reduce_sum(dz, tuple(range(len(dz.shape) - 1)))
+        def add_input_gradients(n: Any, dz: Tensor, dw_ih: Tensor, d_bias: Tensor) -> tuple[Tensor, Tensor]:
+            frame = x[self._time_index(n)]
+            dw_ih += tf.cast(self.input_convolution.kernel_gradient(frame, tf.cast(dz, x.dtype)), wide)
+            return dw_ih, d_bias + tf.reduce_sum(dz, tuple(range(len(dz.shape) - 1)))
 
-        def body(n: Tensor, dh: Tensor, dc: Tensor, of_z: Any, of_w_hh: Tensor, *sums: Any) -> tuple[Any, ...]:
-            by_gate, dc_before = retreat(n, dh, dc)
-            dz, low = tf.concat(by_gate, axis=-1), [tf.cast(z, x.dtype) for z in by_gate]
-            before_n = before[self._before(n)]
-            of_w_hh += tf.cast(self.inner.of_kernel(before_n, tf.concat(low, axis=-1)), wide)
-            dh_before = tf.cast(_of_data(self.inner, low, recurrent), wide)
+        def body(n: Tensor, dh: Tensor, dc: Tensor, dz_arrays: Any, dw_hh: Tensor, *sums: Any) -> tuple[Any, ...]:
+            dz_gates, dc_before = backward(n, dh, dc)
+            dz, dz_cast = tf.concat(dz_gates, axis=-1), [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates]
+            h_before = before[self._index_before(n)]
+            dw_hh += tf.cast(self.recurrent_convolution.kernel_gradient(h_before, tf.concat(dz_cast, axis=-1)), wide)
+            dh_before = tf.cast(_data_gradient(self.recurrent_convolution, dz_cast, recurrent_kernels), wide)
             dh_before.set_shape(dh.shape)
             dc_before.set_shape(dc.shape)
-            return n - 1, dh_before, dc_before, _written(of_z, n, low), of_w_hh, *of_input(n, dz, *sums)
+            dz_arrays = _written(dz_arrays, n, dz_cast)
+            return n - 1, dh_before, dc_before, dz_arrays, dw_hh, *add_input_gradients(n, dz, *sums)
 
-        last, recurrent = 1 if self.peeled else 0, tf.split(w_hh, 4, axis=-1)
+        last, recurrent_kernels = 1 if self.skip_first_h else 0, tf.split(w_hh, 4, axis=-1)
         zeros = [tf.zeros(shape, wide) for shape in (w_hh.shape, w_ih.shape, (w_ih.shape[-1],))]
-        start = (self.steps - 1, tf.cast(of_h, wide), of_c, [self._array(h) for _ in recurrent], *zeros)
-        _, dh, dc, of_z, of_w_hh, of_w_ih, of_bias = tf.while_loop(
+        dz_arrays = [self._array(h) for _ in recurrent_kernels]
+        start = (self.steps - 1, tf.cast(dh_final, wide), dc_final, dz_arrays, *zeros)
+        _, dh, dc, dz_arrays, dw_hh, dw_ih, d_bias = tf.while_loop(
             lambda n, *_: n >= last, body, start, maximum_iterations=self.steps
         )
-        if self.peeled:
-            by_gate, dc = retreat(0, dh, dc)
-            of_w_ih, of_bias = of_input(0, tf.concat(by_gate, axis=-1), of_w_ih, of_bias)
-            of_z = _written(of_z, 0, [tf.cast(z, x.dtype) for z in by_gate])
+        if self.skip_first_h:
+            dz_gates, dc = backward(0, dh, dc)
+            dw_ih, d_bias = add_input_gradients(0, tf.concat(dz_gates, axis=-1), dw_ih, d_bias)
+            dz_arrays = _written(dz_arrays, 0, [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates])
         return (
-            self._of_frames(x, w_ih, of_z),
-            tf.cast(of_w_ih, w_ih.dtype),
-            tf.cast(of_w_hh, w_hh.dtype),
-            tf.cast(of_bias, bias_type),
+            self._frame_gradients(x, w_ih, dz_arrays),
+            tf.cast(dw_ih, w_ih.dtype),
+            tf.cast(dw_hh, w_hh.dtype),
+            tf.cast(d_bias, bias_type),
             tf.cast(dh, h.dtype),
             dc,
         )
 
-    def _of_frames(self, x: Tensor, w_ih: Tensor, of_z: Sequence[Any]) -> Tensor:
-        """Return the gradient of x, in a loop of its own: a graph that does not ask for it leaves it out."""
-        frames, kernels = (
-            tf.TensorArray(x.dtype, size=self.steps, element_shape=x.shape[1:]),
-            tf.split(w_ih, 4, axis=-1),
-        )
+    def _frame_gradients(self, x: Tensor, w_ih: Tensor, dz_arrays: Sequence[Any]) -> Tensor:
+        """Return the gradient of x, in a separate loop: a graph that does not need it leaves it out."""
+        dx = tf.TensorArray(x.dtype, size=self.steps, element_shape=x.shape[1:])
+        kernels = tf.split(w_ih, 4, axis=-1)
 
-        def body(n: Tensor, frames: Any) -> tuple[Tensor, Any]:
-            by_gate = [array.read(n) for array in of_z]
-            return n + 1, frames.write(self._at(n), _of_data(self.outer, by_gate, kernels))
+        def body(n: Tensor, dx: Any) -> tuple[Tensor, Any]:
+            dz_gates = [array.read(n) for array in dz_arrays]
+            dx_t = _data_gradient(self.input_convolution, dz_gates, kernels)
+            return n + 1, dx.write(self._time_index(n), dx_t)
 
-        start = (tf.constant(0), frames)
-        _, frames = tf.while_loop(lambda n, _: n < self.steps, body, start, maximum_iterations=self.steps)
-        return frames.stack()
+        start = (tf.constant(0), dx)
+        _, dx = tf.while_loop(lambda n, _: n < self.steps, body, start, maximum_iterations=self.steps)
+        return dx.stack()
 
-    def _at(self, n: Any) -> Any:
-        """Return where step n stands in time."""
+    def _time_index(self, n: Any) -> Any:
+        """Return the time index of the n-th step of the recurrence."""
         return self.steps - 1 - n if self.reverse else n
 
-    def _before(self, n: Any) -> Any:
-        """Return where the state before step n stands in `before`: shifted already, unless the first is left out."""
-        return self._at(n - 1 if self.peeled else n)
+    def _index_before(self, n: Any) -> Any:
+        """Return the index of the state before step n in `before`, which is shifted unless the first is skipped."""
+        return self._time_index(n - 1 if self.skip_first_h else n)
 
     def _shifted(self, outputs: Tensor, h: Tensor) -> Tensor:
+        """Return the hidden state before each step."""
         parts = [outputs[1:], h[None]] if self.reverse else [h[None], outputs[:-1]]
         return tf.concat(parts, axis=0)[: self.steps]
 
@@ -274,9 +286,10 @@ class _Run:
         return tf.TensorArray(like.dtype, size=self.steps, element_shape=like.shape, clear_after_read=False)
 
 
-def _of_data(convolution: Convolution, of_z: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:
-    """Return the gradient of a convolution's data, gate by gate: TensorFlow runs the four side by side."""
-    return tf.add_n([convolution.of_data(z, kernel) for z, kernel in zip(of_z, kernels, strict=True)])
+def _data_gradient(convolution: Convolution, dz_gates: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:
+    """Return the gradient of a convolution's data, gate by gate: TensorFlow runs the four in parallel."""
+    gradients = (convolution.data_gradient(dz, kernel) for dz, kernel in zip(dz_gates, kernels, strict=True))
+    return tf.add_n(list(gradients))
 
 
 def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[Any]:
@@ -284,7 +297,7 @@ def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[An
 
 
 def _under_xla() -> bool:
-    """Return whether XLA compiles what is being built; where TensorFlow does not tell, it might."""
+    """Return whether XLA compiles the graph that is being built; true where TensorFlow does not tell."""
     try:
         from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
     except ImportError:

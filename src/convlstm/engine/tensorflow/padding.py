@@ -1,4 +1,4 @@
-"""The contract's boundaries in TensorFlow, for sizes known when the graph is built or only when it runs."""
+"""The boundaries in TensorFlow, for sizes that are known when the graph is built or only when it runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pad(x: Tensor, widths: tuple[tuple[Any, Any], ...] | Widths, boundary: tuple
 
 
 def _sources(size: Any, width: tuple[Any, Any], rule: str) -> Tensor:
-    """Return which point of an axis stands at each point of the padded axis."""
+    """Return which point of the axis each point of the padded axis repeats."""
     index = tf.range(-width[0], size + width[1])
     if rule == "replicate":
         return tf.clip_by_value(index, 0, size - 1)

@@ -1,4 +1,4 @@
-"""The recurrence in TensorFlow, in eager mode, in a graph and under XLA, with every option of the contract.
+"""The recurrence in TensorFlow, in eager mode, in a graph and under XLA, with every option.
 
 Arrays are channels last, as Keras has them: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden,
 4·hidden), `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3, hidden) or (3, *grid,
@@ -30,8 +30,8 @@ State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The random draws of one layer and direction in training (see the reference's `Masks`), channels last."""
+class DropoutMasks:
+    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: Tensor | None = None
     recurrent: Tensor | None = None
@@ -54,7 +54,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     weight, hidden, groups = weights["weight_ih"], layer.hidden_channels, layer.groups
     if groups == 1:
         return convolve(x, weight, layer.stride, layer.dilation)
-    # groups act inside each gate, and a grouped convolution numbers its outputs group first
+    # groups divide each gate, whereas one convolution of all gates numbers its outputs group first
     lead = weight.shape.as_list()[:-1]
     weight = tf.reshape(swapped(tf.reshape(weight, (*lead, 4, groups, hidden // groups))), (*lead, 4 * hidden))
     z = convolve(x, weight, layer.stride, layer.dilation, groups)
@@ -80,7 +80,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
         return tf.math.log(r + spec.duration_eps) + 1.0
     if spec.duration_strategy == "log1p":
         return tf.math.log1p(r) / log(2.0)
-    # the comparison keeps NaN, and gives gradient 0 below ε
+    # unlike maximum, this keeps NaN and has gradient 0 at and below ε
     log_r = tf.math.log(tf.where(r <= spec.duration_eps, tf.constant(spec.duration_eps, r.dtype), r))
     if spec.duration_strategy == "scalar":
         return tf.exp(tf.cast(weights["duration.weight"], r.dtype) * log_r)
@@ -89,7 +89,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
-    """Return what is left of c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = tf.where(q <= 1.0, tf.zeros((), q.dtype), q - 1.0)
     return tf.exp(-tf.nn.softplus(tf.cast(weights["memory_decay"], q.dtype)) * excess)
@@ -101,9 +101,9 @@ def step(
     z_x: Tensor | None,
     state: State,
     *,
-    factor: Tensor | None = None,
-    kept: Tensor | None = None,
-    masks: Masks | None = None,
+    candidate_scale: Tensor | None = None,
+    retention: Tensor | None = None,
+    masks: DropoutMasks | None = None,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
 
@@ -112,29 +112,32 @@ def step(
         weights: Its arrays.
         z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
         state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
-        factor: δ, broadcast over the grid.
-        kept: What is left of c_{t-1}, likewise.
-        masks: Random draws in training, those of zoneout for this step.
+        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
+        retention: Factor on c_{t-1}, broadcast over the grid.
+        masks: Masks in training, those of zoneout for this step.
 
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or Masks()
+    spec, masks = layer.stack, masks or DropoutMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     wide = c_before.dtype
-    c_before = c_before if kept is None else c_before * tf.cast(kept, wide)
+    if retention is not None:
+        c_before = c_before * tf.cast(retention, wide)
     z_i, z_f, z_g, z_o = tf.split(_gates(layer, weights, z_x, h_before, masks, wide), 4, axis=-1)
     peepholes = None
     if spec.peephole != "none":
         peepholes = tf.unstack(tf.cast(weights["peephole"], wide))
         z_i, z_f = z_i + peepholes[0] * c_before, z_f + peepholes[1] * c_before
     g = phi(z_g)
-    c = sigma(z_f) * c_before + sigma(z_i) * (g if factor is None else g * tf.cast(factor, wide))
+    if candidate_scale is not None:
+        g = g * tf.cast(candidate_scale, wide)
+    c = sigma(z_f) * c_before + sigma(z_i) * g
     o = sigma(z_o if peepholes is None else z_o + peepholes[2] * c)
     h = tf.cast(o * phi(c), h_before.dtype)
-    h = _zoned_out(h_before, h, spec.zoneout_h, masks.zoneout_h)
-    return h, _zoned_out(c_before, c, spec.zoneout_c, masks.zoneout_c)
+    h = _zoneout(h_before, h, spec.zoneout_h, masks.zoneout_h)
+    return h, _zoneout(c_before, c, spec.zoneout_c, masks.zoneout_c)
 
 
 def sequence(
@@ -148,8 +151,8 @@ def sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: Masks | None = None,
-    from_rest: bool = False,
+    masks: DropoutMasks | None = None,
+    zero_initial_state: bool = False,
     training: bool = False,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
@@ -160,13 +163,13 @@ def sequence(
         x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
         state: Initial h and c, each (batch, *grid, hidden_channels).
         steps: Number of steps, the length of time; a tensor where it is only known when the graph runs.
-        reverse: Run from the last step to the first; outputs still stand in input order.
+        reverse: Run from the last step to the first; outputs keep the order of the input.
         mask: True where a step is valid (batch, time); None means everywhere.
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Random draws in training.
-        from_rest: Whether the caller knows that the state is zero.
-        training: Whether a gradient is to follow.
+        masks: Masks in training, those of zoneout time first.
+        zero_initial_state: Whether the caller knows that the state is zero.
+        training: Whether a gradient will be taken.
 
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
@@ -174,27 +177,39 @@ def sequence(
     state = _to_compute_type(weights, state)
     if isinstance(steps, int) and steps == 0:
         return tf.zeros((0, *sizes(state[0])), state[0].dtype), state
-    masks, rank = masks or Masks(), layer.stack.spatial_dims
-    here = None if mask is None else over_grid(tf.transpose(mask), rank + 1)
-    x = None if x is None else _frames(weights, x, here, masks.input)
-    inner = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
-    is_plain = all(given is None for given in inner) and fused.serves(layer)
-    if x is not None and is_plain and fused.has_correct_kernels(layer, sizes(x)[2:-1], x.dtype):
+    masks, rank = masks or DropoutMasks(), layer.stack.spatial_dims
+    valid = None if mask is None else over_grid(tf.transpose(mask), rank + 1)
+    if x is not None:
+        x = _masked_frames(weights, x, valid, masks.input)
+    generic_options = (masks.recurrent, masks.zoneout_h, masks.zoneout_c, mask, durations, gaps)
+    is_generic = any(option is not None for option in generic_options) or not fused.serves(layer)
+    if x is not None and not is_generic and fused.has_correct_kernels(layer, sizes(x)[2:-1], x.dtype):
         return fused.sequence(
-            layer, weights, x, state, steps=steps, reverse=reverse, from_rest=from_rest, training=training
+            layer,
+            weights,
+            x,
+            state,
+            steps=steps,
+            reverse=reverse,
+            zero_initial_state=zero_initial_state,
+            training=training,
         )
-    per_step = {
-        "z_x": None if x is None else _input_gates(layer, weights, x),
-        "factor": None if durations is None else duration_scale(layer, weights, _clean(durations, mask)),
-        "kept": None if gaps is None else retention(layer, weights, _clean(gaps, mask)),
-        "here": here,
+    z_x = candidate_scales = retentions = None
+    if x is not None:
+        z_x = _input_terms(layer, weights, x)
+    if durations is not None:
+        candidate_scales = _time_first(duration_scale(layer, weights, _clean(durations, mask)), rank)
+    if gaps is not None:
+        retentions = _time_first(retention(layer, weights, _clean(gaps, mask)), rank)
+    step_inputs = {
+        "z_x": z_x,
+        "candidate_scale": candidate_scales,
+        "retention": retentions,
+        "valid": valid,
         "zoneout_h": masks.zoneout_h,
         "zoneout_c": masks.zoneout_c,
     }
-    for name in ("factor", "kept"):
-        if per_step[name] is not None:  # (batch, time, channels)
-            per_step[name] = over_grid(tf.transpose(per_step[name], (1, 0, 2)), rank)
-    return _loop(layer, weights, state, steps, reverse, masks.recurrent, per_step)
+    return _loop(layer, weights, state, steps, reverse, masks.recurrent, step_inputs)
 
 
 def _loop(
@@ -203,51 +218,68 @@ def _loop(
     state: State,
     steps: Any,
     reverse: bool,
-    recurrent: Tensor | None,
-    per_step: Mapping[str, Tensor | None],
+    recurrent_mask: Tensor | None,
+    step_inputs: Mapping[str, Tensor | None],
 ) -> tuple[Tensor, State]:
-    # an array of steps is read with a cheap gradient; a slice inside a loop would have one as long as the sequence
-    arrays = {name: unstacked(a, steps) for name, a in per_step.items() if a is not None}
+    # reading an array of steps has a cheap gradient; that of a slice inside a loop is as long as the sequence
+    arrays = {name: unstacked(a, steps) for name, a in step_inputs.items() if a is not None}
     h, c = state
     outputs = tf.TensorArray(h.dtype, size=steps, element_shape=h.shape)
 
-    def body(n: Tensor, h: Tensor, c: Tensor, previous: Tensor, outputs: Any) -> tuple[Any, ...]:
+    hold_last_output = layer.stack.masked_output == "hold"
+
+    def body(n: Tensor, h: Tensor, c: Tensor, last_output: Tensor, outputs: Any) -> tuple[Any, ...]:
         t = steps - 1 - n if reverse else n
-        now = {name: array.read(t) for name, array in arrays.items()}
-        masks = Masks(None, recurrent, now.get("zoneout_h"), now.get("zoneout_c"))
+        inputs = {name: array.read(t) for name, array in arrays.items()}
         h_new, c_new = step(
-            layer, weights, now.get("z_x"), (h, c), factor=now.get("factor"), kept=now.get("kept"), masks=masks
+            layer,
+            weights,
+            inputs.get("z_x"),
+            (h, c),
+            candidate_scale=inputs.get("candidate_scale"),
+            retention=inputs.get("retention"),
+            masks=DropoutMasks(None, recurrent_mask, inputs.get("zoneout_h"), inputs.get("zoneout_c")),
         )
-        if "here" in now:
-            h_new, c_new = tf.where(now["here"], h_new, h), tf.where(now["here"], c_new, c)
-            other = previous if layer.stack.masked_output == "hold" else tf.zeros_like(h)
-            previous = tf.where(now["here"], h_new, other)
-        else:
-            previous = h_new
-        return n + 1, h_new, c_new, previous, outputs.write(t, previous)
+        output = h_new
+        if "valid" in inputs:
+            valid_t = inputs["valid"]
+            h_new, c_new = tf.where(valid_t, h_new, h), tf.where(valid_t, c_new, c)
+            output = tf.where(valid_t, h_new, last_output if hold_last_output else tf.zeros_like(h))
+        return n + 1, h_new, c_new, output, outputs.write(t, output)
 
     start = (tf.constant(0), h, c, tf.zeros_like(h), outputs)
     _, h, c, _, outputs = tf.while_loop(lambda n, *_: n < steps, body, start, maximum_iterations=steps)
     return outputs.stack(), (h, c)
 
 
-def _frames(weights: Weights, x: Tensor, here: Tensor | None, dropped: Tensor | None) -> Tensor:
-    """Return frames in the type to compute in, zero where they are masked."""
+def _masked_frames(weights: Weights, x: Tensor, valid: Tensor | None, input_mask: Tensor | None) -> Tensor:
+    """Return frames in the type to compute in, zero where they are not valid, with input dropout."""
     x = tf.cast(x, weights["weight_ih"].dtype)
-    x = x if here is None else tf.where(here, x, tf.zeros((), x.dtype))
-    return x if dropped is None else x * tf.cast(dropped, x.dtype)
+    if valid is not None:
+        x = tf.where(valid, x, tf.zeros((), x.dtype))
+    return x if input_mask is None else x * tf.cast(input_mask, x.dtype)
 
 
-def _input_gates(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
+def _time_first(values: Tensor, rank: int) -> Tensor:
+    """Return values (batch, time, channels) time first, to broadcast over a grid."""
+    return over_grid(tf.transpose(values, (1, 0, 2)), rank)
+
+
+def _input_terms(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     """Return W_ih ∗ x (time, batch, *grid, 4·hidden)."""
     steps, batch, *space = sizes(x)
     z = input_convolution(layer, weights, tf.reshape(x, (steps * batch, *space)))
     return tf.reshape(z, (steps, batch, *sizes(z)[1:]))
 
 
-def _gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks, wide: tf.DType) -> Tensor:
+def _gates(
+    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: DropoutMasks, wide: tf.DType
+) -> Tensor:
+    """Return z before peepholes: both convolutions, norm and bias."""
     spec = layer.stack
-    z = recurrent_convolution(layer, weights, h if masks.recurrent is None else h * tf.cast(masks.recurrent, h.dtype))
+    if masks.recurrent is not None:
+        h = h * tf.cast(masks.recurrent, h.dtype)
+    z = recurrent_convolution(layer, weights, h)
     z = tf.cast(z if z_x is None else z + z_x, wide)
     if spec.norm != "none":
         z = _normalised(z, layer.hidden_channels, spec.norm_groups or 1) * tf.cast(weights["norm_scale"], wide)
@@ -272,22 +304,23 @@ def _network(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     return x
 
 
-def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
+def _zoneout(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
     if mask is None and not rate:
         return after
-    keep = rate if mask is None else tf.cast(mask, before.dtype)
-    return keep * before + (1.0 - keep) * after
+    share = rate if mask is None else tf.cast(mask, before.dtype)
+    return share * before + (1.0 - share) * after
 
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
+    """Return durations in at least float32; an invalid one becomes NaN, never a finite result."""
     wide = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
-    wide = wide if mask is None else tf.where(mask, wide, tf.ones((), wide.dtype))
+    if mask is not None:
+        wide = tf.where(mask, wide, tf.ones((), wide.dtype))
     return tf.where((wide >= 0) & tf.math.is_finite(wide), wide, tf.constant(float("nan"), wide.dtype))
 
 
 def _to_compute_type(weights: Weights, state: State) -> State:
-    """Give h the type convolutions run in, and c at least float32."""
+    """Return h in the type that convolutions compute in, and c in at least float32."""
     dtype = weights["weight_hh"].dtype
     wide = tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
     return tf.cast(state[0], dtype), tf.cast(state[1], wide)

@@ -1,4 +1,4 @@
-"""Other shapes of the same values in TensorFlow."""
+"""Reshaping in TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Tensor = Any
 
 
 def unstacked(array: Tensor, steps: Any) -> Any:
-    """Return the steps of an array (time, ...) one by one: reading one has a cheap gradient, inside loops too."""
-    holder = tf.TensorArray(array.dtype, size=steps, element_shape=array.shape[1:], clear_after_read=False)
-    return holder.unstack(array)
+    """Return an array (time, ...) as a TensorArray of its steps, whose reads have cheap gradients inside loops too."""
+    steps_array = tf.TensorArray(array.dtype, size=steps, element_shape=array.shape[1:], clear_after_read=False)
+    return steps_array.unstack(array)
 
 
 def over_grid(values: Tensor, rank: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The contract's activations in PyTorch."""
+"""The activations in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def _hard_sigmoid(slope: float) -> Callable[[Tensor], Tensor]:
-    # F.hardsigmoid's float64 gradient is off by up to 1e-7; this form is exact and has gradient 0 at the ends.
+    # F.hardsigmoid's float64 gradient is off by up to 1e-7; this form is exact and has gradient 0 at both ends.
     def function(x: Tensor) -> Tensor:
         z = slope * x + 0.5
         return torch.where((z > 0) & (z < 1), z, z.detach().clamp(0, 1))
@@ -29,4 +29,4 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
     "softplus": F.softplus,
 }
-"""The contract's activations by name; `softplus` serves memory decay and the forecaster's output."""
+"""The activations by name; memory decay and the forecaster's output use `softplus`."""

@@ -1,6 +1,6 @@
-"""How many steps the fused path takes together; array-free, so that the memory estimate reads it too."""
+"""The block size of the fused implementation, without arrays, so that the memory estimate can import it."""
 
 from __future__ import annotations
 
 BLOCK_VALUES = 4 << 20
-"""Values of z in one block: as many steps as fit, and of a larger step a quarter at a time."""
+"""Values of z in one block: as many steps as fit; a larger step is computed a quarter of a block at a time."""

@@ -1,8 +1,9 @@
-"""Memory for the arrays of a whole sequence, used again by the next call.
+"""A pool of memory for the arrays of a sequence, which the next call uses again.
 
-On a CPU PyTorch gives memory back to the system as soon as an array ends. The next training step asks for the same
-arrays, and the page faults of 300 MB take as long as a good part of the convolution that fills them. So the engine
-keeps its largest arrays: at most an eighth more than it once needed at the same time, those in use among them.
+On a CPU PyTorch returns the memory of an array to the system as soon as the array is deleted. The next training step
+asks for the same arrays again, and the page faults of 300 MB take a large share of the time of the convolution that
+writes them. So the engine keeps the memory of its largest arrays: in total, with the arrays in use, at most an eighth
+more than the most that was once in use.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-_WORTH_IT = 4 << 20
-"""Bytes from which on an array is kept; the C library itself keeps smaller ones."""
+_MIN_POOLED_BYTES = 4 << 20
+"""Least size of an array in the pool; the C library itself keeps smaller ones."""
 
 
 class _Pool:
-    """Areas of memory that wait to be used again.
+    """Areas of memory that are free to be used again.
 
-    An area is returned when its last array is freed: in any thread, and by garbage collection even in the middle of a
-    method here. So it is only appended to a queue then, and the lists and counters change under the lock alone.
+    An area is returned where its last array is deleted: in any thread, and by garbage collection even during a method
+    of this class. So a returned area is only appended to a queue; the lists and counters change under the lock.
     """
 
     def __init__(self) -> None:
@@ -43,20 +44,20 @@ class _Pool:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the areas that arrays use."""
+        """Bytes of the areas in use."""
         with self._lock:
             self._collect()
             return self._used
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the areas that wait."""
+        """Bytes of the free areas."""
         with self._lock:
             self._collect()
             return sum(map(len, self._waiting))
 
     def take(self, size: int) -> memoryview:
-        """Return that many bytes, whose content is undefined; they come back when nothing uses them any more."""
+        """Return `size` bytes of undefined content, which return to the pool when nothing refers to them any more."""
         with self._lock:
             self._collect()
             fitting = [n for n, area in enumerate(self._waiting) if size <= len(area) <= size + size // 4]
@@ -67,14 +68,14 @@ class _Pool:
             return self._lent(_mapped(size))
 
     def shrink(self, size: int) -> None:
-        """Give the oldest areas back to the system until so many bytes are used or waiting."""
+        """Return the oldest free areas to the system until at most `size` bytes are in use or free."""
         with self._lock:
             self._collect()
             while self._waiting and self._used + sum(map(len, self._waiting)) > size:
                 del self._waiting[0]
 
     def _collect(self) -> None:
-        """Put the areas that came back among those that wait."""
+        """Move the areas in the queue to the free ones."""
         with suppress(IndexError):
             while True:
                 area = self._returned.popleft()
@@ -94,9 +95,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def empty(shape: Sequence[int], like: Tensor, memory_format: torch.memory_format, dtype: torch.dtype) -> Tensor:
-    """Return an array of undefined content on the device of a tensor, in a memory format, in memory used before."""
+    """Return an array of undefined content on the device of `like`; a large one takes memory from the pool."""
     size = prod(shape) * dtype.itemsize
-    if like.device.type != "cpu" or size < _WORTH_IT or not hasattr(mmap, "MAP_ANONYMOUS"):
+    if like.device.type != "cpu" or size < _MIN_POOLED_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
         return torch.empty(tuple(shape), dtype=dtype, device=like.device, memory_format=memory_format)
     values = torch.frombuffer(_POOL.take(size), dtype=dtype, count=prod(shape))
     if memory_format == torch.contiguous_format:
@@ -105,7 +106,7 @@ def empty(shape: Sequence[int], like: Tensor, memory_format: torch.memory_format
 
 
 def release_memory() -> None:
-    """Give the memory that waits for the next call of a layer back to the system.
+    """Return the memory that is kept for the next call of a layer to the system.
 
     Example:
         >>> release_memory()

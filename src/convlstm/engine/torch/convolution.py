@@ -1,4 +1,4 @@
-"""Convolutions as oneDNN runs them right and fast, the recurrent one added into a buffer where it can."""
+"""Convolutions in the forms that oneDNN computes correctly and fast, added into a buffer where that is possible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.engine.torch.modes import is_watched
+from convlstm.engine.torch.modes import is_traced
 from convlstm.spec.geometry import Widths, effective_kernel
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -18,31 +18,31 @@ Form = tuple[Sequence[int], Sequence[int]]
 UNIT: Form = ((), ())
 
 
-def unambiguous(x: Tensor) -> Tensor:
-    """Return a view of x (batch, channels, *space) whose strides say that it is channels first, if it has one channel.
+def contiguous_strides(x: Tensor) -> Tensor:
+    """Return x (batch, channels, *space), with the strides of channels first if it has one channel.
 
-    Such an input fits either memory format. With the strides of channels last, as a view of NumPy's or Keras's frames
-    has them, oneDNN's convolution reads past its end where the strides of the convolution are mixed, and is wrong in
-    silence (PyTorch 2.13).
+    Such an input fits either memory format. With the strides of channels last, as in a view of NumPy's or Keras's
+    frames, oneDNN's convolution reads past its end where the strides of the convolution differ, and the result is
+    silently wrong (PyTorch 2.13).
     """
     return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
 
 
-def one_channel_last(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Return a view whose strides say that x is channels last, if it has one channel and no stride stands against it.
+def channels_last_strides(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return x with the strides of channels last, if it has one channel and the convolution has stride 1.
 
-    oneDNN then takes a tenth of the time.
+    oneDNN then takes a tenth of the time. Other strides are not safe there (see `contiguous_strides`).
     """
     if x.shape[1] != 1 or x.ndim == 3 or set(stride) != {1}:
-        return unambiguous(x)
+        return contiguous_strides(x)
     return x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
 
 
 def padded(x: Tensor, widths: Widths) -> tuple[Tensor, list[int]]:
-    """Return x (batch, channels, *space), padded where the convolution cannot do it, and the padding left to do.
+    """Return x (batch, channels, *space), padded where the convolution cannot, and the padding left to it.
 
     A bfloat16 convolution in 3-D over frames of depth 1 that pads the depth itself is wrong: oneDNN reads outside its
-    input on processors with AMX (PyTorch 2.13). Such frames are padded here.
+    input on processors with AMX (PyTorch 2.13). This function pads such frames.
     """
     if is_wrong_at_depth_one(x, widths):
         x, widths = F.pad(x, [0, 0, 0, 0, *widths[0]]), ((0, 0), *widths[1:])
@@ -93,58 +93,59 @@ def one_output_column(
 def add_convolution(
     z: Tensor, h: Tensor, weight: Tensor, widths: Widths, bias: Tensor | None = None, form: Form = UNIT
 ) -> None:
-    """Add W ∗ h + b to z in place, within the convolution where oneDNN offers that.
+    """Add W ∗ h + b to z in place, inside the convolution where oneDNN supports that.
 
     Args:
-        z: Where it is added.
-        h: What is convolved.
-        weight: W, as it is or `packed`.
+        z: The array to add to.
+        h: The input of the convolution.
+        weight: W, or the result of `prepack` for it.
         widths: Points of padding around h.
         bias: b.
-        form: Stride and dilation along each axis; nothing means 1.
+        form: Stride and dilation along each axis; empty means 1.
     """
-    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    stride, dilation = (list(values) or [1] * len(widths) for values in form)
     even = all(before == after for before, after in widths)
     h, padding = padded(h, widths)
-    if weight.is_mkldnn or (can_add(z) and is_in_order(weight) and even):
+    if weight.is_mkldnn or (can_add(z) and is_channels_last(weight) and even):
         convolution_with_sum(z, h, weight, bias, padding, stride, dilation)
     else:
         z.add_(CONVOLUTIONS[len(widths)](h, weight, bias, stride, padding, dilation))
 
 
 def can_add(like: Tensor) -> bool:
-    """Return whether a convolution of such arrays can add to its result by itself."""
-    allowed = bool(torch.backends.mkldnn.enabled) and not is_watched()
-    return like.ndim == 4 and like.device.type == "cpu" and allowed and _has_sum(like.dtype)
+    """Return whether a convolution of arrays like this one can add its result to a buffer."""
+    if like.ndim != 4 or like.device.type != "cpu" or not torch.backends.mkldnn.enabled or is_traced():
+        return False
+    return _has_sum(like.dtype)
 
 
-def is_in_order(weight: Tensor) -> bool:
-    """Return whether a convolution need not bring the kernel into another order beforehand."""
+def is_channels_last(weight: Tensor) -> bool:
+    """Return whether a kernel is channels last or from `prepack`, so that a convolution need not reorder it."""
     return weight.is_mkldnn or weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def packed(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
-    """Return a kernel as oneDNN wants it for inputs (batch, channels, *space) of this size.
+def prepack(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
+    """Return a kernel in oneDNN's own layout for inputs (batch, channels, *space) of this size.
 
-    It would bring the kernel into this order at each use, which takes as long as a tenth of a small convolution. Only
-    the convolution with sum takes the result.
+    oneDNN would otherwise reorder the kernel at each use, which takes a tenth of the time of a small convolution. Only
+    `convolution_with_sum` accepts the result.
 
     Args:
         weight: W, channels first, of a type for which `can_add` holds.
-        size: Of the input, without the padding.
+        size: Shape of the input, without the padding.
         widths: Points of padding around it.
-        form: Stride and dilation along each axis; nothing means 1.
+        form: Stride and dilation along each axis; empty means 1.
 
     Returns:
-        The kernel, whose values only oneDNN can read.
+        The kernel, in a layout that only oneDNN can read.
     """
-    stride, dilation = (list(part) or [1] * len(widths) for part in form)
+    stride, dilation = (list(values) or [1] * len(widths) for values in form)
     even = all(before == after for before, after in widths)
-    around = [before if even else 0 for before, _ in widths]
-    inside = [n if even else n + before + after for n, (before, after) in zip(size[2:], widths, strict=True)]
-    arguments = (around, stride, dilation, 1, [*size[:2], *inside])
-    in_order: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *arguments)
-    return in_order
+    padding = [before if even else 0 for before, _ in widths]
+    size_to_convolve = [n if even else n + before + after for n, (before, after) in zip(size[2:], widths, strict=True)]
+    arguments = (padding, stride, dilation, 1, [*size[:2], *size_to_convolve])
+    reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *arguments)
+    return reordered
 
 
 def convolution_with_sum(
@@ -156,7 +157,7 @@ def convolution_with_sum(
     stride: list[int],
     dilation: list[int],
 ) -> None:
-    """Add W ∗ h + b to z in place: a private operator, where `can_add` allows it."""
+    """Add W ∗ h + b to z in place by a private operator; valid only where `can_add` holds."""
     torch.ops.mkldnn._convolution_pointwise_.binary(
         z, h, weight, bias, padding, stride, dilation, 1, "add", 1.0, None, [], None
     )
@@ -164,12 +165,12 @@ def convolution_with_sum(
 
 @cache
 def _has_sum(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN's convolution with sum, with a packed kernel (private operators), is there and right."""
+    """Return whether oneDNN's private convolution with sum and a prepacked kernel exists and is correct."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False
     z, h, weight = (torch.ones(1, n, n, 16, dtype=dtype, device="cpu").movedim(-1, 1) for n in (2, 2, 1))
     try:
-        kernel = packed(weight.expand(16, -1, -1, -1).contiguous(), h.shape, ((0, 0), (0, 0)))
+        kernel = prepack(weight.expand(16, -1, -1, -1).contiguous(), h.shape, ((0, 0), (0, 0)))
         convolution_with_sum(z, h, kernel, None, [0, 0], [1, 1], [1, 1])
     except (RuntimeError, AttributeError, NotImplementedError):
         return False

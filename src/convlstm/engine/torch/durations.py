@@ -1,4 +1,4 @@
-"""How durations act in PyTorch: δ on the candidate, and what is left of c after a gap."""
+"""Durations in PyTorch: the scale δ of the candidate, and the retention of c after a gap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
         return torch.log(r + spec.duration_eps) + 1.0
     if spec.duration_strategy == "log1p":
         return torch.log1p(r) / torch.log(torch.tensor(2.0, dtype=r.dtype, device=r.device))
-    # maximum keeps NaN, and gives gradient 0 below ε
+    # unlike a clamp, this keeps NaN and has gradient 0 at and below ε
     log_r = torch.log(torch.where(r <= spec.duration_eps, torch.full_like(r, spec.duration_eps), r))
     if spec.duration_strategy == "scalar":
         return torch.exp(weights["duration.weight"].to(r.dtype) * log_r)
@@ -37,7 +37,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
-    """Return what is left of c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = torch.where(q <= 1.0, torch.zeros_like(q), q - 1.0)
     return torch.exp(-F.softplus(weights["memory_decay"].to(q.dtype)) * excess)
@@ -53,13 +53,13 @@ def _network(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     return x
 
 
-def _checked(factor: Tensor, r: Tensor, hidden: int) -> Tensor:
-    """Return a user's δ if it has the axes it must have: others would be broadcast over channels in silence."""
-    if tuple(factor.shape) in ((*r.shape[:-1], 1), (*r.shape[:-1], hidden)):
-        return factor
+def _checked(scale: Tensor, r: Tensor, hidden: int) -> Tensor:
+    """Return a user's δ if it has the right axes: others would be silently broadcast over channels."""
+    if tuple(scale.shape) in ((*r.shape[:-1], 1), (*r.shape[:-1], hidden)):
+        return scale
     raise ShapeError(
         "duration_strategy",
         expected=f"a function whose result is (batch, time, 1 or {hidden}), for durations {tuple(r.shape)}",
-        received=f"shape {tuple(factor.shape)}",
+        received=f"shape {tuple(scale.shape)}",
         hint="keep the axes of its argument.",
     )

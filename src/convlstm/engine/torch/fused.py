@@ -1,8 +1,8 @@
-"""The quick path in PyTorch: convolutions in their quickest form, gates in place, weight gradients over many steps.
+"""The fused implementation in PyTorch: fast convolutions, gates in place, and weight gradients of many steps at once.
 
-It serves the plain cell (tanh, sigmoid, peephole none or channel, no masks, norm or zoneout). Where a transform, an
-export, forward-mode or a second derivative asks for an ordinary graph, the plain path is taken instead, so that no
-derivative is ever silently wrong.
+It computes the standard cell (`LayerSpec.is_standard_cell`) without masks. Where a transform, an export, forward-mode
+or a second derivative needs an ordinary graph, the generic implementation computes it instead, so that no derivative
+is silently wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convlstm.engine.torch.convolution import needs_two_columns, one_output_column
 from convlstm.engine.torch.direct import DirectConvolutions
-from convlstm.engine.torch.gates import gate_arithmetic, over_points, peephole_gradient
+from convlstm.engine.torch.gates import gate_arithmetic, peephole_gradient, sum_over_points
 from convlstm.engine.torch.modes import are_batched, transforms_are_active
 from convlstm.engine.torch.native import is_native, put_channels_last
 from convlstm.engine.torch.plan import Plan
@@ -33,19 +33,9 @@ _SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
 
 
 def serves(layer: LayerSpec, shape: Sequence[int]) -> bool:
-    """Return whether this path computes the layer, here and now, for states of this shape."""
-    spec = layer.stack
+    """Return whether this implementation can compute the layer now, for states of this shape."""
     return (
-        spec.norm == "none"
-        and spec.activation == "tanh"
-        and spec.recurrent_activation == "sigmoid"
-        and spec.peephole != "pixel"
-        and not (spec.zoneout_h or spec.zoneout_c)
-        and set(spec.boundary) == {"zeros"}
-        and layer.groups == 1
-        and 0 not in shape
-        and not torch.compiler.is_compiling()
-        and not transforms_are_active()
+        layer.is_standard_cell and 0 not in shape and not torch.compiler.is_compiling() and not transforms_are_active()
     )
 
 
@@ -58,35 +48,35 @@ def sequence(
     *,
     steps: int,
     reverse: bool,
-    plain: Callable[..., tuple[Tensor, State]],
+    generic: Callable[..., tuple[Tensor, State]],
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
     Args:
-        layer: A layer that this path serves.
+        layer: A layer for which `serves` holds.
         weights: Its arrays, the recurrent kernel in the type to compute in.
         x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c in the types to compute in, or None for zeros, which the first step need not convolve.
-        shape: Of a state.
+        state: Initial h and c in the types to compute in, or None for zeros, which the first step does not convolve.
+        shape: Shape of h and c.
         steps: Number of steps, at least 1.
-        reverse: Run from the last step to the first; outputs still stand in input order.
-        plain: The plain path, for derivatives that this one cannot give.
+        reverse: Run from the last step to the first; outputs keep the order of the input.
+        generic: The generic implementation, for derivatives that this one does not have.
 
     Returns:
         Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
     """
     like = weights["weight_hh"]
-    arrays = [None if name not in weights else weights[name].to(like.dtype) for name in _SLOTS]
+    arrays = [weights[name].to(like.dtype) if name in weights else None for name in _SLOTS]
     if x is not None and needs_two_columns(like.dtype):
         layer, x = _with_one_output_column(layer, x)
-    plan = Plan(layer, steps, shape, reverse, plain)
+    plan = Plan(layer, steps, shape, reverse, generic)
     x = None if x is None else _in_type(plan, x, like.dtype)
     inputs = (x, *(state or (None, None)), *arrays)
     with without_autocast(like):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
         else:
-            outputs, h, c, _, _ = _run(plan, inputs, keep=False)
+            outputs, h, c, _, _ = _run(plan, inputs, save=False)
     return outputs, (h, c)
 
 
@@ -109,12 +99,12 @@ def _in_type(plan: Plan, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Narrowed(torch.autograd.Function):
-    """Frames in another type, and in the order in which convolutions take them: one pass in place of three."""
+    """Frames in another type and channels last, in one pass in place of three."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.dtype = x.dtype
-        return plan.put_in_order(x, dtype)
+        return plan.to_channels_last(x, dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,14 +112,14 @@ class _Narrowed(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """The recurrence with its own backward pass: of the gradients only that of the state goes step by step."""
+    """The recurrence with its own backward pass, in which only the gradient of the state goes step by step."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, h, c, gates, memory = _run(plan, inputs, keep=True)
-        ctx.plan, ctx.spent = plan, False
+        outputs, h, c, gates, states = _run(plan, inputs, save=True)
+        ctx.plan, ctx.gates_are_overwritten = plan, False
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *memory, gates)
+        ctx.save_for_backward(*inputs, *states, gates)
         return outputs, h, c
 
     @staticmethod
@@ -137,9 +127,9 @@ class _Fused(torch.autograd.Function):
         *inputs, hidden, cells, gates = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         with without_autocast(hidden):
-            if torch.is_grad_enabled() or ctx.spent or are_batched(gradients):
-                return None, *_plain_gradients(ctx.plan, inputs, gradients, needed)
-            ctx.spent = True  # the gates' buffer takes their gradients; a second backward goes the plain way
+            if torch.is_grad_enabled() or ctx.gates_are_overwritten or are_batched(gradients):
+                return None, *_generic_gradients(ctx.plan, inputs, gradients, needed)
+            ctx.gates_are_overwritten = True  # by dz; a second backward takes the generic implementation
             return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)
 
 
@@ -147,43 +137,53 @@ def _run(
     plan: Plan,
     inputs: Sequence[Tensor | None],
     *,
-    keep: bool,
+    save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return outputs, final h and c, the gates as `advance` leaves them, and (h, c) of all steps from the initial."""
+    """Run the steps.
+
+    Args:
+        plan: The layer and its sequence.
+        inputs: x, h and c before the first step, and the weights in the order of `_SLOTS`.
+        save: Whether to save the gates and cell states of all steps for the backward pass.
+
+    Returns:
+        Outputs, final h and c, the activated gates, and (h, c) of all steps, the initial ones included.
+    """
     x, h, c, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
-    gates = plan.empty(plan.steps if keep else plan.group, plan.gate_shape, weight_hh)
+    gates = plan.empty(plan.steps if save else plan.steps_per_chunk, plan.gate_shape, weight_hh)
     hidden = plan.empty(plan.steps + 1, plan.shape, weight_hh)
-    cells = plan.empty(plan.steps + 1 if keep else 1, plan.shape, weight_hh, wide_type(weight_hh.dtype))
-    start, end = plan.route[0][1], plan.route[-1][2]
-    h_start, c_start = (
-        _start(plan, states[start if len(states) > 1 else 0], given, keep=keep)
-        for states, given in ((hidden, h), (cells, c))
-    )
+    cells = plan.empty(plan.steps + 1 if save else 1, plan.shape, weight_hh, wide_type(weight_hh.dtype))
+    start, end = plan.time_order[0][1], plan.time_order[-1][2]
+    h_start = _initial_state(plan, hidden[start], h, save=save)
+    c_start = _initial_state(plan, cells[start] if save else cells[0], c, save=save)
     arithmetic = gate_arithmetic(gates[0], cells[0], peephole)
     convolved = convolutions(plan, x, weight_ih, bias, weight_hh)
-    for span in plan.spans:
-        z = gates[span] if keep else gates[: span.stop - span.start]
-        convolved.fill(z, span)
-        for t, before, after in plan.route_through(span):
-            first = before == start
-            convolved.add(z[t - span.start], t, hidden[before] if not first else None if h is None else h_start)
-            c_before, c_after = (cells[before], cells[after]) if keep else (cells[0], cells[0])
-            arithmetic.advance(z[t - span.start], c_start if first else c_before, c_after, hidden[after])
-    c_end = (
-        cells[end].clone() if keep else cells[0].detach()
-    )  # no view of what autograd knows: it may be detached in place
+    for chunk in plan.chunks:
+        z = gates[chunk] if save else gates[: chunk.stop - chunk.start]
+        convolved.write_input_terms(z, chunk)
+        for t, before, after in plan.time_order_of(chunk):
+            z_t = z[t - chunk.start]
+            h_before: Tensor | None = hidden[before]
+            c_before, c_after = (cells[before], cells[after]) if save else (cells[0], cells[0])
+            if before == start:
+                h_before = None if h is None else h_start
+                c_before = c_start
+            convolved.add_recurrent_term(z_t, t, h_before)
+            arithmetic.forward(z_t, c_before, c_after, hidden[after])
+    # no view of an array that autograd knows: the caller may detach it in place
+    c_end = cells[end].clone() if save else cells[0].detach()
     return hidden[plan.after], hidden[end].clone(), c_end, gates, (hidden, cells)
 
 
-def _start(plan: Plan, place: Tensor, given: Tensor | None, *, keep: bool) -> Tensor:
-    """Return the state before the first step: in its place among the others if that is kept, else as it was given."""
-    if given is None:
-        return place.zero_()
-    if keep:
-        return place.copy_(given)
-    # axes of length 1 may have any stride there, which oneDNN would take for another order
-    return given.contiguous(memory_format=plan.memory_format).as_strided(place.shape, place.stride())
+def _initial_state(plan: Plan, slot: Tensor, state: Tensor | None, *, save: bool) -> Tensor:
+    """Return h or c before the first step: in its slot among all states if that is saved, else the caller's array."""
+    if state is None:
+        return slot.zero_()
+    if save:
+        return slot.copy_(state)
+    # axes of length 1 may have any stride, which oneDNN would take for another memory format
+    return state.contiguous(memory_format=plan.memory_format).as_strided(slot.shape, slot.stride())
 
 
 def _gradients(
@@ -195,79 +195,97 @@ def _gradients(
     gradients: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Return the gradients of the inputs; the gates' buffer ends up holding the gradient of z."""
+    """Return the gradients of the inputs; dz overwrites the gates."""
     x, h, _, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
-    wanted = (needed[0], needed[3], needed[5])
-    convolved = convolutions(plan, x, weight_ih, bias, weight_hh, wanted)
-    dh, dc = _through_steps(plan, convolved, peephole, (hidden, cells, gates), gradients, whole=needed[1])
-    of_x, of_w_ih, of_w_hh = convolved.gradients(hidden, gates, whole=h is not None)
-    return [
-        of_x,
-        dh if needed[1] else None,
-        dc if needed[2] else None,
-        of_w_ih,
-        over_points(gates.flatten(0, 1)) if bias is not None and needed[4] else None,
-        of_w_hh,
-        peephole_gradient(gates, cells[plan.before], cells[plan.after]) if peephole is not None and needed[6] else None,
-    ]
+    convolved = convolutions(plan, x, weight_ih, bias, weight_hh, (needed[0], needed[3], needed[5]))
+    dh, dc = _backward_steps(plan, convolved, peephole, (hidden, cells, gates), gradients, needs_initial_dh=needed[1])
+    dz = gates
+    dx, dw_ih, dw_hh = convolved.gradients(hidden, dz, zero_initial_state=h is None)
+    d_bias = d_peephole = None
+    if bias is not None and needed[4]:
+        d_bias = sum_over_points(dz.flatten(0, 1))
+    if peephole is not None and needed[6]:
+        d_peephole = peephole_gradient(dz, cells[plan.before], cells[plan.after])
+    dh_initial = dh if needed[1] else None
+    dc_initial = dc if needed[2] else None
+    return [dx, dh_initial, dc_initial, dw_ih, d_bias, dw_hh, d_peephole]
 
 
-def _through_steps(
+def _backward_steps(
     plan: Plan,
     convolved: DirectConvolutions,
     peephole: Tensor | None,
-    kept: tuple[Tensor, Tensor, Tensor],
+    saved: tuple[Tensor, Tensor, Tensor],
     gradients: Sequence[Tensor | None],
     *,
-    whole: bool,
+    needs_initial_dh: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Turn the gates into the gradient of z, last step first; return the gradients of the initial h and c.
+    """Turn the gates into dz, last step first; return the gradients of the initial h and c.
 
-    That of h is right only if the `whole` is wanted: the first step's convolution is left out otherwise.
+    Args:
+        plan: The layer and its sequence.
+        convolved: Its convolutions.
+        peephole: Its peepholes, or None.
+        saved: Hidden and cell states of all steps, the initial ones included, and the gates.
+        gradients: Of the outputs and of the final h and c.
+        needs_initial_dh: Whether the gradient of the initial h is needed; it is not computed otherwise.
+
+    Returns:
+        dh, valid only if it is needed, and dc.
     """
-    hidden, cells, gates = kept
-    of_outputs, of_h, of_c = gradients
+    hidden, cells, gates = saved
+    d_outputs, dh_final, dc_final = gradients
     dh, dc = torch.empty_like(hidden[0]), torch.zeros_like(cells[0])
-    dh.zero_() if of_h is None else dh.copy_(of_h)
-    if of_c is not None:
-        dc.copy_(of_c)
-    route, arithmetic = plan.route, gate_arithmetic(gates[0], cells[0], peephole)
-    if of_outputs is not None:
-        dh.add_(of_outputs[route[-1][0]])
-    for number, (t, before, after) in reversed(list(enumerate(route))):
-        arithmetic.retreat(gates[t], cells[before], cells[after], dh, dc)
-        if number or whole:
-            if number and of_outputs is not None:
-                put_channels_last(dh, of_outputs[route[number - 1][0]])
-            else:
-                dh.zero_()
-            convolved.go_back(gates[t], dh)
+    if dh_final is None:
+        dh.zero_()
+    else:
+        dh.copy_(dh_final)
+    if dc_final is not None:
+        dc.copy_(dc_final)
+    time_order, arithmetic = plan.time_order, gate_arithmetic(gates[0], cells[0], peephole)
+    if d_outputs is not None:
+        dh.add_(d_outputs[time_order[-1][0]])
+    for number, (t, before, after) in reversed(list(enumerate(time_order))):
+        arithmetic.backward(gates[t], cells[before], cells[after], dh, dc)
+        if number == 0 and not needs_initial_dh:
+            continue
+        if number and d_outputs is not None:
+            put_channels_last(dh, d_outputs[time_order[number - 1][0]])
+        else:
+            dh.zero_()
+        convolved.backward(gates[t], dh)
     return dh, dc
 
 
-def _plain_gradients(
+def _generic_gradients(
     plan: Plan,
     inputs: Sequence[Tensor | None],
     gradients: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Return the same gradients through an ordinary graph, so that they can be differentiated again."""
+    """Return the same gradients by the generic implementation, so that they can be differentiated again."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        own = [
-            t if t is None or not n or create_graph else t.detach().requires_grad_()
-            for t, n in zip(inputs, needed, strict=True)
-        ]
-        x, h, c, *arrays = own
+        if not create_graph:
+            inputs = [
+                t.detach().requires_grad_() if t is not None and is_needed else t
+                for t, is_needed in zip(inputs, needed, strict=True)
+            ]
+        x, h, c, *arrays = inputs
         weights = {name: array for name, array in zip(_SLOTS, arrays, strict=True) if array is not None}
-        start = None if h is None else (h, c)
-        outputs, state = plan.plain(plan.layer, weights, x, start, plan.shape, steps=plan.steps, reverse=plan.reverse)
-    pairs = [(y, dy) for y, dy in zip((outputs, *state), gradients, strict=True) if dy is not None]
-    wanted = [t for t, n in zip(own, needed, strict=True) if n and t is not None]
-    found = iter(
-        torch.autograd.grad(
-            [y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=create_graph, allow_unused=True
-        )
+        state = None if h is None else (h, c)
+        outputs, final = plan.generic(plan.layer, weights, x, state, plan.shape, steps=plan.steps, reverse=plan.reverse)
+    pairs = [(y, dy) for y, dy in zip((outputs, *final), gradients, strict=True) if dy is not None]
+    differentiated = {n: t for n, t in enumerate(inputs) if needed[n] and t is not None}
+    computed = torch.autograd.grad(
+        [y for y, _ in pairs],
+        list(differentiated.values()),
+        [dy for _, dy in pairs],
+        create_graph=create_graph,
+        allow_unused=True,
     )
-    return [next(found) if n and t is not None else None for t, n in zip(own, needed, strict=True)]
+    results: list[Tensor | None] = [None] * len(inputs)
+    for n, gradient in zip(differentiated, computed, strict=True):
+        results[n] = gradient
+    return results

@@ -1,4 +1,4 @@
-"""What PyTorch is doing at the moment, as far as the quick path must know; only private names tell it."""
+"""Modes of PyTorch that the fused implementation must know of; only private names report them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def transforms_are_active() -> bool:
-    """Return whether functorch transforms or forward-mode differentiation are at work."""
+    """Return whether functorch transforms or forward-mode differentiation are active."""
     return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
 
 
 def are_batched(gradients: Sequence[Tensor | None]) -> bool:
-    """Return whether gradients come in batches (`is_grads_batched`), which in-place work cannot take."""
+    """Return whether gradients are batched (`is_grads_batched`), which in-place operations cannot handle."""
     kinds = (torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor)
     return any(dy is not None and any(kind(dy) for kind in kinds) for dy in gradients)
 
 
-def is_watched() -> bool:
-    """Return whether a trace or a dispatch mode looks on, such as a counter, that knows public operators only."""
+def is_traced() -> bool:
+    """Return whether a trace or a dispatch mode, such as a counter, is active, which knows public operators only."""
     return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
 
 
-def multiplies_exactly() -> bool:
-    """Return whether products of float32 matrices on a CPU are computed in float32, and not in fewer bits."""
+def matmul_is_float32() -> bool:
+    """Return whether products of float32 matrices on a CPU are computed in float32, not in fewer bits."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # PyTorch will not say it in the older words once the newer ones were used
+    except RuntimeError:  # PyTorch refuses the older query once the newer setting was used
         return False

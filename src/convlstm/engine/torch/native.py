@@ -1,4 +1,8 @@
-"""The operators of the optional package `convlstm-native`: work that PyTorch itself offers only in many passes."""
+"""The operators of the optional package `convlstm-native`: one pass where PyTorch itself needs several.
+
+The compiled operators keep their registered names `advance`, `retreat`, `to_points` and `from_points`, which built
+wheels have; the functions here call them by the names of this engine.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.engine.torch.modes import is_watched
+from convlstm.engine.torch.modes import is_traced
 from convlstm.errors import ConfigError
 
 SWITCH = "CONVLSTM_NATIVE"
-"""Variable of the environment that leaves the operators aside while it is 0."""
+"""Environment variable that switches the operators off while it is 0."""
 INTERFACE = 1
-"""Operators and their arguments as they are called here: a package with others is left aside."""
+"""Version of the operators and their arguments that this module calls; a package of another version is not used."""
 
 _TYPES = (torch.float32, torch.bfloat16)
 
 
 @cache
 def is_installed() -> bool:
-    """Return whether the package is there and loads beside this PyTorch."""
+    """Return whether the package is installed and loads with this PyTorch."""
     try:
         package = import_module("convlstm_native")
-    except (ImportError, OSError, RuntimeError):  # a library that this PyTorch cannot load fails in one of these ways
+    except (ImportError, OSError, RuntimeError):  # raised for a library that this PyTorch cannot load
         return False
     return bool(getattr(package, "INTERFACE", None) == INTERFACE)
 
 
 def is_native(like: Tensor) -> bool:
-    """Return whether the operators serve such an array, here and now."""
-    return like.device.type == "cpu" and like.dtype in _TYPES and _is_wanted() and is_installed() and not is_watched()
+    """Return whether the operators can compute an array like this one now."""
+    return like.device.type == "cpu" and like.dtype in _TYPES and _is_wanted() and is_installed() and not is_traced()
 
 
 def _is_wanted() -> bool:
@@ -43,18 +47,38 @@ def _is_wanted() -> bool:
             SWITCH,
             expected="0 or 1",
             received=repr(value),
-            hint="0 in the environment leaves convlstm-native aside; 1, or nothing, uses it.",
+            hint="set it to 0 to switch convlstm-native off; to 1, or not at all, to use it.",
         )
     return value == "1"
 
 
 def operators() -> Any:
-    """Return `advance`, `retreat`, `to_points`, `from_points` and `put_channels_last`."""
+    """Return the compiled operators by their registered names."""
     return torch.ops.convlstm_native
 
 
+def gates_forward(z: Tensor, before: Tensor, after: Tensor, h: Tensor, peephole: Tensor | None) -> None:
+    """Turn z into activated gates in place, and write the new cell state and h."""
+    operators().advance(z, before, after, h, peephole)
+
+
+def gates_backward(z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, peephole: Tensor | None) -> None:
+    """Turn activated gates into dz in place, and dc into the gradient of the previous cell state."""
+    operators().retreat(z, before, after, dh, dc, peephole)
+
+
+def transform_rows(out: Tensor, x: Tensor, matrix: Tensor, padding: int, channel: int) -> None:
+    """Write matrix · rows of each window of x to the channels of `out` from `channel` on."""
+    operators().to_points(out, x, matrix, padding, channel)
+
+
+def add_transposed_rows(x: Tensor, transformed: Tensor, matrix: Tensor, padding: int, channel: int) -> None:
+    """Add matrixᵀ · the channels of `transformed` from `channel` on to the rows of each window of x."""
+    operators().from_points(x, transformed, matrix, padding, channel)
+
+
 def put_channels_last(to: Tensor, x: Tensor) -> None:
-    """Copy x (batch, channels, *space) into an array that is channels last, quickly where x is channels first."""
+    """Copy x (batch, channels, *space) into a channels-last array, in one pass where x is channels first."""
     if (
         is_native(to)
         and x.ndim > 3

@@ -1,4 +1,4 @@
-"""The contract's boundaries in PyTorch."""
+"""The boundaries in PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of the quick path's steps, and its large arrays."""
+"""The order of the steps in the fused implementation, and its large arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convlstm.engine.torch.block import BLOCK_VALUES
 from convlstm.engine.torch.buffers import empty
-from convlstm.engine.torch.convolution import unambiguous
+from convlstm.engine.torch.convolution import contiguous_strides
 from convlstm.engine.torch.native import put_channels_last
 from convlstm.spec.geometry import Widths, pad_widths
 from convlstm.spec.layer import LayerSpec
@@ -21,31 +21,31 @@ State = tuple[Tensor, Tensor]
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-def in_one_batch(x: Tensor) -> Tensor:
-    """Return x (time, batch, ...), whose steps stand one after another, as one batch.
+def flatten_time(x: Tensor) -> Tensor:
+    """Return x (time, batch, ...), whose steps are consecutive in memory, as one batch.
 
-    A view may give an axis of length one any stride, and oneDNN then takes the array for channels first.
+    A reshape may give an axis of length one any stride, and oneDNN then takes the array for channels first.
     """
     return x.as_strided((len(x) * x.shape[1], *x.shape[2:]), x.stride()[1:])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One layer over one sequence, as forward and backward both need it.
+    """One layer over one sequence, as the forward and the backward pass need it.
 
     Args:
         layer: The layer.
         steps: Number of steps.
-        shape: Of a state.
+        shape: Shape of h and c.
         reverse: Whether it runs from the last step to the first.
-        plain: The plain path.
+        generic: The generic implementation, for derivatives that the fused one does not have.
     """
 
     layer: LayerSpec
     steps: int
     shape: tuple[int, ...]
     reverse: bool
-    plain: Callable[..., tuple[Tensor, State]]
+    generic: Callable[..., tuple[Tensor, State]]
 
     @property
     def rank(self) -> int:
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Channels last, where there is such a format."""
+        """Channels last, where PyTorch has that format."""
         return _MEMORY_FORMATS[self.rank]
 
     @property
@@ -63,34 +63,36 @@ class Plan:
         return (self.shape[0], 4 * self.shape[1], *self.shape[2:])
 
     @property
-    def group(self) -> int:
-        """Number of steps whose input is convolved together: enough for the convolution, and near when it is used."""
+    def steps_per_chunk(self) -> int:
+        """Number of steps whose input is convolved together, so few that the result stays in the cache."""
         return min(self.steps, max(1, BLOCK_VALUES // prod(self.gate_shape)))
 
     @property
-    def spans(self) -> list[slice]:
-        """These steps, in the order of travel."""
-        spans = [slice(n, min(n + self.group, self.steps)) for n in range(0, self.steps, self.group)]
-        return spans[::-1] if self.reverse else spans
+    def chunks(self) -> list[slice]:
+        """The steps that are convolved together, in the order of the recurrence."""
+        length = self.steps_per_chunk
+        chunks = [slice(n, min(n + length, self.steps)) for n in range(0, self.steps, length)]
+        return chunks[::-1] if self.reverse else chunks
 
-    def route_through(self, span: slice) -> list[tuple[int, int, int]]:
-        """In the order of travel, each step and where the states before and after it stand among all T + 1."""
-        steps = [(t, t, t + 1) for t in range(span.start, span.stop)]
-        return [(t, after, before) for t, before, after in reversed(steps)] if self.reverse else steps
+    def time_order_of(self, chunk: slice) -> list[tuple[int, int, int]]:
+        """Return each step and the indices of the states before and after it among all T + 1, in time order."""
+        if self.reverse:
+            return [(t, t + 1, t) for t in reversed(range(chunk.start, chunk.stop))]
+        return [(t, t, t + 1) for t in range(chunk.start, chunk.stop)]
 
     @property
-    def route(self) -> list[tuple[int, int, int]]:
-        """The whole way."""
-        return self.route_through(slice(0, self.steps))
+    def time_order(self) -> list[tuple[int, int, int]]:
+        """All steps (see `time_order_of`)."""
+        return self.time_order_of(slice(0, self.steps))
 
     @property
     def after(self) -> slice:
-        """Where the states after a step stand among all."""
+        """Indices of the states after each step among all T + 1."""
         return slice(0, -1) if self.reverse else slice(1, None)
 
     @property
     def before(self) -> slice:
-        """Where the states before a step stand among all."""
+        """Indices of the states before each step among all T + 1."""
         return slice(1, None) if self.reverse else slice(0, -1)
 
     def input_widths(self, size: Sequence[int]) -> Widths:
@@ -98,31 +100,32 @@ class Plan:
         layer = self.layer
         return pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
 
-    def is_in_order(self, x: Tensor) -> bool:
-        """Return whether frames (time, batch, channels, *space) stand as one batch, channels last."""
+    def is_channels_last(self, x: Tensor) -> bool:
+        """Return whether frames (time, batch, channels, *space) are consecutive in memory and channels last."""
         return x.stride(0) == x.shape[1] * x.stride(1) and x[0].is_contiguous(memory_format=self.memory_format)
 
-    def in_order(self, x: Tensor) -> Tensor:
+    def channels_last_batch(self, x: Tensor) -> Tensor:
         """Return frames (time, batch, channels, *space) as one batch, channels last."""
-        return in_one_batch(x if self.is_in_order(x) else self.put_in_order(x, x.dtype))
+        return flatten_time(x if self.is_channels_last(x) else self.to_channels_last(x, x.dtype))
 
-    def put_in_order(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return a copy of frames (time, batch, channels, *space) that `is_in_order`, in a type."""
+    def to_channels_last(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a copy of frames (time, batch, channels, *space) in a type, for which `is_channels_last` holds."""
         frames = self.empty(len(x), x.shape[1:], x, dtype)
-        if self.rank > 1:
-            for frame, of_x in zip(frames, x, strict=True):
-                put_channels_last(frame, of_x)
-            return frames
-        return frames.copy_(x)
+        if self.rank == 1:
+            return frames.copy_(x)
+        for target, source in zip(frames, x, strict=True):
+            put_channels_last(target, source)
+        return frames
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """Return a kernel in the order that convolutions take; for a single step of fewer gates not worth a copy."""
-        worth_it = self.steps > 1 or weight.numel() < prod(self.gate_shape)
-        return unambiguous(weight.contiguous(memory_format=self.memory_format) if worth_it else weight)
+        """Return a kernel channels last; a single step with fewer gates than weights does not repay the copy."""
+        if self.steps > 1 or weight.numel() < prod(self.gate_shape):
+            weight = weight.contiguous(memory_format=self.memory_format)
+        return contiguous_strides(weight)
 
     def empty(self, steps: int, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return an array for some steps (steps, *shape) of undefined content."""
+        """Return an array (steps, *shape) of undefined content."""
         batch, *rest = shape
         flat = empty((steps * batch, *rest), like, self.memory_format, dtype or like.dtype)
-        one = prod(rest)
-        return flat.as_strided((steps, batch, *rest), (batch * one, one, *flat.stride()[1:]))
+        values = prod(rest)
+        return flat.as_strided((steps, batch, *rest), (batch * values, values, *flat.stride()[1:]))

@@ -1,4 +1,4 @@
-"""What autocast asks of the recurrence, on any device and under any mode of PyTorch."""
+"""The types that autocast and low precision imply, on any device and in any mode of PyTorch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 def autocast_dtype(like: Tensor) -> torch.dtype | None:
-    """Return the type that autocast computes in for such a tensor, or None where it leaves it alone (float64)."""
-    kind = like.device.type
-    if like.dtype == torch.float64 or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    """Return the type that autocast computes in for such a tensor, or None where it does not apply (float64)."""
+    device = like.device.type
+    if like.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
         return None
-    return torch.get_autocast_dtype(kind)
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of a tensor."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which cell states are kept: float32 at least."""
+    """Return the type of cell states: at least float32."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

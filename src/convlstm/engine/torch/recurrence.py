@@ -1,4 +1,4 @@
-"""The recurrence in PyTorch: the plain path, open to every transform, and the choice of the fused one.
+"""The recurrence in PyTorch: the generic implementation, for every transform, and the choice of the fused one.
 
 Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weight_hh` (4·hidden, hidden, *kernel),
 `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in CONTRACT, Weights.
@@ -14,7 +14,12 @@ from torch import Tensor
 
 from convlstm.engine.torch import fused
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.convolution import CONVOLUTIONS, needs_two_columns, one_output_column, unambiguous
+from convlstm.engine.torch.convolution import (
+    CONVOLUTIONS,
+    contiguous_strides,
+    needs_two_columns,
+    one_output_column,
+)
 from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
@@ -28,8 +33,8 @@ State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The random draws of one layer and direction in training (see the reference's `Masks`)."""
+class DropoutMasks:
+    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: Tensor | None = None
     recurrent: Tensor | None = None
@@ -54,12 +59,12 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     hidden, groups = layer.hidden_channels, layer.groups
     weight = weights["weight_ih"]
     if groups > 1:
-        # groups act inside each gate, and a fused convolution numbers its outputs group first
+        # groups divide each gate, whereas one convolution of all gates numbers its outputs group first
         weight = weight.unflatten(0, (4, groups, hidden // groups)).transpose(0, 1).flatten(0, 2)
     stride = list(layer.stride)
     if needs_two_columns(autocast_dtype(weight) or weight.dtype):
         x, stride = one_output_column(x, layer.kernel_size, stride, layer.dilation)
-    z = convolution(unambiguous(x), unambiguous(weight), None, stride, 0, layer.dilation, groups)
+    z = convolution(contiguous_strides(x), contiguous_strides(weight), None, stride, 0, layer.dilation, groups)
     if groups > 1:
         z = z.unflatten(1, (groups, 4, hidden // groups)).transpose(1, 2).flatten(1, 3)
     return z
@@ -68,14 +73,19 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return CONVOLUTIONS[layer.stack.spatial_dims](unambiguous(h), unambiguous(weights["weight_hh"]))
+    return CONVOLUTIONS[layer.stack.spatial_dims](contiguous_strides(h), contiguous_strides(weights["weight_hh"]))
 
 
-def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: Masks | None = None) -> Tensor:
+def gates(
+    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: DropoutMasks | None = None
+) -> Tensor:
     """Return z (batch, 4·hidden_channels, *grid) before peepholes: both convolutions, norm and bias."""
     spec = layer.stack
-    z = recurrent_convolution(layer, weights, h if masks is None or masks.recurrent is None else h * masks.recurrent)
-    z = z if z_x is None else z + z_x
+    if masks is not None and masks.recurrent is not None:
+        h = h * masks.recurrent
+    z = recurrent_convolution(layer, weights, h)
+    if z_x is not None:
+        z = z + z_x
     if spec.norm != "none" and z.numel():
         z = _normalised(z, spec.norm_groups or 1) * _over_grid(weights["norm_scale"], spec)
     return z + _over_grid(weights["bias"], spec).to(z.dtype) if spec.bias else z
@@ -87,10 +97,9 @@ def step(
     z_x: Tensor | None,
     state: State,
     *,
-    factor: Tensor | None = None,
-    kept: Tensor | None = None,
-    masks: Masks | None = None,
-    t: int = 0,
+    candidate_scale: Tensor | None = None,
+    retention: Tensor | None = None,
+    masks: DropoutMasks | None = None,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
 
@@ -99,29 +108,31 @@ def step(
         weights: Its arrays.
         z_x: W_ih ∗ x_t (batch, 4·hidden_channels, *grid), or None without input.
         state: h and c, each (batch, hidden_channels, *grid); c in float32 where h is in low precision.
-        factor: δ, broadcast over the grid.
-        kept: What is left of c_{t-1}, likewise.
-        masks: Random draws in training.
-        t: Step, to pick the zoneout masks.
+        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
+        retention: Factor on c_{t-1}, broadcast over the grid.
+        masks: Masks in training, those of zoneout for this step.
 
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or Masks()
+    spec, masks = layer.stack, masks or DropoutMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
-    c_before = c_before if kept is None else c_before * kept
+    if retention is not None:
+        c_before = c_before * retention
     z = gates(layer, weights, z_x, h_before, masks)
     z_i, z_f, z_g, z_o = z.chunk(4, dim=1)
     if spec.peephole != "none":
         p_i, p_f, p_o = _peepholes(spec, weights)
         z_i, z_f = z_i + p_i * c_before, z_f + p_f * c_before
     g = phi(z_g)
-    c = sigma(z_f) * c_before + sigma(z_i) * (g if factor is None else g * factor)
+    if candidate_scale is not None:
+        g = g * candidate_scale
+    c = sigma(z_f) * c_before + sigma(z_i) * g
     o = sigma(z_o + p_o * c if spec.peephole != "none" else z_o)
     h = (o * phi(c)).to(h_before.dtype)
-    h = _zoned_out(h_before, h, spec.zoneout_h, None if masks.zoneout_h is None else masks.zoneout_h[t])
-    c = _zoned_out(c_before, c, spec.zoneout_c, None if masks.zoneout_c is None else masks.zoneout_c[t])
+    h = _zoneout(h_before, h, spec.zoneout_h, masks.zoneout_h)
+    c = _zoneout(c_before, c, spec.zoneout_c, masks.zoneout_c)
     return h, c
 
 
@@ -136,7 +147,7 @@ def sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: Masks | None = None,
+    masks: DropoutMasks | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
@@ -146,11 +157,11 @@ def sequence(
         x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
         state: Initial h and c, each (batch, hidden_channels, *grid); None means zeros, where there is an input.
         steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs still stand in input order.
+        reverse: Run from the last step to the first; outputs keep the order of the input.
         mask: True where a step is valid (batch, time); None means everywhere.
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Random draws in training.
+        masks: Masks in training, those of zoneout time first.
 
     Returns:
         Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
@@ -161,12 +172,12 @@ def sequence(
         x = x * masks.input
     shape = _state_shape(layer, x, state)
     state = None if state is None else _to_compute_type(weights, state)
-    inner = masks is not None and (masks.recurrent, masks.zoneout_h, masks.zoneout_c) != (None, None, None)
-    plain = inner or mask is not None or durations is not None or gaps is not None
-    if steps and not plain and fused.serves(layer, shape):
-        own = {**weights, "weight_hh": weights["weight_hh"].to(_compute_type(weights))}
-        return fused.sequence(layer, own, x, state, shape, steps=steps, reverse=reverse, plain=plain_sequence)
-    return plain_sequence(
+    has_state_masks = masks is not None and (masks.recurrent, masks.zoneout_h, masks.zoneout_c) != (None, None, None)
+    is_generic = has_state_masks or mask is not None or durations is not None or gaps is not None
+    if steps and not is_generic and fused.serves(layer, shape):
+        weights = {**weights, "weight_hh": weights["weight_hh"].to(_compute_type(weights))}
+        return fused.sequence(layer, weights, x, state, shape, steps=steps, reverse=reverse, generic=generic_sequence)
+    return generic_sequence(
         layer,
         weights,
         x,
@@ -181,7 +192,7 @@ def sequence(
     )
 
 
-def plain_sequence(
+def generic_sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Tensor | None,
@@ -193,38 +204,44 @@ def plain_sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: Masks | None = None,
+    masks: DropoutMasks | None = None,
 ) -> tuple[Tensor, State]:
-    """Run the steps one by one and leave every derivative to autograd (arguments: `sequence`; shape: of a state)."""
-    state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2) if state is None else state
+    """Run the steps one by one and leave every derivative to autograd.
+
+    The arguments are those of `sequence`; shape is that of h and c.
+    """
+    if state is None:
+        state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2)
     spec = layer.stack
-    z_x = None if x is None else input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    factors = kept = None
-    if durations is not None or gaps is not None:
-        with without_autocast(state[0]):  # δ and the decay keep at least float32
-            factors = None if durations is None else duration_scale(layer, weights, _clean(durations, mask))
-            kept = None if gaps is None else retention(layer, weights, _clean(gaps, mask))
+    z_x = candidate_scales = retentions = None
+    if x is not None:
+        z_x = input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    if durations is not None:
+        with without_autocast(state[0]):  # δ keeps at least float32
+            candidate_scales = duration_scale(layer, weights, _clean(durations, mask))
+    if gaps is not None:
+        with without_autocast(state[0]):
+            retentions = retention(layer, weights, _clean(gaps, mask))
     h, c = state
-    nothing = torch.zeros_like(h)
-    outputs = [nothing] * steps
+    zeros = torch.zeros_like(h)
+    outputs = [zeros] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         h_new, c_new = step(
             layer,
             weights,
             None if z_x is None else z_x[t],
             (h, c),
-            factor=None if factors is None else _over_grid(factors[:, t], spec),
-            kept=None if kept is None else _over_grid(kept[:, t], spec),
-            masks=masks,
-            t=t,
+            candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec),
+            retention=None if retentions is None else _over_grid(retentions[:, t], spec),
+            masks=_masks_of_step(masks, t),
         )
         if mask is None:
             h, c = h_new, c_new
             outputs[t] = h
         else:
-            here = _mask_like(mask[:, t], h)
-            h, c = torch.where(here, h_new, h), torch.where(here, c_new, c)
-            outputs[t] = torch.where(here, h, nothing)
+            valid_t = _mask_like(mask[:, t], h)
+            h, c = torch.where(valid_t, h_new, h), torch.where(valid_t, c_new, c)
+            outputs[t] = torch.where(valid_t, h, zeros)
     return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
 
 
@@ -236,11 +253,20 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
 
 
-def _zoned_out(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
+def _masks_of_step(masks: DropoutMasks | None, t: int) -> DropoutMasks | None:
+    """Return the masks with those of zoneout cut to one step."""
+    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
+        return masks
+    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
+    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
+    return DropoutMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
+
+
+def _zoneout(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
     if mask is None and not rate:
         return after
-    keep = rate if mask is None else mask.to(before.dtype)
-    return keep * before + (1.0 - keep) * after
+    share = rate if mask is None else mask.to(before.dtype)
+    return share * before + (1.0 - share) * after
 
 
 def _peepholes(spec: ConvLSTMSpec, weights: Weights) -> tuple[Tensor, ...]:
@@ -257,9 +283,10 @@ def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return durations in at least float32; a bad one that nobody could check turns into NaN, never a finite result."""
+    """Return durations in at least float32; an invalid one becomes NaN, never a finite result."""
     wide = values if values.dtype == torch.float64 else values.float()
-    wide = wide if mask is None else torch.where(mask, wide, 1.0)
+    if mask is not None:
+        wide = torch.where(mask, wide, 1.0)
     return torch.where((wide >= 0) & torch.isfinite(wide), wide, torch.nan)
 
 
@@ -275,6 +302,6 @@ def _compute_type(weights: Weights) -> torch.dtype:
 
 
 def _to_compute_type(weights: Weights, state: State) -> State:
-    """Give h the type convolutions run in, and c at least float32."""
+    """Return h in the type that convolutions compute in, and c in at least float32."""
     dtype = _compute_type(weights)
     return state[0].to(dtype), state[1].to(wide_type(dtype))

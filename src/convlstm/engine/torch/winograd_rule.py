@@ -1,4 +1,4 @@
-"""Where Winograd's convolution is quicker on a CPU, in numbers: the engine and the count of memory both follow it."""
+"""The layers for which Winograd's convolution is faster on a CPU; the engine and the memory estimate both use it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Size
 
 ROWS = 4
-"""Rows of z that one window of h gives."""
+"""Rows of z per window of h."""
 KERNELS = (3, 5)
-"""Rows of W for which there are good points."""
-NEAR = 3 << 20
-"""Values of the products that are computed together."""
-_SAVED = 250
-"""Products saved for each value of z from which the way to the points and back is worth it."""
-_SAVED_A_STEP = 1 << 29
-"""Products saved in a step, likewise: it takes some twenty operations."""
-_SHARED_BY = 2048
-"""Places of all grids and steps, likewise: so many have to share the way of the kernels."""
-_BLOCK = 16
-"""Channels of an input are a multiple of this: oneDNN takes so many at a time."""
+"""Rows of W for which good points are known."""
+PRODUCT_VALUES = 3 << 20
+"""Values of the products that are computed at a time."""
+_MIN_SAVED_PER_VALUE = 250
+"""Least number of saved products per value of z that repays the transforms."""
+_MIN_SAVED_PER_STEP = 1 << 29
+"""Least number of saved products per step that repays its twenty or so operator calls."""
+_MIN_POSITIONS = 2048
+"""Least number of points of all grids and steps that repays the filter transform."""
+_CHANNEL_BLOCK = 16
+"""The channels of an input must be a multiple of this: oneDNN computes as many at a time."""
 
 
 def points(layer: LayerSpec) -> int:
-    """Return at how many points the polynomials of the recurrent kernel are taken."""
+    """Return the number of points of the polynomials for the recurrent kernel."""
     return ROWS + layer.recurrent_kernel_size[0] - 1
 
 
 def is_joint(layer: LayerSpec, size: Sequence[int]) -> bool:
-    """Return whether x of this size is convolved together with h, having the same form."""
+    """Return whether x of this size is convolved together with h: both convolutions must have the same form."""
     return (
         layer.in_channels > 0
-        and layer.in_channels % _BLOCK == 0
+        and layer.in_channels % _CHANNEL_BLOCK == 0
         and tuple(layer.kernel_size) == tuple(layer.recurrent_kernel_size)
         and set(layer.stride) == set(layer.dilation) == {1}
         and pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
@@ -43,32 +43,32 @@ def is_joint(layer: LayerSpec, size: Sequence[int]) -> bool:
 
 
 def channels(layer: LayerSpec, size: Sequence[int]) -> list[int]:
-    """Return the channels of what is convolved together: of x, if its form allows it, and of h."""
-    return [*([layer.in_channels] if is_joint(layer, size) else []), layer.hidden_channels]
+    """Return the channels of the arrays that are convolved together: of x if `is_joint`, and of h."""
+    return [layer.in_channels, layer.hidden_channels] if is_joint(layer, size) else [layer.hidden_channels]
 
 
 def samples(layer: LayerSpec, grid: Sequence[int]) -> int:
-    """Return how many samples of a grid are taken together, so that the products stay near."""
-    return max(1, NEAR * ROWS // (points(layer) * 4 * layer.hidden_channels * prod(grid)))
+    """Return how many samples of a grid are computed at a time, so that the products stay in the cache."""
+    return max(1, PRODUCT_VALUES * ROWS // (points(layer) * 4 * layer.hidden_channels * prod(grid)))
 
 
-def is_quicker(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
-    """Return whether this way serves a layer of the common cell in float32, and is quicker for inputs of this size.
+def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
+    """Return whether Winograd's convolution supports a standard cell in float32, and is faster for inputs of this size.
 
     Example:
         >>> from convlstm.spec.stack import ConvLSTMSpec
         >>> (layer,) = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=5).layers
-        >>> is_quicker(layer, 10, 8, (16, 16)), is_quicker(layer, 10, 1, (16, 16))
+        >>> is_faster(layer, 10, 8, (16, 16)), is_faster(layer, 10, 1, (16, 16))
         (True, False)
     """
     kernel, grid = layer.recurrent_kernel_size, layer.grid(size)
-    if len(kernel) != 2 or kernel[0] not in KERNELS or kernel[1] % 2 == 0 or layer.hidden_channels % _BLOCK:
+    if len(kernel) != 2 or kernel[0] not in KERNELS or kernel[1] % 2 == 0 or layer.hidden_channels % _CHANNEL_BLOCK:
         return False
     saved = sum(channels(layer, size)) * kernel[1] * (kernel[0] - points(layer) / ROWS)
     values = batch * 4 * layer.hidden_channels * prod(grid)
     return (
         grid[0] % ROWS == 0
-        and saved >= _SAVED
-        and saved * values >= _SAVED_A_STEP
-        and steps * batch * prod(grid) >= _SHARED_BY
+        and saved >= _MIN_SAVED_PER_VALUE
+        and saved * values >= _MIN_SAVED_PER_STEP
+        and steps * batch * prod(grid) >= _MIN_POSITIONS
     )

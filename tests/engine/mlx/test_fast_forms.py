@@ -1,4 +1,4 @@
-"""The quicker forms that stand for MLX's own on a CPU: of equal value, derivatives included."""
+"""The faster forms that replace MLX's own on a CPU: equal values, derivatives included."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_activations_are_right_to_a_few_last_digits_everywhere(name: str) -> Non
     np.testing.assert_allclose(np.array(limits), [np.nan, 1.0, -1.0 if name == "tanh" else 0.0], atol=1e-7)
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="MLX's own tanh is quick there")
-def test_the_quick_tanh_stands_where_mlx_is_slow_and_transforms_as_a_function() -> None:
+@pytest.mark.skipif(sys.platform == "darwin", reason="MLX's own tanh is fast there")
+def test_fast_tanh_is_used_where_mlx_is_slow_and_transforms_as_a_function() -> None:
     x = mx.random.normal((3, 4))
     assert mlx_activations._is_slow(x)
     assert not mlx_activations._is_slow(x.astype(mx.bfloat16))
