@@ -75,7 +75,7 @@ def read_subject(target: str) -> Subject:
         "TARGET",
         expected=f"a model file, the folder of a run, a spec as *.json, or one of {', '.join(PRESETS)}",
         received=repr(target),
-        hint="check the path or the name.",
+        hint="Correct the path or the name.",
     )
 
 
@@ -104,7 +104,7 @@ def workload(
         10
     """
     if horizon is not None and subject.kind == "layer":
-        raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="leave it out.")
+        raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="Leave `--horizon` out.")
     result = Workload(
         shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
         batch=batch,
@@ -157,12 +157,12 @@ def _read_spec(path: Path) -> Spec:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, options = _KINDS[content.pop("kind")], content.pop("spec")
         if content:
-            raise ValueError(f"another key, {sorted(content)[0]!r}")
+            raise ValueError(f"the unknown key {sorted(content)[0]!r}")
         return kind.from_dict(options)
     except ConvLSTMError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = "write what `to_dict` of a spec returns."
+        hint = "Write the result of `to_dict` of a spec."
         received = str(error) or type(error).__name__
         raise ConfigError(str(path), expected=form, received=received, hint=hint) from error
 
@@ -178,7 +178,7 @@ def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
         "--input",
         expected=f"{' x '.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
         received=repr(text),
-        hint=f"write it as {example}.",
+        hint=f"Write the sizes as {example}.",
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from convlstm.errors import ShapeError
 from convlstm.spec import parsing
+from convlstm.spec.calls import check_forecast, frame_axes
+from convlstm.spec.calls import check_frames as check_layer_frames
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec
@@ -75,33 +76,12 @@ def check_frames(spec: Spec, shape: Size) -> None:
         >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
     """
     if isinstance(spec, ForecasterSpec):
-        _check_forecaster_frames(spec, shape)
-    else:
-        _check_layer_frames(spec, shape)
-
-
-def _check_forecaster_frames(spec: ForecasterSpec, shape: Size) -> None:
-    channels, patch, size = spec.frame_channels, spec.patch_size, shape[3:]
-    fits, sizes = not any(n % patch for n in size), f"multiples of {patch}"
-    if spec.encoder.peephole == "pixel":
-        exact = tuple(n * patch for n in spec.encoder.input_size)
-        fits, sizes = size == exact, f"{exact}, for the pixel peepholes"
-    if len(shape) != 5 or shape[2] != channels or not fits:
-        expected = f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}"
-        raise ShapeError("frames", expected=expected, received=f"shape {shape}", hint="pad or crop the frames.")
-
-
-def _check_layer_frames(spec: ConvLSTMSpec, shape: Size) -> None:
-    if len(shape) != spec.spatial_dims + 3 or shape[2] != spec.in_channels:
-        axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
-        hint = "permute the axes, or build the layer with the channels of your data."
-        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", hint=hint)
-    if spec.peephole == "pixel" and shape[3:] != spec.input_size:
+        check_forecast(spec, shape)
+        return
+    axes = frame_axes(spec, "batch", "time")
+    if not check_layer_frames(spec, shape, axes):  # a workload always has a batch axis
         raise ShapeError(
-            "x",
-            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
-            received=f"{shape[3:]}",
-            hint="crop or pad the frames, or use peephole='channel'.",
+            "x", expected=f"{len(axes)} axes ({', '.join(axes)})", received=f"shape {shape}", hint="Pass every axis."
         )
 
 

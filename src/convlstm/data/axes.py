@@ -80,7 +80,7 @@ def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hasha
                 f"{axis}_dim",
                 expected=f"a dimension of the file ({', '.join(map(str, dataset.dims))})",
                 received=dim,
-                hint="choose one of them.",
+                hint="Pass one of the listed dimensions.",
             )
         found = {other: its for other, its in found.items() if its != axis} | {dim: axis}
     return found
@@ -107,7 +107,7 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
     name = str(variable.name)
     if variable.dtype.kind not in "iuf":
         raise DataError(
-            name, expected="numbers", received=f"values of type {variable.dtype}", hint="choose another variable."
+            name, expected="numbers", received=f"values of type {variable.dtype}", hint="Choose another variable."
         )
     sizes = ", ".join(f"{dim}: {size}" for dim, size in variable.sizes.items())
     named = {axis: [dim for dim in variable.dims if axes.get(dim) == axis] for axis in AXES}
@@ -119,7 +119,7 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
                 name,
                 expected=f"{'one' if dims else 'a'} {axis} axis",
                 received=f"the dimensions ({sizes})",
-                hint=f"name it by {axis}_dim, or choose another variable.",
+                hint=f"Pass its name as `{axis}_dim`, or choose another variable.",
             )
     dimensions = Dimensions(**{axis: dims[0] for axis, dims in named.items()})
     three = (dimensions.time, dimensions.y, dimensions.x)
@@ -127,9 +127,9 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
         if size > 1 and dim not in three:
             raise DataError(
                 name,
-                expected="no dimension besides time, y and x",
+                expected="only the dimensions time, y and x",
                 received=f"{dim} of size {size}",
-                hint=f"write a file with one {dim} first.",
+                hint=f"Write a file with one {dim} first.",
             )
     return dimensions
 
@@ -158,7 +158,10 @@ def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tu
     for name in wanted:
         if name not in dataset.data_vars:
             raise DataError(
-                name, expected=f"a variable of the file ({', '.join(there)})", received="none", hint="choose one."
+                name,
+                expected=f"a variable of the file ({', '.join(there)})",
+                received="none",
+                hint="Choose one of them.",
             )
     if wanted:
         return wanted
@@ -174,7 +177,7 @@ def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tu
     if not fitting:
         raise _nearest(dataset, reasons)
     raise DataError(
-        "variables", expected="the name of one or more", received="none", hint=f"choose from {', '.join(fitting)}."
+        "variables", expected="the name of one or more", received="none", hint=f"Choose from {', '.join(fitting)}."
     )
 
 
@@ -182,6 +185,6 @@ def _nearest(dataset: xr.Dataset, reasons: Mapping[str, DataError]) -> DataError
     """What is wrong with the variable of most dimensions: the one that was most likely meant."""
     if not reasons:
         return DataError(
-            "variables", expected="a variable over time, y and x", received="no variable", hint="choose another file."
+            "variables", expected="a variable over time, y and x", received="no variable", hint="Choose another file."
         )
     return reasons[max(reasons, key=lambda name: (dataset[name].ndim, int(np.prod(dataset[name].shape))))]

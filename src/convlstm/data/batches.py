@@ -73,14 +73,14 @@ class _Windows:
                 "windows",
                 expected=f"at least one run of {self.length} frames without a gap",
                 received="none",
-                hint="give more data or days, allow gaps, or shorten input_length or horizon.",
+                hint="Pass more data or days, allow gaps, or decrease `input_length` or `horizon`.",
             )
         if self.starts.min() < 0 or self.starts.max() + self.length > frames.shape[0]:
             raise DataError(
                 "starts",
                 expected=f"first frames from 0 to {frames.shape[0] - self.length}",
                 received=f"{self.starts.min()} to {self.starts.max()}",
-                hint="take them from find_windows.",
+                hint="Pass the result of `find_windows`.",
             )
 
     def assemble(self, cuts: list[_Cut]) -> Batch:
@@ -281,6 +281,9 @@ def _crop_size(crop: int | None, grid: tuple[int, int]) -> tuple[int, int]:
         return grid
     if not 1 <= crop <= min(grid):
         raise DataError(
-            "crop", expected=f"1 to {min(grid)}, the grid being {grid[0]} × {grid[1]}", received=crop, hint="lower it."
+            "crop",
+            expected=f"1 to {min(grid)}, because the grid is {grid[0]} × {grid[1]}",
+            received=crop,
+            hint=f"Pass a side from 1 to {min(grid)}.",
         )
     return crop, crop

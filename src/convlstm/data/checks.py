@@ -22,7 +22,7 @@ def require_finite(option: str, numbers: object) -> None:
     """
     for value in numbers if isinstance(numbers, tuple) else (numbers,):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConfigError(option, expected="a finite number", received=repr(value), hint="give one.")
+            raise ConfigError(option, expected="a finite number", received=repr(value), hint="Pass a finite number.")
 
 
 def require_positive(option: str, numbers: float | tuple[float, ...]) -> None:
@@ -41,7 +41,7 @@ def require_positive(option: str, numbers: float | tuple[float, ...]) -> None:
     require_finite(option, numbers)
     for value in numbers if isinstance(numbers, tuple) else (numbers,):
         if value <= 0:
-            raise ConfigError(option, expected="a number above 0", received=value, hint="raise it.")
+            raise ConfigError(option, expected="a number above 0", received=value, hint=f"Increase {option}.")
 
 
 def require_count(option: str, value: int, *, least: int = 1) -> None:
@@ -59,4 +59,4 @@ def require_count(option: str, value: int, *, least: int = 1) -> None:
         >>> require_count("batch_size", 8)
     """
     if value < least:
-        raise ConfigError(option, expected=f"{least} or more", received=value, hint="raise it.")
+        raise ConfigError(option, expected=f"{least} or more", received=value, hint=f"Increase {option}.")

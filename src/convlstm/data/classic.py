@@ -43,7 +43,7 @@ def check_complete(path: Path) -> None:
             str(path),
             expected=expected.format(needed),
             received=f"{size} bytes",
-            hint="the file was cut short: fetch it again.",
+            hint="Download the file again, because it is truncated.",
         )
 
 

@@ -65,7 +65,7 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
             str(path),
             expected="a NetCDF file or Zarr folder that can be read",
             received=(str(error).splitlines() or [type(error).__name__])[0][:200],
-            hint="it may be truncated, damaged or of another format.",
+            hint="Check the format, or download the file again.",
         ) from error
 
 
@@ -88,7 +88,7 @@ def check_size(path: Path, size: int, max_bytes: int) -> None:
             str(path),
             expected=f"at most {max_bytes / 2**30:.3g} GiB",
             received=f"{size / 2**30:.3g} GiB declared",
-            hint="cut it in time or space first.",
+            hint="Select a part in time or space first.",
         )
 
 
@@ -101,7 +101,7 @@ def _engine(path: Path) -> str:
         received = "a folder without Zarr metadata"
     else:
         received = "a device or pipe" if path.exists() else "nothing there"
-    raise DataError(str(path), expected="a NetCDF file or a Zarr folder", received=received, hint="check the path.")
+    raise DataError(str(path), expected="a NetCDF file or a Zarr folder", received=received, hint="Correct the path.")
 
 
 def _coordinate_bytes(path: Path, engine: str) -> int:
@@ -119,9 +119,9 @@ def _refuse_pickle(path: Path) -> None:
             if (folder / name).is_file() and "pickle" in " ".join(_codecs(json.loads((folder / name).read_text()))):
                 raise DataError(
                     str(folder / name),
-                    expected="codecs that hold numbers",
+                    expected="codecs for numbers",
                     received="pickle, which executes code",
-                    hint="write the file anew without it.",
+                    hint="Write the file again without this codec.",
                 )
 
 

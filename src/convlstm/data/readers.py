@@ -109,7 +109,7 @@ def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names:
                 name,
                 expected=f"the dimensions of {first[0]}, {first[1]}",
                 received=str(dimensions),
-                hint="choose variables on one grid.",
+                hint="Choose variables on one grid.",
             )
     return first[1]
 
@@ -119,7 +119,7 @@ def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.Dat
     field = variable.isel({dim: 0 for dim in variable.dims if dim not in order}).transpose(*order)
     if 0 in field.shape:
         raise DataError(
-            str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="choose another file."
+            str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="Choose another file."
         )
     return field
 
@@ -156,7 +156,7 @@ def _channel(variable: xr.DataArray, factor: float, units: str, *, defaults: boo
             str(variable.name),
             expected="at least one value",
             received="missing values only",
-            hint="choose another variable, or check its _FillValue.",
+            hint="Choose another variable, or check its _FillValue.",
         )
     return channel
 

@@ -114,9 +114,9 @@ class WetDraw:
         if not of_window.any():
             raise DataError(
                 ", ".join(frames.variables),
-                expected=f"rain above {WET} mm/h in the windows to train on",
+                expected=f"rain above {WET} mm/h in the training windows",
                 received=f"at most {highest:.3g} mm/h",
-                hint="choose wetter hours, or check the units.",
+                hint="Choose days with more rain, or check the units.",
             )
         self._chance = np.cumsum(of_window + _FLOOR)
 

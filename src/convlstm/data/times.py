@@ -40,9 +40,7 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
     """
     size = dataset.sizes[dim]
     if size < 2:
-        raise DataError(
-            str(dim), expected="at least 2 frames", received=size, hint="give a sequence; one frame has no future."
-        )
+        raise DataError(str(dim), expected="at least 2 frames", received=size, hint="Pass a sequence of frames.")
     coordinate = _dated(dataset, dim)
     if coordinate is None:
         return _count(dim, size, time_step)
@@ -84,7 +82,7 @@ def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataAr
             str(dim),
             expected="times with a unit such as 'seconds since 2020-01-01'",
             received="none",
-            hint="give time_step, the seconds from frame to frame.",
+            hint="Pass `time_step`, the seconds between frames.",
         )
     seconds = np.arange(size, dtype=np.float64) * np.float64(time_step)
     dates = np.datetime64("1970-01-01", "ns") + (seconds * 1e9).round().astype("timedelta64[ns]")
@@ -101,12 +99,15 @@ def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
             str(name),
             expected="times that can be read",
             received=f"units {raw.attrs.get('units')!r}, calendar {raw.attrs.get('calendar', 'standard')!r}",
-            hint="correct them in the file.",
+            hint="Correct the attributes in the file.",
         ) from error
     absent = np.flatnonzero(decoded.isnull().values)
     if absent.size:
         raise DataError(
-            str(name), expected="a time for every frame", received=f"none for frame {absent[0]}", hint="leave it out."
+            str(name),
+            expected="a time for every frame",
+            received=f"none for frame {absent[0]}",
+            hint="Remove that frame.",
         )
     return _coordinate(decoded.values, dim, decoded.attrs)
 
@@ -130,5 +131,5 @@ def _check_order(time: xr.DataArray, seconds: Seconds) -> None:
             str(time.name),
             expected="times that increase from frame to frame",
             received=f"{early} in frame {wrong[0] + 1} after {late} in frame {wrong[0]}",
-            hint="drop the duplicate." if late == early else "sort the file by time.",
+            hint="Remove the duplicate." if late == early else "Sort the file by time.",
         )

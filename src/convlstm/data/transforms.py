@@ -153,7 +153,7 @@ class Reflectivity(Transform):
                 "ceiling",
                 expected=f"dBZ above the floor of {self.floor}",
                 received=self.ceiling,
-                hint="raise it.",
+                hint="Increase `ceiling`.",
             )
 
     def _forward(self, x: Field) -> Field:
@@ -197,7 +197,9 @@ class Standard(Transform):
         require_finite("mean", self.mean)
         require_positive("std", self.std)
         if np.shape(self.mean) != np.shape(self.std):
-            raise ConfigError("std", expected="as many numbers as mean", received=self.std, hint="give as many.")
+            raise ConfigError(
+                "std", expected="as many numbers as mean", received=self.std, hint="Pass one number per channel."
+            )
 
     @classmethod
     def fit(cls, x: ArrayLike) -> Self:
@@ -271,7 +273,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             "transform name",
             expected=" or ".join(TRANSFORMS),
             received=repr(name),
-            hint="choose one of them.",
+            hint="Pass one of the listed names.",
         )
     kind = TRANSFORMS[name]
     given = {key: value for key, value in options.items() if key != "name"}
@@ -282,7 +284,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             f"options of the transform {name}",
             expected=", ".join(known) or "none",
             received=", ".join(given) or "none",
-            hint=f"look at {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
+            hint=f"Check {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
         )
     return kind(**given)
 

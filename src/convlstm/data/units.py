@@ -126,7 +126,7 @@ def find_conversion(
             f"units of {variable}",
             expected=f"a unit of rain ({_KNOWN})",
             received=repr(units) if units else "none",
-            hint="say what the numbers are, for example units='mm' for sums over one time step.",
+            hint="Pass the unit, for example `units='mm'` for sums over one time step.",
         )
     return Conversion(units or "")
 

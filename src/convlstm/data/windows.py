@@ -111,9 +111,9 @@ def split_days(
     if not for_train:
         raise DataError(
             "split by day",
-            expected="a day left to train on",
+            expected="at least one day for training",
             received=f"{len(days)} days in all ({_span(days)})",
-            hint="choose fewer days for validation and test, or give more data.",
+            hint="Choose fewer days for validation and test, or pass more data.",
         )
     return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
 
@@ -123,14 +123,17 @@ def _choose(split: str, wanted: int | Sequence[str], free: list[str], days: list
     if isinstance(wanted, int):
         if not 0 <= wanted <= len(free):
             raise DataError(
-                f"{split} days", expected=f"0 to {len(free)}", received=wanted, hint=f"the data has {_span(days)}."
+                f"{split} days",
+                expected=f"0 to {len(free)}",
+                received=wanted,
+                hint=f"Choose a smaller number: the data has {_span(days)}.",
             )
         return free[len(free) - wanted :]
     for day in wanted:
         if day not in free:
             received = f"{day}, which is also in the other split" if day in days else day
             raise DataError(
-                f"{split} days", expected="days of the data", received=received, hint=f"choose from {_span(days)}."
+                f"{split} days", expected="days of the data", received=received, hint=f"Choose from {_span(days)}."
             )
     return list(wanted)
 

@@ -18,13 +18,13 @@ from convlstm.files import write_whole
 from convlstm.interop import hdf5
 from convlstm.spec.types import Array
 
-_TORCH = "in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
-_PLAIN = "in the framework that wrote it, save plain arrays: numpy.savez('weights.npz', **arrays)."
+_TORCH = "Run in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
+_PLAIN = "Save plain arrays in the framework that wrote the file: numpy.savez('weights.npz', **arrays)."
 # these can hold code or need the framework that wrote them: none is opened
 _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".tar"), _TORCH),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
-    ".keras": "in Keras: model.save_weights('model.weights.h5').",
+    ".keras": "Run in Keras: model.save_weights('model.weights.h5').",
 }
 # weights hardly compress: what is large and was packed this tightly was made to fill the memory
 _LARGE, _EXPANSION = 1 << 28, 100
@@ -53,12 +53,12 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        raise unfit(path, f"{', '.join(_READERS)}, which can hold no code", f"a {suffix} file", _REFUSED[suffix])
+        raise unfit(path, f"{', '.join(_READERS)}, which cannot hold code", f"a {suffix} file", _REFUSED[suffix])
     if suffix not in _READERS:
         raise unfit(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
     if not path.is_file():
         what = "nothing there" if not path.exists() else "a folder or device"
-        raise unfit(path, "a file of weights", what, "check the path.")
+        raise unfit(path, "a file of weights", what, "Correct the path.")
     return _READERS[suffix](path)
 
 
@@ -82,7 +82,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
             str(path),
             expected=f"a name ending in {', '.join(_WRITERS)}",
             received=path.suffix or "no ending",
-            hint="choose one of these.",
+            hint=f"Use a name such as {path.stem}.safetensors.",
         )
     return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
@@ -98,10 +98,10 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
             types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (no mapping)
             low = sorted(types - {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL"})
             if low:
-                raise unfit(path, "float16, float32 or float64", low[0], "save it as float32.")
+                raise unfit(path, "float16, float32 or float64", low[0], "Save the arrays as float32.")
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+        raise unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -114,7 +114,9 @@ def _read_npz(path: Path) -> dict[str, Array]:
     except WeightsError:  # a ValueError too
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
-        raise unfit(path, "an intact .npz file of plain arrays", str(error), "save it again.") from error
+        raise unfit(
+            path, "an intact .npz file of plain arrays", str(error), "Save the arrays again with numpy.savez."
+        ) from error
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
@@ -125,7 +127,7 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     bomb = member.file_size > max(_LARGE, _EXPANSION * member.compress_size)
     if promised != follows or bomb:
         received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
-        raise unfit(path, "arrays as large as the file says", received, "save it again.")
+        raise unfit(path, "arrays of the size in their headers", received, "Save the arrays again.")
 
 
 def _promised(path: Path, name: str, stream: IO[bytes]) -> int:

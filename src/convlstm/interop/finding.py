@@ -94,7 +94,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
             layout.name,
             expected=f"a layer of {layout.source}",
             received=listed(sorted(flat)) or "no array at all",
-            hint="give the arrays of such a layer, by their own names.",
+            hint="Pass the arrays of such a layer under their original names.",
         )
     if names:
         return [layer for name in names for layer in _named(name, layers)]
@@ -106,9 +106,9 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
         others = f" and {listed(between)}" if between else ""
         raise WeightsError(
             "layer",
-            expected="the layers named in order, where a file holds more than one plain stack",
+            expected="the names of the layers in order, because the file has more than one plain stack",
             received=f"{listed([layer['forward'] for layer in layers])}{others}",
-            hint="name each with --layer (layers=[...] in Python).",
+            hint="Name each layer with `--layer` (`layers=[...]` in Python).",
         )
     return layers
 
@@ -136,9 +136,9 @@ def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str
         if inside and key not in parts.values() and flat[key].dtype.kind == "f":
             raise WeightsError(
                 key,
-                expected=f"no further array in a layer of {source}",
-                received="one (a normalisation or peephole would act on the result)",
-                hint="train without it, or choose another layout.",
+                expected=f"only the known arrays of a layer of {source}",
+                received="a further array, such as a normalisation or peephole",
+                hint="Train without it, or choose another layout.",
             )
 
 
@@ -167,7 +167,7 @@ def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
             "layer",
             expected=f"one of {listed([layer['forward'] for layer in layers])}",
             received=repr(name),
-            hint="name one of these, or a part of its path.",
+            hint="Pass one of these paths, or a part of one.",
         )
     return chosen
 

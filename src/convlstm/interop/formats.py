@@ -83,7 +83,8 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
         (8,)
     """
     chosen = _format(layout, FORMATS)
-    check_options(options, chosen.options, f"{chosen.layout.source} takes {', '.join(chosen.options) or 'none'}.")
+    known = ", ".join(chosen.options)
+    check_options(options, chosen.options, f"Use one of {known}." if known else "Remove it: this layout has none.")
     arrays = read_arrays(path)
     if not _holds(chosen, arrays):
         others = [name for name, item in FORMATS.items() if _holds(item, arrays)]
@@ -91,7 +92,7 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
             str(path),
             expected=f"a layer of {chosen.layout.source}",
             received=listed(sorted(arrays)) or "no array at all",
-            hint=f"it looks like {' or '.join(others)}." if others else "check what wrote the file.",
+            hint=f"Read it as {' or '.join(others)}." if others else "Pass a file with the weights of a ConvLSTM.",
         )
     return chosen.read(arrays, layers=layers, **options)
 
@@ -130,7 +131,7 @@ def _format(name: str, known: Sequence[str] | Mapping[str, Format]) -> Format:
     if name in known:
         return FORMATS[name]
     raise SpecError(
-        "layout", expected=f"one of {', '.join(known)}", received=repr(name), hint="choose one of these words."
+        "layout", expected=f"one of {', '.join(known)}", received=repr(name), hint="Pass the name of a listed layout."
     )
 
 

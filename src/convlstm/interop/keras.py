@@ -107,9 +107,9 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
     if "recurrent_activation" not in options and any(key.endswith(":0") for key in flat):
         raise SpecError(
             "recurrent_activation",
-            expected="the one the layer was built with, as this is a file of Keras 2",
+            expected="the value that the layer was built with, because this is a file of Keras 2",
             received="none",
-            hint="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
+            hint="Pass hard_sigmoid_keras2 (the default of ConvLSTM in Keras 2) or sigmoid.",
         )
     return read(KERAS, flat, layers=layers, **options)
 
@@ -119,9 +119,9 @@ def _listed_parts(arrays: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(_PARTS, arrays, strict=False))  # the bias may be missing
     raise WeightsError(
         "arrays",
-        expected="kernel, recurrent_kernel and perhaps bias of one layer",
+        expected="kernel, recurrent_kernel and optionally bias of one layer",
         received=f"a list of {len(arrays)}",
-        hint="give the arrays of several layers or directions by name.",
+        hint="Pass the arrays of several layers or directions by name.",
     )
 
 

@@ -70,7 +70,7 @@ def read_openstl(
     key = stack.notes.layers[0].rpartition("cell_list.")[0] + _HEAD
     if key not in flat:
         raise WeightsError(
-            key, expected="the output convolution beside the cells", received="none", hint="give the whole state_dict."
+            key, expected="the output convolution and the cells", received="none", hint="Pass the whole state_dict."
         )
     weights = {f"encoder.{name}": array for name, array in stack.weights.items()}
     first, order = "encoder.layers.0.forward.weight_ih", _order(spec)
@@ -87,9 +87,9 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
     if patch_size is None:
         raise SpecError(
             "patch_size",
-            expected="the side of the patches the model was trained on, which its arrays do not show",
+            expected="the side of the patches in training, which the arrays do not show",
             received="none",
-            hint="give patch_size of its configuration (4 for Moving MNIST, 2 for KTH).",
+            hint="Pass the `patch_size` of its configuration (4 for Moving MNIST, 2 for KTH).",
         )
     patch_size = parsing.integer("patch_size", patch_size, 1)
     if channels % patch_size**2:
@@ -97,7 +97,7 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
             "patch_size",
             expected=f"a side whose square divides the model's {channels} input channels",
             received=patch_size,
-            hint="take it from the model's configuration.",
+            hint="Pass the `patch_size` of the model's configuration.",
         )
     frame_channels = channels // patch_size**2
     return ForecasterSpec(

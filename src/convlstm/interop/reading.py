@@ -39,7 +39,9 @@ def read(
         SpecError: for an option that the foreign layer does not have.
         WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
     """
-    check_options(options, layout.choices)
+    check_options(
+        options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
+    )
     flat = named(layout, arrays)
     found = find(layout, flat)
     chosen = choose(layout, flat, found, layers)
@@ -67,13 +69,18 @@ def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> d
     """Return the options that were not given: the direction is plain where both are there, a merge only then."""
     direction = options.get("direction")
     if direction is not None and two_ways:
-        raise SpecError("direction", expected="none, as both are there", received=repr(direction), hint="drop it.")
+        raise SpecError(
+            "direction",
+            expected="None, because the arrays have both directions",
+            received=repr(direction),
+            hint="Leave `direction` out.",
+        )
     if direction == "bidirectional":
         raise SpecError(
             "direction",
-            expected="forward or reverse, as the arrays are those of one",
+            expected="forward or reverse, because the arrays have one direction",
             received=repr(direction),
-            hint="give the arrays of both directions.",
+            hint="Pass the arrays of both directions.",
         )
     needless = "direction" if two_ways else "merge"
     return {name: value for name, value in layout.choices.items() if name not in options and name != needless}
@@ -138,9 +145,9 @@ def _spec(
     if max(len(with_bias), len(ways), len(ranks)) > 1:
         raise WeightsError(
             "layer",
-            expected="layers alike in bias, direction and number of spatial axes",
+            expected="layers with the same bias option, directions and number of spatial axes",
             received=listed([layer["forward"] for layer in chosen]),
-            hint="convert them one by one with --layer.",
+            hint="Convert the layers one by one with `--layer`.",
         )
     spec = ConvLSTMSpec(
         in_channels=firsts[0]["weight_ih"].shape[2],
@@ -155,9 +162,9 @@ def _spec(
         if parts["weight_ih"].shape[2] != layer.in_channels:
             raise WeightsError(
                 place["forward"] or layout.name,
-                expected=f"a layer over {layer.in_channels} channels, as the one before it gives",
-                received=f"one over {parts['weight_ih'].shape[2]}",
-                hint="name the layers of one stack in their order with --layer.",
+                expected=f"a layer with {layer.in_channels} input channels, the output of the layer before it",
+                received=f"a layer with {parts['weight_ih'].shape[2]}",
+                hint="Name the layers of one stack in order with `--layer`.",
             )
     return spec
 
@@ -203,9 +210,9 @@ def _check_floats(key: str, array: Array) -> None:
             key,
             expected="float16, float32 or float64",
             received=array.dtype,
-            hint="save it as float32.",
+            hint="Save the array as float32.",
         )
 
 
 def _unfit(key: str, expected: str, array: Array) -> WeightsError:
-    return WeightsError(key, expected=expected, received=f"shape {array.shape}", hint="check the file and its layout.")
+    return WeightsError(key, expected=expected, received=f"shape {array.shape}", hint="Check the file and its layout.")

@@ -162,9 +162,9 @@ def _in_words(spec: ConvLSTMSpec) -> ConvLSTMSpec:
 def _cannot(layout: Layout, name: str, expected: str, received: object) -> SpecError:
     return SpecError(
         name,
-        expected=f"{expected}, which is all that {layout.source} can hold",
+        expected=f"{expected}, because {layout.source} supports nothing else",
         received=received,
-        hint="choose another layout, or keep this package's own file.",
+        hint="Choose another layout, or use the model file of this package.",
     )
 
 

@@ -51,7 +51,10 @@ def make_forecast(
     inputs = frames.read(index)
     if not np.isfinite(inputs).any():
         raise DataError(
-            "input frames", expected="known values", received="missing ones alone", hint="choose another time."
+            "input frames",
+            expected="known values",
+            received="missing values only",
+            hint="Choose another `--init-time`.",
         )
     values = nowcaster.predict(inputs[None], frames.seconds[None, index], leads)[0]
     return _dataset(nowcaster, frames, values, leads, last, command)
@@ -116,7 +119,7 @@ def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
             "input frames",
             expected=f"{length} frames without a gap up to the start of the forecast",
             received=f"{last + 1} frame(s)" if first < 0 else "a gap between them",
-            hint="choose another --init-time, or give an unbroken sequence.",
+            hint="Choose another `--init-time`, or pass a sequence without gaps.",
         )
     return slice(first, last + 1)
 
@@ -135,7 +138,7 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
             "init time",
             expected=f"the time of one frame from {index[0]} to {index[-1]}",
             received=f"{init_time}, of {len(found)} frames",
-            hint="give one as 2018-05-20T12:00.",
+            hint="Pass one time, such as 2018-05-20T12:00.",
         )
     return int(found[0])
 

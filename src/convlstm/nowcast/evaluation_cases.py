@@ -64,14 +64,16 @@ def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) ->
     """
     thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
     if not np.isfinite(thresholds).all():
-        raise ConfigError("--threshold", expected="finite numbers", received=thresholds, hint="drop the others.")
+        raise ConfigError(
+            "--threshold", expected="finite numbers", received=thresholds, hint="Remove NaN and infinity."
+        )
     side = min(frames.shape[2:])
     if not 1 <= selection.fss_window <= side:
         raise ConfigError(
             "--fss-window",
             expected=f"1 to {side} cells, within the grid",
             received=selection.fss_window,
-            hint="give a window that fits.",
+            hint="Decrease `--fss-window`.",
         )
     return thresholds
 
@@ -87,7 +89,10 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
     unknown = [day for day in selection.days if day not in there]
     if unknown:
         raise DataError(
-            "--day", expected=f"days from {there[0]} to {there[-1]}", received=unknown[0], hint="choose among them."
+            "--day",
+            expected=f"days from {there[0]} to {there[-1]}",
+            received=unknown[0],
+            hint="Choose days of this range.",
         )
     held_back = [day for day in nowcaster.pipeline.days.get("test", []) if day in there]
     seen = {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
@@ -97,7 +102,7 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
             "evaluation days",
             expected="days that the model was not trained on",
             received="none in this data",
-            hint="give other data, or name --day to score on seen days on purpose.",
+            hint="Pass other data, or pass `--day` to score on days of the training.",
         )
     return np.isin(day_of_frame, days), days
 
@@ -121,7 +126,7 @@ def choose_cases(
             "evaluation days",
             expected=f"at least one run of {before} + {ahead} frames without a gap",
             received="none",
-            hint="choose another --day.",
+            hint="Choose another `--day`.",
         )
     if pipeline.rain and selection.min_wet > 0:
         wet = np.array([np.mean(frames.read(slice(e, e + 1))[0, 0] >= 0.1) for e in ends])
@@ -130,7 +135,7 @@ def choose_cases(
                 "evaluation days",
                 expected=f"a frame with rain on {selection.min_wet:.0%} of the cells",
                 received=f"at most {wet.max():.1%}",
-                hint="choose another --day, or lower --min-wet.",
+                hint="Choose another `--day`, or decrease `--min-wet`.",
             )
         ends = ends[wet >= selection.min_wet]
     count = min(len(ends), selection.max_cases)
@@ -153,7 +158,7 @@ def run_cases(nowcaster: Nowcaster, frames: Frames, ends: NDArray[np.intp], tell
             "--max-cases",
             expected=f"forecasts of at most {_MAX_BYTES / 2**30:.0f} GiB in all",
             received=f"{size / 2**30:.1f} GiB for {len(ends)} cases",
-            hint="lower it.",
+            hint="Decrease `--max-cases`.",
         )
     forecast, observation = np.empty((len(METHODS), *shape), np.float32), np.empty(shape, np.float32)
     for first in range(0, len(ends), _BATCH):

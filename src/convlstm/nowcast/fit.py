@@ -185,7 +185,10 @@ def _validate(loop: _Loop) -> float:
             total, weight = total + share * loop.trainer.loss(sample), weight + share
     if not weight:
         raise DataError(
-            "validation days", expected="known values", received="missing ones alone", hint="choose other days."
+            "validation days",
+            expected="known values",
+            received="missing values only",
+            hint="Choose other days in `data.validation`.",
         )
     return total / weight
 
@@ -195,7 +198,7 @@ def _interrupted(number: int) -> InterruptedTrainingError:
         "training",
         expected="no interruption",
         received=signal.Signals(number).name,
-        hint="the state is saved; go on by train --resume, or by demo again.",
+        hint="Continue with `convlstm train --resume`, or run `convlstm demo` again. The state is saved.",
     )
     error.exit_code = 128 + number
     return error
@@ -208,7 +211,7 @@ def _finite(loss: float, step: int) -> float:
         "loss",
         expected="a finite number",
         received=f"{loss} at step {step}",
-        hint="train anew with a lower training.learning_rate; what was best so far is kept.",
+        hint="Decrease `training.learning_rate` and train again. The best model so far is saved.",
     )
 
 

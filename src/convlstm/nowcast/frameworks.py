@@ -46,7 +46,10 @@ def set_threads(framework: str, threads: int | None) -> None:
 def _training_module(framework: str) -> Any:
     if framework not in FRAMEWORKS:
         raise ConfigError(
-            "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), hint="choose one."
+            "framework",
+            expected=f"one of {', '.join(FRAMEWORKS)}",
+            received=repr(framework),
+            hint="Pass one of the listed frameworks.",
         )
     try:
         return import_module(f"convlstm.{framework}.training")
@@ -55,5 +58,5 @@ def _training_module(framework: str) -> Any:
             framework,
             expected="the framework and its training library installed",
             received=f"no module {error.name!r}",
-            hint=f"{install(framework)}.",
+            hint=f"Run: {install(framework)}.",
         ) from error

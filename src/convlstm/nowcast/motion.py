@@ -171,7 +171,7 @@ def check_axes(name: str, array: Array, axes: tuple[str, ...]) -> None:
         name,
         expected=f"axes ({', '.join(axes)}), none empty and at least 2 x 2 pixels",
         received=f"shape {array.shape}",
-        hint="add or drop axes to match.",
+        hint="Add or remove axes to match.",
     )
 
 
@@ -200,9 +200,9 @@ def rising(name: str, values: Numbers, count: int, *, start: float = -np.inf) ->
         return times
     raise DataError(
         name,
-        expected=f"{max(count, 1)} finite times, rising{'' if np.isneginf(start) else f' from {start:g}'}",
+        expected=f"{max(count, 1)} finite times that increase{'' if np.isneginf(start) else f' from {start:g}'}",
         received=str(times.tolist()),
-        hint="sort them, drop repeats and give seconds.",
+        hint="Sort the times, remove duplicates, and pass seconds.",
     )
 
 
@@ -212,14 +212,14 @@ def _check_motion(motion: Array, grid: tuple[int, ...]) -> None:
             "motion",
             expected=f"shape {(2, *grid)}",
             received=f"shape {motion.shape}",
-            hint="estimate it on frames of this size.",
+            hint="Estimate the motion on frames of this size.",
         )
     if not np.isfinite(motion).all():
         raise DataError(
             "motion",
             expected="finite pixels per second",
             received="NaN or infinity",
-            hint="use 0 where nothing moves.",
+            hint="Set the motion to 0 where nothing moves.",
         )
 
 

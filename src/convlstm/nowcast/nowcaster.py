@@ -80,7 +80,10 @@ class Nowcaster:
         )
         if not rising:
             raise ConfigError(
-                "lead times", expected="minutes above 0 that rise", received=minutes or "none", hint="give them so."
+                "lead times",
+                expected="minutes above 0 that increase",
+                received=minutes or "none",
+                hint="Pass them as 10,30,60.",
             )
         if self.spec.uses_durations:
             return None
@@ -91,14 +94,14 @@ class Nowcaster:
                 "lead times",
                 expected=f"at most {_MOST_STEPS} steps ahead",
                 received=f"{minutes} min",
-                hint="lower them.",
+                hint="Decrease the lead times.",
             )
         if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
             raise ConfigError(
                 "lead times",
                 expected=f"multiples of the model's step of {step / 60:g} min",
                 received=f"{minutes} min",
-                hint="choose multiples, or train a model with model.duration_strategy.",
+                hint="Choose multiples, or train a model with `model.duration_strategy`.",
             )
         return steps.astype(np.intp)
 

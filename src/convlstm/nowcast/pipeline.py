@@ -72,7 +72,12 @@ class Pipeline:
         """
         expected = "a forecaster written by `convlstm train`"
         if not isinstance(model.spec, ForecasterSpec):
-            raise WeightsError(str(path), expected=expected, received="a layer", hint="use the layer from Python.")
+            raise WeightsError(
+                str(path),
+                expected=expected,
+                received="a layer",
+                hint="Load the layer in Python with `convlstm.torch.load`.",
+            )
         try:
             values = dict(model.extra["pipeline"])
             values["transform"] = transform_from_dict(values["transform"])
@@ -80,7 +85,10 @@ class Pipeline:
             return cls(**values)
         except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
             raise WeightsError(
-                str(path), expected=expected, received="one without its data pipeline", hint="train one."
+                str(path),
+                expected=expected,
+                received="a forecaster without its data pipeline",
+                hint="Train one with `convlstm train`.",
             ) from error
 
     def check(self, frames: Frames) -> None:
@@ -100,16 +108,16 @@ class Pipeline:
             if expected != received:
                 raise DataError(
                     name,
-                    expected=f"{expected}, as the model was trained on",
+                    expected=f"{expected}, as in the training",
                     received=received,
-                    hint="give the data the model was made for, or train a model on this data.",
+                    hint="Pass data like those of the training, or train a model on this data.",
                 )
         if abs(frames.time_step - self.time_step) > _TIME_TOLERANCE * self.time_step:
             raise DataError(
                 "time step",
-                expected=f"{self.time_step:g} s, as the model was trained on",
+                expected=f"{self.time_step:g} s, as in the training",
                 received=f"{frames.time_step:g} s",
-                hint="give data with this step, or train a model on this data.",
+                hint="Pass data with this time step, or train a model on this data.",
             )
 
 
@@ -131,7 +139,10 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
     name = ("log" if rain else "standard") if name == "auto" else name
     if name in ("log", "dbz") and not rain:
         raise DataError(
-            "transform", expected=f"'{name}' for rain rates in mm/h only", received=frames.units, hint="use standard."
+            "transform",
+            expected=f"'{name}' for rain rates in mm/h only",
+            received=frames.units,
+            hint="Set `data.transform` to standard.",
         )
     if name == "standard":
         return Standard.fit(_spread(frames, train))
@@ -199,7 +210,7 @@ def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
             raise DataError(
                 name,
                 expected="known values on the training days",
-                received="missing ones alone",
-                hint="choose other days by data.validation and data.test, or other data.",
+                received="missing values only",
+                hint="Choose other days with `data.validation` and `data.test`, or other data.",
             )
     return values

@@ -78,12 +78,12 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
             seconds = (length - 1) * frames.time_step
             least = min(int(seconds // 86400) + 1, length)  # a day counts where it has a frame
             span = f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} days"
-            more = "give more data" if name == "train" else f"set data.{name} to more days, at least {least}"
+            more = "Pass more data" if name == "train" else f"Set `data.{name}` to at least {least} days"
             raise DataError(
                 f"{name} days",
                 expected=f"at least one run of {length} frames ({span}) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
-                hint=f"{more}, or lower data.input_length or data.horizon.",
+                hint=f"{more}, or decrease `data.input_length` or `data.horizon`.",
             )
     return parts
 

@@ -83,8 +83,8 @@ class RunFolder:
             raise ConfigError(
                 str(self.path),
                 expected="a new folder",
-                received="one that holds a run",
-                hint="choose another --output, or add --resume to go on with it.",
+                received="a folder with a run",
+                hint="Choose another `--output`, or add `--resume` to continue the run.",
             )
         _check_same(self.config, config)
 
@@ -142,7 +142,10 @@ class RunFolder:
                 progress = Progress(**content["progress"])
             except (KeyError, TypeError) as error:
                 raise WeightsError(
-                    str(self._state), expected="the state of a run", received="another file", hint="start anew."
+                    str(self._state),
+                    expected="the state of a run",
+                    received="another file",
+                    hint="Start a new run in another `--output`.",
                 ) from error
         lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
         write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
@@ -173,9 +176,9 @@ class RunFolder:
         except OSError as error:
             raise OutputError(
                 str(self._log),
-                expected="room for one more line",
+                expected="free space for one more line",
                 received=str(error.strerror or error),
-                hint="free space and go on with --resume.",
+                hint="Free space and continue with `--resume`.",
             ) from error
 
     def history(self) -> list[dict[str, Any]]:
@@ -195,7 +198,7 @@ class RunFolder:
                 str(self._log),
                 expected="the lines of a training log",
                 received=f"{type(error).__name__}: {error}",
-                hint="move the file away.",
+                hint="Move or delete the file.",
             ) from error
 
 
@@ -205,9 +208,9 @@ def _check_same(path: Path, config: Config) -> None:
         if option != before[name]:
             raise ConfigError(
                 name,
-                expected=f"{before[name]!r}, as the run began",
+                expected=f"{before[name]!r}, the value at the start of the run",
                 received=repr(option),
-                hint="resume with it, or choose another --output.",
+                hint="Resume with that value, or choose another `--output`.",
             )
 
 
@@ -225,9 +228,9 @@ def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if different:
         raise DataError(
             "data",
-            expected="the sequence the run began with",
-            received=f"another one, which differs in {', '.join(different)}",
-            hint="give the same data, or choose another --output.",
+            expected="the sequence that the run started with",
+            received=f"a sequence that differs in {', '.join(different)}",
+            hint="Pass the same data, or choose another `--output`.",
         )
 
 
@@ -240,18 +243,18 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             str(folder),
-            expected="a folder that can be made and written",
+            expected="a folder that can be created and written",
             received=str(error.strerror or error),
-            hint="choose another --output.",
+            hint="Choose another `--output`.",
         ) from error
     with file:
         if not _lock(file):
             file.seek(0)
             raise OutputError(
                 str(folder),
-                expected="no other training at work in it",
-                received=f"that of process {file.read().strip() or 'unknown'}",
-                hint="wait until it ends, or choose another --output.",
+                expected="no other training in this folder",
+                received=f"a training in process {file.read().strip() or 'unknown'}",
+                hint="Wait until it ends, or choose another `--output`.",
             )
         file.truncate(0)
         file.write(str(os.getpid()))

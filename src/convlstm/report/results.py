@@ -30,7 +30,7 @@ _DIMENSIONS = {
     "inputs": ("case", "input_time", "y", "x"),
 }
 _COORDINATES = ("method", "init_time", "lead_time", "input_time")
-_MEND = "run `convlstm evaluate` again to write the folder anew."
+_HINT = "Run `convlstm evaluate` again to write the folder."
 
 
 class TrainingStep(BaseModel):
@@ -217,11 +217,11 @@ def _require(path: Path, kind: str, wanted: Iterable[object], present: Iterable[
     have = {str(name) for name in present}
     missing = [str(name) for name in wanted if str(name) not in have]
     if missing:
-        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_MEND)
+        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_HINT)
 
 
 def _unreadable(path: Path, expected: str, problem: object) -> DataError:
     if isinstance(problem, FileNotFoundError):
         problem = "no such file"
     line = " ".join(str(problem).split())
-    return DataError(str(path), expected=expected, received=line, hint=_MEND)
+    return DataError(str(path), expected=expected, received=line, hint=_HINT)

@@ -96,7 +96,7 @@ def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None
             "score",
             expected="one of " + ", ".join(_label(s, t) for s, t in there.itertuples(index=False)),
             received=_label(score, np.nan if threshold is None else threshold),
-            hint="choose one of these.",
+            hint="Pass one of the listed scores.",
         )
     table = chosen.pivot(index="lead_time", columns="method", values="value")
     return table[list(chosen["method"].unique())]
@@ -145,19 +145,22 @@ def _check(forecast: xr.DataArray, observation: xr.DataArray, thresholds: Sequen
                 name,
                 expected=f"dimensions ({', '.join(dims)}), none empty",
                 received=str(dict(array.sizes)),
-                hint="transpose or select to match.",
+                hint="Transpose or select the array to match.",
             )
     _check_coordinates(forecast, observation)
     if not np.isfinite(np.asarray(thresholds, np.float64)).all():
         raise DataError(
-            "thresholds", expected="finite numbers", received=str(list(thresholds)), hint="drop the others."
+            "thresholds",
+            expected="finite numbers",
+            received=str(list(thresholds)),
+            hint="Remove NaN and infinity from `thresholds`.",
         )
     if not 1 <= fss_window <= min(forecast.shape[-2:]):
         raise DataError(
             "fss_window",
             expected=f"1 to {min(forecast.shape[-2:])} pixels, within the grid",
             received=fss_window,
-            hint="use a window that fits.",
+            hint="Decrease `fss_window`.",
         )
 
 
@@ -171,7 +174,7 @@ def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> Non
                 dim,
                 expected="the same entries in forecast and observation",
                 received=f"{forecast.sizes[dim]} and {observation.sizes[dim]} entries that differ",
-                hint="select the observations at the forecasts' valid times and pixels.",
+                hint="Select the observations at the valid times and pixels of the forecasts.",
             )
     if "method" not in forecast.coords or "lead_time" not in forecast.coords:
         received = f"coordinates {', '.join(map(str, forecast.coords)) or 'none'}"
@@ -181,7 +184,7 @@ def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> Non
         return
     raise DataError(
         "forecast",
-        expected="coordinates method, and lead_time in minutes as numbers",
+        expected="the coordinates method and lead_time (numbers, in minutes)",
         received=received,
-        hint="assign them with assign_coords.",
+        hint="Assign them with `assign_coords`.",
     )

@@ -183,7 +183,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="floating-point weights",
                 received=array.dtype.name,
-                hint="convert them to float32 if they are weights at all.",
+                hint="Convert the array to float32 if it holds weights.",
             )
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
         if wrong:
@@ -191,7 +191,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="finite weights",
                 received=f"{wrong} of {array.size} NaN or infinite",
-                hint="load an earlier state of the training, before it diverged.",
+                hint="Load an earlier checkpoint of the training.",
             )
 
 
@@ -212,7 +212,7 @@ def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
             key,
             expected="an array of this name" if known else "no array of this name",
             received="none" if known else "one",
-            hint="take the file and the spec from the same model.",
+            hint="Use the weights and the spec of the same model.",
         )
     for key, shape in expected.items():
         if shape != tuple(shapes[key]):
@@ -220,7 +220,7 @@ def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
                 key,
                 expected=f"shape {shape}",
                 received=f"{tuple(shapes[key])}",
-                hint="take the file and the spec from the same model.",
+                hint="Use the weights and the spec of the same model.",
             )
 
 

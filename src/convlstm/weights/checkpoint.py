@@ -128,13 +128,15 @@ def load_model(path: str | Path) -> Model:
         nonlocal spec
         kind = content.get("kind")
         if not isinstance(kind, str) or kind not in _KINDS:
-            raise _unfit(path, "a model file", f"kind {kind!r}", "give a file that `save_model` wrote.")
+            raise _unfit(path, "a model file", f"kind {kind!r}", "Pass a file written by `save_model`.")
         try:
             spec = _KINDS[kind].from_dict(content.get("spec", {}))
             check_shapes(spec, shapes)
         except ConvLSTMError as error:
-            received = f"one whose {error.argument} is {error.received}, not {error.expected}"
-            raise _unfit(path, "a model file with a valid spec and its arrays", received, "write it again.") from error
+            received = f"a file whose {error.argument} is {error.received}, not {error.expected}"
+            raise _unfit(
+                path, "a model file with a valid spec and its arrays", received, "Save the model again."
+            ) from error
 
     arrays, content, digest = load_arrays(path, check)
     assert spec is not None
@@ -142,7 +144,7 @@ def load_model(path: str | Path) -> Model:
         check_values(arrays)
     except WeightsError as error:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
-        raise _unfit(path, wanted, str(error.received), "save the model again from finite weights.") from error
+        raise _unfit(path, wanted, str(error.received), "Save the model again from finite weights.") from error
     return Model(spec, arrays, content.get("extra", {}), digest)
 
 
@@ -186,7 +188,7 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
     path = Path(path)
     if not path.is_file():
         what = "nothing there" if not path.exists() else "a folder or device"
-        raise _unfit(path, "a safetensors file", what, "check the path.")
+        raise _unfit(path, "a safetensors file", what, "Correct the path.")
     try:
         with safe_open(path, framework="numpy") as file:
             content = _read_entry(path, file.metadata())
@@ -194,15 +196,17 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
             shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
             foreign = {part.get_dtype() for part in slices.values()} - set(_DTYPES.values())
             if foreign:
-                raise _unfit(path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "convert them first.")
+                raise _unfit(
+                    path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "Convert the arrays first."
+                )
             if check is not None:
                 check(content, shapes)
             arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
     except (SafetensorError, OSError) as error:
-        raise _unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+        raise _unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
     digest = weights_digest(arrays)
     if digest != content.get("digest"):
-        raise _unfit(path, "the arrays it was written with", "another digest", "it is damaged: copy it again.")
+        raise _unfit(path, "intact arrays", "arrays with another digest", "Copy or download the file again.")
     return arrays, content, digest
 
 
@@ -212,11 +216,13 @@ def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
         version = content["format"]
         intact = content.pop("seal", None) == _seal(content)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _unfit(path, "a file written by convlstm", "other metadata", "convert foreign weights first.") from error
+        raise _unfit(
+            path, "a file written by convlstm", "other metadata", "Convert the file with `convlstm convert`."
+        ) from error
     if version != FORMAT_VERSION:
-        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "install a newer convlstm.")
+        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm.")
     if not intact:
-        raise _unfit(path, "the options it was written with", "others", "it is damaged: copy it again.")
+        raise _unfit(path, "intact options", "options that were changed", "Copy or download the file again.")
     return dict(content)
 
 
@@ -237,7 +243,7 @@ def _portable(key: str, array: Array) -> Array:
         key,
         expected=f"one of {', '.join(_DTYPES.values())}",
         received=array.dtype,
-        hint="convert the array first.",
+        hint="Convert the array first.",
     )
 
 
