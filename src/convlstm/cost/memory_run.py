@@ -1,6 +1,6 @@
-"""The arrays of one layer run over a sequence in training, in bytes: what the engine keeps, and what it passes by.
+"""The arrays of one layer over a sequence in training, in bytes: kept arrays and temporary arrays.
 
-It follows `convlstm.engine.torch.fused` and, for a layer that the quick path does not serve, the plain path of
+The sizes follow `convlstm.engine.torch.fused` and, for other layers, the generic implementation in
 `convlstm.engine.torch.recurrence`.
 """
 
@@ -37,9 +37,9 @@ class Run:
         steps: Steps.
         size: Spatial size of its input.
         width: Bytes of a value in the type that convolutions compute in.
-        source: Where its input comes from: the `caller`, the `layer` below, or its `joined` directions.
+        source: Source of its input: the `caller`, the `layer` below, or its `joined` directions.
         input_gradient: Whether the gradient of the input is taken.
-        continues: Whether it starts from the final states of a run before, which are arrays of their own.
+        continues: Whether it starts from the final states of a previous run, which are separate arrays.
     """
 
     layer: LayerSpec
@@ -100,12 +100,12 @@ class Run:
 
     @property
     def kernel_hh(self) -> int:
-        """W_hh, likewise."""
+        """W_hh, in the same type."""
         return self.width * prod(layer_shapes(self.layer)["weight_hh"])
 
     @cached_property
     def fused(self) -> bool:
-        """Whether the quick path serves it in training."""
+        """Whether the fused implementation computes it in training."""
         spec = self.spec
         random = (spec.dropout, spec.input_dropout, spec.recurrent_dropout, spec.zoneout_h, spec.zoneout_c)
         timed = spec.duration_strategy != "none" or spec.memory_decay
@@ -120,42 +120,42 @@ class Run:
 
     @cached_property
     def winograd(self) -> bool:
-        """Whether its convolutions go Winograd's way."""
+        """Whether its convolutions use the Winograd algorithm."""
         given = (self.layer, self.steps, self.batch, self.size)
         return self.fused and self.width == SINGLE and winograd.is_quicker(*given)
 
     @cached_property
     def joint(self) -> bool:
-        """Whether that takes the input together with h."""
+        """Whether Winograd convolves the input together with h."""
         return self.winograd and winograd.is_joint(self.layer, self.size)
 
     @cached_property
     def points(self) -> int:
-        """Points at which Winograd's way takes a polynomial."""
+        """Number of interpolation points of the Winograd algorithm."""
         return winograd.points(self.layer)
 
     @property
     def convolved_together(self) -> int:
-        """The kernels of what Winograd's way convolves together."""
+        """The kernels that the Winograd algorithm convolves together."""
         return self.kernel_hh + (self.kernel_ih if self.joint else 0)
 
     def at_points(self, kernels: int) -> int:
-        """The same kernels at these points."""
+        """Return the bytes of kernels after the filter transform."""
         return kernels * self.points // self.layer.recurrent_kernel_size[0]
 
     @property
     def together(self) -> int:
-        """Steps that Winograd's way takes together for the gradients of x and the kernels."""
+        """Number of steps that Winograd processes together for the gradients of x and the kernels."""
         return max(1, min(self.steps, winograd.samples(self.layer, self.grid) // self.batch))
 
     def near(self, steps: int) -> tuple[int, int, int]:
-        """Return what Winograd's way holds for a moment.
+        """Return the temporary arrays of the Winograd algorithm.
 
         Args:
-            steps: How many are taken together, as far as they stay near.
+            steps: Number of steps to process together, limited by the cache size.
 
         Returns:
-            Products, inputs at the points, and inputs with padding.
+            Bytes of products, transformed inputs, and padded inputs.
         """
         samples = min(steps * self.batch, winograd.samples(self.layer, self.grid))
         widened = self.points * SINGLE * samples * prod(self.grid) // winograd.ROWS
@@ -165,7 +165,7 @@ class Run:
 
     @property
     def kept(self) -> int:
-        """What stays from the forward to the backward pass, the frames of the caller left out."""
+        """The arrays kept from the forward to the backward pass, without the frames of the caller."""
         start = self.h + self.c if self.continues or not self.fused else 0
         cast = self.kernel_ih + self.kernel_hh if self.width < SINGLE else 0
         if self.fused:
@@ -174,18 +174,18 @@ class Run:
 
     @property
     def own_input(self) -> int:
-        """A copy of the input that is kept: in low precision."""
+        """The kept copy of the input in low precision."""
         return self.frames if self.width < SINGLE and self.source == "caller" else 0
 
     @property
     def group(self) -> int:
-        """Number of steps whose input the quick path convolves together."""
+        """Number of steps whose input the fused implementation convolves together."""
         values = 4 * self.c // SINGLE
         return min(self.steps, max(1, BLOCK_VALUES // values))
 
     @property
     def scratch(self) -> int:
-        """What the gate arithmetic of the quick path holds for a moment: two forms of the gates, and two cells."""
+        """The temporary arrays of the fused gate arithmetic: two copies of the gates, and two of the cell."""
         values = 4 * self.c // SINGLE
         sample = values // self.batch
         worked_on = values if values <= BLOCK_VALUES else min(values, max(1, BLOCK_VALUES // 4 // sample) * sample)
@@ -193,11 +193,10 @@ class Run:
 
     @property
     def plain_step(self) -> int:
-        """What autograd keeps of one step on the plain path.
+        """The arrays that autograd keeps of one step in the generic implementation.
 
-        The four gates, c and φ(c), h with its padding; then what the options add: the scaled candidate, the faded
-        cell, three forms of the four gates around a norm, a mask and its complement for each zoneout, and the mask
-        on the output before the next layer.
+        These are the four gates, c and φ(c), and padded h. Options add the scaled candidate, the decayed cell, three
+        copies of the gates for a norm, two masks for each zoneout, and the dropout mask before the next layer.
         """
         spec, layer = self.spec, self.layer
         around = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
@@ -217,40 +216,40 @@ class Run:
 
     @property
     def uneven(self) -> bool:
-        """Whether the input has to be padded beforehand, since a convolution pads both sides alike."""
+        """Whether the input is padded separately, because a convolution pads both sides equally."""
         return any(before != after for before, after in self.widths)
 
     @property
     def uneven_states(self) -> bool:
-        """Whether h has to be, for an even recurrent kernel."""
+        """Whether h is padded separately, which an even recurrent kernel needs."""
         return any(before != after for before, after in recurrent_pad_widths(self.layer.recurrent_kernel_size))
 
     @cached_property
     def padded_frames(self) -> int:
-        """The input with the points around it."""
+        """The padded input."""
         around = prod(n + before + after for n, (before, after) in zip(self.size, self.widths, strict=True))
         return self.frames // prod(self.size) * around
 
     @property
     def channels_first(self) -> bool:
-        """Whether the input convolution runs channels first, for which oneDNN makes copies in an order of its own."""
+        """Whether the input convolution runs channels first, for which oneDNN makes copies in its own layout."""
         return len(self.size) == 1 or (self.layer.in_channels == 1 and set(self.layer.stride) != {1})
 
     @cached_property
     def made_ready(self) -> list[int]:
-        """Copies of the input, one made from the other: padded if uneven, in one batch and channels last."""
+        """Successive copies of the input: padded if uneven, then in one batch and channels last."""
         size = self.padded_frames if self.uneven else self.frames
         copies = [size] if self.uneven else []
         return copies + ([size] if self.source != "layer" or self.uneven else [])
 
     @property
     def ready(self) -> int:
-        """The last of these copies; 0 where the input is ready as it comes."""
+        """The last of these copies; 0 if the input needs none."""
         return self.made_ready[-1] if self.made_ready else 0
 
     @property
     def making_ready(self) -> int:
-        """Most of these copies held at once."""
+        """Peak of these copies."""
         return max(first + second for first, second in pairwise([0, *self.made_ready, 0]))
 
 
@@ -263,7 +262,7 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         width: Bytes of a value in the type that convolutions compute in.
 
     Returns:
-        One list a layer, one run a direction.
+        One list per layer, with one run per direction.
     """
     size, result = call.size, []
     for layer in call.spec.layers:

@@ -1,4 +1,4 @@
-"""What a model is given in one training step, and which stacks it runs for it."""
+"""The input of one training step, and the stacks that a model runs for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a model is given in one training step.
+    """The input of one training step.
 
     Args:
         shape: Frames of one sample (time, channel, *space).
         batch: Samples.
-        horizon: Frames to forecast; a layer has no use for it.
+        horizon: Frames to forecast; not used for a layer.
         precision: `float32`, or `bfloat16` for autocast with weights and cell state in float32.
 
     Raises:
@@ -63,7 +63,7 @@ class Workload:
 
 
 def check_frames(spec: Spec, shape: Size) -> None:
-    """Refuse frames that the model would refuse, in the same words.
+    """Check the shape of frames with the checks of the model.
 
     Args:
         spec: The model.
@@ -87,16 +87,16 @@ def check_frames(spec: Spec, shape: Size) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """A stack run over a sequence, as often as a training step does.
+    """The runs of one stack over a sequence in a training step.
 
     Args:
         part: `layer`, `encoder` or `forecaster`.
         spec: The stack.
         steps: Steps of one run.
         size: Spatial size of its input.
-        runs: How often it is run, each time from the states of the run before.
+        runs: Number of runs, each from the states of the previous run.
         input_gradient: Whether the gradient of its input is taken.
-        state_gradient: Whether that of its initial states is.
+        state_gradient: Whether the gradient of its initial states is taken.
     """
 
     part: str
@@ -109,7 +109,7 @@ class Call:
 
     @property
     def continues(self) -> bool:
-        """Whether it starts from the final states of a run before; those a layer starts from are its caller's."""
+        """Whether it starts from the final states of a previous run; a layer starts from the states of its caller."""
         return self.state_gradient and self.part != "layer"
 
 
@@ -118,7 +118,7 @@ def calls(spec: Spec, workload: Workload) -> list[Call]:
 
     Args:
         spec: A layer stack or a forecaster.
-        workload: What it is given.
+        workload: The input.
 
     Returns:
         One call for a layer, two for a forecaster: over the input frames, and over the lead times.
@@ -130,11 +130,11 @@ def calls(spec: Spec, workload: Workload) -> list[Call]:
         [('encoder', 6, (8, 8)), ('forecaster', 12, (8, 8))]
     """
     if isinstance(spec, ConvLSTMSpec):
-        # a layer may be given a state that learns, so that its gradient counts; the frames' does not
+        # the initial state of a layer may be trainable, so its gradient is counted; frames are not
         return [Call("layer", spec, workload.steps, workload.size, state_gradient=True)]
     size = tuple(n // spec.patch_size for n in workload.size)
     first = Call("encoder", spec.encoder, workload.steps, size)
-    if spec.rollout == "feedback":  # the first forecast comes from the state before, so that it costs no step
+    if spec.rollout == "feedback":  # the first forecast uses the last encoder state and needs no step
         repeats = workload.horizon - 1
         return [first, Call("encoder", spec.encoder, 1, size, runs=repeats, input_gradient=True, state_gradient=True)]
     return [first, Call("forecaster", spec.forecaster, workload.horizon, size, state_gradient=True)]

@@ -1,8 +1,8 @@
-"""One file format for weights and run state: safetensors, with the spec as JSON and a digest beside it.
+"""One file format for weights and run state: safetensors, with the spec as JSON and a digest in the metadata.
 
-The file's metadata is one entry, `convlstm`, holding JSON with sorted keys and no spaces; with one entry and one
-dtype order the writer's bytes follow from the content alone. `digest` covers the arrays and `seal` the JSON, so that
-a damaged option or unit is found as surely as a damaged weight. Nothing in a file is ever executed.
+The metadata of the file has one entry, `convlstm`, which is JSON with sorted keys and no spaces. The bytes of a file
+therefore depend on its content only. `digest` covers the arrays and `seal` the JSON, so that a damaged option is found
+like a damaged weight. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a model file holds.
+    """The content of a model file.
 
     Args:
         spec: The layer stack or forecaster.
         weights: Canonical arrays by key.
-        extra: Whatever a tool keeps beside them as JSON (units, transform, provenance).
-        digest: SHA-256 of the weights, as `weights_digest` makes it.
+        extra: Further JSON values of a tool (units, transform, provenance).
+        digest: SHA-256 of the weights, the result of `weights_digest`.
     """
 
     spec: Spec
@@ -52,12 +52,12 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """The narrowest type that holds every weight and that a module computes in: float64 or float32."""
+        """The narrowest type of a module that holds every weight: float64 or float32."""
         return "float64" if any(array.dtype == np.float64 for array in self.weights.values()) else "float32"
 
 
 def weights_digest(arrays: Mapping[str, Array]) -> str:
-    """Return SHA-256 over, in key order, the line `name dtype shape` and the little-endian bytes of each array.
+    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes.
 
     Args:
         arrays: Arrays by key.
@@ -79,20 +79,20 @@ def weights_digest(arrays: Mapping[str, Array]) -> str:
 
 
 def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any] | None = None) -> str:
-    """Write a model file whole, or not at all.
+    """Write a model file atomically.
 
     Args:
-        path: Where to, by custom `*.safetensors`.
+        path: The file to write, usually `*.safetensors`.
         spec: The layer stack or forecaster.
         weights: Canonical arrays; checked against the spec.
-        extra: JSON values to keep beside them.
+        extra: Further JSON values to save.
 
     Returns:
         The digest of the weights.
 
     Raises:
-        WeightsError: if weights and spec differ, or a weight is no finite number.
-        OutputError: if the file cannot be written; what stood there before still stands.
+        WeightsError: if weights and spec differ, or a weight is not a finite number.
+        OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
         >>> import tempfile
@@ -110,7 +110,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
 
 
 def load_model(path: str | Path) -> Model:
-    """Read a model file: its spec first, then shapes against the spec, then arrays, then the digest.
+    """Read a model file: first the spec, then the shapes, then the arrays, then the digest.
 
     Args:
         path: A file written by `save_model`.
@@ -119,7 +119,7 @@ def load_model(path: str | Path) -> Model:
         Spec, weights, extra and digest.
 
     Raises:
-        WeightsError: if the file is no intact model file of a known format, or a weight is no finite number.
+        WeightsError: if the file is not an intact model file, or a weight is not a finite number.
     """
     path = Path(path)
     spec: Spec | None = None
@@ -152,7 +152,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
     """Write named arrays and JSON values to one safetensors file.
 
     Args:
-        path: Where to.
+        path: The file to write.
         arrays: Arrays by key: float, integer or bool.
         content: JSON values.
 
@@ -177,13 +177,13 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
 
     Args:
         path: The file.
-        check: Called with the JSON content and the shapes by key before any array is read; raises to refuse.
+        check: Function of the JSON content and the shapes by key, called before any array is read; may raise.
 
     Returns:
         Arrays by key, the JSON content, and the digest.
 
     Raises:
-        WeightsError: if the file is missing, not plain, damaged or of another format.
+        WeightsError: if the file is missing, not a plain file, damaged or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -231,7 +231,7 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _seal(content: dict[str, Any]) -> str:
-    # NaN is let through here: a foreign file may hold it, and shall be refused for its seal
+    # NaN is allowed here: a foreign file with NaN then fails the comparison of the seal
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
