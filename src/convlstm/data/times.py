@@ -1,4 +1,4 @@
-"""Times of the frames: read, checked, and counted in seconds."""
+"""Read and check the times of the frames, and convert them to seconds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SECOND = np.timedelta64(1, "s")
 
 
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
-    """Times along a dimension, as dates and as seconds from the first.
+    """Return the times along a dimension as dates and as seconds from the first.
 
-    A dimension without dates is counted in steps of `time_step` from the first of January 1970.
+    Without dates, the times are multiples of `time_step` from 1970-01-01.
 
     Args:
-        dataset: The open file, its times not decoded yet.
+        dataset: The open file, with undecoded times.
         dim: The time dimension.
-        time_step: Seconds from frame to frame, for a dimension without dates.
+        time_step: Seconds between frames, for a dimension without dates.
 
     Returns:
         The time coordinate, and seconds (time,).
@@ -51,13 +51,13 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
 
 
 def usual_step(seconds: Seconds) -> float:
-    """The most common gap between frames.
+    """Return the most common gap between frames.
 
     Args:
         seconds: Times in seconds, (time,).
 
     Returns:
-        Seconds; the smaller one where two gaps are equally common.
+        Seconds; the smaller one if two gaps are equally common.
 
     Example:
         >>> usual_step(np.array([0.0, 300, 600, 1500, 1800]))
@@ -68,7 +68,7 @@ def usual_step(seconds: Seconds) -> float:
 
 
 def _dated(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
-    """The coordinate along the dimension whose unit counts from a date, the dimension's own first."""
+    """Return the time coordinate along the dimension; the one named like the dimension has priority."""
     along = [name for name in dataset.coords if dataset[name].dims == (dim,)]
     for name in sorted(along, key=lambda name: name != dim):
         if " since " in str(dataset[name].attrs.get("units", "")):

@@ -1,4 +1,4 @@
-"""What lies between a file and a model: variables, unit, transform and time step, kept beside the weights."""
+"""The data pipeline of a model, saved with its weights: variables, unit, transform and time step."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _TIME_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How a model's numbers come from physical values, and back.
+    """The conversion between physical values and model values, and the data of the training.
 
     Args:
-        variables: Variables it was trained on, one per channel.
+        variables: Variables of the training, one per channel.
         units: Their unit.
-        transform: From physical to model values.
-        time_step: Usual seconds from frame to frame.
-        max_gap: Largest seconds from frame to frame it was trained on; None where all steps are even.
-        input_length: Frames it is given.
-        horizon: Frames it was trained to foretell.
-        thresholds: Values that its forecasts are judged at, in `units`.
+        transform: Transform from physical to model values.
+        time_step: Usual time between frames in seconds.
+        max_gap: Maximum time between frames in training, in seconds; None for constant time steps.
+        input_length: Number of input frames.
+        horizon: Number of forecast frames in training.
+        thresholds: Thresholds of the scores, in `units`.
         days: Days of the training data by split, as dates.
     """
 
@@ -52,23 +52,23 @@ class Pipeline:
         return self.units == RAIN_RATE
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
+        """Return all fields as plain JSON values."""
         plain = asdict(self) | {"transform": self.transform.to_dict()}
         return plain | {"variables": list(self.variables), "thresholds": list(self.thresholds)}
 
     @classmethod
     def of_model(cls, model: Model, path: object) -> Pipeline:
-        """Return the pipeline kept in a model file.
+        """Return the pipeline in a model file.
 
         Args:
-            model: What the file holds.
+            model: The content of the file.
             path: Its name, for the message.
 
         Returns:
             The pipeline.
 
         Raises:
-            WeightsError: if the file holds no forecaster trained by `convlstm train`.
+            WeightsError: if the file is not a forecaster of `convlstm train`.
         """
         expected = "a forecaster written by `convlstm train`"
         if not isinstance(model.spec, ForecasterSpec):
@@ -92,13 +92,13 @@ class Pipeline:
             ) from error
 
     def check(self, frames: Frames) -> None:
-        """Refuse data the model was not made for.
+        """Raise an error for data that does not fit the model.
 
         Args:
             frames: The sequence to forecast or to evaluate on.
 
         Raises:
-            DataError: naming what differs: channels, unit or time step.
+            DataError: naming the difference in channels, unit or time step.
         """
         wants = (
             ("variables", len(self.variables), len(frames.variables)),
@@ -122,7 +122,7 @@ class Pipeline:
 
 
 def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Transform:
-    """Return the transform of a name, fitted to the training frames where it has to be.
+    """Return the transform of a name, fitted to the training frames if it has parameters.
 
     Args:
         name: auto, log, dbz, standard or identity.
@@ -133,7 +133,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
         The transform; auto is log for rain and standard for everything else.
 
     Raises:
-        DataError: if a rain transform is asked for values that are no rain rate.
+        DataError: for a rain transform of values that are not a rain rate.
     """
     rain = frames.units == RAIN_RATE
     name = ("log" if rain else "standard") if name == "auto" else name
@@ -151,7 +151,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
 
 
 def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return the thresholds to judge by: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
+    """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
     if frames.units == RAIN_RATE:
         return (0.1, 1.0, 5.0)
     values = _spread(frames, train)
@@ -160,11 +160,11 @@ def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, 
 
 
 def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -> Field:
-    """Return the weight of each target value: 1, plus each level's extra from its rain rate on.
+    """Return the weight of each target value: 1, plus the extra weight of each level at or below its rain rate.
 
     Args:
         targets: Transformed values.
-        transform: The transform they went through, which is increasing.
+        transform: The transform of the values, which is increasing.
         levels: Extra weight by rain rate (mm/h).
 
     Returns:
@@ -177,14 +177,14 @@ def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -
 
 
 def pad_to_patches(sample: Sample, patch: int) -> Sample:
-    """Return the sample on a grid of whole patches: edges repeated below and to the right, with weight 0.
+    """Return the sample padded to a multiple of the patch size: edges are repeated, with weight 0.
 
     Args:
-        sample: On any grid.
+        sample: A sample on any grid.
         patch: Side of the model's patches.
 
     Returns:
-        The sample; the one given where its grid already fits.
+        The padded sample; the same object if its grid fits.
     """
     height, width = sample.inputs.shape[-2:]
     extra = (-height % patch, -width % patch)
