@@ -64,7 +64,7 @@ def test_what_is_said(cli, tmp_path, stack):
     assert out.splitlines()[:2] == ["read net.cell_list.0, net.cell_list.1", "not read: head.weight"]
     assert "order" not in out
     code, out, _ = cli("convert", "model.npz", "-o", "a.safetensors", "--from", "ndrplz", "--explain")
-    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in out.splitlines()
+    assert "- The order of the gates is i, f, o, g there and i, f, g, o here." in out.splitlines()
     np.savez(tmp_path / "keras.npz", **write_keras(*stack))
     words = ("convert", "keras.npz", "-o", "a.safetensors", "--from", "keras", "--set", "padding=same")
     out = cli(*words, "--set", "stride=[[2, 2], [1, 1]]", "--layer", "conv_lstm2d", "--layer", "conv_lstm2d_1")[1]
@@ -77,11 +77,11 @@ def test_what_is_said(cli, tmp_path, stack):
 def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
     lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "ndrplz", "--explain")[1].splitlines()
     assert lines[0] == "a.npz: for the ConvLSTM of ndrplz/ConvLSTM_pytorch"
-    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in lines
+    assert "- The order of the gates is i, f, o, g there and i, f, g, o here." in lines
     assert any(line.startswith("- One kernel over [x; h] there") for line in lines)
     lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen", "--explain")[1].splitlines()
     assert lines[0] == "a.npz: for flax.linen.ConvLSTMCell"
-    assert "- Gates stand in the order i, g, f, o there, i, f, g, o here." in lines
+    assert "- The order of the gates is i, g, f, o there and i, f, g, o here." in lines
     for words in ("Two biases per layer there", "1 is added to the forget gate at every call there"):
         assert any(line.startswith(f"- {words}") for line in lines)
     assert len(cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen")[1].splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Files that hold named arrays and nothing else: safetensors, `.npz`, and Keras's HDF5."""
+"""Files of named arrays: safetensors, `.npz`, and HDF5 of Keras."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from convlstm.spec.types import Array
 
 _TORCH = "Run in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
 _PLAIN = "Save plain arrays in the framework that wrote the file: numpy.savez('weights.npz', **arrays)."
-# these can hold code or need the framework that wrote them: none is opened
+# these can hold code or need the framework that wrote them, so they are not opened
 _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".tar"), _TORCH),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
     ".keras": "Run in Keras: model.save_weights('model.weights.h5').",
 }
-# weights hardly compress: what is large and was packed this tightly was made to fill the memory
+# weights hardly compress: a large array with this ratio is an attack on the memory
 _LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Read every array of a file; nothing in it is executed, and sizes are checked before memory is taken.
+    """Read every array of a file; nothing in it is executed, and sizes are checked before allocation.
 
     Args:
         path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
 
     Returns:
-        Arrays by the file's own names.
+        Arrays by their names in the file.
 
     Raises:
-        WeightsError: for a missing, damaged or unsafe file, or one of another kind, with the way to save it safely.
+        WeightsError: for a missing, damaged or unsafe file, or a file of another kind.
         DependencyError: for HDF5 without h5py.
 
     Example:
@@ -63,7 +63,7 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
-    """Write named arrays to one file, whole or not at all.
+    """Write named arrays to one file atomically.
 
     Args:
         path: `*.safetensors`, `*.npz` or `*.h5`.
@@ -73,7 +73,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
         The path.
 
     Raises:
-        OutputError: if the place cannot be written, or the name has another ending.
+        OutputError: if the path cannot be written, or the name has another ending.
         DependencyError: for HDF5 without h5py.
     """
     path = Path(path)
@@ -120,7 +120,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Refuse a member that unpacks to far more than it is, or whose header promises more than follows."""
+    """Raise an error for a member that unpacks to a much larger size, or whose header gives a wrong size."""
     with archive.open(member) as stream:
         promised = _promised(path, member.filename, stream)
         follows = member.file_size - stream.tell()
@@ -131,7 +131,7 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
 
 
 def _promised(path: Path, name: str, stream: IO[bytes]) -> int:
-    """Return how many bytes of data the header of an `.npy` announces; objects would need pickle."""
+    """Return the number of data bytes in the header of an `.npy`; objects raise an error, because they need pickle."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)

@@ -1,4 +1,4 @@
-"""The ConvLSTM model of OpenSTL: read, without the layers that it builds and never calls."""
+"""Read the ConvLSTM model of OpenSTL, without the layers that it never calls."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _HEAD = "conv_last.weight"
 def read_openstl(
     state_dict: Mapping[str, Any], *, patch_size: int | None = None, layers: Sequence[str] = ()
 ) -> Converted:
-    """Read the `state_dict` of OpenSTL's ConvLSTM as a forecaster that is fed its own prediction.
+    """Read the `state_dict` of the ConvLSTM of OpenSTL as a forecaster with feedback.
 
     Args:
         state_dict: Arrays, or tensors on the CPU, by name.
         patch_size: Side of its patches, `patch_size` of its configuration (4 for Moving MNIST, 2 for KTH).
-        layers: Part of the path of the model where the file holds several.
+        layers: Part of the path of the model if the file has several.
 
     Returns:
         A ForecasterSpec with `rollout="feedback"`, canonical weights and notes.
@@ -74,7 +74,7 @@ def read_openstl(
         )
     weights = {f"encoder.{name}": array for name, array in stack.weights.items()}
     first, order = "encoder.layers.0.forward.weight_ih", _order(spec)
-    # a head of another shape is left as it is for the check to name
+    # a head of another shape is not changed; the check names it
     head = flat[key][order] if len(flat[key]) == len(order) else flat[key]
     weights |= {first: np.ascontiguousarray(weights[first][:, :, order]), "head.weight": np.ascontiguousarray(head)}
     check_weights(spec, weights)
@@ -106,6 +106,6 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
 
 
 def _order(spec: ForecasterSpec) -> Array:
-    """Return, for each of our patched channels (channel, dy, dx), its place among theirs (dy, dx, channel)."""
+    """Return the index in OpenSTL's order (dy, dx, channel) of each patched channel (channel, dy, dx)."""
     theirs = np.arange(spec.patch_channels).reshape(spec.patch_size**2, spec.frame_channels)
     return theirs.T.reshape(-1)

@@ -45,8 +45,8 @@ def estimate_motion(inputs: Array, seconds: Numbers) -> NDArray[np.float32]:
         seconds: Times of the frames, increasing, at constant or variable steps.
 
     Returns:
-        Motion (2, height, width) in pixels per second, positive downward and to the right. Zero where it cannot
-        be known: fewer than two frames with data, or the same value everywhere.
+        Motion (2, height, width) in pixels per second, positive downward and to the right. Zero with
+            fewer than two frames with data, or with the same value everywhere.
 
     Raises:
         ShapeError: if the inputs are not three-dimensional or a side has a single pixel.
