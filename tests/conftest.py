@@ -25,7 +25,8 @@ def refused() -> Refusal:
         assert error.argument == argument
         assert error.expected
         assert error.hint
-        assert str(error) == f"{argument}: expected {error.expected}, got {error.received}; {error.hint}"
+        separator = ". " if error.hint[:1].isupper() else "; "
+        assert str(error) == f"{argument}: expected {error.expected}, got {error.received}{separator}{error.hint}"
         assert "\n" not in str(error)
         assert str(error).endswith(".")
 

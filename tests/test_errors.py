@@ -1,4 +1,4 @@
-"""Errors say four things in one line, and survive the way between processes."""
+"""An error names four things in one line and can be pickled."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ BUILT_IN = {
 def test_every_error_is_one_line_with_four_parts(kind: type[errors.ConvLSTMError]) -> None:
     error = kind("size", expected="at least 1", received=0, hint="enlarge it.")
     assert str(error) == "size: expected at least 1, got 0; enlarge it."
+    assert str(kind("size", expected="1", received=0, hint="Enlarge it.")) == "size: expected 1, got 0. Enlarge it."
     assert (error.argument, error.expected, error.received, error.hint) == ("size", "at least 1", 0, "enlarge it.")
 
 

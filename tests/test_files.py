@@ -146,7 +146,7 @@ def test_neither_a_file_nor_a_folder_takes_the_place_of_the_other(tmp_path: Path
     for path, write in ((folder, lambda draft: draft.write_text("new")), (file, write_folder)):
         with refused(OutputError, str(path)):
             write_whole(path, write)
-        with pytest.raises(OutputError, match="choose another path"):
+        with pytest.raises(OutputError, match="Choose another path"):
             write_whole(path, write)
     for path, is_folder in ((folder, False), (file, True)):
         with refused(OutputError, str(path)):

@@ -1,4 +1,4 @@
-"""`import convlstm` is quick and loads no framework; each room loads what it names and no more."""
+"""`import convlstm` is fast and loads no framework; each subpackage loads what it names and no more."""
 
 from __future__ import annotations
 
@@ -54,6 +54,19 @@ def test_the_public_names_are_there_on_first_use() -> None:
         assert getattr(convlstm, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'ConvGRU'"):
         _ = convlstm.ConvGRU
+
+
+@pytest.mark.parametrize("name", ["ConvLSTM", "ConvLSTMCell", "Forecaster", "load", "save"])
+def test_the_name_of_a_framework_says_where_to_import_it_from(name: str) -> None:
+    with pytest.raises(ImportError) as by_statement:
+        exec(f"from convlstm import {name}")  # noqa: S102
+    with pytest.raises(AttributeError) as by_attribute:
+        getattr(convlstm, name)
+    for text in (str(by_statement.value), str(by_attribute.value)):
+        assert text.startswith(f"{name} lives in convlstm.torch, convlstm.keras")
+        assert "convlstm.flax and convlstm.mlx" in text
+        assert f"from convlstm.torch import {name}" in text
+    assert not hasattr(convlstm, name)
 
 
 def modules() -> list[str]:

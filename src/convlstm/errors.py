@@ -1,6 +1,6 @@
-"""The errors of the package: one base class, and one way to say what is wrong.
+"""The errors of the package: one base class and one message format.
 
-Every error names four things in one line: the argument, what was expected, what was received, and a hint.
+Every message names four things in one line: the argument, what was expected, what was received, and a hint.
 The command line prints that line and exits with the class's `exit_code`.
 """
 
@@ -12,13 +12,13 @@ class ConvLSTMError(Exception):
 
     Args:
         argument: Name of the argument, option, file or variable at fault.
-        expected: What would have been right.
-        received: What came instead.
-        hint: What to do about it.
+        expected: What would be right.
+        received: What the caller passed.
+        hint: What to do, as an imperative sentence that starts with a capital letter.
 
     Example:
-        >>> str(ShapeError("x", expected="5 axes", received="shape (4, 4)", hint="add batch and time."))
-        'x: expected 5 axes, got shape (4, 4); add batch and time.'
+        >>> str(ShapeError("x", expected="5 axes", received="shape (4, 4)", hint="Add batch and time."))
+        'x: expected 5 axes, got shape (4, 4). Add batch and time.'
     """
 
     exit_code = 1
@@ -28,10 +28,11 @@ class ConvLSTMError(Exception):
         self.expected = expected
         self.received = received
         self.hint = hint
-        super().__init__(f"{argument}: expected {expected}, got {received}; {hint}")
+        separator = ". " if hint[:1].isupper() else "; "
+        super().__init__(f"{argument}: expected {expected}, got {received}{separator}{hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the four parts when the error travels between processes."""
+        """Keep the four parts when the error is pickled."""
         return _rebuild, (type(self), self.argument, self.expected, self.received, self.hint)
 
 
@@ -40,13 +41,13 @@ def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: 
 
 
 def install(extra: str) -> str:
-    """Return the command that installs an extra of this package, whatever its distribution is called.
+    """Return the command that installs an extra of this package, by the name of its installed distribution.
 
     Example:
         >>> install("torch")
         "pip install 'convlstm[torch]'"
     """
-    from importlib.metadata import packages_distributions  # slow to load, and wanted on the way out alone
+    from importlib.metadata import packages_distributions  # slow to load, and needed by messages only
 
     names = packages_distributions().get("convlstm", ["convlstm"])
     return f"pip install '{names[0]}[{extra}]'"
@@ -77,13 +78,13 @@ class WeightsError(ConvLSTMError, ValueError):
 
 
 class OutputError(ConvLSTMError, OSError):
-    """A result cannot be written; nothing that was there before is lost."""
+    """A result cannot be written; existing files are unchanged."""
 
     exit_code = 6
 
 
 class TrainingError(ConvLSTMError, RuntimeError):
-    """Training cannot go on; the last good checkpoint is kept."""
+    """Training cannot continue; the last good checkpoint is kept."""
 
     exit_code = 7
 
@@ -101,6 +102,6 @@ class ShapeError(ConvLSTMError, ValueError):
 
 
 class StateError(ConvLSTMError, ValueError):
-    """A recurrent state does not fit the call it is given to."""
+    """A recurrent state does not fit the call that receives it."""
 
     exit_code = 4

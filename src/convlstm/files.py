@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half written or lost."""
+"""Write files atomically, so that no file is left half written."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from convlstm.errors import OutputError
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Write a file or folder beside its place, then move it there: a file in one step, a folder's old one first.
+    """Write a file or folder to a temporary folder next to its target, then move it to the target.
 
-    The old content stays until the new one is complete and on disk: write, fsync, rename, fsync of the folder.
+    The old content stays until the new content is complete and on disk: write, fsync, rename, fsync of the folder.
 
     Args:
-        path: Where the result shall stand.
-        write: Writes the result to the path it is given (a file, or a folder as Zarr makes).
+        path: Path of the result.
+        write: Function that writes the result to the temporary path it receives (a file, or a folder for Zarr).
 
     Returns:
         The path written.
 
     Raises:
-        OutputError: if the place cannot be written, or a file would take the place of a folder; whatever stood there
-            before still stands.
+        OutputError: if the path cannot be written, or a file would replace a folder. The old content is unchanged.
 
     Example:
         >>> import tempfile
@@ -46,13 +45,13 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         _put(draft, path, room)
         _sync_one(path.parent)
     except OutputError:
-        raise  # already in its words
+        raise  # already has its message
     except OSError as error:
         raise OutputError(
             str(path),
-            expected="a place with room to write",
+            expected="a path with enough free space",
             received=str(error.strerror or error),
-            hint="free space or choose another path; the old content is untouched.",
+            hint="Free space or choose another path. The old content is unchanged.",
         ) from error
     finally:
         if room is not None:
@@ -61,15 +60,14 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
-    """Refuse early a place that cannot be written, before hours of work.
+    """Raise an error early if a path cannot be written, before hours of work.
 
     Args:
-        path: Where a file or folder shall be written later.
-        folder: Which of the two it will be, where that is known: neither may take the place of the other.
+        path: Path of a file or folder that is written later.
+        folder: True for a folder, False for a file, None if unknown. A file must not replace a folder, or the reverse.
 
     Raises:
-        OutputError: if the nearest existing folder is not writable, or the path is something else than a
-            plain file or folder.
+        OutputError: if the nearest existing folder is not writable, or the path is neither a plain file nor a folder.
 
     Example:
         >>> check_writable("results.csv")
@@ -82,31 +80,31 @@ def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
             str(path),
             expected="a plain file or folder",
             received="a device or pipe",
-            hint="choose another path.",
+            hint="Choose another path.",
         )
-    around = path.parent
-    while not around.exists():
-        around = around.parent
-    if not around.is_dir() or not os.access(around, os.W_OK):
+    nearest = path.parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(
             str(path),
             expected="a folder that can be written",
-            received=f"{around}, which is {'read-only' if around.is_dir() else 'no folder'}",
-            hint="choose another path or change its permissions.",
+            received=f"{nearest}, which is {'read-only' if nearest.is_dir() else 'not a folder'}",
+            hint="Choose another path or change its permissions.",
         )
 
 
 def _check_kind(path: Path, folder: bool) -> None:
-    """Refuse to put a file in the place of a folder, which would take all that is in it away, or the reverse."""
+    """Raise an error if a file would replace a folder and delete its content, or the reverse."""
     if path.is_file() if folder else path.is_dir():
-        wanted, there = ("a folder", "a file") if folder else ("a file", "a folder")
+        new, existing = ("a folder", "a file") if folder else ("a file", "a folder")
         raise OutputError(
-            str(path), expected=f"a place for {wanted}", received=f"{there} of that name", hint="choose another path."
+            str(path), expected=f"a path for {new}", received=f"{existing} of that name", hint="Choose another path."
         )
 
 
 def _put(draft: Path, path: Path, room: Path) -> None:
-    """Move the draft to its place; a folder that stood there goes back should the move fail."""
+    """Move the draft to the target; restore an existing folder if the move fails."""
     if not path.is_dir():
         os.replace(draft, path)
         return
@@ -130,7 +128,7 @@ def _sync(path: Path) -> None:
 def _sync_one(path: Path) -> None:
     folder = path.is_dir()
     if folder and os.name == "nt":
-        return  # Windows opens no folder, and flushes names by itself
+        return  # Windows cannot open a folder, and writes names itself
     handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -139,14 +137,14 @@ def _sync_one(path: Path) -> None:
 
 
 def check_apart(output: str | Path, *inputs: str | Path) -> None:
-    """Refuse to write over what is read, which may be all that somebody has of it.
+    """Raise an error if the output would overwrite an input.
 
     Args:
-        output: Where a result shall stand.
-        inputs: Files and folders that are read, or that belong to what is read.
+        output: Path of the result.
+        inputs: Files and folders that are read, or that belong to an input.
 
     Raises:
-        OutputError: if the output is one of them.
+        OutputError: if the output is one of the inputs.
 
     Example:
         >>> check_apart("forecast.nc", "rain.nc")
@@ -156,7 +154,7 @@ def check_apart(output: str | Path, *inputs: str | Path) -> None:
         if output.exists() and path.exists() and output.samefile(path):
             raise OutputError(
                 str(output),
-                expected="another file than those that are read",
-                received="one of them",
-                hint="choose another --output.",
+                expected="a path other than the inputs",
+                received="one of the inputs",
+                hint="Choose another --output.",
             )

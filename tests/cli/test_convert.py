@@ -64,11 +64,11 @@ def test_what_is_said(cli, tmp_path, stack):
     assert out.splitlines()[:2] == ["read net.cell_list.0, net.cell_list.1", "not read: head.weight"]
     assert "order" not in out
     code, out, _ = cli("convert", "model.npz", "-o", "a.safetensors", "--from", "ndrplz", "--explain")
-    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in out.splitlines()
+    assert "- The order of the gates is i, f, o, g there and i, f, g, o here." in out.splitlines()
     np.savez(tmp_path / "keras.npz", **write_keras(*stack))
     words = ("convert", "keras.npz", "-o", "a.safetensors", "--from", "keras", "--set", "padding=same")
     out = cli(*words, "--set", "stride=[[2, 2], [1, 1]]", "--layer", "conv_lstm2d", "--layer", "conv_lstm2d_1")[1]
-    assert "taken as built with dilation=1, activation=tanh, recurrent_activation=sigmoid, masked_output=hold" in out
+    assert "assumed dilation=1, activation=tanh, recurrent_activation=sigmoid, masked_output=hold" in out
     assert load_model(tmp_path / "a.safetensors").spec.stride == ((2, 2), (1, 1))
     out = cli("convert", "layer.safetensors", "-o", "b.npz", "--to", "linen", "--explain")[1]
     assert "- The carry is (c, h) there, (h, c) here." in out.splitlines()
@@ -77,11 +77,11 @@ def test_what_is_said(cli, tmp_path, stack):
 def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
     lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "ndrplz", "--explain")[1].splitlines()
     assert lines[0] == "a.npz: for the ConvLSTM of ndrplz/ConvLSTM_pytorch"
-    assert "- Gates stand in the order i, f, o, g there, i, f, g, o here." in lines
+    assert "- The order of the gates is i, f, o, g there and i, f, g, o here." in lines
     assert any(line.startswith("- One kernel over [x; h] there") for line in lines)
     lines = cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen", "--explain")[1].splitlines()
     assert lines[0] == "a.npz: for flax.linen.ConvLSTMCell"
-    assert "- Gates stand in the order i, g, f, o there, i, f, g, o here." in lines
+    assert "- The order of the gates is i, g, f, o there and i, f, g, o here." in lines
     for words in ("Two biases per layer there", "1 is added to the forget gate at every call there"):
         assert any(line.startswith(f"- {words}") for line in lines)
     assert len(cli("convert", "layer.safetensors", "-o", "a.npz", "--to", "linen")[1].splitlines()) == 1
@@ -112,7 +112,7 @@ def test_what_a_foreign_layer_must_be_built_with_is_said_in_its_words(cli, tmp_p
     spec = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": 4, "kernel_size": 3, **options})
     save_model(tmp_path / "own.safetensors", spec, initialise(spec, 0))
     out = cli("convert", "own.safetensors", "-o", "a.npz", "--to", layout)[1]
-    assert out.strip().endswith(f", built with {built}")
+    assert out.strip().endswith(f" built with {built}")
 
 
 def test_the_help_names_every_layout(cli, monkeypatch):
@@ -125,14 +125,14 @@ def test_the_help_names_every_layout(cli, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "words", "command"),
     [
-        (2, "give --from, --to or both", ["layer.safetensors"]),
-        (2, "acts with --from alone", ["layer.safetensors", "--to", "keras", "--set", "padding=same"]),
-        (2, "acts with --from alone", ["layer.safetensors", "--to", "keras", "--layer", "a"]),
+        (2, "pass --from, --to or both", ["layer.safetensors"]),
+        (2, "needs --from", ["layer.safetensors", "--to", "keras", "--set", "padding=same"]),
+        (2, "needs --from", ["layer.safetensors", "--to", "keras", "--layer", "a"]),
         (2, "Missing argument", []),
         (3, "layout: expected one of keras, linen, haiku, ndrplz", ["model.npz", "--from", "theano"]),
         (3, "layout: expected one of keras, linen, ndrplz, got 'haiku'", ["layer.safetensors", "--to", "haiku"]),
         (3, "stride: expected an option of the layer", ["model.npz", "--from", "ndrplz", "--set", "stride=2"]),
-        (3, "ndrplz/ConvLSTM_pytorch takes none.", ["model.npz", "--from", "ndrplz", "--set", "padding=same"]),
+        (3, "Remove it: this layout has none.", ["model.npz", "--from", "ndrplz", "--set", "padding=same"]),
         (3, "--set: expected NAME=VALUE", ["model.npz", "--from", "ndrplz", "--set", "stride"]),
         (3, "--set a: expected a YAML value", ["model.npz", "--from", "ndrplz", "--set", "a=["]),
         (3, "patch_size: expected the side", ["openstl.npz", "--from", "openstl"]),
@@ -142,13 +142,13 @@ def test_the_help_names_every_layout(cli, monkeypatch):
         (5, "weights_only=True", ["model.pth", "--from", "ndrplz"]),
         (5, "model.save_weights", ["model.keras", "--from", "keras"]),
         (5, "none.npz: expected a file of weights, got nothing there", ["none.npz", "--from", "keras"]),
-        (5, "it looks like ndrplz", ["model.npz", "--from", "linen"]),
+        (5, "Read it as ndrplz", ["model.npz", "--from", "linen"]),
         (5, "model.npz: expected", ["model.npz", "--to", "keras"]),
         (5, "layer: expected one of cell_list.0", ["model.npz", "--from", "ndrplz", "--layer", "encoder"]),
         (5, "the link layers", ["linked.h5", "--from", "keras"]),
         (6, "a folder that can be written", ["model.npz", "--from", "ndrplz", "-o", "model.npz/a"]),
-        (6, "another file than those that are read", ["model.npz", "--from", "ndrplz", "-o", "model.npz"]),
-        (6, "a place for a file, got a folder", ["model.npz", "--from", "ndrplz", "-o", "folder"]),
+        (6, "a path other than the inputs", ["model.npz", "--from", "ndrplz", "-o", "model.npz"]),
+        (6, "a path for a file, got a folder", ["model.npz", "--from", "ndrplz", "-o", "folder"]),
         (6, "a name ending in .safetensors, .npz, .h5", ["layer.safetensors", "--to", "keras", "-o", "a.keras"]),
         (6, "a device or pipe", ["model.npz", "--from", "ndrplz", "-o", "/dev/full"]),
     ],

@@ -28,12 +28,12 @@ BAD_DATASETS = {
     "a dimension too few": (lambda d: d.isel(x=0), "a x axis, got the dimensions (time: 56, y: 22)"),
     "a dimension too many": (lambda d: d.expand_dims(level=2), "level of size 2"),
     "no time axis": (lambda d: d.isel(time=0, drop=True), "a time axis"),
-    "no dates": (lambda d: d.assign_coords(time=ORDER), "give time_step"),
+    "no dates": (lambda d: d.assign_coords(time=ORDER), "Pass `time_step`"),
     "one frame": (lambda d: d.isel(time=slice(1)), "at least 2 frames, got 1"),
-    "unsorted times": (times(SWAPPED), "sort the file by time"),
-    "duplicate times": (times(DOUBLED), "drop the duplicate"),
+    "unsorted times": (times(SWAPPED), "Sort the file by time"),
+    "duplicate times": (times(DOUBLED), "Remove the duplicate"),
     "nothing known": (filled(np.nan), "missing values only"),
-    "two variables": (lambda d: d.assign(snow=d["rain"]), "choose from rain, snow"),
+    "two variables": (lambda d: d.assign(snow=d["rain"]), "Choose from rain, snow"),
     "text": (lambda d: d.assign(rain=(("time", "y"), np.full((56, 22), "wet"))), "numbers"),
 }
 
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_refused(fails, trained, tmp_path, tiny):
         (4, "transform", ["--units", "K", "--set", "data.transform=log"]),
         (3, "time_step", ["--time-step", "-5"]),
         (3, "training.steps: expected a valid integer, got 'many'", ["--set", "training.steps=many"]),
-        (3, "perhaps training.steps is meant", ["--set", "training.step=5"]),
+        (3, "Use `training.steps`", ["--set", "training.step=5"]),
         (3, "--set: expected NAME=VALUE, got 'training.steps'", ["--set", "training.steps"]),
         (3, "kernel_size", ["--set", "model.kernel_size=0"]),
         (3, "data.crop: expected a multiple of model.patch_size", ["--set", "model.patch_size=7"]),
@@ -98,7 +98,7 @@ def test_a_truncated_file_is_refused(fails, trained, tmp_path, tiny):
         (6, "expected a folder that can be written", ["--output", "file/run"]),
         (6, "expected a folder that can be written", ["--output", "file"]),
         (6, "/proc/run", ["--output", "/proc/run"]),
-        (3, "expected a new folder, got one that holds a run", ["--output", "old"]),
+        (3, "expected a new folder, got a folder with a run", ["--output", "old"]),
         (2, "No such option: --step", ["--step", "5"]),
         (2, "--threads", ["--threads", "0"]),
         (2, "'--seed': Input should be a valid integer", ["--seed", "many"]),
@@ -113,7 +113,7 @@ def test_wrong_training(fails, trained, tmp_path, tiny, code, words, options):
 
 
 def test_training_without_data_or_with_hostile_configuration(fails, tmp_path):
-    fails(2, "give the NetCDF file or Zarr folder", "train")
+    fails(2, "pass the NetCDF file or Zarr folder", "train")
     (tmp_path / "config.yaml").write_text("seed: !!python/object/apply:os.system ['touch owned']\n")
     fails(3, "config.yaml: expected valid TOML or YAML", "train", "rain.nc", "-c", "config.yaml")
     fails(3, "expected a TOML or YAML file, got no file", "train", "rain.nc", "-c", tmp_path)
@@ -123,7 +123,7 @@ def test_training_without_data_or_with_hostile_configuration(fails, tmp_path):
     ("code", "words", "options"),
     [
         (3, "lead times: expected multiples of the model's step of 5 min, got 5, 7 min", ["--lead-times", "5,7"]),
-        (3, "lead times: expected minutes above 0 that rise, got 10, 5", ["--lead-times", "10,5"]),
+        (3, "lead times: expected minutes above 0 that increase, got 10, 5", ["--lead-times", "10,5"]),
         (3, "got nan", ["--lead-times", "nan"]),
         (3, "got 5, inf", ["--lead-times", "5,inf"]),
         (2, "--lead-times: expected minutes as 10,30,60, got 'soon'", ["--lead-times", "soon"]),
@@ -132,10 +132,10 @@ def test_training_without_data_or_with_hostile_configuration(fails, tmp_path):
         (4, "of 14 frames", ["--init-time", "2020-06-02"]),
         (4, "init time", ["--init-time", "now"]),
         (4, "input frames: expected 3 frames without a gap", ["--init-time", "2020-06-02T00:05"]),
-        (6, "expected another file than those that are read, got one of them", ["--output", "rain.nc"]),
-        (6, "expected another file than those that are read, got one of them", ["--output", "link.nc"]),
-        (6, "expected a place for a file, got a folder", ["--output", "folder"]),
-        (6, "expected a place for a folder, got a file", ["--output", "file.zarr"]),
+        (6, "expected a path other than the inputs, got one of the inputs", ["--output", "rain.nc"]),
+        (6, "expected a path other than the inputs, got one of the inputs", ["--output", "link.nc"]),
+        (6, "expected a path for a file, got a folder", ["--output", "folder"]),
+        (6, "expected a path for a folder, got a file", ["--output", "file.zarr"]),
         (6, "expected a folder that can be written", ["--output", "file.zarr/f.nc"]),
         (6, "a device or pipe", ["--output", "/dev/full"]),
         (6, "/proc/f.nc", ["--output", "/proc/f.nc"]),
@@ -160,7 +160,7 @@ def test_wrong_forecasts(fails, trained, tmp_path, code, words, options):
         (
             lambda d: d.assign(snow=d["rain"]),
             ["--variable", "rain", "--variable", "snow"],
-            "variables: expected 1, as the model was trained on, got 2",
+            "variables: expected 1, as in the training, got 2",
         ),
         (lambda d: d.isel(time=slice(None, None, 2)), [], "time step: expected 300 s"),
         (lambda d: d.isel(time=[0, 1]), [], "input frames: expected 3 frames"),
@@ -210,7 +210,7 @@ def test_files_that_are_no_trained_forecaster(fails, trained, tmp_path):
         (2, "--min-wet", ["--min-wet", "2"]),
         (2, "--max-cases", ["--max-cases", "0"]),
         (6, "expected a folder that can be written", ["--output", "file"]),
-        (6, "scores.csv: expected a place for a file, got a folder", ["--output", "odd"]),
+        (6, "scores.csv: expected a path for a file, got a folder", ["--output", "odd"]),
         (6, "/proc/e/scores.csv", ["--output", "/proc/e", "--max-cases", "1"]),
     ],
 )
@@ -225,7 +225,7 @@ def test_wrong_evaluations(fails, trained, tmp_path, code, words, options):
 def test_days_that_are_dry_or_seen(fails, trained, make_rain, tmp_path, tiny):
     filled(0.0)(make_rain()).to_netcdf(tmp_path / "dry.nc")
     fails(4, "a frame with rain on 5% of the cells, got at most 0.0%", "evaluate", trained / "run", "dry.nc")
-    fails(4, "rain above 0.1 mm/h in the windows to train on", "train", "dry.nc", *tiny)
+    fails(4, "rain above 0.1 mm/h in the training windows", "train", "dry.nc", *tiny)
     make_rain(days=3).to_netcdf(tmp_path / "seen.nc")
     fails(4, "days that the model was not trained on", "evaluate", trained / "run", "seen.nc")
 
@@ -238,7 +238,7 @@ def test_reports_of_nothing(fails, cli, trained, tmp_path):
     fails(6, "a device or pipe", "report", "empty", "-o", "/dev/full")
     (tmp_path / "folder" / "kept").mkdir(parents=True)
     assert cli("evaluate", trained / "run", trained / "rain.nc", "-o", "e", "--max-cases", "1")[0] == 0
-    fails(6, "expected a place for a file, got a folder", "report", "e", "-o", "folder")
+    fails(6, "expected a path for a file, got a folder", "report", "e", "-o", "folder")
     for name in ("scores.csv", "cases.nc", "evaluation.json"):
         whole = (tmp_path / "e" / name).read_bytes()
         (tmp_path / "e" / name).write_bytes(whole[: len(whole) // 2])
@@ -255,7 +255,7 @@ def test_a_memory_error_and_a_bug_are_one_line_too(cli, trained, monkeypatch):
         return cli("forecast", "run", "rain.nc")
 
     code, _, err = fail(MemoryError())
-    assert (code, err.startswith("error: memory: expected room for the work")) == (4, True)
+    assert (code, err.startswith("error: memory: expected enough memory")) == (4, True)
     code, _, err = fail(ZeroDivisionError("by\nzero"))
     assert (code, err) == (1, "error: inside convlstm: ZeroDivisionError: by zero (CONVLSTM_DEBUG=1 shows where)\n")
     assert fail(KeyboardInterrupt())[0] == 130

@@ -25,7 +25,7 @@ FILES = {
 }
 WRONG = {
     "no such name": (3, "shi2015-5x5-256", ["shi2016"]),
-    "no such file": (3, "check the path", ["missing.safetensors"]),
+    "no such file": (3, "Correct the path", ["missing.safetensors"]),
     "a folder without a model": (5, "model.safetensors", ["."]),
     "no model file": (5, "foreign.safetensors", ["foreign.safetensors"]),
     "broken JSON": (3, '"kind"', ["no.json"]),

@@ -41,16 +41,16 @@ def test_a_training_that_is_asked_to_stop_saves_and_says_so(tmp_path, make_rain,
     ):
         for process in (one, two):
             assert process.stdout.readline().startswith("training 1/1000000 loss ")
-        words = f"got that of process {one.pid}; wait until it ends, or choose another --output."
+        words = f"got a training in process {one.pid}. Wait until it ends, or choose another `--output`."
         fails(6, words, "train", "rain.nc", "-o", "one", *endless, "--resume")
-        fails(3, "got one that holds a run", "train", "rain.nc", "-o", "one", *endless)
+        fails(3, "got a folder with a run", "train", "rain.nc", "-o", "one", *endless)
         for process, number, code in ((one, signal.SIGINT, 130), (two, signal.SIGTERM, 143)):
             process.send_signal(number)
             _, err = process.communicate(timeout=60)
             assert process.returncode == code
             assert err == (
-                f"error: training: expected no interruption, got {number.name}; the state is saved; "
-                "go on by train --resume, or by demo again.\n"
+                f"error: training: expected no interruption, got {number.name}. Continue with "
+                "`convlstm train --resume`, or run `convlstm demo` again. The state is saved.\n"
             )
             folder = tmp_path / ("one" if process is one else "two")
             assert load_arrays(folder / "state.safetensors")[1]["progress"]["step"] >= 1
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, trained, tiny, cli,
     assert code == 6
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert "the old content is untouched" in err
+    assert "The old content is unchanged" in err
     assert (tmp_path / "old.nc").read_text() == "the forecast of yesterday"
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["old.nc", *(["r/.lock"] if words[0] == "train" else [])]

@@ -198,7 +198,9 @@ def test_all_dry_windows_are_refused(save_netcdf, rain_dataset):
     counts = np.zeros((12, 8, 8), np.int16)
     counts[11] = 50
     frames = open_frames(save_netcdf(rain_dataset(counts, attrs={"units": "mm/h", "scale_factor": 0.01})))
-    with pytest.raises(DataError, match=r"rain: expected rain above 0.1 mm/h .*, got at most 0 mm/h; choose wetter"):
+    with pytest.raises(
+        DataError, match=r"rain: expected rain above 0.1 mm/h .*, got at most 0 mm/h. Choose days with more rain"
+    ):
         Batches(frames, np.arange(5), LogRain(), **SIZES, seed=0)
     # the last frame's 0.5 mm/h are seen by window 7 only, and evenly drawn windows need no rain
     Batches(frames, np.array([7]), LogRain(), **SIZES, seed=0)
@@ -220,7 +222,7 @@ def test_data_other_than_rain_is_drawn_evenly(counted):
         ({"starts": np.array([], int)}, DataError, "windows: expected at least one run of 5 frames without a gap"),
         ({"starts": np.array([0, 8])}, DataError, "starts: expected first frames from 0 to 7, got 0 to 8"),
         ({"starts": np.array([-1])}, DataError, "starts: expected first frames from 0 to 7"),
-        ({"crop": 9}, DataError, "crop: expected 1 to 8, the grid being 8 × 8, got 9"),
+        ({"crop": 9}, DataError, "crop: expected 1 to 8, because the grid is 8 × 8, got 9"),
         ({"crop": 0}, DataError, "crop: expected 1 to 8"),
         ({"batch_size": 0}, ConfigError, "batch_size: expected 1 or more"),
         ({"horizon": 0}, ConfigError, "horizon: expected 1 or more"),

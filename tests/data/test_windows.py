@@ -102,10 +102,13 @@ def test_a_calendar_of_360_days():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test": 6}, "test days: expected 0 to 5, got 6; the data has 2018-05-10, 2018-05-13"),
+        (
+            {"test": 6},
+            "test days: expected 0 to 5, got 6. Choose a smaller number: the data has 2018-05-10, 2018-05-13",
+        ),
         ({"test": -1}, "test days: expected 0 to 5, got -1"),
-        ({"validation": 4, "test": 1}, "split by day: expected a day left to train on, got 5 days in all"),
-        ({"validation": ("2018-05-11",)}, "validation days: expected days of the data, got 2018-05-11; choose from"),
+        ({"validation": 4, "test": 1}, "split by day: expected at least one day for training, got 5 days in all"),
+        ({"validation": ("2018-05-11",)}, "validation days: expected days of the data, got 2018-05-11. Choose from"),
         ({"validation": ("2018-05-10",), "test": ("2018-05-10",)}, "2018-05-10, which is also in the other split"),
     ],
 )

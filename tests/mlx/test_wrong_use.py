@@ -257,7 +257,7 @@ def test_bad_seeds(refused) -> None:
 def test_an_unknown_option_names_the_one_that_is_meant(kind: type, refused) -> None:
     with refused(SpecError, "peepholes"):
         kind(1, 4, 3, peepholes=True)
-    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+    with pytest.raises(SpecError, match="Use `peephole`"):
         kind(1, 4, 3, peepholes=True)
 
 

@@ -84,7 +84,7 @@ def test_every_option_is_one_line_with_what_it_means():
     assert [line for line in lines if line not in options] == ["data:", "model:", "training:"]
     assert len(options) == sum(len(CHANGED[section]) for section in ("data", "model", "training")) + 1
     assert all(line.endswith(".") and not line.endswith("None") for line in options)
-    assert "  hidden_channels: [48, 48]  # Width of each layer." in options
+    assert "  hidden_channels: [48, 48]  # Hidden channels of each layer." in options
 
 
 def test_toml_and_yaml_say_the_same(tmp_path):
@@ -115,8 +115,8 @@ def test_single_settings_go_over_the_file_and_the_last_one_wins(tmp_path):
 @pytest.mark.parametrize(
     ("values", "argument", "words"),
     [
-        ({"training": {"step": 5}}, "training.step", "perhaps training.steps is meant."),
-        ({"trainig": {}}, "trainig", "perhaps training is meant."),
+        ({"training": {"step": 5}}, "training.step", "Use `training.steps`."),
+        ({"trainig": {}}, "trainig", "Use `training`."),
         ({"zzz": 1}, "zzz", "--show-config"),
         ({"training": {"steps": "many"}}, "training.steps", "valid integer, got 'many'"),
         ({"training": {"steps": 0}}, "training.steps", "greater than or equal to 1, got 0"),
@@ -134,8 +134,8 @@ def test_single_settings_go_over_the_file_and_the_last_one_wins(tmp_path):
         ({"data": {"test": "last"}}, "data.test", "integer or a valid list, got 'last'"),
         ({"data": {"test": [1]}}, "data.test", "valid string"),
         ({"data": {"max_gap": 900}}, "data.max_gap", "model.duration_strategy=none"),
-        ({"model": {"duration_strategy": "mlp"}}, "model.duration_strategy", "data.max_gap beside it"),
-        ({"model": {"memory_decay": True}}, "model.memory_decay", "data.max_gap beside it"),
+        ({"model": {"duration_strategy": "mlp"}}, "model.duration_strategy", "data.max_gap to be set too"),
+        ({"model": {"memory_decay": True}}, "model.memory_decay", "data.max_gap to be set too"),
         ({1: 2}, "1", "string"),
         ({"seed": -1}, "seed", "got -1"),
     ],

@@ -87,7 +87,7 @@ def test_no_later_frame_is_looked_at(make_nowcaster, make_rain, read):
     ("leads", "words"),
     [
         ([], "got none"),
-        ([0.0], "above 0 that rise, got 0"),
+        ([0.0], "above 0 that increase, got 0"),
         ([-300.0], "got -5"),
         ([600.0, 300.0], "got 10, 5"),
         ([300.0, 300.0], "got 5, 5"),

@@ -144,7 +144,9 @@ def test_grids_are_filled_up_to_whole_patches():
 def test_days_are_counted_where_they_have_frames(make_rain, read, tiny):
     """A sequence of weekly frames has one day for each: the hint asks for as many days as frames, not for weeks."""
     weekly = make_rain(days=1, frames=20, step=7 * 86400)
-    with pytest.raises(DataError, match=r"\(28 days\) without a gap, got none in 1 frames.*at least 5, or lower"):
+    with pytest.raises(
+        DataError, match=r"\(28 days\) without a gap, got none in 1 frames.*at least 5 days, or decrease"
+    ):
         prepare(tiny(data={"input_length": 3, "horizon": 2, "validation": 1, "test": 0}), read(weekly))
 
 
@@ -211,7 +213,7 @@ def test_days_that_hold_no_window_are_named(make_rain, read, tiny, refused, days
 def test_data_of_a_few_frames_a_day_is_told_how_many_days_a_window_takes(make_rain, read, tiny):
     dataset = make_rain(days=1, frames=80, step=6 * 3600)
     with pytest.raises(
-        DataError, match=r"7 frames \(36 h\).*none in 4 frames; set data.validation to more days, at least 2"
+        DataError, match=r"7 frames \(36 h\).*none in 4 frames. Set `data.validation` to at least 2 days"
     ):
         prepare(tiny(), read(dataset))
     assert prepare(tiny(data={"validation": 2, "test": 2}), read(dataset))

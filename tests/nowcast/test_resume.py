@@ -67,14 +67,14 @@ def test_a_killed_process_goes_on_to_the_same_bytes(
         for resume, kind in ((True, OutputError), (False, ConfigError)):
             with refused(kind, str(tmp_path / "run")):
                 train(resume=resume)
-        with pytest.raises(OutputError, match=f"that of process {process.pid};"):
+        with pytest.raises(OutputError, match=f"a training in process {process.pid}\\."):
             train(resume=True)
         assert contents(RunFolder(tmp_path / "run")) == before
         process.send_signal(number)
         said = process.communicate("\n", timeout=60)[0]
     assert process.returncode == code
-    assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got SIGTERM; the state is "
-        "saved; go on by train --resume, or by demo again.\n")  # fmt: skip
+    assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got SIGTERM. "
+        "Continue with `convlstm train --resume`, or run `convlstm demo` again. The state is saved.\n")  # fmt: skip
     state = load_arrays(tmp_path / "run" / "state.safetensors")[1]
     assert state["progress"]["step"] == saved
     assert contents(train(resume=True)) == whole_run
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_model(train, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
-        with pytest.raises(TrainingError, match="got nan at step 4; train anew") as caught:
+        with pytest.raises(TrainingError, match=r"got nan at step 4\. Decrease") as caught:
             train()
     assert caught.value.exit_code == 7
     # what stands there is the run as it was at its last validation
@@ -215,7 +215,7 @@ def test_a_run_that_failed_before_it_learned_anything_hinders_no_other(train, wh
     for step in (1, 2):
         stopped(step, f"run {step}", seed=9)
     assert contents(train("run 1")) == whole_run
-    with pytest.raises(ConfigError, match="one that holds a run"):
+    with pytest.raises(ConfigError, match="a folder with a run"):
         train("run 2")
 
 

@@ -238,7 +238,7 @@ def test_skill_table(tmp_path):
         row = scores.query("method == 'again' and lead_time == 10 and score == 'csi' and threshold == 0.1")
         assert table.loc[10.0, "again"] == pytest.approx(row["value"].item())
         assert skill_table(source, "rmse").shape == (2, 2)
-    with pytest.raises(DataError, match=r"^score: expected one of csi at 0.1, .*mean_error, got csi at 3;"):
+    with pytest.raises(DataError, match=r"^score: expected one of csi at 0.1, .*mean_error, got csi at 3\."):
         skill_table(scores, "csi", 3.0)
 
 

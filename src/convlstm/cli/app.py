@@ -16,9 +16,11 @@ from convlstm.cli.inspect import inspect
 from convlstm.cli.report import report
 from convlstm.cli.train import train
 
+_HELP = "Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."
+
 app = typer.Typer(
     name="convlstm",
-    help="Train a convolutional LSTM on gridded sequences, forecast, score honestly, and show.",
+    help=_HELP,
     epilog="Start with: convlstm demo",
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -36,16 +38,18 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Train a convolutional LSTM on gridded sequences, forecast, score honestly, and show."""
+    """Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."""
 
 
 def invoke(arguments: list[str]) -> int:
-    """Run the command of these words and return its exit code (2 for wrong usage, said in one line).
+    """Run a command and return its exit code (2 for wrong usage, with a message of one line).
 
     Args:
-        arguments: Words after `convlstm`; none show the help.
+        arguments: Arguments after `convlstm`; an empty list shows the help.
 
     Returns:
         The exit code.
@@ -57,10 +61,10 @@ def invoke(arguments: list[str]) -> int:
     except typer.Abort:
         return 130
     except Exception as error:
-        # typer has click beside it or within it, by version: its errors are known by what they can do
-        say = getattr(error, "format_message", None)
-        if say is None:
+        # some versions of typer include click, others depend on it: recognise its errors by this method
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:
             raise
-        typer.echo(f"error: {' '.join(say().split())} (see convlstm --help)", err=True)
+        typer.echo(f"error: {' '.join(format_message().split())} (see convlstm --help)", err=True)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0

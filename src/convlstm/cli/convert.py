@@ -14,40 +14,42 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights: *.safetensors, *.npz or Keras's *.h5.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="Weights file: *.safetensors, *.npz, or *.h5 of Keras.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
     from_layout: Annotated[
         str | None,
         typer.Option(
-            "--from", help="keras, linen, haiku, ndrplz, tomo-oga or openstl; this package's own if left out."
+            "--from", help="Layout of the input: keras, linen, haiku, ndrplz, tomo-oga or openstl. Default: convlstm."
         ),
     ] = None,
     to_layout: Annotated[
-        str | None, typer.Option("--to", help="keras, linen or ndrplz; this package's own if left out.")
+        str | None, typer.Option("--to", help="Layout of the output: keras, linen or ndrplz. Default: convlstm.")
     ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Layer to read, by its path or a part of it; repeat in the stack's order."),
+        typer.Option("--layer", help="Layer to read, as its path or a part of it. Repeat in the order of the stack."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="What the layer was built with and the file does not show, as padding=same."),
+        typer.Option("--set", help="Option of the layer that the file does not show, such as padding=same."),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what the foreign layer does otherwise.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="List how the other layer differs.")] = False,
 ) -> None:
-    """Turn the weights of another ConvLSTM into a model file of this package, or back.
+    """Convert the weights of another ConvLSTM to a model file of this package, or back.
 
-    The file is checked before it is read, and nothing in it is executed: foreign pickles (*.pt, *.pth, *.keras) are
-    not opened. What of the layer its file does not show is printed as it was taken; `--set` changes it.
+    The file is checked before it is read, and nothing in it is executed: *.pt, *.pth and *.keras files are not
+    opened. Options that the file does not show are printed with their assumed values; override them with `--set`.
 
     Example: `convlstm convert ndrplz.npz -o layer.safetensors --from ndrplz --explain`
     """
     from convlstm.files import check_apart, check_writable
 
     if from_layout is None and to_layout is None:
-        raise typer.BadParameter("give --from, --to or both", param_hint="--from")
+        raise typer.BadParameter("pass --from, --to or both", param_hint="--from")
     if from_layout is None and (layer or settings):
-        raise typer.BadParameter("acts with --from alone", param_hint="--layer" if layer else "--set")
+        raise typer.BadParameter("needs --from", param_hint="--layer" if layer else "--set")
     check_apart(output, source)
     check_writable(output, folder=False)
     if from_layout is None:
@@ -76,7 +78,7 @@ def _foreign(
 
 
 def _options(settings: list[str]) -> dict[str, Any]:
-    """Return `--set NAME=VALUE` by name, values read as YAML."""
+    """Return the values of `--set NAME=VALUE` by name, parsed as YAML."""
     import yaml
 
     from convlstm.errors import ConfigError
@@ -85,24 +87,24 @@ def _options(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="as padding=same.")
+            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="Write it as padding=same.")
         try:
             options[name.strip()] = yaml.safe_load(text)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(
-                f"--set {name}", expected="a YAML value", received=repr(text), hint="quote it."
+                f"--set {name}", expected="a YAML value", received=repr(text), hint="Put quotes around the value."
             ) from error
     return options
 
 
 def _tell(notes: Notes, explain: bool) -> None:
-    """Print what was taken for granted, and on request what is otherwise."""
+    """Print the assumed options and, if wanted, the differences of the other layer."""
     from convlstm.cli.output import say
     from convlstm.interop.finding import listed
 
     say(f"read {listed(notes.layers)}")
     if notes.assumed:
-        say(f"taken as built with {_shown(notes.assumed)}: the file does not show it, --set changes it")
+        say(f"assumed {_shown(notes.assumed)}: the file does not show these options, override them with --set")
     if notes.left_out:
         say(f"not read: {listed(notes.left_out)}")
     for line in notes.differences if explain else ():
@@ -124,7 +126,7 @@ def _write(
     write_file(output, layout, spec, weights)
     foreign = FORMATS[layout].layout
     needed = own_words(foreign, spec)
-    say(f"{output}: for {foreign.source}" + (f", built with {_shown(needed)}" if needed else ""))
+    say(f"{output}: for {foreign.source}" + (f" built with {_shown(needed)}" if needed else ""))
     for line in differences(foreign) if explain else ():
         say(f"- {line}")
 

@@ -17,19 +17,21 @@ SETTINGS: list[str] = [
     "training.steps=1200",
     "training.patience=12",
 ]
-"""What the demo changes in the default configuration, so that it ends within minutes on two cores."""
+"""Changes to the default configuration, so that the demo takes minutes on two cores."""
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything it makes.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and dropout.")] = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One option, as training.steps=100.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Option to change, such as training.steps=100. Repeat for more.")
+    ] = None,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
 ) -> None:
-    """Train on the real radar rain that ships in the package, forecast, score and show: minutes, no network.
+    """Train on the radar sample of this package, forecast, evaluate and write a report.
 
-    Leaves `report.html`, `forecast.nc`, `scores.csv` and the run in the folder.
+    The demo takes minutes and needs no network. It writes `report.html`, `forecast.nc`, `scores.csv` and the run.
 
     Example: `convlstm demo -o demo`
     """

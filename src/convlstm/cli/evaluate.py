@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 def evaluate(
     model: options.ModelPath,
     data: options.DataPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scores and example cases.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for scores and example cases.")] = Path(
         "evaluation"
     ),
     days: Annotated[
-        list[str] | None, typer.Option("--day", help="Day to evaluate on, as 2018-05-20; repeat for more.")
+        list[str] | None, typer.Option("--day", help="Day to evaluate on, such as 2018-05-20. Repeat for more.")
     ] = None,
-    max_cases: Annotated[int, typer.Option(min=1, help="Most forecasts, spread evenly over these days.")] = 48,
+    max_cases: Annotated[
+        int, typer.Option(min=1, help="Maximum number of forecasts, spread evenly over the days.")
+    ] = 48,
     min_wet: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of cells with rain at the start of a forecast.")
+        float, typer.Option(min=0, max=1, help="Minimum share of cells with rain at the start of a forecast.")
     ] = 0.05,
     threshold: Annotated[
-        list[float] | None, typer.Option(help="Value from which on an event counts; repeat for more.")
+        list[float] | None, typer.Option(help="Threshold of an event (value or above). Repeat for more.")
     ] = None,
     fss_window: Annotated[int, typer.Option(min=1, help="Window of the fractions skill score, in cells.")] = 10,
     framework: options.Framework = "torch",
@@ -45,10 +47,10 @@ def evaluate(
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
 ) -> None:
-    """Score a model on days it has not seen, against persistence and optical flow on the same cases.
+    """Score a model on days outside its training, and compare it with persistence and optical flow.
 
-    By default on the days held back from its training. The folder gets `scores.csv` (one row per method, lead time,
-    score and threshold, with counts and 90 % intervals), `cases.nc` and `evaluation.json`, for `convlstm report`.
+    The default days are the test days of the training. The command writes `scores.csv` (one row per method, lead
+    time, score and threshold, with counts and 90 % intervals), `cases.nc` and `evaluation.json`.
 
     Example: `convlstm evaluate run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
@@ -61,13 +63,13 @@ def evaluate(
     frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     folder = model if model.is_dir() else model.parent
     evaluate_with_progress(nowcaster, frames, output, selection, folder)
-    say(f"{output}: scores.csv, cases.nc, evaluation.json; show them with: convlstm report {shlex.quote(str(output))}")
+    say(f"{output}: scores.csv, cases.nc, evaluation.json; next: convlstm report {shlex.quote(str(output))}")
 
 
 def evaluate_with_progress(
     nowcaster: Nowcaster, frames: Frames, output: Path, selection: Selection, run: Path
 ) -> pd.DataFrame:
-    """Evaluate, show progress on the way, and print the main scores."""
+    """Evaluate with a progress display, and print the main scores."""
     from convlstm.cli.output import console, progress, score_table
     from convlstm.nowcast.evaluate import evaluate as run_evaluation
     from convlstm.nowcast.run_folder import RunFolder

@@ -19,13 +19,13 @@ def forecast(
     model: options.ModelPath,
     data: options.DataPath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="NetCDF file, or Zarr folder by its ending .zarr.")
+        Path, typer.Option("--output", "-o", help="NetCDF file to write, or Zarr folder if the name ends in .zarr.")
     ] = Path("forecast.nc"),
     init_time: Annotated[
-        str | None, typer.Option(help="Time of the last frame used, as 2018-05-20T12:00; the latest by default.")
+        str | None, typer.Option(help="Time of the last input frame, such as 2018-05-20T12:00. Default: the latest.")
     ] = None,
     lead_times: Annotated[
-        str | None, typer.Option(help="Minutes ahead, as 10,30,60; the horizon of the training by default.")
+        str | None, typer.Option(help="Lead times in minutes, such as 10,30,60. Default: the horizon of the training.")
     ] = None,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
@@ -36,10 +36,10 @@ def forecast(
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
 ) -> None:
-    """Forecast the frames that follow a gridded sequence; no future frame is needed, and any horizon goes.
+    """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
-    The data is read as in the training unless options say otherwise. The file is CF: `lead_time`, valid `time`,
-    `forecast_reference_time`, and a history with the command, seed and weights.
+    The reading options of the training are the defaults. The output follows the CF conventions: `lead_time`, valid
+    `time`, `forecast_reference_time`, and a history with the command, seed and weights.
 
     Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
@@ -61,7 +61,7 @@ def forecast(
 
 
 def load(model: Path, framework: str, threads: int | None) -> Nowcaster:
-    """Read a model file into a framework."""
+    """Load a model file in a framework."""
     from convlstm.nowcast.frameworks import set_threads
     from convlstm.nowcast.nowcaster import load_nowcaster
 
@@ -70,7 +70,7 @@ def load(model: Path, framework: str, threads: int | None) -> Nowcaster:
 
 
 def open_as_trained(data: Path, nowcaster: Nowcaster, given: dict[str, Any]) -> Frames:
-    """Read the data as the model's training read its own, with the given options on top."""
+    """Open the data with the reading options of the training, overridden by the given options."""
     from convlstm.data import open_frames
 
     config = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("data", {})

@@ -20,24 +20,24 @@ def inspect(
     target: Annotated[
         str,
         typer.Argument(
-            help="Model file, folder of a run, preset (as shi2015-5x5-256), or spec as *.json.", show_default=False
+            help="Model file, run folder, preset (such as shi2015-5x5-256), or spec as *.json.", show_default=False
         ),
     ],
     frames: Annotated[
         str | None,
-        typer.Option("--input", help="Frames of one sample, time x channel x space, as 10x1x128x128."),
+        typer.Option("--input", help="Size of one sample, time x channel x space, such as 10x1x128x128."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help="Frames to forecast; 12, or those it was trained on, by default.")
+        int | None, typer.Option(min=1, help="Frames to forecast. Default: the horizon of the training, or 12.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: sizes, FLOP and bytes.")] = False,
+    precision: Annotated[str, typer.Option(help="Precision: float32 or bfloat16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print sizes, FLOP and bytes as JSON.")] = False,
 ) -> None:
-    """Show what a model is and what it costs, before anything is allocated.
+    """Show the layers of a model and their cost, without allocating memory.
 
-    Per layer: grid, parameters, receptive field (pixels of the latest frame, and how many more each further step
-    adds), GFLOP (2 × multiply-adds of the convolutions; training is forward and backward) and training memory.
+    Each row has grid, parameters, receptive field, GFLOP and training memory. The receptive field is in pixels of the
+    latest frame, with its growth per earlier step. GFLOP counts 2 × multiply-adds of the convolutions.
 
     Example: `convlstm inspect shi2015-5x5-128-64-64 --input 10x1x64x64 --batch 8 --horizon 10`
     """
@@ -55,15 +55,15 @@ def inspect(
 
         say(json.dumps(describe(subject, given, cost), indent=2))
         return
-    # a row is never broken: a narrow terminal wraps whole lines, and a pipe gets every column
+    # rows are not wrapped at columns: a narrow terminal wraps whole lines, and a pipe gets every column
     wide = Console(highlight=False, width=_WIDEST)
     wide.print(_facts(subject, given, cost))
     wide.print(_layers(cost))
-    say("Memory: PyTorch on CPU, loss and AdamW included; how close it is: docs/inspect.md")
+    say("Memory: PyTorch on CPU, with loss and AdamW; see docs/inspect.md for its accuracy")
 
 
 def _facts(subject: Subject, given: Workload, cost: ModelCost) -> Table:
-    """Return what is true of the whole model, line by line."""
+    """Return a table of the properties of the whole model."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -77,21 +77,21 @@ def _facts(subject: Subject, given: Workload, cost: ModelCost) -> Table:
     ahead = f", {given.horizon} ahead" if subject.kind == "forecaster" else ""
     table.add_row("for", f"{given.batch} x {_sizes(given.shape)}{ahead}, {given.precision}")
     table.add_row("GFLOP", f"{_giga(cost.forward_flop)} forward, {_giga(cost.training_flop)} forward and backward")
-    table.add_row("training memory", f"≈ {_mega(cost.training_bytes)} at most, at once")
+    table.add_row("training memory", f"≈ {_mega(cost.training_bytes)} at peak")
     return table
 
 
 def _layers(cost: ModelCost) -> Table:
-    """Return a row per layer and direction, and one for the head."""
+    """Return a table with a row per layer and direction, and one for the head."""
     from rich.table import Table
 
     table = Table("layer", "grid", box=None, pad_edge=False)
     for column in ("hidden", "parameters", "receptive field", "GFLOP", "in training", "memory"):
         table.add_column(column, justify="right")
-    both = len({layer.direction for layer in cost.layers}) > 1
+    is_bidirectional = len({layer.direction for layer in cost.layers}) > 1
     for layer in cost.layers:
         table.add_row(
-            f"{layer.part} {layer.index}{f' {layer.direction}' if both else ''}",
+            f"{layer.part} {layer.index}{f' {layer.direction}' if is_bidirectional else ''}",
             _sizes(layer.grid),
             str(layer.hidden_channels),
             f"{layer.parameters:,}",
@@ -107,7 +107,7 @@ def _layers(cost: ModelCost) -> Table:
 
 
 def _plain(name: str, value: Any) -> str:
-    """Return an entry of a file's pipeline in words."""
+    """Return an entry of a file's pipeline as text."""
     if isinstance(value, dict):
         options = ", ".join(f"{key}={option}" for key, option in value.items() if key != "name")
         return f"{value.get('name')} ({options})"

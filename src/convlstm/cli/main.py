@@ -14,30 +14,30 @@ import sys
 from convlstm.errors import ConvLSTMError, install
 
 DEBUG = "CONVLSTM_DEBUG"
-"""Environment variable that, when set, shows tracebacks."""
+"""Environment variable that shows tracebacks if it is set."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and leave with its exit code.
+    """Run the command and exit with its exit code.
 
     Args:
-        arguments: Words after `convlstm`; None means those of the process.
+        arguments: Arguments after `convlstm`; None takes those of the process.
     """
     if hasattr(signal, "SIGPIPE"):
-        # when the reader of our output goes away, as `head` does, end like every other tool: at once and in silence
+        # if the reader of the output exits, as `head` does, exit at once and without a message
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # a terminal that lacks a sign such as ≥ shows a question mark instead of ending the work
+            # a terminal without a character such as ≥ shows a question mark instead of raising an error
             stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command and return its exit code; every error is one line on standard error.
+    """Run the command and return its exit code; an error is one line on standard error.
 
     Args:
-        arguments: Words after `convlstm`.
+        arguments: Arguments after `convlstm`.
 
     Returns:
         The exit code.
@@ -55,20 +55,17 @@ def run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and its words."""
+    """Return the exit code of an error, and its message."""
     if isinstance(error, ConvLSTMError):
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError):
-        return 8, f"{error.name}: expected it installed, got no such module; {install('nowcast,torch')}."
+        return 8, f"{error.name}: expected it installed, got no such module. Run: {install('nowcast,torch')}."
     if isinstance(error, MemoryError):
-        return (
-            4,
-            "memory: expected room for the work, got too little; take a smaller model, batch or crop, or fewer cases.",
-        )
+        return 4, "memory: expected enough memory, got too little. Use a smaller model, batch or crop, or fewer cases."
     if isinstance(error, OSError) and error.filename is not None:
         return (
             4,
-            f"{error.filename}: expected a file within reach, got: {error.strerror}; check the path and its rights.",
+            f"{error.filename}: expected a readable file, got: {error.strerror}. Check the path and its permissions.",
         )
     return 1, f"inside convlstm: {type(error).__name__}: {error} ({DEBUG}=1 shows where)"
 

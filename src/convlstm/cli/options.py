@@ -7,28 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-_READING = "How the data is read"
+_READING = "Reading options"
 
 DataPath = Annotated[Path, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)]
-ModelPath = Annotated[Path, typer.Argument(help="Model file, or the folder of a run.", show_default=False)]
+ModelPath = Annotated[Path, typer.Argument(help="Model file or run folder.", show_default=False)]
 Variables = Annotated[
     list[str] | None,
-    typer.Option("--variable", help="Variable to read; repeat for channels.", rich_help_panel=_READING),
+    typer.Option("--variable", help="Variable to read. Repeat for more channels.", rich_help_panel=_READING),
 ]
 Units = Annotated[
     str | None,
-    typer.Option(help="Unit of the values, where the file has none or a wrong one.", rich_help_panel=_READING),
+    typer.Option(help="Unit of the values, if it is missing or wrong in the file.", rich_help_panel=_READING),
 ]
 TimeStep = Annotated[
-    float | None, typer.Option(help="Seconds from frame to frame, where times are missing.", rich_help_panel=_READING)
+    float | None, typer.Option(help="Seconds between frames, if the file has no times.", rich_help_panel=_READING)
 ]
 TimeDim = Annotated[str | None, typer.Option(help="Name of the time dimension.", rich_help_panel=_READING)]
 YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_help_panel=_READING)]
 XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
-Framework = Annotated[
-    str, typer.Option(help="Framework that computes: torch, keras (its backend by KERAS_BACKEND), flax or mlx.")
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the framework; its own choice by default.")]
+Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads. Default: the choice of the framework.")]
 
 
 def reading(
@@ -39,7 +37,7 @@ def reading(
     y_dim: str | None,
     x_dim: str | None,
 ) -> dict[str, Any]:
-    """Return the reading options that were given, by the names `open_frames` and `DataConfig` share."""
+    """Return the given reading options by their names in `open_frames` and `DataConfig`."""
     options = {
         "variables": variables or None,
         "units": units,

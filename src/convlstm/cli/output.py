@@ -1,4 +1,4 @@
-"""What commands print: a progress bar on a terminal, plain lines elsewhere, and small tables."""
+"""Print progress (a bar on a terminal, lines elsewhere), text and small tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console(highlight=False)
-_LINES_APART = 5.0
+_SECONDS_BETWEEN_LINES = 5.0
 
 
 def say(text: str) -> None:
@@ -26,13 +26,13 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show how far long work is: yields a function of (done, of, note).
+    """Show the progress of long work; yields a function of (done, of, note).
 
     Args:
-        label: What is being done.
+        label: Name of the work.
 
     Yields:
-        Where to tell progress; on a terminal it moves a bar, elsewhere it prints a line every few seconds.
+        A function that moves a bar on a terminal, and prints a line every few seconds elsewhere.
     """
     if not sys.stdout.isatty():
         yield _plain(label)
@@ -50,12 +50,12 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Table:
-    """Return the main scores at a few lead times, methods side by side.
+    """Return the main scores at a few lead times, with one column per method.
 
     Args:
-        scores: As `score_forecasts` returns them.
+        scores: The result of `score_forecasts`.
         units: Unit of the thresholds and errors.
-        thresholds: Events that were scored.
+        thresholds: Thresholds of the scored events.
 
     Returns:
         A table for the terminal.
@@ -87,7 +87,7 @@ def _plain(label: str) -> Callable[[int, int, str], None]:
     def tell(done: int, of: int, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= _LINES_APART or done == of:
+        if now - last >= _SECONDS_BETWEEN_LINES or done == of:
             last = now
             say(f"{label} {done}/{of} {note}".rstrip())
 

@@ -12,7 +12,9 @@ def report(
     evaluation: Annotated[Path, typer.Argument(help="Folder written by `convlstm evaluate`.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """Write an evaluation as one page: maps, player, curves by lead time, tables; no network needed to view it.
+    """Write an evaluation as one HTML page with maps, an animation, curves by lead time and tables.
+
+    The page needs no network.
 
     Example: `convlstm report evaluation -o report.html`
     """

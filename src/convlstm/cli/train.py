@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[Path | None, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("run"),
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One option, as training.steps=500.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")] = Path("run"),
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file, TOML or YAML.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Option to change, such as training.steps=500. Repeat for more.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, as it is configured there.")
+        bool, typer.Option("--resume", help="Continue the run in the folder with its configuration.")
     ] = False,
-    show_config: Annotated[bool, typer.Option("--show-config", help="Print every option and stop.")] = False,
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print every option and exit.")] = False,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     variable: options.Variables = None,
@@ -35,10 +37,10 @@ def train(
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
 ) -> None:
-    """Train a forecaster on the days of a gridded sequence; the last days are held back.
+    """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
-    The folder gets `model.safetensors` (the best on the validation days), `config.yaml`, `log.jsonl` and
-    `state.safetensors`, from which `--resume` goes on bit for bit.
+    The command writes `model.safetensors` (the best on the validation days), `config.yaml`, `log.jsonl` and
+    `state.safetensors`. A run that continues with `--resume` gives the same bits as an uninterrupted run.
 
     Example: `convlstm train rain.nc -o run --set training.steps=2000 --set model.hidden_channels=[64,64]`
     """
@@ -59,7 +61,7 @@ def train(
         say(to_yaml(chosen).rstrip())
         return
     if data is None:
-        raise typer.BadParameter("give the NetCDF file or Zarr folder to learn from", param_hint="DATA")
+        raise typer.BadParameter("pass the NetCDF file or Zarr folder to train on", param_hint="DATA")
     folder.check(chosen, resume)
     frames = open_as_configured(data, chosen)
     ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)
@@ -67,7 +69,7 @@ def train(
 
 
 def open_as_configured(data: Path, config: Config) -> Frames:
-    """Read the data as the configuration says."""
+    """Open the data with the options of the configuration."""
     from convlstm.data import open_frames
 
     part = config.data
@@ -85,7 +87,7 @@ def open_as_configured(data: Path, config: Config) -> Frames:
 def train_with_progress(
     config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool = False
 ) -> Progress:
-    """Train, and show step, loss and validation loss on the way."""
+    """Train with a display of step, loss and validation loss."""
     from convlstm.cli.output import progress
     from convlstm.nowcast.fit import fit
     from convlstm.nowcast.frameworks import set_threads

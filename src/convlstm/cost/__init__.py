@@ -1,1 +1,1 @@
-"""Operations, receptive field and memory of a model, from its spec alone."""
+"""Operations, receptive field and memory of a model, computed from its spec."""

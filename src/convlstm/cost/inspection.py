@@ -1,4 +1,4 @@
-"""What `convlstm inspect` looks at: a model file, a run, a preset or a spec, and the frames it is asked about."""
+"""The input of `convlstm inspect`: a model file, a run, a preset or a spec, and the size of the frames."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to look at.
+    """A model to inspect.
 
     Args:
         spec: Its options.
-        digest: SHA-256 of its weights, where it has any.
-        pipeline: What lies between its data and it, as the file says (`convlstm.nowcast.pipeline`); empty where it
-            was not made by `convlstm train`.
+        digest: SHA-256 of its weights, or None without weights.
+        pipeline: The data pipeline in the file (`convlstm.nowcast.pipeline`); empty for a model that
+            `convlstm train` did not write.
     """
 
     spec: Spec
@@ -45,7 +45,7 @@ class Subject:
 
 
 def read_subject(target: str) -> Subject:
-    """Return the model that a word on the command line means.
+    """Return the model that an argument of the command line names.
 
     Args:
         target: A model file, the folder of a run, a spec as a JSON file, or the name of a preset.
@@ -75,14 +75,14 @@ def read_subject(target: str) -> Subject:
         "TARGET",
         expected=f"a model file, the folder of a run, a spec as *.json, or one of {', '.join(PRESETS)}",
         received=repr(target),
-        hint="check the path or the name.",
+        hint="Correct the path or the name.",
     )
 
 
 def workload(
     subject: Subject, text: str | None, *, batch: int = 1, horizon: int | None = None, precision: str = "float32"
 ) -> Workload:
-    """Return what a model is asked about, with what it was trained on where nothing is said.
+    """Return the workload of a model; the values of its training are the defaults.
 
     Args:
         subject: The model.
@@ -92,7 +92,7 @@ def workload(
         precision: `float32` or `bfloat16`.
 
     Returns:
-        The workload, fit for the model.
+        The workload, checked against the model.
 
     Raises:
         ConfigError: for a text of another form, or a horizon for a layer.
@@ -104,7 +104,7 @@ def workload(
         10
     """
     if horizon is not None and subject.kind == "layer":
-        raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="leave it out.")
+        raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="Leave `--horizon` out.")
     result = Workload(
         shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
         batch=batch,
@@ -116,12 +116,12 @@ def workload(
 
 
 def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, Any]:
-    """Return everything that `inspect` shows as plain JSON values.
+    """Return the output of `inspect` as plain JSON values.
 
     Args:
         subject: The model.
-        given: What it was asked about.
-        cost: What it costs.
+        given: The workload.
+        cost: The cost of the model.
 
     Returns:
         Sizes in points or pixels, FLOP and bytes.
@@ -157,12 +157,12 @@ def _read_spec(path: Path) -> Spec:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, options = _KINDS[content.pop("kind")], content.pop("spec")
         if content:
-            raise ValueError(f"another key, {sorted(content)[0]!r}")
+            raise ValueError(f"the unknown key {sorted(content)[0]!r}")
         return kind.from_dict(options)
     except ConvLSTMError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = "write what `to_dict` of a spec returns."
+        hint = "Write the result of `to_dict` of a spec."
         received = str(error) or type(error).__name__
         raise ConfigError(str(path), expected=form, received=received, hint=hint) from error
 
@@ -170,7 +170,7 @@ def _read_spec(path: Path) -> Spec:
 def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
     rank = spec.spatial_dims if isinstance(spec, ConvLSTMSpec) else 2
     numbers = text.split("x")
-    # a limit on digits keeps every later number printable
+    # a limit on the digits keeps every number printable
     if len(numbers) == rank + 2 and all(re.fullmatch("[1-9][0-9]{0,9}", number, re.ASCII) for number in numbers):
         return tuple(int(number) for number in numbers)
     example = "x".join(["10", "1", *["128"] * rank])
@@ -178,12 +178,12 @@ def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
         "--input",
         expected=f"{' x '.join(['time', 'channel', *AXIS_NAMES[rank]])}, each at least 1",
         received=repr(text),
-        hint=f"write it as {example}.",
+        hint=f"Write the sizes as {example}.",
     )
 
 
 def _usual_shape(subject: Subject) -> tuple[int, ...]:
-    """Return the frames a model is asked about where none are given."""
+    """Return the default size of the frames of a model."""
     steps = subject.pipeline.get("input_length", _USUAL_STEPS)
     spec = subject.spec
     if isinstance(spec, ForecasterSpec):

@@ -1,7 +1,7 @@
-"""The memory of a training step, replayed from the spec alone: every large array, in the engine's own order.
+"""The memory of a training step, computed from the spec: every large array, in the order of the engine.
 
-A ledger takes and frees bytes as forward, loss (mean square), backward and AdamW do, and remembers the most it ever
-held. Left out are code, oneDNN's scratch and what the allocator loses; docs/inspect.md says how far that goes.
+A ledger adds and removes the bytes of forward pass, loss (mean square), backward pass and AdamW, and records the peak.
+It ignores code, the scratch memory of oneDNN and the overhead of the allocator; see docs/inspect.md for the accuracy.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import Spec, canonical_shapes, parameter_count
 
-_KERNEL_FORMS = 2  # a kernel while it is used: channels last, and in oneDNN's own order
+_KERNEL_FORMS = 2  # copies of a kernel in use: channels last, and in the layout of oneDNN
 _KERNEL_GRADIENT_FORMS = 4  # the kernel channels last, its gradient as oneDNN has it, as asked for, and converted
 _SQUARE_GRADIENT_FORMS = 4  # the gradient of a mean square: that of the mean, and three factors and products
 _STEP_CELLS = 5  # arrays of one step in the backward pass: the gradient of c, and four products of gates
 
 
 class Ledger:
-    """Bytes held, and the most ever held.
+    """Bytes in use, and their peak.
 
     Example:
         >>> ledger = Ledger()
@@ -37,26 +37,26 @@ class Ledger:
         self.held = self.peak = 0
 
     def take(self, *sizes: int) -> None:
-        """Hold these from now on."""
+        """Add these bytes."""
         self.held += sum(sizes)
         self.peak = max(self.peak, self.held)
 
     def free(self, *sizes: int) -> None:
-        """Hold these no longer."""
+        """Remove these bytes."""
         self.held -= sum(sizes)
 
     def touch(self, *sizes: int) -> None:
-        """Hold these for a moment."""
+        """Add these bytes and remove them at once."""
         self.take(*sizes)
         self.free(*sizes)
 
 
 def training_memory(spec: Spec, workload: Workload) -> int:
-    """Return the most bytes held at once in a training step after the first, frames, weights and moments included.
+    """Return the peak memory of a training step after the first, with frames, weights and moments.
 
     Args:
         spec: A layer stack or a forecaster.
-        workload: What it is given.
+        workload: The input.
 
     Returns:
         Bytes.
@@ -68,7 +68,7 @@ def training_memory(spec: Spec, workload: Workload) -> int:
     """
     ledger, weights = Ledger(), SINGLE * parameter_count(spec)
     ledger.take(SINGLE * workload.batch * prod(workload.shape))
-    ledger.take(weights, weights, 2 * weights)  # themselves, the gradients of the step before, AdamW's moments
+    ledger.take(weights, weights, 2 * weights)  # the weights, the gradients of the previous step, the moments of AdamW
     if isinstance(spec, ForecasterSpec):
         _forecaster_step(ledger, spec, workload)
     else:
@@ -135,12 +135,12 @@ def _feedback_backward(
 
 
 def _room(layers: Sequence[Sequence[Run]]) -> int:
-    """Bytes of the room for Winograd's products: all layers use the same, and it waits for the next."""
+    """Return the bytes of the buffer for Winograd products, which all layers and calls share."""
     return max((sum(run.near(run.together)) for directions in layers for run in directions if run.winograd), default=0)
 
 
 def _mean_square(ledger: Ledger, output: int, parameters: int) -> None:
-    """Take the loss of an output and go back to its gradient, which is held; old gradients end between the two."""
+    """Add the loss of an output and its gradient, which stays; the old gradients are freed in between."""
     ledger.touch(output)
     ledger.free(SINGLE * parameters)
     ledger.touch(_SQUARE_GRADIENT_FORMS * output)
@@ -157,7 +157,7 @@ def _stack_forward(ledger: Ledger, layers: Sequence[Sequence[Run]]) -> None:
 
 
 def _stack_backward(ledger: Ledger, layers: Sequence[Sequence[Run]], gradient: int, *, again: bool = False) -> None:
-    """Go back through a stack; `gradient` of its output is held before and freed, and so is what it joined."""
+    """Add the backward pass of a stack; `gradient` is that of its output, which is freed like the merged output."""
     for directions in reversed(layers):
         ledger.free(_merged(directions))
         for run in reversed(directions):
@@ -170,12 +170,12 @@ def _stack_backward(ledger: Ledger, layers: Sequence[Sequence[Run]], gradient: i
 
 
 def _merged(directions: Sequence[Run]) -> int:
-    """Bytes of the array that two directions are merged into; 0 for one direction."""
+    """Return the bytes of the merged output of two directions; 0 for one direction."""
     return _joined(directions) if len(directions) > 1 else 0
 
 
 def _joined(directions: Sequence[Run]) -> int:
-    """Bytes of a layer's output."""
+    """Return the bytes of a layer's output."""
     both = len(directions) > 1 and directions[0].spec.merge in ("concat", "apart")
     return directions[0].outputs * (2 if both else 1)
 
@@ -199,9 +199,9 @@ def _forward(ledger: Ledger, run: Run) -> None:
 
 
 def _backward(ledger: Ledger, run: Run, *, again: bool) -> None:
-    """Go back through one run: its kept arrays are freed, the gradients of input and weights held.
+    """Add the backward pass of one run: free its kept arrays, and add the gradients of input and weights.
 
-    With `again` the weights have a gradient already, and this one is added to it.
+    With `again` the weights already have a gradient, to which this one is added.
     """
     if run.fused:
         _fused_backward(ledger, run)
@@ -246,7 +246,7 @@ def _winograd_backward(ledger: Ledger, run: Run) -> None:
 
 
 def _input_gradient(ledger: Ledger, run: Run) -> int:
-    """Take the gradients of x and W_ih by themselves; return their bytes, which are no longer held."""
+    """Add the gradients of x and W_ih and remove them; return their bytes."""
     ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
     steps_at_once = run.steps_per_chunk if run.made_ready else run.steps
     making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
@@ -259,7 +259,7 @@ def _input_gradient(ledger: Ledger, run: Run) -> int:
 
 
 def _plain_backward(ledger: Ledger, run: Run) -> None:
-    # the gradient of each step's slice of W_ih ∗ x fills an array for all steps, beside the sum so far
+    # the gradient of each step's slice of W_ih ∗ x fills an array for all steps, next to the partial sum
     ledger.touch(max(2 * run.gates - 2 * run.generic_step, run.gates), _STEP_CELLS * run.c)
     ledger.free(run.kept)
     ledger.touch(2 * run.gates, 2 * run.padded_frames, run.frames if run.input_gradient else 0)

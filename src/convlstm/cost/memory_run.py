@@ -37,9 +37,9 @@ class Run:
         steps: Steps.
         size: Spatial size of its input.
         width: Bytes of a value in the type that convolutions compute in.
-        source: Where its input comes from: the `caller`, the `layer` below, or its `joined` directions.
+        source: Source of its input: the `caller`, the `layer` below, or its `joined` directions.
         input_gradient: Whether the gradient of the input is taken.
-        continues: Whether it starts from the final states of a run before, which are arrays of their own.
+        continues: Whether it starts from the final states of a previous run, which are separate arrays.
     """
 
     layer: LayerSpec
@@ -211,17 +211,17 @@ class Run:
 
     @property
     def uneven(self) -> bool:
-        """Whether the input has to be padded beforehand, since a convolution pads both sides alike."""
+        """Whether the input is padded separately, because a convolution pads both sides equally."""
         return any(before != after for before, after in self.widths)
 
     @property
     def uneven_states(self) -> bool:
-        """Whether h has to be, for an even recurrent kernel."""
+        """Whether h is padded separately, which an even recurrent kernel needs."""
         return any(before != after for before, after in recurrent_pad_widths(self.layer.recurrent_kernel_size))
 
     @cached_property
     def padded_frames(self) -> int:
-        """The input with the points around it."""
+        """The padded input."""
         around = prod(n + before + after for n, (before, after) in zip(self.size, self.widths, strict=True))
         return self.frames // prod(self.size) * around
 
@@ -232,7 +232,7 @@ class Run:
 
     @cached_property
     def made_ready(self) -> list[int]:
-        """Copies of the input, one made from the other: padded if uneven, in one batch and channels last."""
+        """Successive copies of the input: padded if uneven, then in one batch and channels last."""
         size = self.padded_frames if self.uneven else self.frames
         copies = [size] if self.uneven else []
         return copies + ([size] if self.source != "layer" or self.uneven else [])
@@ -244,7 +244,7 @@ class Run:
 
     @property
     def making_ready(self) -> int:
-        """Most of these copies held at once."""
+        """Peak of these copies."""
         return max(first + second for first, second in pairwise([0, *self.made_ready, 0]))
 
 
@@ -257,7 +257,7 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         width: Bytes of a value in the type that convolutions compute in.
 
     Returns:
-        One list a layer, one run a direction.
+        One list per layer, with one run per direction.
     """
     size, result = call.size, []
     joins_directions = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")

@@ -1,9 +1,8 @@
-"""What a model costs before anything is allocated: parameters, receptive fields, FLOP and training memory.
+"""The cost of a model, computed without allocation: parameters, receptive fields, FLOP and training memory.
 
-FLOP are 2 × the multiply-adds of the convolutions, those with zero padding included, and of nothing else. A training
-step adds for each convolution the gradient of its weights and that of its input, each as much as the forward pass.
-The frames take no gradient, and neither do the zero states that a forecaster's encoder starts from; a layer of its own
-is counted with the gradient of its initial state, which a caller may give it.
+FLOP are 2 × the multiply-adds of the convolutions, including those with zero padding. A training step adds the
+gradients of the weights and of the input of each convolution; each costs as much as the forward pass. The frames and
+the initial states of a forecaster have no gradient. A single layer is counted with the gradient of its initial state.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from convlstm.weights.canonical import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """What one layer costs in one direction.
+    """The cost of one layer in one direction.
 
     Args:
         part: `layer`, `encoder` or `forecaster`.
-        index: Place in the stack, from 0.
+        index: Index in the stack, from 0.
         direction: `forward` or `reverse`.
         grid: Points per spatial axis of its states.
         hidden_channels: Channels of h and c.
         parameters: Trainable values.
-        receptive_field: Pixels per axis of the latest input frame that one point of its first step sees.
-        growth: Pixels per axis that each further step in time adds.
-        forward_flop: Of a forward pass over the batch.
-        training_flop: Of a forward and a backward pass.
-        training_bytes: Its weights, their gradients and two moments, and what it keeps for the backward pass.
+        receptive_field: Pixels per axis of the latest input frame that affect one point of its first step.
+        growth: Pixels per axis that each earlier step adds.
+        forward_flop: FLOP of a forward pass over the batch.
+        training_flop: FLOP of a forward and a backward pass.
+        training_bytes: Bytes of weights, gradients, two moments, and the arrays kept for the backward pass.
     """
 
     part: str
@@ -55,7 +54,7 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadCost:
-    """What a forecaster's output convolution costs.
+    """The cost of the output convolution of a forecaster.
 
     Args:
         parameters: Trainable values.
@@ -70,13 +69,13 @@ class HeadCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """What a model costs.
+    """The cost of a model.
 
     Args:
         layers: Its layers, one entry per direction.
         head: The output convolution; None for a layer.
-        training_bytes: Most memory held at once in a training step, weights, optimiser and frames included. It is
-            not the sum of the layers: more is held in passing, and the upper layers are freed before the lower ones.
+        training_bytes: Peak memory of a training step, with weights, optimiser and frames. It is not the sum of the
+            layers: there are temporary arrays, and the upper layers are freed before the lower ones.
     """
 
     layers: tuple[LayerCost, ...]
@@ -104,7 +103,7 @@ class ModelCost:
 
 
 def model_cost(spec: Spec, workload: Workload) -> ModelCost:
-    """Return what a model costs, from its spec alone.
+    """Return the cost of a model, computed from its spec.
 
     Args:
         spec: A layer stack or a forecaster.
@@ -123,22 +122,22 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
         '193.3 and 483.2 GFLOP'
     """
     check_frames(spec, workload.full_shape)
-    made = calls(spec, workload)
-    parts = list(dict.fromkeys(call.part for call in made))
-    layers = [layer for part in parts for layer in _stack(spec, workload, [c for c in made if c.part == part])]
+    stack_calls = calls(spec, workload)
+    parts = list(dict.fromkeys(call.part for call in stack_calls))
+    layers = [layer for part in parts for layer in _stack(spec, workload, [c for c in stack_calls if c.part == part])]
     head = _head(spec, workload) if isinstance(spec, ForecasterSpec) else None
     return ModelCost(layers=tuple(layers), head=head, training_bytes=training_memory(spec, workload))
 
 
 def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size, Size]]:
-    """Return how far each layer sees in a frame, and how much further with each step in time.
+    """Return the receptive field of each layer in a frame, and its growth per earlier step.
 
-    The way through the layers adds (k_eff − 1) · j pixels per input kernel, j being the pixels between two points of
-    the kernel's grid; a step in time may be made in any layer up to this one, so that the widest counts.
+    Each input kernel adds (k_eff − 1) · j pixels, where j is the distance of two points of its grid in pixels. A step
+    back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth.
 
     Args:
-        spec: A layer stack without norm, whose statistics would see every point.
-        patch_size: Pixels per axis that one point of its input stands for.
+        spec: A layer stack without norm (the statistics of a norm depend on every point).
+        patch_size: Pixels per axis of one point of its input.
 
     Returns:
         For each layer, pixels per axis of the frame of the same step, and of each further step.

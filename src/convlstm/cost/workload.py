@@ -1,4 +1,4 @@
-"""What a model is given in one training step, and which stacks it runs for it."""
+"""The input of one training step, and the stacks that a model runs for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from convlstm.errors import ShapeError
 from convlstm.spec import parsing
+from convlstm.spec.calls import check_forecast, frame_axes
+from convlstm.spec.calls import check_frames as check_layer_frames
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec
@@ -17,12 +18,12 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a model is given in one training step.
+    """The input of one training step.
 
     Args:
         shape: Frames of one sample (time, channel, *space).
         batch: Samples.
-        horizon: Frames to forecast; a layer has no use for it.
+        horizon: Frames to forecast; not used for a layer.
         precision: `float32`, or `bfloat16` for autocast with weights and cell state in float32.
 
     Raises:
@@ -62,7 +63,7 @@ class Workload:
 
 
 def check_frames(spec: Spec, shape: Size) -> None:
-    """Refuse frames that the model would refuse, in the same words.
+    """Check the shape of frames with the checks of the model.
 
     Args:
         spec: The model.
@@ -75,48 +76,27 @@ def check_frames(spec: Spec, shape: Size) -> None:
         >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
     """
     if isinstance(spec, ForecasterSpec):
-        _check_forecaster_frames(spec, shape)
-    else:
-        _check_layer_frames(spec, shape)
-
-
-def _check_forecaster_frames(spec: ForecasterSpec, shape: Size) -> None:
-    channels, patch, size = spec.frame_channels, spec.patch_size, shape[3:]
-    fits, sizes = not any(n % patch for n in size), f"multiples of {patch}"
-    if spec.encoder.peephole == "pixel":
-        exact = tuple(n * patch for n in spec.encoder.input_size)
-        fits, sizes = size == exact, f"{exact}, for the pixel peepholes"
-    if len(shape) != 5 or shape[2] != channels or not fits:
-        expected = f"(batch, time, channel={channels}, height, width), time at least 1, height and width {sizes}"
-        raise ShapeError("frames", expected=expected, received=f"shape {shape}", hint="pad or crop the frames.")
-
-
-def _check_layer_frames(spec: ConvLSTMSpec, shape: Size) -> None:
-    if len(shape) != spec.spatial_dims + 3 or shape[2] != spec.in_channels:
-        axes = ("batch", "time", f"channel={spec.in_channels}", *AXIS_NAMES[spec.spatial_dims])
-        hint = "permute the axes, or build the layer with the channels of your data."
-        raise ShapeError("x", expected=f"({', '.join(axes)})", received=f"shape {shape}", hint=hint)
-    if spec.peephole == "pixel" and shape[3:] != spec.input_size:
+        check_forecast(spec, shape)
+        return
+    axes = frame_axes(spec, "batch", "time")
+    if not check_layer_frames(spec, shape, axes):  # a workload always has a batch axis
         raise ShapeError(
-            "x",
-            expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
-            received=f"{shape[3:]}",
-            hint="crop or pad the frames, or use peephole='channel'.",
+            "x", expected=f"{len(axes)} axes ({', '.join(axes)})", received=f"shape {shape}", hint="Pass every axis."
         )
 
 
 @dataclass(frozen=True)
 class Call:
-    """A stack run over a sequence, as often as a training step does.
+    """The runs of one stack over a sequence in a training step.
 
     Args:
         part: `layer`, `encoder` or `forecaster`.
         spec: The stack.
         steps: Steps of one run.
         size: Spatial size of its input.
-        runs: How often it is run, each time from the states of the run before.
+        runs: Number of runs, each from the states of the previous run.
         input_gradient: Whether the gradient of its input is taken.
-        state_gradient: Whether that of its initial states is.
+        state_gradient: Whether the gradient of its initial states is taken.
     """
 
     part: str
@@ -129,7 +109,7 @@ class Call:
 
     @property
     def continues(self) -> bool:
-        """Whether it starts from the final states of a run before; those a layer starts from are its caller's."""
+        """Whether it starts from the final states of a previous run; a layer starts from the states of its caller."""
         return self.state_gradient and self.part != "layer"
 
 
@@ -138,7 +118,7 @@ def calls(spec: Spec, workload: Workload) -> list[Call]:
 
     Args:
         spec: A layer stack or a forecaster.
-        workload: What it is given.
+        workload: The input.
 
     Returns:
         One call for a layer, two for a forecaster: over the input frames, and over the lead times.
@@ -150,11 +130,11 @@ def calls(spec: Spec, workload: Workload) -> list[Call]:
         [('encoder', 6, (8, 8)), ('forecaster', 12, (8, 8))]
     """
     if isinstance(spec, ConvLSTMSpec):
-        # a layer may be given a state that learns, so that its gradient counts; the frames' does not
+        # the initial state of a layer may be trainable, so its gradient is counted; frames are not
         return [Call("layer", spec, workload.steps, workload.size, state_gradient=True)]
     size = tuple(n // spec.patch_size for n in workload.size)
     first = Call("encoder", spec.encoder, workload.steps, size)
-    if spec.rollout == "feedback":  # the first forecast comes from the state before, so that it costs no step
+    if spec.rollout == "feedback":  # the first forecast uses the last encoder state and needs no step
         repeats = workload.horizon - 1
         return [first, Call("encoder", spec.encoder, 1, size, runs=repeats, input_gradient=True, state_gradient=True)]
     return [first, Call("forecaster", spec.forecaster, workload.horizon, size, state_gradient=True)]

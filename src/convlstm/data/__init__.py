@@ -1,4 +1,4 @@
-"""Gridded sequences: read from files, made ready for a model, cut into windows and batches."""
+"""Read gridded sequences, transform them for a model, and cut them into windows and batches."""
 
 from .batches import Batch as Batch
 from .batches import Batches as Batches

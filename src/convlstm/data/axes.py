@@ -1,4 +1,4 @@
-"""Which dimension of a file is time, which is y and which is x: by CF attributes, else by name, else by option."""
+"""Find the dimensions time, y and x of a file: by option, CF attributes or name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convlstm.errors import DataError
 
 AXES = ("time", "y", "x")
 
-# Names of dimensions that say what they are when no attribute does, in lower case.
+# Names of dimensions in lower case, used if there are no attributes.
 _ALIASES = {
     "time": {"time", "t", "times", "datetime", "date", "valid_time"},
     "y": {"y", "yc", "lat", "latitude", "rlat", "nav_lat", "grid_latitude", "projection_y_coordinate"}
@@ -49,17 +49,17 @@ class Dimensions:
 
 
 def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hashable, str]:
-    """Say for each dimension of a file which axis it is, where that can be told.
+    """Return the axis of each dimension of a file, if it can be found.
 
     Args:
         dataset: The open file.
-        told: For "time", "y" and "x" the dimension's name as the caller gives it, or None.
+        told: For "time", "y" and "x" the name of the dimension from the caller, or None.
 
     Returns:
         From a dimension's name to "time", "y" or "x".
 
     Raises:
-        DataError: if a dimension that the caller names is not there.
+        DataError: if a dimension from the caller is missing.
 
     Example:
         >>> find_axes(xr.Dataset({"rain": (("t", "lat", "lon"), np.zeros((2, 3, 4)))}), {})
@@ -80,24 +80,24 @@ def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hasha
                 f"{axis}_dim",
                 expected=f"a dimension of the file ({', '.join(map(str, dataset.dims))})",
                 received=dim,
-                hint="choose one of them.",
+                hint="Pass one of the listed dimensions.",
             )
         found = {other: its for other, its in found.items() if its != axis} | {dim: axis}
     return found
 
 
 def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dimensions:
-    """Find time, y and x among a variable's dimensions; any other must have size 1.
+    """Return the dimensions time, y and x of a variable; any other dimension must have size 1.
 
     Args:
         variable: The variable.
-        axes: What `find_axes` found.
+        axes: The result of `find_axes`.
 
     Returns:
         The names of its three dimensions.
 
     Raises:
-        DataError: if it holds no numbers, lacks one of the three, or has a further dimension longer than 1.
+        DataError: if it has no numbers, lacks one of the three, or has a further dimension longer than 1.
 
     Example:
         >>> variable = xr.DataArray(np.zeros((2, 1, 3, 4)), dims=("t", "level", "lat", "lon"))
@@ -107,7 +107,7 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
     name = str(variable.name)
     if variable.dtype.kind not in "iuf":
         raise DataError(
-            name, expected="numbers", received=f"values of type {variable.dtype}", hint="choose another variable."
+            name, expected="numbers", received=f"values of type {variable.dtype}", hint="Choose another variable."
         )
     sizes = ", ".join(f"{dim}: {size}" for dim, size in variable.sizes.items())
     named = {axis: [dim for dim in variable.dims if axes.get(dim) == axis] for axis in AXES}
@@ -119,7 +119,7 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
                 name,
                 expected=f"{'one' if dims else 'a'} {axis} axis",
                 received=f"the dimensions ({sizes})",
-                hint=f"name it by {axis}_dim, or choose another variable.",
+                hint=f"Pass its name as `{axis}_dim`, or choose another variable.",
             )
     dimensions = Dimensions(**{axis: dims[0] for axis, dims in named.items()})
     three = (dimensions.time, dimensions.y, dimensions.x)
@@ -127,38 +127,41 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
         if size > 1 and dim not in three:
             raise DataError(
                 name,
-                expected="no dimension besides time, y and x",
+                expected="only the dimensions time, y and x",
                 received=f"{dim} of size {size}",
-                hint=f"write a file with one {dim} first.",
+                hint=f"Write a file with one {dim} first.",
             )
     return dimensions
 
 
 def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Check the variables asked for, or find the only one over time, y and x.
+    """Return the requested variables, or the only one over time, y and x.
 
     Args:
         dataset: The open file.
-        axes: What `find_axes` found.
-        wanted: Names of variables, or () to have the only one found.
+        axes: The result of `find_axes`.
+        wanted: Names of variables, or () for the only one.
 
     Returns:
         The names.
 
     Raises:
-        DataError: if a name is not there, or none or several variables could be meant.
+        DataError: if a name is missing, or the file does not have exactly one such variable.
 
     Example:
         >>> dataset = xr.Dataset({"rain": (("t", "y", "x"), np.zeros((3, 2, 2))), "mask": (("y", "x"), np.eye(2))})
         >>> find_variables(dataset, {"t": "time", "y": "y", "x": "x"}, ())
         ('rain',)
     """
-    # Zarr lists its arrays in no order of its own
+    # Zarr lists its arrays in arbitrary order
     there = sorted(str(name) for name in dataset.data_vars)
     for name in wanted:
         if name not in dataset.data_vars:
             raise DataError(
-                name, expected=f"a variable of the file ({', '.join(there)})", received="none", hint="choose one."
+                name,
+                expected=f"a variable of the file ({', '.join(there)})",
+                received="none",
+                hint="Choose one of them.",
             )
     if wanted:
         return wanted
@@ -174,14 +177,14 @@ def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tu
     if not fitting:
         raise _nearest(dataset, reasons)
     raise DataError(
-        "variables", expected="the name of one or more", received="none", hint=f"choose from {', '.join(fitting)}."
+        "variables", expected="the name of one or more", received="none", hint=f"Choose from {', '.join(fitting)}."
     )
 
 
 def _nearest(dataset: xr.Dataset, reasons: Mapping[str, DataError]) -> DataError:
-    """What is wrong with the variable of most dimensions: the one that was most likely meant."""
+    """Return the error of the variable with the most dimensions, which the user most likely wants."""
     if not reasons:
         return DataError(
-            "variables", expected="a variable over time, y and x", received="no variable", hint="choose another file."
+            "variables", expected="a variable over time, y and x", received="no variable", hint="Choose another file."
         )
     return reasons[max(reasons, key=lambda name: (dataset[name].ndim, int(np.prod(dataset[name].shape))))]

@@ -1,4 +1,4 @@
-"""Batches of windows: each one a pure function of the seed and the step, so that a run can go on anywhere."""
+"""Batches of windows: each is a pure function of the seed and the step, so that a run can resume at any step."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _WHOLE: Window = (slice(None), slice(None))
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows cut into what a model is given and what it shall foretell, all float32.
+    """Windows split into input frames and target frames, all float32.
 
     Args:
-        inputs: (batch, time, channel, height, width), transformed; a missing value is the pixel's last known one in
-            the window, and 0 before any is known (no rain for the transforms of rain, the mean for `Standard`).
+        inputs: (batch, time, channel, height, width), transformed; a missing value is the last known value of the
+            pixel in the window, or 0 without one (no rain for the transforms of rain, the mean for `Standard`).
         targets: (batch, lead_time, channel, height, width), transformed; 0 where the value is missing.
         weight: Shape of the targets: 0 where the target is missing, 1 elsewhere.
-        durations: Seconds since the frame before, (batch, time); the first is the usual time step.
-        lead_durations: Seconds since the frame before, (batch, lead_time).
+        durations: Seconds since the previous frame, (batch, time); the first is the usual time step.
+        lead_durations: Seconds since the previous frame, (batch, lead_time).
 
     Example:
         >>> field, seconds = np.zeros((1, 2, 1, 4, 4), np.float32), np.full((1, 2), 300, np.float32)
@@ -47,7 +47,7 @@ class Batch:
 
 
 class _Cut(NamedTuple):
-    """One window of a batch: where it begins, what part of the grid it shows, and how it is turned."""
+    """One window of a batch: its first frame, its part of the grid, and its rotation."""
 
     start: int
     window: Window
@@ -56,7 +56,7 @@ class _Cut(NamedTuple):
 
 
 class _Windows:
-    """What random and ordered batches share: the sequence, and how windows become a batch."""
+    """The common part of random and ordered batches: the sequence and the assembly of windows."""
 
     def __init__(
         self, frames: Frames, starts: Starts, transform: Transform, input_length: int, horizon: int, batch_size: int
@@ -73,18 +73,18 @@ class _Windows:
                 "windows",
                 expected=f"at least one run of {self.length} frames without a gap",
                 received="none",
-                hint="give more data or days, allow gaps, or shorten input_length or horizon.",
+                hint="Pass more data or days, allow gaps, or decrease `input_length` or `horizon`.",
             )
         if self.starts.min() < 0 or self.starts.max() + self.length > frames.shape[0]:
             raise DataError(
                 "starts",
                 expected=f"first frames from 0 to {frames.shape[0] - self.length}",
                 received=f"{self.starts.min()} to {self.starts.max()}",
-                hint="take them from find_windows.",
+                hint="Pass the result of `find_windows`.",
             )
 
     def assemble(self, cuts: list[_Cut]) -> Batch:
-        """Read, turn, transform and split the windows."""
+        """Read, rotate, transform and split the windows."""
         values = self.transform.forward(np.stack([self._read(cut) for cut in cuts]))
         known = np.isfinite(values)
         durations = np.stack([self._durations(cut.start) for cut in cuts])
@@ -110,21 +110,21 @@ class _Windows:
 class Batches:
     """Random batches for training.
 
-    `batch(step)` depends on the arguments given here and on the step alone, never on what was asked before.
+    `batch(step)` depends on the arguments and the step only, not on earlier calls.
 
     Args:
         frames: The sequence.
         starts: First frames of the windows, from `find_windows`.
-        transform: From physical to model values.
-        input_length: Frames that the model is given.
-        horizon: Frames that it shall foretell.
+        transform: Transform from physical to model values.
+        input_length: Number of input frames.
+        horizon: Number of target frames.
         batch_size: Windows in a batch.
-        crop: Side of the square shown, in cells; None shows the whole grid.
-        augment: Whether windows are flipped and turned by quarters (by halves where they are not square). Leave it
-            off for variables with a direction, such as wind.
-        prefer_wet: Whether rain (mm/h) is drawn in proportion to how much of it there is (`WetDraw`); other
-            variables are always drawn evenly.
-        seed: Seed of all chance, 0 or more.
+        crop: Side of the square crop in cells; None uses the whole grid.
+        augment: Whether to flip and rotate windows by 90° (by 180° if they are not square). Do not use it for
+            variables with a direction, such as wind.
+        prefer_wet: Whether to sample windows of rain (mm/h) in proportion to their wetness (`WetDraw`); other
+            variables are always sampled uniformly.
+        seed: Seed of the random numbers, 0 or more.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -169,7 +169,7 @@ class Batches:
         )
 
     def batch(self, step: int) -> Batch:
-        """The batch of one training step.
+        """Return the batch of one training step.
 
         Args:
             step: Number of the step, 0 or more.
@@ -197,14 +197,14 @@ class Batches:
         horizon: int,
         batch_size: int,
     ) -> OrderedBatches:
-        """All windows, once each and in order, on the whole grid: for validation.
+        """Return all windows in order and once each, on the whole grid, for validation.
 
         Args:
             frames: The sequence.
             starts: First frames of the windows, from `find_windows`.
-            transform: From physical to model values.
-            input_length: Frames that the model is given.
-            horizon: Frames that it shall foretell.
+            transform: Transform from physical to model values.
+            input_length: Number of input frames.
+            horizon: Number of target frames.
             batch_size: Windows in a batch; the last batch may have fewer.
 
         Returns:
@@ -232,7 +232,7 @@ class Batches:
 
 
 class OrderedBatches:
-    """What `Batches.in_order` gives: a length, and each batch by its number.
+    """The result of `Batches.in_order`: a length, and each batch by its number.
 
     Example:
         >>> from convlstm.data import LogRain, open_frames, sample_path
@@ -251,16 +251,16 @@ class OrderedBatches:
         return math.ceil(self._windows.starts.size / self._windows.batch_size)
 
     def batch(self, number: int) -> Batch:
-        """One batch.
+        """Return one batch.
 
         Args:
-            number: Which one, from 0 to `len(self) - 1`.
+            number: Number of the batch, from 0 to `len(self) - 1`.
 
         Returns:
             The batch.
 
         Raises:
-            IndexError: if there is no such batch, which also ends a loop over the batches.
+            IndexError: if there is no such batch; this also ends a loop over the batches.
 
         Example:
             >>> from convlstm.data import LogRain, open_frames, sample_path
@@ -281,6 +281,9 @@ def _crop_size(crop: int | None, grid: tuple[int, int]) -> tuple[int, int]:
         return grid
     if not 1 <= crop <= min(grid):
         raise DataError(
-            "crop", expected=f"1 to {min(grid)}, the grid being {grid[0]} × {grid[1]}", received=crop, hint="lower it."
+            "crop",
+            expected=f"1 to {min(grid)}, because the grid is {grid[0]} × {grid[1]}",
+            received=crop,
+            hint=f"Pass a side from 1 to {min(grid)}.",
         )
     return crop, crop

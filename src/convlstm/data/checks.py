@@ -1,4 +1,4 @@
-"""Checks of options: one line each, so that what is allowed is said where the option is used."""
+"""Checks of options, one line each."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from convlstm.errors import ConfigError
 
 
 def require_finite(option: str, numbers: object) -> None:
-    """Refuse what is no finite number.
+    """Raise an error unless all values are finite numbers.
 
     Args:
         option: Name of the option.
         numbers: Its value, or a tuple of several.
 
     Raises:
-        ConfigError: if one of them is NaN, infinite, a truth value or no number at all.
+        ConfigError: if a value is NaN, infinite, a bool or not a number.
 
     Example:
         >>> require_finite("floor", -3.5)
     """
     for value in numbers if isinstance(numbers, tuple) else (numbers,):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConfigError(option, expected="a finite number", received=repr(value), hint="give one.")
+            raise ConfigError(option, expected="a finite number", received=repr(value), hint="Pass a finite number.")
 
 
 def require_positive(option: str, numbers: float | tuple[float, ...]) -> None:
-    """Refuse what is not a finite number above 0.
+    """Raise an error unless all values are finite numbers above 0.
 
     Args:
         option: Name of the option.
         numbers: Its value, or a tuple of several.
 
     Raises:
-        ConfigError: if one of them is not.
+        ConfigError: if a value is not.
 
     Example:
         >>> require_positive("scale", 10.0)
@@ -41,22 +41,22 @@ def require_positive(option: str, numbers: float | tuple[float, ...]) -> None:
     require_finite(option, numbers)
     for value in numbers if isinstance(numbers, tuple) else (numbers,):
         if value <= 0:
-            raise ConfigError(option, expected="a number above 0", received=value, hint="raise it.")
+            raise ConfigError(option, expected="a number above 0", received=value, hint=f"Increase {option}.")
 
 
 def require_count(option: str, value: int, *, least: int = 1) -> None:
-    """Refuse a whole number that is too small.
+    """Raise an error for an integer that is too small.
 
     Args:
         option: Name of the option.
         value: Its value.
-        least: Smallest value allowed.
+        least: Minimum.
 
     Raises:
-        ConfigError: if it is below.
+        ConfigError: if the value is below the minimum.
 
     Example:
         >>> require_count("batch_size", 8)
     """
     if value < least:
-        raise ConfigError(option, expected=f"{least} or more", received=value, hint="raise it.")
+        raise ConfigError(option, expected=f"{least} or more", received=value, hint=f"Increase {option}.")

@@ -1,4 +1,4 @@
-"""How long a NetCDF file of the classic formats must be: the NetCDF library reads zeros where one is cut short."""
+"""Check the length of a classic NetCDF file: the NetCDF library reads zeros beyond the end of a truncated file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a file of a classic NetCDF format that is shorter than its header says; leave others alone.
+    """Raise an error for a classic NetCDF file that is shorter than its header says; ignore other files.
 
     Args:
         path: Any file.
 
     Raises:
-        DataError: if the file is cut short.
+        DataError: if the file is truncated.
 
     Source: NetCDF Classic, 64-bit Offset and 64-bit Data Format Specifications, Unidata.
 
@@ -43,12 +43,12 @@ def check_complete(path: Path) -> None:
             str(path),
             expected=expected.format(needed),
             received=f"{size} bytes",
-            hint="the file was cut short: fetch it again.",
+            hint="Download the file again, because it is truncated.",
         )
 
 
 class _Header:
-    """The numbers in a header, one after another."""
+    """A reader of the numbers in a header."""
 
     def __init__(self, file: BinaryIO) -> None:
         version = file.read(4)[3]
@@ -66,7 +66,7 @@ class _Header:
         return _TYPE_SIZES[self._number(">I")]
 
     def items(self) -> range:
-        self._number(">I")  # what kind of list it is, which its place says as well
+        self._number(">I")  # the kind of list, which its position also determines
         return range(self.count())
 
     def skip_name(self) -> None:
@@ -85,7 +85,7 @@ class _Header:
 
 
 def _data_end(header: _Header) -> int:
-    """Where the last byte of data must stand, padding after it left out."""
+    """Return the position of the last byte of data, without padding."""
     records = header.count()
     lengths = []
     for _ in header.items():
@@ -100,7 +100,7 @@ def _data_end(header: _Header) -> int:
         size = header.type_size()
         header.count()  # the variable's size again, which overflows for large ones
         begin = header.offset()
-        if shape[:1] == [0]:  # the dimension that grows has no length of its own
+        if shape[:1] == [0]:  # the unlimited dimension has length 0 here
             recorded.append((begin, size * math.prod(shape[1:])))
         else:
             fixed.append(begin + size * math.prod(shape))

@@ -1,4 +1,4 @@
-"""A gridded sequence in memory, kept in its file's packed numbers and unpacked as it is read."""
+"""A gridded sequence in memory, stored as the packed numbers of its file and unpacked on reading."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One variable as it stands in the file, with what turns its numbers into physical ones.
+    """One variable with the packed numbers of its file and their conversion to physical values.
 
     Args:
         packed: The file's numbers, (time, height, width).
-        scale: What a packed number is multiplied by, the change of unit included.
-        offset: What is added after that.
-        missing: Packed numbers that stand for no data.
-        valid: Least and greatest packed number that is data.
-        units: Unit of what `read` returns.
+        scale: Factor on a packed number, including the change of unit.
+        offset: Number to add after that.
+        missing: Packed numbers that mean missing data.
+        valid: Minimum and maximum of the valid packed numbers.
+        units: Unit of the result of `read`.
 
     Example:
         >>> packed = np.array([[[-9, 0, 4]]], dtype=np.int16)
@@ -40,14 +40,14 @@ class Channel:
     units: str = ""
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
-        """Physical values.
+        """Return physical values.
 
         Args:
             index: Frames, as a slice or an array of numbers.
             window: Rows and columns.
 
         Returns:
-            (time, height, width), float32; NaN where there is no data, and where a number is infinite.
+            (time, height, width), float32; NaN for missing and infinite values.
 
         Example:
             >>> Channel(np.ones((3, 2, 2), np.int16), scale=0.1).read(np.array([2]), (slice(1), slice(1)))
@@ -70,22 +70,22 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """A gridded sequence, as `open_frames` makes it.
+    """A gridded sequence, the result of `open_frames`.
 
     Args:
         variables: Names of the variables, one for each channel.
-        units: Unit of what `read` returns: "mm/h" for rain, also where the file holds sums; "dBZ" for
-            reflectivity; else the file's own, joined by ", " where the variables differ.
+        units: Unit of the result of `read`: "mm/h" for rain, also for sums in the file; "dBZ" for reflectivity;
+            else the unit in the file, joined by ", " if the variables differ.
         time: Times of the frames, datetime64 or cftime, 1-D.
         seconds: Seconds from the first frame, (time,).
-        time_step: Usual seconds from one frame to the next.
+        time_step: Usual time between frames in seconds.
         grid: Spatial coordinates and grid mapping, to be copied into outputs; the grid mapping's name is its
             attribute `grid_mapping`.
-        attrs: Title, institution, source, licence and the like, as far as the file has them.
+        attrs: Attributes of the file, such as title, institution, source and licence.
         time_dim: Name of the time dimension.
         y_dim: Name of the dimension of rows.
         x_dim: Name of the dimension of columns.
-        channels: The data, in the file's packed numbers.
+        channels: The data, as packed numbers.
 
     Example:
         >>> from convlstm.data import open_frames, sample_path
@@ -108,7 +108,7 @@ class Frames:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Sizes (time, channel, height, width).
+        """The sizes (time, channel, height, width).
 
         Example:
             >>> from convlstm.data import open_frames, sample_path
@@ -119,7 +119,7 @@ class Frames:
         return time, len(self.channels), height, width
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
-        """Physical values of some frames.
+        """Return physical values of some frames.
 
         Args:
             index: Frames, as a slice or an array of numbers.

@@ -1,4 +1,4 @@
-"""Missing values in what a model is given."""
+"""Missing values in the input of a model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .units import Field
 
 
 def carry_forward(values: Field) -> Field:
-    """Fill missing values with the last known one of the same pixel, and with 0 before any is known.
+    """Return values with missing ones replaced by the last known value of the pixel, or by 0 without one.
 
     Args:
         values: (batch, time, channel, height, width), NaN where missing.
 
     Returns:
-        The same without NaN; the values given stay as they are.
+        A copy without NaN; the argument is not changed.
 
     Example:
         >>> carry_forward(np.array([[np.nan, 2.0, np.nan]], np.float32).reshape(1, 3, 1, 1, 1)).ravel()

@@ -1,4 +1,4 @@
-"""Opening files of unknown origin: what is no NetCDF or Zarr is refused, and no size is believed unchecked."""
+"""Open files of unknown origin: accept NetCDF and Zarr only, and check every size before allocation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CODEC_LISTS = {"filters", "compressor", "codecs"}
 
 @contextmanager
 def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
-    """Open a file with its packed numbers and undecoded times, and close it in the end.
+    """Open a file with packed numbers and undecoded times, and close it at the end of the block.
 
     Args:
         path: A NetCDF file, or a folder in Zarr format 2 or 3.
         max_bytes: Largest size of the coordinates, which are read at once.
 
     Yields:
-        The dataset; its data is not read yet.
+        The dataset, without reading its data.
 
     Raises:
         DataError: if the path cannot be read, now or while the dataset is in use, or names a codec that
@@ -45,7 +45,7 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
     """
     engine = _engine(path)
     try:
-        # xarray, zarr and cf-xarray warn of what is checked here anyway
+        # xarray, zarr and cf-xarray warn about problems that are checked here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if engine == "zarr":
@@ -59,26 +59,26 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
                 yield dataset
     except ConvLSTMError:
         raise
-    # a broken file makes the libraries below raise almost anything: OSError, RuntimeError, KeyError, zlib.error
+    # the libraries raise many types for a damaged file: OSError, RuntimeError, KeyError, zlib.error
     except Exception as error:
         raise DataError(
             str(path),
             expected="a NetCDF file or Zarr folder that can be read",
             received=(str(error).splitlines() or [type(error).__name__])[0][:200],
-            hint="it may be truncated, damaged or of another format.",
+            hint="Check the format, or download the file again.",
         ) from error
 
 
 def check_size(path: Path, size: int, max_bytes: int) -> None:
-    """Refuse data that is too large, before memory is taken for it.
+    """Raise an error for data that is too large, before allocation.
 
     Args:
         path: The file.
-        size: Bytes that it declares.
-        max_bytes: Bytes that are allowed.
+        size: Size of the data in bytes.
+        max_bytes: Maximum size in bytes.
 
     Raises:
-        DataError: if there are too many.
+        DataError: if the size is larger than the maximum.
 
     Example:
         >>> check_size(Path("rain.nc"), 10, max_bytes=20)
@@ -88,7 +88,7 @@ def check_size(path: Path, size: int, max_bytes: int) -> None:
             str(path),
             expected=f"at most {max_bytes / 2**30:.3g} GiB",
             received=f"{size / 2**30:.3g} GiB declared",
-            hint="cut it in time or space first.",
+            hint="Select a part in time or space first.",
         )
 
 
@@ -101,11 +101,11 @@ def _engine(path: Path) -> str:
         received = "a folder without Zarr metadata"
     else:
         received = "a device or pipe" if path.exists() else "nothing there"
-    raise DataError(str(path), expected="a NetCDF file or a Zarr folder", received=received, hint="check the path.")
+    raise DataError(str(path), expected="a NetCDF file or a Zarr folder", received=received, hint="Correct the path.")
 
 
 def _coordinate_bytes(path: Path, engine: str) -> int:
-    """Bytes of all one-dimensional variables: xarray reads those that are an index as it opens the file."""
+    """Return the bytes of all one-dimensional variables; xarray reads index variables when it opens the file."""
     if engine == "zarr":
         return sum(array.nbytes for _, array in zarr.open_group(path, mode="r").arrays() if array.ndim == 1)
     with netCDF4.Dataset(path) as dataset:
@@ -119,14 +119,14 @@ def _refuse_pickle(path: Path) -> None:
             if (folder / name).is_file() and "pickle" in " ".join(_codecs(json.loads((folder / name).read_text()))):
                 raise DataError(
                     str(folder / name),
-                    expected="codecs that hold numbers",
+                    expected="codecs for numbers",
                     received="pickle, which executes code",
-                    hint="write the file anew without it.",
+                    hint="Write the file again without this codec.",
                 )
 
 
 def _codecs(node: Any, listed: bool = False) -> Iterator[str]:
-    """Names of the codecs in Zarr metadata of either format, nested ones included."""
+    """Return the names of the codecs in Zarr metadata of either format, including nested ones."""
     if isinstance(node, list):
         for item in node:
             yield from _codecs(item, listed)

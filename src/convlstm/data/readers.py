@@ -1,4 +1,4 @@
-"""Reading NetCDF and Zarr: find what is meant, check it, and take it into memory in its packed numbers."""
+"""Read NetCDF and Zarr: find the variables, check them, and load them as packed numbers."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def open_frames(
 ) -> Frames:
     """Read a gridded sequence from a NetCDF file or a Zarr folder.
 
-    Rain becomes mm/h, sums over a time step included (`docs/data.md` has the spellings); everything else keeps
-    its unit. Dimensions of size 1 besides time, y and x are dropped; the order of rows is kept as it is. Nothing
-    in a file is executed, and no size that it declares is allocated before it is checked.
+    Rain is converted to mm/h, including sums over a time step (`docs/data.md` lists the units); other variables keep
+    their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Nothing in a file is
+    executed, and every size is checked before allocation.
 
     Args:
         path: A NetCDF file, or a folder in Zarr format 2 or 3.
         variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
-        units: The variables' unit, in place of what the file says ("mm" for rain sums over one step).
-        time_step: Seconds from frame to frame, and over which sums run; needed only where the file has no dates.
-        time_dim: Name of the time dimension, where neither CF attributes nor its name tell.
-        y_dim: Name of the dimension of rows, likewise.
-        x_dim: Name of the dimension of columns, likewise.
-        max_bytes: Largest size taken into memory.
+        units: Unit of the variables, which overrides the file ("mm" for rain sums over one step).
+        time_step: Seconds between frames, and the period of sums; needed only if the file has no dates.
+        time_dim: Name of the time dimension, if neither CF attributes nor its name show it.
+        y_dim: Name of the dimension of rows, in the same case.
+        x_dim: Name of the dimension of columns, in the same case.
+        max_bytes: Maximum size in memory.
 
     Returns:
         The sequence.
 
     Raises:
-        DataError: if the path is no readable NetCDF or Zarr, a variable or dimension cannot be found, the times
+        DataError: if the path is not readable NetCDF or Zarr, a variable or dimension cannot be found, the times
             are missing or out of order, there are fewer than two frames, the data is too large, or holds no value.
         ConfigError: if `time_step` is not above 0.
 
@@ -109,7 +109,7 @@ def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names:
                 name,
                 expected=f"the dimensions of {first[0]}, {first[1]}",
                 received=str(dimensions),
-                hint="choose variables on one grid.",
+                hint="Choose variables on one grid.",
             )
     return first[1]
 
@@ -119,7 +119,7 @@ def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.Dat
     field = variable.isel({dim: 0 for dim in variable.dims if dim not in order}).transpose(*order)
     if 0 in field.shape:
         raise DataError(
-            str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="choose another file."
+            str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="Choose another file."
         )
     return field
 
@@ -156,13 +156,13 @@ def _channel(variable: xr.DataArray, factor: float, units: str, *, defaults: boo
             str(variable.name),
             expected="at least one value",
             received="missing values only",
-            hint="choose another variable, or check its _FillValue.",
+            hint="Choose another variable, or check its _FillValue.",
         )
     return channel
 
 
 def _missing(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, defaults: bool) -> tuple[float, ...]:
-    """Packed numbers that mean no data; NetCDF has one by default for each type wider than a byte."""
+    """Return the packed numbers that mean missing data; NetCDF has a default for each type wider than a byte."""
     declared = [number for key in ("_FillValue", "missing_value") for number in _numbers(attrs.get(key), dtype)]
     if not declared and defaults and dtype.itemsize > 1:
         declared = _numbers(netCDF4.default_fillvals[dtype.str[1:]], dtype)
@@ -170,7 +170,7 @@ def _missing(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, defaults: bool) 
 
 
 def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Least and greatest packed number that is data; limits of another type are none of the packed numbers."""
+    """Return the minimum and maximum of the valid packed numbers; limits of another type do not count."""
     whole = {
         key: np.ravel(attrs[key])
         for key in ("valid_range", "valid_min", "valid_max")
@@ -183,7 +183,7 @@ def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float
 
 
 def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
-    """An attribute as numbers that the packed type can hold; what it cannot hold cannot occur in the data."""
+    """Return an attribute as numbers of the packed type; numbers out of its range cannot occur in the data."""
     numbers: NDArray[Any] = np.ravel([] if values is None else values)
     if numbers.dtype.kind not in "iuf":
         return []
@@ -196,7 +196,7 @@ def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
 
 
 def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:
-    """Coordinates over y and x alone, decoded, with nothing left of how the file stored them."""
+    """Return the decoded coordinates over y and x, without the encoding of the file."""
     coordinates = field.coords.to_dataset()
     other = [
         name

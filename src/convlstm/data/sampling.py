@@ -1,4 +1,4 @@
-"""Where to look: windows and crops drawn evenly, or so that rain is seen."""
+"""Sample windows and crops uniformly, or in proportion to rain."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .windows import Starts
 
 Size = tuple[int, int]
 
-WET = 0.1  # mm/h; what counts as rain, as in the scores' lowest threshold
-_SOFTNESS = 1.0  # mm/h; above this much more, a pixel counts nearly in full
-_FLOOR = 0.02  # a dry place keeps this weight, so that the model learns where it stays dry
-_BLOCK = 16  # cells; as fine as crops are told apart
+WET = 0.1  # mm/h; threshold of rain, the lowest threshold of the scores
+_SOFTNESS = 1.0  # mm/h; scale of the saturation above the threshold
+_FLOOR = 0.02  # weight of a dry crop, so that the model also learns from dry areas
+_BLOCK = 16  # cells; resolution of the wetness
 _FRAMES_AT_ONCE = 64
 
 
 class Draw(Protocol):
-    """A way to draw a window and a crop.
+    """The interface of a sampler of windows and crops.
 
     Example:
         >>> draw: Draw = EvenDraw(np.array([3]), (4, 4), (4, 4))
@@ -32,10 +32,10 @@ class Draw(Protocol):
     """
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Draw once.
+        """Return one sample.
 
         Args:
-            random: Source of chance.
+            random: Random number generator.
 
         Returns:
             The window's first frame, and the crop's rows and columns.
@@ -43,7 +43,7 @@ class Draw(Protocol):
 
 
 class EvenDraw:
-    """Draw every window and every crop with the same chance.
+    """Sample every window and every crop with equal probability.
 
     Example:
         >>> EvenDraw(np.array([7]), grid=(8, 8), crop=(8, 8))(np.random.default_rng(0))
@@ -59,10 +59,10 @@ class EvenDraw:
         self._starts, self._grid, self._crop = starts, grid, crop
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Draw once.
+        """Return one sample.
 
         Args:
-            random: Source of chance.
+            random: Random number generator.
 
         Returns:
             The window's first frame, and the crop's rows and columns.
@@ -80,10 +80,10 @@ class EvenDraw:
 
 
 class WetDraw:
-    """Draw windows and crops in proportion to how wet they are, plus a small floor.
+    """Sample windows and crops in proportion to their wetness, plus a small constant.
 
-    A pixel's wetness is 1 − exp(−(R − 0.1) / 1 mm/h) above 0.1 mm/h, else 0: it saturates, so that no cloudburst
-    outweighs all else. A crop's is the mean over its pixels and all frames of the window, taken once at a
+    A pixel's wetness is 1 − exp(−(R − 0.1) / 1 mm/h) above 0.1 mm/h, else 0: it saturates, so that a single
+    cloudburst does not dominate. The wetness of a crop is the mean over its pixels and all frames of the window, at a
     resolution of 16 cells; missing pixels count as dry.
 
     Source: importance sampling as in Ravuri et al. (2021), doi:10.1038/s41586-021-03854-z, Methods.
@@ -95,7 +95,7 @@ class WetDraw:
         crop: Height and width of the crop.
 
     Raises:
-        DataError: if no window holds rain above 0.1 mm/h.
+        DataError: if no window has rain above 0.1 mm/h.
 
     Example:
         >>> from convlstm.data import open_frames, sample_path
@@ -114,17 +114,17 @@ class WetDraw:
         if not of_window.any():
             raise DataError(
                 ", ".join(frames.variables),
-                expected=f"rain above {WET} mm/h in the windows to train on",
+                expected=f"rain above {WET} mm/h in the training windows",
                 received=f"at most {highest:.3g} mm/h",
-                hint="choose wetter hours, or check the units.",
+                hint="Choose days with more rain, or check the units.",
             )
         self._chance = np.cumsum(of_window + _FLOOR)
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Draw once.
+        """Return one sample.
 
         Args:
-            random: Source of chance.
+            random: Random number generator.
 
         Returns:
             The window's first frame, and the crop's rows and columns.
@@ -139,7 +139,7 @@ class WetDraw:
         start = int(self._starts[_pick(self._chance, random)])
         of_place = (self._until[start + self._length] - self._until[start]) / self._length + _FLOOR
         place = divmod(_pick(np.cumsum(of_place), random), of_place.shape[1])
-        # within the block any cell may be the first, as far as the grid reaches
+        # any cell of the block can be the first one, within the grid
         firsts = (
             int(random.integers(at * _BLOCK, min((at + 1) * _BLOCK, whole - part + 1)))
             for at, whole, part in zip(place, self._grid, self._crop, strict=True)
@@ -149,7 +149,7 @@ class WetDraw:
 
 
 def _wetness(frames: Frames, starts: Starts, length: int) -> tuple[NDArray[np.float64], float]:
-    """Wetness of every block of 16 × 16 cells, (time, rows, columns), and the highest rain rate seen."""
+    """Return the wetness of every block of 16 × 16 cells (time, rows, columns), and the maximum rain rate."""
     height, width = frames.shape[2:]
     rows, columns = np.arange(0, height, _BLOCK), np.arange(0, width, _BLOCK)
     cells = np.outer(np.diff([*rows, height]), np.diff([*columns, width])) * frames.shape[1]
@@ -165,7 +165,7 @@ def _wetness(frames: Frames, starts: Starts, length: int) -> tuple[NDArray[np.fl
 
 
 def _places(wetness: NDArray[np.float64], grid: Size, crop: Size) -> NDArray[np.float64]:
-    """Wetness of the crop that begins in each block where one can begin, (time, rows, columns)."""
+    """Return the wetness of the crop at each possible first block (time, rows, columns)."""
     blocks = tuple(-(-part // _BLOCK) for part in crop)
     places = tuple((whole - part) // _BLOCK + 1 for whole, part in zip(grid, crop, strict=True))
     mean: NDArray[np.float64] = sliding_window_view(wetness, blocks, axis=(1, 2)).mean((-1, -2))
@@ -173,7 +173,7 @@ def _places(wetness: NDArray[np.float64], grid: Size, crop: Size) -> NDArray[np.
 
 
 def _pick(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:
-    """A number with the chance that its step of the cumulative weights has."""
+    """Return a random index with probability in proportion to its weight."""
     return int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
 
 

@@ -1,4 +1,4 @@
-"""Times of the frames: read, checked, and counted in seconds."""
+"""Read and check the times of the frames, and convert them to seconds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SECOND = np.timedelta64(1, "s")
 
 
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
-    """Times along a dimension, as dates and as seconds from the first.
+    """Return the times along a dimension as dates and as seconds from the first.
 
-    A dimension without dates is counted in steps of `time_step` from the first of January 1970.
+    Without dates, the times are multiples of `time_step` from 1970-01-01.
 
     Args:
-        dataset: The open file, its times not decoded yet.
+        dataset: The open file, with undecoded times.
         dim: The time dimension.
-        time_step: Seconds from frame to frame, for a dimension without dates.
+        time_step: Seconds between frames, for a dimension without dates.
 
     Returns:
         The time coordinate, and seconds (time,).
@@ -40,9 +40,7 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
     """
     size = dataset.sizes[dim]
     if size < 2:
-        raise DataError(
-            str(dim), expected="at least 2 frames", received=size, hint="give a sequence; one frame has no future."
-        )
+        raise DataError(str(dim), expected="at least 2 frames", received=size, hint="Pass a sequence of frames.")
     coordinate = _dated(dataset, dim)
     if coordinate is None:
         return _count(dim, size, time_step)
@@ -53,13 +51,13 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
 
 
 def usual_step(seconds: Seconds) -> float:
-    """The most common gap between frames.
+    """Return the most common gap between frames.
 
     Args:
         seconds: Times in seconds, (time,).
 
     Returns:
-        Seconds; the smaller one where two gaps are equally common.
+        Seconds; the smaller one if two gaps are equally common.
 
     Example:
         >>> usual_step(np.array([0.0, 300, 600, 1500, 1800]))
@@ -70,7 +68,7 @@ def usual_step(seconds: Seconds) -> float:
 
 
 def _dated(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
-    """The coordinate along the dimension whose unit counts from a date, the dimension's own first."""
+    """Return the time coordinate along the dimension; the one named like the dimension has priority."""
     along = [name for name in dataset.coords if dataset[name].dims == (dim,)]
     for name in sorted(along, key=lambda name: name != dim):
         if " since " in str(dataset[name].attrs.get("units", "")):
@@ -84,7 +82,7 @@ def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataAr
             str(dim),
             expected="times with a unit such as 'seconds since 2020-01-01'",
             received="none",
-            hint="give time_step, the seconds from frame to frame.",
+            hint="Pass `time_step`, the seconds between frames.",
         )
     seconds = np.arange(size, dtype=np.float64) * np.float64(time_step)
     dates = np.datetime64("1970-01-01", "ns") + (seconds * 1e9).round().astype("timedelta64[ns]")
@@ -101,12 +99,15 @@ def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
             str(name),
             expected="times that can be read",
             received=f"units {raw.attrs.get('units')!r}, calendar {raw.attrs.get('calendar', 'standard')!r}",
-            hint="correct them in the file.",
+            hint="Correct the attributes in the file.",
         ) from error
     absent = np.flatnonzero(decoded.isnull().values)
     if absent.size:
         raise DataError(
-            str(name), expected="a time for every frame", received=f"none for frame {absent[0]}", hint="leave it out."
+            str(name),
+            expected="a time for every frame",
+            received=f"none for frame {absent[0]}",
+            hint="Remove that frame.",
         )
     return _coordinate(decoded.values, dim, decoded.attrs)
 
@@ -130,5 +131,5 @@ def _check_order(time: xr.DataArray, seconds: Seconds) -> None:
             str(time.name),
             expected="times that increase from frame to frame",
             received=f"{early} in frame {wrong[0] + 1} after {late} in frame {wrong[0]}",
-            hint="drop the duplicate." if late == early else "sort the file by time.",
+            hint="Remove the duplicate." if late == early else "Sort the file by time.",
         )

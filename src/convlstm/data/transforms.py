@@ -1,4 +1,4 @@
-"""Transforms between physical fields and the numbers a model sees: frozen, invertible, NumPy only."""
+"""Invertible transforms between physical values and model values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .units import Field, dbz_to_mm_per_hour, mm_per_hour_to_dbz
 
 @dataclass(frozen=True)
 class Transform(ABC):
-    """What every transform offers: a way there, the way back, and a name to be stored by.
+    """The interface of a transform: forward, inverse, and a dictionary to save it.
 
     Example:
         >>> isinstance(Identity(), Transform)
@@ -29,7 +29,7 @@ class Transform(ABC):
     name: ClassVar[str]
 
     def forward(self, x: ArrayLike) -> Field:
-        """Physical values to model values.
+        """Return the model values of physical values.
 
         Args:
             x: Values in the physical unit, of any shape; NaN stays NaN.
@@ -44,7 +44,7 @@ class Transform(ABC):
         return np.asarray(self._forward(np.asarray(x, dtype=np.float32)), dtype=np.float32)
 
     def inverse(self, y: ArrayLike) -> Field:
-        """Model values to physical values.
+        """Return the physical values of model values.
 
         Args:
             y: Model values, of any shape; NaN stays NaN.
@@ -59,10 +59,10 @@ class Transform(ABC):
         return np.asarray(self._inverse(np.asarray(y, dtype=np.float32)), dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and options, as `transform_from_dict` reads them.
+        """Return name and options for `transform_from_dict`.
 
         Returns:
-            A dictionary that JSON can hold.
+            A dictionary of JSON values.
 
         Example:
             >>> LogRain().to_dict()
@@ -81,11 +81,11 @@ class Transform(ABC):
 class LogRain(Transform):
     """Rain rate on a logarithmic scale: y = ln(1 + s·R) / ln(1 + s·R_max), with R cut to 0 … R_max.
 
-    No rain is 0 and the ceiling is 1. The inverse cuts y to 0 … 1 first, so that a model's output is never
-    negative rain and never grows without bound.
+    No rain is 0 and the ceiling is 1. The inverse clips y to 0 … 1 first, so that the output of a model is never
+    negative and never above the ceiling.
 
     Args:
-        scale: s, in h/mm; the larger, the more room light rain is given.
+        scale: s, in h/mm; a larger value resolves light rain better.
         ceiling: R_max, in mm/h.
 
     Raises:
@@ -121,7 +121,7 @@ class LogRain(Transform):
 class Reflectivity(Transform):
     """Rain rate as radar reflectivity, Z = a·R^b in dBZ, from the floor (0) to the ceiling (1).
 
-    Rain below the floor counts as none: y = 0, whose inverse is 0 mm/h. The inverse cuts y to 0 … 1 first.
+    Rain below the floor gives y = 0, whose inverse is 0 mm/h. The inverse clips y to 0 … 1 first.
 
     Args:
         a: Factor of the Z–R relation.
@@ -130,7 +130,7 @@ class Reflectivity(Transform):
         ceiling: Reflectivity that becomes 1, in dBZ.
 
     Raises:
-        ConfigError: if a or b is not positive, or the floor does not lie below the ceiling.
+        ConfigError: if a or b is not positive, or the floor is not below the ceiling.
 
     Source: Marshall and Palmer (1948), doi:10.1175/1520-0469(1948)005<0165:TDORWS>2.0.CO;2, a = 200, b = 1.6.
 
@@ -153,7 +153,7 @@ class Reflectivity(Transform):
                 "ceiling",
                 expected=f"dBZ above the floor of {self.floor}",
                 received=self.ceiling,
-                hint="raise it.",
+                hint="Increase `ceiling`.",
             )
 
     def _forward(self, x: Field) -> Field:
@@ -168,7 +168,7 @@ class Reflectivity(Transform):
 
 @dataclass(frozen=True)
 class Standard(Transform):
-    """Values less their mean, over their standard deviation.
+    """Values minus their mean, divided by their standard deviation.
 
     Args:
         mean: One number, or one for each channel.
@@ -178,7 +178,7 @@ class Standard(Transform):
         ConfigError: if a number is not finite, a deviation is not positive, or the two differ in length.
 
     Shapes:
-        x, y: anything, or (..., channel, height, width) where there is a number for each channel.
+        x, y: any shape, or (..., channel, height, width) with one number per channel.
 
     Example:
         >>> Standard(mean=10.0, std=5.0).forward([10.0, 20.0])
@@ -191,17 +191,19 @@ class Standard(Transform):
 
     def __post_init__(self) -> None:
         for option in ("mean", "std"):
-            # JSON gives back lists, and a frozen dataclass cannot be filled in any other way
+            # JSON returns lists, and a frozen dataclass needs object.__setattr__
             if isinstance(numbers := getattr(self, option), list):
                 object.__setattr__(self, option, tuple(numbers))
         require_finite("mean", self.mean)
         require_positive("std", self.std)
         if np.shape(self.mean) != np.shape(self.std):
-            raise ConfigError("std", expected="as many numbers as mean", received=self.std, hint="give as many.")
+            raise ConfigError(
+                "std", expected="as many numbers as mean", received=self.std, hint="Pass one number per channel."
+            )
 
     @classmethod
     def fit(cls, x: ArrayLike) -> Self:
-        """Take mean and deviation of each channel from data, leaving out what is missing.
+        """Return the transform with mean and deviation of each channel of the data, without missing values.
 
         Args:
             x: Training values, (..., channel, height, width).
@@ -230,7 +232,7 @@ class Standard(Transform):
 
 @dataclass(frozen=True)
 class Identity(Transform):
-    """Values as they are.
+    """The identity.
 
     Example:
         >>> Identity().forward([0.5])
@@ -250,10 +252,10 @@ TRANSFORMS: Mapping[str, type[Transform]] = {kind.name: kind for kind in (LogRai
 
 
 def transform_from_dict(options: Mapping[str, Any]) -> Transform:
-    """Build the transform that `to_dict` described.
+    """Return the transform of a dictionary from `to_dict`.
 
     Args:
-        options: "name", one of "log_rain", "reflectivity", "standard" and "identity", and that one's options.
+        options: "name" ("log_rain", "reflectivity", "standard" or "identity") and the options of that transform.
 
     Returns:
         The transform.
@@ -271,7 +273,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             "transform name",
             expected=" or ".join(TRANSFORMS),
             received=repr(name),
-            hint="choose one of them.",
+            hint="Pass one of the listed names.",
         )
     kind = TRANSFORMS[name]
     given = {key: value for key, value in options.items() if key != "name"}
@@ -282,12 +284,12 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             f"options of the transform {name}",
             expected=", ".join(known) or "none",
             received=", ".join(given) or "none",
-            hint=f"look at {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
+            hint=f"Check {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
         )
     return kind(**given)
 
 
 def _per_channel(value: float | tuple[float, ...]) -> Field:
-    """One number as it is, or numbers that broadcast over (..., channel, height, width)."""
+    """Return one number, or numbers that broadcast over (..., channel, height, width)."""
     numbers = np.asarray(value, dtype=np.float32)
     return numbers.reshape(-1, 1, 1) if numbers.ndim else numbers

@@ -1,4 +1,4 @@
-"""Units of rain: which spellings are understood, how each becomes mm/h, and the Z–R relation to dBZ."""
+"""Units of rain, their conversion to mm/h, and the Z–R relation to dBZ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RAIN_RATE = "mm/h"
 REFLECTIVITY = "dBZ"
 SECONDS_PER_HOUR = 3600.0
 
-# Accepted spellings, in the form `_plain` gives them, with the factor to mm/h.
+# Accepted spellings, normalised by `_plain`, with the factor to mm/h.
 _RATES = {
     **dict.fromkeys(("mm/h", "mm h-1", "kg m-2 h-1", "kg/m2/h"), 1.0),
     **dict.fromkeys(("mm/day", "mm day-1", "mm d-1", "kg m-2 day-1", "kg m-2 d-1"), 1 / 24),
@@ -50,12 +50,12 @@ _KNOWN = "mm/h, mm h-1, kg m-2 h-1, mm/day, mm/s, kg m-2 s-1, m s-1, mm, kg m-2 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the numbers of a file become those that `Frames.read` returns.
+    """The conversion of the numbers of a file to the result of `Frames.read`.
 
     Args:
-        units: The unit they become: "mm/h", "dBZ", or the file's own.
-        factor: What they are multiplied by; for amounts, the factor to mm.
-        amount: Whether they are sums over a time step, so that they are divided by its hours as well.
+        units: The resulting unit: "mm/h", "dBZ", or the unit in the file.
+        factor: Factor on the numbers; for amounts, the factor to mm.
+        amount: Whether they are sums over a time step, which are also divided by its hours.
 
     Example:
         >>> Conversion("mm/h", 1.0, amount=True).scale(time_step=300)
@@ -67,10 +67,10 @@ class Conversion:
     amount: bool = False
 
     def scale(self, time_step: float) -> float:
-        """Factor to the new unit.
+        """Return the factor to the new unit.
 
         Args:
-            time_step: Seconds over which an amount was summed.
+            time_step: Period of an amount in seconds.
 
         Returns:
             The number to multiply by.
@@ -85,23 +85,23 @@ class Conversion:
 def find_conversion(
     variable: str, units: str | None, *, standard_name: str = "", long_name: str = "", told: bool = False
 ) -> Conversion:
-    """Choose the conversion of a variable: rain to mm/h, reflectivity to dBZ, anything else left as it is.
+    """Return the conversion of a variable: rain to mm/h, reflectivity to dBZ, nothing for other variables.
 
-    A variable is rain when its CF standard name says so, or, without a standard name, when its name or long
-    name holds "rain" or "precip", when its unit is one of rain alone ("mm/h"), or when the caller says "mm".
+    The CF standard name decides whether a variable is rain. Without a standard name, a variable is rain if its name
+    or long name has "rain" or "precip", if its unit is one of rain only ("mm/h"), or if the caller gives "mm".
 
     Args:
         variable: Name of the variable.
-        units: Its unit as written in the file or told by the caller; None or "" where there is none.
+        units: Its unit from the file or the caller; None or "" without one.
         standard_name: Its CF standard name.
         long_name: Its long name.
-        told: Whether the caller gave the unit, against or in place of the file's.
+        told: Whether the unit is from the caller.
 
     Returns:
         The conversion.
 
     Raises:
-        DataError: if the standard name says rain but the unit is none that rain is measured in.
+        DataError: if the standard name says rain but the unit is not a unit of rain.
 
     Example:
         >>> find_conversion("rainfall_amount", "mm", standard_name="rainfall_amount")
@@ -126,13 +126,13 @@ def find_conversion(
             f"units of {variable}",
             expected=f"a unit of rain ({_KNOWN})",
             received=repr(units) if units else "none",
-            hint="say what the numbers are, for example units='mm' for sums over one time step.",
+            hint="Pass the unit, for example `units='mm'` for sums over one time step.",
         )
     return Conversion(units or "")
 
 
 def mm_per_hour_to_dbz(rain: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> Field:
-    """Rain rate in mm/h to reflectivity in dBZ, by Z = a·R^b.
+    """Return the reflectivity in dBZ of a rain rate in mm/h, by Z = a·R^b.
 
     Args:
         rain: Rain rate in mm/h.
@@ -140,7 +140,7 @@ def mm_per_hour_to_dbz(rain: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> 
         b: Exponent of the Z–R relation.
 
     Returns:
-        Reflectivity in dBZ, float32; −∞ where it does not rain, NaN where the rain is NaN.
+        Reflectivity in dBZ, float32; −∞ without rain, NaN for NaN.
 
     Example:
         >>> mm_per_hour_to_dbz([1.0, 10.0]).round(4)
@@ -152,7 +152,7 @@ def mm_per_hour_to_dbz(rain: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> 
 
 
 def dbz_to_mm_per_hour(dbz: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> Field:
-    """Reflectivity in dBZ to rain rate in mm/h, by Z = a·R^b: the inverse of `mm_per_hour_to_dbz`.
+    """Return the rain rate in mm/h of a reflectivity in dBZ; the inverse of `mm_per_hour_to_dbz`.
 
     Args:
         dbz: Reflectivity in dBZ.
@@ -160,7 +160,7 @@ def dbz_to_mm_per_hour(dbz: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> F
         b: Exponent of the Z–R relation.
 
     Returns:
-        Rain rate in mm/h, float32; 0 at −∞, NaN where the reflectivity is NaN.
+        Rain rate in mm/h, float32; 0 at −∞, NaN for NaN.
 
     Example:
         >>> dbz_to_mm_per_hour([23.0103, float("-inf")]).round(4)
@@ -171,7 +171,7 @@ def dbz_to_mm_per_hour(dbz: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> F
 
 
 def _plain(units: str) -> str:
-    """One spelling for many: 'mm hr**-1' and 'mm.h^-1' both become 'mm h-1'."""
+    """Return the normal spelling of a unit: 'mm hr**-1' and 'mm.h^-1' both become 'mm h-1'."""
     plain = re.sub(r"\*\*|\^", "", units.strip().lower())
     plain = re.sub(r"[.·*\s]+", " ", plain)
     plain = re.sub(r"\b(?:hours?|hrs?)(?=-|\b)", "h", plain)

@@ -1,4 +1,4 @@
-"""Windows of frames that follow one another, and splits by day that no window crosses."""
+"""Windows of consecutive frames, and splits by day."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .checks import require_count, require_positive
 Starts = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_TOLERANCE = 0.01  # of a time step: files that count in hours or days round their times
+_TOLERANCE = 0.01  # of a time step; files with times in hours or days round them
 
 
 def find_windows(
@@ -27,17 +27,17 @@ def find_windows(
     max_gap: float | None = None,
     stride: int = 1,
 ) -> Starts:
-    """Find the runs of `length` frames without a gap.
+    """Return the windows of `length` frames without a gap.
 
     Args:
         seconds: Times of the frames, (time,).
         length: Frames of a window.
-        time_step: Seconds from frame to frame, held within 1 %.
-        max_gap: Where given, steps may be uneven, up to so many seconds.
-        stride: Frames from one window's start to the next, counted anew after every gap.
+        time_step: Seconds between frames, with a tolerance of 1 %.
+        max_gap: Maximum of uneven time steps in seconds; None requires constant steps.
+        stride: Frames between the starts of two windows, counted again after every gap.
 
     Returns:
-        Number of each window's first frame, increasing; empty where no run is long enough.
+        Index of the first frame of each window, increasing; empty if there is no window.
 
     Raises:
         ConfigError: if the length or the stride is below 1, or the time step or gap not above 0.
@@ -61,7 +61,7 @@ def find_windows(
 
 
 def windows_within(starts: Starts, length: int, mask: Mask) -> Starts:
-    """Keep the windows whose frames all belong to a split.
+    """Return the windows whose frames all belong to a split.
 
     Args:
         starts: First frames, from `find_windows`.
@@ -69,7 +69,7 @@ def windows_within(starts: Starts, length: int, mask: Mask) -> Starts:
         mask: Frames of the split, (time,), from `split_days`.
 
     Returns:
-        The first frames of the windows kept.
+        The first frames of these windows.
 
     Example:
         >>> windows_within(np.array([0, 1, 2]), 2, np.array([True, True, False, True]))
@@ -83,18 +83,18 @@ def windows_within(starts: Starts, length: int, mask: Mask) -> Starts:
 def split_days(
     time: xr.DataArray, *, validation: int | Sequence[str] = 1, test: int | Sequence[str] = 1
 ) -> dict[str, Mask]:
-    """Split frames by whole calendar days.
+    """Split frames by calendar day.
 
     Args:
         time: Times of the frames, datetime64 or cftime.
-        validation: Days to validate on, as "2018-05-19", or how many: the last ones that are not for the test.
-        test: Days to test on, or how many: the last ones.
+        validation: Validation days, such as "2018-05-19", or their number: the last days before the test days.
+        test: Test days, or their number: the last days.
 
     Returns:
-        For "train", "validation" and "test" which frames belong to it, (time,). Every frame belongs to one.
+        A mask (time,) for "train", "validation" and "test"; every frame belongs to one.
 
     Raises:
-        DataError: if a day is not in the data, is in both lists, or no day is left to train on.
+        DataError: if a day is not in the data, is in both lists, or no day is left for training.
 
     Example:
         >>> time = xr.date_range("2018-05-10", periods=4, freq="D").to_series().to_xarray()
@@ -111,26 +111,29 @@ def split_days(
     if not for_train:
         raise DataError(
             "split by day",
-            expected="a day left to train on",
+            expected="at least one day for training",
             received=f"{len(days)} days in all ({_span(days)})",
-            hint="choose fewer days for validation and test, or give more data.",
+            hint="Choose fewer days for validation and test, or pass more data.",
         )
     return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
 
 
 def _choose(split: str, wanted: int | Sequence[str], free: list[str], days: list[str]) -> list[str]:
-    """The days named, or the last so many of those that are free."""
+    """Return the given days, or the last free days for a number."""
     if isinstance(wanted, int):
         if not 0 <= wanted <= len(free):
             raise DataError(
-                f"{split} days", expected=f"0 to {len(free)}", received=wanted, hint=f"the data has {_span(days)}."
+                f"{split} days",
+                expected=f"0 to {len(free)}",
+                received=wanted,
+                hint=f"Choose a smaller number: the data has {_span(days)}.",
             )
         return free[len(free) - wanted :]
     for day in wanted:
         if day not in free:
             received = f"{day}, which is also in the other split" if day in days else day
             raise DataError(
-                f"{split} days", expected="days of the data", received=received, hint=f"choose from {_span(days)}."
+                f"{split} days", expected="days of the data", received=received, hint=f"Choose from {_span(days)}."
             )
     return list(wanted)
 

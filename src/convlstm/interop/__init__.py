@@ -1,4 +1,4 @@
-"""Foreign weights: ConvLSTM layers of other packages, read and written by value."""
+"""Read and write the weights of ConvLSTM layers of other packages."""
 
 from __future__ import annotations
 

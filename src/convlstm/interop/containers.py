@@ -1,4 +1,4 @@
-"""Files that hold named arrays and nothing else: safetensors, `.npz`, and Keras's HDF5."""
+"""Files of named arrays: safetensors, `.npz`, and HDF5 of Keras."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from convlstm.files import write_whole
 from convlstm.interop import hdf5
 from convlstm.spec.types import Array
 
-_TORCH = "in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
-_PLAIN = "in the framework that wrote it, save plain arrays: numpy.savez('weights.npz', **arrays)."
-# these can hold code or need the framework that wrote them: none is opened
+_TORCH = "Run in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
+_PLAIN = "Save plain arrays in the framework that wrote the file: numpy.savez('weights.npz', **arrays)."
+# these can hold code or need the framework that wrote them, so they are not opened
 _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".tar"), _TORCH),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
-    ".keras": "in Keras: model.save_weights('model.weights.h5').",
+    ".keras": "Run in Keras: model.save_weights('model.weights.h5').",
 }
-# weights hardly compress: what is large and was packed this tightly was made to fill the memory
+# weights hardly compress: a large array with this ratio is an attack on the memory
 _LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Read every array of a file; nothing in it is executed, and sizes are checked before memory is taken.
+    """Read every array of a file; nothing in it is executed, and sizes are checked before allocation.
 
     Args:
         path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
 
     Returns:
-        Arrays by the file's own names.
+        Arrays by their names in the file.
 
     Raises:
-        WeightsError: for a missing, damaged or unsafe file, or one of another kind, with the way to save it safely.
+        WeightsError: for a missing, damaged or unsafe file, or a file of another kind.
         DependencyError: for HDF5 without h5py.
 
     Example:
@@ -53,17 +53,17 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        raise unfit(path, f"{', '.join(_READERS)}, which can hold no code", f"a {suffix} file", _REFUSED[suffix])
+        raise unfit(path, f"{', '.join(_READERS)}, which cannot hold code", f"a {suffix} file", _REFUSED[suffix])
     if suffix not in _READERS:
         raise unfit(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
     if not path.is_file():
         what = "nothing there" if not path.exists() else "a folder or device"
-        raise unfit(path, "a file of weights", what, "check the path.")
+        raise unfit(path, "a file of weights", what, "Correct the path.")
     return _READERS[suffix](path)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
-    """Write named arrays to one file, whole or not at all.
+    """Write named arrays to one file atomically.
 
     Args:
         path: `*.safetensors`, `*.npz` or `*.h5`.
@@ -73,7 +73,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
         The path.
 
     Raises:
-        OutputError: if the place cannot be written, or the name has another ending.
+        OutputError: if the path cannot be written, or the name has another ending.
         DependencyError: for HDF5 without h5py.
     """
     path = Path(path)
@@ -82,7 +82,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
             str(path),
             expected=f"a name ending in {', '.join(_WRITERS)}",
             received=path.suffix or "no ending",
-            hint="choose one of these.",
+            hint=f"Use a name such as {path.stem}.safetensors.",
         )
     return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
@@ -98,10 +98,10 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
             types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (no mapping)
             low = sorted(types - {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL"})
             if low:
-                raise unfit(path, "float16, float32 or float64", low[0], "save it as float32.")
+                raise unfit(path, "float16, float32 or float64", low[0], "Save the arrays as float32.")
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+        raise unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -114,22 +114,24 @@ def _read_npz(path: Path) -> dict[str, Array]:
     except WeightsError:  # a ValueError too
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
-        raise unfit(path, "an intact .npz file of plain arrays", str(error), "save it again.") from error
+        raise unfit(
+            path, "an intact .npz file of plain arrays", str(error), "Save the arrays again with numpy.savez."
+        ) from error
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Refuse a member that unpacks to far more than it is, or whose header promises more than follows."""
+    """Raise an error for a member that unpacks to a much larger size, or whose header gives a wrong size."""
     with archive.open(member) as stream:
         promised = _promised(path, member.filename, stream)
         follows = member.file_size - stream.tell()
     bomb = member.file_size > max(_LARGE, _EXPANSION * member.compress_size)
     if promised != follows or bomb:
         received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
-        raise unfit(path, "arrays as large as the file says", received, "save it again.")
+        raise unfit(path, "arrays of the size in their headers", received, "Save the arrays again.")
 
 
 def _promised(path: Path, name: str, stream: IO[bytes]) -> int:
-    """Return how many bytes of data the header of an `.npy` announces; objects would need pickle."""
+    """Return the number of data bytes in the header of an `.npy`; objects raise an error, because they need pickle."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)

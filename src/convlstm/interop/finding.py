@@ -1,4 +1,4 @@
-"""Which arrays of a foreign file make up which ConvLSTM layer."""
+"""Find the arrays of each ConvLSTM layer in a foreign file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def flatten(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
 
     Args:
         arrays: Arrays or further mappings by name; a slash within a name counts as a dot.
-        prefix: Before every name.
+        prefix: Prefix of every name.
 
     Returns:
         NumPy arrays by dotted name.
@@ -48,14 +48,14 @@ def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
-    """Return the layers of this layout by the path at which each stands, in natural order (2 before 10).
+    """Return the layers of this layout by their paths, in natural order (2 before 10).
 
     Args:
         layout: The layout.
         flat: Arrays by dotted name.
 
     Returns:
-        By path, the names of its arrays.
+        The names of the arrays by path.
     """
     places: dict[str, Parts] = {}
     for key in flat:
@@ -74,19 +74,19 @@ def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
 
 
 def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
-    """Return the layers to be read, first to last.
+    """Return the layers to read, first to last.
 
     Args:
         layout: The layout.
         flat: Arrays by dotted name.
-        found: As `find` returned it.
-        names: Parts of paths that name the layers in order; none takes all, where their order is beyond doubt.
+        found: The result of `find`.
+        names: Parts of paths that name the layers in order; none reads all, if their order is unambiguous.
 
     Returns:
         Per layer, its path by direction.
 
     Raises:
-        WeightsError: if there is no such layer, or it is not plain which ones make up the stack.
+        WeightsError: if there is no such layer, or the layers of the stack are ambiguous.
     """
     layers = _pair(found) if layout.two_ways else [{"forward": place} for place in found]
     if not layers:
@@ -94,7 +94,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
             layout.name,
             expected=f"a layer of {layout.source}",
             received=listed(sorted(flat)) or "no array at all",
-            hint="give the arrays of such a layer, by their own names.",
+            hint="Pass the arrays of such a layer under their original names.",
         )
     if names:
         return [layer for name in names for layer in _named(name, layers)]
@@ -106,21 +106,21 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
         others = f" and {listed(between)}" if between else ""
         raise WeightsError(
             "layer",
-            expected="the layers named in order, where a file holds more than one plain stack",
+            expected="the names of the layers in order, because the file has more than one plain stack",
             received=f"{listed([layer['forward'] for layer in layers])}{others}",
-            hint="name each with --layer (layers=[...] in Python).",
+            hint="Name each layer with `--layer` (`layers=[...]` in Python).",
         )
     return layers
 
 
 def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:
-    """Return the names of arrays that no layer takes; an optimiser's own are passed over."""
+    """Return the names of arrays of no layer, without those of an optimiser."""
     taken = {key for parts in read.values() for key in parts.values()}
     return sorted(key for key in flat if key not in taken and not key.startswith("optimizer"))
 
 
 def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
-    """Refuse a layer that holds more than is known of its kind: what it adds would be lost.
+    """Raise an error for a layer with unknown arrays, which would be lost.
 
     Args:
         place: The layer's path.
@@ -136,9 +136,9 @@ def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str
         if inside and key not in parts.values() and flat[key].dtype.kind == "f":
             raise WeightsError(
                 key,
-                expected=f"no further array in a layer of {source}",
-                received="one (a normalisation or peephole would act on the result)",
-                hint="train without it, or choose another layout.",
+                expected=f"only the known arrays of a layer of {source}",
+                received="a further array, such as a normalisation or peephole",
+                hint="Train without it, or choose another layout.",
             )
 
 
@@ -167,11 +167,11 @@ def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
             "layer",
             expected=f"one of {listed([layer['forward'] for layer in layers])}",
             received=repr(name),
-            hint="name one of these, or a part of its path.",
+            hint="Pass one of these paths, or a part of one.",
         )
     return chosen
 
 
 def _natural(place: str) -> list[tuple[int, str]]:
-    # the number counts before the word, so that Keras's `name` stands before `name_1`
+    # compare the number before the word, so that `name` of Keras sorts before `name_1`
     return [(int(digits or -1), word) for word, digits in re.findall(r"([^\d]*?)_?(\d+|$)", place)]

@@ -1,4 +1,4 @@
-"""The foreign layouts by name, and files of them."""
+"""The foreign layouts by name, and their files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Write = Callable[[Spec, Mapping[str, Array]], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Format:
-    """A foreign layout with what reads and writes it.
+    """A foreign layout with its reader and writer.
 
     Args:
-        layout: How it keeps its arrays.
-        read: Arrays to spec, canonical weights and notes.
-        write: Spec and canonical weights to arrays; None if it is only read.
+        layout: The layout of its arrays.
+        read: Function from arrays to spec, canonical weights and notes.
+        write: Function from spec and canonical weights to arrays; None if it is only read.
         options: Names of the options that `read` takes.
     """
 
@@ -64,14 +64,14 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
     Args:
         path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
         layout: A name in `FORMATS`.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
-        **options: What the layer was built with and the file does not show.
+        layers: Parts of paths that name the layers in order; none reads the only stack.
+        **options: Options of the layer that the file does not show.
 
     Returns:
         Spec, canonical weights and notes.
 
     Raises:
-        SpecError: for an unknown layout or option, or one that must be given and is not.
+        SpecError: for an unknown layout or option, or a missing required option.
         WeightsError: for a file that is unsafe, damaged or of another layout.
 
     Example:
@@ -83,7 +83,8 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
         (8,)
     """
     chosen = _format(layout, FORMATS)
-    check_options(options, chosen.options, f"{chosen.layout.source} takes {', '.join(chosen.options) or 'none'}.")
+    known = ", ".join(chosen.options)
+    check_options(options, chosen.options, f"Use one of {known}." if known else "Remove it: this layout has none.")
     arrays = read_arrays(path)
     if not _holds(chosen, arrays):
         others = [name for name, item in FORMATS.items() if _holds(item, arrays)]
@@ -91,7 +92,7 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
             str(path),
             expected=f"a layer of {chosen.layout.source}",
             received=listed(sorted(arrays)) or "no array at all",
-            hint=f"it looks like {' or '.join(others)}." if others else "check what wrote the file.",
+            hint=f"Read it as {' or '.join(others)}." if others else "Pass a file with the weights of a ConvLSTM.",
         )
     return chosen.read(arrays, layers=layers, **options)
 
@@ -130,7 +131,7 @@ def _format(name: str, known: Sequence[str] | Mapping[str, Format]) -> Format:
     if name in known:
         return FORMATS[name]
     raise SpecError(
-        "layout", expected=f"one of {', '.join(known)}", received=repr(name), hint="choose one of these words."
+        "layout", expected=f"one of {', '.join(known)}", received=repr(name), hint="Pass the name of a listed layout."
     )
 
 

@@ -1,4 +1,4 @@
-"""Haiku's `Conv1DLSTM`, `Conv2DLSTM` and `Conv3DLSTM`: read."""
+"""Read `Conv1DLSTM`, `Conv2DLSTM` and `Conv3DLSTM` of Haiku."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def read_haiku(params: Mapping[str, Any], *, layers: Sequence[str] = ()) -> Conv
 
     Args:
         params: The tree of parameters, or flat with paths such as `conv2_dlstm/input_to_hidden/w`.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        layers: Parts of paths that name the layers in order; none reads the only stack.
 
     Returns:
-        Spec, canonical weights and notes; the two biases and the 1 of every call are one bias.
+        Spec, canonical weights and notes; the two biases and the constant 1 of the forget gate are one bias.
 
     Raises:
-        WeightsError: if there is no such core, several that make up no stack, or arrays that do not fit.
+        WeightsError: if there is no such core, several that are not a stack, or arrays that do not fit.
 
     Example:
         >>> import numpy as np

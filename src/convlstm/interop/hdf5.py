@@ -1,7 +1,7 @@
-"""Keras's HDF5 files: plain datasets in plain groups, and nothing else that HDF5 can do.
+"""HDF5 files of Keras: plain datasets in plain groups only.
 
-A link can name another file, external storage and virtual datasets read one, and a shape can ask for more memory
-than there is: each is refused before a byte of data is read.
+Links, external storage and virtual datasets can read other files, and a shape can exceed the memory. Each raises an
+error before any data is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Array]:
         Arrays by path within the file.
 
     Raises:
-        WeightsError: for a damaged file, or one that holds anything but plain groups and datasets.
+        WeightsError: for a damaged file, or one with anything but plain groups and datasets.
         DependencyError: without h5py.
     """
     h5py = _h5py()
@@ -40,17 +40,17 @@ def read(path: Path) -> dict[str, Array]:
             promised, there = sum(map(_size, floats.values())), path.stat().st_size
             if promised > there:
                 received = f"{promised:,} bytes of data in a file of {there:,}"
-                raise _unfit(path, "data that the file has room for", received, "save the weights again.")
+                raise _unfit(path, "no more data than the file size", received, "Save the weights again.")
             return {name: dataset[()] for name, dataset in floats.items()}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        # h5py has no error class of its own
+        # h5py does not define an error class
         if isinstance(error, WeightsError):
             raise
-        raise _unfit(path, "an intact HDF5 file", str(error), "copy or download it again.") from error
+        raise _unfit(path, "an intact HDF5 file", str(error), "Copy or download the file again.") from error
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as plain datasets, groups after the slashes of their names.
+    """Write arrays as plain datasets; the slashes in their names make groups.
 
     Args:
         path: The file.
@@ -65,7 +65,7 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every dataset with its name; each object once, so that a circle of groups ends."""
+    """Yield every dataset with its name; visit each object once, so that a cycle of groups ends."""
     seen, waiting = {h5py.h5o.get_info(file.id).addr}, [("", file)]
     while waiting:
         prefix, group = waiting.pop()
@@ -73,11 +73,11 @@ def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
             full = f"{prefix}{name}"
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise _unfit(path, "groups and datasets alone", f"the link {full}", "save the weights again.")
+                raise _unfit(path, "groups and datasets only", f"the link {full}", "Save the weights again.")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen or full.count("/") > _DEEPEST:
-                raise _unfit(path, "every object at one place", f"{full} at two", "save the weights again.")
+                raise _unfit(path, "one path per object", f"a second path, {full}", "Save the weights again.")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 waiting.append((f"{full}/", item))
@@ -86,14 +86,14 @@ def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_plain(h5py: Any, path: Path, name: str, dataset: Any) -> None:
-    """Refuse data that lies elsewhere, is made up as it is read, or is larger than what the file holds of it."""
+    """Raise an error for external, virtual or filtered data, and for data larger than its storage."""
     properties = dataset.id.get_create_plist()
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if not plain or properties.get_external_count() or properties.get_nfilters():
-        raise _unfit(path, "plain datasets", f"{name}, which is external, virtual or packed", "save it plainly.")
+        raise _unfit(path, "plain datasets", f"{name}, which is external, virtual or packed", "Save without filters.")
     if dataset.dtype.kind == "f" and _size(dataset) != dataset.id.get_storage_size():
         stored = f"{name} of {_size(dataset):,} bytes with {dataset.id.get_storage_size():,} stored"
-        raise _unfit(path, "datasets as large as they are stored", stored, "save the weights again.")
+        raise _unfit(path, "datasets of their stored size", stored, "Save the weights again.")
 
 
 def _size(dataset: Any) -> int:
@@ -105,7 +105,7 @@ def _h5py() -> Any:
         import h5py
     except ImportError as error:
         raise DependencyError(
-            "h5py", expected="h5py for .h5 files", received="none installed", hint="pip install h5py."
+            "h5py", expected="h5py for .h5 files", received="none installed", hint="Run: pip install h5py."
         ) from error
     return h5py
 

@@ -1,4 +1,4 @@
-"""`keras.layers.ConvLSTM1D`, `ConvLSTM2D` and `ConvLSTM3D`: read and written."""
+"""Read and write `keras.layers.ConvLSTM1D`, `ConvLSTM2D` and `ConvLSTM3D`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
 
 
 def _own_name(key: str) -> str:
-    """Return Keras's own name of an array, which its weights files replace by a number."""
+    """Return the Keras name of an array, for which weights files use a number."""
     key = key.removesuffix(":0")
     found = _NUMBERED.fullmatch(key)
     return f"{found[1]}cell.{_PARTS[int(found[2])]}" if found else key
 
 
 def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of Keras's layer, and of the `Bidirectional` around it."""
+    """Return the arguments of the Keras layer, and of its `Bidirectional` wrapper."""
     words = {KERAS_WORDS.get(name, name): "linear" if value == "identity" else value for name, value in options.items()}
     words["zero_output_for_mask"] = words.pop("masked_output") == "zero"
     words["go_backwards"] = words.pop("direction") == "reverse"
@@ -84,10 +84,10 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
     """Read Keras's ConvLSTM layers.
 
     Args:
-        arrays: By name, as a weights file holds them (`layers/conv_lstm2d/cell/vars/0`) or with Keras's own names
+        arrays: Arrays by name, as in a weights file (`layers/conv_lstm2d/cell/vars/0`) or by Keras attribute
             (`kernel`, `recurrent_kernel`, `bias`), or the list that `layer.get_weights()` returns.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
-        **options: What the layer was built with, by the names of `ConvLSTMSpec`: padding (valid), stride, dilation,
+        layers: Parts of paths that name the layers in order; none reads the only stack.
+        **options: Options of the layer, by the names of `ConvLSTMSpec`: padding (valid), stride, dilation,
             activation, recurrent_activation (sigmoid), masked_output (hold), direction, merge, dropout rates.
 
     Returns:
@@ -95,7 +95,7 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
 
     Raises:
         SpecError: for an option the layer does not have, or a file of Keras 2 without `recurrent_activation`.
-        WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
+        WeightsError: if there is no such layer, several that are not a stack, or arrays that do not fit.
 
     Example:
         >>> import numpy as np
@@ -107,9 +107,9 @@ def read_keras(arrays: Mapping[str, Any] | Sequence[Any], *, layers: Sequence[st
     if "recurrent_activation" not in options and any(key.endswith(":0") for key in flat):
         raise SpecError(
             "recurrent_activation",
-            expected="the one the layer was built with, as this is a file of Keras 2",
+            expected="the value that the layer was built with, because this is a file of Keras 2",
             received="none",
-            hint="give hard_sigmoid_keras2 (the default of ConvLSTM there) or sigmoid.",
+            hint="Pass hard_sigmoid_keras2 (the default of ConvLSTM in Keras 2) or sigmoid.",
         )
     return read(KERAS, flat, layers=layers, **options)
 
@@ -119,21 +119,21 @@ def _listed_parts(arrays: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(_PARTS, arrays, strict=False))  # the bias may be missing
     raise WeightsError(
         "arrays",
-        expected="kernel, recurrent_kernel and perhaps bias of one layer",
+        expected="kernel, recurrent_kernel and optionally bias of one layer",
         received=f"a list of {len(arrays)}",
-        hint="give the arrays of several layers or directions by name.",
+        hint="Pass the arrays of several layers or directions by name.",
     )
 
 
 def write_keras(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return a layer stack as the weights file of a Keras `Sequential` model of ConvLSTM layers holds it.
+    """Return a layer stack as the arrays in the weights file of a Keras `Sequential` model of ConvLSTM layers.
 
     Args:
-        spec: The stack; `constructor_options` says what the Keras layers must be built with.
+        spec: The stack; `constructor_options` returns the arguments of the Keras layers.
         weights: Its canonical arrays.
 
     Returns:
-        Arrays by path; those of one layer, sorted by path, are what `layer.set_weights` takes.
+        Arrays by path; those of one layer, sorted by path, are the argument of `layer.set_weights`.
 
     Raises:
         SpecError: naming the option that Keras's layer cannot hold.

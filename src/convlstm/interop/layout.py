@@ -1,4 +1,4 @@
-"""How a foreign ConvLSTM keeps its arrays, as data; what was read of one, as a value."""
+"""The layout of the arrays of a foreign ConvLSTM, and the result of reading one."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Place = Callable[[ConvLSTMSpec, int, str], str]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one kind of foreign layer keeps its arrays, and what it computes otherwise than this package.
+    """The array layout of one kind of foreign layer, and its differences from this package.
 
     Args:
-        name: As `convlstm convert --from` takes it.
-        source: The layer's own name.
+        name: Name in `convlstm convert --from`.
+        source: Name of the foreign layer.
         gates: Order of the gates on their common axis.
-        axes: Axes of a kernel that hold gate and hidden channel, and input channel.
+        axes: Axes of a kernel: gate and hidden channel, and input channel.
         kernels: Names of W_ih and W_hh within a layer, or of the one kernel over [x; h].
-        biases: Names of the biases, which the foreign layer adds up.
-        forget_offset: Added to the forget gate at every call there, and stored nowhere.
-        dead: Names of arrays that the foreign layer holds and never uses.
-        own_name: From a dotted name in a file to the foreign layer's own name, where files use another.
-        within: Pattern of the paths at which such a layer may stand.
+        biases: Names of the biases, whose sum the foreign layer uses.
+        forget_offset: Constant that the foreign layer adds to the forget gate and does not store.
+        dead: Names of arrays that the foreign layer never uses.
+        own_name: Function from a dotted name in a file to the name in the foreign layer.
+        within: Pattern of the paths of such layers.
         place: Path of a layer when it is written; None for a layout that is only read.
-        separator: Between the parts of a written path.
-        one_object: Whether one foreign object holds a whole stack, so that what else a file holds is not between.
-        two_ways: Whether it runs bidirectionally, as `forward…` and `backward…` side by side.
-        ranks: Numbers of spatial axes it can have.
-        odd_kernels: Whether even kernels cannot run there.
-        choices: Options of `ConvLSTMSpec` that its constructor takes and its arrays do not show, with its defaults.
-        own_words: From values of `choices`, one per layer where layers differ, to the foreign constructor's words.
-        facts: What else it does otherwise, in sentences.
+        separator: Separator of the parts of a written path.
+        one_object: Whether one foreign object is a whole stack, without other layers in between.
+        two_ways: Whether it can be bidirectional, with the paths `forward…` and `backward…`.
+        ranks: Supported numbers of spatial axes.
+        odd_kernels: Whether it supports odd kernels only.
+        choices: Options of `ConvLSTMSpec` that its arrays do not show, with the defaults of the foreign layer.
+        own_words: Function from values of `choices` to the arguments of the foreign constructor.
+        facts: Further differences, as sentences.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Notes:
-    """What a reader of a converted model should know.
+    """Notes on a converted model.
 
     Args:
-        layers: Where its layers stood, first to last.
-        differences: What the foreign layer did otherwise, in sentences.
-        assumed: Options that the arrays do not show, as they were taken.
+        layers: Paths of its layers, first to last.
+        differences: Differences of the foreign layer, as sentences.
+        assumed: Assumed values of options that the arrays do not show.
         left_out: Names of arrays that were not read.
     """
 
@@ -80,12 +80,12 @@ class Notes:
 
 @dataclass(frozen=True)
 class Converted:
-    """A foreign model in this package's terms.
+    """A foreign model, converted to this package.
 
     Args:
         spec: Its options.
         weights: Canonical arrays by key.
-        notes: What to know about it.
+        notes: Notes on the conversion.
     """
 
     spec: Spec

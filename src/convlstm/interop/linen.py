@@ -1,4 +1,4 @@
-"""`flax.linen.ConvLSTMCell`: read and written."""
+"""Read and write `flax.linen.ConvLSTMCell`."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def read_linen(params: Mapping[str, Any], *, layers: Sequence[str] = (), **optio
 
     Args:
         params: The tree of parameters, or flat with paths such as `params/cell/ih/kernel`.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        layers: Parts of paths that name the layers in order; none reads the only stack.
         **options: `direction="reverse"` for `nn.RNN(reverse=True, keep_order=True)`, and the `merge` of
             `nn.Bidirectional`.
 
     Returns:
-        Spec, canonical weights and notes; the two biases and the 1 of every call are one bias.
+        Spec, canonical weights and notes; the two biases and the constant 1 of the forget gate are one bias.
 
     Raises:
         SpecError: for an option the cell does not have.
-        WeightsError: if there is no such cell, several that make up no stack, or arrays that do not fit.
+        WeightsError: if there is no such cell, several that are not a stack, or arrays that do not fit.
 
     Example:
         >>> import numpy as np
@@ -76,15 +76,15 @@ def read_linen(params: Mapping[str, Any], *, layers: Sequence[str] = (), **optio
 def write_linen(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return a layer stack as the flat parameters of `nn.RNN(nn.ConvLSTMCell(...))`, one per layer.
 
-    Several layers are named as `nn.Sequential` names them, two directions as `nn.Bidirectional` does.
+    The names of several layers are those of `nn.Sequential`, and of two directions those of `nn.Bidirectional`.
 
     Args:
         spec: The stack.
         weights: Its canonical arrays.
 
     Returns:
-        Arrays by path, for `flax.traverse_util.unflatten_dict(arrays, sep="/")`; a layer without bias gets two that
-        take back the 1 of every call.
+        Arrays by path, for `flax.traverse_util.unflatten_dict(arrays, sep="/")`; a layer without bias gets two
+        biases that cancel the constant 1 of the forget gate.
 
     Raises:
         SpecError: naming the option that the cell cannot hold.

@@ -1,4 +1,4 @@
-"""The `ConvLSTM` of ndrplz/ConvLSTM_pytorch, and what was copied from it (torchgeo, many notebooks)."""
+"""Read and write the `ConvLSTM` of ndrplz/ConvLSTM_pytorch and its copies (torchgeo, many notebooks)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_ndrplz(state_dict: Mapping[str, Any], *, layers: Sequence[str] = ()) ->
 
     Args:
         state_dict: Arrays, or tensors on the CPU, by name.
-        layers: Part of the path of the ConvLSTM where a model holds several, as `encoder`.
+        layers: Part of the path of the ConvLSTM if a model has several, such as `encoder`.
 
     Returns:
         Spec, canonical weights and notes.
@@ -63,7 +63,7 @@ def write_ndrplz(spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return a layer stack as the `state_dict` of an ndrplz ConvLSTM.
 
     Args:
-        spec: The stack: two spatial axes, odd kernels, nothing that layer lacks.
+        spec: The stack: two spatial axes, odd kernels, and no option that the layer lacks.
         weights: Its canonical arrays.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The ConvLSTM model of OpenSTL: read, without the layers that it builds and never calls."""
+"""Read the ConvLSTM model of OpenSTL, without the layers that it never calls."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _HEAD = "conv_last.weight"
 def read_openstl(
     state_dict: Mapping[str, Any], *, patch_size: int | None = None, layers: Sequence[str] = ()
 ) -> Converted:
-    """Read the `state_dict` of OpenSTL's ConvLSTM as a forecaster that is fed its own prediction.
+    """Read the `state_dict` of the ConvLSTM of OpenSTL as a forecaster with feedback.
 
     Args:
         state_dict: Arrays, or tensors on the CPU, by name.
         patch_size: Side of its patches, `patch_size` of its configuration (4 for Moving MNIST, 2 for KTH).
-        layers: Part of the path of the model where the file holds several.
+        layers: Part of the path of the model if the file has several.
 
     Returns:
         A ForecasterSpec with `rollout="feedback"`, canonical weights and notes.
@@ -70,11 +70,11 @@ def read_openstl(
     key = stack.notes.layers[0].rpartition("cell_list.")[0] + _HEAD
     if key not in flat:
         raise WeightsError(
-            key, expected="the output convolution beside the cells", received="none", hint="give the whole state_dict."
+            key, expected="the output convolution and the cells", received="none", hint="Pass the whole state_dict."
         )
     weights = {f"encoder.{name}": array for name, array in stack.weights.items()}
     first, order = "encoder.layers.0.forward.weight_ih", _order(spec)
-    # a head of another shape is left as it is for the check to name
+    # a head of another shape is not changed; the check names it
     head = flat[key][order] if len(flat[key]) == len(order) else flat[key]
     weights |= {first: np.ascontiguousarray(weights[first][:, :, order]), "head.weight": np.ascontiguousarray(head)}
     check_weights(spec, weights)
@@ -87,9 +87,9 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
     if patch_size is None:
         raise SpecError(
             "patch_size",
-            expected="the side of the patches the model was trained on, which its arrays do not show",
+            expected="the side of the patches in training, which the arrays do not show",
             received="none",
-            hint="give patch_size of its configuration (4 for Moving MNIST, 2 for KTH).",
+            hint="Pass the `patch_size` of its configuration (4 for Moving MNIST, 2 for KTH).",
         )
     patch_size = parsing.integer("patch_size", patch_size, 1)
     if channels % patch_size**2:
@@ -97,7 +97,7 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
             "patch_size",
             expected=f"a side whose square divides the model's {channels} input channels",
             received=patch_size,
-            hint="take it from the model's configuration.",
+            hint="Pass the `patch_size` of the model's configuration.",
         )
     frame_channels = channels // patch_size**2
     return ForecasterSpec(
@@ -106,6 +106,6 @@ def _forecaster(stack: ConvLSTMSpec, patch_size: int | None) -> ForecasterSpec:
 
 
 def _order(spec: ForecasterSpec) -> Array:
-    """Return, for each of our patched channels (channel, dy, dx), its place among theirs (dy, dx, channel)."""
+    """Return the index in OpenSTL's order (dy, dx, channel) of each patched channel (channel, dy, dx)."""
     theirs = np.arange(spec.patch_channels).reshape(spec.patch_size**2, spec.frame_channels)
     return theirs.T.reshape(-1)

@@ -1,4 +1,4 @@
-"""Foreign arrays to a spec and canonical arrays: one way for all layouts."""
+"""Convert foreign arrays to a spec and canonical arrays, for all layouts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def read(
     """Read a stack of foreign layers.
 
     Args:
-        layout: How they keep their arrays.
+        layout: The layout of their arrays.
         arrays: Arrays by name, flat or as a tree.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
-        **options: What the arrays do not show, by the names of `ConvLSTMSpec`; the foreign layer's defaults else.
+        layers: Parts of paths that name the layers in order; none reads the only stack.
+        **options: Options that the arrays do not show, by the names of `ConvLSTMSpec`.
 
     Returns:
         Spec, canonical weights and notes.
 
     Raises:
         SpecError: for an option that the foreign layer does not have.
-        WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
+        WeightsError: if there is no such layer, several that are not a stack, or arrays that do not fit.
     """
-    check_options(options, layout.choices)
+    check_options(
+        options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
+    )
     flat = named(layout, arrays)
     found = find(layout, flat)
     chosen = choose(layout, flat, found, layers)
@@ -64,16 +66,21 @@ def read(
 
 
 def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> dict[str, Any]:
-    """Return the options that were not given: the direction is plain where both are there, a merge only then."""
+    """Return the defaults of the options that were not given; two directions need a merge and no direction."""
     direction = options.get("direction")
     if direction is not None and two_ways:
-        raise SpecError("direction", expected="none, as both are there", received=repr(direction), hint="drop it.")
+        raise SpecError(
+            "direction",
+            expected="None, because the arrays have both directions",
+            received=repr(direction),
+            hint="Leave `direction` out.",
+        )
     if direction == "bidirectional":
         raise SpecError(
             "direction",
-            expected="forward or reverse, as the arrays are those of one",
+            expected="forward or reverse, because the arrays have one direction",
             received=repr(direction),
-            hint="give the arrays of both directions.",
+            hint="Pass the arrays of both directions.",
         )
     needless = "direction" if two_ways else "merge"
     return {name: value for name, value in layout.choices.items() if name not in options and name != needless}
@@ -100,7 +107,7 @@ def _cell(layout: Layout, flat: Mapping[str, Array], place: str, parts: Parts) -
 
 
 def _kernel(layout: Layout, key: str, array: Array) -> Array:
-    """Return a kernel as (4, hidden, in, *kernel), gates in our order."""
+    """Return a kernel as (4, hidden, in, *kernel), with gates in the canonical order."""
     _check_floats(key, array)
     rank = array.ndim - 2
     if rank not in layout.ranks or array.shape[layout.axes[0]] % 4:
@@ -112,7 +119,7 @@ def _kernel(layout: Layout, key: str, array: Array) -> Array:
 
 
 def _bias(layout: Layout, biases: Sequence[tuple[str, Array]], hidden: int, dtype: Any) -> Array:
-    # the last one takes the offset first: so a bias that was written here comes back to the last bit
+    # add the offset to the last bias first, so that a bias written by this package is read back exactly
     total = np.zeros((4, hidden))
     total[GATES.index("f")] = layout.forget_offset
     for key, array in reversed(biases):
@@ -138,9 +145,9 @@ def _spec(
     if max(len(with_bias), len(ways), len(ranks)) > 1:
         raise WeightsError(
             "layer",
-            expected="layers alike in bias, direction and number of spatial axes",
+            expected="layers with the same bias option, directions and number of spatial axes",
             received=listed([layer["forward"] for layer in chosen]),
-            hint="convert them one by one with --layer.",
+            hint="Convert the layers one by one with `--layer`.",
         )
     spec = ConvLSTMSpec(
         in_channels=firsts[0]["weight_ih"].shape[2],
@@ -155,18 +162,18 @@ def _spec(
         if parts["weight_ih"].shape[2] != layer.in_channels:
             raise WeightsError(
                 place["forward"] or layout.name,
-                expected=f"a layer over {layer.in_channels} channels, as the one before it gives",
-                received=f"one over {parts['weight_ih'].shape[2]}",
-                hint="name the layers of one stack in their order with --layer.",
+                expected=f"a layer with {layer.in_channels} input channels, the output of the layer before it",
+                received=f"a layer with {parts['weight_ih'].shape[2]}",
+                hint="Name the layers of one stack in order with `--layer`.",
             )
     return spec
 
 
 def differences(layout: Layout) -> tuple[str, ...]:
-    """Say what a foreign layer does otherwise, whatever stands in a file of it.
+    """Return the general differences of a foreign layer.
 
     Args:
-        layout: How it keeps its arrays.
+        layout: The layout of its arrays.
 
     Returns:
         Sentences.
@@ -174,11 +181,11 @@ def differences(layout: Layout) -> tuple[str, ...]:
     Example:
         >>> from convlstm.interop.ndrplz import NDRPLZ
         >>> differences(NDRPLZ)[0]
-        'Gates stand in the order i, f, o, g there, i, f, g, o here.'
+        'The order of the gates is i, f, o, g there and i, f, g, o here.'
     """
     lines: list[str] = []
     if layout.gates != GATES:
-        lines.append(f"Gates stand in the order {', '.join(layout.gates)} there, {', '.join(GATES)} here.")
+        lines.append(f"The order of the gates is {', '.join(layout.gates)} there and {', '.join(GATES)} here.")
     if len(layout.kernels) == 1:
         lines.append("One kernel over [x; h] there; W_ih and W_hh apart here.")
     if len(layout.biases) > 1:
@@ -203,9 +210,9 @@ def _check_floats(key: str, array: Array) -> None:
             key,
             expected="float16, float32 or float64",
             received=array.dtype,
-            hint="save it as float32.",
+            hint="Save the array as float32.",
         )
 
 
 def _unfit(key: str, expected: str, array: Array) -> WeightsError:
-    return WeightsError(key, expected=expected, received=f"shape {array.shape}", hint="check the file and its layout.")
+    return WeightsError(key, expected=expected, received=f"shape {array.shape}", hint="Check the file and its layout.")

@@ -1,4 +1,4 @@
-"""The `ConvLSTM` of tomo-oga/convlstm-mlx (`convlstm-mlx` on the package index): read."""
+"""Read the `ConvLSTM` of tomo-oga/convlstm-mlx (`convlstm-mlx` on the package index)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def read_tomo_oga(arrays: Mapping[str, Any], *, layers: Sequence[str] = ()) -> C
 
     Args:
         arrays: Arrays by name.
-        layers: Parts of paths that name the layers in order; none takes the one plain stack there is.
+        layers: Parts of paths that name the layers in order; none reads the only stack.
 
     Returns:
         Spec, canonical weights and notes.
 
     Raises:
-        WeightsError: if there is no such layer, several that make up no stack, or arrays that do not fit.
+        WeightsError: if there is no such layer, several that are not a stack, or arrays that do not fit.
 
     Example:
         >>> import numpy as np

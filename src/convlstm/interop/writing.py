@@ -1,4 +1,4 @@
-"""Canonical arrays to a foreign layout, where that layout can hold them."""
+"""Convert canonical arrays to a foreign layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, check_weights, layer_prefix
 
-# shown by the arrays themselves; without effect on weights that exist; acting with masks, which Keras alone has
+# options that the arrays show, that have no effect on existing weights, or that act only with masks (Keras)
 _FREE = (
     *("in_channels", "hidden_channels", "kernel_size", "recurrent_kernel_size", "num_layers", "spatial_dims", "bias"),
     *("forget_bias", "masked_output"),
@@ -24,18 +24,18 @@ _FREE = (
 
 
 def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays of a layer stack as a foreign layer keeps them.
+    """Return the arrays of a layer stack in a foreign layout.
 
     Args:
-        layout: How it keeps them.
+        layout: The layout.
         spec: The stack; every option must be one that the foreign layer has.
         weights: Its canonical arrays.
 
     Returns:
-        Arrays by the foreign file's names.
+        Arrays by their names in the foreign file.
 
     Raises:
-        SpecError: naming the option that the foreign layer cannot hold.
+        SpecError: naming an option that the foreign layer does not support.
         WeightsError: if weights and spec differ.
     """
     stack = _check_holds(layout, spec)
@@ -52,11 +52,11 @@ def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str,
 
 
 def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
-    """Return the options that the foreign layer must be built with, as its arrays do not show them.
+    """Return the options of the foreign constructor that its arrays do not show.
 
     Args:
         layout: The layout.
-        spec: What was written.
+        spec: The stack that was written.
 
     Returns:
         Values by the names of `ConvLSTMSpec`.
@@ -67,11 +67,11 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
 
 
 def own_words(layout: Layout, spec: Spec) -> dict[str, Any]:
-    """Return the same in the foreign constructor's words, one value where all layers or axes agree.
+    """Return these options as arguments of the foreign constructor, one value if all layers or axes agree.
 
     Args:
         layout: The layout.
-        spec: What was written.
+        spec: The stack that was written.
 
     Returns:
         Values by the foreign names; a list has one per layer.
@@ -101,12 +101,12 @@ def _parts(layout: Layout, own: Mapping[str, Array]) -> dict[str, Array]:
         for name, kernel in zip(layout.kernels, kernels, strict=True)
     }
     bias = own.get("bias")
-    if bias is None and layout.forget_offset:  # it acts there even without a bias, and must be taken back
+    if bias is None and layout.forget_offset:  # it acts there even without a bias, and must be cancelled
         bias = np.zeros(own["weight_hh"].shape[:2], own["weight_hh"].dtype)
     if bias is None:
         return parts
     *rest, last = [bias, *(np.zeros_like(bias) for _ in layout.biases[1:])]
-    # subtracted where nothing else stands, so that nothing is rounded
+    # subtracted from zeros if possible, so that nothing is rounded
     last[GATES.index("f")] -= layout.forget_offset
     return parts | {
         name: np.ascontiguousarray(_in_their_order(layout, array))
@@ -120,7 +120,7 @@ def _in_their_order(layout: Layout, gates: Array) -> Array:
 
 
 def _check_holds(layout: Layout, spec: Spec) -> ConvLSTMSpec:
-    """Return the spec if the foreign layer has every one of its options."""
+    """Return the spec if the foreign layer supports all its options."""
     if layout.place is None:
         raise _cannot(layout, "layout", "one that can be written", layout.name)
     if not isinstance(spec, ConvLSTMSpec):
@@ -144,7 +144,7 @@ def _check_holds(layout: Layout, spec: Spec) -> ConvLSTMSpec:
 
 
 def _in_words(spec: ConvLSTMSpec) -> ConvLSTMSpec:
-    """Return the spec with `same` in place of the numbers that mean it."""
+    """Return the spec with `same` instead of equivalent numbers."""
     padding = [
         "same"
         if not isinstance(layer.padding, str)
@@ -162,9 +162,9 @@ def _in_words(spec: ConvLSTMSpec) -> ConvLSTMSpec:
 def _cannot(layout: Layout, name: str, expected: str, received: object) -> SpecError:
     return SpecError(
         name,
-        expected=f"{expected}, which is all that {layout.source} can hold",
+        expected=f"{expected}, because {layout.source} supports nothing else",
         received=received,
-        hint="choose another layout, or keep this package's own file.",
+        hint="Choose another layout, or use the model file of this package.",
     )
 
 

@@ -1,1 +1,1 @@
-"""Training on gridded sequences, forecasting, and the rivals a forecast is held against."""
+"""Train on gridded sequences, forecast, and compare with baselines."""

@@ -1,4 +1,4 @@
-"""The forecasts that a trained model has to beat: persistence and extrapolation along the optical flow."""
+"""Baseline forecasts: persistence and extrapolation along the optical flow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AXES = ("time", "channel", "height", "width")
 
 
 def persistence(inputs: Array, lead_times: Numbers) -> NDArray[np.float32]:
-    """Forecast that everything stays as it was last seen.
+    """Forecast the last known value of every pixel.
 
     Args:
         inputs: Observed frames (time, channel, height, width), NaN where missing.
@@ -42,22 +42,22 @@ def persistence(inputs: Array, lead_times: Numbers) -> NDArray[np.float32]:
 
 
 def optical_flow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDArray[np.float32]:
-    """Forecast that everything keeps its value and moves on along its latest motion.
+    """Forecast by moving the latest frame along the latest motion.
 
-    Each channel moves by itself. A missing scan does no harm: the latest frame with data is moved for longer.
+    Each channel has its own motion. If the last frames are missing, the latest frame with data moves for longer.
 
     Args:
         inputs: Observed frames (time, channel, height, width), NaN where missing.
-        input_seconds: Times of the input frames, rising, even or uneven.
-        lead_seconds: Seconds from the last input frame to each forecast frame, rising.
+        input_seconds: Times of the input frames, increasing, at constant or variable steps.
+        lead_seconds: Seconds from the last input frame to each forecast frame, increasing.
 
     Returns:
         Forecast (lead_time, channel, height, width) without gaps, never outside the range of the inputs; NaN only
-        in a channel that holds no value at all.
+        in a channel without any value.
 
     Raises:
         ShapeError: if the inputs are not four-dimensional.
-        DataError: if the times do not rise or are not one per frame.
+        DataError: if the times do not increase or are not one per frame.
 
     Example:
         >>> frames = np.zeros((2, 1, 8, 8), np.float32)

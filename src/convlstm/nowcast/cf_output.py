@@ -1,4 +1,4 @@
-"""A forecast as a CF file: the frames after a sequence, with the times they are valid at."""
+"""Make a forecast and write it as a CF file with valid times."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def make_forecast(
     Args:
         nowcaster: The model.
         frames: The observed sequence.
-        lead_times: Seconds ahead of each forecast frame; None means the horizon it was trained on.
-        init_time: Time of the last frame used, as in the file; None means the latest.
+        lead_times: Lead time of each forecast frame in seconds; None uses the horizon of the training.
+        init_time: Time of the last input frame, as in the file; None uses the latest.
         command: The command line, for the history.
 
     Returns:
         One variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`.
 
     Raises:
-        DataError: if the data does not fit the model, or the frames before the start are missing or uneven.
+        DataError: if the data does not fit the model, or the input frames have gaps.
     """
     pipeline = nowcaster.pipeline
     pipeline.check(frames)
@@ -51,43 +51,46 @@ def make_forecast(
     inputs = frames.read(index)
     if not np.isfinite(inputs).any():
         raise DataError(
-            "input frames", expected="known values", received="missing ones alone", hint="choose another time."
+            "input frames",
+            expected="known values",
+            received="missing values only",
+            hint="Choose another `--init-time`.",
         )
     values = nowcaster.predict(inputs[None], frames.seconds[None, index], leads)[0]
     return _dataset(nowcaster, frames, values, leads, last, command)
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
-    """Write a forecast as NetCDF, or as Zarr where the path ends in `.zarr`, whole or not at all.
+    """Write a forecast atomically as NetCDF, or as Zarr if the path ends in `.zarr`.
 
     Args:
-        path: Where to.
-        forecast: From `make_forecast`.
+        path: The file to write.
+        forecast: The result of `make_forecast`.
 
     Returns:
         The path written.
 
     Raises:
-        OutputError: if it cannot be written; what stood there before still stands.
+        OutputError: if it cannot be written; an existing file is unchanged.
     """
     if Path(path).suffix == ".zarr":
-        # format 2, which every reader knows, with the one listing that makes it quick to open
+        # format 2, which every reader supports, with consolidated metadata for fast opening
         return write_whole(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
     return write_netcdf(path, forecast)
 
 
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a dataset as one NetCDF file with its fields compressed, whole or not at all.
+    """Write a dataset atomically as one NetCDF file with compressed fields.
 
     Args:
-        path: Where to.
-        dataset: What to write.
+        path: The file to write.
+        dataset: The dataset.
 
     Returns:
         The path written.
 
     Raises:
-        OutputError: if it cannot be written; what stood there before still stands.
+        OutputError: if it cannot be written; an existing file is unchanged.
     """
     fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
     packing = {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
@@ -95,17 +98,17 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     def write(draft: Path) -> None:
         try:
             dataset.to_netcdf(draft, encoding=packing, engine="netcdf4")
-        except RuntimeError as error:  # what the NetCDF library makes of a full disk
+        except RuntimeError as error:  # the NetCDF library raises it for a full disk
             raise OSError(str(error)) from error
 
     return write_whole(path, write)
 
 
 def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
-    """Return the frames a forecast is made from, the last of which is given.
+    """Return the input frames of a forecast that ends at the given frame.
 
     Raises:
-        DataError: if there are too few, or a gap lies between them that the model cannot take.
+        DataError: if there are too few frames, or a gap that the model does not support.
     """
     length = nowcaster.pipeline.input_length
     first = last - length + 1
@@ -116,7 +119,7 @@ def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
             "input frames",
             expected=f"{length} frames without a gap up to the start of the forecast",
             received=f"{last + 1} frame(s)" if first < 0 else "a gap between them",
-            hint="choose another --init-time, or give an unbroken sequence.",
+            hint="Choose another `--init-time`, or pass a sequence without gaps.",
         )
     return slice(first, last + 1)
 
@@ -126,7 +129,7 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
         return len(frames.seconds) - 1
     index = frames.time.to_index()
     try:
-        # a text such as 2018-05-20 stands for every frame of that day
+        # a text such as 2018-05-20 selects every frame of that day
         found = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
     except (KeyError, ValueError):
         found = np.arange(0)
@@ -135,13 +138,13 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
             "init time",
             expected=f"the time of one frame from {index[0]} to {index[-1]}",
             received=f"{init_time}, of {len(found)} frames",
-            hint="give one as 2018-05-20T12:00.",
+            hint="Pass one time, such as 2018-05-20T12:00.",
         )
     return int(found[0])
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
-    """Return the lead times a model was trained on, in seconds."""
+    """Return the lead times of the training in seconds."""
     steps = np.arange(1, nowcaster.pipeline.horizon + 1, dtype=np.float64)
     return steps * np.float64(nowcaster.pipeline.time_step)
 
@@ -174,7 +177,7 @@ def _dataset(
     dataset = dataset.merge(frames.grid, combine_attrs="override")
     if mapping := frames.grid.attrs.get("grid_mapping"):
         for name in frames.variables:
-            # as an encoding, so that xarray does not take the projection for a coordinate
+            # as an encoding, so that xarray does not treat the projection as a coordinate
             dataset[name].encoding["grid_mapping"] = mapping
     source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
     seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")

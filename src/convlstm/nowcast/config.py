@@ -1,4 +1,4 @@
-"""The configuration of a run: what is read, what is trained, and how; validated before any work."""
+"""The configuration of a run: data, model and training, validated before any work."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kernel = StrictInt | list[StrictInt | list[StrictInt]]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# YAML and TOML read 2018-05-20 as a date; days are text here, because some calendars have days that no date has
+# YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 
-# a file can repeat a list within lists without end, so what is shown of a wrong value is bounded
+# YAML aliases can make a small file very large, so the text of a wrong value is limited
 BRIEF = reprlib.Repr()
 BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxdict = 2, 4, 4
 
-HINT = "`convlstm train --show-config` prints every option with its default."
+HINT = "Run `convlstm train --show-config` to list every option with its default."
 
 
 class _Part(BaseModel):
@@ -34,63 +34,65 @@ class _Part(BaseModel):
 
 
 class DataConfig(_Part):
-    """What is read, and how it is cut.
+    """Options of the data.
 
     Example:
         >>> DataConfig().input_length
         6
     """
 
-    variables: list[str] = Field([], description="Variables, one per channel; empty takes the only gridded one.")
-    units: str | None = Field(None, description="Unit of the file's values, where the file does not say.")
-    time_step: Positive | None = Field(None, description="Seconds from frame to frame, where the file does not say.")
-    time_dim: str | None = Field(None, description="Name of the time dimension, where it cannot be found.")
-    y_dim: str | None = Field(None, description="Name of the y dimension, where it cannot be found.")
-    x_dim: str | None = Field(None, description="Name of the x dimension, where it cannot be found.")
+    variables: list[str] = Field([], description="Variables, one per channel; empty reads the only gridded variable.")
+    units: str | None = Field(None, description="Unit of the values, if it is missing in the file.")
+    time_step: Positive | None = Field(None, description="Seconds between frames, if the file has no times.")
+    time_dim: str | None = Field(None, description="Name of the time dimension; null finds it.")
+    y_dim: str | None = Field(None, description="Name of the y dimension; null finds it.")
+    x_dim: str | None = Field(None, description="Name of the x dimension; null finds it.")
     transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
-        "auto", description="To model units: auto, log, dbz, standard or identity; auto is log for rain, else standard."
+        "auto", description="Transform: auto, log, dbz, standard or identity; auto is log for rain, else standard."
     )
-    input_length: Count = Field(6, description="Frames the model is given.")
-    horizon: Count = Field(12, description="Frames it is trained to foretell; any number can be forecast later.")
-    max_gap: Positive | None = Field(None, description="Largest gap in seconds within a window; null wants even steps.")
-    validation: Natural | list[Day] = Field(1, description="Days to validate on: how many, or their dates.")
-    test: Natural | list[Day] = Field(1, description="Days kept for evaluation: how many, or their dates.")
-    crop: Count | None = Field(96, description="Side in cells of the squares trained on; null takes the whole grid.")
+    input_length: Count = Field(6, description="Number of input frames.")
+    horizon: Count = Field(12, description="Number of forecast frames in training; a forecast can have more.")
+    max_gap: Positive | None = Field(
+        None, description="Largest gap in a window, in seconds; null requires constant time steps."
+    )
+    validation: Natural | list[Day] = Field(1, description="Validation days: a number, or a list of dates.")
+    test: Natural | list[Day] = Field(1, description="Test days for `convlstm evaluate`: a number, or a list of dates.")
+    crop: Count | None = Field(96, description="Side of the square training crops in cells; null uses the whole grid.")
 
 
 class ModelConfig(_Part):
-    """The forecaster.
+    """Options of the forecaster.
 
     Example:
         >>> ModelConfig().spec(frame_channels=1).patch_channels
         16
     """
 
-    hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Width of each layer.")
+    hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Hidden channels of each layer.")
     kernel_size: Kernel = Field(
         3, description="Input kernel: one number, or a list per layer of numbers or [height, width]."
     )
-    recurrent_kernel_size: Kernel | None = Field(None, description="Recurrent kernel; null repeats the other.")
-    patch_size: Count = Field(4, description="Side of the patches folded into channels.")
+    recurrent_kernel_size: Kernel | None = Field(None, description="Recurrent kernel; null repeats kernel_size.")
+    patch_size: Count = Field(4, description="Side of the square patches that are folded into channels.")
     peephole: Literal["none", "channel"] = Field("none", description="Peephole connections: none or channel.")
     norm: Literal["none", "layer"] = Field("none", description="Normalisation of the gates: none or layer.")
-    dropout: Share = Field(0.0, description="Dropout between layers.")
-    recurrent_dropout: Share = Field(0.0, description="Dropout on the recurrent input.")
+    dropout: Share = Field(0.0, description="Dropout rate between layers.")
+    recurrent_dropout: Share = Field(0.0, description="Dropout rate on the hidden state.")
     rollout: Literal["states", "feedback"] = Field(
-        "states", description="states (encoder–forecaster) or feedback (own frames fed back)."
+        "states", description="states (encoder–forecaster) or feedback (each forecast frame is the next input)."
     )
     residual: bool = Field(True, description="Whether the last frame is added to the output.")
     output_activation: Literal["identity", "sigmoid", "relu", "softplus"] = Field(
-        "identity", description="Of the output in model units: identity, sigmoid, relu or softplus."
+        "identity", description="Output activation: identity, sigmoid, relu or softplus."
     )
     duration_strategy: Literal["none", "linear", "log", "log1p", "scalar", "exp", "mlp"] = Field(
-        "none", description="How uneven steps scale the update: none, linear, log, log1p, scalar, exp or mlp."
+        "none", description="Effect of the step duration: none, linear, log, log1p, scalar, exp or mlp."
     )
-    memory_decay: bool = Field(False, description="Whether the cell state fades over gaps.")
+    memory_decay: bool = Field(False, description="Whether the cell state decays over gaps.")
 
     def spec(self, frame_channels: int, reference_duration: float = 1.0) -> ForecasterSpec:
-        """Return the forecaster for frames of so many channels; durations count in units of the usual step."""
-        aware = self.duration_strategy != "none" or self.memory_decay
+        """Return the forecaster for frames with this many channels; the usual step is the unit of durations."""
+        uses_time = self.duration_strategy != "none" or self.memory_decay
         stack = ConvLSTMSpec(
             in_channels=frame_channels * self.patch_size**2,
             hidden_channels=list(self.hidden_channels),
@@ -101,7 +103,7 @@ class ModelConfig(_Part):
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
             duration_strategy=self.duration_strategy,
-            reference_duration=reference_duration if aware else 1.0,
+            reference_duration=reference_duration if uses_time else 1.0,
             memory_decay=self.memory_decay,
         )
         return ForecasterSpec(
@@ -115,36 +117,36 @@ class ModelConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """How it is trained.
+    """Options of the training.
 
     Example:
         >>> TrainingConfig().batch_size
         8
     """
 
-    steps: Count = Field(2000, description="Optimiser steps.")
+    steps: Count = Field(2000, description="Number of optimiser steps.")
     batch_size: Count = Field(8, description="Windows per step.")
     learning_rate: Positive = Field(2e-3, description="Peak learning rate of AdamW.")
-    warmup_steps: Natural = Field(50, description="Steps of linear warm-up before the cosine.")
-    weight_decay: Share = Field(0.01, description="Of convolution kernels.")
+    warmup_steps: Natural = Field(50, description="Steps of linear warm-up before the cosine decay.")
+    weight_decay: Share = Field(0.01, description="Weight decay of the convolution kernels.")
     clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
-    absolute_error: Share = Field(0.3, description="Share of the absolute beside the squared error.")
+    absolute_error: Share = Field(0.3, description="Weight of the absolute error; the squared error has weight 1.")
     emphasis: dict[float, Share] = Field(
-        {1.0: 1.0, 5.0: 2.0}, description="Extra weight of targets from a rain rate (mm/h) on; rain only."
+        {1.0: 1.0, 5.0: 2.0}, description="Extra loss weight of targets at or above a rain rate in mm/h; rain only."
     )
     augment: bool | Literal["auto"] = Field(
-        "auto", description="Whether windows are flipped and turned; auto does so for rain, which has no direction."
+        "auto", description="Whether to flip and rotate windows; auto does so for rain only."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the convolutions: auto, float32 or bfloat16."
+        "auto", description="Precision of the convolutions: auto, float32 or bfloat16."
     )
-    validate_every: Count = Field(100, description="Steps between validations, each of which saves the run.")
-    validation_windows: Count = Field(32, description="Windows validated on, spread over the validation days.")
-    patience: Count = Field(10, description="Validations without progress before training stops.")
+    validate_every: Count = Field(100, description="Steps between validations; each validation saves the run.")
+    validation_windows: Count = Field(32, description="Windows per validation, spread over the validation days.")
+    patience: Count = Field(10, description="Validations without improvement before training stops.")
 
 
 class Config(_Part):
-    """A whole run.
+    """All options of a run.
 
     Example:
         >>> Config.model_validate({"training": {"steps": 10}}).training.steps
@@ -158,23 +160,23 @@ class Config(_Part):
 
 
 def validate(values: Mapping[str, Any]) -> Config:
-    """Return the configuration of plain values, or one clear line about the first that is wrong.
+    """Return the configuration of plain values, or raise an error about the first wrong one.
 
     Args:
-        values: Options by section, as a file holds them.
+        values: Options by section, as in a file.
 
     Returns:
         The validated configuration.
 
     Raises:
-        ConfigError: naming the option, what it wants and what it got.
+        ConfigError: naming the option, the expected value and the received value.
         SpecError: if the model cannot be built.
 
     Example:
         >>> validate({"training": {"step": 500}})
         Traceback (most recent call last):
             ...
-        convlstm.errors.ConfigError: training.step: expected a known option, got 500; perhaps training.steps is meant.
+        convlstm.errors.ConfigError: training.step: expected a known option, got 500. Use `training.steps`.
     """
     try:
         config = Config.model_validate(values)
@@ -187,34 +189,34 @@ def validate(values: Mapping[str, Any]) -> Config:
             "data.crop",
             expected=f"a multiple of model.patch_size, which is {model.patch_size}",
             received=data.crop,
-            hint="change one of the two.",
+            hint="Change `data.crop` or `model.patch_size`.",
         )
     if data.max_gap is not None and model.duration_strategy == "none":
         raise ConfigError(
             "data.max_gap",
-            expected="a model that is told how long each step lasts",
+            expected="a model that uses the duration of each step",
             received="model.duration_strategy=none",
-            hint="choose a strategy, such as mlp, or leave data.max_gap out.",
+            hint="Set `model.duration_strategy`, for example to mlp, or leave `data.max_gap` out.",
         )
     if data.max_gap is None and (model.duration_strategy != "none" or model.memory_decay):
         raise ConfigError(
             "model.duration_strategy" if model.duration_strategy != "none" else "model.memory_decay",
-            expected="data.max_gap beside it",
-            received="even steps only, on which it has no effect",
-            hint="set data.max_gap to the largest gap in seconds, or leave it out.",
+            expected="data.max_gap to be set too",
+            received="constant time steps only, where the option has no effect",
+            hint="Set `data.max_gap` to the largest gap in seconds, or leave the option out.",
         )
     return config
 
 
 def _first_wrong(error: ValidationError) -> ConfigError:
-    """Return one line on the first option that is wrong, with everything that it could have been."""
+    """Return the error of the first wrong option, with all values that it accepts."""
     problems = error.errors()
-    place = problems[0]["loc"][:2]  # what follows are places within the option's value
+    place = problems[0]["loc"][:2]  # further items are positions within the option's value
     name = ".".join(str(part) for part in place)
     received = BRIEF.repr(problems[0]["input"])
     if problems[0]["type"] == "extra_forbidden":
-        close = get_close_matches(name, _option_names(), n=1)
-        hint = f"perhaps {close[0]} is meant." if close else HINT
+        close = get_close_matches(name, _option_names(), n=1, cutoff=0.8)
+        hint = f"Use `{close[0]}`." if close else HINT
         return ConfigError(name, expected="a known option", received=received, hint=hint)
     wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
     expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)

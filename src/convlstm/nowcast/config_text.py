@@ -1,4 +1,4 @@
-"""Configuration as text: TOML and YAML files and single settings in, one annotated YAML file out."""
+"""Read a configuration from TOML, YAML and single settings, and write it as annotated YAML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlstm.nowcast.config import BRIEF, HINT, Config, validate
 
 
 def read_config(path: str | Path | None = None, settings: list[str] | None = None) -> Config:
-    """Return the configuration of a file with single settings on top.
+    """Return the configuration of a file, changed by single settings.
 
     Args:
         path: A TOML or YAML file; None starts from the defaults.
@@ -25,7 +25,7 @@ def read_config(path: str | Path | None = None, settings: list[str] | None = Non
         The validated configuration.
 
     Raises:
-        ConfigError: naming the option, what it wants and what it got.
+        ConfigError: naming the option, the expected value and the received value.
 
     Example:
         >>> read_config(settings=["training.steps=500", "data.crop=null"]).data.crop is None
@@ -35,7 +35,9 @@ def read_config(path: str | Path | None = None, settings: list[str] | None = Non
     for setting in settings or []:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="as training.steps=500.")
+            raise ConfigError(
+                "--set", expected="NAME=VALUE", received=repr(setting), hint="Write it as training.steps=500."
+            )
         *sections, option = name.strip().split(".")
         target = values
         for section in sections:
@@ -47,7 +49,7 @@ def read_config(path: str | Path | None = None, settings: list[str] | None = Non
 
 
 def to_yaml(config: Config) -> str:
-    """Return the whole configuration as YAML that `read_config` reads back, with what each option means.
+    """Return the configuration as YAML for `read_config`, with the description of each option.
 
     Args:
         config: The configuration.
@@ -69,26 +71,24 @@ def _lines(part: BaseModel, indent: str) -> Iterator[str]:
             yield f"{name}:\n"
             yield from _lines(value, indent="  ")
         else:
-            # in a list, so that every value stands in one line
+            # in a list, so that every value is on one line
             plain = yaml.safe_dump([value], default_flow_style=True, width=2**20, allow_unicode=True)
             yield f"{indent}{name}: {plain.strip()[1:-1]}  # {field.description}\n"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", hint="check the path.")
+        raise ConfigError(str(path), expected="a TOML or YAML file", received="no file", hint="Correct the path.")
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    # a day such as 2018-02-30 is a ValueError to the parsers, and a deep nest a RecursionError
+    # the parsers raise ValueError for a day such as 2018-02-30, and RecursionError for deep nesting
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
-            str(path), expected="valid TOML or YAML", received=_one_line(error), hint="correct the file."
+            str(path), expected="valid TOML or YAML", received=_one_line(error), hint="Correct the file."
         ) from error
     if values is not None and not isinstance(values, dict):
-        raise ConfigError(
-            str(path), expected="sections of options", received=type(values).__name__, hint=f"write them so: {HINT}"
-        )
+        raise ConfigError(str(path), expected="sections of options", received=type(values).__name__, hint=HINT)
     return values or {}
 
 
@@ -96,7 +96,9 @@ def _parse(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(name, expected="a YAML value", received=BRIEF.repr(text), hint="quote it.") from error
+        raise ConfigError(
+            name, expected="a YAML value", received=BRIEF.repr(text), hint="Put quotes around the value."
+        ) from error
 
 
 def _one_line(error: Exception) -> str:

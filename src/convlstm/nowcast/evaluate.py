@@ -1,4 +1,4 @@
-"""Scoring a model on days it has not seen, against persistence and optical flow, on the same cases."""
+"""Score a model, persistence and optical flow on the same cases of unseen days."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def evaluate(
     facts: Mapping[str, str] | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
-    """Forecast every chosen case by every method, score, and write `scores.csv`, `cases.nc`, `evaluation.json`.
+    """Forecast the selected cases with every method, and write `scores.csv`, `cases.nc` and `evaluation.json`.
 
     Args:
         nowcaster: The model.
         frames: The observed sequence.
         output: Folder for the three files.
-        selection: Which forecasts are judged.
+        selection: The forecasts to score.
         training: Lines of the training log, for the report.
-        facts: Further lines of what was run, for the report.
-        tell: Called with the number of cases done and in all.
+        facts: Further entries on the run, for the report.
+        tell: Function of the number of finished cases and of all cases.
 
     Returns:
         The scores, one row per method, lead time, score and threshold. The first variable is scored.
 
     Raises:
-        DataError: if the data does not fit the model or holds no case.
+        DataError: if the data does not fit the model or has no case.
         ConfigError: for a threshold or window that cannot be scored, or more cases than memory holds.
         OutputError: if the folder cannot be written.
     """
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def attribution(frames: Frames) -> str:
-    """Return who the data comes from, as the file says."""
+    """Return the source of the data from the attributes of the file."""
     wanted = ("attribution", "institution", "source", "license", "licence")
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in wanted if name in frames.attrs))
 
@@ -149,14 +149,14 @@ def _title(nowcaster: Nowcaster, days: list[str]) -> str:
 
 
 def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
-    """Return the grid's coordinates on dimensions y and x, by which a map knows where north is."""
+    """Return the coordinates of the grid on dimensions y and x, which orient the maps."""
     names = {frames.y_dim: "y", frames.x_dim: "x"}
     grid = frames.grid.rename({old: new for old, new in names.items() if old in frames.grid.dims})
     return {str(name): grid[name] for name in grid.coords}
 
 
 def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[str]) -> dict[str, str]:
-    """Return what was run, line by line, in words for the report."""
+    """Return the entries on the run for the report."""
     pipeline, stack = nowcaster.pipeline, nowcaster.spec.encoder
     step = pipeline.time_step / 60.0
     widths = ", ".join(str(n) for n in stack.hidden_channels)

@@ -1,4 +1,4 @@
-"""The cases of an evaluation: which forecasts are judged, and what every method and the weather made of them."""
+"""The cases of an evaluation: selection, forecasts of every method, and observations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _MAX_BYTES = 6 * 2**30
 
 @dataclass(frozen=True)
 class Selection:
-    """Which forecasts are judged.
+    """The selection of the forecasts to score.
 
     Args:
-        days: Dates to evaluate on; empty takes the model's held-back days, or all days of data that has none of them.
-        max_cases: Most forecasts, spread evenly over what is there.
-        min_wet: Smallest share of cells with at least 0.1 mm/h in the last input frame, which is known when the
-            forecast is made; for rain only.
-        thresholds: Events to score; empty takes the model's.
+        days: Dates to evaluate on; empty uses the test days of the model, or all days if the data has none of them.
+        max_cases: Maximum number of forecasts, spread evenly over the data.
+        min_wet: Minimum share of cells with at least 0.1 mm/h in the last input frame; for rain only.
+        thresholds: Thresholds of the events to score; empty uses those of the model.
         fss_window: Side of the window of the fractions skill score in cells.
     """
 
@@ -41,11 +40,11 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Forecasts of every method beside what came, in physical units.
+    """Forecasts of every method and the observations, in physical units.
 
     Args:
-        ends: Number of the last input frame of each case.
-        lead_seconds: Seconds from there to each forecast frame.
+        ends: Index of the last input frame of each case.
+        lead_seconds: Seconds from that frame to each forecast frame.
         forecast: (method, case, lead_time, height, width), float32.
         observation: (case, lead_time, height, width).
     """
@@ -57,21 +56,23 @@ class Cases:
 
 
 def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> list[float]:
-    """Return the events to score; what could not be scored is refused before any forecast is made.
+    """Return the thresholds to score, checked before any forecast.
 
     Raises:
-        ConfigError: for a threshold that is no number, or a window larger than the grid.
+        ConfigError: for a threshold that is not a finite number, or a window larger than the grid.
     """
     thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
     if not np.isfinite(thresholds).all():
-        raise ConfigError("--threshold", expected="finite numbers", received=thresholds, hint="drop the others.")
+        raise ConfigError(
+            "--threshold", expected="finite numbers", received=thresholds, hint="Remove NaN and infinity."
+        )
     side = min(frames.shape[2:])
     if not 1 <= selection.fss_window <= side:
         raise ConfigError(
             "--fss-window",
             expected=f"1 to {side} cells, within the grid",
             received=selection.fss_window,
-            hint="give a window that fits.",
+            hint="Decrease `--fss-window`.",
         )
     return thresholds
 
@@ -80,14 +81,17 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
     """Return the frames of the days to evaluate on, and those days.
 
     Raises:
-        DataError: if a day is not in the data, or the model has seen all of them.
+        DataError: if a day is not in the data, or all days are days of the training.
     """
     day_of_frame = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
     there = sorted(set(day_of_frame.tolist()))
     unknown = [day for day in selection.days if day not in there]
     if unknown:
         raise DataError(
-            "--day", expected=f"days from {there[0]} to {there[-1]}", received=unknown[0], hint="choose among them."
+            "--day",
+            expected=f"days from {there[0]} to {there[-1]}",
+            received=unknown[0],
+            hint="Choose days of this range.",
         )
     held_back = [day for day in nowcaster.pipeline.days.get("test", []) if day in there]
     seen = {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
@@ -97,7 +101,7 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
             "evaluation days",
             expected="days that the model was not trained on",
             received="none in this data",
-            hint="give other data, or name --day to score on seen days on purpose.",
+            hint="Pass other data, or pass `--day` to score on days of the training.",
         )
     return np.isin(day_of_frame, days), days
 
@@ -105,10 +109,10 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
 def choose_cases(
     nowcaster: Nowcaster, frames: Frames, mask: NDArray[np.bool_], selection: Selection
 ) -> NDArray[np.intp]:
-    """Return the last input frame of each case: whole windows in the days, wet enough, spread evenly.
+    """Return the last input frame of each case, for complete and sufficiently wet windows, spread evenly.
 
     Raises:
-        DataError: if no window is there, or none is wet enough.
+        DataError: if there is no window, or none is wet enough.
     """
     pipeline = nowcaster.pipeline
     before, ahead, step = pipeline.input_length, pipeline.horizon, pipeline.time_step
@@ -121,7 +125,7 @@ def choose_cases(
             "evaluation days",
             expected=f"at least one run of {before} + {ahead} frames without a gap",
             received="none",
-            hint="choose another --day.",
+            hint="Choose another `--day`.",
         )
     if pipeline.rain and selection.min_wet > 0:
         wet = np.array([np.mean(frames.read(slice(e, e + 1))[0, 0] >= 0.1) for e in ends])
@@ -130,7 +134,7 @@ def choose_cases(
                 "evaluation days",
                 expected=f"a frame with rain on {selection.min_wet:.0%} of the cells",
                 received=f"at most {wet.max():.1%}",
-                hint="choose another --day, or lower --min-wet.",
+                hint="Choose another `--day`, or decrease `--min-wet`.",
             )
         ends = ends[wet >= selection.min_wet]
     count = min(len(ends), selection.max_cases)
@@ -139,10 +143,10 @@ def choose_cases(
 
 
 def run_cases(nowcaster: Nowcaster, frames: Frames, ends: NDArray[np.intp], tell: Callable[[int, int], None]) -> Cases:
-    """Forecast every case by every method.
+    """Forecast every case with every method.
 
     Raises:
-        ConfigError: if the forecasts would not fit into memory.
+        ConfigError: if the forecasts need too much memory.
     """
     pipeline = nowcaster.pipeline
     leads = lead_seconds(nowcaster)
@@ -153,7 +157,7 @@ def run_cases(nowcaster: Nowcaster, frames: Frames, ends: NDArray[np.intp], tell
             "--max-cases",
             expected=f"forecasts of at most {_MAX_BYTES / 2**30:.0f} GiB in all",
             received=f"{size / 2**30:.1f} GiB for {len(ends)} cases",
-            hint="lower it.",
+            hint="Decrease `--max-cases`.",
         )
     forecast, observation = np.empty((len(METHODS), *shape), np.float32), np.empty(shape, np.float32)
     for first in range(0, len(ends), _BATCH):

@@ -1,6 +1,6 @@
-"""Training as a pure function of configuration, data, seed and step; one loop for every framework.
+"""Train with one loop for every framework; the result depends on configuration, data and seed only.
 
-Batch n and its dropout follow from the seed and n alone, so a run that was killed goes on bit for bit.
+Batch n and its dropout depend on the seed and n only, so that a resumed run gives the same bits.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from convlstm.weights.checkpoint import save_model
 
 @dataclass(frozen=True)
 class Report:
-    """What a run tells while it goes on.
+    """The progress of a run at one step.
 
     Args:
-        step: Optimiser steps taken.
-        steps: Steps in all.
+        step: Number of finished optimiser steps.
+        steps: Number of all steps.
         loss: Training loss of the last step.
-        validation_loss: Loss of a validation just done, else None.
-        learning_rate: Of the last step.
+        validation_loss: Validation loss at this step, or None without a validation.
+        learning_rate: Learning rate of the last step.
     """
 
     step: int
@@ -49,7 +49,7 @@ class Report:
 
 
 class InterruptedTrainingError(TrainingError):
-    """Training was asked to stop; its state is saved and `--resume` goes on."""
+    """A signal stopped the training; the state is saved for `--resume`."""
 
 
 def fit(
@@ -61,24 +61,24 @@ def fit(
     resume: bool = False,
     tell: Callable[[Report], None] = lambda report: None,
 ) -> Progress:
-    """Train a forecaster and leave its best weights in the run's folder.
+    """Train a forecaster and save its best weights in the run folder.
 
     Args:
-        config: The run.
-        frames: The sequence to learn from.
-        folder: Where model, state and log go.
-        framework: Which framework trains.
-        resume: Whether to go on with the run in the folder.
+        config: The configuration of the run.
+        frames: The training data.
+        folder: Folder for model, state and log.
+        framework: Name of the framework.
+        resume: Whether to continue the run in the folder.
         tell: Called after every step.
 
     Returns:
-        Where the run ended.
+        The progress at the end of the run.
 
     Raises:
-        DataError: if the data has no windows to train or validate on.
-        ConfigError: if the folder holds a run that shall not go on, or that began with other options.
-        OutputError: if the folder cannot be written, or another training is at work in it.
-        TrainingError: if the loss is no longer finite; the last good model and state are kept.
+        DataError: if the data has no windows for training or validation.
+        ConfigError: if the folder has a run and `resume` is False, or a run with other options.
+        OutputError: if the folder cannot be written, or another training uses it.
+        TrainingError: if the loss is NaN or infinite; the last good model and state are saved.
         InterruptedTrainingError: on SIGINT or SIGTERM, after the state was saved.
     """
     data, pipeline = prepare(config, frames)
@@ -96,13 +96,13 @@ def fit(
 
 
 def optimisation(options: TrainingConfig) -> Optimisation:
-    """Return loss and optimiser as a configuration says.
+    """Return the options of loss and optimiser from a configuration.
 
     Args:
-        options: Its part on training.
+        options: The section `training`.
 
     Returns:
-        What a trainer is built with.
+        The options of a trainer.
     """
     return Optimisation(
         weight_decay=options.weight_decay,
@@ -139,7 +139,7 @@ class _Loop:
 
 
 def _loop(loop: _Loop) -> None:
-    """Take the remaining steps; validate and save every so many, and when asked to stop."""
+    """Run the remaining steps; validate and save at intervals and after a signal."""
     options, progress = loop.config.training, loop.progress
     while progress.step < options.steps and progress.worse < options.patience:
         if loop.asked:
@@ -164,7 +164,7 @@ def _loop(loop: _Loop) -> None:
 
 
 def _judge(loop: _Loop, loss: float) -> None:
-    """Keep the weights if they are the best on the validation days so far."""
+    """Save the weights if they are the best on the validation days so far."""
     progress = loop.progress
     if progress.best_loss is not None and loss >= progress.best_loss:
         progress.worse += 1
@@ -176,7 +176,7 @@ def _judge(loop: _Loop, loss: float) -> None:
 
 
 def _validate(loop: _Loop) -> float:
-    """Return the loss over the validation windows, each value weighing the same."""
+    """Return the mean loss over all values of the validation windows."""
     total = weight = 0.0
     for number in range(len(loop.data.validation)):
         sample = to_sample(loop.data.validation.batch(number), loop.pipeline, loop.config)
@@ -185,7 +185,10 @@ def _validate(loop: _Loop) -> float:
             total, weight = total + share * loop.trainer.loss(sample), weight + share
     if not weight:
         raise DataError(
-            "validation days", expected="known values", received="missing ones alone", hint="choose other days."
+            "validation days",
+            expected="known values",
+            received="missing values only",
+            hint="Choose other days in `data.validation`.",
         )
     return total / weight
 
@@ -195,7 +198,7 @@ def _interrupted(number: int) -> InterruptedTrainingError:
         "training",
         expected="no interruption",
         received=signal.Signals(number).name,
-        hint="the state is saved; go on by train --resume, or by demo again.",
+        hint="Continue with `convlstm train --resume`, or run `convlstm demo` again. The state is saved.",
     )
     error.exit_code = 128 + number
     return error
@@ -208,7 +211,7 @@ def _finite(loss: float, step: int) -> float:
         "loss",
         expected="a finite number",
         received=f"{loss} at step {step}",
-        hint="train anew with a lower training.learning_rate; what was best so far is kept.",
+        hint="Decrease `training.learning_rate` and train again. The best model so far is saved.",
     )
 
 
@@ -228,7 +231,7 @@ def _signals() -> Iterator[list[int]]:
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where no signal arrives
+    except ValueError:  # not in the main thread, which alone receives signals
         yield asked
         return
     try:

@@ -1,4 +1,4 @@
-"""The frameworks a model can be trained and run in, loaded by name on request."""
+"""The frameworks for training and forecasting, imported by name on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 def build_trainer(
     framework: str, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
 ) -> Trainer:
-    """Return a model of a framework, ready to train or to forecast.
+    """Return a model in a framework, for training or forecasting.
 
     Args:
         framework: One of `FRAMEWORKS`.
@@ -31,14 +31,14 @@ def build_trainer(
 
     Raises:
         ConfigError: for an unknown framework.
-        DependencyError: if the framework is not installed; the message says what to install.
+        DependencyError: if the framework is not installed.
     """
     trainer: Trainer = _training_module(framework).Trainer(spec, weights, optimisation)
     return trainer
 
 
 def set_threads(framework: str, threads: int | None) -> None:
-    """Fix how many threads a framework computes with; None leaves it to the framework."""
+    """Set the number of threads of a framework; None keeps its default."""
     if threads is not None:
         _training_module(framework).set_threads(threads)
 
@@ -46,7 +46,10 @@ def set_threads(framework: str, threads: int | None) -> None:
 def _training_module(framework: str) -> Any:
     if framework not in FRAMEWORKS:
         raise ConfigError(
-            "framework", expected=f"one of {', '.join(FRAMEWORKS)}", received=repr(framework), hint="choose one."
+            "framework",
+            expected=f"one of {', '.join(FRAMEWORKS)}",
+            received=repr(framework),
+            hint="Pass one of the listed frameworks.",
         )
     try:
         return import_module(f"convlstm.{framework}.training")
@@ -55,5 +58,5 @@ def _training_module(framework: str) -> Any:
             framework,
             expected="the framework and its training library installed",
             received=f"no module {error.name!r}",
-            hint=f"{install(framework)}.",
+            hint=f"Run: {install(framework)}.",
         ) from error

@@ -1,7 +1,6 @@
-"""Motion between frames, and moving a frame along it: the two halves of extrapolation.
+"""Estimate the motion between frames, and move a frame along it.
 
-The constants are in pixels, and were chosen on days that no reported score uses; `docs/verification.md` has
-the figures.
+The constants are in pixels. They were chosen on days that no reported score uses; see `docs/verification.md`.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ LONGEST_STEP = 4.0
 
 
 def estimate_motion(inputs: Array, seconds: Numbers) -> NDArray[np.float32]:
-    """Estimate the motion between the two latest frames that hold data.
+    """Estimate the motion between the two latest frames with data.
 
-    Iterative Lucas–Kanade on the values, smoothed and made logarithmic away from their median; then an average
-    weighted by the squared gradient, since only texture shows motion. It reaches the empty pixels as well.
+    The method is iterative Lucas–Kanade on smoothed values with a symmetric logarithmic scale around their median. An
+    average weighted by the squared gradient then gives the motion of pixels without texture.
 
     Args:
         inputs: Observed frames (time, height, width), NaN where missing.
-        seconds: Times of the frames, rising, even or uneven.
+        seconds: Times of the frames, increasing, at constant or variable steps.
 
     Returns:
-        Motion (2, height, width) in pixels per second, positive downward and to the right. Zero where it cannot
-        be known: fewer than two frames with data, or the same value everywhere.
+        Motion (2, height, width) in pixels per second, positive downward and to the right. Zero with
+            fewer than two frames with data, or with the same value everywhere.
 
     Raises:
         ShapeError: if the inputs are not three-dimensional or a side has a single pixel.
-        DataError: if the times are not one per frame and rising.
+        DataError: if the times are not one per frame and increasing.
 
     Example:
         >>> y, x = np.mgrid[:48, :48]
@@ -78,13 +77,13 @@ def estimate_motion(inputs: Array, seconds: Numbers) -> NDArray[np.float32]:
 def advect(frame: Array, motion: Array, lead_seconds: Numbers) -> NDArray[np.float32]:
     """Move a frame along a constant motion field, backward and semi-Lagrangian.
 
-    Every forecast pixel is followed back to where it came from, and the frame is read there once, so that nothing
-    is blurred twice. What comes from outside the frame, or from a gap in it, takes the nearest known value.
+    Each forecast pixel is traced back to its origin, and the frame is interpolated there once, so that nothing is
+    smoothed twice. Origins outside the frame or in a gap take the nearest known value.
 
     Args:
         frame: Latest frame (height, width), NaN where missing.
-        motion: Motion (2, height, width) in pixels per second, as `estimate_motion` gives it.
-        lead_seconds: Seconds from the frame to each moved frame, rising from 0 or later.
+        motion: Motion (2, height, width) in pixels per second, the result of `estimate_motion`.
+        lead_seconds: Seconds from the frame to each moved frame, at least 0 and increasing.
 
     Returns:
         Moved frames (lead_time, height, width), never outside the range of the frame; NaN only if the frame holds
@@ -92,7 +91,7 @@ def advect(frame: Array, motion: Array, lead_seconds: Numbers) -> NDArray[np.flo
 
     Raises:
         ShapeError: if the frame is not two-dimensional or the motion does not fit it.
-        DataError: if the lead times do not rise or are negative, or the motion is not finite.
+        DataError: if the lead times do not increase or are negative, or the motion is not finite.
 
     Example:
         >>> frame = np.eye(4)
@@ -115,13 +114,13 @@ def advect(frame: Array, motion: Array, lead_seconds: Numbers) -> NDArray[np.flo
 
 
 def frames_with_data(inputs: Array) -> NDArray[np.intp]:
-    """Return the indices of the frames that hold at least one value.
+    """Return the indices of the frames with at least one value.
 
     Args:
         inputs: Frames (time, height, width), NaN where missing.
 
     Returns:
-        Indices (frame,), rising.
+        Indices (frame,), increasing.
 
     Example:
         >>> frames_with_data(np.array([[[1.0]], [[np.nan]]])).tolist()
@@ -131,13 +130,13 @@ def frames_with_data(inputs: Array) -> NDArray[np.intp]:
 
 
 def fill_missing(frame: Array) -> Array:
-    """Give every missing pixel the nearest known value.
+    """Return the frame with the nearest known value in every missing pixel.
 
     Args:
         frame: Frame (height, width), NaN where missing.
 
     Returns:
-        The frame without gaps; as it came if it holds no value.
+        The frame without gaps; unchanged if it has no value.
 
     Example:
         >>> fill_missing(np.array([[np.nan, 2.0, 3.0]])).tolist()
@@ -152,12 +151,12 @@ def fill_missing(frame: Array) -> Array:
 
 
 def check_axes(name: str, array: Array, axes: tuple[str, ...]) -> None:
-    """Refuse an array whose axes are not the named ones.
+    """Raise an error for an array with other axes than the named ones.
 
     Args:
         name: Name of the argument.
         array: The array.
-        axes: Names of the axes it shall have; the last two are the grid.
+        axes: Names of the expected axes; the last two are the grid.
 
     Raises:
         ShapeError: if the number of axes differs, one is empty, or the grid is narrower than two pixels.
@@ -171,24 +170,24 @@ def check_axes(name: str, array: Array, axes: tuple[str, ...]) -> None:
         name,
         expected=f"axes ({', '.join(axes)}), none empty and at least 2 x 2 pixels",
         received=f"shape {array.shape}",
-        hint="add or drop axes to match.",
+        hint="Add or remove axes to match.",
     )
 
 
 def rising(name: str, values: Numbers, count: int, *, start: float = -np.inf) -> NDArray[np.float64]:
-    """Return times as an array after making sure that they rise.
+    """Return times as an array, checked to increase.
 
     Args:
         name: Name of the argument.
         values: Times in seconds.
-        count: How many there shall be.
-        start: The earliest allowed.
+        count: Expected number.
+        start: Minimum of the first time.
 
     Returns:
         The times (time,).
 
     Raises:
-        DataError: if they are too few or too many, not finite, too early, or do not rise.
+        DataError: if their number is wrong, or they are not finite, too early, or do not increase.
 
     Example:
         >>> rising("lead_seconds", [300, 900], 2).tolist()
@@ -200,9 +199,9 @@ def rising(name: str, values: Numbers, count: int, *, start: float = -np.inf) ->
         return times
     raise DataError(
         name,
-        expected=f"{max(count, 1)} finite times, rising{'' if np.isneginf(start) else f' from {start:g}'}",
+        expected=f"{max(count, 1)} finite times that increase{'' if np.isneginf(start) else f' from {start:g}'}",
         received=str(times.tolist()),
-        hint="sort them, drop repeats and give seconds.",
+        hint="Sort the times, remove duplicates, and pass seconds.",
     )
 
 
@@ -212,19 +211,19 @@ def _check_motion(motion: Array, grid: tuple[int, ...]) -> None:
             "motion",
             expected=f"shape {(2, *grid)}",
             received=f"shape {motion.shape}",
-            hint="estimate it on frames of this size.",
+            hint="Estimate the motion on frames of this size.",
         )
     if not np.isfinite(motion).all():
         raise DataError(
             "motion",
             expected="finite pixels per second",
             received="NaN or infinity",
-            hint="use 0 where nothing moves.",
+            hint="Set the motion to 0 where nothing moves.",
         )
 
 
 def _levelled(frames: Array) -> NDArray[np.float32]:
-    """Bring any variable to a scale on which weak and strong texture count alike: rain spans decades."""
+    """Return values on a scale where weak and strong texture have equal weight: rain spans orders of magnitude."""
     centred = frames - np.median(frames)
     deviation = np.abs(centred).mean()
     if deviation == 0:
@@ -238,14 +237,14 @@ def _spread(shift: Array, weight: Array) -> Array:
     local: Array = ndimage.gaussian_filter(shift * weight, (0, SPREAD, SPREAD))
     support: Array = ndimage.gaussian_filter(weight, SPREAD)
     overall = (shift * weight).sum(axis=(1, 2), keepdims=True) / weight.sum()
-    # Far from any texture the overall motion takes over smoothly.
+    # Far from any texture the mean motion dominates.
     little = 1e-3 * support.max()
     spread: Array = (local + little * overall) / (support + little)
     return spread
 
 
 def _step_back(origin: NDArray[np.float64], motion: Array, duration: float) -> NDArray[np.float64]:
-    """Follow the motion back for `duration` seconds by the midpoint rule."""
+    """Trace the motion back for `duration` seconds with the midpoint rule."""
     halfway = origin - 0.5 * duration * _at(motion, origin)
     back: NDArray[np.float64] = origin - duration * _at(motion, halfway)
     return back

@@ -1,4 +1,4 @@
-"""A trained model applied to physical values: transform, patches, durations, and back."""
+"""Apply a trained model to physical values: transform, patches, durations, and inverse transform."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _MOST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Nowcaster:
-    """A model file ready to forecast.
+    """A trained model for forecasts.
 
     Args:
-        model: What the file holds.
-        pipeline: How its numbers come from physical values.
-        trainer: The framework's model.
+        model: The content of the file.
+        pipeline: The conversion between physical and model values.
+        trainer: The model in the framework.
     """
 
     model: Model
@@ -38,7 +38,7 @@ class Nowcaster:
 
     @property
     def spec(self) -> ForecasterSpec:
-        """The forecaster's options."""
+        """The options of the forecaster."""
         assert isinstance(self.model.spec, ForecasterSpec)
         return self.model.spec
 
@@ -48,14 +48,14 @@ class Nowcaster:
         Args:
             inputs: Observed frames (batch, time, channel, height, width) in the model's units, NaN where missing.
             input_seconds: Times of the input frames (batch, time), in seconds.
-            lead_seconds: Seconds from the last input frame to each forecast frame, rising. Without durations in the
-                model they must be multiples of its time step.
+            lead_seconds: Seconds from the last input frame to each forecast frame, increasing. A model without
+                durations needs multiples of its time step.
 
         Returns:
             (batch, lead_time, channel, height, width) in the model's units; never negative for rain.
 
         Raises:
-            ConfigError: for lead times that the model cannot give.
+            ConfigError: for lead times that the model does not support.
         """
         batch, _, channels, height, width = inputs.shape
         steps = self._lead_steps(lead_seconds)
@@ -73,14 +73,17 @@ class Nowcaster:
         return np.maximum(physical, 0) if self.pipeline.rain else physical
 
     def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
-        """Return lead times in steps, or None where the model takes any."""
+        """Return lead times in steps, or None for a model that supports any lead time."""
         minutes = ", ".join(f"{s / 60:g}" for s in lead_seconds)
         rising = (
             len(lead_seconds) and np.isfinite(lead_seconds).all() and (np.diff(lead_seconds, prepend=0.0) > 0).all()
         )
         if not rising:
             raise ConfigError(
-                "lead times", expected="minutes above 0 that rise", received=minutes or "none", hint="give them so."
+                "lead times",
+                expected="minutes above 0 that increase",
+                received=minutes or "none",
+                hint="Pass them as 10,30,60.",
             )
         if self.spec.uses_durations:
             return None
@@ -91,21 +94,21 @@ class Nowcaster:
                 "lead times",
                 expected=f"at most {_MOST_STEPS} steps ahead",
                 received=f"{minutes} min",
-                hint="lower them.",
+                hint="Decrease the lead times.",
             )
         if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
             raise ConfigError(
                 "lead times",
                 expected=f"multiples of the model's step of {step / 60:g} min",
                 received=f"{minutes} min",
-                hint="choose multiples, or train a model with model.duration_strategy.",
+                hint="Choose multiples, or train a model with `model.duration_strategy`.",
             )
         return steps.astype(np.intp)
 
     def _durations(
         self, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
     ) -> tuple[Field | None, Field | None, Field | None]:
-        """Return durations, lead durations and gaps, each None where the model does not use it."""
+        """Return durations, lead durations and gaps, each None if the model does not use it."""
         if not self.spec.uses_durations:
             return None, None, None
         first = input_seconds[:, :1] - self.pipeline.time_step
@@ -115,17 +118,17 @@ class Nowcaster:
 
 
 def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
-    """Read a model file that `convlstm train` wrote.
+    """Load a model file of `convlstm train`.
 
     Args:
-        path: The file, or the run's folder.
-        framework: Which framework runs it.
+        path: The file, or the run folder.
+        framework: Name of the framework.
 
     Returns:
-        The model, ready to forecast.
+        The model.
 
     Raises:
-        WeightsError: if the file is no intact forecaster with its data pipeline.
+        WeightsError: if the file is not an intact forecaster with its data pipeline.
         DependencyError: if the framework is not installed.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""What lies between a file and a model: variables, unit, transform and time step, kept beside the weights."""
+"""The data pipeline of a model, saved with its weights: variables, unit, transform and time step."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _TIME_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How a model's numbers come from physical values, and back.
+    """The conversion between physical values and model values, and the data of the training.
 
     Args:
-        variables: Variables it was trained on, one per channel.
+        variables: Variables of the training, one per channel.
         units: Their unit.
-        transform: From physical to model values.
-        time_step: Usual seconds from frame to frame.
-        max_gap: Largest seconds from frame to frame it was trained on; None where all steps are even.
-        input_length: Frames it is given.
-        horizon: Frames it was trained to foretell.
-        thresholds: Values that its forecasts are judged at, in `units`.
+        transform: Transform from physical to model values.
+        time_step: Usual time between frames in seconds.
+        max_gap: Maximum time between frames in training, in seconds; None for constant time steps.
+        input_length: Number of input frames.
+        horizon: Number of forecast frames in training.
+        thresholds: Thresholds of the scores, in `units`.
         days: Days of the training data by split, as dates.
     """
 
@@ -52,27 +52,32 @@ class Pipeline:
         return self.units == RAIN_RATE
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
+        """Return all fields as plain JSON values."""
         plain = asdict(self) | {"transform": self.transform.to_dict()}
         return plain | {"variables": list(self.variables), "thresholds": list(self.thresholds)}
 
     @classmethod
     def of_model(cls, model: Model, path: object) -> Pipeline:
-        """Return the pipeline kept in a model file.
+        """Return the pipeline in a model file.
 
         Args:
-            model: What the file holds.
+            model: The content of the file.
             path: Its name, for the message.
 
         Returns:
             The pipeline.
 
         Raises:
-            WeightsError: if the file holds no forecaster trained by `convlstm train`.
+            WeightsError: if the file is not a forecaster of `convlstm train`.
         """
         expected = "a forecaster written by `convlstm train`"
         if not isinstance(model.spec, ForecasterSpec):
-            raise WeightsError(str(path), expected=expected, received="a layer", hint="use the layer from Python.")
+            raise WeightsError(
+                str(path),
+                expected=expected,
+                received="a layer",
+                hint="Load the layer in Python with `convlstm.torch.load`.",
+            )
         try:
             values = dict(model.extra["pipeline"])
             values["transform"] = transform_from_dict(values["transform"])
@@ -80,17 +85,20 @@ class Pipeline:
             return cls(**values)
         except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
             raise WeightsError(
-                str(path), expected=expected, received="one without its data pipeline", hint="train one."
+                str(path),
+                expected=expected,
+                received="a forecaster without its data pipeline",
+                hint="Train one with `convlstm train`.",
             ) from error
 
     def check(self, frames: Frames) -> None:
-        """Refuse data the model was not made for.
+        """Raise an error for data that does not fit the model.
 
         Args:
             frames: The sequence to forecast or to evaluate on.
 
         Raises:
-            DataError: naming what differs: channels, unit or time step.
+            DataError: naming the difference in channels, unit or time step.
         """
         wants = (
             ("variables", len(self.variables), len(frames.variables)),
@@ -100,21 +108,21 @@ class Pipeline:
             if expected != received:
                 raise DataError(
                     name,
-                    expected=f"{expected}, as the model was trained on",
+                    expected=f"{expected}, as in the training",
                     received=received,
-                    hint="give the data the model was made for, or train a model on this data.",
+                    hint="Pass data like those of the training, or train a model on this data.",
                 )
         if abs(frames.time_step - self.time_step) > _TIME_TOLERANCE * self.time_step:
             raise DataError(
                 "time step",
-                expected=f"{self.time_step:g} s, as the model was trained on",
+                expected=f"{self.time_step:g} s, as in the training",
                 received=f"{frames.time_step:g} s",
-                hint="give data with this step, or train a model on this data.",
+                hint="Pass data with this time step, or train a model on this data.",
             )
 
 
 def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Transform:
-    """Return the transform of a name, fitted to the training frames where it has to be.
+    """Return the transform of a name, fitted to the training frames if it has parameters.
 
     Args:
         name: auto, log, dbz, standard or identity.
@@ -125,13 +133,16 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
         The transform; auto is log for rain and standard for everything else.
 
     Raises:
-        DataError: if a rain transform is asked for values that are no rain rate.
+        DataError: for a rain transform of values that are not a rain rate.
     """
     rain = frames.units == RAIN_RATE
     name = ("log" if rain else "standard") if name == "auto" else name
     if name in ("log", "dbz") and not rain:
         raise DataError(
-            "transform", expected=f"'{name}' for rain rates in mm/h only", received=frames.units, hint="use standard."
+            "transform",
+            expected=f"'{name}' for rain rates in mm/h only",
+            received=frames.units,
+            hint="Set `data.transform` to standard.",
         )
     if name == "standard":
         return Standard.fit(_spread(frames, train))
@@ -140,7 +151,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
 
 
 def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return the thresholds to judge by: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
+    """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
     if frames.units == RAIN_RATE:
         return (0.1, 1.0, 5.0)
     values = _spread(frames, train)
@@ -149,11 +160,11 @@ def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, 
 
 
 def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -> Field:
-    """Return the weight of each target value: 1, plus each level's extra from its rain rate on.
+    """Return the weight of each target value: 1, plus the extra weight of each level at or below its rain rate.
 
     Args:
         targets: Transformed values.
-        transform: The transform they went through, which is increasing.
+        transform: The transform of the values, which is increasing.
         levels: Extra weight by rain rate (mm/h).
 
     Returns:
@@ -166,14 +177,14 @@ def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -
 
 
 def pad_to_patches(sample: Sample, patch: int) -> Sample:
-    """Return the sample on a grid of whole patches: edges repeated below and to the right, with weight 0.
+    """Return the sample padded to a multiple of the patch size: edges are repeated, with weight 0.
 
     Args:
-        sample: On any grid.
+        sample: A sample on any grid.
         patch: Side of the model's patches.
 
     Returns:
-        The sample; the one given where its grid already fits.
+        The padded sample; the same object if its grid fits.
     """
     height, width = sample.inputs.shape[-2:]
     extra = (-height % patch, -width % patch)
@@ -199,7 +210,7 @@ def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
             raise DataError(
                 name,
                 expected="known values on the training days",
-                received="missing ones alone",
-                hint="choose other days by data.validation and data.test, or other data.",
+                received="missing values only",
+                hint="Choose other days with `data.validation` and `data.test`, or other data.",
             )
     return values

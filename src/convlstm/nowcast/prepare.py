@@ -1,4 +1,4 @@
-"""What a run learns from: days, transform, windows, batches, and samples in model units."""
+"""Prepare the training data: days, transform, windows, batches, and samples in model units."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _VALIDATION_BATCH = 4
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Batches to learn from and to validate on."""
+    """Batches for training and validation."""
 
     train: Batches
     validation: OrderedBatches
 
 
 def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
-    """Split the days, fit the transform on the training days alone, and cut windows.
+    """Split the days, fit the transform on the training days, and cut windows.
 
     Args:
-        config: The run.
+        config: The configuration of the run.
         frames: The sequence.
 
     Returns:
-        The batches, and the pipeline to be kept with the model.
+        The batches, and the pipeline to save with the model.
 
     Raises:
         DataError: if a split has no window.
@@ -68,7 +68,7 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
 
 
 def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.intp]]:
-    """Return where the windows of each split begin; a split with days but without a window is refused."""
+    """Return the first frames of the windows of each split; raise an error for a split without a window."""
     data = config.data
     length = data.input_length + data.horizon
     starts = find_windows(frames.seconds, length, time_step=frames.time_step, max_gap=data.max_gap)
@@ -76,14 +76,14 @@ def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_
     for name, part in parts.items():
         if not len(part) and (name != "test" or splits[name].any()):
             seconds = (length - 1) * frames.time_step
-            least = min(int(seconds // 86400) + 1, length)  # a day counts where it has a frame
+            least = min(int(seconds // 86400) + 1, length)  # a day needs only one frame
             span = f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} days"
-            more = "give more data" if name == "train" else f"set data.{name} to more days, at least {least}"
+            more = "Pass more data" if name == "train" else f"Set `data.{name}` to at least {least} days"
             raise DataError(
                 f"{name} days",
                 expected=f"at least one run of {length} frames ({span}) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
-                hint=f"{more}, or lower data.input_length or data.horizon.",
+                hint=f"{more}, or decrease `data.input_length` or `data.horizon`.",
             )
     return parts
 
@@ -118,7 +118,7 @@ def _batches(
 
 
 def to_sample(batch: Batch, pipeline: Pipeline, config: Config) -> Sample:
-    """Return what a model learns from a batch: weights with emphasis on rain, durations where it uses them."""
+    """Return the sample of a batch: inputs, targets, weights with emphasis on rain, and durations if used."""
     weight = batch.weight
     if pipeline.rain and config.training.emphasis:
         weight = weight * emphasis(batch.targets, pipeline.transform, config.training.emphasis)

@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, its best model, its last state and its log."""
+"""The folder of a run: configuration, best model, last state and log."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from convlstm.weights.checkpoint import load_arrays, save_arrays
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with its state.
+    """The progress of a run, saved with its state.
 
     Args:
-        step: Optimiser steps taken.
+        step: Number of finished optimiser steps.
         best_loss: Smallest validation loss so far, None before the first.
-        best_step: When that was.
-        worse: Validations since then.
+        best_step: Step of that loss.
+        worse: Number of validations since then.
         losses: Training losses since the last validation.
-        finished: Whether training has come to its end.
+        finished: Whether the training is complete.
     """
 
     step: int = 0
@@ -57,23 +57,23 @@ class RunFolder:
 
     @property
     def holds_run(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether the folder has a run."""
         return any(file.exists() for file in (self.config, self.model, self._state))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files of a run, which no other command may write over."""
+        """The files of a run, which no other command may overwrite."""
         return self.model, self.config, self._state, self._log
 
     def check(self, config: Config, resume: bool) -> None:
-        """Refuse a folder that cannot be written or holds another run.
+        """Raise an error for a folder that cannot be written or has another run.
 
         Args:
-            config: What shall be run.
-            resume: Whether to go on with a run that is there.
+            config: The configuration of the run.
+            resume: Whether to continue an existing run.
 
         Raises:
-            ConfigError: if a run is there already and shall not go on, or was started with other options.
+            ConfigError: if there is a run and `resume` is False, or a run with other options.
             OutputError: if the folder cannot be written.
         """
         check_writable(self.model, folder=False)
@@ -83,25 +83,25 @@ class RunFolder:
             raise ConfigError(
                 str(self.path),
                 expected="a new folder",
-                received="one that holds a run",
-                hint="choose another --output, or add --resume to go on with it.",
+                received="a folder with a run",
+                hint="Choose another `--output`, or add `--resume` to continue the run.",
             )
         _check_same(self.config, config)
 
     @contextmanager
     def begun(self, config: Config, resume: bool) -> Iterator[None]:
-        """Hold the folder for one training: checked, swept of what a killed one left, and closed to others.
+        """Prepare the folder for one training: check it, lock it, and delete temporary files of a killed training.
 
         Args:
-            config: What is run.
-            resume: Whether to go on with a run that is there.
+            config: The configuration of the run.
+            resume: Whether to continue an existing run.
 
         Yields:
-            Nothing; the folder is free again when the block ends, however it ends.
+            Nothing; the lock is released at the end of the block.
 
         Raises:
             ConfigError: as `check`.
-            OutputError: if the folder cannot be written, or another training is at work in it.
+            OutputError: if the folder cannot be written, or another training uses it.
         """
         self.check(config, resume)
         with _held(self.path):
@@ -116,23 +116,23 @@ class RunFolder:
                 yield
             except BaseException:
                 if new and not (self.model.exists() or self._state.exists()):
-                    # nothing was learned yet, so the next attempt may have other options
+                    # no state was saved yet, so the next attempt may have other options
                     self.config.unlink(missing_ok=True)
                     self._log.unlink(missing_ok=True)
                 raise
 
     def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
-        """Return the last saved state and where it stands, or None and the start in a new run.
+        """Return the last saved state and its progress, or None and the initial progress in a new run.
 
         Args:
-            data: What the run learns from, as `save_state` was told.
+            data: Description of the training data, as passed to `save_state`.
 
         Returns:
-            Arrays by name and progress; the log is cut back to that step.
+            Arrays by name and progress; the log is truncated to that step.
 
         Raises:
             WeightsError: if the file is damaged.
-            DataError: if the run began with other data.
+            DataError: if the run started with other data.
         """
         arrays, progress = None, Progress()
         if self._state.exists():
@@ -142,19 +142,22 @@ class RunFolder:
                 progress = Progress(**content["progress"])
             except (KeyError, TypeError) as error:
                 raise WeightsError(
-                    str(self._state), expected="the state of a run", received="another file", hint="start anew."
+                    str(self._state),
+                    expected="the state of a run",
+                    received="another file",
+                    hint="Start a new run in another `--output`.",
                 ) from error
         lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
         write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
         return arrays, progress
 
     def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
-        """Save everything a run needs to go on bit for bit.
+        """Save the state that a run needs to resume with the same bits.
 
         Args:
             arrays: Weights and optimiser state by name.
-            progress: Where the run stands.
-            data: What it learns from, as JSON values.
+            progress: The progress of the run.
+            data: Description of the training data, as JSON values.
         """
         save_arrays(self._state, arrays, {"kind": "run", "progress": vars(progress), "data": data})
 
@@ -162,7 +165,7 @@ class RunFolder:
         """Add one line to the log.
 
         Args:
-            entry: JSON values by name, the step among them.
+            entry: JSON values by name, including the step.
 
         Raises:
             OutputError: if it cannot be written.
@@ -173,16 +176,16 @@ class RunFolder:
         except OSError as error:
             raise OutputError(
                 str(self._log),
-                expected="room for one more line",
+                expected="free space for one more line",
                 received=str(error.strerror or error),
-                hint="free space and go on with --resume.",
+                hint="Free space and continue with `--resume`.",
             ) from error
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, without a last one that was cut short.
+        """Return the lines of the log, without an incomplete last line.
 
         Raises:
-            DataError: if the file is no training log.
+            DataError: if the file is not a training log.
         """
         if not self._log.is_file():
             return []
@@ -195,7 +198,7 @@ class RunFolder:
                 str(self._log),
                 expected="the lines of a training log",
                 received=f"{type(error).__name__}: {error}",
-                hint="move the file away.",
+                hint="Move or delete the file.",
             ) from error
 
 
@@ -205,9 +208,9 @@ def _check_same(path: Path, config: Config) -> None:
         if option != before[name]:
             raise ConfigError(
                 name,
-                expected=f"{before[name]!r}, as the run began",
+                expected=f"{before[name]!r}, the value at the start of the run",
                 received=repr(option),
-                hint="resume with it, or choose another --output.",
+                hint="Resume with that value, or choose another `--output`.",
             )
 
 
@@ -219,39 +222,39 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    # as JSON, where a tuple and a list are the same
+    # as JSON, where tuples and lists are equal
     plain = json.loads(json.dumps(now))
     different = [name for name in plain if plain[name] != before.get(name)]
     if different:
         raise DataError(
             "data",
-            expected="the sequence the run began with",
-            received=f"another one, which differs in {', '.join(different)}",
-            hint="give the same data, or choose another --output.",
+            expected="the sequence that the run started with",
+            received=f"a sequence that differs in {', '.join(different)}",
+            hint="Pass the same data, or choose another `--output`.",
         )
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder; the system lets go of the lock when this process ends, even killed."""
+    """Lock a folder for one training; the system releases the lock when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise OutputError(
             str(folder),
-            expected="a folder that can be made and written",
+            expected="a folder that can be created and written",
             received=str(error.strerror or error),
-            hint="choose another --output.",
+            hint="Choose another `--output`.",
         ) from error
     with file:
         if not _lock(file):
             file.seek(0)
             raise OutputError(
                 str(folder),
-                expected="no other training at work in it",
-                received=f"that of process {file.read().strip() or 'unknown'}",
-                hint="wait until it ends, or choose another --output.",
+                expected="no other training in this folder",
+                received=f"a training in process {file.read().strip() or 'unknown'}",
+                hint="Wait until it ends, or choose another `--output`.",
             )
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -260,12 +263,12 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether the file could be locked for this process alone."""
+    """Return whether this process has locked the file."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**20)  # beyond the text, which others shall be able to read
+            file.seek(2**20)  # after the text, so that other processes can read the text
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

@@ -1,1 +1,1 @@
-"""The definition: the ConvLSTM in NumPy float64, in loops."""
+"""The reference implementation of the ConvLSTM in NumPy float64."""

@@ -1,4 +1,4 @@
-"""The closed list of activations, written so that complex-step differentiation passes through them."""
+"""The activation functions, for real arrays and for complex-step differentiation."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "elu": _elu,
     "softplus": lambda x: np.where(x.real > 0, x, 0.0) + np.log1p(np.exp(np.where(x.real > 0, -x, x))),
 }
-"""Functions by name; `softplus` serves memory decay and the forecaster's output."""
+"""Functions by name; memory decay and the output of the forecaster use `softplus`."""

@@ -1,4 +1,4 @@
-"""The convolution of the contract: cross-correlation, as in every framework, one kernel point at a time."""
+"""The reference convolution: cross-correlation, as in every framework, one kernel element at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
         The padded array.
 
     Raises:
-        ShapeError: if a rule cannot fill its pad; the axis is named.
+        ShapeError: if a rule cannot fill its padding; the message names the axis.
 
     Example:
         >>> pad(np.array([[[1.0, 2.0, 3.0]]]), ((1, 1),), ("circular",)).ravel()
@@ -32,9 +32,9 @@ def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
     """
     check_boundary(x.shape[2:], widths, boundary)
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
-        around = [(0, 0)] * x.ndim
-        around[2 + axis] = width
-        x = np.pad(x, around, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
+        pad_width = [(0, 0)] * x.ndim
+        pad_width[2 + axis] = width
+        x = np.pad(x, pad_width, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
     return x
 
 
@@ -54,10 +54,10 @@ def convolve(
         x: (batch, in_channels, *space).
         weight: (out_channels, in_channels / groups, *kernel).
         widths: Points added before and after each axis.
-        boundary: What those points hold, per axis.
+        boundary: Boundary rule of those points, per axis.
         stride: Step of the kernel per axis; 1 by default.
         dilation: Distance of kernel points per axis; 1 by default.
-        groups: Output channel j sees input group ⌊j · groups / out_channels⌋.
+        groups: Number of groups; output channel j uses input group ⌊j · groups / out_channels⌋.
 
     Returns:
         (batch, out_channels, *output space).
@@ -82,6 +82,6 @@ def convolve(
         window = tuple(
             slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(point, dilation, size, stride, strict=True)
         )
-        seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, weight.shape[1], *size)
-        total += np.einsum("ngc...,goc->ngo...", seen, split[(..., *point)])
+        inputs = padded[(slice(None), slice(None), *window)].reshape(batch, groups, weight.shape[1], *size)
+        total += np.einsum("ngc...,goc->ngo...", inputs, split[(..., *point)])
     return total.reshape(batch, out_channels, *size)

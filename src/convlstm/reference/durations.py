@@ -1,4 +1,4 @@
-"""δ(Δ), the factor on the candidate, and what is left of c after a gap (contract, Durations)."""
+"""The candidate scale δ(Δ), and the retention of c after a gap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convlstm.spec.types import Array
 
 
 def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> Array:
-    """Return δ(Δ), the factor on the candidate (CONTRACT, Durations).
+    """Return the candidate scale δ(Δ).
 
     With r = Δ / Δ0 and ℓ = log(max(r, ε)): linear r; log log(r + ε) + 1 (negative below r ≈ 0.37);
     log1p log₂(1 + r); scalar exp(w·ℓ); exp exp(damping · MLP(ℓ)); mlp 1 + MLP(ℓ).
@@ -59,12 +59,12 @@ def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Array:
-    """Return exp(−softplus(w) · max(q − 1, 0)), what is left of c after a gap, with q = gap / Δ0.
+    """Return the retention of c after a gap: exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0.
 
     Args:
         layer: A layer with `memory_decay`.
         weights: The layer's canonical arrays.
-        gaps: Time since the last valid frame in the direction of travel (batch, time).
+        gaps: Time since the last valid frame in the direction of the layer (batch, time).
 
     Returns:
         (batch, time, hidden_channels), between 0 and 1.

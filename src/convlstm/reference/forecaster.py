@@ -1,4 +1,4 @@
-"""The definition of the forecaster: encoder–forecaster and feedback roll-out, in NumPy float64."""
+"""The reference forecaster: encoder–forecaster and feedback rollout, in NumPy float64."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def forecast(
     lead_durations: Array | None = None,
     gaps: Array | None = None,
 ) -> Array:
-    """Forecast frames after the given ones; no future frame is needed and the horizon is free.
+    """Forecast the frames that follow the given ones, for any horizon.
 
     Args:
         spec: The forecaster.
@@ -109,8 +109,8 @@ def _forecaster_states(
     """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
     x, outputs = None, []
     for layer in spec.forecaster.layers:
-        own = _part(weights, f"forecaster.layers.{layer.index}.{_FORWARD}.")
-        x, _ = reference.sequence(layer, own, x, states[layer.index], steps=horizon, durations=durations)
+        layer_weights = _part(weights, f"forecaster.layers.{layer.index}.{_FORWARD}.")
+        x, _ = reference.sequence(layer, layer_weights, x, states[layer.index], steps=horizon, durations=durations)
         outputs.append(x)
     return np.concatenate(outputs, axis=2)
 
@@ -144,7 +144,7 @@ def _head(spec: ForecasterSpec, weights: Weights, hidden: Array) -> Array:
 
 
 def _last_valid(frames: Array, valid: Array) -> Array:
-    """Return each row's last valid frame, zeros where there is none."""
+    """Return the last valid frame of each sample, or zeros if there is none."""
     steps = np.where(valid, np.arange(valid.shape[1]), -1).max(axis=1)
     chosen = frames[np.arange(len(frames)), steps]
     return np.where((steps >= 0)[:, None, None, None], chosen, 0.0)

@@ -1,6 +1,6 @@
-"""The definition: a NumPy float64 ConvLSTM in loops and plain words. Everything else is held to this.
+"""The reference ConvLSTM in NumPy float64. Every framework is tested against it.
 
-Every function also takes complex arrays, so that gradients come from a complex step.
+Every function also accepts complex arrays, so that a complex step gives gradients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ State = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Masks:
-    """The random draws of one layer and direction in training, as arrays; None means no dropout of that kind.
+    """The random masks of one layer and direction in training; None means no mask of that kind.
 
     Args:
         input: Factor on every x_t, 0 or 1 / (1 − rate) (batch, channels, *space).
@@ -60,20 +60,20 @@ def step(
         f   = σ(z_f + p_f ∘ c_{t-1})
         g   = φ(z_g)
         c_t = f ∘ c_{t-1} + i ∘ (g · δ)
-        o   = σ(z_o + p_o ∘ c_t)                         the output gate peeks at the new cell
+        o   = σ(z_o + p_o ∘ c_t)                         the output gate uses the new cell state
         h_t = o ∘ φ(c_t)
 
-    Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214; δ and decay: CONTRACT, Durations.
+    Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. `docs/contract.md` defines δ and memory decay.
 
     Args:
-        layer: The layer in its strict form.
+        layer: The layer in its normalised form.
         weights: Its canonical arrays.
         x: Frame (batch, in_channels, *space), or None for a layer without input.
         state: h and c, each (batch, hidden_channels, *grid).
         factor: δ, broadcast to (batch, hidden_channels, *grid).
-        retention: What is left of c_{t-1}, likewise.
-        masks: Random draws in training; None in evaluation, where zoneout acts by its rates.
-        t: Step, to pick the zoneout masks.
+        retention: Factor on c_{t-1}, broadcast to the same shape.
+        masks: Random masks in training; None in evaluation, where zoneout uses its rates.
+        t: Index of the step, which selects the zoneout masks.
 
     Returns:
         h_t and c_t.
@@ -111,19 +111,19 @@ def sequence(
 ) -> tuple[Array, State]:
     """Run one layer in one direction over a sequence.
 
-    A masked step carries h and c over unchanged; its output is zero or the previous output.
+    A masked step leaves h and c unchanged; its output is zero or the previous output.
 
     Args:
-        layer: The layer in its strict form.
+        layer: The layer in its normalised form.
         weights: Its canonical arrays.
         x: Frames (batch, time, in_channels, *space), or None for a layer without input.
         state: Initial h and c, each (batch, hidden_channels, *grid).
         steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs still stand in input order.
+        reverse: Whether to run from the last step to the first; outputs are in input order.
         mask: True where a step is valid (batch, time); None means everywhere.
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Random draws in training.
+        masks: Random masks in training.
 
     Returns:
         Outputs (batch, time, hidden_channels, *grid) and the final (h, c).

@@ -1,3 +1,3 @@
-"""The report: one self-contained page made from a folder that `evaluate` wrote. It computes no score."""
+"""Write the report: one self-contained HTML page of an evaluation. It computes no score."""
 
 from .page import write_report as write_report

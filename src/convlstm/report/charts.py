@@ -1,4 +1,4 @@
-"""Small line charts as geometry: where each line, band and tick stands. The template draws them."""
+"""Compute the geometry of small line charts; the template draws them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Series:
     Args:
         label: Name in the legend.
         slot: Number of its colour and marker.
-        x: Places, ascending.
+        x: Positions, ascending.
         y: Values, NaN where undefined.
         lower: Lower ends of the intervals, NaN where unknown.
         upper: Upper ends of the intervals, NaN where unknown.
-        notes: What a pointer shows on each point; empty for a line without points.
+        notes: Text of the tooltip of each point; empty for a line without points.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Axis:
         ticks: Pairs of value and text, ascending.
         start: First value of the axis.
         stop: Last value of the axis.
-        title: What it counts.
+        title: Its quantity.
     """
 
     ticks: tuple[tuple[float, str], ...]
@@ -58,7 +58,7 @@ class Axis:
     title: str = ""
 
     def share(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Places along the axis, held within its ends.
+        """Return positions along the axis, clipped to its ends.
 
         Args:
             values: Values on the axis.
@@ -90,8 +90,8 @@ class Chart:
 
     Args:
         title: Heading, such as the threshold.
-        summary: What it shows, in words, for who cannot see it.
-        x_title: What the horizontal axis counts.
+        summary: Description of the chart for screen readers.
+        x_title: Quantity of the horizontal axis.
         x_ticks: Pairs of place and text along the horizontal axis.
         y_ticks: Pairs of place and text along the vertical axis.
         reference: Height of the line of the perfect value where it lies inside the chart, or None.
@@ -116,15 +116,15 @@ def draw_chart(
     *,
     reference: float | None = None,
 ) -> Chart:
-    """Place series on a chart.
+    """Return a chart of the series.
 
     Args:
         title: Heading.
-        summary: What it shows, in words.
+        summary: Description of the chart.
         series: The lines, the most important first: it is drawn on top.
         x: Horizontal axis.
         y: Vertical axis.
-        reference: Value to be marked by a line across, or None.
+        reference: Value marked by a horizontal line, or None.
 
     Returns:
         The chart, in units of a `WIDTH` × `HEIGHT` drawing whose y runs downward.
@@ -163,7 +163,7 @@ def draw_chart(
 
 
 def value_axis(low: float, high: float) -> Axis:
-    """A vertical axis between round numbers.
+    """Return a vertical axis between round numbers.
 
     Args:
         low: Smallest value.
@@ -182,7 +182,7 @@ def value_axis(low: float, high: float) -> Axis:
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """A vertical axis by powers of ten, for values already taken to log10.
+    """Return a vertical axis with powers of ten, for log10 values.
 
     Args:
         low: Smallest logarithm.
@@ -200,13 +200,13 @@ def log_axis(low: float, high: float) -> Axis:
 
 
 def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, steps: Sequence[float] = ()) -> Axis:
-    """A horizontal axis that ends with the data.
+    """Return a horizontal axis that ends with the data.
 
     Args:
         start: First value.
         stop: Last value.
-        title: What it counts.
-        unit: How much of the value one number on the axis stands for.
+        title: Its quantity.
+        unit: Value of one unit of the axis.
         steps: Distances between numbers to choose from, ascending; empty for any round one.
 
     Returns:
@@ -234,7 +234,7 @@ def _down(axis: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _runs(y: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Indices of each stretch without an undefined value: a line breaks where a score is undefined."""
+    """Return the indices of each part without undefined values, where a line is continuous."""
     known = np.flatnonzero(np.isfinite(y))
     return [run for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if run.size]
 

@@ -1,4 +1,4 @@
-"""Which curves a page shows: every score by lead time, and the training."""
+"""The figures of a page: every score by lead time, and the training curve."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .results import BASELINES, Results, TrainingStep
 
 MOST_POINTS = 300  # of a training curve: about one per pixel
 
-# A baseline keeps its colour on every page, whoever else takes part.
+# A baseline has the same colour on every page.
 _BASELINE_SLOTS = dict(zip(BASELINES, (1, 2), strict=True))
 _FREE_SLOTS = (0, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class ChartGroup:
-    """Charts of one kind, side by side.
+    """A group of charts of one kind.
 
     Args:
         title: Heading.
@@ -37,7 +37,7 @@ class ChartGroup:
 
 
 def method_slot(method: str, methods: Sequence[str]) -> int:
-    """Number of the colour and marker of a method, the same in every figure.
+    """Return the number of the colour and marker of a method, the same in every figure.
 
     Args:
         method: The method.
@@ -56,13 +56,13 @@ def method_slot(method: str, methods: Sequence[str]) -> int:
 
 
 def score_groups(results: Results) -> list[ChartGroup]:
-    """Every score by lead time: one group per score by threshold, one for all errors in the data's unit.
+    """Return the charts of every score by lead time: one group per score, and one for all errors.
 
     Args:
         results: The evaluation.
 
     Returns:
-        Groups in reading order; a score that the table does not hold is left out.
+        Groups in reading order; a score that is not in the table is left out.
     """
     evaluation = results.evaluation
     groups, errors = [], []
@@ -79,7 +79,7 @@ def score_groups(results: Results) -> list[ChartGroup]:
 
 
 def training_chart(training: Sequence[TrainingStep]) -> Chart | None:
-    """Loss and validation loss over the training steps.
+    """Return the chart of loss and validation loss over the training steps.
 
     Args:
         training: The training log.
@@ -113,7 +113,7 @@ def training_chart(training: Sequence[TrainingStep]) -> Chart | None:
 
 
 def _series(results: Results, score: Score, threshold: float | None) -> list[Series]:
-    """One series per method that the table holds."""
+    """Return one series per method in the table."""
     unit = lead_unit(results.lead_times)
     series = []
     for method in results.methods:
@@ -130,7 +130,7 @@ def _series(results: Results, score: Score, threshold: float | None) -> list[Ser
 
 
 def _score_charts(results: Results, score: Score, sets: dict[str, list[Series]]) -> list[Chart]:
-    """Charts on one common vertical axis, so that thresholds can be compared by eye."""
+    """Return charts with one common vertical axis, so that thresholds can be compared."""
     sets = {title: series for title, series in sets.items() if series}
     if not sets:
         return []
@@ -148,13 +148,13 @@ def _score_charts(results: Results, score: Score, sets: dict[str, list[Series]])
 
 
 def _score_axis(score: Score, series: list[Series]) -> Axis:
-    """From zero to the largest value, and 1 always in sight where it is neither end of the score's range."""
+    """Return the axis from zero to the largest value; it includes 1 if 1 is not an end of the range of the score."""
     values = np.concatenate([s.y for s in series])
     ends = np.concatenate([end for s in series for end in (s.lower, s.upper)])
     values, ends = values[np.isfinite(values)], ends[np.isfinite(ends)]
     if values.size == 0:
         return value_axis(0.0, 1.0)
-    reach = 1.5 * float(np.abs(values).max())  # one wild interval end must not flatten every line
+    reach = 1.5 * float(np.abs(values).max())  # one extreme interval must not flatten every line
     shown = np.concatenate([values, np.clip(ends, -reach, reach), [0.0]])
     if score.name == "bias":
         shown = np.append(shown, 1.0)

@@ -1,4 +1,4 @@
-"""What the scores mean, and how numbers and times are written: the words of the page."""
+"""The texts of the page: meaning of the scores, and format of numbers and times."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from convlstm.verification.lead_times import signed
 
 @dataclass(frozen=True)
 class Score:
-    """One score: how it is called, what it means and which value is perfect.
+    """One score: its name, its meaning and its perfect value.
 
     Args:
         name: Name in the table of scores.
         label: Name on the page.
-        definition: One line; `{window}` stands for the width of the neighbourhood in cells.
+        definition: One line; `{window}` is the width of the neighbourhood in cells.
         span: Range of possible values, in words.
-        perfect: Value of a perfect forecast; of two values the nearer one is the better.
-        by_threshold: Whether the score is about an event, the threshold being reached.
+        perfect: Value of a perfect forecast; the nearer of two values is the better.
+        by_threshold: Whether it is a score of an event (a value at or above the threshold).
 
     Example:
         >>> [score.name for score in SCORES if score.perfect == 1 and not score.name == "bias"]
@@ -34,7 +34,7 @@ class Score:
     by_threshold: bool
 
     def distance(self, value: float) -> float:
-        """How far a value is from perfect.
+        """Return the distance of a value from the perfect value.
 
         Args:
             value: A value of this score.
@@ -92,13 +92,13 @@ _METHODS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence
 
 
 def method_label(method: str) -> str:
-    """Name of a method as a heading.
+    """Return the name of a method as a heading.
 
     Args:
         method: Name in the files.
 
     Returns:
-        The name with the capitals people expect; any other name as it is.
+        The name with the usual capitals; an unknown name is unchanged.
 
     Example:
         >>> method_label("convlstm"), method_label("my model")
@@ -108,11 +108,11 @@ def method_label(method: str) -> str:
 
 
 def decimals(score: Score, values: Iterable[float]) -> int:
-    """Decimals that show a score with three significant figures at its largest.
+    """Return the number of decimals for three significant figures of the largest value.
 
     Args:
         score: The score; one by threshold has no unit and always two decimals.
-        values: The values that stand together.
+        values: The values of one table or axis.
 
     Returns:
         Number of decimals, 0 to 6.
@@ -128,7 +128,7 @@ def decimals(score: Score, values: Iterable[float]) -> int:
 
 
 def number(value: float, places: int) -> str:
-    """A number with fixed decimals, a true minus sign, and a dash where it is undefined.
+    """Return a number with fixed decimals and a minus sign, or a dash for NaN.
 
     Args:
         value: The number.
@@ -145,7 +145,7 @@ def number(value: float, places: int) -> str:
 
 
 def interval_text(value: float, lower: float, upper: float, places: int) -> str:
-    """A value with its interval.
+    """Return a value with its interval.
 
     Args:
         value: The value.
@@ -169,10 +169,10 @@ def interval_text(value: float, lower: float, upper: float, places: int) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number with thin spaces between thousands.
+    """Return an integer with thin spaces between thousands.
 
     Args:
-        value: The number; NaN where the table has none.
+        value: The number, or NaN.
 
     Returns:
         Text.

@@ -1,4 +1,4 @@
-"""The result in one sentence, made from the table: plain when the model wins, as plain when it loses."""
+"""The main result in one sentence, computed from the table of scores."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _PREFERRED_THRESHOLD = 1.0  # mm/h: rain that people notice, and what nowcasting
 
 @dataclass(frozen=True)
 class Bar:
-    """One method in the picture beside the sentence; places run from 0 to 100 along its axis.
+    """One bar of the headline chart; positions are from 0 to 100 along its axis.
 
     Args:
         label: Name of the method.
         slot: Number of its colour and marker.
         text: Value with interval.
-        value: Place of the value, or None where it is undefined.
-        lower: Place of the lower end, or None.
-        upper: Place of the upper end, or None.
+        value: Position of the value, or None where it is undefined.
+        lower: Position of the lower end, or None.
+        upper: Position of the upper end, or None.
     """
 
     label: str
@@ -43,10 +43,10 @@ class Headline:
 
     Args:
         sentence: The result in one sentence.
-        caveat: What keeps it from being settled, or an empty text.
-        title: What the bars show.
-        note: What the score means.
-        ticks: Places and texts along the axis of the bars.
+        caveat: Limitation of the result, or an empty text.
+        title: Title of the bars.
+        note: Meaning of the score.
+        ticks: Positions and texts along the axis of the bars.
         bars: One per method.
     """
 
@@ -79,7 +79,7 @@ class _Figure:
 
 
 def headline_lead(results: Results) -> float:
-    """The lead time of the headline: nearest to half the horizon.
+    """Return the lead time of the headline: the nearest to half the horizon.
 
     Args:
         results: The evaluation.
@@ -92,13 +92,13 @@ def headline_lead(results: Results) -> float:
 
 
 def make_headline(results: Results) -> Headline:
-    """Put the result in words: CSI at 1 mm/h, or at the middle threshold, or RMSE where there is none.
+    """Return the result as a sentence: CSI at 1 mm/h or the middle threshold, or RMSE without thresholds.
 
     Args:
         results: The evaluation.
 
     Returns:
-        The sentence, its caveat, and the bars beside it.
+        The sentence, its caveat, and the bars.
     """
     score, threshold = _choose(results)
     lead = headline_lead(results)

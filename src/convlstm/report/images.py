@@ -28,7 +28,7 @@ class Sprite:
 
 
 def draw_map(values: NDArray[np.floating], scale: Scale) -> str:
-    """Draw one field, one pixel per cell.
+    """Return an image of one field, with one pixel per cell.
 
     Args:
         values: Field (y, x) in the scale's unit, NaN where missing.
@@ -52,16 +52,16 @@ def draw_map(values: NDArray[np.floating], scale: Scale) -> str:
 
 
 def draw_sprite(frames: NDArray[np.floating], scale: Scale) -> Sprite:
-    """Draw a sequence as one image, about as many frames across as down.
+    """Return a sequence as one image, with about as many columns as rows of frames.
 
-    A square sheet stays within the image sizes that phones can decode, where a strip would not.
+    A square sheet is within the image sizes that phones can decode; a strip is not.
 
     Args:
         frames: Fields (time, y, x), NaN where missing.
         scale: The colour scale.
 
     Returns:
-        The sheet; frame k stands in row `k // columns`, column `k % columns`.
+        The sheet; frame k is in row `k // columns`, column `k % columns`.
 
     Example:
         >>> from convlstm.report.scales import rain_scale

@@ -1,4 +1,4 @@
-"""The fields of the page: the player's frames, and the still maps with their errors."""
+"""The maps of the page: the frames of the player, and still maps with their errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Still:
 
     Args:
         source: The image as a data URI.
-        alt: What it shows, in words.
+        alt: Description of the image.
     """
 
     source: str
@@ -38,7 +38,7 @@ class CaseMaps:
     Args:
         label: Which case, with its start.
         leads: Column headings.
-        fields: Rows of maps by what is shown, observation first.
+        fields: Rows of maps by field, observation first.
         errors: Rows of error maps by method.
     """
 
@@ -67,13 +67,13 @@ class Atlas:
 
     @property
     def error_words(self) -> str:
-        """What the colours of an error map mean."""
+        """The meaning of the colours of an error map."""
         if _is_rain_rate(self.results):
             return "brown where the forecast is too dry, green where it is too wet"
         return "blue where the forecast is too low, red where it is too high"
 
     def player(self, lead_time: float) -> dict[str, Any]:
-        """Everything the player's script needs, ready for JSON.
+        """Return the data of the player script as JSON values.
 
         Args:
             lead_time: Lead time in minutes shown first.
@@ -98,10 +98,10 @@ class Atlas:
         }
 
     def stills(self, lead_time: float) -> list[Still]:
-        """The first case at one lead time, for readers without scripts.
+        """Return the maps of the first case at one lead time, for browsers without scripts.
 
         Args:
-            lead_time: Lead time in minutes; the nearest one at hand is taken.
+            lead_time: Lead time in minutes; the nearest available one is used.
 
         Returns:
             One map per panel, observation first.
@@ -110,7 +110,7 @@ class Atlas:
         return [row[0] for row in self._fields(0, np.array([lead])).values()]
 
     def case_maps(self) -> list[CaseMaps]:
-        """Observation, forecasts and errors of every case at up to four lead times.
+        """Return observation, forecasts and errors of every case at up to four lead times.
 
         Returns:
             One set of maps per case.
@@ -123,10 +123,10 @@ class Atlas:
         ]
 
     def case_label(self, case: int) -> str:
-        """Name of a case: its number and start.
+        """Return the name of a case: its number and start.
 
         Args:
-            case: Place in the file.
+            case: Index in the file.
 
         Returns:
             Text such as `Case 1: start 2018-05-18 14:05 UTC`.
@@ -178,13 +178,13 @@ class Atlas:
 
 
 def pick_leads(lead_times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Up to four lead times: all where there are no more, else the last and those near 1/2, 1/4, 1/12 of it.
+    """Return up to four lead times: all of them, or the last and those near 1/2, 1/4 and 1/12 of it.
 
     Args:
-        lead_times: Lead times at hand, in minutes, ascending.
+        lead_times: Available lead times in minutes, ascending.
 
     Returns:
-        Those picked, ascending.
+        The selected lead times, ascending.
 
     Example:
         >>> pick_leads(np.array([60.0, 120.0])).tolist()

@@ -1,4 +1,4 @@
-"""The page itself: what was read, put into the template, written whole."""
+"""Render the results with the template and write the page."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _MARKERS = (
 
 
 def write_report(evaluation_folder: str | Path, output: str | Path) -> Path:
-    """Make one self-contained HTML page of an evaluation.
+    """Write one self-contained HTML page of an evaluation.
 
-    The page asks for nothing outside itself: images, style and script are inside, and its content security
-    policy forbids the rest. No score is computed here.
+    Images, style and script are inside the page, and its content security policy forbids everything else.
+    No score is computed here.
 
     Args:
         evaluation_folder: Folder with `scores.csv`, `cases.nc` and `evaluation.json`, as `evaluate` writes it.
-        output: Where the page shall stand; an older one is replaced once the new one is complete.
+        output: The file to write; an existing page is replaced atomically.
 
     Returns:
         The path written.

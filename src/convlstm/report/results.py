@@ -1,4 +1,4 @@
-"""Reading an evaluation folder, with every doubt settled before a page is begun."""
+"""Read and check an evaluation folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convlstm.errors import DataError
 
 BASELINES = ("optical flow", "persistence")
-LARGEST_MAP = 400  # cells along one side; more than a screen panel shows, and the page stays light
+LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen, and small enough for the page
 
 _NUMBERS = (
     *("value", "lower", "upper"),
@@ -30,7 +30,7 @@ _DIMENSIONS = {
     "inputs": ("case", "input_time", "y", "x"),
 }
 _COORDINATES = ("method", "init_time", "lead_time", "input_time")
-_MEND = "run `convlstm evaluate` again to write the folder anew."
+_HINT = "Run `convlstm evaluate` again to write the folder."
 
 
 class TrainingStep(BaseModel):
@@ -48,7 +48,7 @@ class TrainingStep(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What `evaluation.json` says: what was run, in words.
+    """The content of `evaluation.json`: a description of the run.
 
     Example:
         >>> Evaluation(title="Test", units="K", variable="t2m", rain=False, methods=["persistence"]).thresholds
@@ -74,10 +74,10 @@ class Results:
     """An evaluation folder in memory.
 
     Args:
-        evaluation: What was run.
+        evaluation: Description of the run.
         scores: The tidy table of `scores.csv`, one row per method, lead time (minutes), score and threshold.
         cases: `forecast (method, case, lead_time, y, x)`, `observation (case, lead_time, y, x)` and
-            `inputs (case, input_time, y, x)`; the first row is the northern edge where the file says so.
+            `inputs (case, input_time, y, x)`; the first row is the northern edge if the file gives the direction.
         cells_per_pixel: Grid cells along one side of a map pixel; 1 unless the grid is very large.
     """
 
@@ -88,7 +88,7 @@ class Results:
 
     @property
     def methods(self) -> list[str]:
-        """Methods in the order shown: what is under test first, then the baselines."""
+        """Methods in display order: the models first, then the baselines."""
         named = self.evaluation.methods
         return [m for m in named if m not in BASELINES] + [b for b in BASELINES if b in named]
 
@@ -99,11 +99,11 @@ class Results:
 
     @property
     def thresholds(self) -> list[float]:
-        """Thresholds of the events, ascending; empty where none was asked for."""
+        """Thresholds of the events, ascending; may be empty."""
         return sorted(self.evaluation.thresholds)
 
     def select(self, score: str, threshold: float | None, method: str) -> pd.DataFrame:
-        """Rows of one score of one method, by lead time.
+        """Return the rows of one score of one method, by lead time.
 
         Args:
             score: Name of the score, as in the table.
@@ -111,7 +111,7 @@ class Results:
             method: Name of the method.
 
         Returns:
-            The rows, indexed by lead time in minutes, ascending; empty where the table has none.
+            The rows, indexed by lead time in minutes, ascending; may be empty.
         """
         table = self.scores
         wanted = table["threshold"].isna() if threshold is None else np.isclose(table["threshold"], threshold)
@@ -119,7 +119,7 @@ class Results:
         return rows.set_index("lead_time", drop=False).sort_index()
 
     def numbers(self, score: str, threshold: float | None, method: str, lead_time: float) -> dict[str, float]:
-        """One row of the table as numbers.
+        """Return one row of the table as numbers.
 
         Args:
             score: Name of the score.
@@ -128,7 +128,7 @@ class Results:
             lead_time: Lead time in minutes.
 
         Returns:
-            The numeric columns by name; every one NaN where the table has no such row.
+            The numeric columns by name; all NaN if the table has no such row.
         """
         rows = self.select(score, threshold, method).reindex([lead_time])
         return dict(zip(_NUMBERS, rows[list(_NUMBERS)].to_numpy(dtype=np.float64)[0].tolist(), strict=True))
@@ -203,7 +203,7 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
 
 
 def _south_first(cases: xr.Dataset) -> bool:
-    """Whether the first row is the southern edge; a bare row number without units says nothing."""
+    """Return whether the first row is the southern edge; row numbers without units are ignored."""
     names = [str(name) for name in cases.coords if str(name).lower().startswith("lat")]
     if "y" in cases.coords and cases["y"].attrs.get("units"):
         names.append("y")
@@ -217,11 +217,11 @@ def _require(path: Path, kind: str, wanted: Iterable[object], present: Iterable[
     have = {str(name) for name in present}
     missing = [str(name) for name in wanted if str(name) not in have]
     if missing:
-        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_MEND)
+        raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_HINT)
 
 
 def _unreadable(path: Path, expected: str, problem: object) -> DataError:
     if isinstance(problem, FileNotFoundError):
         problem = "no such file"
     line = " ".join(str(problem).split())
-    return DataError(str(path), expected=expected, received=line, hint=_MEND)
+    return DataError(str(path), expected=expected, received=line, hint=_HINT)

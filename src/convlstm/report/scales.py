@@ -1,4 +1,4 @@
-"""Colour scales: which class a value falls in, and how the class looks."""
+"""Colour scales: classes of values and their colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from convlstm.verification.lead_times import signed
 
 MISSING = "#b4b8bb"  # a neutral grey that no scale uses
-FINEST = 60  # classes of a scale that shall look continuous; few enough for a palette and for reading back
+FINEST = 60  # classes of a scale that looks continuous; few enough for a palette
 
 # Blues that darken up to 5 mm/h, then yellow to dark purple: light to dark within both halves, and the step
 # between them is blue to yellow, which every common colour vision tells apart (no red against green).
@@ -41,9 +41,9 @@ class Scale:
     """Classes of value and their colours.
 
     Args:
-        edges: Ascending boundaries; class k holds edges[k-1] <= value < edges[k], the outer two are open.
+        edges: Ascending boundaries; class k has edges[k-1] <= value < edges[k], the outer two are open.
         colours: One colour `#rrggbb` per class, one more than edges.
-        ticks: The edges that are written on the legend.
+        ticks: The edges with a label in the legend.
         units: Unit of the values.
 
     Example:
@@ -60,7 +60,7 @@ class Scale:
     units: str
 
     def classify(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Class of each value.
+        """Return the class of each value.
 
         Args:
             values: Values of any shape in the scale's unit, NaN where missing.
@@ -72,7 +72,7 @@ class Scale:
         return np.where(np.isnan(values), len(self.colours), classes).astype(np.uint8)
 
     def palette(self) -> tuple[str, ...]:
-        """Colours by class number, the one of missing data last.
+        """Return the colours by class number, with missing data last.
 
         Returns:
             Colours as `#rrggbb`.
@@ -80,7 +80,7 @@ class Scale:
         return (*self.colours, MISSING)
 
     def labels(self) -> list[str]:
-        """What each class means, by class number, missing data last.
+        """Return the meaning of each class by class number, with missing data last.
 
         Returns:
             Short texts with the unit.
@@ -90,20 +90,20 @@ class Scale:
         return [f"below {edges[0]} {self.units}", *between, f"{edges[-1]} {self.units} or more", "no data"]
 
     def marks(self) -> list[tuple[float, str]]:
-        """Where the legend carries a number.
+        """Return the numbers of the legend.
 
         Returns:
-            Place from 0 to 1 along the bar of equally wide classes, and the number as text.
+            Position from 0 to 1 along the bar of equally wide classes, and the number as text.
         """
         written = {tick: signed(f"{tick:.6g}") for tick in self.ticks}
         return [((k + 1) / len(self.colours), written[e]) for k, e in enumerate(self.edges) if e in written]
 
 
 def rain_scale(units: str) -> Scale:
-    """The radar scale for rain rates.
+    """Return the radar scale for rain rates.
 
     Args:
-        units: Unit of the rate, as written on the legend.
+        units: Unit of the rate for the legend.
 
     Returns:
         Ten classes from 0.1 to 100 and more, and dry below.
@@ -117,10 +117,10 @@ def rain_scale(units: str) -> Scale:
 
 
 def field_scale(values: Sequence[NDArray[np.floating]], units: str) -> Scale:
-    """A perceptually uniform scale (viridis) over the range of any variable.
+    """Return a perceptually uniform scale (viridis) over the range of any variable.
 
     Args:
-        values: Arrays whose 0.5th to 99.5th percentile the scale shall span.
+        values: Arrays whose 0.5th to 99.5th percentile is the range of the scale.
         units: Unit of the values.
 
     Returns:
@@ -134,10 +134,10 @@ def field_scale(values: Sequence[NDArray[np.floating]], units: str) -> Scale:
 
 
 def error_scale(errors: NDArray[np.floating], units: str, *, rain: bool) -> Scale:
-    """A diverging scale for forecast minus observation, pale where they agree.
+    """Return a diverging scale for forecast minus observation, pale near zero.
 
     Args:
-        errors: Errors that a scale without fixed steps shall span.
+        errors: Errors that set the range of a scale without fixed steps.
         units: Unit of the errors.
         rain: Fixed steps from brown (too dry) to green (too wet); else blue (too low) to red (too high).
 
@@ -156,12 +156,12 @@ def error_scale(errors: NDArray[np.floating], units: str, *, rain: bool) -> Scal
 
 
 def round_ticks(low: float, high: float, most: int = 7) -> tuple[float, ...]:
-    """Round numbers, evenly spaced, that enclose a range.
+    """Return evenly spaced round numbers that enclose a range.
 
     Args:
         low: Lower end.
         high: Upper end.
-        most: Intervals at most.
+        most: Maximum number of intervals.
 
     Returns:
         At least two ascending numbers, the first at or below `low`, the last at or above `high`.
@@ -171,12 +171,12 @@ def round_ticks(low: float, high: float, most: int = 7) -> tuple[float, ...]:
         (0.0, 0.2, 0.4, 0.6, 0.8)
     """
     ticks = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    places = 6 - math.floor(math.log10(ticks[1] - ticks[0]))  # sums of 0.1 leave 0.30000000000000004 behind
+    places = 6 - math.floor(math.log10(ticks[1] - ticks[0]))  # sums of 0.1 give 0.30000000000000004
     return tuple(round(float(tick), places) + 0.0 for tick in ticks)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of a colour.
+    """Return red, green and blue of a colour.
 
     Args:
         colour: `#rrggbb`.

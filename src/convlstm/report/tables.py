@@ -1,4 +1,4 @@
-"""The numbers of the page as tables: text in cells, the best of each lead time marked."""
+"""The tables of the page, with the best value of each lead time marked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cell:
     """One cell.
 
     Args:
-        text: What it says.
+        text: Its text.
         best: Whether no other method shows a better number at this lead time.
     """
 
@@ -42,7 +42,7 @@ class Row:
         lead: Lead time as text.
         method: Method, empty in a table that has the methods as columns.
         cells: The cells after them.
-        spans: Rows that share the lead time, said by the first of them; 0 in the others.
+        spans: Number of rows with this lead time, in the first of them; 0 in the others.
     """
 
     lead: str
@@ -69,7 +69,7 @@ class Table:
 
 
 def overview(results: Results) -> Table:
-    """CSI at every threshold and RMSE, side by side for all methods, by lead time.
+    """Return a table of CSI at every threshold and RMSE, for all methods by lead time.
 
     Args:
         results: The evaluation.
@@ -91,7 +91,7 @@ def overview(results: Results) -> Table:
 
 
 def details(results: Results) -> list[Table]:
-    """Every score with its interval and counts, per threshold, and the errors in the data's unit.
+    """Return tables of every score with interval and counts per threshold, and of the errors.
 
     Args:
         results: The evaluation.
@@ -107,7 +107,7 @@ def details(results: Results) -> list[Table]:
 
 
 def uneven_samples(results: Results) -> bool:
-    """Whether some method was scored on other cells than its rivals, so that scores compare only roughly.
+    """Return whether some method was scored on other cells than the others, so that scores are not comparable.
 
     Args:
         results: The evaluation.
@@ -134,7 +134,7 @@ def _detail(results: Results, title: str, scores: Sequence[Score], threshold: fl
 
 
 def _compare(results: Results, score: Score, threshold: float | None, lead: float, *, intervals: bool) -> list[Cell]:
-    """One score of all methods at one lead time; those that read the same as the best are all marked."""
+    """Return one score of all methods at one lead time; all values equal to the best in print are marked."""
     places = decimals(score, results.scores.loc[results.scores["score"] == score.name, "value"])
     rows = [results.numbers(score.name, threshold, method, lead) for method in results.methods]
     distances = [score.distance(round(row["value"], places)) for row in rows]

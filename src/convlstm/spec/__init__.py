@@ -1,1 +1,1 @@
-"""Options of layers, stacks and forecasters, read into one strict form and checked before anything is allocated."""
+"""Options of layers, stacks and forecasters, normalised and checked before any memory is allocated."""

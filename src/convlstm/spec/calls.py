@@ -1,4 +1,4 @@
-"""What a call of a layer accepts, checked on plain shapes before any work, for every face and layout."""
+"""Check the arguments of a call by their shapes before any work, for every framework and memory layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shape = tuple[int | None, ...]
 
 
 def fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
-    """Return whether a shape is the expected one; a size that is not known yet (None) is not looked at.
+    """Return whether a shape is the expected one; a size that is not known yet (None) is not checked.
 
     Example:
         >>> fits((None, 4), (2, 4)), fits((None, 3), (2, 4))
@@ -25,7 +25,7 @@ def fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
 
 
 def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -> tuple[str, ...]:
-    """Return the names of the axes of frames, after the leading ones.
+    """Return the names of the axes of frames, preceded by the leading axes.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
@@ -37,12 +37,12 @@ def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -
 
 
 def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence[str], name: str = "x") -> bool:
-    """Check the shape of a layer's or cell's input; a size that is not known yet (None) is not looked at.
+    """Check the shape of a layer's or cell's input; a size that is not known yet (None) is not checked.
 
     Args:
         spec: The stack.
-        shape: What came.
-        axes: Names of its axes, as `frame_axes` returns them; without the batch axis it is also right.
+        shape: The shape received.
+        axes: Names of the axes, as `frame_axes` returns them; the batch axis may be missing from the shape.
         name: Name of the argument.
 
     Returns:
@@ -52,15 +52,15 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence
         ShapeError: if the number of axes, the channels, or the size of a pixel peephole's frames do not fit.
     """
     batched = len(shape) == len(axes)
-    own = [axis for axis in axes if batched or axis != "batch"]
-    sizes = dict(zip(own, shape, strict=False))
-    if len(shape) != len(own) or sizes["channel"] not in (spec.in_channels, None):
-        wanted = [f"channel={spec.in_channels}" if axis == "channel" else axis for axis in axes]
+    present = [axis for axis in axes if batched or axis != "batch"]
+    sizes = dict(zip(present, shape, strict=False))
+    if len(shape) != len(present) or sizes["channel"] not in (spec.in_channels, None):
+        labels = [f"channel={spec.in_channels}" if axis == "channel" else axis for axis in axes]
         raise ShapeError(
             name,
-            expected=f"({', '.join(wanted)})",
+            expected=f"({', '.join(labels)})",
             received=f"shape {tuple(shape)}",
-            hint="permute the axes, or build the layer with the channels of your data.",
+            hint=_frames_hint(spec.in_channels, shape, axes, present),
         )
     space = tuple(sizes[axis] for axis in AXIS_NAMES[spec.spatial_dims])
     if spec.peephole == "pixel" and not fits(space, spec.input_size):
@@ -68,75 +68,96 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence
             name,
             expected=f"frames of {spec.input_size}, the input_size of the pixel peepholes",
             received=f"{space}",
-            hint="crop or pad the frames, or use peephole='channel'.",
+            hint="Crop or pad the frames, or build the layer with `peephole='channel'`.",
         )
     return batched
 
 
+def _frames_hint(channels: int, shape: Sequence[int | None], axes: Sequence[str], present: Sequence[str]) -> str:
+    """Return the hint for frames of a wrong shape; it names the permutation if the channels are on another axis."""
+    if len(shape) != len(present):
+        return f"Pass {len(axes)} axes, or {len(axes) - 1} without the batch axis."
+    expected_axis, last = list(present).index("channel"), len(present) - 1
+    first_space = next(index for index, axis in enumerate(present) if axis in AXIS_NAMES[3])
+    other = last if expected_axis != last else first_space
+    if shape[other] != channels:
+        return "Permute the axes, or build the layer for the channels of your data."
+    order = [index for index in range(len(present)) if index != other]
+    order.insert(expected_axis, other)
+    label = "The last axis" if other == last else f"Axis {other}"
+    return f"{label} has size {channels}: if it holds the channels, permute the axes to {tuple(order)}."
+
+
 def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channels_last: bool = False) -> None:
-    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not looked at.
+    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not checked.
 
     Args:
         spec: The forecaster.
-        shape: What came.
-        channels_last: Whether channels stand last.
+        shape: The shape received.
+        channels_last: Whether the channel axis is the last one.
 
     Raises:
-        ShapeError: with the sizes that the patches, or pixel peepholes, ask for.
+        ShapeError: naming the sizes that the patches or pixel peepholes require.
     """
     patch, encoder = spec.patch_size, spec.encoder
     axes = frame_axes(encoder, "batch", "time", channels_last=channels_last)
     sizes = dict(zip(axes, shape, strict=False))
     space = tuple(sizes.get(axis) for axis in AXIS_NAMES[encoder.spatial_dims])
-    words = f"multiples of {patch}"
+    sizes_text = f"multiples of {patch}"
     right = len(shape) == len(axes) and sizes["channel"] == spec.frame_channels and sizes["time"] != 0
     right = right and not any(n % patch or not n for n in space if n is not None)
     if encoder.peephole == "pixel":
         exact = tuple(n * patch for n in encoder.input_size)
-        right, words = right and fits(space, exact), f"{exact}, for the pixel peepholes"
+        right, sizes_text = right and fits(space, exact), f"{exact}, for the pixel peepholes"
     if not right:
         names = ", ".join(f"channel={spec.frame_channels}" if axis == "channel" else axis for axis in axes)
         raise ShapeError(
             "frames",
-            expected=f"({names}), time at least 1, {' and '.join(AXIS_NAMES[encoder.spatial_dims])} {words}",
+            expected=f"({names}), time at least 1, {' and '.join(AXIS_NAMES[encoder.spatial_dims])} {sizes_text}",
             received=f"shape {tuple(shape)}",
-            hint="pad or crop the frames.",
+            hint="Permute, pad or crop the frames to this shape.",
         )
 
 
 def check_horizon(horizon: Any, *kinds: Any) -> None:
-    """Refuse what is no number of frames; `kinds` are the types beside int that stand for one."""
-    counts = isinstance(horizon, (int, *kinds))
-    if not counts or horizon < 1:
+    """Raise an error unless the horizon is a number of frames; `kinds` are the allowed types other than int."""
+    is_count = isinstance(horizon, (int, *kinds))
+    if not is_count or horizon < 1:
         raise ShapeError(
             "horizon",
-            expected="a whole number of at least 1, known when the call is made",
+            expected="an integer of at least 1 that is known when the call is made",
             received=repr(horizon),
-            hint="ask for one frame or more.",
+            hint="Pass the number of frames to forecast, such as `horizon=12`.",
         )
 
 
 def check_given(name: str, wanted: bool, given: object, option: str = "duration_strategy") -> None:
-    """Refuse durations or gaps that the layer has no use for, and their absence where it needs them."""
+    """Raise an error for durations or gaps that the layer does not use, or that it needs and did not receive."""
     if wanted != (given is not None):
         raise ShapeError(
             name,
             expected="one value per step (batch, time)" if wanted else f"None in a layer without {option}",
             received="None" if given is None else type(given).__name__,
-            hint="give the value of each step." if wanted else f"choose a {option} to use them.",
+            hint=f"Pass `{name}`, one value per step."
+            if wanted
+            else f"Leave `{name}` out, or build the layer with `{option}`.",
         )
 
 
 def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
     """Return the gaps of a call by direction, empty for a layer without memory decay."""
     count = len(spec.directions) if spec.memory_decay else 0
-    parts = () if given is None else tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    if given is None:
+        parts: tuple[Any, ...] = ()
+    else:
+        parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     if len(parts) != count:
+        compute = "Compute them with `convlstm.spec.durations.durations_from_times`, one array per direction."
         raise ShapeError(
             "gaps",
             expected=f"{count} array(s) (batch, time), one per direction" if count else "None without memory_decay",
             received=f"{len(parts)} array(s)",
-            hint="make them with convlstm.spec.durations.durations_from_times.",
+            hint=compute if count else "Leave `gaps` out, or build the layer with `memory_decay=True`.",
         )
     return dict(zip(spec.directions, parts, strict=False))
 
@@ -148,7 +169,7 @@ def check_per_step(name: str, shape: Sequence[int | None], full: Shape, steps: i
             name,
             expected=f"a number, ({steps},), {full} or {(*full, 1)}",
             received=f"shape {tuple(shape)}",
-            hint="give one value per step.",
+            hint="Pass one value per step, or one number for all steps.",
         )
 
 
@@ -159,14 +180,16 @@ def check_one_step(name: str, shape: Sequence[int | None], batch: int | None) ->
             name,
             expected=f"a number, ({batch},) or ({batch}, 1)",
             received=f"shape {tuple(shape)}",
-            hint="give one value per row.",
+            hint="Pass one value per sample, or one number for all samples.",
         )
 
 
 def check_one_of(lengths: object, mask: object) -> None:
-    """Refuse lengths and mask together."""
+    """Raise an error if both lengths and mask are given."""
     if lengths is not None and mask is not None:
-        raise ShapeError("mask", expected="None beside lengths", received="both", hint="give one of them.")
+        raise ShapeError(
+            "mask", expected="None when lengths is given", received="both", hint="Pass `lengths` or `mask`, not both."
+        )
 
 
 def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, whole: bool) -> None:
@@ -176,7 +199,7 @@ def check_mask(shape: Sequence[int | None], dtype: object, expected: Shape, *, w
             "mask",
             expected=f"bools (batch, time) = {expected}",
             received=f"shape {tuple(shape)} of {dtype}",
-            hint="give one bool per frame, True where it is valid.",
+            hint="Pass one bool per frame, True where the frame is valid.",
         )
 
 
@@ -185,9 +208,9 @@ def check_lengths(lengths: Any, batch: int, steps: int, *, whole: bool, inside: 
     if not (whole and inside):
         raise ShapeError(
             "lengths",
-            expected=f"{batch} whole numbers from 0 to {steps}",
+            expected=f"{batch} integers from 0 to {steps}",
             received=lengths,
-            hint="give the number of valid steps of each row.",
+            hint="Pass the number of valid steps of each sample.",
         )
 
 
@@ -203,32 +226,37 @@ def state_shapes(
     """
     shapes: list[tuple[int, ...]] = []
     for layer, grid in zip(spec.layers, spec.grids(tuple(input_size)), strict=True):
-        own = (*grid, layer.hidden_channels) if channels_last else (layer.hidden_channels, *grid)
-        shapes.extend([(batch, *own)] * len(spec.directions))
+        frame = (*grid, layer.hidden_channels) if channels_last else (layer.hidden_channels, *grid)
+        shapes.extend([(batch, *frame)] * len(spec.directions))
     return shapes
 
 
 def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
-    """Return h_0 and c_0 of a state, or refuse what is no pair."""
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        received = f"{len(given)} of them" if isinstance(given, (tuple, list)) else type(given).__name__
-        raise StateError(name, expected=f"a pair {parts}", received=received, hint="pass it so.")
-    return given[0], given[1]
+    """Return h_0 and c_0 of a state, or raise an error if it is not a pair."""
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return given[0], given[1]
+    is_stack = parts == "(h_0, c_0)"
+    raise StateError(
+        name,
+        expected=f"a pair {parts}",
+        received=f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__,
+        hint=f"Pass {parts}, each {'a tuple with one tensor per layer and direction' if is_stack else 'one tensor'}.",
+    )
 
 
 def check_state_count(name: str, count: int, expected: int, received: str, *, kind: str) -> None:
-    """Check the number of arrays in one part of a state; a wrong kind of array counts as none."""
+    """Check the number of arrays in one part of a state; an array of a wrong kind is not counted."""
     if count != expected:
         raise StateError(
             name,
-            expected=f"{expected} {kind}, one per layer and direction",
+            expected=f"{kind}, one per layer and direction ({expected} in total)",
             received=received,
-            hint="pass what the layer returned as (h_n, c_n).",
+            hint="Pass None, or (h_0, c_0), each a tuple with one tensor per layer and direction.",
         )
 
 
 def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *, channels_last: bool = False) -> None:
-    """Check one array of a state against (batch, hidden_channels, *grid), channels last where they stand there."""
+    """Check one array of a state against (batch, hidden_channels, *grid), or (batch, *grid, hidden_channels)."""
     received = tuple(shape)
     if fits(received, expected):
         return
@@ -243,5 +271,5 @@ def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *
         name,
         expected=f"(batch, {grid}) = {expected}",
         received=f"{received}{differs}",
-        hint="start from None, or pass the state of a call with the same batch and grid.",
+        hint="Pass None, or the state of a call with the same batch and grid.",
     )

@@ -1,4 +1,4 @@
-"""Durations: how the time that belongs to a step scales its candidate, and how memory fades over gaps."""
+"""Durations: how the time of a step scales its candidate, and how memory decays over gaps."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def durations_from_times(
     previous: Array | None = None,
     reference_duration: float = 1.0,
 ) -> Array:
-    """Return the gap of each step to the last valid frame in one direction of travel.
+    """Return the time from the last valid frame to each step, in one direction.
 
     Gaps add up over masked steps. The first valid step of the direction gets `reference_duration`, unless
-    `previous` says when the frame before it was.
+    `previous` gives the time of the frame before it.
 
     Args:
         times: Time of each frame (batch, time), increasing along time, in any unit.
         mask: True where a frame is valid (batch, time); None means everywhere.
-        reverse: Travel from the last frame to the first.
+        reverse: Whether to run from the last frame to the first.
         previous: Time of the last valid frame before the sequence (batch,).
         reference_duration: Δ0, in the unit of `times`.
 
     Returns:
-        Gaps (batch, time) in the unit of `times`; masked steps hold the gap so far and are never used.
+        Gaps (batch, time) in the unit of `times`; the values of masked steps are never used.
 
     Raises:
         ShapeError: if times or mask have other axes.
@@ -57,7 +57,7 @@ def durations_from_times(
             "times",
             expected="times and mask of one shape (batch, time)",
             received=f"{times.shape} and {valid.shape}",
-            hint="give one time per frame.",
+            hint="Pass one time per frame.",
         )
     first = np.full(len(times), np.nan) if previous is None else np.asarray(previous, dtype=np.float64)
     gaps = np.empty_like(times)
@@ -71,7 +71,7 @@ def durations_from_times(
 
 
 def check_durations(name: str, durations: Any, mask: Array | None = None) -> None:
-    """Refuse negative or non-finite durations of valid steps.
+    """Raise an error for negative or non-finite durations of valid steps.
 
     Args:
         name: `durations` or `gaps`, for the message.
@@ -94,5 +94,5 @@ def check_durations(name: str, durations: Any, mask: Array | None = None) -> Non
             name,
             expected="finite values of at least 0",
             received=f"{values[where]:g}{f' at {where}' if where else ''}",
-            hint="check the times they were made from.",
+            hint="Correct the times that the values were computed from.",
         )

@@ -1,4 +1,4 @@
-"""The forecaster as a value: an encoder, what becomes of its states, and how frames come out."""
+"""The options of a forecaster: an encoder, the use of its states, and the output of frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ForecasterSpec:
 
     `rollout="states"` is the encoder–forecaster of Shi et al. (2015): the encoder's final states start a second
     stack of the same widths, whose first layer has no input. `rollout="feedback"` is one stack that predicts the
-    next frame and is fed its own prediction (the ConvLSTM of OpenSTL).
+    next frame and takes its own prediction as the next input (the ConvLSTM of OpenSTL).
 
     Args:
         encoder: The stack over the patched input frames; its in_channels is frame_channels · patch_size².
@@ -30,10 +30,10 @@ class ForecasterSpec:
         rollout: `states` or `feedback`.
         head_bias: Whether the 1×1 output convolution has a bias.
         output_activation: identity, sigmoid, relu or softplus.
-        residual: Whether the last observed frame (with `feedback`, the last frame fed in) is added to the output.
+        residual: Whether the last observed frame (with `feedback`, the last input frame) is added to the output.
 
     Raises:
-        SpecError: for an encoder whose states could not start a forecaster, or any option out of range.
+        SpecError: for an encoder whose states cannot start a forecaster, or any option out of range.
 
     Example:
         >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=256, kernel_size=5, peephole="channel")
@@ -61,7 +61,7 @@ class ForecasterSpec:
                 "encoder",
                 expected="a ConvLSTMSpec",
                 received=type(self.encoder).__name__,
-                hint="build one first.",
+                hint="Build the encoder with `ConvLSTMSpec(...)`, or use `ForecasterSpec.from_dict`.",
             )
         self._check_encoder()
 
@@ -72,19 +72,19 @@ class ForecasterSpec:
 
     @property
     def head_channels(self) -> int:
-        """Channels that enter the output convolution: all layers' hidden channels, or the last's with `feedback`."""
+        """Input channels of the output convolution: all hidden channels, or those of the last layer with `feedback`."""
         hidden = self.encoder.hidden_channels
         return int(sum(hidden)) if self.rollout == "states" else int(hidden[-1])
 
     @cached_property
     def forecaster(self) -> ConvLSTMSpec:
-        """The second stack: as the encoder, but without input to its first layer and without memory decay."""
+        """The second stack: the encoder without input to its first layer and without memory decay."""
         first = [1, *self.encoder.groups[1:]]
         return replace(self.encoder, in_channels=0, groups=first, memory_decay=False)
 
     @property
     def uses_durations(self) -> bool:
-        """Whether the model must be told how long each step lasts."""
+        """Whether the model needs the duration of each step."""
         return self.encoder.duration_strategy != "none"
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class ForecasterSpec:
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> ForecasterSpec:
-        """Return the spec written by `to_dict`; an unknown or missing option is refused."""
+        """Return the spec written by `to_dict`; an unknown or missing option raises an error."""
         parsing.check_keys("spec", options, cls)
         return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options["encoder"])}))
 
@@ -103,26 +103,28 @@ class ForecasterSpec:
         wants: tuple[tuple[str, object, object, str], ...] = (
             ("encoder.in_channels", encoder.in_channels, self.patch_channels, "frame_channels · patch_size²"),
             ("encoder.spatial_dims", encoder.spatial_dims, 2, "frames have height and width"),
-            ("encoder.direction", encoder.direction, "forward", "the future is not known"),
+            ("encoder.direction", encoder.direction, "forward", "a forecast has no later frames"),
             ("encoder.masked_output", encoder.masked_output, "zero", "the outputs of the encoder are not used"),
         )
         if self.rollout == "feedback":
-            # a fed-back frame's duration would first act on the frame after it: the lead times would not be its own
-            why = "rollout='feedback' takes even steps"
+            # the duration of a predicted frame would act one frame late, so that lead times would be wrong
+            why = "rollout='feedback' supports constant time steps only"
             wants += (
                 ("encoder.duration_strategy", encoder.duration_strategy, "none", why),
                 ("encoder.memory_decay", encoder.memory_decay, False, why),
             )
         for name, received, expected, why in wants:
             if received != expected:
-                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), hint="set it so.")
+                option = name.removeprefix("encoder.")
+                hint = f"Build the encoder with `{option}={expected!r}`."
+                raise SpecError(name, expected=f"{expected!r} ({why})", received=repr(received), hint=hint)
         pairs = zip(encoder.kernel_size, encoder.dilation, strict=True)
         spans = [effective_kernel(k, d) for ks, ds in pairs for k, d in zip(ks, ds, strict=True)]
         probe = (2 * max(spans),) * 2
         if any(grid != probe for grid in encoder.grids(probe)):
             raise SpecError(
                 "encoder",
-                expected="layers that keep the grid, so that all states fit one frame",
-                received=f"stride {encoder.stride[0]} and padding {encoder.padding[0]!r} among its layers",
-                hint="use stride=1 and padding='same', and patch_size to work on a coarser grid.",
+                expected="layers whose output has the size of their input",
+                received=f"stride {encoder.stride[0]} and padding {encoder.padding[0]!r} in its first layer",
+                hint="Use `stride=1` and `padding='same'`; increase `patch_size` for a coarser grid.",
             )

@@ -1,4 +1,4 @@
-"""Padding, boundaries and output sizes, computed before anything is allocated."""
+"""Padding, boundaries and output sizes, computed before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AXIS_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "wid
 """Names of the spatial axes for 1, 2 and 3 of them."""
 
 BOUNDARIES = ("zeros", "replicate", "reflect", "circular")
-"""What lies beyond an edge: zeros, the edge value, the mirror image (edge left out), the other side."""
+"""Values beyond an edge: zeros, the edge value, the mirror image without the edge, or the opposite side."""
 
 Widths = tuple[tuple[int, int], ...]
 Padding = str | tuple[int, ...]
@@ -64,7 +64,7 @@ def recurrent_pad_widths(kernel: Sequence[int]) -> Widths:
         kernel: Recurrent kernel size per axis.
 
     Returns:
-        A pair (before, after) per axis; even kernels take the extra point at the end.
+        A pair (before, after) per axis; an even kernel has its extra point at the end.
 
     Example:
         >>> recurrent_pad_widths((3, 2))
@@ -80,7 +80,7 @@ def output_size(
     dilation: Sequence[int],
     padding: Padding,
 ) -> tuple[int, ...]:
-    """Return the size of a convolution's output, the grid on which the state lives.
+    """Return the size of a convolution's output, which is the grid of the state.
 
     Args:
         size: Points per spatial axis of the input.
@@ -109,14 +109,14 @@ def output_size(
                 AXIS_NAMES[len(size)][axis],
                 expected=f"an input of at least {max(span - before - after, 1)} points under a kernel of {span}",
                 received=f"{n}, which leaves an empty output",
-                hint="use a larger input, a smaller kernel or padding='same'.",
+                hint="Use a larger input, a smaller kernel or `padding='same'`.",
             )
         result.append(points)
     return tuple(result)
 
 
 def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str]) -> None:
-    """Refuse a padding that the boundary rule cannot fill.
+    """Raise an error for a padding that the boundary rule cannot fill.
 
     Args:
         size: Points per spatial axis.
@@ -136,5 +136,5 @@ def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str])
                 AXIS_NAMES[len(size)][axis],
                 expected=f"at least {max(width) - limits[rule]} points for boundary '{rule}'",
                 received=f"{n} points and a pad of {max(width)}",
-                hint="use a larger grid, a smaller kernel or another boundary on this axis.",
+                hint="Use a larger grid, a smaller kernel or another boundary on this axis.",
             )

@@ -1,4 +1,4 @@
-"""One layer of a stack, every option in its strict form."""
+"""One layer of a stack, with every option in its normalised form."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of a stack, every option in its strict form.
+    """One layer of a stack, with every option in its normalised form.
 
-    Engines and the reference read this; users write a ConvLSTMSpec and take its `layers`.
+    Engines and the reference read this class; users build a ConvLSTMSpec and read its `layers`.
 
     Args:
-        index: Place in the stack, from 0.
-        in_channels: Channels of the input; 0 for a layer that is driven by its state alone.
+        index: Index in the stack, from 0.
+        in_channels: Channels of the input; 0 for a layer without input.
         hidden_channels: Channels of h and c.
         kernel_size: Input kernel per spatial axis.
         recurrent_kernel_size: Recurrent kernel per spatial axis.
@@ -28,7 +28,7 @@ class LayerSpec:
         padding: `same`, `valid`, or points per axis, of the input convolution.
         dilation: Dilation of the input convolution per axis.
         groups: Groups of the input convolution, inside each gate.
-        stack: The spec this layer belongs to, with the options that are one for the stack.
+        stack: The spec of the stack, with the options that all its layers share.
     """
 
     index: int
@@ -43,7 +43,7 @@ class LayerSpec:
     stack: ConvLSTMSpec
 
     def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the grid on which the state lives, for an input of this spatial size."""
+        """Return the size of the state's grid for an input of this spatial size."""
         if not self.in_channels:
             return tuple(input_size)
         return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
@@ -74,21 +74,23 @@ class LayerSpec:
         )
 
     def check(self) -> None:
-        """Refuse groups that do not divide the channels."""
+        """Raise an error for groups that do not divide the channels."""
         if self.in_channels == 0 and self.groups != 1:
-            raise SpecError("groups", expected="1 in a layer without input", received=self.groups, hint="drop it.")
+            raise SpecError(
+                "groups", expected="1 in a layer without input", received=self.groups, hint="Set `groups=1`."
+            )
         for name, size in (("in_channels", self.in_channels), ("hidden_channels", self.hidden_channels)):
             if size % self.groups:
                 raise SpecError(
                     "groups",
                     expected=f"a divisor of {name}, which is {size} in layer {self.index}",
                     received=self.groups,
-                    hint="choose a common divisor of both channel numbers.",
+                    hint="Choose a common divisor of the input and hidden channels.",
                 )
         if self.stack.norm == "group" and self.hidden_channels % (self.stack.norm_groups or 1):
             raise SpecError(
                 "norm_groups",
                 expected=f"a divisor of hidden_channels, which is {self.hidden_channels} in layer {self.index}",
                 received=self.stack.norm_groups,
-                hint="choose a divisor.",
+                hint="Choose a divisor of `hidden_channels`.",
             )

@@ -1,4 +1,4 @@
-"""The words of the contract: gate orders and the closed list of values of each option."""
+"""Gate orders, the allowed values of each option, and the names of options in other libraries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PER_LAYER = (
     "dilation",
     "groups",
 )
-# An option of the left column does something only where the option on the right has one of these values (rule R7).
+# An option on the left has an effect only if the option on the right has one of these values.
 ACTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "duration_damping": ("duration_strategy", ("exp",)),
     "duration_hidden": ("duration_strategy", ("exp", "mlp")),
@@ -50,11 +50,40 @@ KERAS_WORDS = {
     "bias": "use_bias",
     "input_dropout": "dropout",
 }
-"""Keras's words for options that the contract calls otherwise."""
+"""Keras's names of options that have another name in ConvLSTMSpec."""
+
+FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
+    **{name: (keras_name,) for name, keras_name in KERAS_WORDS.items()},
+    **{keras_name: (name,) for name, keras_name in KERAS_WORDS.items() if keras_name != "dropout"},
+    **dict.fromkeys(
+        ("out_channels", "hidden_dim", "hidden_size", "num_filters", "units"), ("filters", "hidden_channels")
+    ),
+    **dict.fromkeys(("input_dim", "input_channels", "n_channels"), ("in_channels",)),
+    **dict.fromkeys(("padding_mode", "pad_mode"), ("boundary",)),
+    **dict.fromkeys(("layer_norm", "normalization", "use_layer_norm"), ("norm",)),
+    "dropout_rate": ("dropout",),
+    "merge_mode": ("merge",),
+    "num_groups": ("groups",),
+    "peepholes": ("peephole",),
+    "recurrent_kernel": ("recurrent_kernel_size",),
+    "unit_forget_bias": ("forget_bias",),
+}
+"""Names of options in other libraries, with their names here in order of preference."""
+
+FOREIGN_OPTIONS = {
+    "proj_size": "Remove it and apply a 1×1 convolution to the output.",
+    "recurrent_dilation": "Remove it and increase `recurrent_kernel_size`.",
+    "return_sequences": "Remove it: a call returns every time step. Call with `all_layers=True` for every layer.",
+    "return_all_layers": "Remove it and call the layer with `all_layers=True`.",
+    "return_state": "Remove it: a call always returns the final state.",
+    "go_backwards": "Use `direction='reverse'`.",
+    "stateful": "Remove it and pass the returned state to the next call.",
+}
+"""Options of other libraries that have no equivalent option here, with a hint."""
 
 
 class LayerOptions(TypedDict, total=False):
-    """The further options of a layer (meaning: `ConvLSTMSpec`), for typed keyword arguments."""
+    """The keyword options of a layer, which `ConvLSTMSpec` describes."""
 
     spatial_dims: int
     recurrent_kernel_size: Any

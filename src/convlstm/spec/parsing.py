@@ -1,8 +1,8 @@
-"""Reading loosely written options into one strict form.
+"""Parse options into one normalised form.
 
-A value may be given once for all, per spatial axis, per layer, or both: `kernel_size=(3, 5)` is 3×5 in every layer,
-`kernel_size=[(3, 3), 5]` is 3×3 in the first layer and 5×5 in the second. JSON and YAML have no tuples, so a list of
-numbers is also read per axis; where its length fits axes and layers alike, it is refused.
+An option takes one value, one per spatial axis, one per layer, or one per layer and axis. `kernel_size=(3, 5)` is 3×5
+in every layer; `kernel_size=[(3, 3), 5]` is 3×3 in the first layer and 5×5 in the second. JSON and YAML have no
+tuples, so a list of numbers is also read per axis; if its length fits both the axes and the layers, it is an error.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from convlstm.errors import SpecError
+from convlstm.spec.options import FOREIGN_NAMES, FOREIGN_OPTIONS
 
 MAX_LAYERS = 1000
-"""More layers than any model has: a file that asks for a thousand million is refused before they are listed."""
+"""Limit on the number of layers, checked before a list of them is built."""
+
+TINY = 1e-300
+"""Minimum of a number that must be above 0."""
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -25,60 +29,72 @@ def integer(name: str, value: object, minimum: int) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
         return int(value)
     raise SpecError(
-        name, expected=f"an integer of at least {minimum}", received=repr(value), hint="give a whole number."
+        name, expected=f"an integer of at least {minimum}", received=repr(value), hint=_integer_hint(value, minimum)
     )
 
 
-def number(name: str, value: object, minimum: float, maximum: float = float("inf")) -> float:
+def _integer_hint(value: object, minimum: int) -> str:
+    if isinstance(value, float) and value.is_integer() and value >= minimum:
+        return f"Pass the integer {int(value)}."
+    return f"Pass an integer of at least {minimum}."
+
+
+def number(name: str, value: object, minimum: float, maximum: float = inf) -> float:
     """Return `value` as a finite float between `minimum` and `maximum`, or raise SpecError."""
     if isinstance(value, Real) and not isinstance(value, bool):
         result = _float(value)
         if isfinite(result) and minimum <= result <= maximum:
             return result
-    bound = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
-    raise SpecError(name, expected=f"a finite number {bound}", received=repr(value), hint="give such a number.")
+    if minimum == -inf:
+        allowed = "a finite number"
+    elif maximum == inf:
+        allowed = "a finite number above 0" if minimum == TINY else f"a finite number of at least {minimum:g}"
+    else:
+        allowed = f"a finite number from {minimum:g} to {maximum:g}"
+    raise SpecError(name, expected=allowed, received=repr(value), hint=f"Pass {allowed}.")
 
 
 def rate(name: str, value: object) -> float:
     """Return a dropout or zoneout rate: at least 0 and below 1."""
-    result = number(name, value, 0.0, 1.0)
-    if result < 1.0:
-        return result
+    if isinstance(value, Real) and not isinstance(value, bool):
+        result = _float(value)
+        if 0.0 <= result < 1.0:
+            return result
     raise SpecError(
         name,
-        expected="a rate from 0 to below 1",
+        expected="a number of at least 0 and below 1",
         received=repr(value),
-        hint="a rate of 1 would drop everything.",
+        hint=f"Pass a rate such as `{name}=0.1`.",
     )
 
 
 def flag(name: str, value: object) -> bool:
-    """Return a true bool, or raise SpecError: 1 and "yes" are refused."""
+    """Return `value` if it is a bool, or raise SpecError (also for 1 and "yes")."""
     if isinstance(value, bool):
         return value
-    raise SpecError(name, expected="True or False", received=repr(value), hint="give a bool.")
+    raise SpecError(name, expected="True or False", received=repr(value), hint=f"Pass `{name}=True` or `{name}=False`.")
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
-    """Return `value` if it is one of the `allowed` words, or raise SpecError that lists them."""
+    """Return `value` if it is one of the `allowed` strings, or raise SpecError that lists them."""
     if isinstance(value, str) and value in allowed:
         return value
-    raise SpecError(
-        name, expected=f"one of {', '.join(allowed)}", received=repr(value), hint="choose one of these words."
-    )
+    similar = get_close_matches(str(value).lower(), allowed, n=1)
+    hint = f"Pass {similar[0]!r}." if similar else f"Pass one of the listed values, such as {allowed[0]!r}."
+    raise SpecError(name, expected=f"one of {', '.join(allowed)}", received=repr(value), hint=hint)
 
 
 def per_axis(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
     """Return one integer per spatial axis; a single integer applies to all axes."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool):
         return (integer(name, value, minimum),) * rank
     if isinstance(value, (tuple, list)) and len(value) == rank:
         return tuple(integer(name, item, minimum) for item in value)
     raise SpecError(
         name,
-        expected=f"an integer, or {rank} of them, one per spatial axis",
+        expected=f"an integer, or {rank} integers, one per spatial axis",
         received=repr(value),
-        hint=f"pass one integer for all axes or a tuple of {rank}.",
+        hint=f"Pass one integer for all axes, or a tuple of {rank} integers.",
     )
 
 
@@ -92,15 +108,15 @@ def per_layer(name: str, value: object, num_layers: int) -> list[object]:
         name,
         expected=f"one value, or a list of {num_layers}, one per layer",
         received=repr(value),
-        hint=f"pass num_layers={len(value)}, or one value per layer.",
+        hint=f"Pass `num_layers={len(value)}`, or one value per layer.",
     )
 
 
 def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> list[object]:
     """Return one item per layer, each a string, an integer or one integer per spatial axis.
 
-    A list of numbers whose length fits the spatial axes alone is read per axis, one that fits the layers alone per
-    layer. One that fits both is refused, unless all its numbers are equal or there is one layer.
+    A list of numbers is read per axis if its length fits the spatial axes only, and per layer if it fits the layers
+    only. A list that fits both is an error, unless all its numbers are equal or there is one layer.
 
     Args:
         name: Name of the option.
@@ -132,16 +148,16 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
         raise SpecError(
             name,
             expected="values per spatial axis or per layer",
-            received=f"{value!r}, which can be read as either",
-            hint=f"pass {axes} for values per axis, or {layers} for values per layer.",
+            received=f"{value!r}, which can mean either",
+            hint=f"Pass {axes} for values per axis, or {layers} for values per layer.",
         )
     if fits_layers:
         return list(value)
     raise SpecError(
         name,
-        expected=f"one value, {rank} of them (one per spatial axis), or {num_layers} (one per layer)",
+        expected=f"one value, {rank} values (one per spatial axis), or {num_layers} (one per layer)",
         received=repr(value),
-        hint=f"pass one of these, or num_layers={len(value)} if there are as many layers.",
+        hint=f"Pass `num_layers={len(value)}` too if these are values per layer.",
     )
 
 
@@ -151,23 +167,23 @@ def layer_count(num_layers: object, hidden_channels: object) -> int:
         num_layers = len(hidden_channels) if isinstance(hidden_channels, (list, tuple)) else 1
     count = integer("num_layers", num_layers, 1)
     if count > MAX_LAYERS:
-        raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, hint="use fewer layers.")
+        raise SpecError("num_layers", expected=f"at most {MAX_LAYERS}", received=count, hint="Use fewer layers.")
     return count
 
 
 def spatial_dims(dims: object, kernel_size: object, num_layers: int) -> int:
-    """Return the number of spatial axes: as given, or as a kernel of 1 to 3 numbers has, or 2.
+    """Return the number of spatial axes: as given, or the length of a kernel of 1 to 3 numbers, or 2.
 
     Args:
         dims: The option `spatial_dims`, or None.
-        kernel_size: The option `kernel_size`. A list of numbers counts only if there is one layer and it has 2 or 3.
+        kernel_size: The option `kernel_size`. A list of 2 or 3 numbers counts only if there is one layer.
         num_layers: Number of layers.
 
     Returns:
         1, 2 or 3.
 
     Raises:
-        SpecError: for a given number out of this range.
+        SpecError: for a number out of this range.
 
     Example:
         >>> spatial_dims(None, (3, 3, 3), 1), spatial_dims(None, [(3,), (5,)], 2), spatial_dims(None, 3, 1)
@@ -176,7 +192,9 @@ def spatial_dims(dims: object, kernel_size: object, num_layers: int) -> int:
     if dims is not None:
         rank = integer("spatial_dims", dims, 1)
         if rank > 3:
-            raise SpecError("spatial_dims", expected="1, 2 or 3", received=rank, hint="choose one of these.")
+            raise SpecError(
+                "spatial_dims", expected="1, 2 or 3", received=rank, hint="Pass `spatial_dims=2` for images."
+            )
         return rank
     if isinstance(kernel_size, (list, tuple)):
         nested = [item for item in kernel_size if isinstance(item, (list, tuple))]
@@ -190,20 +208,20 @@ def spatial_dims(dims: object, kernel_size: object, num_layers: int) -> int:
 def _float(value: Real) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer of hundreds of digits, as JSON may hold
+    except OverflowError:  # an integer of hundreds of digits, which JSON allows
         return inf
 
 
 def check_keys(argument: str, options: object, cls: type[Any]) -> None:
-    """Refuse a mapping whose keys are not exactly a dataclass's fields (those with defaults may be left out).
+    """Raise an error unless the keys of a mapping are a dataclass's fields (those with defaults may be missing).
 
     Args:
-        argument: Name to put in the error.
-        options: What was read from a file.
-        cls: The dataclass to be built from it.
+        argument: Name for the error.
+        options: The value read from a file.
+        cls: The dataclass to build from it.
 
     Raises:
-        SpecError: naming the first key at fault.
+        SpecError: naming the first wrong key.
 
     Example:
         >>> from convlstm.spec.stack import ConvLSTMSpec
@@ -211,7 +229,10 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
     """
     if not isinstance(options, dict):
         raise SpecError(
-            argument, expected="a mapping of options", received=type(options).__name__, hint="see the docs."
+            argument,
+            expected="a mapping of options",
+            received=type(options).__name__,
+            hint=f"Pass the result of `{cls.__name__}.to_dict`.",
         )
     names = [item.name for item in fields(cls)]
     unknown = sorted(set(options) - set(names))
@@ -220,22 +241,20 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
             argument,
             expected=f"options among {', '.join(names)}",
             received=repr(unknown[0]),
-            hint="remove it.",
+            hint=f"Remove {unknown[0]!r}.",
         )
     for item in fields(cls):
         if item.default is MISSING and item.name not in options:
-            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", hint="add it.")
+            raise SpecError(argument, expected=f"the option {item.name!r}", received="none", hint=f"Add {item.name!r}.")
 
 
-def check_options(
-    options: Mapping[str, object], known: Collection[str], whole: str = "see ConvLSTMSpec for all of them."
-) -> None:
-    """Refuse a keyword that no option has, with the nearest that one has.
+def check_options(options: Mapping[str, object], known: Collection[str], fallback: str | None = None) -> None:
+    """Raise an error for a keyword that is not an option, with a hint at the right name.
 
     Args:
-        options: Keywords as they were given.
+        options: The keyword arguments.
         known: Names of the options.
-        whole: What to do where none is near.
+        fallback: Hint for a keyword that resembles no option; None for the options of a layer.
 
     Raises:
         SpecError: naming the first unknown keyword.
@@ -245,10 +264,22 @@ def check_options(
     """
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
             raise SpecError(
                 name,
                 expected="an option of the layer",
-                received="a keyword that it does not have",
-                hint=f"perhaps {near[0]} is meant." if near else whole,
+                received="an unknown keyword",
+                hint=_keyword_hint(name, known, fallback),
             )
+
+
+def _keyword_hint(name: str, known: Collection[str], fallback: str | None) -> str:
+    """Return the hint for an unknown keyword: the name of the same option here, a similar name, or the fallback."""
+    same = [option for option in FOREIGN_NAMES.get(name, ()) if option in known]
+    if not same and fallback is None and "filters" not in known:  # the names of ConvLSTMSpec, not those of Keras
+        if name in FOREIGN_OPTIONS:
+            return FOREIGN_OPTIONS[name]
+        same = list(FOREIGN_NAMES.get(name, ()))[-1:]
+    similar = same or get_close_matches(name, known, n=1, cutoff=0.85)
+    if similar:
+        return f"Use `{similar[0]}`."
+    return fallback or "List all options with `help(convlstm.ConvLSTMSpec)`."

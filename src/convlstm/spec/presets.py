@@ -1,4 +1,4 @@
-"""Published models as specs, with the parameter counts their papers print."""
+"""Specs of published models, with the parameter counts of their papers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ PRESETS: dict[str, ForecasterSpec] = {
 """Forecasters of Shi et al. (2015), Table 1, and of OpenSTL's ConvLSTM without its unused layers.
 
 Counts: `shi2015-*` 13,524,496; 10,042,896; 7,585,296; 11,550,224; 8,830,480. `openstl-*` 11,675,648;
-26,115,072; 12,089,344; 11,520,512; 11,623,936; 11,572,224 (OpenSTL prints 22 to 23 % more, for layers that it
-builds and never calls).
+26,115,072; 12,089,344; 11,520,512; 11,623,936; 11,572,224. OpenSTL prints 22 to 23 % more, because it also counts
+layers that it never calls.
 """

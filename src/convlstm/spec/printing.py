@@ -1,4 +1,4 @@
-"""A spec in the words that build it again, for the `repr` of layers."""
+"""Print a spec as the arguments that build it, for the `repr` of layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def options_in_words(spec: ConvLSTMSpec) -> str:
         spec: The stack.
 
     Returns:
-        What a constructor takes to build the same spec.
+        The arguments of a constructor that build the same spec.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=(3, 5), stride=[(2, 2), (1, 1)])
@@ -40,12 +40,12 @@ def options_in_words(spec: ConvLSTMSpec) -> str:
 
 
 def _short(name: str, value: Any, rank: int) -> Any:
-    """Return a strict value as a user writes it: one for all layers or axes where they agree."""
+    """Return a normalised value as a user writes it: one value if all layers or axes agree."""
     if name in PER_LAYER:
         layers = [_one(item) if name in _AXES else item for item in value]
         if all(item == layers[0] for item in layers):
             return layers[0]
-        # two numbers for two layers in two dimensions could be read per axis
+        # two numbers for two layers in two dimensions are ambiguous
         could_be_axes = name in _AXES and all(isinstance(item, int) and len(layers) == rank for item in layers)
         return list(value) if could_be_axes else layers
     return _one(value) if name in _AXES else value

@@ -1,4 +1,4 @@
-"""The layer as a value: every option of a stack of ConvLSTM layers, validated and frozen."""
+"""The options of a stack of ConvLSTM layers, validated and frozen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from convlstm.errors import SpecError
 from convlstm.spec import parsing
-from convlstm.spec.geometry import BOUNDARIES
+from convlstm.spec.geometry import AXIS_NAMES, BOUNDARIES
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.options import (
     ACTIVATIONS,
@@ -30,22 +30,22 @@ from convlstm.spec.options import (
 class ConvLSTMSpec:
     """Every option of a stack of convolutional LSTM layers (equations: `convlstm.reference.recurrence`).
 
-    An option per layer and axis takes one value for all, a tuple with one per spatial axis, or a list with one per
+    An option per layer and axis takes one value, a tuple with one value per spatial axis, or a list with one item per
     layer, whose items may be tuples. A list of numbers is read per axis if its length is the number of axes and not of
-    layers; if it fits both, it is refused. Unknown and contradictory options are refused.
+    layers; if it fits both, it is an error. Unknown and contradictory options raise an error.
 
     Args:
         in_channels: Channels of the input frames.
         hidden_channels: Channels of h and c; per layer.
         kernel_size: Kernel of the input convolution; per layer, per axis. Even sizes work.
         num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
-        spatial_dims: 1, 2 or 3 spatial axes; None takes as many as a tuple of `kernel_size` has numbers, or 2.
+        spatial_dims: 1, 2 or 3 spatial axes; None takes the length of a tuple in `kernel_size`, or 2.
         recurrent_kernel_size: Kernel of the recurrent convolution; None repeats `kernel_size`.
-        stride: Stride of the input convolution; the state lives on its output grid.
+        stride: Stride of the input convolution; the state has the size of its output.
         padding: `same` (TensorFlow's rule), `valid`, or points per axis.
         dilation: Dilation of the input convolution.
         groups: Groups of the input convolution, acting inside each gate.
-        boundary: `zeros`, `replicate`, `reflect` or `circular`, one word or one per axis; rules both convolutions.
+        boundary: `zeros`, `replicate`, `reflect` or `circular`, one value or one per axis, for both convolutions.
         bias: Whether the gates have a bias.
         forget_bias: Value added to the forget gate's bias at initialisation; None means 1 with a bias.
         peephole: `none`, `channel` (one weight per channel) or `pixel` (one per channel and grid point).
@@ -60,7 +60,7 @@ class ConvLSTMSpec:
         dropout: Rate between layers, a new mask each step.
         input_dropout: Rate on the input of every layer, one mask per call.
         recurrent_dropout: Rate on h before the recurrent convolution, one mask per call.
-        zoneout_h: Probability that a point of h keeps its old value, a new mask each step.
+        zoneout_h: Probability that an element of h keeps its previous value, a new mask each step.
         zoneout_c: The same for c.
         duration_strategy: How the step's duration scales the candidate: none, linear, log, log1p, scalar, exp, mlp,
             or a function of the relative duration in the framework's arrays (such a spec cannot be saved).
@@ -70,11 +70,11 @@ class ConvLSTMSpec:
         duration_hidden: Widths of the hidden layers of the duration network.
         duration_activation: Activation of the duration network.
         duration_features: 1, or `channel` for one factor per hidden channel.
-        memory_decay: Whether c fades with the gap to the last valid frame.
+        memory_decay: Whether c decays with the time since the last valid frame.
 
     Raises:
-        SpecError: for any option out of its range or without effect.
-        ShapeError: if `peephole="pixel"` and a layer's grid would be empty; the axis is named.
+        SpecError: for an option that is out of range or without effect.
+        ShapeError: if `peephole="pixel"` and the grid of a layer is empty; the message names the axis.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=3)
@@ -86,7 +86,7 @@ class ConvLSTMSpec:
     hidden_channels: Any
     kernel_size: Any
     num_layers: int | None = None
-    spatial_dims: int = None  # type: ignore[assignment]  # an integer once the spec is built
+    spatial_dims: int = None  # type: ignore[assignment]  # an integer after __post_init__
     recurrent_kernel_size: Any = None
     stride: Any = 1
     padding: Any = "same"
@@ -129,18 +129,18 @@ class ConvLSTMSpec:
         self._read_numbers()
         self._read_durations()
         self._check_effects()
-        _ = self.layers  # builds every layer once, so that sizes that do not fit are refused here
+        _ = self.layers  # builds every layer, so that wrong sizes raise an error here
         if self.peephole == "pixel":
             self.grids(self.input_size)
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """The directions a layer runs in, forward first."""
+        """The directions of a layer, forward first."""
         return ("forward", "reverse") if self.direction == "bidirectional" else (self.direction,)
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """The layers in their strict form, first to last."""
+        """The layers in their normalised form, first to last."""
         result: list[LayerSpec] = []
         for index in range(self.depth):
             per_layer = {name: getattr(self, name)[index] for name in PER_LAYER}
@@ -152,7 +152,7 @@ class ConvLSTMSpec:
 
     @property
     def is_random(self) -> bool:
-        """Whether training draws anything."""
+        """Whether training samples random masks."""
         return any((self.dropout, self.input_dropout, self.recurrent_dropout, self.zoneout_h, self.zoneout_c))
 
     @property
@@ -161,11 +161,11 @@ class ConvLSTMSpec:
         return len(self.hidden_channels)
 
     def out_channels(self, index: int = -1) -> int:
-        """Return the channels of a layer's merged output; by default the last layer's (of one part with `apart`)."""
+        """Return the channels of a layer's merged output (of one direction with `apart`); the last layer by default."""
         hidden: int = self.hidden_channels[index]
         last = index in (-1, self.depth - 1)
-        joined = self.direction == "bidirectional" and (self.merge == "concat" or (self.merge == "apart" and not last))
-        return 2 * hidden if joined else hidden
+        is_concatenated = self.merge == "concat" or (self.merge == "apart" and not last)
+        return 2 * hidden if self.direction == "bidirectional" and is_concatenated else hidden
 
     def grids(self, input_size: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """Return the state's grid of every layer for input frames of this spatial size."""
@@ -179,15 +179,15 @@ class ConvLSTMSpec:
         if callable(self.duration_strategy):
             raise SpecError(
                 "duration_strategy",
-                expected="a named strategy in a spec that is saved",
+                expected="the name of a strategy in a spec that is saved",
                 received="a function",
-                hint="name one of the built-in strategies, or keep the layer in memory.",
+                hint="Build the layer with a named strategy, such as `duration_strategy='mlp'`, to save it.",
             )
         return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> ConvLSTMSpec:
-        """Return the spec written by `to_dict`; an unknown or missing option is refused."""
+        """Return the spec written by `to_dict`; an unknown or missing option raises an error."""
         parsing.check_keys("spec", options, cls)
         return cls(**options)
 
@@ -210,9 +210,9 @@ class ConvLSTMSpec:
         if len(rules) != rank:
             raise SpecError(
                 "boundary",
-                expected=f"a word, or {rank} of them, one per spatial axis",
+                expected=f"one value, or {rank} values, one per spatial axis",
                 received=repr(self.boundary),
-                hint=f"pass one word for all axes or a tuple of {rank}.",
+                hint=f"Pass one value for all axes, or a tuple of {rank}.",
             )
         self._set("boundary", tuple(parsing.choice("boundary", rule, BOUNDARIES) for rule in rules))
         for name, allowed in (
@@ -235,9 +235,9 @@ class ConvLSTMSpec:
         if self.dropout and self.depth == 1:
             raise SpecError(
                 "dropout",
-                expected="0 with one layer, since it acts between layers",
+                expected="0 with one layer, because it acts between layers",
                 received=self.dropout,
-                hint="use input_dropout or recurrent_dropout, or more layers.",
+                hint="Use `input_dropout` or `recurrent_dropout`, or more layers.",
             )
         if self.forget_bias is None:
             self._set("forget_bias", 1.0 if self.bias else None)
@@ -246,18 +246,19 @@ class ConvLSTMSpec:
                 "forget_bias",
                 expected="None with bias=False",
                 received=self.forget_bias,
-                hint="set bias=True.",
+                hint="Pass `bias=True`, or leave `forget_bias` out.",
             )
         else:
             self._set("forget_bias", parsing.number("forget_bias", self.forget_bias, -float("inf")))
         if self.norm_groups is not None or self.norm == "group":
             self._set("norm_groups", parsing.integer("norm_groups", self.norm_groups, 1))
         if self.input_size is None and self.peephole == "pixel":
+            axes = ", ".join(AXIS_NAMES[self.spatial_dims]) + ("," if self.spatial_dims == 1 else "")
             raise SpecError(
                 "input_size",
                 expected="the spatial size of the input frames, which peephole='pixel' needs",
                 received="None",
-                hint=f"pass input_size as a tuple of {self.spatial_dims}, or peephole='channel'.",
+                hint=f"Give the size of the input frames as `input_size=({axes})`.",
             )
         if self.input_size is not None:
             self._set("input_size", parsing.per_axis("input_size", self.input_size, self.spatial_dims, 1))
@@ -266,7 +267,7 @@ class ConvLSTMSpec:
         if not callable(self.duration_strategy):
             parsing.choice("duration_strategy", self.duration_strategy, DURATION_STRATEGIES)
         for name in ("reference_duration", "duration_eps"):
-            self._set(name, parsing.number(name, getattr(self, name), 1e-300))
+            self._set(name, parsing.number(name, getattr(self, name), parsing.TINY))
         self._set("duration_damping", parsing.number("duration_damping", self.duration_damping, -float("inf")))
         hidden = self.duration_hidden if isinstance(self.duration_hidden, (list, tuple)) else (self.duration_hidden,)
         self._set("duration_hidden", tuple(parsing.integer("duration_hidden", n, 1) for n in hidden))
@@ -275,7 +276,7 @@ class ConvLSTMSpec:
                 "duration_features",
                 expected="1 or 'channel'",
                 received=repr(self.duration_features),
-                hint="choose one of these.",
+                hint="Pass `duration_features=1` or `duration_features='channel'`.",
             )
 
     def _check_effects(self) -> None:
@@ -284,9 +285,9 @@ class ConvLSTMSpec:
             if getattr(self, name) != defaults[name] and getattr(self, other) not in values:
                 raise SpecError(
                     name,
-                    expected=f"its default, since it acts only with {other} {' or '.join(values)}",
+                    expected=f"its default, because it has an effect only with {other} {' or '.join(values)}",
                     received=repr(getattr(self, name)),
-                    hint=f"leave it out or change {other}.",
+                    hint=f"Leave `{name}` out, or pass `{other}={values[0]!r}`.",
                 )
 
 

@@ -1,4 +1,4 @@
-"""Types that every part shares."""
+"""Shared type aliases."""
 
 from __future__ import annotations
 

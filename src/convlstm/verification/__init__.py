@@ -1,4 +1,4 @@
-"""How good a forecast is: scores by lead time and threshold, with their counts and intervals."""
+"""Score forecasts by lead time and threshold, with counts and intervals."""
 
 from convlstm.verification.scorecard import score_forecasts as score_forecasts
 from convlstm.verification.scorecard import skill_table as skill_table

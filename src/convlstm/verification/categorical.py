@@ -18,7 +18,7 @@ COUNTS = {
 
 
 def event_sums(forecast: xr.DataArray, observation: xr.DataArray, threshold: float, fss_window: int) -> xr.Dataset:
-    """Sum up per case what every score of events needs.
+    """Return the sums per case for the scores of events.
 
     Args:
         forecast: Forecasts (init_time, y, x), NaN where missing.
@@ -49,10 +49,10 @@ def event_sums(forecast: xr.DataArray, observation: xr.DataArray, threshold: flo
 
 
 def event_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Turn pooled sums into scores.
+    """Return the scores of pooled sums.
 
     Args:
-        sums: What `event_sums` gives, summed over cases, with any axes left.
+        sums: The result of `event_sums`, summed over cases, with any further axes.
 
     Returns:
         `csi`, `pod`, `far`, `bias` (frequency bias) and `fss`, on those axes; NaN where a score is undefined.
@@ -77,7 +77,7 @@ def event_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _fss_sums(predicted: xr.DataArray, observed: xr.DataArray, window: int) -> dict[str, xr.DataArray]:
-    """Take the parts of the score from `scores`, whose own pooled score gives no interval and 0 for 0/0."""
+    """Return the parts of the score from `scores`, whose pooled score has no interval and is 0 for 0/0."""
     parts = [
         FssNumpy(
             fcst=p,

@@ -1,4 +1,4 @@
-"""Scores of values: how far the forecast is from the observation, in its unit."""
+"""Scores of values: the errors of the forecast, in the unit of the data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scores.continuous import mae, mean_error, mse
 
 
 def error_sums(forecast: xr.DataArray, observation: xr.DataArray) -> xr.Dataset:
-    """Sum up per case what every score of values needs.
+    """Return the sums per case for the scores of values.
 
     Args:
         forecast: Forecasts (init_time, y, x), NaN where missing.
@@ -33,13 +33,13 @@ def error_sums(forecast: xr.DataArray, observation: xr.DataArray) -> xr.Dataset:
 
 
 def error_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Turn pooled sums into scores.
+    """Return the scores of pooled sums.
 
     Args:
-        sums: What `error_sums` gives, summed over cases, with any axes left.
+        sums: The result of `error_sums`, summed over cases, with any further axes.
 
     Returns:
-        `rmse`, `mae` and `mean_error` on those axes; NaN where there is no pair.
+        `rmse`, `mae` and `mean_error` on those axes; NaN without any pair.
 
     Example:
         >>> sums = xr.Dataset({"pixels": 2.0, "squared": 8.0, "absolute": 4.0, "signed": 0.0})

@@ -1,4 +1,4 @@
-"""How far a score would have moved with other cases: the bootstrap over cases."""
+"""Confidence intervals of scores by a bootstrap over cases."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BOUNDS = (0.05, 0.95)
 
 
 def resampling_weights(cases: int, seed: int) -> xr.DataArray:
-    """Say how often each case counts in the sample itself and in each bootstrap draw.
+    """Return the weight of each case in the sample and in each bootstrap draw.
 
     Args:
         cases: Number of cases.
         seed: Seed of the draws.
 
     Returns:
-        Weights (draw, init_time): ones in row 0, which is the sample as it is, then 1000 draws with replacement.
+        Weights (draw, init_time): ones in row 0, which is the sample, then 1000 draws with replacement.
 
     Example:
         >>> weights = resampling_weights(3, seed=0)
@@ -32,7 +32,7 @@ def resampling_weights(cases: int, seed: int) -> xr.DataArray:
 
 
 def pool(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
-    """Add the cases up, once as they are and once per bootstrap draw.
+    """Return the sums over cases, for the sample and each bootstrap draw.
 
     Args:
         sums: Sums per case (init_time).
@@ -50,15 +50,15 @@ def pool(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
 
 
 def value_and_interval(score: xr.DataArray, cases: int) -> tuple[float, float, float]:
-    """Read a score's value and its 90 % interval off the draws.
+    """Return the value and the 90 % interval of a score from its draws.
 
     Args:
-        score: Score (draw); the first is of the sample as it is.
-        cases: Number of cases behind it.
+        score: Score (draw); the first is that of the sample.
+        cases: Number of cases.
 
     Returns:
-        Value, lower and upper bound. The bounds are NaN for a single case, which says nothing of others, and where
-        the value is undefined; draws in which the score is undefined are left out.
+        Value, lower and upper bound. The bounds are NaN for a single case and for an undefined value. Draws with an
+        undefined score are ignored.
 
     Example:
         >>> value_and_interval(xr.DataArray([0.5, 0.4, 0.6], dims="draw"), cases=1)

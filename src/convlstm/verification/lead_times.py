@@ -1,4 +1,4 @@
-"""Lead times in words: the unit in which the longest of them is a handy number."""
+"""Format lead times in a unit that suits the longest of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LeadUnit:
-    """The unit of time in which a page counts, chosen by its longest lead time.
+    """The unit of the lead times of a page.
 
     Args:
-        short: Its sign.
+        short: Its symbol.
         long: Its name, in the plural.
         minutes: Its length in minutes.
-        steps: Steps in which clocks count in it, ascending; empty where round numbers do.
+        steps: Tick distances of a clock in this unit, ascending; empty for round numbers.
 
     Example:
         >>> lead_unit([5, 60]).label(-25), lead_unit([60, 720]).label(720), lead_unit([518400]).words(518400)
@@ -27,7 +27,7 @@ class LeadUnit:
     steps: tuple[float, ...] = ()
 
     def label(self, lead_time: float) -> str:
-        """A lead time in short, such as `+30 min` without the plus.
+        """Return a lead time in short form, such as `30 min`.
 
         Args:
             lead_time: Lead time in minutes.
@@ -38,7 +38,7 @@ class LeadUnit:
         return f"{signed(f'{lead_time / self.minutes:g}')} {self.short}"
 
     def words(self, lead_time: float) -> str:
-        """A lead time in a sentence.
+        """Return a lead time for a sentence.
 
         Args:
             lead_time: Lead time in minutes.
@@ -51,7 +51,7 @@ class LeadUnit:
 
 
 def lead_unit(lead_times: Iterable[float]) -> LeadUnit:
-    """Choose the unit in which the longest lead time is a handy number.
+    """Return the unit that suits the longest lead time.
 
     Args:
         lead_times: Lead times in minutes.
@@ -74,13 +74,13 @@ def lead_unit(lead_times: Iterable[float]) -> LeadUnit:
 
 
 def signed(text: str) -> str:
-    """Write a leading hyphen as a minus sign.
+    """Return the text with a leading hyphen as a minus sign.
 
     Args:
         text: A number as text.
 
     Returns:
-        The same with a true minus sign.
+        The text with a minus sign.
 
     Example:
         >>> signed("-5")

@@ -1,4 +1,4 @@
-"""The scorecard: every score by method, lead time and threshold, with the counts it rests on."""
+"""The table of scores by method, lead time and threshold, with their counts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def score_forecasts(
 ) -> pd.DataFrame:
     """Score forecasts by method, lead time and threshold.
 
-    Counts and errors are pooled over all cases and pixels before a score is taken. A pair in which forecast or
-    observation is missing counts nowhere. A score whose denominator is zero is NaN.
+    Counts and errors are pooled over all cases and pixels before scoring. A pair with a missing forecast or
+    observation is ignored. A score whose denominator is zero is NaN.
 
     Args:
         forecast: Forecasts (method, init_time, lead_time, y, x), NaN where missing, with coordinates method and
             lead_time (minutes).
-        observation: Observations at the forecasts' valid times (init_time, lead_time, y, x), in the same unit.
+        observation: Observations at the valid times of the forecasts (init_time, lead_time, y, x), in the same unit.
         thresholds: An event is a value at or above a threshold, in the unit of the data; may be empty.
         fss_window: Side of the window of the fractions skill score in pixels.
         seed: Seed of the bootstrap over cases that gives the intervals.
@@ -53,7 +53,7 @@ def score_forecasts(
         [[5.0, 1.0, 4, 0]]
     """
     _check(forecast, observation, thresholds, fss_window)
-    # In one order, so that the same seed draws the same cases however the file was written.
+    # A fixed order, so that the same seed draws the same cases for every order in the file.
     order = np.argsort(forecast["init_time"].values, kind="stable")
     weights = resampling_weights(len(order), seed)
     rows: list[dict[str, object]] = []
@@ -69,10 +69,10 @@ def score_forecasts(
 
 
 def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None) -> pd.DataFrame:
-    """Lay one score out as lead time × method.
+    """Return one score as a table of lead time × method.
 
     Args:
-        scores: What `score_forecasts` returned, also after a round trip through CSV.
+        scores: The result of `score_forecasts`, also after a round trip through CSV.
         score: Name of the score.
         threshold: Threshold of a score of events; none for a score of values.
 
@@ -96,7 +96,7 @@ def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None
             "score",
             expected="one of " + ", ".join(_label(s, t) for s, t in there.itertuples(index=False)),
             received=_label(score, np.nan if threshold is None else threshold),
-            hint="choose one of these.",
+            hint="Pass one of the listed scores.",
         )
     table = chosen.pivot(index="lead_time", columns="method", values="value")
     return table[list(chosen["method"].unique())]
@@ -145,19 +145,22 @@ def _check(forecast: xr.DataArray, observation: xr.DataArray, thresholds: Sequen
                 name,
                 expected=f"dimensions ({', '.join(dims)}), none empty",
                 received=str(dict(array.sizes)),
-                hint="transpose or select to match.",
+                hint="Transpose or select the array to match.",
             )
     _check_coordinates(forecast, observation)
     if not np.isfinite(np.asarray(thresholds, np.float64)).all():
         raise DataError(
-            "thresholds", expected="finite numbers", received=str(list(thresholds)), hint="drop the others."
+            "thresholds",
+            expected="finite numbers",
+            received=str(list(thresholds)),
+            hint="Remove NaN and infinity from `thresholds`.",
         )
     if not 1 <= fss_window <= min(forecast.shape[-2:]):
         raise DataError(
             "fss_window",
             expected=f"1 to {min(forecast.shape[-2:])} pixels, within the grid",
             received=fss_window,
-            hint="use a window that fits.",
+            hint="Decrease `fss_window`.",
         )
 
 
@@ -165,13 +168,13 @@ def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> Non
     for dim in DIMS[1:]:
         same_size = forecast.sizes[dim] == observation.sizes[dim]
         named = dim in forecast.coords and dim in observation.coords
-        # xarray would quietly score only what the two have in common.
+        # xarray would silently score the common part only.
         if not same_size or (named and not forecast[dim].equals(observation[dim])):
             raise DataError(
                 dim,
                 expected="the same entries in forecast and observation",
                 received=f"{forecast.sizes[dim]} and {observation.sizes[dim]} entries that differ",
-                hint="select the observations at the forecasts' valid times and pixels.",
+                hint="Select the observations at the valid times and pixels of the forecasts.",
             )
     if "method" not in forecast.coords or "lead_time" not in forecast.coords:
         received = f"coordinates {', '.join(map(str, forecast.coords)) or 'none'}"
@@ -181,7 +184,7 @@ def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> Non
         return
     raise DataError(
         "forecast",
-        expected="coordinates method, and lead_time in minutes as numbers",
+        expected="the coordinates method and lead_time (numbers, in minutes)",
         received=received,
-        hint="assign them with assign_coords.",
+        hint="Assign them with `assign_coords`.",
     )

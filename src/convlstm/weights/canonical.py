@@ -1,7 +1,7 @@
 """Canonical weights: names, shapes, seeded initialisation, and the check of arrays against a spec.
 
-Arrays are C-ordered and channels first, with a gate axis of its own in the order i, f, g, o, which is what
-removes the gate-order question from every file.
+Arrays are C-ordered and channels first, with a separate gate axis in the order i, f, g, o, so that the order of the
+gates is the same in every file.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Spec = ConvLSTMSpec | ForecasterSpec
 Shape = tuple[int, ...]
 
 MEMORY_DECAY_START = -3.0
-"""w of memory decay at start: softplus(−3) = 0.049, so a gap of 2 · Δ0 keeps 95 % of c."""
+"""Initial w of memory decay: softplus(−3) = 0.049, so that a gap of 2 · Δ0 keeps 95 % of c."""
 
 
 def layer_shapes(layer: LayerSpec) -> dict[str, Shape]:
     """Return the shape of each array of one layer and direction.
 
     Args:
-        layer: The layer in its strict form.
+        layer: The layer in its normalised form.
 
     Returns:
-        Shapes by name, sorted; names as in CONTRACT, Weights.
+        Shapes by name, sorted; `docs/contract.md` lists the names.
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
@@ -65,7 +65,7 @@ def layer_shapes(layer: LayerSpec) -> dict[str, Shape]:
 
 
 def layer_prefix(index: int, direction: str) -> str:
-    """Return where a layer's arrays stand in a file: `layers.0.forward.`."""
+    """Return the prefix of a layer's arrays in a file: `layers.0.forward.`."""
     return f"layers.{index}.{direction}."
 
 
@@ -116,11 +116,11 @@ def parameter_count(spec: Spec) -> int:
 
 
 def initialise(spec: Spec, seed: int) -> dict[str, Array]:
-    """Return fresh weights in float64, the same in every framework.
+    """Return initial weights in float64, the same in every framework.
 
-    Each array draws from its own stream PCG64([seed, crc32(key)]), so an added option changes no other array.
-    W_ih and the duration network are Glorot uniform, W_hh orthonormal rows per gate; biases and peepholes are
-    zero, but for the forget gate's bias.
+    Each array has its own random stream PCG64([seed, crc32(key)]), so that an added option changes no other array.
+    W_ih and the duration network are Glorot uniform, and W_hh has orthonormal rows per gate. Biases and peepholes are
+    zero, except the bias of the forget gate.
 
     Args:
         spec: A layer stack or a forecaster.
@@ -148,7 +148,7 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
 
 
 def check_weights(spec: Spec, arrays: Mapping[str, Array]) -> None:
-    """Refuse arrays that are not exactly those of the spec.
+    """Raise an error unless the arrays are exactly those of the spec.
 
     Args:
         spec: The model.
@@ -166,13 +166,13 @@ def check_weights(spec: Spec, arrays: Mapping[str, Array]) -> None:
 
 
 def check_values(arrays: Mapping[str, Array]) -> None:
-    """Refuse weights that are integers, bools, NaN or infinite.
+    """Raise an error for weights that are integers, bools, NaN or infinite.
 
     Args:
         arrays: Arrays by key.
 
     Raises:
-        WeightsError: naming the first array at fault.
+        WeightsError: naming the first wrong array.
 
     Example:
         >>> check_values({"bias": np.zeros(4)})
@@ -183,7 +183,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="floating-point weights",
                 received=array.dtype.name,
-                hint="convert the array to float32.",
+                hint="Convert the array to float32 if it holds weights.",
             )
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
         if wrong:
@@ -191,12 +191,12 @@ def check_values(arrays: Mapping[str, Array]) -> None:
                 key,
                 expected="finite weights",
                 received=f"{wrong} of {array.size} NaN or infinite",
-                hint="load a checkpoint from before the training diverged.",
+                hint="Load an earlier checkpoint of the training.",
             )
 
 
 def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
-    """Refuse shapes that are not exactly those of the spec, before any array is read.
+    """Raise an error unless the shapes are exactly those of the spec; no array is read.
 
     Args:
         spec: The model.
@@ -212,7 +212,7 @@ def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
             key,
             expected="an array of this name" if known else "no array of this name",
             received="none" if known else "one",
-            hint="take the file and the spec from the same model.",
+            hint="Use the weights and the spec of the same model.",
         )
     for key, shape in expected.items():
         if shape != tuple(shapes[key]):
@@ -220,7 +220,7 @@ def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
                 key,
                 expected=f"shape {shape}",
                 received=f"{tuple(shapes[key])}",
-                hint="take the file and the spec from the same model.",
+                hint="Use the weights and the spec of the same model.",
             )
 
 

@@ -1,8 +1,8 @@
-"""One file format for weights and run state: safetensors, with the spec as JSON and a digest beside it.
+"""One file format for weights and run state: safetensors, with the spec as JSON and a digest in the metadata.
 
-The file's metadata is one entry, `convlstm`, holding JSON with sorted keys and no spaces; with one entry and one
-dtype order the writer's bytes follow from the content alone. `digest` covers the arrays and `seal` the JSON, so that
-a damaged option or unit is found as surely as a damaged weight. Nothing in a file is ever executed.
+The metadata of the file has one entry, `convlstm`, which is JSON with sorted keys and no spaces. The bytes of a file
+therefore depend on its content only. `digest` covers the arrays and `seal` the JSON, so that a damaged option is found
+like a damaged weight. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a model file holds.
+    """The content of a model file.
 
     Args:
         spec: The layer stack or forecaster.
         weights: Canonical arrays by key.
-        extra: Whatever a tool keeps beside them as JSON (units, transform, provenance).
-        digest: SHA-256 of the weights, as `weights_digest` makes it.
+        extra: Further JSON values of a tool (units, transform, provenance).
+        digest: SHA-256 of the weights, the result of `weights_digest`.
     """
 
     spec: Spec
@@ -54,7 +54,7 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """The narrowest type that holds every weight and that a module computes in: float64 or float32."""
+        """The narrowest type of a module that holds every weight: float64 or float32."""
         return "float64" if any(array.dtype == np.float64 for array in self.weights.values()) else "float32"
 
     def check_range(self, dtype: object) -> None:
@@ -75,12 +75,12 @@ class Model:
                     key,
                     expected=f"values up to {largest:.3g}, the largest of {name}",
                     received=f"{most:.3g}",
-                    hint="load the model in a type with a larger range.",
+                    hint="Load the model in a type with a larger range.",
                 )
 
 
 def weights_digest(arrays: Mapping[str, Array]) -> str:
-    """Return SHA-256 over, in key order, the line `name dtype shape` and the little-endian bytes of each array.
+    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes.
 
     Args:
         arrays: Arrays by key.
@@ -102,20 +102,20 @@ def weights_digest(arrays: Mapping[str, Array]) -> str:
 
 
 def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any] | None = None) -> str:
-    """Write a model file whole, or not at all.
+    """Write a model file atomically.
 
     Args:
-        path: Where to, by custom `*.safetensors`.
+        path: The file to write, usually `*.safetensors`.
         spec: The layer stack or forecaster.
         weights: Canonical arrays; checked against the spec.
-        extra: JSON values to keep beside them.
+        extra: Further JSON values to save.
 
     Returns:
         The digest of the weights.
 
     Raises:
-        WeightsError: if weights and spec differ, or a weight is not finite.
-        OutputError: if the file cannot be written; what stood there before still stands.
+        WeightsError: if weights and spec differ, or a weight is not a finite number.
+        OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
         >>> import tempfile
@@ -133,7 +133,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
 
 
 def load_model(path: str | Path) -> Model:
-    """Read a model file: its spec first, then shapes against the spec, then arrays, then the digest.
+    """Read a model file: first the spec, then the shapes, then the arrays, then the digest.
 
     Args:
         path: A file written by `save_model`.
@@ -142,7 +142,7 @@ def load_model(path: str | Path) -> Model:
         Spec, weights, extra and digest.
 
     Raises:
-        WeightsError: if the file is no intact model file of a known format, or a weight is not finite.
+        WeightsError: if the file is not an intact model file, or a weight is not a finite number.
     """
     path = Path(path)
     spec: Spec | None = None
@@ -151,13 +151,15 @@ def load_model(path: str | Path) -> Model:
         nonlocal spec
         kind = content.get("kind")
         if not isinstance(kind, str) or kind not in _KINDS:
-            raise _unfit(path, "a model file", f"kind {kind!r}", "give a file that `save_model` wrote.")
+            raise _unfit(path, "a model file", f"kind {kind!r}", "Pass a file written by `save_model`.")
         try:
             spec = _KINDS[kind].from_dict(content.get("spec", {}))
             check_shapes(spec, shapes)
         except ConvLSTMError as error:
-            received = f"one whose {error.argument} is {error.received}, not {error.expected}"
-            raise _unfit(path, "a model file with a valid spec and its arrays", received, "write it again.") from error
+            received = f"a file whose {error.argument} is {error.received}, not {error.expected}"
+            raise _unfit(
+                path, "a model file with a valid spec and its arrays", received, "Save the model again."
+            ) from error
 
     arrays, content, digest = load_arrays(path, check)
     assert spec is not None
@@ -173,7 +175,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
     """Write named arrays and JSON values to one safetensors file.
 
     Args:
-        path: Where to.
+        path: The file to write.
         arrays: Arrays by key: float, integer or bool.
         content: JSON values.
 
@@ -198,18 +200,18 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
 
     Args:
         path: The file.
-        check: Called with the JSON content and the shapes by key before any array is read; raises to refuse.
+        check: Function of the JSON content and the shapes by key, called before any array is read; may raise.
 
     Returns:
         Arrays by key, the JSON content, and the digest.
 
     Raises:
-        WeightsError: if the file is missing, not plain, damaged or of another format.
+        WeightsError: if the file is missing, not a plain file, damaged or of another format.
     """
     path = Path(path)
     if not path.is_file():
         what = "nothing there" if not path.exists() else "a folder or device"
-        raise _unfit(path, "a safetensors file", what, "check the path.")
+        raise _unfit(path, "a safetensors file", what, "Correct the path.")
     try:
         with safe_open(path, framework="numpy") as file:
             content = _read_entry(path, file.metadata())
@@ -217,15 +219,17 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
             shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
             foreign = {part.get_dtype() for part in slices.values()} - set(_DTYPES.values())
             if foreign:
-                raise _unfit(path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "convert them first.")
+                raise _unfit(
+                    path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "Convert the arrays first."
+                )
             if check is not None:
                 check(content, shapes)
             arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
     except (SafetensorError, OSError) as error:
-        raise _unfit(path, "an intact safetensors file", str(error), "copy or download it again.") from error
+        raise _unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
     digest = weights_digest(arrays)
     if digest != content.get("digest"):
-        raise _unfit(path, "the arrays it was written with", "another digest", "it is damaged: copy it again.")
+        raise _unfit(path, "intact arrays", "arrays with another digest", "Copy or download the file again.")
     return arrays, content, digest
 
 
@@ -235,11 +239,13 @@ def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
         version = content["format"]
         intact = content.pop("seal", None) == _seal(content)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _unfit(path, "a file written by convlstm", "other metadata", "convert foreign weights first.") from error
+        raise _unfit(
+            path, "a file written by convlstm", "other metadata", "Convert the file with `convlstm convert`."
+        ) from error
     if version != FORMAT_VERSION:
-        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "install a newer convlstm.")
+        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm.")
     if not intact:
-        raise _unfit(path, "the options it was written with", "others", "it is damaged: copy it again.")
+        raise _unfit(path, "intact options", "options that were changed", "Copy or download the file again.")
     return dict(content)
 
 
@@ -248,7 +254,7 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _seal(content: dict[str, Any]) -> str:
-    # NaN is let through here: a foreign file may hold it, and shall be refused for its seal
+    # NaN is allowed here: a foreign file with NaN then fails the comparison of the seal
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -260,7 +266,7 @@ def _portable(key: str, array: Array) -> Array:
         key,
         expected=f"one of {', '.join(_DTYPES.values())}",
         received=array.dtype,
-        hint="convert the array first.",
+        hint="Convert the array first.",
     )
 
 

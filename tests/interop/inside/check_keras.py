@@ -138,7 +138,7 @@ def test_stacks_and_what_stands_between(tmp_path):
 
     renamed = model_of(*stack())
     renamed.save(tmp_path / "two.h5")
-    with pytest.raises(WeightsError, match="layer: expected the layers named in order"):
+    with pytest.raises(WeightsError, match="layer: expected the names of the layers in order"):
         read_file(tmp_path / "two.h5", "keras")
 
 
@@ -149,7 +149,7 @@ def test_a_file_of_keras_2_must_say_its_gates(tmp_path):
     with h5py.File(tmp_path / "old.h5", "w") as file:  # as tf.keras 2 wrote them, which cannot be installed beside
         for name, array in zip(names, layer.get_weights(), strict=True):
             file[f"model_weights/conv_lst_m2d/conv_lst_m2d/{name}"] = array
-    with pytest.raises(SpecError, match="recurrent_activation: expected the one the layer was built with"):
+    with pytest.raises(SpecError, match="recurrent_activation: expected the value that the layer was built with"):
         read_file(tmp_path / "old.h5", "keras")
     converted = read_file(tmp_path / "old.h5", "keras", recurrent_activation="hard_sigmoid_keras2")
     check(converted, frames(), first(model(frames())))

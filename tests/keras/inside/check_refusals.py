@@ -203,18 +203,18 @@ def test_calls_that_do_not_fit_are_refused_by_name() -> None:
         ("filters", {"filters": 0}, "at least 1"),
         ("filters", {"filters": [3, 4]}, "an integer"),
         ("strides", {"strides": 0}, "at least 1"),
-        ("strides", {"strides": (1, 2, 3)}, "2 of them"),
+        ("strides", {"strides": (1, 2, 3)}, "2 integers"),
         ("dilation_rate", {"dilation_rate": 0}, "at least 1"),
-        ("dropout", {"dropout": 1.5}, "from 0 to 1"),
-        ("recurrent_dropout", {"recurrent_dropout": -1}, "from 0 to 1"),
+        ("dropout", {"dropout": 1.5}, "at least 0 and below 1"),
+        ("recurrent_dropout", {"recurrent_dropout": -1}, "at least 0 and below 1"),
         ("use_bias", {"use_bias": 3}, "True or False"),
         ("forget_bias", {"use_bias": False, "forget_bias": 1.0}, "None with use_bias=False"),
         ("groups", {"groups": 2}, "a divisor of filters"),
         ("groups", {"groups": [1, 1]}, "an integer"),
         ("kernel_size", {"kernel_size": ((3, 3), (3, 3))}, "one value"),
         ("activation", {"activation": "bias"}, "got 'bias'"),
-        ("stride", {"stride": 2}, "perhaps strides is meant"),
-        ("bias", {"bias": False}, "perhaps use_bias is meant"),
+        ("stride", {"stride": 2}, "Use `strides`"),
+        ("bias", {"bias": False}, "Use `use_bias`"),
     ],
 )
 def test_options_are_called_as_keras_calls_them(argument: str, options: Any, words: str, refused: Any) -> None:
@@ -253,7 +253,7 @@ def test_options_that_do_not_fit_are_refused_by_name() -> None:
             ConvLSTM2D(3, 3, **options)
     with pytest.raises(SpecError, match="kernal"):
         ConvLSTM2D(3, 3, kernal=3)
-    with pytest.raises(SpecError, match="perhaps peephole is meant"):
+    with pytest.raises(SpecError, match="Use `peephole`"):
         ConvLSTM2D(3, 3, peepholes="channel")
     with pytest.raises(SpecError, match="cell"):
         RNN(keras.layers.LSTMCell(3))
