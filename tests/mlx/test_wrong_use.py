@@ -11,7 +11,7 @@ import pytest
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, to_canonical
-from convlstm.mlx.stack import draw
+from convlstm.mlx.dropout import sample_masks
 
 X = mx.zeros((2, 5, 8, 8, 1))
 H = mx.zeros((2, 8, 8, 4))
@@ -199,9 +199,9 @@ def test_draws_of_another_call(refused) -> None:
     frames = X.swapaxes(0, 1)
     for like, size, steps in ((frames[:, :1], (8, 8), 5), (frames, (8, 7), 5), (frames, (8, 8), 4)):
         with refused(ShapeError, "draws"):
-            layer(X, draws=draw(layer.spec, like, size, steps, mx.random.key(0)))
+            layer(X, draws=sample_masks(layer.spec, like, size, steps, mx.random.key(0)))
     with refused(ShapeError, "draws"):
-        ConvLSTM(1, 4, 3)(X, draws=draw(layer.spec, frames, (8, 8), 5, None))
+        ConvLSTM(1, 4, 3)(X, draws=sample_masks(layer.spec, frames, (8, 8), 5, None))
 
 
 def test_zero_states_of_a_wrong_size(refused) -> None:

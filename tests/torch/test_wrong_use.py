@@ -10,8 +10,8 @@ import torch
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster, load, load_canonical, to_canonical
-from convlstm.torch.draws import Draws
 
 X = torch.zeros(2, 5, 1, 8, 8)
 H = torch.zeros(2, 4, 8, 8)
@@ -50,7 +50,7 @@ CALLS: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [
     (ShapeError, "x", {}, {"x": None}),
     (ShapeError, "x", {}, {"x": torch.nn.utils.rnn.pack_padded_sequence(X, [5, 5], batch_first=True)}),
     (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": "abc"}),
-    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": Draws()}),
+    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": DropoutMasks()}),
     (ShapeError, "draws", {}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X)}),
     (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X[:1])}),
     (ShapeError, "draws", {"zoneout_h": 0.5}, {"draws": ConvLSTM(1, 4, 3, zoneout_h=0.5).draw(X[:, :4])}),

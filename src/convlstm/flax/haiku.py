@@ -14,8 +14,8 @@ from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional, inputs
 from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import in_kind_of, state_from_pair
-from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -85,7 +85,7 @@ class ConvLSTM(hk.Module):
         mask: Any = None,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         deterministic: bool = False,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.

@@ -12,7 +12,7 @@ from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.module import SpecModule
 from convlstm.flax.segments import read_checkpoint
-from convlstm.flax.stack import Draws
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.options import PER_LAYER, LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
@@ -163,7 +163,7 @@ class ConvLSTM(SpecModule):
         durations: Any = None,
         gaps: Any = None,
         rngs: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
 
@@ -175,7 +175,8 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
-            draws: The draws themselves, in place of new ones, as `convlstm.flax.stack.draw` makes them.
+            draws: The draws themselves, in place of new ones, from
+                `convlstm.flax.dropout.sample_masks`.
 
         Returns:
             The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.

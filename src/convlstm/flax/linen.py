@@ -19,8 +19,8 @@ from convlstm.flax.cell import cell_spec, initial_carry
 from convlstm.flax.inputs import floating
 from convlstm.flax.options import as_axes, read_options, read_padding
 from convlstm.flax.segments import read_checkpoint
-from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -125,7 +125,7 @@ class ConvLSTM(nn.Module):
         mask: Any = None,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         deterministic: bool | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.

@@ -8,8 +8,9 @@ import mlx.core as mx
 
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
+from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import draw, run_stack
+from convlstm.mlx.stack import run_stack
 from convlstm.spec import calls, parsing
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
@@ -138,7 +139,7 @@ class ConvLSTMCell(SpecModule):
             steps=1,
             durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
             gaps=None if gaps is None else {"forward": gaps},
-            draws=draw(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
+            draws=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
             from_rest=state is None,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

@@ -9,9 +9,11 @@ import mlx.core as mx
 
 from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx import inputs
+from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import Draws, check_draws, draw, merged, run_stack
+from convlstm.mlx.stack import merged, run_stack
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
@@ -122,7 +124,7 @@ class ConvLSTM(SpecModule):
         durations: mx.array | float | None = None,
         gaps: mx.array | tuple[mx.array, ...] | None = None,
         key: mx.array | None = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -135,7 +137,7 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
-            draws: The random draws themselves, in place of new ones, as `convlstm.mlx.stack.draw` makes them: the
+            draws: The dropout masks themselves, in place of new ones, from `convlstm.mlx.dropout.sample_masks`: the
                 same dropout over several calls.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
@@ -153,9 +155,9 @@ class ConvLSTM(SpecModule):
         frames, batched = inputs.time_first(spec, x)
         valid = inputs.valid_steps(lengths, mask, frames)
         if draws is not None:
-            check_draws(spec, draws, frames)
+            check_masks(spec, draws, frames)
         elif self.training:
-            draws = draw(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
+            draws = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
         outputs, final = run_stack(
             spec,
             self.layer_weights,

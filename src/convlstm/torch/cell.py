@@ -13,7 +13,7 @@ from convlstm.spec.calls import state_shapes
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.draws import draw
+from convlstm.torch.dropout import sample_masks
 from convlstm.torch.module import SpecModule
 from convlstm.torch.stack import StepInputs, run_stack
 
@@ -140,7 +140,7 @@ class ConvLSTMCell(SpecModule):
         batch = frames.shape[1]
         duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
         gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
-        draws = draw(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
+        draws = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,

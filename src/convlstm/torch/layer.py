@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from convlstm.errors import SpecError
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.draws import Draws, check_draws, draw
+from convlstm.torch.dropout import check_masks, sample_masks
 from convlstm.torch.module import SpecModule
 from convlstm.torch.stack import StepInputs, merged, read_checkpoint, run_stack
 
@@ -140,7 +141,7 @@ class ConvLSTM(SpecModule):
         durations: Tensor | float | None = None,
         gaps: Tensor | tuple[Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -189,7 +190,7 @@ class ConvLSTM(SpecModule):
         own = [self._merged([self._user_layout(part, batched) for part in parts]) for parts in outputs]
         return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Draws | None:
+    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
         """Draw the masks of a call in training, to be given to several calls as `draws`.
 
         Args:
@@ -206,12 +207,14 @@ class ConvLSTM(SpecModule):
             True
         """
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
-        return draw(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
+        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
 
-    def _draws(self, frames: Tensor, generator: torch.Generator | None, given: Draws | None) -> Draws | None:
+    def _draws(
+        self, frames: Tensor, generator: torch.Generator | None, given: DropoutMasks | None
+    ) -> DropoutMasks | None:
         if given is None:
             size = tuple(frames.shape[3:])
-            return draw(self.spec, frames, size, len(frames), generator) if self.training else None
+            return sample_masks(self.spec, frames, size, len(frames), generator) if self.training else None
         if not self.training or generator is not None:
             raise SpecError(
                 "draws",
@@ -219,7 +222,7 @@ class ConvLSTM(SpecModule):
                 received=type(given).__name__,
                 hint="call train() to use them." if not self.training else "give one of them.",
             )
-        check_draws(self.spec, given, frames)
+        check_masks(self.spec, given, frames)
         return given
 
     def _merged(self, parts: list[Tensor]) -> Any:

@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint as recompute
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.buffers import release_memory
 from convlstm.engine.torch.recurrence import State
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
-from convlstm.torch.draws import Draws
+from convlstm.torch.dropout import cut_steps
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
@@ -29,13 +30,13 @@ class StepInputs:
         mask: True where a step is valid (batch, time).
         durations: Δ (batch, time).
         gaps: Per direction, time since the last valid frame (batch, time).
-        draws: Random draws in training, None in evaluation.
+        draws: Dropout masks in training, None in evaluation.
     """
 
     mask: Tensor | None = None
     durations: Tensor | None = None
     gaps: dict[str, Tensor] | None = None
-    draws: Draws | None = None
+    draws: DropoutMasks | None = None
 
     def part(self, span: slice) -> StepInputs:
         """Return what the steps of a span are given."""
@@ -44,7 +45,7 @@ class StepInputs:
             return None if values is None else values[:, span]
 
         gaps = None if self.gaps is None else {name: gap[:, span] for name, gap in self.gaps.items()}
-        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and self.draws.part(span))
+        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and cut_steps(self.draws, span))
 
 
 Ran = tuple[list[Tensor], list[State]]
@@ -162,7 +163,7 @@ def _in_segments(
             given.part(span),
             span.stop - span.start,
             use_reentrant=False,
-            preserve_rng_state=False,  # the draws are made before
+            preserve_rng_state=False,  # the masks are sampled before
         )
         pieces.append(outputs)
     pieces = pieces[::-1] if reverse else pieces
