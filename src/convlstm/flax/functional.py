@@ -14,9 +14,10 @@ from convlstm.errors import SpecError
 from convlstm.flax import inputs
 from convlstm.flax.dropout import check_masks, sample_masks
 from convlstm.flax.segments import read_checkpoint, run_segments
-from convlstm.flax.stack import merged, run_stack
+from convlstm.flax.stack import concatenate, run_stack
 from convlstm.flax.weights import Params, check_params
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -96,8 +97,7 @@ def layer(
         plain=plain,
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
-    apart = spec.merge == "apart" and len(parts) > 1
-    return _carry(final, batched), tuple(parts) if apart else merged(parts, spec.merge)
+    return _carry(final, batched), merge_directions(parts, spec.merge, concatenate)
 
 
 def cell(

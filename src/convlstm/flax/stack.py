@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +12,12 @@ from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax.weights import Params, layer_name, layer_weights
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import run_layers
+from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
+
+concatenate = partial(jnp.concatenate, axis=-1)
+"""Join outputs along their channels."""
 
 
 def run_stack(
@@ -46,42 +52,22 @@ def run_stack(
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
-    final: list[State] = []
-    outputs: list[tuple[Array, ...]] = []
-    for layer in spec.layers:
-        parts = []
-        for direction in spec.directions:
-            output, after = engine.sequence(
-                layer,
-                layer_weights(params, layer, direction),
-                x,
-                states[len(final)],
-                steps=steps,
-                reverse=direction == "reverse",
-                mask=mask,
-                durations=durations,
-                gaps=gaps[direction] if gaps else None,
-                masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
-                plain=plain,
-                from_rest=from_rest,
-            )
-            parts.append(output)
-            final.append(after)
-        outputs.append(tuple(parts))
-        if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-            factor = draws.dropout[layer.index] if draws is not None else None
-            x = x if factor is None else x * factor
-    return outputs, final
 
+    def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State) -> tuple[Array, State]:
+        result: tuple[Array, State] = engine.sequence(
+            layer,
+            layer_weights(params, layer, direction),
+            x,
+            state,
+            steps=steps,
+            reverse=direction == "reverse",
+            mask=mask,
+            durations=durations,
+            gaps=gaps[direction] if gaps else None,
+            masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
+            plain=plain,
+            from_rest=from_rest,
+        )
+        return result
 
-def merged(parts: Sequence[Array], merge: str) -> Array:
-    """Return the outputs of a layer's directions, channels last, as one array."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "concat":
-        return jnp.concatenate(parts, axis=-1)
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)

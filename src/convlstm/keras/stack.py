@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import run_layers
 from convlstm.keras.engines import State, Tensor, sequence
 from convlstm.spec.geometry import effective_kernel
+from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
 
 Size = tuple[Any, ...]
+concatenate = partial(keras.ops.concatenate, axis=-1)
+"""Join outputs along their channels."""
 
 
 def run_stack(
@@ -47,45 +52,24 @@ def run_stack(
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
-    final: list[State] = []
-    outputs: list[tuple[Tensor, ...]] = []
-    for layer in spec.layers:
-        parts = []
-        for direction in spec.directions:
-            output, after = sequence(
-                layer,
-                weights_of(layer.index, direction),
-                x,
-                states[len(final)],
-                steps=steps,
-                reverse=direction == "reverse",
-                mask=mask,
-                durations=durations,
-                gaps=None if not gaps else gaps[direction],
-                masks=None if draws is None else draws.masks.get((layer.index, direction)),
-                from_rest=from_rest and x is not None,
-                training=training,
-            )
-            parts.append(output)
-            final.append(after)
-        outputs.append(tuple(parts))
-        if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-            factor = draws.dropout[layer.index] if draws is not None else None
-            x = x if factor is None else x * factor
-    return outputs, final
 
+    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+        return sequence(
+            layer,
+            weights_of(layer.index, direction),
+            x,
+            state,
+            steps=steps,
+            reverse=direction == "reverse",
+            mask=mask,
+            durations=durations,
+            gaps=None if not gaps else gaps[direction],
+            masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            from_rest=from_rest and x is not None,
+            training=training,
+        )
 
-def merged(parts: Sequence[Tensor], merge: str) -> Tensor:
-    """Return the outputs of a layer's directions as one tensor."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "concat":
-        return keras.ops.concatenate(list(parts), axis=-1)
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)
 
 
 def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) -> list[State]:

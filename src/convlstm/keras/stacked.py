@@ -8,10 +8,11 @@ import keras
 
 from convlstm.errors import SpecError
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
-from convlstm.keras.stack import cell_dtype, grids, merged, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, initializer, seed_of, values
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
@@ -124,7 +125,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
-        output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)
+        output = merge_directions(parts, spec.merge, concatenate)
         return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
 
     @inputs.keeps_errors

@@ -10,10 +10,11 @@ import mlx.core as mx
 from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import merged, run_stack
+from convlstm.mlx.stack import concatenate, run_stack
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
@@ -171,9 +172,8 @@ class ConvLSTM(SpecModule):
             from_rest=state is None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        own = [self._merged([p.swapaxes(0, 1) if batched else p.squeeze(1) for p in parts]) for parts in outputs]
-        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
-
-    def _merged(self, parts: list[mx.array]) -> Any:
-        apart = self.spec.merge == "apart" and len(parts) > 1
-        return tuple(parts) if apart else merged(parts, self.spec.merge)
+        merged = []
+        for parts in outputs:
+            layouts = [part.swapaxes(0, 1) if batched else part.squeeze(1) for part in parts]
+            merged.append(merge_directions(layouts, spec.merge, concatenate))
+        return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))

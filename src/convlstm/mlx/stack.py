@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import mlx.core as mx
 
 from convlstm.engine.mlx import recurrence as engine
 from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import run_layers
+from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
+
+concatenate = partial(mx.concatenate, axis=-1)
+"""Join outputs along their channels."""
 
 
 def run_stack(
@@ -42,41 +48,20 @@ def run_stack(
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
-    final: list[State] = []
-    outputs: list[tuple[mx.array, ...]] = []
-    for layer in spec.layers:
-        parts = []
-        for direction in spec.directions:
-            output, after = engine.sequence(
-                layer,
-                weights_of(layer.index, direction),
-                x,
-                states[len(final)],
-                steps=steps,
-                reverse=direction == "reverse",
-                mask=mask,
-                durations=durations,
-                gaps=None if gaps is None else gaps[direction],
-                masks=None if draws is None else draws.masks.get((layer.index, direction)),
-                from_rest=from_rest,
-            )
-            parts.append(output)
-            final.append(after)
-        outputs.append(tuple(parts))
-        if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-            factor = draws.dropout[layer.index] if draws is not None else None
-            x = x if factor is None else x * factor
-    return outputs, final
 
+    def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State) -> tuple[mx.array, State]:
+        return engine.sequence(
+            layer,
+            weights_of(layer.index, direction),
+            x,
+            state,
+            steps=steps,
+            reverse=direction == "reverse",
+            mask=mask,
+            durations=durations,
+            gaps=None if gaps is None else gaps[direction],
+            masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            from_rest=from_rest,
+        )
 
-def merged(parts: Sequence[mx.array], merge: str) -> mx.array:
-    """Return the outputs of a layer's directions as one array, channels last."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "concat":
-        return mx.concatenate(list(parts), axis=-1)
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from convlstm.errors import SpecError
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_masks, sample_masks
 from convlstm.torch.module import SpecModule
-from convlstm.torch.stack import StepInputs, merged, read_checkpoint, run_stack
+from convlstm.torch.stack import StepInputs, channel_concatenation, read_checkpoint, run_stack
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -187,8 +188,12 @@ class ConvLSTM(SpecModule):
             checkpoint=self.checkpoint if torch.is_grad_enabled() else False,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        own = [self._merged([self._user_layout(part, batched) for part in parts]) for parts in outputs]
-        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+        join = channel_concatenation(spec)
+        merged = [
+            merge_directions([self._user_layout(part, batched) for part in parts], spec.merge, join)
+            for parts in outputs
+        ]
+        return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
         """Draw the masks of a call in training, to be given to several calls as `draws`.
@@ -224,10 +229,6 @@ class ConvLSTM(SpecModule):
             )
         check_masks(self.spec, given, frames)
         return given
-
-    def _merged(self, parts: list[Tensor]) -> Any:
-        apart = self.spec.merge == "apart" and len(parts) > 1
-        return tuple(parts) if apart else merged(parts, self.spec.merge, dim=-1 - self.spec.spatial_dims)
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:
