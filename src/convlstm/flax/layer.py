@@ -12,8 +12,8 @@ from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.module import SpecModule
 from convlstm.flax.segments import read_checkpoint
+from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
-from convlstm.spec import parsing
 from convlstm.spec.options import PER_LAYER, LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -95,18 +95,13 @@ class ConvLSTM(SpecModule):
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
-        parsing.check_options(options, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_features", in_features, 1),
-            hidden_channels=hidden_features,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_features,
+            hidden_features,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            in_argument="in_features",
         )
         self.checkpoint = read_checkpoint(spec, checkpoint)
         super().__init__(spec, dtype, param_dtype, plain, rngs)

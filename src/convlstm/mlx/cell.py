@@ -6,14 +6,13 @@ from typing import Any, Unpack
 
 import mlx.core as mx
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import cell_spec
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import run_stack
 from convlstm.spec import calls, parsing
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTMCell(SpecModule):
@@ -61,22 +60,11 @@ class ConvLSTMCell(SpecModule):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        given: dict[str, Any] = dict(options)
-        for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
-            if given.pop(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), hint="use ConvLSTM.")
-        parsing.check_options(given, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=1,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **given,
+        spec = cell_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
         )
         super().__init__(spec, dtype=dtype)
 

@@ -8,16 +8,14 @@ from typing import Any, Unpack
 import mlx.core as mx
 
 from convlstm.engine.mlx.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import concatenate, run_stack
-from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -91,27 +89,13 @@ class ConvLSTM(SpecModule):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if parsing.flag("bidirectional", bidirectional):
-            if options.get("direction", "bidirectional") != "bidirectional":
-                raise SpecError(
-                    "direction",
-                    expected="nothing beside bidirectional=True",
-                    received=repr(options["direction"]),
-                    hint="give one of them.",
-                )
-            options["direction"] = "bidirectional"
-        parsing.check_options(options, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            bidirectional=bidirectional,
         )
         super().__init__(spec, dtype=dtype)
 

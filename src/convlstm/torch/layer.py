@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from convlstm.errors import SpecError
+from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_masks, sample_masks
 from convlstm.torch.module import SpecModule
@@ -101,27 +101,13 @@ class ConvLSTM(SpecModule):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        parsing.check_options(options, LayerOptions.__annotations__)
-        if parsing.flag("bidirectional", bidirectional):
-            if options.get("direction", "bidirectional") != "bidirectional":
-                raise SpecError(
-                    "direction",
-                    expected="nothing beside bidirectional=True",
-                    received=repr(options["direction"]),
-                    hint="give one of them.",
-                )
-            options["direction"] = "bidirectional"
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            bidirectional=bidirectional,
         )
         super().__init__(spec, device=device, dtype=dtype)
         self.batch_first = parsing.flag("batch_first", batch_first)
