@@ -13,7 +13,7 @@ from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster
-from convlstm.flax.stack import draw
+from convlstm.flax.dropout import sample_masks
 
 KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"]
 
@@ -21,7 +21,7 @@ KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropou
 def drawn(kind: str, rate: float = 0.3, seed: int = 0, steps: int = 5, **options: Any) -> dict[str, jax.Array]:
     """Return every mask of one kind by layer and direction, for some steps of 3 rows of 16 × 16 frames."""
     spec = ConvLSTMSpec(**{"in_channels": 4, "hidden_channels": [8, 6], "kernel_size": 3, kind: rate} | options)
-    found = draw(spec, jax.random.key(seed), 3, (16, 16), steps)
+    found = sample_masks(spec, jax.random.key(seed), 3, (16, 16), steps)
     assert found is not None
     if kind == "dropout":
         return {"between": found.dropout[0]}
@@ -66,7 +66,7 @@ def test_a_longer_sequence_begins_with_the_same_draws(kind: str) -> None:
 
 def test_no_rate_no_draw_and_one_option_changes_no_other() -> None:
     spec = ConvLSTMSpec(in_channels=4, hidden_channels=8, kernel_size=3)
-    assert draw(spec, jax.random.key(0), 3, (8, 8), 5) is None
+    assert sample_masks(spec, jax.random.key(0), 3, (8, 8), 5) is None
     alone = drawn("recurrent_dropout")["layers_0_forward"]
     np.testing.assert_array_equal(drawn("recurrent_dropout", zoneout_h=0.2)["layers_0_forward"], alone)
 

@@ -14,8 +14,8 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, fresh, functional, linen
 from convlstm.flax.compat import DurationAwareConvLSTMCell
+from convlstm.flax.dropout import sample_masks
 from convlstm.flax.forecasting import forecast
-from convlstm.flax.stack import draw
 
 
 def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
@@ -92,8 +92,8 @@ def test_streams_that_are_not_there_and_draws_of_another_call(refused) -> None:
     with refused(SpecError, "rngs"):
         layer(FRAMES, rngs=nnx.Rngs(params=0))
     with refused(ShapeError, "draws"):
-        layer(FRAMES, draws=draw(layer.spec, KEY, 2, (4, 4), 2))
+        layer(FRAMES, draws=sample_masks(layer.spec, KEY, 2, (4, 4), 2))
     with refused(ShapeError, "draws"):
-        layer(FRAMES, draws=draw(layer.spec, KEY, 1, (4, 3), 2))
+        layer(FRAMES, draws=sample_masks(layer.spec, KEY, 1, (4, 3), 2))
     for key in (KEY, jax.random.PRNGKey(0), nnx.Rngs(0), nnx.Rngs(0).dropout):
         assert layer(FRAMES, rngs=key)[1].shape == (1, 2, 4, 4, 2)

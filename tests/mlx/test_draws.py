@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.mlx import ConvLSTM, Forecaster, load_canonical, to_canonical
-from convlstm.mlx.stack import draw
+from convlstm.mlx.dropout import sample_masks
 
 KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"]
 
@@ -23,7 +23,7 @@ def spec(**options: Any) -> ConvLSTMSpec:
 
 def drawn(kind: str, rate: float = 0.3, seed: int = 0, **options: Any) -> dict[Any, mx.array]:
     """Return every mask of one kind by layer and direction, for 5 steps of 3 rows of 16 × 16 frames."""
-    found = draw(spec(**{kind: rate} | options), mx.zeros((5, 3)), (16, 16), 5, mx.random.key(seed))
+    found = sample_masks(spec(**{kind: rate} | options), mx.zeros((5, 3)), (16, 16), 5, mx.random.key(seed))
     assert found is not None
     if kind == "dropout":
         return {0: found.dropout[0]}
@@ -70,8 +70,8 @@ def test_a_kind_of_draw_leaves_the_others_as_they_were(kind: str) -> None:
 
 def test_no_rate_no_draw() -> None:
     like = mx.zeros((5, 3))
-    assert draw(spec(), like, (8, 8), 5, mx.random.key(0)) is None
-    found = draw(spec(zoneout_h=0.5), like, (8, 8), 5, None)
+    assert sample_masks(spec(), like, (8, 8), 5, mx.random.key(0)) is None
+    found = sample_masks(spec(zoneout_h=0.5), like, (8, 8), 5, None)
     assert found is not None
     masks = found.masks[0, "forward"]
     assert (masks.input, masks.recurrent, masks.zoneout_c, found.dropout) == (None, None, None, (None,))
@@ -99,7 +99,7 @@ def test_a_key_decides_and_nothing_else(kind: str) -> None:
 
 def test_given_draws_are_taken_instead() -> None:
     layer, x = ConvLSTM(4, [8, 6], 3, recurrent_dropout=0.5), mx.random.normal((3, 5, 16, 16, 4))
-    draws = draw(layer.spec, mx.zeros((5, 3)), (16, 16), 5, mx.random.key(7))
+    draws = sample_masks(layer.spec, mx.zeros((5, 3)), (16, 16), 5, mx.random.key(7))
     assert mx.array_equal(layer(x, draws=draws)[0], run(layer, x, 7))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.torch import ConvLSTM, Forecaster
-from convlstm.torch.draws import draw
+from convlstm.torch.dropout import sample_masks
 
 KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"]
 
@@ -23,7 +23,7 @@ def drawn(kind: str, rate: float = 0.3, seed: int = 0, **options: Any) -> dict[A
     """Return every mask of one kind by layer and direction, for 5 steps of 3 rows of 16 × 16 frames."""
     one = spec(**{kind: rate} | options)
     like = torch.zeros(5, 3, 4, 16, 16)
-    found = draw(one, like, (16, 16), 5, torch.Generator().manual_seed(seed))
+    found = sample_masks(one, like, (16, 16), 5, torch.Generator().manual_seed(seed))
     assert found is not None
     if kind == "dropout":
         return {0: found.dropout[0]}
@@ -68,9 +68,9 @@ def test_no_rate_no_draw() -> None:
     like = torch.zeros(5, 3, 4, 8, 8)
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert draw(spec(), like, (8, 8), 5, generator) is None
+    assert sample_masks(spec(), like, (8, 8), 5, generator) is None
     assert torch.equal(generator.get_state(), before)
-    found = draw(spec(zoneout_h=0.5), like, (8, 8), 5, generator)
+    found = sample_masks(spec(zoneout_h=0.5), like, (8, 8), 5, generator)
     assert found is not None
     masks = found.masks[0, "forward"]
     assert (masks.input, masks.recurrent, masks.zoneout_c, found.dropout) == (None, None, None, (None,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from math import gcd
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from convlstm.conformance.derivatives import normal
 from convlstm.errors import ConvLSTMError
+from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
 from convlstm.reference.recurrence import Masks
 from convlstm.spec.durations import durations_from_times
@@ -253,7 +255,7 @@ def _with_inputs(seed: int, random: np.random.Generator, spec: ConvLSTMSpec, siz
             arrays[name][~mask] = np.nan
     case = Case(seed, spec, arrays, mask)
     training = random.random() < 0.5
-    return replace(case, **_random_draws(random, spec, size, batch, steps)) if training else case
+    return replace(case, **_random_masks(random, spec, size, batch, steps)) if training else case
 
 
 def _tamed(case: Case) -> Case:
@@ -276,29 +278,52 @@ def _random_mask(random: np.random.Generator, batch: int, steps: int) -> Array:
     return mask
 
 
-def _random_draws(
+def _random_masks(
     random: np.random.Generator, spec: ConvLSTMSpec, size: tuple[int, ...], batch: int, steps: int
 ) -> dict[str, Any]:
-    grids = spec.grids(size)
+    """Return the fields `masks` and `dropout` of a case, float64."""
 
-    def drawn(rate: float, *shape: int, scaled: bool) -> Array | None:
+    def sample(mask: MaskSpec) -> Array | None:
+        shape = mask.shape
+        if mask.kind == "dropout":
+            shape = (batch, steps, *shape[2:])
         uniform = random.random(shape)
-        if not rate:
+        if not mask.rate:
             return None
-        return (uniform >= rate) / (1.0 - rate) if scaled else (uniform < rate).astype(np.float64)
+        return (
+            (uniform >= mask.rate) / (1.0 - mask.rate) if mask.is_factor else (uniform < mask.rate).astype(np.float64)
+        )
 
-    masks = {}
-    for layer in spec.layers:
-        grid = grids[layer.index]
-        space = grids[layer.index - 1] if layer.index else size
-        for direction in spec.directions:
-            masks[layer.index, direction] = Masks(
-                drawn(spec.input_dropout, batch, layer.in_channels, *space, scaled=True),
-                drawn(spec.recurrent_dropout, batch, layer.hidden_channels, *grid, scaled=True),
-                drawn(spec.zoneout_h, steps, batch, layer.hidden_channels, *grid, scaled=False),
-                drawn(spec.zoneout_c, steps, batch, layer.hidden_channels, *grid, scaled=False),
-            )
-    between = [
-        drawn(spec.dropout, batch, steps, spec.out_channels(n), *grids[n], scaled=True) for n in range(spec.depth - 1)
-    ]
-    return {"masks": masks, "dropout": None if not spec.dropout else tuple(between)}
+    sampled = sample_masks(spec, batch, size, steps, sample, Masks)
+    if sampled is None:
+        return {"masks": {place: Masks() for place in product(range(spec.depth), spec.directions)}}
+    return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}
+
+
+def convert_masks(
+    case: Case, build: Callable[..., Any], convert: Callable[[Array], Any], key: Callable[[int, str], Any] | None = None
+) -> DropoutMasks | None:
+    """Return the dropout masks of a case as a frontend takes them.
+
+    Args:
+        case: The case.
+        build: The engine's `Masks`.
+        convert: Make a tensor of a mask, which has its channels first and, with a mask each step, time before batch.
+        key: Key of a layer's masks, from its index and direction; None keeps the pair.
+
+    Returns:
+        The masks, or None in evaluation.
+    """
+    if case.masks is None:
+        return None
+
+    def converted(mask: Array | None) -> Any:
+        return None if mask is None else convert(mask)
+
+    masks = {
+        place if key is None else key(*place): build(*[converted(getattr(inside, kind)) for kind in KINDS])
+        for place, inside in case.masks.items()
+    }
+    if case.dropout is None:
+        return DropoutMasks(masks, (None,) * (case.spec.depth - 1))
+    return DropoutMasks(masks, tuple(converted(np.swapaxes(factor, 0, 1)) for factor in case.dropout))

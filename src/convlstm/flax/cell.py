@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.errors import SpecError
 from convlstm.flax import functional
 from convlstm.flax.inputs import floating
 from convlstm.flax.module import SpecModule, one_key
-from convlstm.spec import calls, parsing
+from convlstm.frontend.arguments import cell_spec
+from convlstm.spec import calls
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -72,15 +72,11 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         **options: Unpack[LayerOptions],
     ) -> None:
         spec = cell_spec(
-            in_channels=parsing.integer("in_features", in_features, 1),
-            hidden_channels=hidden_features,
-            kernel_size=kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+            in_features,
+            hidden_features,
+            kernel_size,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            in_argument="in_features",
         )
         super().__init__(spec, dtype, param_dtype, plain, rngs)
 
@@ -138,15 +134,6 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             dtype=self.dtype,
             plain=self.plain,
         )
-
-
-def cell_spec(**options: Any) -> ConvLSTMSpec:
-    """Return the spec of a cell, or refuse options that need the whole sequence."""
-    parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
-    for name, only in (("direction", "forward"), ("masked_output", "zero")):
-        if options.get(name, only) != only:
-            raise SpecError(name, expected=f"{only} in a cell", received=options[name], hint="use ConvLSTM.")
-    return ConvLSTMSpec(num_layers=1, **options)
 
 
 def initial_carry(

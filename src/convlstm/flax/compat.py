@@ -11,10 +11,10 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from convlstm.flax import functional
-from convlstm.flax.cell import cell_spec
 from convlstm.flax.inputs import as_type_of_carry, state_from_pair
 from convlstm.flax.linen import declared, random_key
 from convlstm.flax.options import read_options
+from convlstm.frontend.arguments import cell_spec
 
 
 class DurationAwareConvLSTMCell(nn.Module):
@@ -67,13 +67,8 @@ class DurationAwareConvLSTMCell(nn.Module):
             StateError: if the carry does not fit the batch or the grid.
         """
         x, duration = inputs
-        spec = cell_spec(
-            in_channels=jnp.shape(x)[-1],
-            hidden_channels=self.hidden_features,
-            kernel_size=self.kernel_size,
-            duration_strategy=self.duration_strategy,
-            **read_options(self.options),
-        )
+        options = dict(duration_strategy=self.duration_strategy, **read_options(self.options))
+        spec = cell_spec(jnp.shape(x)[-1], self.hidden_features, self.kernel_size, options)
         state, y = functional.cell(
             spec,
             declared(self, spec, self.param_dtype),

@@ -11,8 +11,9 @@ from jax import Array, lax
 from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax import inputs
+from convlstm.flax.dropout import sample_masks
 from convlstm.flax.functional import layer
-from convlstm.flax.stack import draw, run_stack
+from convlstm.flax.stack import run_stack
 from convlstm.flax.weights import Params, check_params
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
@@ -131,7 +132,7 @@ def _hidden(
         states,
         steps=horizon,
         durations=lead,
-        draws=draw(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
+        draws=sample_masks(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
         plain=plain,
     )
     return jnp.swapaxes(jnp.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
@@ -157,7 +158,7 @@ def _feedback(
         last, states = carry
         patched = space_to_depth(last, spec.patch_size)[None].astype(dtype)
         own = None if key is None else jax.random.fold_in(key, t)
-        draws = draw(stack, own, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
+        draws = sample_masks(stack, own, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
         _, states = run_stack(stack, params["encoder"], patched, states, steps=1, draws=draws, plain=plain)
         frame = show(states, last)
         return (frame, states), frame

@@ -12,9 +12,12 @@ from jax import Array
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.flax import inputs
+from convlstm.flax.dropout import check_masks, sample_masks
 from convlstm.flax.segments import read_checkpoint, run_segments
-from convlstm.flax.stack import Draws, check_draws, draw, merged, run_stack
+from convlstm.flax.stack import concatenate, run_stack
 from convlstm.flax.weights import Params, check_params
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -29,7 +32,7 @@ def layer(
     durations: Any = None,
     gaps: Any = None,
     key: Array | None = None,
-    draws: Draws | None = None,
+    draws: DropoutMasks | None = None,
     dtype: Any = None,
     plain: bool = False,
     checkpoint: bool | int = False,
@@ -78,7 +81,7 @@ def layer(
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     valid = inputs.valid_steps(lengths, mask, batch, steps)
     if draws is not None:
-        check_draws(spec, draws, batch, size, steps)
+        check_masks(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
     run = partial(run_segments, checkpoint=cut) if cut else partial(run_stack, from_rest=carry is None)
     outputs, final = run(
@@ -90,12 +93,11 @@ def layer(
         mask=valid,
         durations=inputs.read_durations(spec, durations, valid, batch, steps),
         gaps=inputs.read_gaps(spec, gaps, valid, batch, steps),
-        draws=draw(spec, key, batch, size, steps, dtype) if draws is None else draws,
+        draws=sample_masks(spec, key, batch, size, steps, dtype) if draws is None else draws,
         plain=plain,
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
-    apart = spec.merge == "apart" and len(parts) > 1
-    return _carry(final, batched), tuple(parts) if apart else merged(parts, spec.merge)
+    return _carry(final, batched), merge_directions(parts, spec.merge, concatenate)
 
 
 def cell(
@@ -164,7 +166,7 @@ def cell(
         steps=1,
         durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
         gaps=None if gap is None else {"forward": gap},
-        draws=draw(spec, key, batch, size, 1, dtype),
+        draws=sample_masks(spec, key, batch, size, 1, dtype),
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]

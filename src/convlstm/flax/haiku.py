@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional, inputs
-from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.cell import initial_carry
 from convlstm.flax.inputs import as_type_of_carry, state_from_pair
-from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
-from convlstm.spec import parsing
+from convlstm.frontend.arguments import cell_spec, layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -66,13 +66,8 @@ class ConvLSTM(hk.Module):
         **options: Any,
     ) -> None:
         super().__init__(name=name)
-        parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
-        self.spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_features", in_features, 1),
-            hidden_channels=hidden_features,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            **options,
+        self.spec = layer_spec(
+            in_features, hidden_features, kernel_size, num_layers, options, in_argument="in_features"
         )
         self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
@@ -85,7 +80,7 @@ class ConvLSTM(hk.Module):
         mask: Any = None,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         deterministic: bool = False,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
@@ -157,7 +152,7 @@ class ConvLSTMCell(hk.Module):
         **options: Any,
     ) -> None:
         super().__init__(name=name)
-        self._options = {"hidden_channels": hidden_features, "kernel_size": kernel_size, **options}
+        self._hidden_features, self._kernel_size, self._options = hidden_features, kernel_size, options
         self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
@@ -175,7 +170,7 @@ class ConvLSTMCell(hk.Module):
         Returns:
             The carry State(h, c) after the step, and h once more as output.
         """
-        spec = cell_spec(in_channels=jnp.shape(x)[-1], **self._options)
+        spec = self._spec(jnp.shape(x)[-1])
         return functional.cell(
             spec,
             declared(spec, self.param_dtype),
@@ -197,9 +192,12 @@ class ConvLSTMCell(hk.Module):
         Returns:
             State(h, c), each (batch, *grid, hidden_features).
         """
-        spec = cell_spec(in_channels=input_shape[-1], **self._options)
+        spec = self._spec(input_shape[-1])
         own = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
+
+    def _spec(self, in_features: int) -> ConvLSTMSpec:
+        return cell_spec(in_features, self._hidden_features, self._kernel_size, self._options)
 
 
 class DurationAwareConvLSTMCell(ConvLSTMCell):

@@ -12,8 +12,8 @@ from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.module import SpecModule
 from convlstm.flax.segments import read_checkpoint
-from convlstm.flax.stack import Draws
-from convlstm.spec import parsing
+from convlstm.frontend.arguments import layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import PER_LAYER, LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -95,18 +95,13 @@ class ConvLSTM(SpecModule):
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
-        parsing.check_options(options, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_features", in_features, 1),
-            hidden_channels=hidden_features,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_features,
+            hidden_features,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            in_argument="in_features",
         )
         self.checkpoint = read_checkpoint(spec, checkpoint)
         super().__init__(spec, dtype, param_dtype, plain, rngs)
@@ -163,7 +158,7 @@ class ConvLSTM(SpecModule):
         durations: Any = None,
         gaps: Any = None,
         rngs: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
 
@@ -175,7 +170,8 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
-            draws: The draws themselves, in place of new ones, as `convlstm.flax.stack.draw` makes them.
+            draws: The draws themselves, in place of new ones, from
+                `convlstm.flax.dropout.sample_masks`.
 
         Returns:
             The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.

@@ -15,13 +15,13 @@ from flax.core import FrozenDict
 from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError, StateError
 from convlstm.flax import functional
-from convlstm.flax.cell import cell_spec, initial_carry
+from convlstm.flax.cell import initial_carry
 from convlstm.flax.inputs import floating
 from convlstm.flax.options import as_axes, read_options, read_padding
 from convlstm.flax.segments import read_checkpoint
-from convlstm.flax.stack import Draws
 from convlstm.flax.weights import fresh, parameter_shapes
-from convlstm.spec import parsing
+from convlstm.frontend.arguments import cell_spec, layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -93,14 +93,7 @@ class ConvLSTM(nn.Module):
         if spec is not None and not isinstance(spec, ConvLSTMSpec):
             raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
         if spec is None:
-            parsing.check_options(options, ConvLSTMSpec.__dataclass_fields__)
-            spec = ConvLSTMSpec(
-                in_channels=parsing.integer("in_features", in_features, 1),
-                hidden_channels=hidden_features,
-                kernel_size=kernel_size,
-                num_layers=num_layers,
-                **options,
-            )
+            spec = layer_spec(in_features, hidden_features, kernel_size, num_layers, options, in_argument="in_features")
         elif doubled:
             raise SpecError("spec", expected="no other option beside it", received=doubled[0], hint="give one of them.")
         self.checkpoint = read_checkpoint(spec, checkpoint)
@@ -125,7 +118,7 @@ class ConvLSTM(nn.Module):
         mask: Any = None,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         deterministic: bool | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
@@ -261,7 +254,6 @@ class ConvLSTMCell(nn.RNNCellBase):
     @nn.nowrap
     def _spec(self, in_features: int) -> ConvLSTMSpec:
         own = {
-            "in_channels": in_features,
             "hidden_channels": self.features,
             "kernel_size": as_axes(self.kernel_size),
             "stride": 1 if self.strides is None else as_axes(self.strides),
@@ -270,7 +262,8 @@ class ConvLSTMCell(nn.RNNCellBase):
         }
         if both := sorted(own.keys() & self.options.keys()):
             raise SpecError("options", expected="no field of the cell", received=both[0], hint="give it beside them.")
-        return cell_spec(**own, **{"spatial_dims": self.num_feature_axes - 1} | read_options(self.options))
+        options = own | {"spatial_dims": self.num_feature_axes - 1} | read_options(self.options)
+        return cell_spec(in_features, options.pop("hidden_channels"), options.pop("kernel_size"), options)
 
 
 def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:

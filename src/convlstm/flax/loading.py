@@ -9,12 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convlstm.errors import WeightsError
 from convlstm.flax.forecaster import Forecaster
 from convlstm.flax.layer import ConvLSTM
 from convlstm.flax.weights import load_canonical
-from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.weights.checkpoint import load_model
+from convlstm.frontend.loading import load_module, no_float64
 
 
 def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> ConvLSTM | Forecaster:
@@ -39,21 +37,19 @@ def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> Con
         >>> type(load(path)).__name__
         'ConvLSTM'
     """
-    model = load_model(path)
-    param_dtype = model.dtype if param_dtype is None else param_dtype
-    model.check_range(np.dtype(param_dtype))
-    if np.dtype(param_dtype) == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        raise WeightsError(
-            str(path),
-            expected="float32 weights while JAX has no float64",
-            received="float64",
-            hint="call jax.config.update('jax_enable_x64', True), or pass param_dtype=jnp.float32 to round them.",
-        )
-    options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": nnx.Rngs(0)}
-    if isinstance(model.spec, ForecasterSpec):
-        module: ConvLSTM | Forecaster = Forecaster(model.spec, **options)
-    else:
-        module = ConvLSTM.from_spec(model.spec, **options)
-    load_canonical(module, model.weights)
+
+    def read_dtype(stored: str) -> Any:
+        chosen = stored if param_dtype is None else param_dtype
+        if np.dtype(chosen) == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+            raise no_float64(path, "param_dtype=jnp.float32")
+        return chosen
+
+    module: ConvLSTM | Forecaster = load_module(
+        path,
+        read_dtype,
+        lambda spec, chosen: ConvLSTM.from_spec(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
+        lambda spec, chosen: Forecaster(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
+        load_canonical,
+    )
     module.eval()  # type: ignore[no-untyped-call]
     return module

@@ -13,8 +13,9 @@ from jax import Array, lax
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError
-from convlstm.flax.stack import Draws, run_stack
+from convlstm.flax.stack import run_stack
 from convlstm.flax.weights import Params
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -39,7 +40,7 @@ def run_segments(
     mask: Array | None,
     durations: Array | None,
     gaps: Mapping[str, Array],
-    draws: Draws | None,
+    draws: DropoutMasks | None,
     plain: bool,
     checkpoint: bool | int,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
@@ -56,7 +57,7 @@ def run_segments(
         mask: True where a step is valid (batch, time).
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
-        draws: Random draws in training, None in evaluation.
+        draws: Dropout masks in training, None in evaluation.
         plain: Leave every derivative to JAX.
         checkpoint: Steps per segment; True takes √T.
 
@@ -100,14 +101,14 @@ def _in_segments(run: Any, states: Any, parts: Any, steps: int, length: int, rev
     return states, jnp.concatenate(outputs)
 
 
-def _zoneout(draws: Draws) -> dict[str, Any]:
+def _zoneout(draws: DropoutMasks) -> dict[str, Any]:
     return {name: (masks.zoneout_h, masks.zoneout_c) for name, masks in draws.masks.items()}
 
 
-def _with_steps(draws: Draws, zoneout: Mapping[str, Any], dropout: Any) -> Draws:
-    """Return draws with the steps of one segment alone."""
+def _with_steps(draws: DropoutMasks, zoneout: Mapping[str, Any], dropout: Any) -> DropoutMasks:
+    """Return masks with the steps of one segment alone."""
     masks = {name: draws.masks[name]._replace(zoneout_h=h, zoneout_c=c) for name, (h, c) in zoneout.items()}
-    return Draws(masks, dropout)
+    return DropoutMasks(masks, dropout)
 
 
 def _held(outputs: Array, valid: Array, reverse: bool) -> Array:

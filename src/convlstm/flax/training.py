@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,8 @@ from jax._src import xla_bridge  # private, and the only one that knows whether 
 from convlstm.errors import ConfigError
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import from_canonical, params_to_canonical
-from convlstm.frontend.trainer import Optimisation, Sample, check_moments, read_precision
+from convlstm.frontend import trainer
+from convlstm.frontend.trainer import Optimisation, Sample, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import canonical_shapes
@@ -32,19 +32,8 @@ _THREADS = "NPROC"  # the variable from which XLA takes the size of its CPU thre
 jax.tree_util.register_dataclass(Sample)  # so that a compiled step takes it as it is
 
 
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise Python's own error where memory runs out."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise MemoryError(str(error)) from error
-        raise
-
-
-class Trainer:
-    """A Flax forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
+class Trainer(trainer.Trainer):
+    """A Flax forecaster with its optimiser.
 
     Args:
         spec: The forecaster.
@@ -58,11 +47,9 @@ class Trainer:
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        self.spec, self._options = spec, optimisation or Optimisation()
-        self._precision = read_precision(
-            self._options.precision,
-            "float32" if jax.default_backend() == "cpu" else "bfloat16",  # on CPU XLA gains nothing
-        )
+        # on CPU XLA gains nothing from bfloat16
+        super().__init__(optimisation, "float32" if jax.default_backend() == "cpu" else "bfloat16")
+        self.spec = spec
         self._params = from_canonical(spec, weights, jnp.float32)
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)
@@ -78,21 +65,15 @@ class Trainer:
         device = jax.devices()[0]
         return f"JAX {jax.__version__}, {device.device_kind}, {self._precision}"
 
-    @_memory_errors()
-    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+    def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         rate, random = jnp.float32(learning_rate), jax.random.key(key)
         self._params, self._moments, loss = self._step(self._params, self._moments, sample, rate, random)
         return float(loss)
 
-    @_memory_errors()
-    def loss(self, sample: Sample) -> float:
-        """Return the loss in evaluation mode."""
+    def _evaluate(self, sample: Sample) -> float:
         return float(self._evaluated(self._params, sample))
 
-    @_memory_errors()
-    def predict(self, sample: Sample, horizon: int) -> Array:
-        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+    def _predict(self, sample: Sample, horizon: int) -> Array:
         future = self._forecast(self._params, sample, horizon=horizon)
         return np.moveaxis(np.asarray(future.astype(jnp.float32)), -1, 2)
 
@@ -100,35 +81,33 @@ class Trainer:
         """Return the weights as canonical arrays."""
         return params_to_canonical(self.spec, self._params)
 
-    def state(self) -> dict[str, Array]:
-        """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
+    def _load_weights(self, weights: Mapping[str, Array]) -> None:
+        self._params = from_canonical(self.spec, weights, jnp.float32)
+
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = canonical_shapes(self.spec)
+        return {"count": ()} | {f"{key}.{moment}": shape for key, shape in shapes.items() for moment in _MOMENTS}
+
+    def _moments_to_arrays(self) -> dict[str, Array]:
         adam = self._moments[0]
-        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+        arrays = {"count": np.array(adam.count)}
         for moment in _MOMENTS:
             own = params_to_canonical(self.spec, getattr(adam, moment))
-            arrays |= {f"optimiser.{key}.{moment}": array for key, array in own.items()}
-        return arrays | {"optimiser.count": np.array(adam.count)}
+            arrays |= {f"{key}.{moment}": array for key, array in own.items()}
+        return arrays
 
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned.
-
-        Args:
-            state: Arrays by name.
-
-        Raises:
-            WeightsError: if an array is missing or unknown.
-        """
-        _check_moments(self.spec, {key: array for key, array in state.items() if key.startswith("optimiser.")})
-        prefix = "weights."
-        weights = {key[len(prefix) :]: array for key, array in state.items() if key.startswith(prefix)}
-        self._params = from_canonical(self.spec, weights, jnp.float32)
-        keys = canonical_shapes(self.spec)
-        mu, nu = (
-            from_canonical(self.spec, {key: state[f"optimiser.{key}.{moment}"] for key in keys}, jnp.float32)
-            for moment in _MOMENTS
-        )
+    def _load_moments(self, moments: Mapping[str, Array]) -> None:
         adam, decay = self._optimiser.init(self._params)
-        self._moments = adam._replace(count=jnp.asarray(state["optimiser.count"]), mu=mu, nu=nu), decay
+        if moments:
+            trees = {}
+            for moment in _MOMENTS:
+                arrays = {key: moments[f"{key}.{moment}"] for key in canonical_shapes(self.spec)}
+                trees[moment] = from_canonical(self.spec, arrays, jnp.float32)
+            adam = adam._replace(count=jnp.asarray(moments["count"]), **trees)
+        self._moments = adam, decay
+
+    def _is_memory_error(self, error: RuntimeError) -> bool:
+        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def _stepped(
         self, params: Params, moments: Any, sample: Sample, learning_rate: jax.Array, key: jax.Array
@@ -141,10 +120,16 @@ class Trainer:
 
     def _loss(self, params: Params, sample: Sample, key: jax.Array | None) -> jax.Array:
         future = self._future(params, sample, key, sample.targets.shape[1]).astype(jnp.float32)
-        error = future - jnp.moveaxis(sample.targets, 2, -1)
-        weight = jnp.moveaxis(sample.weight, 2, -1)
-        total = (weight * (jnp.square(error) + self._options.absolute_error * jnp.abs(error))).sum()
-        return total / jnp.maximum(weight.sum(), 1e-12)
+        loss: jax.Array = weighted_loss(
+            future,
+            jnp.moveaxis(sample.targets, 2, -1),
+            jnp.moveaxis(sample.weight, 2, -1),
+            self._options.absolute_error,
+            jnp.square,
+            jnp.sum,
+            jnp.maximum,
+        )
+        return loss
 
     def _future(self, params: Params, sample: Sample, key: jax.Array | None, horizon: int) -> jax.Array:
         return forecast(
@@ -186,10 +171,3 @@ def _which_decay(params: Params) -> Params:
     """Return, in the shape of the parameters, whether each is a convolution's kernel."""
     flags: Params = jax.tree.map_with_path(lambda path, _: path[-1].key in _KERNELS, params)
     return flags
-
-
-def _check_moments(spec: ForecasterSpec, moments: Mapping[str, Array]) -> None:
-    shapes = canonical_shapes(spec)
-    expected = {f"optimiser.{key}.{moment}": shape for key, shape in shapes.items() for moment in _MOMENTS}
-    expected["optimiser.count"] = ()
-    check_moments(expected, moments)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from convlstm.errors import ConfigError, WeightsError
 from convlstm.spec.types import Array
 
 PRECISIONS = ("float32", "bfloat16")
+_WEIGHTS, _OPTIMISER = "weights.", "optimiser."
 DECAYED = ("weight_ih", "weight_hh", "head.weight")
 """How the canonical keys of convolution kernels end, to which alone weight decay applies."""
 
@@ -52,30 +55,131 @@ class Optimisation:
     precision: str = "auto"
 
 
-class Trainer(Protocol):
-    """A model of one framework while it is trained."""
+class Trainer(ABC):
+    """A forecaster of one framework while it is trained; a frontend fills in the private methods.
+
+    Args:
+        optimisation: Loss and optimiser; None takes the defaults.
+        best_precision: What the framework is quickest in on this device.
+
+    Raises:
+        ConfigError: for an unknown precision.
+    """
+
+    def __init__(self, optimisation: Optimisation | None, best_precision: str) -> None:
+        self._options = optimisation or Optimisation()
+        self._precision = read_precision(self._options.precision, best_precision)
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Framework, device and precision in words, for reports."""
 
     def step(self, sample: Sample, learning_rate: float, key: int) -> float:
         """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+        with self._memory_errors():
+            return self._take_step(sample, learning_rate, key)
 
     def loss(self, sample: Sample) -> float:
         """Return the loss in evaluation mode."""
+        with self._memory_errors():
+            return self._evaluate(sample)
 
     def predict(self, sample: Sample, horizon: int) -> Array:
-        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width)."""
+        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+        with self._memory_errors():
+            return self._predict(sample, horizon)
 
+    @abstractmethod
     def weights(self) -> dict[str, Array]:
         """Return the weights as canonical arrays."""
 
     def state(self) -> dict[str, Array]:
         """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
+        weights = {_WEIGHTS + key: array for key, array in self.weights().items()}
+        return weights | {_OPTIMISER + key: array for key, array in self._moments_to_arrays().items()}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned."""
+        """Take over what `state` returned.
 
-    @property
-    def description(self) -> str:
-        """Framework, device and precision in words, for reports."""
+        Args:
+            state: Arrays by name.
+
+        Raises:
+            WeightsError: if an array is missing, unknown or misshapen.
+        """
+        weights = {key.removeprefix(_WEIGHTS): array for key, array in state.items() if key.startswith(_WEIGHTS)}
+        moments = {key: array for key, array in state.items() if not key.startswith(_WEIGHTS)}
+        if moments:
+            check_moments({_OPTIMISER + key: shape for key, shape in self._moment_shapes().items()}, moments)
+        self._load_weights(weights)
+        self._load_moments({key.removeprefix(_OPTIMISER): array for key, array in moments.items()})
+
+    @abstractmethod
+    def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float: ...
+
+    @abstractmethod
+    def _evaluate(self, sample: Sample) -> float: ...
+
+    @abstractmethod
+    def _predict(self, sample: Sample, horizon: int) -> Array: ...
+
+    @abstractmethod
+    def _load_weights(self, weights: Mapping[str, Array]) -> None: ...
+
+    @abstractmethod
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of the optimiser's state."""
+
+    @abstractmethod
+    def _moments_to_arrays(self) -> dict[str, Array]:
+        """Return the optimiser's state; nothing before the first step, where the optimiser has none."""
+
+    @abstractmethod
+    def _load_moments(self, moments: Mapping[str, Array]) -> None:
+        """Take over the optimiser's state; an empty one starts it anew."""
+
+    def _is_memory_error(self, error: RuntimeError) -> bool:
+        """Return whether the framework says with an error that memory has run out."""
+        return False
+
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        """Raise Python's own error where memory runs out."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._is_memory_error(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+
+def weighted_loss(
+    forecast: Any,
+    targets: Any,
+    weight: Any,
+    absolute_error: float,
+    square: Callable[[Any], Any],
+    total: Callable[[Any], Any],
+    at_least: Callable[[Any, float], Any],
+) -> Any:
+    """Return Σ w·(e² + a·|e|) / Σ w on arrays of any framework.
+
+    Args:
+        forecast: float32.
+        targets: What it is held to, in the same layout.
+        weight: Weight of each value.
+        absolute_error: a, the share of the absolute error.
+        square: Square of an array, whose derivative is rounded once, unlike that of e · e.
+        total: Sum of an array over all its axes.
+        at_least: The larger one of an array and a number.
+
+    Returns:
+        The loss.
+    """
+    error = forecast - targets
+    each = weight * (square(error) + absolute_error * abs(error))
+    return total(each) / at_least(total(weight), 1e-12)
 
 
 def read_precision(wanted: str, best: str) -> str:

@@ -8,6 +8,7 @@ import keras
 
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
+from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.options import (
     CONTRACT_OPTIONS,
@@ -23,7 +24,7 @@ from convlstm.keras.options import (
     fixed_size,
     word,
 )
-from convlstm.keras.stack import cell_dtype, draw, grids, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, grids, run_stack, zero_states
 from convlstm.keras.weights import KERNELS, add_variables, values
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
@@ -175,7 +176,11 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         """
         x, state, durations, gaps = self._read(inputs, states)
         batch, *size = keras.ops.shape(x)[:-1]
-        draws = draw(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator) if training else None
+        draws = (
+            sample_masks(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator)
+            if training
+            else None
+        )
         frames = keras.ops.expand_dims(x, 0)
         _, final = run_stack(
             self.spec, self.weights_of, frames, [state], steps=1, durations=durations, gaps=gaps, draws=draws

@@ -60,7 +60,7 @@ def sequence(
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
     if BACKEND == "tensorflow":
         given |= {"training": training}
-    own = None if drawn is None else ENGINE.DropoutMasks(*drawn)
+    own = None if drawn is None else ENGINE.LayerMasks(*drawn)
     outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, zero_initial_state=from_rest, **given)
     return outputs, (h, c)
 
@@ -110,7 +110,7 @@ def _channels_first(
     def last(a: Tensor) -> Tensor:
         return a.movedim(-1 - rank, -1)
 
-    own = None if drawn is None else ENGINE.DropoutMasks(*(first(a) for a in drawn))
+    own = None if drawn is None else ENGINE.LayerMasks(*(first(a) for a in drawn))
     turned = {name: _torch_layout(name, array) for name, array in weights.items()}
     start = None if state is None else (first(state[0]), first(state[1]))
     outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)

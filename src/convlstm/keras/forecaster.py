@@ -8,8 +8,9 @@ import keras
 
 from convlstm.errors import SpecError
 from convlstm.keras import inputs
+from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import State, Tensor
-from convlstm.keras.stack import cell_dtype, draw, run_stack
+from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import load_canonical, native_shape, seed_of
 from convlstm.spec.calls import check_forecast, check_given, check_horizon
@@ -196,7 +197,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
         batch = keras.ops.shape(like)[0]
-        return draw(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
+        return sample_masks(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
 
     def _head(self, hidden: Tensor) -> Tensor:
         weight = keras.ops.cast(keras.ops.convert_to_tensor(self.head["head.weight"]), self.compute_dtype)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convlstm.errors import WeightsError
+from convlstm.frontend.loading import load_module, no_float64
 from convlstm.keras.engines import has_float64
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
-from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forecaster:
@@ -35,20 +33,17 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
         >>> type(load(path)).__name__
         'ConvLSTMStack'
     """
-    model = load_model(path)
-    dtype = dtype or model.dtype
-    model.check_range(dtype)
-    if dtype == "float64" and not has_float64():
-        raise WeightsError(
-            str(path),
-            expected="float32 weights while JAX has no float64",
-            received="float64",
-            hint="call jax.config.update('jax_enable_x64', True), or pass dtype='float32' to round them.",
-        )
-    found: ConvLSTMStack | Forecaster
-    if isinstance(model.spec, ForecasterSpec):
-        found = Forecaster(model.spec, dtype=dtype)
-    else:
-        found = ConvLSTMStack(model.spec, dtype=dtype)
-    load_canonical(found, model.weights)
-    return found
+
+    def read_dtype(stored: str) -> str:
+        chosen = dtype or stored
+        if chosen == "float64" and not has_float64():
+            raise no_float64(path, "dtype='float32'")
+        return chosen
+
+    return load_module(
+        path,
+        read_dtype,
+        lambda spec, chosen: ConvLSTMStack(spec, dtype=chosen),
+        lambda spec, chosen: Forecaster(spec, dtype=chosen),
+        load_canonical,
+    )

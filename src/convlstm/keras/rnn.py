@@ -8,11 +8,13 @@ from typing import Any
 import keras
 
 from convlstm.errors import ShapeError, SpecError
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
+from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
-from convlstm.keras.stack import Draws, cell_dtype, draw, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, run_stack, zero_states
 from convlstm.spec.options import MASKED_OUTPUTS
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -223,8 +225,8 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             state = tuple(keras.ops.copy(part) for part in state)  # the kept ones are written to after the call
         return x, state, valid, *times
 
-    def _draw(self, batch: Any, size: tuple[Any, ...], steps: Any) -> Draws | None:
-        return draw(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)
+    def _draw(self, batch: Any, size: tuple[Any, ...], steps: Any) -> DropoutMasks | None:
+        return sample_masks(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)
 
     def _output(self, outputs: Tensor) -> Tensor:
         """Return what the layer shows of its outputs, which stand time first and in input order."""

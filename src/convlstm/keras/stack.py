@@ -1,75 +1,23 @@
-"""A stack of layers over a time-first sequence on the active backend's tensors, and the random draws of training."""
+"""A stack of layers over a time-first sequence on the active backend's tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
 
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import run_layers
 from convlstm.keras.engines import State, Tensor, sequence
-from convlstm.reference.recurrence import Masks
 from convlstm.spec.geometry import effective_kernel
+from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
 
 Size = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random draws of one call in training.
-
-    Args:
-        masks: Draws inside each layer, by layer and direction, channels last.
-        dropout: Factor on each layer's merged output but the last's (time, batch, *grid, channels), or None.
-    """
-
-    masks: Mapping[tuple[int, str], Masks] = field(default_factory=dict)
-    dropout: tuple[Tensor | None, ...] = ()
-
-
-def draw(
-    spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size, steps: Any, generator: keras.random.SeedGenerator
-) -> Draws | None:
-    """Draw every mask that a call in training needs, in a fixed order.
-
-    Args:
-        spec: The stack.
-        dtype: Type of the masks.
-        batch: Rows of the batch.
-        input_size: Spatial size of the stack's input.
-        steps: Number of steps.
-        generator: Source of randomness.
-
-    Returns:
-        The draws, or None where the stack has no random part.
-    """
-    if not spec.is_random:
-        return None
-
-    def kept(rate: float, *shape: Any) -> Tensor | None:
-        random = keras.random.uniform(shape, dtype="float32", seed=generator) if rate else None
-        return None if random is None else keras.ops.cast(random >= rate, dtype) / (1.0 - rate)
-
-    def held(rate: float, *shape: Any) -> Tensor | None:
-        random = keras.random.uniform(shape, dtype="float32", seed=generator) if rate else None
-        return None if random is None else keras.ops.cast(random < rate, dtype)
-
-    sizes = grids(spec, input_size)
-    masks = {}
-    for layer in spec.layers:
-        grid, hidden = sizes[layer.index], layer.hidden_channels
-        space = sizes[layer.index - 1] if layer.index else input_size
-        for direction in spec.directions:
-            masks[layer.index, direction] = Masks(
-                kept(spec.input_dropout, batch, *space, layer.in_channels),
-                kept(spec.recurrent_dropout, batch, *grid, hidden),
-                held(spec.zoneout_h, steps, batch, *grid, hidden),
-                held(spec.zoneout_c, steps, batch, *grid, hidden),
-            )
-    between = [kept(spec.dropout, steps, batch, *sizes[n], spec.out_channels(n)) for n in range(spec.depth - 1)]
-    return Draws(masks, tuple(between))
+concatenate = partial(keras.ops.concatenate, axis=-1)
+"""Join outputs along their channels."""
 
 
 def run_stack(
@@ -82,7 +30,7 @@ def run_stack(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
-    draws: Draws | None = None,
+    draws: DropoutMasks | None = None,
     from_rest: bool = False,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
@@ -97,52 +45,31 @@ def run_stack(
         mask: True where a step is valid (batch, time).
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
-        draws: Random draws in training, None in evaluation.
+        draws: Dropout masks in training, None in evaluation.
         from_rest: Whether the states are known to be zero.
         training: Whether a gradient is to follow.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
-    final: list[State] = []
-    outputs: list[tuple[Tensor, ...]] = []
-    for layer in spec.layers:
-        parts = []
-        for direction in spec.directions:
-            output, after = sequence(
-                layer,
-                weights_of(layer.index, direction),
-                x,
-                states[len(final)],
-                steps=steps,
-                reverse=direction == "reverse",
-                mask=mask,
-                durations=durations,
-                gaps=None if not gaps else gaps[direction],
-                masks=None if draws is None else draws.masks.get((layer.index, direction)),
-                from_rest=from_rest and x is not None,
-                training=training,
-            )
-            parts.append(output)
-            final.append(after)
-        outputs.append(tuple(parts))
-        if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-            factor = draws.dropout[layer.index] if draws is not None else None
-            x = x if factor is None else x * factor
-    return outputs, final
 
+    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+        return sequence(
+            layer,
+            weights_of(layer.index, direction),
+            x,
+            state,
+            steps=steps,
+            reverse=direction == "reverse",
+            mask=mask,
+            durations=durations,
+            gaps=None if not gaps else gaps[direction],
+            masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            from_rest=from_rest and x is not None,
+            training=training,
+        )
 
-def merged(parts: Sequence[Tensor], merge: str) -> Tensor:
-    """Return the outputs of a layer's directions as one tensor."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "concat":
-        return keras.ops.concatenate(list(parts), axis=-1)
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)
 
 
 def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) -> list[State]:

@@ -7,9 +7,12 @@ from typing import Any
 import keras
 
 from convlstm.errors import SpecError
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.keras import inputs
+from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
-from convlstm.keras.stack import Draws, cell_dtype, draw, grids, merged, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack, zero_states
 from convlstm.keras.weights import add_variables, initializer, seed_of, values
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
@@ -83,7 +86,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
@@ -107,7 +110,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
         if draws is None and training:
-            draws = draw(spec, dtype, batch, tuple(size), steps, self.seed_generator)
+            draws = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
         outputs, final = run_stack(
             spec,
             self.weights_of,
@@ -122,7 +125,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
-        output = tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)
+        output = merge_directions(parts, spec.merge, concatenate)
         return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
 
     @inputs.keeps_errors
@@ -134,7 +137,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
     ) -> tuple[Any, Any]:
         """Return the results as symbols, for inputs that `call` takes."""
         self._read(x, state, mask, durations, gaps)

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from convlstm.errors import ConfigError
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.frontend import trainer
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
@@ -27,8 +28,8 @@ _EPSILON = 1e-8
 _DRAWS = "seed_generator"
 
 
-class Trainer:
-    """A Keras forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
+class Trainer(trainer.Trainer):
+    """A Keras forecaster with its optimiser.
 
     The optimiser is AdamW as PyTorch defines it, with decay on convolution kernels only: Keras's own puts ε inside
     the bias correction, and would part from the other faces at the first step.
@@ -45,15 +46,14 @@ class Trainer:
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        self._options = optimisation or Optimisation()
-        self._precision = read_precision(self._options.precision, "bfloat16" if _has_accelerator() else "float32")
+        super().__init__(optimisation, "bfloat16" if _has_accelerator() else "float32")
         self.module = Forecaster(spec, dtype=_POLICIES[self._precision])
         load_canonical(self.module, weights)
         self._variables = self.module.canonical_variables()
         self._moments = self._fresh_moments()
         self._steps = 0
         self._advance = compiled(self._one_step)
-        self._evaluate = compiled(self._loss)
+        self._compiled_loss = compiled(self._loss)
         self._run = compiled(self._forecast, static="horizon")
 
     @property
@@ -63,8 +63,7 @@ class Trainer:
         device = "accelerator" if _has_accelerator() else "cpu"
         return f"Keras {keras.__version__} on {BACKEND} {version}, {device}, {self._precision}"
 
-    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+    def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         steps = self._steps + 1
         first, second = (1.0 - beta**steps for beta in _BETAS)
         rates = {
@@ -80,12 +79,10 @@ class Trainer:
         self._moments, self._steps = moments, steps
         return float(loss)
 
-    def loss(self, sample: Sample) -> float:
-        """Return the loss in evaluation mode."""
-        return float(self._evaluate(self._weights(), _tensors(sample)))
+    def _evaluate(self, sample: Sample) -> float:
+        return float(self._compiled_loss(self._weights(), _tensors(sample)))
 
-    def predict(self, sample: Sample, horizon: int) -> Array:
-        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+    def _predict(self, sample: Sample, horizon: int) -> Array:
         forecast = self._run(self._weights(), _tensors(sample), horizon=horizon)
         return np.moveaxis(to_array(keras.ops.cast(forecast, "float32")), -1, 2)
 
@@ -93,36 +90,29 @@ class Trainer:
         """Return the weights as canonical arrays."""
         return to_canonical(self.module)
 
-    def state(self) -> dict[str, Array]:
-        """Return weights and optimiser state as canonical arrays, from which `restore` goes on bit for bit."""
-        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+    def _load_weights(self, weights: Mapping[str, Array]) -> None:
+        load_canonical(self.module, weights)
+
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = canonical_shapes(self.module.spec)
+        return {"step": ()} | {f"{key}.{moment}": shape for key, shape in shapes.items() for moment in _MOMENTS}
+
+    def _moments_to_arrays(self) -> dict[str, Array]:
+        arrays = {"step": np.array(self._steps, dtype=np.float32)}
         shapes = canonical_shapes(self.module.spec)
         for moment, tensors in self._moments.items():
             for key, tensor in tensors.items():
-                array = from_native_array(key, to_array(tensor), shapes[key])
-                arrays[f"optimiser.{key}.{moment}"] = array
-        return arrays | {"optimiser.step": np.array(self._steps, dtype=np.float32)}
+                arrays[f"{key}.{moment}"] = from_native_array(key, to_array(tensor), shapes[key])
+        return arrays
 
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned.
-
-        Args:
-            state: Arrays by name.
-
-        Raises:
-            WeightsError: if an array is missing, unknown or misshapen.
-        """
-        prefix = "weights."
-        load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        moments = {key: array for key, array in state.items() if not key.startswith(prefix)}
+    def _load_moments(self, moments: Mapping[str, Array]) -> None:
         self._moments, self._steps = self._fresh_moments(), 0
         if not moments:
             return
-        _check_moments(canonical_shapes(self.module.spec), moments)
-        self._steps = int(moments["optimiser.step"])
+        self._steps = int(moments["step"])
         for moment, tensors in self._moments.items():
             for key, tensor in tensors.items():
-                array = to_native_array(key, np.asarray(moments[f"optimiser.{key}.{moment}"]))
+                array = to_native_array(key, np.asarray(moments[f"{key}.{moment}"]))
                 tensors[key] = _tensor(array.reshape(tuple(tensor.shape)))
 
     def _one_step(
@@ -145,9 +135,16 @@ class Trainer:
     def _loss(self, weights: Tensors, sample: Tensors, seed: Tensor | None = None) -> Tensor:
         targets, weight = sample["targets"], sample["weight"]
         forecast = self._forecast(weights, sample, targets.shape[1], seed)
-        error = keras.ops.cast(forecast, "float32") - targets
-        each = weight * (keras.ops.square(error) + self._options.absolute_error * keras.ops.abs(error))
-        return keras.ops.sum(each) / keras.ops.maximum(keras.ops.sum(weight), 1e-12)
+        forecast = keras.ops.cast(forecast, "float32")
+        return weighted_loss(
+            forecast,
+            targets,
+            weight,
+            self._options.absolute_error,
+            keras.ops.square,
+            keras.ops.sum,
+            keras.ops.maximum,
+        )
 
     def _forecast(self, weights: Tensors, sample: Tensors, horizon: int, seed: Tensor | None = None) -> Tensor:
         variables = self._variables | {_DRAWS: self.module.seed_generator.state}
@@ -203,13 +200,6 @@ def _seed(key: int) -> Tensor:
     """Return the state of a generator that starts from a key."""
     state = np.array([key & 0x7FFFFFFF, (key >> 31) & 0x7FFFFFFF])
     return keras.ops.convert_to_tensor(state, dtype=keras.random.SeedGenerator(0).state.dtype)
-
-
-def _check_moments(shapes: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:
-    expected: dict[str, tuple[int, ...]] = {"optimiser.step": ()}
-    for key, shape in shapes.items():
-        expected |= {f"optimiser.{key}.{moment}": shape for moment in _MOMENTS}
-    check_moments(expected, moments)
 
 
 def _has_accelerator() -> bool:

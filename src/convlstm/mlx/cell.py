@@ -6,13 +6,13 @@ from typing import Any, Unpack
 
 import mlx.core as mx
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import cell_spec
 from convlstm.mlx import inputs
+from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import draw, run_stack
+from convlstm.mlx.stack import run_stack
 from convlstm.spec import calls, parsing
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 
 
 class ConvLSTMCell(SpecModule):
@@ -60,22 +60,11 @@ class ConvLSTMCell(SpecModule):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        given: dict[str, Any] = dict(options)
-        for name, only in (("direction", "forward"), ("bidirectional", False), ("masked_output", "zero")):
-            if given.pop(name, only) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=options.get(name), hint="use ConvLSTM.")
-        parsing.check_options(given, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=1,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **given,
+        spec = cell_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
         )
         super().__init__(spec, dtype=dtype)
 
@@ -138,7 +127,7 @@ class ConvLSTMCell(SpecModule):
             steps=1,
             durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
             gaps=None if gaps is None else {"forward": gaps},
-            draws=draw(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
+            draws=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
             from_rest=state is None,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

@@ -9,8 +9,9 @@ from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.mlx import inputs
+from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.layer import ConvLSTM
-from convlstm.mlx.stack import draw, run_stack
+from convlstm.mlx.stack import run_stack
 from convlstm.mlx.weights import reset
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
@@ -121,7 +122,7 @@ class Forecaster(nn.Module):
             states,
             steps=horizon,
             durations=lead,
-            draws=draw(stack.spec, like, tuple(h.shape[1:-1]), horizon, key) if self.training else None,
+            draws=sample_masks(stack.spec, like, tuple(h.shape[1:-1]), horizon, key) if self.training else None,
         )
         return mx.concatenate([parts[0] for parts in outputs], axis=-1).swapaxes(0, 1)
 
@@ -136,7 +137,7 @@ class Forecaster(nn.Module):
             if step == horizon - 1:
                 break
             patched = self._patched(last)[None]
-            draws = draw(spec, patched, tuple(patched.shape[2:-1]), 1, keys[step]) if self.training else None
+            draws = sample_masks(spec, patched, tuple(patched.shape[2:-1]), 1, keys[step]) if self.training else None
             _, states = run_stack(spec, self.encoder.layer_weights, patched, states, steps=1, draws=draws)
         return mx.stack(future, axis=1)
 

@@ -8,13 +8,14 @@ from typing import Any, Unpack
 import mlx.core as mx
 
 from convlstm.engine.mlx.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import layer_spec
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.mlx import inputs
+from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
-from convlstm.mlx.stack import Draws, check_draws, draw, merged, run_stack
-from convlstm.spec import parsing
+from convlstm.mlx.stack import concatenate, run_stack
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -88,27 +89,13 @@ class ConvLSTM(SpecModule):
         dtype: mx.Dtype = mx.float32,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if parsing.flag("bidirectional", bidirectional):
-            if options.get("direction", "bidirectional") != "bidirectional":
-                raise SpecError(
-                    "direction",
-                    expected="nothing beside bidirectional=True",
-                    received=repr(options["direction"]),
-                    hint="give one of them.",
-                )
-            options["direction"] = "bidirectional"
-        parsing.check_options(options, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            bidirectional=bidirectional,
         )
         super().__init__(spec, dtype=dtype)
 
@@ -122,7 +109,7 @@ class ConvLSTM(SpecModule):
         durations: mx.array | float | None = None,
         gaps: mx.array | tuple[mx.array, ...] | None = None,
         key: mx.array | None = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -135,7 +122,7 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
-            draws: The random draws themselves, in place of new ones, as `convlstm.mlx.stack.draw` makes them: the
+            draws: The dropout masks themselves, in place of new ones, from `convlstm.mlx.dropout.sample_masks`: the
                 same dropout over several calls.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
@@ -153,9 +140,9 @@ class ConvLSTM(SpecModule):
         frames, batched = inputs.time_first(spec, x)
         valid = inputs.valid_steps(lengths, mask, frames)
         if draws is not None:
-            check_draws(spec, draws, frames)
+            check_masks(spec, draws, frames)
         elif self.training:
-            draws = draw(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
+            draws = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -169,9 +156,8 @@ class ConvLSTM(SpecModule):
             from_rest=state is None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        own = [self._merged([p.swapaxes(0, 1) if batched else p.squeeze(1) for p in parts]) for parts in outputs]
-        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
-
-    def _merged(self, parts: list[mx.array]) -> Any:
-        apart = self.spec.merge == "apart" and len(parts) > 1
-        return tuple(parts) if apart else merged(parts, self.spec.merge)
+        merged = []
+        for parts in outputs:
+            layouts = [part.swapaxes(0, 1) if batched else part.squeeze(1) for part in parts]
+            merged.append(merge_directions(layouts, spec.merge, concatenate))
+        return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))

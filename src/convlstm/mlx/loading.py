@@ -6,11 +6,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from convlstm.frontend.loading import load_module
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import load_canonical
-from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forecaster:
@@ -34,13 +33,12 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
         >>> type(load(path)).__name__
         'ConvLSTM'
     """
-    model = load_model(path)
-    dtype = dtype or getattr(mx, model.dtype)
-    model.check_range(dtype)
-    if isinstance(model.spec, ForecasterSpec):
-        module: ConvLSTM | Forecaster = Forecaster(model.spec, dtype=dtype)
-    else:
-        module = ConvLSTM.from_spec(model.spec, dtype=dtype)
-    load_canonical(module, model.weights)
+    module: ConvLSTM | Forecaster = load_module(
+        path,
+        lambda stored: dtype or getattr(mx, stored),
+        lambda spec, chosen: ConvLSTM.from_spec(spec, dtype=chosen),
+        lambda spec, chosen: Forecaster(spec, dtype=chosen),
+        load_canonical,
+    )
     module.eval()
     return module

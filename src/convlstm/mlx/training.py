@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +12,8 @@ from mlx import optimizers
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from convlstm.errors import ConfigError
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.frontend import trainer
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -21,22 +21,10 @@ from convlstm.spec.types import Array
 
 _PRECISIONS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 _MOMENTS = ("m", "v")
-_STEP = "optimiser.step"
 
 
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise Python's own error where memory runs out."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "allocate" in str(error):
-            raise MemoryError(str(error)) from error
-        raise
-
-
-class Trainer:
-    """An MLX forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
+class Trainer(trainer.Trainer):
+    """An MLX forecaster with its optimiser.
 
     Args:
         spec: The forecaster.
@@ -60,9 +48,7 @@ class Trainer:
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        self._options = optimisation or Optimisation()
-        # bfloat16 is not quicker on CPU, and unmeasured on Metal
-        self._precision = read_precision(self._options.precision, "float32")
+        super().__init__(optimisation, "float32")  # bfloat16 is not quicker on CPU, and unmeasured on Metal
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
         self._optimiser = _adam()
@@ -72,9 +58,7 @@ class Trainer:
         """Framework, device and precision in words."""
         return f"MLX {version('mlx')}, {mx.default_device().type.name}, {self._precision}"
 
-    @_memory_errors()
-    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+    def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         self.module.train()
         parameters = self.module.parameters()
         differentiate = mx.value_and_grad(lambda p: self._loss(p, sample, mx.random.key(key)))
@@ -86,15 +70,11 @@ class Trainer:
         mx.eval(loss, self.module.parameters(), self._optimiser.state)
         return float(np.array(loss))
 
-    @_memory_errors()
-    def loss(self, sample: Sample) -> float:
-        """Return the loss in evaluation mode."""
+    def _evaluate(self, sample: Sample) -> float:
         self.module.eval()
         return float(np.array(self._loss(self.module.parameters(), sample, None)))
 
-    @_memory_errors()
-    def predict(self, sample: Sample, horizon: int) -> Array:
-        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+    def _predict(self, sample: Sample, horizon: int) -> Array:
         self.module.eval()
         forecast = self._forecast(self.module.parameters(), sample, horizon, None)
         return np.ascontiguousarray(np.moveaxis(np.array(forecast), -1, 2))
@@ -103,42 +83,36 @@ class Trainer:
         """Return the weights as canonical arrays."""
         return to_canonical(self.module)
 
-    def state(self) -> dict[str, Array]:
-        """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
-        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
-        moments = dict(tree_flatten(self._optimiser.state))
-        for key in named_parameters(self.module):
-            for name in _MOMENTS:
-                if f"{key}.{name}" in moments:
-                    arrays[f"optimiser.{key}.{name}"] = np.array(moments[f"{key}.{name}"])
-                    arrays[_STEP] = np.array(moments["step"]).astype(np.float32)
-        return arrays
+    def _load_weights(self, weights: Mapping[str, Array]) -> None:
+        load_canonical(self.module, weights)
 
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned.
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        parameters = named_parameters(self.module)
+        shapes = {f"{key}.{name}": tuple(p.shape) for key, p in parameters.items() for name in _MOMENTS}
+        return shapes | {"step": ()}
 
-        Args:
-            state: Arrays by name.
+    def _moments_to_arrays(self) -> dict[str, Array]:
+        state = dict(tree_flatten(self._optimiser.state))
+        names = [f"{key}.{name}" for key in named_parameters(self.module) for name in _MOMENTS]
+        arrays = {name: np.array(state[name]) for name in names if name in state}
+        return arrays | {"step": np.array(state["step"]).astype(np.float32)} if arrays else {}
 
-        Raises:
-            WeightsError: if an array is missing or unknown.
-        """
-        prefix = "weights."
-        load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        moments = {key: array for key, array in state.items() if not key.startswith(prefix)}
+    def _load_moments(self, moments: Mapping[str, Array]) -> None:
         self._optimiser = _adam()
         if moments:
-            _check_moments(self.module, moments)
-            found = {key.removeprefix("optimiser."): mx.array(array) for key, array in moments.items()}
-            found |= {"step": found["step"].astype(mx.uint64), "learning_rate": self._optimiser.learning_rate}
-            self._optimiser.state = tree_unflatten(list(found.items()))
+            state = {key: mx.array(array) for key, array in moments.items()}
+            state |= {"step": state["step"].astype(mx.uint64), "learning_rate": self._optimiser.learning_rate}
+            self._optimiser.state = tree_unflatten(list(state.items()))
+
+    def _is_memory_error(self, error: RuntimeError) -> bool:
+        return "allocate" in str(error)
 
     def _loss(self, parameters: Any, sample: Sample, key: mx.array | None) -> mx.array:
         forecast = self._forecast(parameters, sample, sample.targets.shape[1], key)
-        error = forecast - _frames(sample.targets)
-        weight = _frames(sample.weight)
-        total = _total(weight * (error.square() + self._options.absolute_error * error.abs()))
-        return total / mx.maximum(_total(weight), 1e-12)
+        targets, weight = _frames(sample.targets), _frames(sample.weight)
+        share = self._options.absolute_error
+        loss: mx.array = weighted_loss(forecast, targets, weight, share, mx.square, _total, mx.maximum)
+        return loss
 
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:
         """Return the forecast (batch, horizon, height, width, channel), float32, of a module with these parameters."""
@@ -186,13 +160,3 @@ def _of_kernels(change: Callable[[mx.array], mx.array], parameters: Any) -> Any:
 def _frames(array: Array) -> mx.array:
     """Return frames (batch, time, channel, height, width) channels last."""
     return mx.array(np.moveaxis(array, 2, -1))
-
-
-def _check_moments(module: Forecaster, moments: Mapping[str, Array]) -> None:
-    expected = {
-        f"optimiser.{key}.{name}": tuple(parameter.shape)
-        for key, parameter in named_parameters(module).items()
-        for name in _MOMENTS
-    }
-    expected[_STEP] = ()
-    check_moments(expected, moments)

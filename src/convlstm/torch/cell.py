@@ -7,13 +7,13 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import cell_spec, check_cell
 from convlstm.spec import parsing
 from convlstm.spec.calls import state_shapes
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.draws import draw
+from convlstm.torch.dropout import sample_masks
 from convlstm.torch.module import SpecModule
 from convlstm.torch.stack import StepInputs, run_stack
 
@@ -65,30 +65,18 @@ class ConvLSTMCell(SpecModule):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        given: dict[str, Any] = dict(options)
-        if given.pop("bidirectional", False):
-            raise SpecError("bidirectional", expected="False in a cell", received="True", hint="use ConvLSTM.")
-        parsing.check_options(given, LayerOptions.__annotations__)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=1,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **given,
+        spec = cell_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
         )
         super().__init__(spec, device=device, dtype=dtype)
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
         """Refuse what needs the whole sequence, or several layers."""
-        for name, only in (("num_layers", 1), ("direction", "forward"), ("masked_output", "zero")):
-            if getattr(spec, name) != only:
-                raise SpecError(name, expected=f"{only} in a cell", received=getattr(spec, name), hint="use ConvLSTM.")
+        check_cell(spec)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return zero states for frames of this size.
@@ -140,7 +128,7 @@ class ConvLSTMCell(SpecModule):
         batch = frames.shape[1]
         duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
         gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
-        draws = draw(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
+        draws = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,

@@ -12,7 +12,7 @@ from convlstm.errors import SpecError
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
-from convlstm.torch.draws import draw
+from convlstm.torch.dropout import sample_masks
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import load_canonical
@@ -120,7 +120,7 @@ class Forecaster(nn.Module):
         assert self.forecaster is not None
         spec, h = self.spec.forecaster, states[0][0]
         like = h.new_empty((horizon, *h.shape[:1]))
-        draws = draw(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
+        draws = sample_masks(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
         given = StepInputs(durations=lead, draws=draws)
         weights_of = self.forecaster.layer_weights
         outputs, _ = run_stack(spec, weights_of, None, states, given, steps=horizon, every_layer=True)
@@ -136,7 +136,7 @@ class Forecaster(nn.Module):
             if step == horizon - 1:
                 break
             patched = F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0)
-            draws = draw(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
+            draws = sample_masks(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
             _, states = run_stack(spec, self.encoder.layer_weights, patched, states, StepInputs(draws=draws), steps=1)
         return torch.stack(future, dim=1)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import SpecError
+from convlstm.frontend.arguments import layer_spec
 from convlstm.spec import parsing
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.module import SpecModule
 
@@ -58,13 +58,7 @@ class ConvGate(SpecModule):
         **options: Any,
     ) -> None:
         parsing.check_options(options, _OPTIONS)
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=1,
-            **options,
-        )
+        spec = layer_spec(in_channels, hidden_channels, kernel_size, 1, options)
         if spec.peephole != "none":
             raise SpecError(
                 "peephole",

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from convlstm.errors import SpecError
+from convlstm.frontend.arguments import layer_spec
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.draws import Draws, check_draws, draw
+from convlstm.torch.dropout import check_masks, sample_masks
 from convlstm.torch.module import SpecModule
-from convlstm.torch.stack import StepInputs, merged, read_checkpoint, run_stack
+from convlstm.torch.stack import StepInputs, channel_concatenation, read_checkpoint, run_stack
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -99,27 +101,13 @@ class ConvLSTM(SpecModule):
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        parsing.check_options(options, LayerOptions.__annotations__)
-        if parsing.flag("bidirectional", bidirectional):
-            if options.get("direction", "bidirectional") != "bidirectional":
-                raise SpecError(
-                    "direction",
-                    expected="nothing beside bidirectional=True",
-                    received=repr(options["direction"]),
-                    hint="give one of them.",
-                )
-            options["direction"] = "bidirectional"
-        spec = ConvLSTMSpec(
-            in_channels=parsing.integer("in_channels", in_channels, 1),
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            num_layers=num_layers,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            **options,
+        spec = layer_spec(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
+            bidirectional=bidirectional,
         )
         super().__init__(spec, device=device, dtype=dtype)
         self.batch_first = parsing.flag("batch_first", batch_first)
@@ -140,7 +128,7 @@ class ConvLSTM(SpecModule):
         durations: Tensor | float | None = None,
         gaps: Tensor | tuple[Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
-        draws: Draws | None = None,
+        draws: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -186,10 +174,14 @@ class ConvLSTM(SpecModule):
             checkpoint=self.checkpoint if torch.is_grad_enabled() else False,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        own = [self._merged([self._user_layout(part, batched) for part in parts]) for parts in outputs]
-        return (tuple(own) if all_layers else own[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+        join = channel_concatenation(spec)
+        merged = [
+            merge_directions([self._user_layout(part, batched) for part in parts], spec.merge, join)
+            for parts in outputs
+        ]
+        return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Draws | None:
+    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
         """Draw the masks of a call in training, to be given to several calls as `draws`.
 
         Args:
@@ -206,12 +198,14 @@ class ConvLSTM(SpecModule):
             True
         """
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
-        return draw(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
+        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
 
-    def _draws(self, frames: Tensor, generator: torch.Generator | None, given: Draws | None) -> Draws | None:
+    def _draws(
+        self, frames: Tensor, generator: torch.Generator | None, given: DropoutMasks | None
+    ) -> DropoutMasks | None:
         if given is None:
             size = tuple(frames.shape[3:])
-            return draw(self.spec, frames, size, len(frames), generator) if self.training else None
+            return sample_masks(self.spec, frames, size, len(frames), generator) if self.training else None
         if not self.training or generator is not None:
             raise SpecError(
                 "draws",
@@ -219,12 +213,8 @@ class ConvLSTM(SpecModule):
                 received=type(given).__name__,
                 hint="call train() to use them." if not self.training else "give one of them.",
             )
-        check_draws(self.spec, given, frames)
+        check_masks(self.spec, given, frames)
         return given
-
-    def _merged(self, parts: list[Tensor]) -> Any:
-        apart = self.spec.merge == "apart" and len(parts) > 1
-        return tuple(parts) if apart else merged(parts, self.spec.merge, dim=-1 - self.spec.spatial_dims)
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:

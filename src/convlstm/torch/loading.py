@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.frontend.loading import load_module
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import load_canonical
-from convlstm.weights.checkpoint import load_model
 
 
 def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = None) -> ConvLSTM | Forecaster:
@@ -36,12 +35,11 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
         >>> type(load(path)).__name__
         'ConvLSTM'
     """
-    model = load_model(path)
-    dtype = dtype or getattr(torch, model.dtype)
-    model.check_range(dtype)
-    if isinstance(model.spec, ForecasterSpec):
-        module: ConvLSTM | Forecaster = Forecaster(model.spec, device=device, dtype=dtype)
-    else:
-        module = ConvLSTM.from_spec(model.spec, device=device, dtype=dtype)
-    load_canonical(module, model.weights)
+    module: ConvLSTM | Forecaster = load_module(
+        path,
+        lambda stored: dtype or getattr(torch, stored),
+        lambda spec, chosen: ConvLSTM.from_spec(spec, device=device, dtype=chosen),
+        lambda spec, chosen: Forecaster(spec, device=device, dtype=chosen),
+        load_canonical,
+    )
     return module.eval()

@@ -13,10 +13,12 @@ from torch.utils.checkpoint import checkpoint as recompute
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.buffers import release_memory
 from convlstm.engine.torch.recurrence import State
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import run_layers
 from convlstm.spec import parsing
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
-from convlstm.torch.draws import Draws
+from convlstm.torch.dropout import cut_steps
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
@@ -29,13 +31,13 @@ class StepInputs:
         mask: True where a step is valid (batch, time).
         durations: Δ (batch, time).
         gaps: Per direction, time since the last valid frame (batch, time).
-        draws: Random draws in training, None in evaluation.
+        draws: Dropout masks in training, None in evaluation.
     """
 
     mask: Tensor | None = None
     durations: Tensor | None = None
     gaps: dict[str, Tensor] | None = None
-    draws: Draws | None = None
+    draws: DropoutMasks | None = None
 
     def part(self, span: slice) -> StepInputs:
         """Return what the steps of a span are given."""
@@ -44,7 +46,7 @@ class StepInputs:
             return None if values is None else values[:, span]
 
         gaps = None if self.gaps is None else {name: gap[:, span] for name, gap in self.gaps.items()}
-        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and self.draws.part(span))
+        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and cut_steps(self.draws, span))
 
 
 Ran = tuple[list[Tensor], list[State]]
@@ -102,25 +104,24 @@ class _Run:
     segment: int
 
     def through_stack(self, x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
-        spec = self.spec
-        final: list[State] = []
-        outputs: list[Tensor] = []
-        for layer in spec.layers:
-            parts = []
-            for direction in spec.directions:
-                run, own, reverse = self._layer(layer, direction), [states[len(final)]], direction == "reverse"
-                if self.segment and len(spec.directions) > 1:  # else the stack as a whole is cut
-                    (output,), after = _in_segments(run, x, own, given, steps, self.segment, reverse)
-                else:
-                    (output,), after = run(x, own, given, steps)
-                parts.append(output)
-                final.extend(after)
-            outputs = [*outputs, *parts] if self.every_layer else parts
-            if layer.index < spec.depth - 1:
-                x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
-                factor = given.draws.dropout[layer.index] if given.draws is not None else None
-                x = x if factor is None else x * factor
-        return outputs, final
+        def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+            run = self._layer(layer, direction)
+            if self.segment and len(self.spec.directions) > 1:  # else the stack as a whole is cut
+                (output,), (after,) = _in_segments(run, x, [state], given, steps, self.segment, direction == "reverse")
+            else:
+                (output,), (after,) = run(x, [state], given, steps)
+            return output, after
+
+        outputs, final = run_layers(
+            self.spec,
+            x,
+            states,
+            run_layer,
+            channel_concatenation(self.spec),
+            masks=given.draws,
+            every_layer=self.every_layer,
+        )
+        return [part for parts in outputs for part in parts], final
 
     def _layer(self, layer: LayerSpec, direction: str) -> Segment:
         def run(x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
@@ -162,7 +163,7 @@ def _in_segments(
             given.part(span),
             span.stop - span.start,
             use_reentrant=False,
-            preserve_rng_state=False,  # the draws are made before
+            preserve_rng_state=False,  # the masks are sampled before
         )
         pieces.append(outputs)
     pieces = pieces[::-1] if reverse else pieces
@@ -198,13 +199,7 @@ def read_checkpoint(value: object) -> bool | int:
     return value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
 
 
-def merged(parts: Sequence[Tensor], merge: str, dim: int = 2) -> Tensor:
-    """Return the outputs of a layer's directions as one tensor; `dim` is the axis of channels."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "concat":
-        return torch.cat(list(parts), dim=dim)
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    return (forward + backward) * (0.5 if merge == "ave" else 1.0)
+def channel_concatenation(spec: ConvLSTMSpec) -> Callable[[list[Tensor]], Tensor]:
+    """Return the function that joins outputs of a stack along their channels."""
+    axis = -1 - spec.spatial_dims
+    return lambda parts: torch.cat(parts, dim=axis)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from convlstm.engine.torch.native import is_native
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, check_moments, read_precision
+from convlstm.frontend import trainer
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
@@ -25,19 +25,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise Python's own error where memory runs out; PyTorch has one for devices, and none for the host."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise
-
-
-class Trainer:
-    """A PyTorch forecaster with its optimiser (protocol: `convlstm.frontend.trainer.Trainer`).
+class Trainer(trainer.Trainer):
+    """A PyTorch forecaster with its optimiser.
 
     Args:
         spec: The forecaster.
@@ -51,8 +40,7 @@ class Trainer:
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        self._options = optimisation or Optimisation()
-        self._precision = read_precision(self._options.precision, _best_precision())
+        super().__init__(optimisation, _best_precision())
         self._fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISIONS[self._precision])
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
@@ -75,9 +63,7 @@ class Trainer:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return f"PyTorch {torch.__version__}{own}, {where}, {self._precision}"
 
-    @_memory_errors()
-    def step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+    def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         generator = torch.Generator(device=self._fabric.device).manual_seed(key)
@@ -91,16 +77,12 @@ class Trainer:
         self._optimiser.step()
         return float(loss.detach())
 
-    @_memory_errors()
-    def loss(self, sample: Sample) -> float:
-        """Return the loss in evaluation mode."""
+    def _evaluate(self, sample: Sample) -> float:
         self._model.eval()
         with torch.inference_mode():
             return float(self._loss(sample, None))
 
-    @_memory_errors()
-    def predict(self, sample: Sample, horizon: int) -> Array:
-        """Return the forecast for the sample's inputs (batch, horizon, channel, height, width), float32."""
+    def _predict(self, sample: Sample, horizon: int) -> Array:
         self._model.eval()
         with torch.inference_mode():
             result: Array = self._forecast(sample, horizon, None).float().cpu().numpy()
@@ -110,43 +92,47 @@ class Trainer:
         """Return the weights as canonical arrays."""
         return to_canonical(self.module)
 
-    def state(self) -> dict[str, Array]:
-        """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
-        arrays = {f"weights.{key}": array for key, array in self.weights().items()}
+    def _load_weights(self, weights: Mapping[str, Array]) -> None:
+        load_canonical(self.module, weights)
+
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{name}.{moment}": () if moment == "step" else tuple(parameter.shape)
+            for name, parameter in self.module.named_parameters()
+            for moment in _MOMENTS
+        }
+
+    def _moments_to_arrays(self) -> dict[str, Array]:
+        arrays: dict[str, Array] = {}
         for name, parameter in self.module.named_parameters():
             moments = self._optimiser.state.get(parameter, {})
-            arrays |= {f"optimiser.{name}.{moment}": moments[moment].cpu().numpy().copy() for moment in moments}
+            arrays |= {f"{name}.{moment}": moments[moment].cpu().numpy().copy() for moment in moments}
         return arrays
 
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned.
-
-        Args:
-            state: Arrays by name.
-
-        Raises:
-            WeightsError: if an array is missing or unknown.
-        """
-        prefix = "weights."
-        load_canonical(self.module, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        moments = {key: array for key, array in state.items() if not key.startswith(prefix)}
-        if moments:
-            _check_moments(self.module, moments)
+    def _load_moments(self, moments: Mapping[str, Array]) -> None:
         self._optimiser.state.clear()
         for name, parameter in self.module.named_parameters() if moments else ():
             self._optimiser.state[parameter] = {
-                m: torch.from_numpy(moments[f"optimiser.{name}.{m}"].copy()).to(
-                    "cpu" if m == "step" else parameter.device
-                )
+                m: torch.from_numpy(moments[f"{name}.{m}"].copy()).to("cpu" if m == "step" else parameter.device)
                 for m in _MOMENTS
             }
 
+    def _is_memory_error(self, error: RuntimeError) -> bool:
+        # PyTorch has an error of its own for devices, and none for the host
+        return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
     def _loss(self, sample: Sample, generator: torch.Generator | None) -> Tensor:
         forecast = self._forecast(sample, sample.targets.shape[1], generator)
-        error = forecast.float() - self._tensor(sample.targets)
-        weight = self._tensor(sample.weight)
-        total = (weight * (error.square() + self._options.absolute_error * error.abs())).sum()
-        return total / weight.sum().clamp(min=1e-12)
+        loss: Tensor = weighted_loss(
+            forecast.float(),
+            self._tensor(sample.targets),
+            self._tensor(sample.weight),
+            self._options.absolute_error,
+            torch.square,
+            torch.sum,
+            torch.clamp,
+        )
+        return loss
 
     def _forecast(self, sample: Sample, horizon: int, generator: torch.Generator | None) -> Tensor:
         optional = {"durations": sample.durations, "lead_durations": sample.lead_durations, "gaps": sample.gaps}
@@ -157,15 +143,6 @@ class Trainer:
     def _tensor(self, array: Array) -> Tensor:
         tensor: Tensor = self._fabric.to_device(torch.from_numpy(array))
         return tensor
-
-
-def _check_moments(module: Forecaster, moments: Mapping[str, Array]) -> None:
-    expected = {
-        f"optimiser.{name}.{moment}": () if moment == "step" else tuple(parameter.shape)
-        for name, parameter in module.named_parameters()
-        for moment in _MOMENTS
-    }
-    check_moments(expected, moments)
 
 
 def set_threads(count: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,12 +10,12 @@ import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case
-from convlstm.engine.jax.recurrence import DropoutMasks, State
+from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.engine.jax.recurrence import LayerMasks, State
 from convlstm.flax import functional
 from convlstm.flax.forecasting import forecast
-from convlstm.flax.stack import Draws
 from convlstm.flax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
@@ -59,7 +58,7 @@ def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
         mask=case.mask,
         durations=leaves.get("durations"),
         gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_draws(case),
+        draws=_masks(case),
     )
     parts = output if isinstance(output, tuple) else (output,)
     results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
@@ -73,22 +72,9 @@ def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:
     return {"forecast": forecast(case.spec, params, leaves["frames"], case.horizon, mask=case.mask, **times)}
 
 
-def _draws(case: Case) -> Draws | None:
-    if case.masks is None:
-        return None
-
-    def own(array: Array | None, time_axis: int | None = None) -> jax.Array | None:
-        if array is None:
-            return None
-        moved = np.moveaxis(array, 2 if time_axis is not None else 1, -1)
-        return jnp.asarray(moved if time_axis is None else np.moveaxis(moved, time_axis, 0))
-
-    masks: Mapping[str, DropoutMasks] = {
-        layer_name(*place): DropoutMasks(own(m.input), own(m.recurrent), own(m.zoneout_h, 0), own(m.zoneout_c, 0))
-        for place, m in case.masks.items()
-    }
-    between = case.dropout or (None,) * (case.spec.depth - 1)
-    return Draws(masks, tuple(own(factor, 1) for factor in between))
+def _masks(case: Case) -> DropoutMasks | None:
+    axis = -1 - case.spec.spatial_dims
+    return convert_masks(case, LayerMasks, lambda mask: jnp.asarray(np.moveaxis(mask, axis, -1)), layer_name)
 
 
 def _channel_axis(name: str) -> int | None:

@@ -12,11 +12,11 @@ import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case
+from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.stack import Draws
 from convlstm.keras.stacked import ConvLSTMStack
 from convlstm.keras.weights import from_native_array, to_native_array
 from convlstm.reference.recurrence import Masks
@@ -76,7 +76,7 @@ def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) 
         training=training or case.masks is not None,
         durations=tensors.get("durations"),
         gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_draws(case, module.compute_dtype),
+        draws=_masks(case, module.compute_dtype),
     )
     parts = output if isinstance(output, tuple) else (output,)
     results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
@@ -90,20 +90,9 @@ def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training
     return {"forecast": module(tensors["frames"], horizon=case.horizon, mask=case.mask, training=training, **optional)}
 
 
-def _draws(case: Case, dtype: str) -> Draws | None:
-    if case.masks is None:
-        return None
+def _masks(case: Case, dtype: str) -> DropoutMasks | None:
     rank = case.spec.spatial_dims
-
-    def tensor(array: Array | None) -> Tensor | None:
-        return None if array is None else _tensor(_channels_last(array, rank), dtype)
-
-    masks = {
-        key: Masks(*(tensor(getattr(m, name)) for name in ("input", "recurrent", "zoneout_h", "zoneout_c")))
-        for key, m in case.masks.items()
-    }
-    factors = [tensor(factor) for factor in case.dropout or (None,) * (case.spec.depth - 1)]
-    return Draws(masks, tuple(None if f is None else keras.ops.swapaxes(f, 0, 1) for f in factors))
+    return convert_masks(case, Masks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
 
 
 def _channels_last(array: Array, rank: int) -> Array:

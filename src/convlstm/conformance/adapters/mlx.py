@@ -8,12 +8,12 @@ from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case
-from convlstm.engine.mlx.recurrence import DropoutMasks
+from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.engine.mlx.recurrence import LayerMasks
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
-from convlstm.mlx.stack import Draws
 from convlstm.mlx.weights import from_native, to_native, to_numpy
 from convlstm.spec.types import Array
 
@@ -57,7 +57,7 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         mask=mask,
         durations=leaves.get("durations"),
         gaps=tuple(leaves[f"gaps.{d}"] for d in case.spec.directions) if case.spec.memory_decay else None,
-        draws=_draws(case, leaves["x"].dtype),
+        draws=_masks(case, leaves["x"].dtype),
     )
     parts = output if isinstance(output, tuple) else (output,)
     results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
@@ -103,16 +103,6 @@ def _channel_axis(name: str) -> int | None:
     return _CHANNEL_AXES.get(name.partition(".")[0])
 
 
-def _draws(case: Case, dtype: mx.Dtype) -> Draws | None:
-    if case.masks is None:
-        return None
-
-    def array(values: Array | None, axis: int) -> mx.array | None:
-        return None if values is None else mx.array(np.moveaxis(values, axis, -1), dtype=dtype)
-
-    masks = {
-        key: DropoutMasks(array(m.input, 1), array(m.recurrent, 1), array(m.zoneout_h, 2), array(m.zoneout_c, 2))
-        for key, m in case.masks.items()
-    }
-    factors = [array(factor, 2) for factor in case.dropout or (None,) * (case.spec.depth - 1)]
-    return Draws(masks, tuple(None if f is None else f.swapaxes(0, 1) for f in factors))
+def _masks(case: Case, dtype: mx.Dtype) -> DropoutMasks | None:
+    axis = -1 - case.spec.spatial_dims
+    return convert_masks(case, LayerMasks, lambda mask: mx.array(np.moveaxis(mask, axis, -1), dtype=dtype))

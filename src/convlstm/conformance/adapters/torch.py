@@ -8,10 +8,10 @@ from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case
-from convlstm.engine.torch.recurrence import DropoutMasks
+from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.engine.torch.recurrence import LayerMasks
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.types import Array
-from convlstm.torch.draws import Draws
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import load_canonical, native_name
@@ -52,7 +52,7 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
         mask=None if case.mask is None else torch.tensor(case.mask),
         durations=leaves.get("durations"),
         gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_draws(case, dtype),
+        draws=_masks(case, dtype),
     )
     parts = output if isinstance(output, tuple) else (output,)
     results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
@@ -82,16 +82,5 @@ def _leaves(module: ConvLSTM | Forecaster, case: AnyCase, dtype: torch.dtype) ->
     return leaves
 
 
-def _draws(case: Case, dtype: torch.dtype) -> Draws | None:
-    if case.masks is None:
-        return None
-
-    def tensor(array: Array | None) -> Tensor | None:
-        return None if array is None else torch.tensor(array, dtype=dtype)
-
-    masks = {
-        key: DropoutMasks(*(tensor(getattr(m, name)) for name in ("input", "recurrent", "zoneout_h", "zoneout_c")))
-        for key, m in case.masks.items()
-    }
-    factors = [tensor(factor) for factor in case.dropout or (None,) * (case.spec.depth - 1)]
-    return Draws(masks, tuple(None if f is None else f.transpose(0, 1) for f in factors))
+def _masks(case: Case, dtype: torch.dtype) -> DropoutMasks | None:
+    return convert_masks(case, LayerMasks, lambda mask: torch.tensor(mask, dtype=dtype))

@@ -43,7 +43,7 @@ class State(NamedTuple):
     c: Any
 
 
-class DropoutMasks(NamedTuple):
+class LayerMasks(NamedTuple):
     """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: Array | None = None
@@ -123,7 +123,7 @@ def step(
     *,
     candidate_scale: Array | None = None,
     retention: Array | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
     generic: bool = False,
     zero_initial_state: Array | None = None,
 ) -> State:
@@ -143,7 +143,7 @@ def step(
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or DropoutMasks()
+    spec, masks = layer.stack, masks or LayerMasks()
     h_before, c_before = state
     wide = c_before.dtype
     if retention is not None:
@@ -178,7 +178,7 @@ def sequence(
     mask: Array | None = None,
     durations: Array | None = None,
     gaps: Array | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
     generic: bool = False,
     zero_initial_state: bool = False,
 ) -> tuple[Array, State]:
@@ -201,7 +201,7 @@ def sequence(
     Returns:
         Outputs, time first (time, batch, *grid, hidden_channels), and the final state.
     """
-    state, masks = to_compute_types(state.h.dtype, state), lax.stop_gradient(masks or DropoutMasks())
+    state, masks = to_compute_types(state.h.dtype, state), lax.stop_gradient(masks or LayerMasks())
     if not steps:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
     is_explicit = mesh_is_explicit(state.h if x is None else x)
@@ -244,7 +244,7 @@ def _step_inputs(
     mask: Array | None,
     durations: Array | None,
     gaps: Array | None,
-    masks: DropoutMasks,
+    masks: LayerMasks,
     *,
     hoist: bool,
 ) -> _StepInputs:
@@ -305,7 +305,7 @@ def _scan_step(
         before,
         candidate_scale=inputs.candidate_scale,
         retention=inputs.retention,
-        masks=DropoutMasks(recurrent=recurrent_mask, zoneout_h=inputs.zoneout_h, zoneout_c=inputs.zoneout_c),
+        masks=LayerMasks(recurrent=recurrent_mask, zoneout_h=inputs.zoneout_h, zoneout_c=inputs.zoneout_c),
         generic=generic,
         zero_initial_state=inputs.zero_initial_state,
     )

@@ -26,7 +26,7 @@ State = tuple[mx.array, mx.array]
 
 
 @dataclass(frozen=True)
-class DropoutMasks:
+class LayerMasks:
     """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: mx.array | None = None
@@ -100,7 +100,7 @@ def step(
     *,
     candidate_scale: mx.array | None = None,
     retention: mx.array | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
     zero_initial_state: bool = False,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
@@ -118,7 +118,7 @@ def step(
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or DropoutMasks()
+    spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     if retention is not None:
@@ -150,7 +150,7 @@ def sequence(
     mask: mx.array | None = None,
     durations: mx.array | None = None,
     gaps: mx.array | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
 ) -> tuple[mx.array, State]:
     """Run one layer in one direction over a sequence.
 
@@ -206,7 +206,7 @@ def sequence(
 
 
 def _input_terms(
-    layer: LayerSpec, weights: Weights, x: mx.array | None, mask: mx.array | None, masks: DropoutMasks | None
+    layer: LayerSpec, weights: Weights, x: mx.array | None, mask: mx.array | None, masks: LayerMasks | None
 ) -> list[mx.array] | None:
     """Return W_ih ∗ x_t of every step."""
     if x is None or not x.shape[0]:
@@ -221,9 +221,7 @@ def _input_terms(
     return [z_t.squeeze(0) for z_t in mx.split(z.reshape(steps, batch, *z.shape[1:]), steps)]
 
 
-def _gates(
-    layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array | None, masks: DropoutMasks
-) -> mx.array:
+def _gates(layer: LayerSpec, weights: Weights, z_x: mx.array | None, h: mx.array | None, masks: LayerMasks) -> mx.array:
     """Return z before peepholes; an h of None is zero, where there is an input."""
     spec, z = layer.stack, z_x
     if h is not None:
@@ -255,13 +253,13 @@ def _network(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
     return x
 
 
-def _masks_of_step(masks: DropoutMasks | None, t: int) -> DropoutMasks | None:
+def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
     """Return the masks with those of zoneout cut to one step."""
     if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
         return masks
     zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
     zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return DropoutMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
+    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: mx.array, after: mx.array, rate: float, mask: mx.array | None) -> mx.array:

@@ -30,7 +30,7 @@ State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class DropoutMasks:
+class LayerMasks:
     """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: Tensor | None = None
@@ -103,7 +103,7 @@ def step(
     *,
     candidate_scale: Tensor | None = None,
     retention: Tensor | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
 
@@ -119,7 +119,7 @@ def step(
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or DropoutMasks()
+    spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     wide = c_before.dtype
@@ -151,7 +151,7 @@ def sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
     zero_initial_state: bool = False,
     training: bool = False,
 ) -> tuple[Tensor, State]:
@@ -177,7 +177,7 @@ def sequence(
     state = _to_compute_type(weights, state)
     if isinstance(steps, int) and steps == 0:
         return tf.zeros((0, *sizes(state[0])), state[0].dtype), state
-    masks, rank = masks or DropoutMasks(), layer.stack.spatial_dims
+    masks, rank = masks or LayerMasks(), layer.stack.spatial_dims
     valid = None if mask is None else over_grid(tf.transpose(mask), rank + 1)
     if x is not None:
         x = _masked_frames(weights, x, valid, masks.input)
@@ -238,7 +238,7 @@ def _loop(
             (h, c),
             candidate_scale=inputs.get("candidate_scale"),
             retention=inputs.get("retention"),
-            masks=DropoutMasks(None, recurrent_mask, inputs.get("zoneout_h"), inputs.get("zoneout_c")),
+            masks=LayerMasks(None, recurrent_mask, inputs.get("zoneout_h"), inputs.get("zoneout_c")),
         )
         output = h_new
         if "valid" in inputs:
@@ -273,7 +273,7 @@ def _input_terms(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 
 def _gates(
-    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: DropoutMasks, wide: tf.DType
+    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: LayerMasks, wide: tf.DType
 ) -> Tensor:
     """Return z before peepholes: both convolutions, norm and bias."""
     spec = layer.stack

@@ -33,7 +33,7 @@ State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class DropoutMasks:
+class LayerMasks:
     """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
 
     input: Tensor | None = None
@@ -76,9 +76,7 @@ def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tens
     return CONVOLUTIONS[layer.stack.spatial_dims](contiguous_strides(h), contiguous_strides(weights["weight_hh"]))
 
 
-def gates(
-    layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: DropoutMasks | None = None
-) -> Tensor:
+def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: LayerMasks | None = None) -> Tensor:
     """Return z (batch, 4·hidden_channels, *grid) before peepholes: both convolutions, norm and bias."""
     spec = layer.stack
     if masks is not None and masks.recurrent is not None:
@@ -99,7 +97,7 @@ def step(
     *,
     candidate_scale: Tensor | None = None,
     retention: Tensor | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
 ) -> State:
     """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
 
@@ -115,7 +113,7 @@ def step(
     Returns:
         h_t and c_t.
     """
-    spec, masks = layer.stack, masks or DropoutMasks()
+    spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     if retention is not None:
@@ -147,7 +145,7 @@ def sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
@@ -204,7 +202,7 @@ def generic_sequence(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
-    masks: DropoutMasks | None = None,
+    masks: LayerMasks | None = None,
 ) -> tuple[Tensor, State]:
     """Run the steps one by one and leave every derivative to autograd.
 
@@ -253,13 +251,13 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
 
 
-def _masks_of_step(masks: DropoutMasks | None, t: int) -> DropoutMasks | None:
+def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
     """Return the masks with those of zoneout cut to one step."""
     if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
         return masks
     zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
     zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return DropoutMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
+    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,112 @@
+"""Reading the arguments of a layer's or a cell's constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convlstm.errors import SpecError
+from convlstm.spec import parsing
+from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
+
+_KEYWORDS = ("stride", "padding", "dilation", "groups", "bias", *LayerOptions.__annotations__)
+_CELL = {"num_layers": 1, "direction": "forward", "masked_output": "zero"}
+
+
+def layer_spec(
+    in_channels: object,
+    hidden_channels: Any,
+    kernel_size: Any,
+    num_layers: int | None,
+    options: Mapping[str, Any],
+    *,
+    bidirectional: object = False,
+    in_argument: str = "in_channels",
+) -> ConvLSTMSpec:
+    """Return the spec of a layer.
+
+    Args:
+        in_channels: Channels of the input frames, at least 1.
+        hidden_channels: As in `ConvLSTMSpec`.
+        kernel_size: As in `ConvLSTMSpec`.
+        num_layers: As in `ConvLSTMSpec`.
+        options: Every further option.
+        bidirectional: Whether each layer also runs backwards, in short for `direction="bidirectional"`.
+        in_argument: The name of `in_channels` in the frontend.
+
+    Returns:
+        The spec.
+
+    Raises:
+        SpecError: for an unknown option, or one that is out of range, contradictory or without effect.
+
+    Example:
+        >>> layer_spec(1, 8, 3, None, {"merge": "sum"}, bidirectional=True).direction
+        'bidirectional'
+    """
+    parsing.check_options(options, _KEYWORDS)
+    if parsing.flag("bidirectional", bidirectional):
+        if options.get("direction", "bidirectional") != "bidirectional":
+            raise SpecError(
+                "direction",
+                expected="no other direction with bidirectional=True",
+                received=repr(options["direction"]),
+                hint="give one of them.",
+            )
+        options = {**options, "direction": "bidirectional"}
+    return ConvLSTMSpec(
+        in_channels=parsing.integer(in_argument, in_channels, 1),
+        hidden_channels=hidden_channels,
+        kernel_size=kernel_size,
+        num_layers=num_layers,
+        **options,
+    )
+
+
+def cell_spec(
+    in_channels: object,
+    hidden_channels: Any,
+    kernel_size: Any,
+    options: Mapping[str, Any],
+    *,
+    in_argument: str = "in_channels",
+) -> ConvLSTMSpec:
+    """Return the spec of a cell: one layer, forward.
+
+    Args:
+        in_channels: Channels of a frame, at least 1.
+        hidden_channels: Channels of h and c.
+        kernel_size: As in `ConvLSTMSpec`.
+        options: Every further option.
+        in_argument: The name of `in_channels` in the frontend.
+
+    Returns:
+        The spec.
+
+    Raises:
+        SpecError: as `layer_spec`, and for an option that needs the whole sequence or several layers.
+
+    Example:
+        >>> cell_spec(1, 8, 3, {"peephole": "channel"}).num_layers
+        1
+    """
+    allowed = {"num_layers": 1, "bidirectional": False}
+    for name, only in allowed.items():
+        if name in options and options[name] != only:
+            raise _not_in_a_cell(name, only, options[name])
+    further = {name: value for name, value in options.items() if name not in allowed}
+    spec = layer_spec(in_channels, hidden_channels, kernel_size, 1, further, in_argument=in_argument)
+    check_cell(spec)
+    return spec
+
+
+def check_cell(spec: ConvLSTMSpec) -> None:
+    """Refuse a spec that needs the whole sequence, or several layers."""
+    for name, only in _CELL.items():
+        if getattr(spec, name) != only:
+            raise _not_in_a_cell(name, only, getattr(spec, name))
+
+
+def _not_in_a_cell(name: str, only: object, received: object) -> SpecError:
+    return SpecError(name, expected=f"{only} in a cell", received=received, hint="use ConvLSTM.")

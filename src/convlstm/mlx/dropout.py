@@ -1,0 +1,48 @@
+"""Sampling the dropout masks of a call in training."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from convlstm.engine.mlx.recurrence import LayerMasks
+from convlstm.frontend import dropout
+from convlstm.frontend.dropout import DropoutMasks, MaskSpec
+from convlstm.spec.stack import ConvLSTMSpec
+
+
+def sample_masks(
+    spec: ConvLSTMSpec, like: mx.array, input_size: tuple[int, ...], steps: int, key: mx.array | None
+) -> DropoutMasks | None:
+    """Sample every mask that a call in training needs; each has a key of its own, whatever else is sampled.
+
+    Args:
+        spec: The stack.
+        like: An array (time, batch, ...) of the type of the masks.
+        input_size: Spatial size of the stack's input.
+        steps: Number of steps.
+        key: Source of randomness, as `mx.random.key` makes it; None means MLX's global one.
+
+    Returns:
+        The masks, channels last, or None where the stack has no random part.
+    """
+    if not spec.is_random:
+        return None
+    count = spec.depth * (4 * len(spec.directions) + 1)
+    keys = iter([None] * count if key is None else list(mx.random.split(key, count)))
+
+    def sample(mask: MaskSpec) -> mx.array | None:
+        own = next(keys)
+        if not mask.rate:
+            return None
+        random = mx.random.uniform(shape=mask.shape, key=own)
+        if mask.is_factor:
+            return (random >= mask.rate).astype(like.dtype) / (1.0 - mask.rate)
+        return (random < mask.rate).astype(like.dtype)
+
+    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, LayerMasks, channels_last=True)
+
+
+def check_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
+    """Refuse masks that were not sampled for frames like these (time, batch, *space, channel)."""
+    expected = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), mx.random.key(0))  # lazy
+    dropout.check_masks(given, expected, "convlstm.mlx.dropout.sample_masks")
