@@ -62,7 +62,7 @@ GROUPS = {
             memory=("ours", "ours-python", "common", "common-last"),
         ),
         Group(
-            "torch beside TensorFlow",
+            "torch and TensorFlow",
             "in_torch",
             ("ours", "keras"),
             ("wide", "paper", "openstl", "first", "long", "small"),

@@ -49,7 +49,7 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def header(title: str) -> str:
-    return f"| set-up | case | {'work' if title == 'Time' else ''} | beside | ours | it | ours / it |"
+    return f"| group | case | {'work' if title == 'Time' else ''} | compared with | ours | other | ours / other |"
 
 
 def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:

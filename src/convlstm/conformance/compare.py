@@ -1,7 +1,7 @@
-"""Holding a face to the reference: values, and derivatives along random directions, over random cases.
+"""Compare a framework with the reference: values, and derivatives along random directions, over random cases.
 
-Error is max|a − b| / max(1, max|b|) per array; a case's derivatives along its four directions are one array. Each face
-has one file, `convlstm/<face>/parity.py`, with a function `run` that says how a case is computed there.
+Error is max|a − b| / max(1, max|b|) per array; a case's derivatives along its four directions are one array. Each
+framework has one file in `conformance/adapters`, whose function `run` computes a case there.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ UNJUDGED = float("nan")
 
 
 class Run(Protocol):
-    """How a face computes a case."""
+    """How a framework computes a case."""
 
     def __call__(self, case: AnyCase, dtype: str, factors: Arrays) -> tuple[Arrays, Arrays]:
-        """Compute a case as a user of the face would.
+        """Compute a case as a user of the framework would.
 
         Args:
             case: The configuration; a `Case` for the layer, a `ForecastCase` for the forecaster.
@@ -57,7 +57,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the reference makes of a case, computed once for all faces.
+    """What the reference makes of a case, computed once for all frameworks.
 
     Args:
         case: The configuration, rounded to the type it is compared in.
@@ -103,7 +103,7 @@ def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
 
 
 def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
-    """Return how far a face's results and gradients are from the reference.
+    """Return how far a framework's results and gradients are from the reference.
 
     Example:
         >>> from convlstm.conformance.random_layers import random_case
@@ -123,11 +123,11 @@ def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
 
 
 def compare(case: AnyCase, run: Run, dtype: str = "float64") -> Found:
-    """Return the errors of one case in one face.
+    """Return the errors of one case in one framework.
 
     Args:
         case: The configuration.
-        run: How the face computes it.
+        run: How the framework computes it.
         dtype: The type to compute in.
 
     Returns:

@@ -16,11 +16,11 @@ from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise
 
 
-def small_forecast(face: str) -> dict[str, Any]:
+def small_forecast(frontend: str) -> dict[str, Any]:
     """Forecast with a small model in this process.
 
     Args:
-        face: The framework.
+        frontend: Subpackage of the framework.
 
     Returns:
         `description`, `difference` from the reference and `seconds`.
@@ -32,7 +32,7 @@ def small_forecast(face: str) -> dict[str, Any]:
     weights = {key: value + 0.1 * random.standard_normal(value.shape) for key, value in initialise(spec, 0).items()}
     truth = forecast(spec, weights, frames, 3)
     inputs = frames.astype(np.float32)
-    trainer = build_trainer(face, spec, weights, Optimisation(precision="float32"))
+    trainer = build_trainer(frontend, spec, weights, Optimisation(precision="float32"))
     started = time.perf_counter()
     result = trainer.predict(Sample(inputs, inputs[:, :0], inputs[:, :0]), truth.shape[1])
     seconds = time.perf_counter() - started

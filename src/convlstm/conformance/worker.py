@@ -47,7 +47,7 @@ def compare_cases(
         start: Seed of the first case.
         count: Number of layers; a fifth as many common cells and forecasters.
         folder: Where the reference's results are kept.
-        keep: Name of the file for the frontend's own results, to be compared with other faces.
+        keep: Name of the file for the results, to be compared with those of other frameworks.
 
     Returns:
         Counts, worst and median errors, and the labels of the worst cases.

@@ -113,7 +113,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             carry: State (h, c) of the step before, which keeps its types; None means zeros.
             x: (batch, *space, in_features), or without the batch axis.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
-            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the cell's own.
 
         Returns:

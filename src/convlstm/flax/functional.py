@@ -1,4 +1,4 @@
-"""Layer, cell and forecaster as pure functions of a tree of parameters: for plain JAX, Equinox, and every face here."""
+"""Layer, cell and forecaster as pure functions of a tree of parameters, for plain JAX and for every layer here."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def cell(
         carry: State (h, c) of the step before; None means zeros.
         x: (batch, *space, in_features), or without the batch axis.
         duration: Δ of this step: a number, (), (batch,) or (batch, 1).
-        gap: Time since the last valid frame, likewise; for `memory_decay`.
+        gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
         key: Random key of the draws of training; None means evaluation.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         plain: Leave every derivative to JAX.

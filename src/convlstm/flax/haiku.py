@@ -164,7 +164,7 @@ class ConvLSTMCell(hk.Module):
             carry: State (h, c) of the step before; None means zeros.
             x: (batch, *space, in_features), or without the batch axis.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
-            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:

@@ -92,7 +92,7 @@ def read_gaps(spec: ConvLSTMSpec, given: Any, valid: Array | None, batch: int, s
 
 
 def one_step(name: str, wanted: bool, given: Any, batch: int) -> Array | None:
-    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where concrete, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -104,7 +104,7 @@ def one_step(name: str, wanted: bool, given: Any, batch: int) -> Array | None:
 
 
 def per_step(name: str, given: Any, valid: Array | None, batch: int, steps: int) -> Array:
-    """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
+    """Return durations or gaps as (batch, time), after checking shape and, where it is concrete, range."""
     values = as_floats(name, given)
     calls.check_per_step(name, values.shape, (batch, steps), steps)
     values = jnp.broadcast_to(values[..., 0] if values.ndim == 3 else values, (batch, steps))

@@ -95,7 +95,9 @@ class ConvLSTM(nn.Module):
         if spec is None:
             spec = layer_spec(in_features, hidden_features, kernel_size, num_layers, options, in_argument="in_features")
         elif doubled:
-            raise SpecError("spec", expected="no other option beside it", received=doubled[0], hint="give one of them.")
+            raise SpecError(
+                "spec", expected="no other option with a spec", received=doubled[0], hint="give one of them."
+            )
         self.checkpoint = read_checkpoint(spec, checkpoint)
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.param_dtype = floating("param_dtype", param_dtype)
@@ -168,7 +170,7 @@ class ConvLSTMCell(nn.RNNCellBase):
     Args:
         features: Channels of h and c.
         kernel_size: Kernel of both convolutions, a number per spatial axis; one number stands for all.
-        strides: Stride of the input convolution, likewise; c and h live on its output grid.
+        strides: Stride of the input convolution, in the same forms; c and h have the size of its output.
         padding: `SAME`, `VALID`, or points per axis as a number or an equal pair.
         use_bias: Whether the gates have a bias.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
@@ -261,7 +263,9 @@ class ConvLSTMCell(nn.RNNCellBase):
             "bias": self.use_bias,
         }
         if both := sorted(own.keys() & self.options.keys()):
-            raise SpecError("options", expected="no field of the cell", received=both[0], hint="give it beside them.")
+            raise SpecError(
+                "options", expected="no field of the cell", received=both[0], hint="Pass it as a field of the cell."
+            )
         options = own | {"spatial_dims": self.num_feature_axes - 1} | read_options(self.options)
         return cell_spec(in_features, options.pop("hidden_channels"), options.pop("kernel_size"), options)
 

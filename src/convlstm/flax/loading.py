@@ -19,7 +19,7 @@ def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> Con
     """Read a model file of any framework into an nnx module, in evaluation mode.
 
     Args:
-        path: A file that `save` of any face wrote.
+        path: A file that `save` of any framework wrote.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
 

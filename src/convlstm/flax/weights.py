@@ -179,13 +179,13 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
     Args:
         path: Where to, by custom `*.safetensors`.
         module: An nnx layer, cell or forecaster.
-        extra: JSON values to keep beside them.
+        extra: JSON values to store with them.
 
     Returns:
         The digest of the weights.
 
     Raises:
-        OutputError: if the file cannot be written; what stood there before still stands.
+        OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
         >>> import tempfile

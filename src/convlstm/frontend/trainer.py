@@ -26,7 +26,7 @@ class Sample:
         targets: (batch, lead_time, channel, height, width).
         weight: Weight of each target value, 0 where it is missing; shape of the targets.
         durations: Δ of the inputs (batch, time), for a model that uses them, else None.
-        lead_durations: Δ of the targets (batch, lead_time), likewise.
+        lead_durations: Δ of the targets (batch, lead_time), in the same unit.
         gaps: Time since the last valid frame (batch, time), for a model with memory decay, else None.
     """
 

@@ -59,9 +59,9 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         recurrent_constraint: As in Keras.
         bias_constraint: As in Keras.
         dropout: Rate on the input, one mask per call for all steps and gates.
-        recurrent_dropout: Rate on h before the recurrent convolution, likewise.
+        recurrent_dropout: Rate on h before the recurrent convolution, one mask per call.
         seed: Of the random draws in training.
-        **options: Every further option of `ConvLSTMSpec` that speaks of one layer (recurrent_kernel_size, groups,
+        **options: Every further option of `ConvLSTMSpec` that applies to one layer (recurrent_kernel_size, groups,
             boundary, forget_bias, peephole, norm, zoneout_h, zoneout_c, duration_strategy, memory_decay and so on),
             and those of every Keras layer (name, dtype, trainable).
 
@@ -71,8 +71,8 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
 
     Attributes:
         kernel: (*kernel_size, channels / groups, 4 · filters), gates i, f, g, o, as `keras.layers.ConvLSTM*` has it.
-        recurrent_kernel: (*recurrent_kernel_size, filters, 4 · filters), likewise.
-        bias: (4 · filters), likewise; None without one.
+        recurrent_kernel: (*recurrent_kernel_size, filters, 4 · filters), in the same order of gates.
+        bias: (4 · filters), in the same order of gates; None without one.
 
     Raises:
         SpecError: for options out of range, contradictory or without effect.

@@ -47,7 +47,7 @@ def sequence(
         state: Initial h and c, each (batch, *grid, hidden_channels).
         masks: Random draws in training.
         from_rest: Whether the state is known to be zero, which an engine may make use of.
-        training: Whether a gradient is to follow, likewise.
+        training: Whether a gradient will be taken, which an engine may make use of.
         **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
 
     Returns:

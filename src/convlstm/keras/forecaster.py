@@ -159,8 +159,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         Args:
             filepath: Where to.
             format: As of `keras.Model.export`.
-            **options: Likewise. Without `input_signature` batch and time stay open, and frames have the size of the
-                last call.
+            **options: As of `keras.Model.export`. Without `input_signature` batch and time are dynamic, and frames have
+                the size of the last call.
         """
         if options.get("input_signature") is None and self._frame_size is not None:
             shape = (None, None, *self._frame_size, self.spec.frame_channels)

@@ -24,9 +24,9 @@ class ConvLSTM(RNN):
         h_t = o ∘ tanh(c_t)
 
     Peepholes p are off by default, and δ is 1 unless a `duration_strategy` is chosen. Source: Shi et al. (2015),
-    Eq. 3, arXiv:1506.04214. Definition: `convlstm.reference.recurrence`. Beside Keras's layers it takes any spatial
-    size, a stride together with a dilation, and every option of the contract; recurrent dropout draws one mask for
-    all gates where Keras draws four.
+    Eq. 3, arXiv:1506.04214. Definition: `convlstm.reference.recurrence`. In addition to the options of Keras's layers
+    it takes any spatial size, a stride together with a dilation, and every option of the contract. Recurrent dropout
+    draws one mask for all gates, whereas Keras draws four.
 
     Abstract: use `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D`.
 
@@ -47,7 +47,7 @@ class ConvLSTM(RNN):
         masked_output: Output of a masked step: `hold` for the previous output, or `zero`.
         **options: Every further argument of Keras's layer, by name (initializers,
             regularizers, constraints, dropout, recurrent_dropout, seed, name, dtype), and every option of
-            `ConvLSTMSpec` that speaks of one layer (see `ConvLSTMCell`).
+            `ConvLSTMSpec` that applies to one layer (see `ConvLSTMCell`).
 
     Shapes:
         sequences: (batch, time, *space, channels), or a tuple with durations (batch, time) and gaps (batch, time)

@@ -15,7 +15,7 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
     """Read a model file of any framework into a Keras layer or model.
 
     Args:
-        path: A file that `save` of any face wrote.
+        path: A file that `save` of any framework wrote.
         dtype: Keras dtype policy; None takes the file's own type, float32 or float64.
 
     Returns:

@@ -103,7 +103,7 @@ def grids(spec: ConvLSTMSpec, input_size: Size) -> tuple[Size, ...]:
 
 
 def cell_dtype(dtype: str) -> str:
-    """Return the type of c beside an h of this type: at least float32."""
+    """Return the type of c for an h of this type: at least float32."""
     return "float32" if dtype in ("bfloat16", "float16") else dtype
 
 

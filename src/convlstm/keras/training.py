@@ -32,7 +32,7 @@ class Trainer(trainer.Trainer):
     """A Keras forecaster with its optimiser.
 
     The optimiser is AdamW as PyTorch defines it, with decay on convolution kernels only: Keras's own puts ε inside
-    the bias correction, and would part from the other faces at the first step.
+    the bias correction, and would differ from the other frameworks at the first step.
 
     Args:
         spec: The forecaster.

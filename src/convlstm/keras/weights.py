@@ -166,13 +166,13 @@ def save(path: str | Path, module: HasVariables, extra: dict[str, Any] | None = 
     Args:
         path: Where to, by custom `*.safetensors`.
         module: A built layer, stack or forecaster of `convlstm.keras`.
-        extra: JSON values to keep beside them.
+        extra: JSON values to store with them.
 
     Returns:
         The digest of the weights.
 
     Raises:
-        OutputError: if the file cannot be written; what stood there before still stands.
+        OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
         >>> import tempfile

@@ -81,7 +81,7 @@ class Forecaster(nn.Module):
         """Forecast the frames that follow.
 
         Args:
-            frames: (batch, time, height, width, frame_channels), of the weights' type; beside weights in low
+            frames: (batch, time, height, width, frame_channels), of the weights' type; with weights in low
                 precision float32 is also right, and keeps what `residual` adds exact.
             horizon: Number of frames to forecast, at least 1.
             mask: True where an input frame is valid (batch, time).

@@ -39,7 +39,7 @@ def check_key(key: Any) -> None:
 
 
 def frame_types(dtype: mx.Dtype) -> tuple[mx.Dtype, ...]:
-    """Return the types of frames a forecaster takes: its weights' own, and float32 beside low precision."""
+    """Return the types of frames a forecaster takes: its weights' own, and float32 with low precision."""
     return (dtype, mx.float32) if dtype in LOW else (dtype,)
 
 
@@ -50,7 +50,7 @@ def time_first(spec: ConvLSTMSpec, x: mx.array) -> tuple[mx.array, bool]:
 
 
 def one_step(name: str, wanted: bool, given: Any, x: mx.array, batch: int) -> mx.array | None:
-    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where concrete, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -134,7 +134,7 @@ def zero_states(shapes: Sequence[tuple[int, ...]], dtype: mx.Dtype) -> list[Stat
 
 
 def _per_step(name: str, given: Any, valid: mx.array | None, frames: mx.array) -> mx.array:
-    """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
+    """Return durations or gaps as (batch, time), after checking shape and, where it is concrete, range."""
     steps, batch = frames.shape[:2]
     values = _as_array(name, given, _wide(frames))
     calls.check_per_step(name, values.shape, (batch, steps), steps)

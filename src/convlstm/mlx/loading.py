@@ -16,7 +16,7 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
     """Read a model file of any framework into an MLX module, in evaluation mode.
 
     Args:
-        path: A file that `save` of any face wrote.
+        path: A file that `save` of any framework wrote.
         dtype: Type of the parameters; None takes the file's own, float32 or float64 (which MLX has on CPU only).
 
     Returns:

@@ -162,13 +162,13 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     Args:
         path: Where to, by custom `*.safetensors`.
         module: A layer, cell or forecaster of `convlstm.mlx`.
-        extra: JSON values to keep beside them.
+        extra: JSON values to store with them.
 
     Returns:
         The digest of the weights.
 
     Raises:
-        OutputError: if the file cannot be written; what stood there before still stands.
+        OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
         >>> import tempfile

@@ -112,7 +112,7 @@ class ConvLSTMCell(SpecModule):
             x: (batch, in_channels, *space), or without the batch axis.
             state: h and c of the step before; None means zeros.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
-            gap: Time since the last valid frame, likewise; for `memory_decay`.
+            gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             generator: Source of the random draws in training.
 
         Returns:

@@ -58,7 +58,7 @@ def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> bool:
 
 
 def one_step(name: str, wanted: bool, given: Any, x: Tensor, batch: int) -> Tensor | None:
-    """Return a cell's duration or gap as (batch, 1), after checking shape and, where at hand, range."""
+    """Return a cell's duration or gap as (batch, 1), after checking shape and, where concrete, range."""
     calls.check_given(name, wanted, given, "duration_strategy" if name == "duration" else "memory_decay")
     if given is None:
         return None
@@ -155,7 +155,7 @@ def _is_whole(values: Tensor, *, or_bool: bool = True) -> bool:
 
 
 def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch_first: bool) -> Tensor:
-    """Return durations or gaps as (batch, time), after checking shape and, where values are at hand, range."""
+    """Return durations or gaps as (batch, time), after checking shape and, where it is concrete, range."""
     steps, batch = frames.shape[:2]
     wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
     values = _as_tensor(name, given, wide, frames.device)

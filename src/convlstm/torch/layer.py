@@ -209,7 +209,7 @@ class ConvLSTM(SpecModule):
         if not self.training or generator is not None:
             raise SpecError(
                 "draws",
-                expected="None in evaluation" if not self.training else "None beside a generator",
+                expected="None in evaluation" if not self.training else "None together with a generator",
                 received=type(given).__name__,
                 hint="call train() to use them." if not self.training else "give one of them.",
             )

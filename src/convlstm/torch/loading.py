@@ -17,7 +17,7 @@ def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = No
     """Read a model file of any framework into a PyTorch module, in evaluation mode.
 
     Args:
-        path: A file that `save` of any face wrote.
+        path: A file that `save` of any framework wrote.
         device: As in every PyTorch module.
         dtype: Type of the parameters; None takes the file's own, float32 or float64.
 

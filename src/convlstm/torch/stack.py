@@ -25,7 +25,7 @@ WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What the steps of a call are given beside their frames.
+    """The inputs of the steps of a call other than their frames.
 
     Args:
         mask: True where a step is valid (batch, time).
@@ -72,7 +72,7 @@ def run_stack(
         weights_of: Gives the arrays of a layer and direction.
         x: (time, batch, in_channels, *space), or None for a stack without input.
         states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
-        given: What the steps are given beside their frames.
+        given: The inputs of the steps other than their frames.
         steps: Number of steps.
         every_layer: Whether the outputs of all layers are wanted, not only the last one's.
         checkpoint: Whether only the states between segments of √T steps are kept for the backward pass, or the steps

@@ -1,4 +1,4 @@
-"""How the JAX faces compute the contract's random cases (`convlstm.conformance.compare`)."""
+"""How JAX computes the random cases (`convlstm.conformance.compare`)."""
 
 from __future__ import annotations
 

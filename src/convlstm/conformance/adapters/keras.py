@@ -1,4 +1,4 @@
-"""How the Keras face computes the contract's random cases (`convlstm.conformance.compare`)."""
+"""How Keras computes the random cases (`convlstm.conformance.compare`)."""
 
 from __future__ import annotations
 

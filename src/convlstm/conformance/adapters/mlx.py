@@ -1,4 +1,4 @@
-"""How the MLX face computes the contract's random cases (`convlstm.conformance.compare`)."""
+"""How MLX computes the random cases (`convlstm.conformance.compare`)."""
 
 from __future__ import annotations
 

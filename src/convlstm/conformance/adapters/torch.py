@@ -1,4 +1,4 @@
-"""How the PyTorch face computes the contract's random cases (`convlstm.conformance.compare`)."""
+"""How PyTorch computes the random cases (`convlstm.conformance.compare`)."""
 
 from __future__ import annotations
 

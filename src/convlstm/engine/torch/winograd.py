@@ -29,7 +29,7 @@ from convlstm.engine.torch.native import add_transposed_rows, put_channels_last,
 from convlstm.engine.torch.winograd_rule import PRODUCT_VALUES, ROWS
 
 _POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
-"""Points of the polynomials besides infinity, by rows of W: the multiples of 1/8 with the least rounding."""
+"""Points of the polynomials, without infinity, by rows of W: the multiples of 1/8 with the least rounding."""
 
 Inputs = Sequence[Tensor | None]
 
