@@ -69,7 +69,7 @@ def command(setup: Environment, *words: str) -> None:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     words = (*words, "--framework", setup.frontend)
     subprocess.run(
-        [sys.executable, "-m", "convlstm", *words], env={**os.environ, **quiet, **setup.environment}, check=True
+        [sys.executable, "-m", "convlstm", *words], env={**os.environ, **quiet, **setup.variables}, check=True
     )
 
 

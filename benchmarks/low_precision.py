@@ -124,7 +124,7 @@ def main() -> None:
         answer = Path(folder) / f"{setup.name}.json"
         task = (setup.frontend, folder, seeds.start, len(seeds), str(answer))
         call = f"import low_precision; low_precision.work(*{task!r})"
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.environment}
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.variables}
         subprocess.run([sys.executable, "-c", call], env=environment, cwd=Path(__file__).parent, check=True)
         report(setup.name, json.loads(answer.read_text()))
 

@@ -16,9 +16,9 @@ from convlstm.conformance.environments import ENVIRONMENTS
 
 def convlstm(setup, *words) -> None:
     """Run a command in a process of its own, as a user runs it."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.environment}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **setup.variables}
     done = subprocess.run(
-        [sys.executable, "-m", "convlstm", *map(str, words), "--framework", environment.frontend],
+        [sys.executable, "-m", "convlstm", *map(str, words), "--framework", setup.frontend],
         env=environment,
         capture_output=True,
         text=True,

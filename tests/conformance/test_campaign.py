@@ -27,7 +27,7 @@ def test_what_is_kept_comes_back(tmp_path):
 def test_b27_the_table_of_set_ups_agrees():
     lines = []
     rows, pairs = compare_all(3, 100, choose_environments(["torch", "mlx"]), lines.append)
-    assert [(row.setup, row.dtype, row.count) for row in rows] == [
+    assert [(row.environment, row.dtype, row.count) for row in rows] == [
         *(("torch", "float64", 5), ("mlx", "float64", 5)),
         *(("torch", "float32", 5), ("mlx", "float32", 5)),
     ]

@@ -59,5 +59,5 @@ def test_tasks_of_what_is_not_installed_are_refused(refused):
 
 def test_choose_setups(refused):
     assert [one.name for one in choose_environments([])] == [one.name for one in ENVIRONMENTS]
-    with refused(ConfigError, "setup"):
+    with refused(ConfigError, "framework"):
         choose_environments(["caffe"])

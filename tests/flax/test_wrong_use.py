@@ -12,7 +12,7 @@ from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError
-from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, fresh, functional, linen
+from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, fresh, functional, linen
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 from convlstm.flax.dropout import sample_masks
 from convlstm.flax.forecasting import forecast
@@ -33,9 +33,7 @@ TYPED: dict[str, Any] = {
     "nnx": lambda **types: build(1, 2, 3, **types),
     "nnx cell": lambda **types: build(1, 2, 3, cls=ConvLSTMCell, **types),
     "linen": lambda **types: linen.ConvLSTM(1, 2, 3, **types),
-    "linen cell": lambda **types: linen.ConvLSTMCell(2, (3, 3), **types).init(
-        KEY, State(*[FRAME[..., [0, 0]]] * 2), FRAME
-    ),
+    "linen cell": lambda **types: linen.ConvLSTMCell(2, (3, 3), **types).init(KEY, (FRAME[..., [0, 0]],) * 2, FRAME),
     "linen carry": lambda **types: linen.ConvLSTMCell(2, (3, 3), **types).initialize_carry(KEY, FRAME.shape),
     "linen compat": lambda **types: DurationAwareConvLSTMCell(2, 3, **types).init(KEY, None, (FRAME, 1.0)),
     "haiku": lambda **types: haiku(lambda face: face.ConvLSTM(1, 2, 3, **types)(FRAMES)),

@@ -261,8 +261,8 @@ def test_a_list_that_fits_axes_and_layers_is_refused_and_both_readings_are_shown
     assert getattr(ConvLSTMSpec(**BASE | TWO | {name: [2, 2]}), name) == ((2, 2), (2, 2)), "both readings are equal"
     with pytest.raises(SpecError) as caught:
         ConvLSTMSpec(**BASE | TWO | {name: [1, 2]})
-    assert "(1, 2)" in str(caught.value)
-    assert "[(1, 1), (2, 2)]" in str(caught.value)
+    assert "[[1, 2], [1, 2]]" in str(caught.value)
+    assert "[[1, 1], [2, 2]]" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def run_task(environment: Environment, task: str, **arguments: Any) -> Any:
             {"task": task, "frontend": environment.frontend, "arguments": arguments, "answer": str(answer)}
         )
         done = subprocess.run(
-            [sys.executable, "-m", "convlstm.conformance.worker", json.dumps(request)],
+            [sys.executable, "-m", "convlstm.conformance.worker", request],
             env={**os.environ, **_QUIET, **environment.variables},
             capture_output=True,
             text=True,
