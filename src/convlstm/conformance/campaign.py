@@ -71,7 +71,7 @@ def compare_all(
     Args:
         count: Random layers; a fifth as many common cells and forecasters.
         start: Seed of the first.
-        environments: Which ones; those that are not installed say so.
+        environments: The frameworks to compare; one that is not installed gets a row with the reason.
         on_step: Called with a line on what is being done.
 
     Returns:

@@ -167,7 +167,7 @@ def weighted_loss(
 
     Args:
         forecast: float32.
-        targets: What it is held to, in the same layout.
+        targets: The frames to forecast, in the same layout.
         weight: Weight of each value.
         absolute_error: a, the share of the absolute error.
         square: Square of an array, whose derivative is rounded once, unlike that of e · e.

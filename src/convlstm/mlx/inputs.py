@@ -1,4 +1,4 @@
-"""Reading the arguments of a call as MLX arrays; what they must be stands in `convlstm.spec.calls`."""
+"""Reading the arguments of a call as MLX arrays; what they must be is in `convlstm.spec.calls`."""
 
 from __future__ import annotations
 

@@ -36,15 +36,17 @@ def haiku(strategy: str) -> UsageResult:
     """Run duration-aware ConvLSTM's scan with the Haiku cell."""
     import haiku as hk
 
-    from convlstm.flax import haiku as face
+    from convlstm.flax import haiku as haiku_layers
 
     def forward(carry: Any, inputs: Any) -> Any:
-        cell = face.DurationAwareConvLSTMCell(hidden_features=64, kernel_size=(3, 3), duration_strategy=strategy)
+        cell = haiku_layers.DurationAwareConvLSTMCell(
+            hidden_features=64, kernel_size=(3, 3), duration_strategy=strategy
+        )
         return cell(carry, inputs)
 
     cell: Any = hk.without_apply_rng(hk.transform(forward))
     weights, tree = _weights(strategy)
-    params = face.to_params(tree, "duration_aware_conv_lstm_cell")
+    params = haiku_layers.to_params(tree, "duration_aware_conv_lstm_cell")
 
     def scan_fn(carry: Any, inputs: Any) -> Any:
         return cell.apply(params, carry, inputs)
@@ -55,12 +57,12 @@ def haiku(strategy: str) -> UsageResult:
 EXAMPLES = tuple(
     UsageExample(
         "duration-aware",
-        f"jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))  # {face}, {name}",
+        f"jax.lax.scan(scan_fn, initial_state, (frames_seq, durations_seq))  # {api}, {name}",
         partial(run, s),
     )
-    for face, run in (("Flax", linen), ("Haiku", haiku))
+    for api, run in (("Flax", linen), ("Haiku", haiku))
     for name, s in STRATEGIES.items()
-    if face == "Flax" or find_spec("haiku")
+    if api == "Flax" or find_spec("haiku")
 )
 """Every line of a JAX project."""
 
