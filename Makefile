@@ -13,8 +13,16 @@ NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
 
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+# A process has one Keras backend. Every group runs, even after one that failed; the exit status is that of all.
+ON_KERAS := tests/keras tests/interop/test_keras.py tests/frontends/test_trainer.py
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+	@failed=0; $(PYTEST) || failed=1; \
+	for backend in tensorflow jax torch; do \
+		echo "Keras on $$backend"; \
+		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES= \
+			$(PYTEST) $(ON_KERAS) || failed=1; \
+	done; exit $$failed
 
 check: $(READY)
 	$(PYTHON) -m ruff format --check .
@@ -28,8 +36,7 @@ format: $(READY)
 	$(PYTHON) -m ruff check --fix .
 
 # XLA spends its time on compiling code that runs once: these flags take a fifth of it
-QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
-	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+QUICK = $(shell cat tests/xla_flags.txt)
 
 conformance: $(READY)
 	OMP_NUM_THREADS=1 XLA_FLAGS="$(QUICK)" $(PYTHON) -m convlstm doctor --conformance --cases $(or $(CASES),720) \

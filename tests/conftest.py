@@ -1,16 +1,31 @@
-"""What every room's tests share: the house's demand on an error message, and a small sequence to learn from."""
+"""What all tests share: settings of the frameworks, the parts of an error message, and a small sequence of frames."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convlstm.errors import ConvLSTMError
 
+# JAX reads both once, before its first computation. Most of a test's time is XLA's, compiling code that runs once.
+XLA_FLAGS = (Path(__file__).parent / "xla_flags.txt").read_text(encoding="utf-8").split()
+os.environ.setdefault("NPROC", "1")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *XLA_FLAGS]).strip()
+
 Refusal = Callable[[type[ConvLSTMError], str], AbstractContextManager[None]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore the deprecation warnings of Keras and its backends about each other, where a backend is chosen."""
+    if "KERAS_BACKEND" in os.environ:
+        for module in ("tensorflow", "keras", "jax", "flatbuffers", "google"):
+            config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
+            config.addinivalue_line("filterwarnings", f"ignore::FutureWarning:{module}")
 
 
 @pytest.fixture(scope="session")

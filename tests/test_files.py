@@ -57,7 +57,7 @@ def test_a_folder_replaces_a_folder(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
-def test_a_writer_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+def test_writer_that_fails_leaves_the_old_content(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "c.txt"
     path.write_text("old")
 
@@ -139,7 +139,7 @@ def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_neither_a_file_nor_a_folder_takes_the_place_of_the_other(tmp_path: Path, refused) -> None:
+def test_file_and_folder_do_not_replace_each_other(tmp_path: Path, refused) -> None:
     folder, file = tmp_path / "folder", tmp_path / "file"
     write_whole(folder, write_folder)
     file.write_text("old")

@@ -95,7 +95,7 @@ def test_language(name: str) -> None:
     assert len(found) <= NOT_YET.get(name, 0), "\n".join(found)
 
 
-def test_the_list_of_paths_that_are_not_clean_has_no_path_too_many() -> None:
+def test_list_of_exceptions_names_only_existing_paths() -> None:
     gone = [name for name in NOT_YET if not (ROOT / name).is_file()]
     assert not gone, "remove these paths from NOT_YET"
 

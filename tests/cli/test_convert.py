@@ -108,7 +108,7 @@ def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
         ("linen", {"direction": "bidirectional"}, "merge_fn of nn.Bidirectional=concat"),
     ],
 )
-def test_what_a_foreign_layer_must_be_built_with_is_said_in_its_words(cli, tmp_path, layout, options, built):
+def test_constructor_options_are_in_the_words_of_the_project(cli, tmp_path, layout, options, built):
     spec = ConvLSTMSpec(**{"in_channels": 2, "hidden_channels": 4, "kernel_size": 3, **options})
     save_model(tmp_path / "own.safetensors", spec, initialise(spec, 0))
     out = cli("convert", "own.safetensors", "-o", "a.npz", "--to", layout)[1]

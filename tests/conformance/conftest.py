@@ -1,4 +1,4 @@
-"""What every framework's parity tests share: a comparison that shows the case it missed."""
+"""The comparison with the reference that shows the case it missed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_what_is_kept_comes_back(tmp_path):
             np.testing.assert_array_equal(kept.results[key], anew.results[key])
 
 
-def test_b27_the_table_of_set_ups_agrees():
+def test_table_of_setups_agrees():
     lines = []
     rows, pairs = compare_all(3, 100, choose_environments(["torch", "mlx"]), lines.append)
     assert [(row.environment, row.dtype, row.count) for row in rows] == [
@@ -79,7 +79,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: environment.name)
-def test_every_drop_in_line_agrees_with_the_reference_in_its_shapes(environment):
+def test_drop_in_lines_agree_with_the_reference(environment):
     if not environment.installed:
         pytest.skip(f"{environment.name} is not installed")
     rows = run_task(environment, "drop_in")

@@ -84,7 +84,7 @@ def test_an_option_takes_the_axis_from_its_dimension(save, rain_dataset):
         open_frames(path, y_dim="a")
 
 
-def test_two_dimensional_latitudes_and_grid_mapping_reach_the_grid(save, rain_dataset):
+def test_latitudes_and_grid_mapping_reach_the_grid(save, rain_dataset):
     dataset = rain_dataset().drop_vars(["y", "x"])
     dataset["lat"] = (("y", "x"), np.arange(24, dtype=np.int16).reshape(4, 6), {"scale_factor": 0.5})
     dataset["lat"].attrs |= {"standard_name": "latitude", "units": "degrees_north", "bounds": "lat_bounds"}

@@ -25,7 +25,7 @@ def test_versions_are_those_installed(monkeypatch):
     assert versions["no-such-package"] == "not installed"
 
 
-def test_a_set_up_agrees_with_the_reference_and_a_missing_one_says_what_to_install():
+def test_setup_agrees_and_a_missing_one_says_what_to_install():
     well, absent = check_environments([TORCH, ABSENT])
     assert well.well
     assert 0 < well.difference < 1e-5

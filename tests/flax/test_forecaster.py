@@ -32,14 +32,6 @@ def test_patches_are_folded_as_in_the_contract() -> None:
     np.testing.assert_allclose(depth_to_space(folded, 2), np.moveaxis(frames, -3, -1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("rollout", ["states", "feedback"])
-def test_a_longer_horizon_begins_with_the_shorter_forecast(rollout: str) -> None:
-    model = build(rollout=rollout, residual=True)
-    short, long = model(FRAMES, 1), model(FRAMES, 4)
-    assert long.shape == (2, 4, 6, 8, 1)
-    np.testing.assert_allclose(long[:, :1], short, atol=1e-6)
-
-
 def test_no_future_frame_and_no_masked_frame_is_needed() -> None:
     model, mask = build(residual=True), np.array([[True, True, False], [False, False, False]])
     dirty = np.where(mask[:, :, None, None, None], FRAMES, np.nan)
@@ -48,7 +40,7 @@ def test_no_future_frame_and_no_masked_frame_is_needed() -> None:
     np.testing.assert_allclose(found[0], model(FRAMES[:1, :2], 2)[0], atol=1e-6)
 
 
-def test_low_precision_keeps_the_residual_in_the_type_of_the_frames() -> None:
+def test_residual_keeps_the_type_of_the_frames() -> None:
     model = Forecaster(ForecasterSpec(encoder=STACK, patch_size=2, residual=True), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert model(FRAMES, 2).dtype == jnp.float32
     assert model(jnp.asarray(FRAMES, jnp.bfloat16), 2).dtype == jnp.bfloat16

@@ -31,7 +31,7 @@ def close(a: Any, b: Any, atol: float = 1e-6) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
 
 
-def test_the_layer_is_the_pure_function_and_its_weights_go_both_ways() -> None:
+def test_layer_is_the_pure_function_with_its_weights() -> None:
     spec = ConvLSTMSpec(in_channels=2, hidden_channels=[3, 4], kernel_size=3, peephole="channel")
     layer = hk.without_apply_rng(hk.transform(lambda x: module.ConvLSTM(2, [3, 4], 3, peephole="channel")(x)))
     x = normal(2, 3, 6, 5, 2)

@@ -44,7 +44,7 @@ def test_the_layer_is_the_pure_function() -> None:
     assert layer.clone(dtype=jnp.bfloat16).apply(variables, x)[1].dtype == jnp.bfloat16
 
 
-def test_lists_and_tuples_keep_their_meaning_inside_another_module() -> None:
+def test_lists_and_tuples_keep_their_meaning_in_a_module() -> None:
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:

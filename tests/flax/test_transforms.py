@@ -78,7 +78,7 @@ def test_second_derivatives_and_checkpoints() -> None:
     close(jax.grad(jax.checkpoint(loss))(params, x), jax.grad(loss)(params, x), 1e-13)
 
 
-def test_forward_mode_is_refused_aloud_and_open_in_the_plain_form() -> None:
+def test_forward_mode_needs_the_plain_form() -> None:
     params, x = setting()
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: loss(params, x), (x,), (x,))

@@ -54,7 +54,7 @@ KEYS: list[Any] = [3, "a", np.ones((2, 2)), jax.random.split(KEY, 3), lambda: 3,
 
 
 @pytest.mark.parametrize("wrong", KEYS)
-def test_what_is_no_random_key_is_refused_by_the_name_of_its_argument(wrong: Any, refused) -> None:
+def test_wrong_random_key_is_refused_by_name(wrong: Any, refused) -> None:
     layer, cell = (build(1, 2, 3, cls=cls, recurrent_dropout=0.5) for cls in (ConvLSTM, ConvLSTMCell))
     stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, recurrent_dropout=0.5)
     model = Forecaster(ForecasterSpec(encoder=stack), rngs=nnx.Rngs(0))

@@ -13,6 +13,8 @@ from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
 
 Call = Callable[[Any], dict[str, Any]]
 
+pytestmark = pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)  # Flax has arguments of other names
+
 LAYER = {"in_channels": 1, "hidden_channels": 4, "kernel_size": 3}
 X = (2, 5, 1, 8, 8)
 FRAME = (2, 1, 8, 8)
@@ -56,6 +58,7 @@ CALLS: list[tuple[type, str, dict[str, Any], Call]] = [
     (ShapeError, "x", {"peephole": "pixel", "input_size": (6, 8)}, lambda f: {}),
     (ShapeError, "height", {}, lambda f: {"x": f.frames(2, 5, 1, 0, 8)}),
     (ShapeError, "width", {"kernel_size": 9, "padding": "valid"}, lambda f: {"x": f.frames(2, 5, 1, 9, 8)}),
+    (ShapeError, "height", {"kernel_size": 5, "padding": "valid"}, lambda f: {"x": f.frames(2, 5, 1, 4, 8)}),
     (ShapeError, "height", {"kernel_size": 5, "boundary": "reflect"}, lambda f: {"x": f.frames(2, 5, 1, 2, 8)}),
     (ShapeError, "width", {"recurrent_kernel_size": (1, 19), "boundary": "circular"}, lambda f: {}),
     (ShapeError, "draws", {"recurrent_dropout": 0.5}, lambda f: {"draws": "abc"}),

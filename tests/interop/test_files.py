@@ -31,7 +31,7 @@ def layer(**options):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".h5"])
 @pytest.mark.parametrize("layout", WRITTEN)
-def test_every_written_layout_comes_back_with_the_digest_of_a_native_file(tmp_path, layout, suffix):
+def test_written_layouts_come_back_with_the_same_digest(tmp_path, layout, suffix):
     spec, weights = layer()
     path = write_file(tmp_path / f"foreign{suffix}", layout, spec, weights)
     converted = read_file(path, layout, **constructor_options(FORMATS[layout].layout, spec))

@@ -112,7 +112,7 @@ def test_ndrplz(same_numbers, bias, prefix):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_a_converted_file_gives_the_same_numbers_in_our_own_layer(tmp_path, dtype, tolerance):
+def test_converted_file_gives_the_same_output_in_our_layer(tmp_path, dtype, tolerance):
     model, x = ndrplz().to(dtype), torch.randn(2, 3, 2, 6, 5, dtype=dtype)
     converted = read_ndrplz(model.state_dict())
     save_model(tmp_path / "layer.safetensors", converted.spec, converted.weights)

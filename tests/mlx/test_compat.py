@@ -51,7 +51,7 @@ def test_the_three_wishes() -> None:
         assert _conv_lstm_cell(2, 3, 3, padding=padding)(x[:, 0])[0].shape == (2, *grid, 3)
 
 
-def test_b10_rows_and_steps_of_a_batch_stay_apart() -> None:
+def test_rows_and_steps_of_a_batch_are_independent() -> None:
     layer, x = ConvLSTM(2, 3, 3), mx.random.normal((2, 3, 6, 5, 2))
     together = layer(x)
     for row in range(2):
@@ -59,13 +59,13 @@ def test_b10_rows_and_steps_of_a_batch_stay_apart() -> None:
     np.testing.assert_allclose(layer(x[:, :2]), together[:, :2], rtol=0, atol=1e-6)
 
 
-def test_b11_axes_of_one_stay() -> None:
+def test_sizes_of_one_keep_their_axes() -> None:
     assert ConvLSTM(1, 1, 3)(mx.zeros((1, 1, 4, 4, 1))).shape == (1, 1, 4, 4, 1)
     assert ConvLSTM(1, 1, 3)(mx.zeros((1, 1, 4, 1))).shape == (1, 1, 4, 1)
     assert ConvLSTM(1, 1, 1)(mx.zeros((1, 1, 1, 1, 1))).shape == (1, 1, 1, 1, 1)
 
 
-def test_b12_wrong_calls_are_refused_by_name_and_even_kernels_work(refused) -> None:
+def test_even_kernels_work_and_wrong_calls_are_refused(refused) -> None:
     assert ConvLSTM(1, 2, 4)(mx.zeros((1, 2, 8, 8, 1))).shape == (1, 2, 8, 8, 2)
     for wrong in (mx.zeros((4, 4)), mx.zeros((1, 2, 8, 8, 3)), mx.zeros((1, 1, 2, 8, 8, 1))):
         with refused(ShapeError, "x"):
@@ -77,7 +77,7 @@ def test_b12_wrong_calls_are_refused_by_name_and_even_kernels_work(refused) -> N
 
 
 @pytest.mark.parametrize("kind", [ConvLSTM, _conv_lstm_cell])
-def test_b17_peepholes_are_there_and_act(kind: type) -> None:
+def test_peepholes_act(kind: type) -> None:
     module = kind(1, 2, 3)
     assert module.spec.peephole == "channel"
     x = mx.random.normal((2, 3, 5, 5, 1))

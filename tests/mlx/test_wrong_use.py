@@ -8,9 +8,10 @@ import mlx.core as mx
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import ConfigError, ShapeError, SpecError
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, Forecaster
 from convlstm.mlx.dropout import sample_masks
+from convlstm.mlx.training import set_threads
 
 X = mx.zeros((2, 5, 8, 8, 1))
 FRAMES = mx.zeros((2, 3, 8, 8, 1))
@@ -50,3 +51,9 @@ def test_draws_of_another_call(refused) -> None:
             layer(X, draws=sample_masks(layer.spec, like, size, steps, mx.random.key(0)))
     with refused(ShapeError, "draws"):
         ConvLSTM(1, 4, 3)(X, draws=sample_masks(layer.spec, frames, (8, 8), 5, None))
+
+
+def test_threads_cannot_be_set(refused) -> None:
+    set_threads(1)
+    with refused(ConfigError, "threads"):
+        set_threads(2)

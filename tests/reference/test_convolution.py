@@ -67,7 +67,7 @@ def test_stride_skips_points_and_dilation_spreads_the_kernel(stride, dilation) -
     np.testing.assert_allclose(convolve(x, weight, stride=stride, dilation=dilation, **options), dense, atol=1e-13)
 
 
-def test_at_stride_two_same_and_half_kernel_padding_sample_different_points() -> None:
+def test_padding_decides_the_points_sampled_at_stride_two() -> None:
     x, weight = np.arange(6.0)[None, None], np.array([[[0.0, 1.0, 0.0]]])  # the kernel's middle copies x
     same = pad_widths((6,), (3,), (2,), (1,), "same")
     assert same == ((0, 1),)

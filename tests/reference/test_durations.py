@@ -87,7 +87,7 @@ def test_neutral_at_the_reference_duration_when_training_starts(strategy: str) -
         assert (at_one == 1.0).all()
 
 
-def test_the_learned_strategies_are_neutral_at_any_duration_when_training_starts() -> None:
+def test_learned_strategies_start_neutral() -> None:
     for strategy in ("scalar", "exp", "mlp"):
         spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1, duration_strategy=strategy)
         own = {key.split(".", 3)[3]: array for key, array in initialise(spec, 0).items()}
@@ -99,7 +99,7 @@ def test_a_function_of_the_relative_duration() -> None:
     np.testing.assert_allclose(given.ravel(), np.sqrt(R), rtol=1e-15)
 
 
-def test_b22_one_row_alone_has_the_factor_it_has_in_a_batch() -> None:
+def test_row_alone_has_the_factor_it_has_in_a_batch() -> None:
     spec = layer(duration_strategy="mlp", duration_hidden=3)
     random = np.random.default_rng(0)
     shapes = {"duration.0.weight": (3, 1), "duration.0.bias": 3, "duration.1.weight": (1, 3), "duration.1.bias": 1}

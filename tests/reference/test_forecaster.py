@@ -75,7 +75,7 @@ def test_the_head_sees_all_forecaster_layers() -> None:
     np.testing.assert_allclose(forecast(spec, weights, frames, 2), expected, atol=1e-13)
 
 
-def test_b24_feedback_feeds_its_own_frames() -> None:
+def test_feedback_takes_its_own_frames() -> None:
     stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
     spec = ForecasterSpec(encoder=stack, rollout="feedback", residual=True)
     weights = random_weights(spec)

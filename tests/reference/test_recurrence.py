@@ -41,7 +41,7 @@ def test_one_point_two_steps_with_peepholes_by_hand() -> None:
         z = [w_ih[n] * x + w_hh[n] * h + b[n] for n in range(4)]
         i, f, g = sigmoid(z[0] + p[0] * c), sigmoid(z[1] + p[1] * c), tanh(z[2])
         c = f * c + i * g
-        h = sigmoid(z[3] + p[2] * c) * tanh(c)  # B16: the output gate peeks at the new cell
+        h = sigmoid(z[3] + p[2] * c) * tanh(c)  # the output gate peeks at the new cell
         expected.append(h)
     state = [(np.full((1, 1, 1, 1), 0.5), np.full((1, 1, 1, 1), -0.25))]
     output, final = reference.stack(spec, weights, np.reshape([2.0, -3.0], (1, 2, 1, 1, 1)), state)
@@ -121,7 +121,7 @@ def test_groups_act_inside_each_gate() -> None:
 
 
 @pytest.mark.parametrize("seed", [3, 11, 17, 23])
-def test_b10_rows_of_a_batch_do_not_meet(seed: int) -> None:
+def test_rows_of_a_batch_are_independent(seed: int) -> None:
     case = random_case(seed, input_dropout=0.0, recurrent_dropout=0.0, zoneout_h=0.0, zoneout_c=0.0)
     rows = case.arrays["x"].shape[0]
     inputs = [name for name in case.arrays if name.startswith(("x", "h.", "c.", "durations", "gaps"))]

@@ -79,7 +79,7 @@ def test_a_second_layer_adds_up_again() -> None:
         ("hold", "forward", [1, 0, 1, 0], [1, 1, 4, 4], 4),
         ("hold", "forward", [0, 1, 0, 1], [0, 2, 2, 6], 6),  # zeros before the first valid step
         ("zero", "reverse", [1, 0, 1, 0], [4, 0, 3, 0], 4),
-        ("hold", "reverse", [1, 0, 1, 0], [4, 3, 3, 0], 4),  # previous in processing order; B19: not from the padding
+        ("hold", "reverse", [1, 0, 1, 0], [4, 3, 3, 0], 4),  # previous in processing order, not from the padding
         ("hold", "forward", [0, 0, 0, 0], [0, 0, 0, 0], 0),
         ("zero", "reverse", [0, 0, 0, 0], [0, 0, 0, 0], 0),
     ],
@@ -94,7 +94,7 @@ def test_masks_by_hand(masked_output: str, direction: str, mask: list, expected:
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("forward", [0, 9, 9]), ("reverse", [9, 9, 0])])
-def test_before_the_first_valid_step_the_output_is_zero_and_not_the_state(direction: str, expected: list) -> None:
+def test_output_is_zero_before_the_first_valid_step(direction: str, expected: list) -> None:
     spec, weights = accumulator(masked_output="hold", direction=direction)
     start = [(np.full((1, 1, 1), 7.0), np.full((1, 1, 1), 7.0))]
     mask = np.array([[False, True, False]])
@@ -129,7 +129,7 @@ def test_a_batch_without_rows_gives_outputs_without_them() -> None:
     assert (outputs.shape, h.shape, c.shape) == ((0, 3, 4, 3, 3), (0, 4, 3, 3), (0, 4, 3, 3))
 
 
-def test_durations_scale_the_candidate_of_their_own_step_in_both_directions() -> None:
+def test_durations_scale_the_candidate_of_their_step() -> None:
     durations = np.array([[1.0, 4.0, 0.5]])
     forward, _ = run(*accumulator(duration_strategy="linear"), [[1, 2, 3]], durations=durations)
     assert forward.ravel().tolist() == [1.0, 9.0, 10.5]

@@ -69,7 +69,7 @@ def test_effective_kernel() -> None:
         ((8, 2), (1, 5), (0, 1), "width"),
     ],
 )
-def test_b21_an_empty_output_names_the_axis_before_any_work(size, kernel, padding, axis: str, refused) -> None:
+def test_empty_output_names_its_axis(size, kernel, padding, axis: str, refused) -> None:
     ones = (1,) * len(size)
     with refused(ShapeError, axis):
         output_size(size, kernel, ones, ones, padding)
@@ -82,7 +82,7 @@ def test_a_later_layer_that_runs_out_of_points_names_the_axis(refused) -> None:
         spec.grids((6, 2))
 
 
-def test_b20_stride_gives_the_state_the_output_grid() -> None:
+def test_stride_gives_the_state_the_output_grid() -> None:
     spec = ConvLSTMSpec(in_channels=1, hidden_channels=[2, 2], kernel_size=3, stride=[(2, 2), (1, 1)])
     assert spec.grids((9, 8)) == ((5, 4), (5, 4))
 

@@ -151,7 +151,7 @@ def test_a_pixel_peephole_on_an_empty_grid_names_the_axis(refused) -> None:
         ConvLSTMSpec(**BASE, padding="valid", peephole="pixel", input_size=(8, 2))
 
 
-def test_every_option_that_acts_with_another_is_refused_without_it(refused) -> None:
+def test_option_that_needs_another_is_refused_without_it(refused) -> None:
     given = {
         "duration_damping": 0.5,
         "duration_hidden": (3,),
@@ -257,7 +257,7 @@ def test_a_list_is_per_axis_if_it_fits_the_axes_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PER_AXIS)
-def test_a_list_that_fits_axes_and_layers_is_refused_and_both_readings_are_shown(name: str) -> None:
+def test_ambiguous_list_is_refused_with_both_readings(name: str) -> None:
     assert getattr(ConvLSTMSpec(**BASE | TWO | {name: [2, 2]}), name) == ((2, 2), (2, 2)), "both readings are equal"
     with pytest.raises(SpecError) as caught:
         ConvLSTMSpec(**BASE | TWO | {name: [1, 2]})

@@ -40,7 +40,7 @@ def test_a_list_of_kernels_is_per_layer_in_this_form(kernels: list) -> None:
     assert compat.ConvLSTM(1, [4, 4], kernels, 2).kernel_size == [(3, 3), (5, 5)]
 
 
-def test_b09_time_comes_first_by_default_in_this_form() -> None:
+def test_time_comes_first_by_default() -> None:
     x = torch.rand(2, 5, 1, 8, 8)
     late = compat.ConvLSTM(1, [4, 3], (3, 3), 2, batch_first=True, return_all_layers=True)
     early = compat.ConvLSTM(1, [4, 3], (3, 3), 2, return_all_layers=True)
@@ -51,7 +51,7 @@ def test_b09_time_comes_first_by_default_in_this_form() -> None:
     assert tuple(b.shape) == (2, 5, 3, 8, 8)
 
 
-def test_b01_b02_stateful_with_two_layers_over_several_backward_passes() -> None:
+def test_stateful_layers_over_several_backward_passes() -> None:
     x = torch.rand(2, 6, 1, 8, 8)
     layer = compat.ConvLSTM(1, [4, 5], (3, 3), 2, batch_first=True, stateful=True)
     whole = compat.ConvLSTM(1, [4, 5], (3, 3), 2, batch_first=True)
@@ -68,7 +68,7 @@ def test_b01_b02_stateful_with_two_layers_over_several_backward_passes() -> None
     torch.testing.assert_close(layer(x[:, :2])[0][0], outputs[0])
 
 
-def test_a_returned_state_changed_in_place_does_not_change_the_next_call() -> None:
+def test_state_changed_in_place_does_not_change_the_next_call() -> None:
     layer, x = compat.ConvLSTM(1, 3, 3, 1, batch_first=True, stateful=True), torch.rand(2, 4, 1, 8, 8)
     whole = layer(x)[0][0]
     layer.reset_state()
@@ -79,7 +79,7 @@ def test_a_returned_state_changed_in_place_does_not_change_the_next_call() -> No
         torch.testing.assert_close(torch.cat([first[0], layer(x[:, 2:])[0][0]], dim=1), whole)
 
 
-def test_b03_a_smaller_last_batch_says_what_to_do(refused) -> None:
+def test_smaller_last_batch_is_refused_with_a_hint(refused) -> None:
     layer = compat.ConvLSTM(1, 4, 3, 1, batch_first=True, stateful=True)
     layer(torch.rand(2, 3, 1, 8, 8))
     with refused(StateError, "x"):
@@ -137,13 +137,13 @@ def test_the_notebook_at_its_full_size() -> None:
     assert last_states[0][0].shape == (32, 16, 128, 128)
 
 
-def test_b13_even_kernels_work_in_the_old_forms() -> None:
+def test_even_kernels_work() -> None:
     h, _ = compat.ConvLSTMCell(1, 4, (2, 4), True)(torch.rand(2, 1, 8, 8))
     assert tuple(h.shape) == (2, 4, 8, 8)
     assert compat.ConvLSTM(1, 4, 2, 1, batch_first=True)(torch.rand(2, 3, 1, 8, 8))[0][0].shape[-2:] == (8, 8)
 
 
-def test_b14_low_precision_in_the_old_forms() -> None:
+def test_low_precision() -> None:
     cell = compat.ConvLSTMCell(1, 4, 3).bfloat16()
     h, c = cell(torch.rand(2, 1, 8, 8, dtype=torch.bfloat16))
     assert (h.dtype, c.dtype) == (torch.bfloat16, torch.float32)
@@ -151,7 +151,7 @@ def test_b14_low_precision_in_the_old_forms() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["linear", "log", "exp", "scalar", "mlp", lambda r: r.sqrt()])
-def test_b22_b23_durations_of_one_row_or_all_equal_give_no_nan(strategy) -> None:
+def test_durations_of_one_row_or_all_equal_give_no_nan(strategy) -> None:
     cell = compat.DurationAwareConvLSTMCell(1, 4, 3, strategy)
     alone = cell(torch.ones(1, 1, 8, 8), 2.0)[0]
     row = cell(torch.ones(3, 1, 8, 8), torch.tensor([2.0, 1.0, 4.0]))[0][:1]

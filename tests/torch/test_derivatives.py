@@ -289,7 +289,7 @@ def test_changing_the_output_in_place_is_never_silently_wrong() -> None:
     torch.testing.assert_close(changed, layer.weight_hh_l0.grad)
 
 
-def test_changing_a_weight_between_forward_and_backward_is_an_error() -> None:
+def test_weight_changed_before_backward_is_an_error() -> None:
     layer, x = build(), frames()
     loss = loss_of(layer, x)
     with torch.no_grad():

@@ -66,7 +66,7 @@ def test_compiled_equals_eager(name: str, masked: bool) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("strategy", ["linear", "log", "log1p", "scalar", "exp", "mlp"])
-def test_a_bad_duration_in_compiled_code_gives_nan_and_never_a_finite_number(strategy: str) -> None:
+def test_bad_duration_in_compiled_code_gives_nan(strategy: str) -> None:
     layer, x = ConvLSTM(1, 2, 3, duration_strategy=strategy), torch.randn(2, 3, 1, 4, 4)
     torch._dynamo.reset()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -173,7 +173,7 @@ def test_autocast_of_the_generic_path_agrees_with_the_fused_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_b14_state_follows_the_layers_type(dtype: torch.dtype) -> None:
+def test_state_follows_the_type_of_the_layer(dtype: torch.dtype) -> None:
     layer = ConvLSTM(1, 2, 3, num_layers=2, dtype=dtype)
     x = torch.randn(2, 3, 1, 5, 5, dtype=dtype)
     output, state = layer(x)
@@ -197,7 +197,7 @@ def test_a_copy_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_b08_the_state_dict_is_the_parameters_before_and_after_use(seed: int) -> None:
+def test_state_dict_is_the_parameters_before_and_after_use(seed: int) -> None:
     layer = ConvLSTM(1, 4, 3, num_layers=2, bidirectional=True, peephole="channel")
     before = {key: value.clone() for key, value in layer.state_dict().items()}
     _, state = layer(torch.randn(2, 3, 1, 6, 6))
@@ -348,3 +348,15 @@ def test_compiled_and_checkpointed_agree_with_eager(masked: bool) -> None:
         gradients.append([p.grad.clone() for p in (layer if one is layer else twin).parameters()])
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_of_a_forecaster() -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 5], kernel_size=3)
+    model, frames = Forecaster(ForecasterSpec(encoder=stack, patch_size=2, residual=True)), torch.randn(2, 3, 1, 8, 6)
+    assert sorted(model.state_dict()) == sorted(dict(model.named_parameters()))
+    exact = model(frames, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        quick = model(frames, 3)
+    torch.testing.assert_close(quick.float(), exact, rtol=5e-2, atol=5e-2)  # bfloat16: CONTRACT, Precision
+    quick.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())

@@ -25,7 +25,7 @@ def test_pooling_weighs_cases_by_their_size():
     assert float(error_scores(pooled)["mae"][0]) == 2.0
 
 
-def test_ninety_per_cent_intervals_hold_the_truth_about_nine_times_in_ten():
+def test_intervals_cover_the_truth_at_their_level():
     """300 samples of 40 independent cases of mean 1; the percentile bootstrap is known to be a little narrow."""
     rng = np.random.default_rng(5)
     held = 0

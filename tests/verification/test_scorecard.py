@@ -119,7 +119,7 @@ def test_without_rain_every_score_of_events_is_undefined():
     assert (table.loc[table["score"].isin(VALUE_SCORES), "value"] == 0).all()
 
 
-def test_false_alarms_without_an_event_leave_pod_and_bias_undefined():
+def test_pod_and_bias_are_undefined_without_an_event():
     found = values(score_forecasts(*pair(np.ones((8, 8)), np.zeros((8, 8))), thresholds=[1.0], fss_window=3))
     assert np.isnan(found["pod"])
     assert np.isnan(found["bias"])

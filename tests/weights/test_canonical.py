@@ -71,7 +71,7 @@ def test_shapes_by_hand() -> None:
     assert parameter_count(SPEC) == sum(prod(shape) for shape in expected.values())
 
 
-def test_a_reverse_layer_has_reverse_alone_and_one_learned_exponent() -> None:
+def test_reverse_layer_has_no_forward_weights() -> None:
     spec = ConvLSTMSpec(
         in_channels=1, hidden_channels=2, kernel_size=1, bias=False, direction="reverse", duration_strategy="scalar"
     )

@@ -202,7 +202,7 @@ def test_an_array_type_that_numpy_lacks_is_refused(path: Path, refused) -> None:
         load_model(path)
 
 
-def test_shapes_are_held_against_the_spec_before_any_array_is_read(path: Path, refused, monkeypatch: Any) -> None:
+def test_shapes_are_checked_before_any_array_is_read(path: Path, refused, monkeypatch: Any) -> None:
     def never(*_: object) -> None:
         raise AssertionError("arrays were read")
 
@@ -260,7 +260,7 @@ WRONG_BIASES = {
 
 
 @pytest.mark.parametrize("kind", WRONG_BIASES)
-def test_weights_that_are_no_finite_numbers_are_neither_written_nor_read(kind: str, tmp_path: Path, refused) -> None:
+def test_weights_that_are_not_finite_are_refused(kind: str, tmp_path: Path, refused) -> None:
     target, arrays = tmp_path / "m", with_bias(WRONG_BIASES[kind])
     with refused(WeightsError, "layers.0.forward.bias"):
         save_model(target, SPEC, arrays)

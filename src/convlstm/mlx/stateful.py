@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 from mlx.utils import tree_map
 
 from convlstm.errors import SpecError, StateError
 from convlstm.mlx.layer import ConvLSTM, States
-from convlstm.spec import parsing
 
 
 class StatefulConvLSTM(nn.Module):
@@ -41,6 +41,10 @@ class StatefulConvLSTM(nn.Module):
 
     def __init__(self, layer: ConvLSTM) -> None:
         super().__init__()
+        if type(layer) is not ConvLSTM:
+            raise SpecError(
+                "layer", expected="a ConvLSTM", received=type(layer).__name__, hint="wrap the layer itself."
+            )
         if layer.spec.direction != "forward":
             raise SpecError(
                 "direction",
@@ -50,6 +54,7 @@ class StatefulConvLSTM(nn.Module):
             )
         self.layer = layer
         self.last_state: States | None = None
+        self._batched = True
 
     def reset_state(self, rows: Iterable[bool] | None = None) -> None:
         """Forget the state.
@@ -63,11 +68,13 @@ class StatefulConvLSTM(nn.Module):
         if rows is None or self.last_state is None:
             self.last_state = None
             return
-        keep = [not parsing.flag("rows", row) for row in rows]
-        batch = self.last_state[0][0].shape[0]
-        if len(keep) != batch:
-            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), hint="give one each.")
-        kept = mx.array(keep)
+        batch = self.last_state[0][0].shape[0] if self._batched else 1
+        new = np.asarray(list(rows))
+        if new.dtype != bool or new.shape != (batch,):
+            raise StateError(
+                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), hint="give one for each row."
+            )
+        kept = mx.array(~new)
         self.last_state = tree_map(
             lambda a: mx.where(kept.reshape(-1, *(1,) * (a.ndim - 1)), a, mx.zeros_like(a)), self.last_state
         )
@@ -99,4 +106,5 @@ class StatefulConvLSTM(nn.Module):
                 hint="call reset_state() before an unrelated sequence.",
             ) from error
         self.last_state = tree_map(mx.stop_gradient, state)
+        self._batched = x.ndim == self.layer.spec.spatial_dims + 3
         return output, state

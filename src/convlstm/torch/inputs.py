@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -171,6 +172,8 @@ def _per_step(name: str, given: Any, valid: Tensor | None, frames: Tensor, batch
 
 
 def _as_tensor(name: str, given: Any, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    if isinstance(given, np.ndarray):
+        given = np.asarray(given, order="C")  # PyTorch takes no negative strides, as of a reversed view
     try:
         return torch.as_tensor(given, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -126,7 +126,7 @@ def test_memory_that_waits_is_bounded(pool: torch_memory._Pool) -> None:
     assert taken_array(2).untyped_storage().resizable()  # the C library keeps small ones itself
 
 
-def test_memory_survives_garbage_collection_at_any_moment_in_several_threads(pool: torch_memory._Pool) -> None:
+def test_buffers_survive_garbage_collection_in_threads(pool: torch_memory._Pool) -> None:
     """`python benchmarks/memory_pool.py` takes a million."""
 
     def take() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convlstm.conformance import compare as parity
+from convlstm.conformance import compare as comparison
 from convlstm.conformance.adapters.torch import run
 from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
 from convlstm.engine.torch import convolution as torch_convolution
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 @pytest.mark.parametrize("seed", NARROW)
 def test_narrow_layers_are_the_reference_within_rounding(seed: int) -> None:
-    found = parity.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
+    found = comparison.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
     assert found.value <= 5e-2, found.label
     assert found.derivative <= 1e-1, found.label  # where a convolution is wrong, this is near 1 or above
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convlstm.conformance import compare as parity
+from convlstm.conformance import compare as comparison
 from convlstm.conformance.adapters.keras import run
 from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
 from convlstm.conformance.random_forecasters import random_forecast_case
@@ -18,23 +18,23 @@ from convlstm.keras.engines import BACKEND
 MANY, FEW = (3, 2) if BACKEND == "jax" else (30, 10)
 
 
-def hold(found: parity.Found, dtype: str) -> None:
+def hold(found: comparison.Found, dtype: str) -> None:
     assert not found.misses(dtype), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
 
 
 @pytest.mark.parametrize("seed", range(10_000, 10_000 + MANY))
 def test_float64(seed: int) -> None:
-    hold(parity.compare(random_case(seed), run), "float64")
+    hold(comparison.compare(random_case(seed), run), "float64")
 
 
 @pytest.mark.parametrize("seed", range(20_000, 20_000 + FEW))
 def test_float32(seed: int) -> None:
-    hold(parity.compare(random_case(seed), run, "float32"), "float32")
+    hold(comparison.compare(random_case(seed), run, "float32"), "float32")
 
 
 @pytest.mark.parametrize("seed", range(30_000, 30_000 + FEW))
 def test_forecasters(seed: int) -> None:
-    hold(parity.compare(random_forecast_case(seed), run), "float64")
+    hold(comparison.compare(random_forecast_case(seed), run), "float64")
 
 
 @pytest.mark.parametrize("seed", range(40_000, 40_000 + FEW))
@@ -43,12 +43,12 @@ def test_held_outputs(seed: int) -> None:
     steps = case.arrays["x"].shape[1]
     mask = np.random.default_rng(seed).random((len(case.arrays["x"]), steps)) < 0.5
     x = np.nan_to_num(case.arrays["x"])
-    hold(parity.compare(replace(case, mask=mask, arrays={**case.arrays, "x": x}), run), "float64")
+    hold(comparison.compare(replace(case, mask=mask, arrays={**case.arrays, "x": x}), run), "float64")
 
 
 @pytest.mark.parametrize("seed", [s for s in range(100, 105 if BACKEND == "jax" else 150) if family_of(s) != "any"])
 def test_narrow_layers_in_bfloat16(seed: int) -> None:
-    found = parity.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
+    found = comparison.compare(narrow_case(seed, **SMOOTH), run, "bfloat16")
     assert found.value <= 5e-2, found.label
     assert found.derivative <= 1e-1, found.label
 
@@ -58,4 +58,4 @@ def test_forecasters_in_low_precision(dtype: str) -> None:
     limit = {"bfloat16": 5e-2, "float16": 1e-2}[dtype]
     drawn = [case for case in map(random_forecast_case, range(30_000, 30_020)) if case.spec.encoder.norm == "none"]
     for case in drawn[:FEW]:
-        assert parity.compare(case, run, dtype).value <= limit
+        assert comparison.compare(case, run, dtype).value <= limit

@@ -130,7 +130,7 @@ def test_a_layer_inside_a_wrapper_of_keras_refuses_in_the_call(refused: Any) -> 
         both((array(2, 4, 6, 5, 1), np.ones((2, 3))))
 
 
-def test_a_graph_of_stacks_and_cells_gives_the_numbers_of_its_parts() -> None:
+def test_graph_of_stacks_and_cells_equals_its_parts() -> None:
     stack, cell = ConvLSTMStack(TIMED), ConvLSTM2DCell(3, 3, padding="same")
     x, d = symbol(None, 6, 5, 1), symbol(None)
     h = [symbol(6, 5, 3) for _ in range(2)]
@@ -142,7 +142,7 @@ def test_a_graph_of_stacks_and_cells_gives_the_numbers_of_its_parts() -> None:
         np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), rtol=0, atol=1e-6)
 
 
-def test_complex_numbers_are_refused_wherever_their_imaginary_part_would_be_lost(refused: Any) -> None:
+def test_complex_numbers_are_refused(refused: Any) -> None:
     x, cell = array(2, 4, 6, 5, 1), ConvLSTM2DCell(3, 3, padding="same")
     for argument, call in (
         ("sequences", lambda: layer()(x + 1j)),

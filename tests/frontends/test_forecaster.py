@@ -1,0 +1,93 @@
+"""The forecaster module: shapes, horizons, masks and types; its values are compared in `tests/conformance`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.spec.presets import PRESETS
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
+def build(frontend, rollout: str = "states", stack: dict[str, Any] | None = None, **options: Any) -> Any:
+    encoder = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 5], kernel_size=3, **stack or {})
+    model = frontend.build("Forecaster", ForecasterSpec(encoder=encoder, patch_size=2, rollout=rollout, **options))
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_shapes_and_parts(rollout: str, frontend) -> None:
+    model = build(frontend, rollout)
+    assert frontend.forecast(model, normal(2, 3, 1, 8, 6), 4).shape == (2, 4, 1, 8, 6)
+    arrays = frontend.to_canonical(model)
+    assert any(key.startswith("forecaster.") for key in arrays) == (rollout == "states")
+    assert arrays["head.weight"].shape == (4, 8 if rollout == "states" else 5, 1, 1)
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_longer_horizon_begins_with_the_shorter_forecast(rollout: str, frontend) -> None:
+    model, frames = build(frontend, rollout, residual=True), normal(2, 3, 1, 8, 6)
+    short, long = (frontend.forecast(model, frames, horizon) for horizon in (2, 6))
+    np.testing.assert_allclose(long[:, :2], short, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [[[1, 1, 0], [0, 0, 0]], [[0, 1, 0], [1, 1, 1]]])
+def test_masked_frames_are_not_seen(mask: list, frontend) -> None:
+    model, frames, valid = build(frontend, residual=True), normal(2, 3, 1, 8, 6), np.array(mask, dtype=bool)
+    native_mask = frontend.to_native(valid)
+    derive = frontend.gradient(model, lambda call, x: call(x, 3, mask=native_mask).sum())
+    forecasts = []
+    for value in (0.0, np.nan):
+        dirty = np.where(valid[:, :, None, None, None], frames, np.float32(value))
+        forecasts.append(frontend.forecast(model, dirty, 3, mask=valid))
+        assert not derive(dirty)[1][~valid].any()
+    forecasts.append(frontend.forecast(model, frames, 3, mask=np.array(mask)))
+    forecasts.append(frontend.forecast(model, frames, 3, mask=mask))
+    for forecast in forecasts:
+        assert np.isfinite(forecast).all()
+        np.testing.assert_array_equal(forecast, forecasts[0])
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "softplus"])
+def test_output_activation_bounds_the_forecast(activation: str, frontend) -> None:
+    model = build(frontend, output_activation=activation)
+    forecast = frontend.forecast(model, normal(2, 3, 1, 8, 6) * 3, 4)
+    assert (forecast >= 0).all()
+    assert activation != "sigmoid" or (forecast <= 1).all()
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_rows_of_a_batch_are_independent(rollout: str, frontend) -> None:
+    model, frames = build(frontend, rollout, stack={"norm": "layer"}), normal(3, 3, 1, 8, 6)
+    together = frontend.forecast(model, frames, 3)
+    for row in range(3):
+        alone = frontend.forecast(model, frames[row : row + 1], 3)[0]
+        np.testing.assert_allclose(alone, together[row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)
+def test_seed_gives_the_first_weights(frontend) -> None:
+    one, other = build(frontend), build(frontend)
+    one.reset_parameters(seed=5)
+    other.reset_parameters(seed=5)
+    for key, array in frontend.to_canonical(one).items():
+        np.testing.assert_array_equal(frontend.to_canonical(other)[key], array)
+
+
+@pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)
+@pytest.mark.parametrize("name", ["shi2015-1x1-128-64-64", "openstl-kth"])
+def test_presets_build_and_run(name: str, frontend) -> None:
+    spec = PRESETS[name]
+    model = frontend.build("Forecaster", spec)
+    model.eval()
+    size = 2 * spec.patch_size
+    forecast = frontend.forecast(model, abs(normal(1, 2, spec.frame_channels, size, size)), 2)
+    assert forecast.shape == (1, 2, spec.frame_channels, size, size)
+    assert np.isfinite(forecast).all()
