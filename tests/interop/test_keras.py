@@ -25,10 +25,12 @@ MASK = np.array([[1, 1, 0, 1], [0, 1, 1, 0]], dtype=bool)
 
 @pytest.fixture(autouse=True)
 def _float64():
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(policy)
 
 
 @keras.saving.register_keras_serializable()
