@@ -52,7 +52,7 @@ def test_training_over_many_calls() -> None:
 
 STREAM = """
 import torch
-from convlstm.torch import ConvLSTM, StatefulConvLSTM
+from convlstm.torch import ConvLSTM, ConvLSTMCell, StatefulConvLSTM
 
 def resident():
     with open("/proc/self/status") as status:
