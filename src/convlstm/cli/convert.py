@@ -44,13 +44,13 @@ def convert(
 
     Example: `convlstm convert ndrplz.npz -o layer.safetensors --from ndrplz --explain`
     """
-    from convlstm.files import check_apart, check_writable
+    from convlstm.files import check_not_input, check_writable
 
     if from_layout is None and to_layout is None:
         raise typer.BadParameter("pass --from, --to or both", param_hint="--from")
     if from_layout is None and (layer or settings):
         raise typer.BadParameter("needs --from", param_hint="--layer" if layer else "--set")
-    check_apart(output, source)
+    check_not_input(output, source)
     check_writable(output, folder=False)
     if from_layout is None:
         spec, weights, extra = _own(source)

@@ -44,12 +44,12 @@ def forecast(
     Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
-    from convlstm.files import check_apart, check_writable
+    from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.run_folder import RunFolder
 
     check_writable(output, folder=output.suffix == ".zarr")
-    check_apart(output, data, model, *RunFolder(model).files)
+    check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
     nowcaster = load(model, framework, threads)
     frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convlstm import __version__
 from convlstm.data import Frames, find_windows
 from convlstm.errors import DataError
-from convlstm.files import write_whole
+from convlstm.files import write_atomic
 from convlstm.nowcast.nowcaster import Nowcaster
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
@@ -75,7 +75,7 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
     """
     if Path(path).suffix == ".zarr":
         # format 2, which every reader supports, with consolidated metadata for fast opening
-        return write_whole(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
+        return write_atomic(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
     return write_netcdf(path, forecast)
 
 
@@ -101,7 +101,7 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
         except RuntimeError as error:  # the NetCDF library raises it for a full disk
             raise OSError(str(error)) from error
 
-    return write_whole(path, write)
+    return write_atomic(path, write)
 
 
 def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:

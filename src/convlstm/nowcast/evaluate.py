@@ -14,7 +14,7 @@ import xarray as xr
 
 from convlstm import __version__
 from convlstm.data import Frames
-from convlstm.files import check_writable, write_whole
+from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import (
     METHODS,
@@ -86,9 +86,9 @@ def evaluate(
         "training": list(training),
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False)
-    write_whole(folder / "scores.csv", lambda draft: scores.to_csv(draft, index=False))
+    write_atomic(folder / "scores.csv", lambda draft: scores.to_csv(draft, index=False))
     write_netcdf(folder / "cases.nc", _examples(nowcaster, frames, cases))
-    write_whole(folder / "evaluation.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_atomic(folder / "evaluation.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     return scores
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
-from convlstm.files import check_writable, write_whole
+from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.spec.types import Array
@@ -111,7 +111,7 @@ class RunFolder:
                     shutil.rmtree(draft, ignore_errors=True)
             new = not self.holds_run
             if new:
-                write_whole(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
+                write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
             try:
                 yield
             except BaseException:
@@ -148,7 +148,7 @@ class RunFolder:
                     hint="Start a new run in another `--output`.",
                 ) from error
         lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
-        write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
+        write_atomic(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
         return arrays, progress
 
     def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:

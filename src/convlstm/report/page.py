@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from convlstm.files import check_apart, check_writable, write_whole
+from convlstm.files import check_not_input, check_writable, write_atomic
 
 from . import charts
 from .figures import method_slot, score_groups, training_chart
@@ -55,9 +55,9 @@ def write_report(evaluation_folder: str | Path, output: str | Path) -> Path:
         convlstm.errors.DataError: no/such/folder/evaluation.json: expected a readable JSON file, got ...
     """
     check_writable(output)
-    check_apart(output, *(Path(evaluation_folder) / name for name in ("scores.csv", "cases.nc", "evaluation.json")))
+    check_not_input(output, *(Path(evaluation_folder) / name for name in ("scores.csv", "cases.nc", "evaluation.json")))
     page = _render(read_results(evaluation_folder))
-    return write_whole(output, lambda path: path.write_text(page, encoding="utf-8"))
+    return write_atomic(output, lambda path: path.write_text(page, encoding="utf-8"))
 
 
 def _render(results: Results) -> str:
