@@ -40,14 +40,14 @@ from convlstm.nowcast.run_folder import RunFolder
 
 data, config, folder, step = sys.argv[1:]
 
-def tell(report):
+def on_step(report):
     if report.step == int(step):
         print("here", flush=True)
         sys.stdin.readline()
 
 set_threads("torch", 1)
 try:
-    fit(read_config(config), open_frames(data), RunFolder(folder), tell=tell)
+    fit(read_config(config), open_frames(data), RunFolder(folder), on_step=on_step)
 except Exception as error:
     print(error, flush=True)
     sys.exit(getattr(error, "exit_code", 1))
@@ -87,7 +87,7 @@ def test_a_second_signal_stops_at_once(train):
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(tell=ask_twice)
+        train(on_step=ask_twice)
     assert signal.getsignal(signal.SIGINT) is before
 
 
