@@ -223,3 +223,8 @@ def test_a_copy_of_the_folder_goes_on_as_well(train, tmp_path, whole_run, conten
     stopped(3)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     assert contents(train("copy", resume=True)) == whole_run
+
+
+def test_the_state_file_has_the_names_that_earlier_versions_wrote(train):
+    progress = load_arrays(train().path / "state.safetensors")[1]["progress"]
+    assert progress.keys() == {"step", "best_loss", "best_step", "worse", "losses", "finished"}
