@@ -1,4 +1,4 @@
-"""Axes, layouts, empty and single sizes, and states, as a user passes them."""
+"""States and types in Flax's terms, and wrong calls; the rest is in `tests/frontends`."""
 
 from __future__ import annotations
 
@@ -23,31 +23,10 @@ def normal(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(shape).standard_normal(shape), jnp.float32)
 
 
-def test_without_a_batch() -> None:
-    layer, x = build(2, 3, 3, direction="bidirectional", num_layers=2), normal(2, 4, 6, 6, 2)
-    _, both = layer(x)
-    carry, alone = layer(x[1])
-    np.testing.assert_allclose(alone, both[1], atol=1e-6)
-    assert carry.h[0].shape == (6, 6, 3)
-    assert layer(x[1], carry)[1].ndim == 4
+def test_cell_without_a_batch() -> None:
     cell = build(2, 3, 3, cls=ConvLSTMCell)
-    state, y = cell(cell.initialize_carry((6, 6, 2)), x[0, 0])
+    state, y = cell(cell.initialize_carry((6, 6, 2)), normal(6, 6, 2))
     assert y.shape == state.c.shape == (6, 6, 3)
-
-
-def test_durations_may_be_given_in_every_form() -> None:
-    layer = build(1, 2, 3, duration_strategy="linear", memory_decay=True)
-    x, d, gap = normal(2, 3, 4, 4, 1), abs(normal(2, 3)) + 0.5, abs(normal(3, 2)).T + 1.0
-    _, expected = layer(x, durations=d, gaps=gap)
-    for given in (d[..., None], d.tolist(), np.asarray(d)):
-        np.testing.assert_array_equal(layer(x, durations=given, gaps=(gap,))[1], expected)
-    shared = layer(x, durations=d[0], gaps=1.0)[1]
-    np.testing.assert_array_equal(shared, layer(x, durations=jnp.broadcast_to(d[0], (2, 3)), gaps=jnp.ones((2, 3)))[1])
-    np.testing.assert_array_equal(layer(x, durations=2, gaps=1)[1], layer(x, durations=jnp.float32(2), gaps=1.0)[1])
-    cell = build(2, 3, 3, cls=ConvLSTMCell, duration_strategy="linear")
-    for given in (jnp.array([2.0, 2.0]), jnp.array([[2.0], [2.0]]), [2.0, 2.0]):
-        y = cell(None, normal(2, 5, 5, 2), duration=given)[1]
-        np.testing.assert_array_equal(y, cell(None, normal(2, 5, 5, 2), duration=2.0)[1])
 
 
 def test_a_returned_state_is_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Every test of the MLX face starts from one seed on the CPU; without MLX there is nothing to test here."""
+"""Every test of MLX starts from one seed on the CPU; without MLX there is nothing to test here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every test of the PyTorch face starts from one seed on one thread."""
+"""Every test of PyTorch starts from one seed on one thread."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_a_gradient_penalty_equals_the_generic_path(name: str, monkeypatch: pyte
         assert a.abs().max() > 0
 
 
-def test_b01_a_second_backward_pass_over_one_graph() -> None:
+def test_second_backward_pass_over_one_graph() -> None:
     layer, x = build(peephole="channel"), frames()
     loss = loss_of(layer, x)
     parameters = list(layer.parameters())
