@@ -44,34 +44,20 @@ class Run(Protocol):
     def __call__(self, case: AnyCase, dtype: str, factors: Arrays) -> tuple[Arrays, Arrays]:
         """Compute a case as a user of the framework would.
 
-        Args:
-            case: The configuration; a `Case` for the layer, a `ForecastCase` for the forecaster.
-            dtype: `float64` or `float32`.
-            factors: By name of each result, what it is multiplied with in the loss Σ factors · results.
-
-        Returns:
-            Results by the reference's names, and the gradient of the loss by every array of the case, in its shape
-            and layout, zeros where it does not enter.
+        Return the results by the reference's names, and the gradient of Σ factors · results by every array of the case,
+        in its shape and layout, with zeros where the array does not enter.
         """
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the reference makes of a case, computed once for all frameworks.
-
-    Args:
-        case: The configuration, rounded to the type it is compared in.
-        dtype: That type.
-        results: By name.
-        factors: Of the loss, by name.
-        derivatives: Of the loss along the case's directions.
-    """
+    """The results of the reference for a case whose arrays are rounded to `dtype`."""
 
     case: AnyCase
     dtype: str
     results: Arrays
-    factors: Arrays
-    derivatives: Array
+    factors: Arrays  # of the results in the loss
+    derivatives: Array  # of the loss along the directions of the case
 
 
 @dataclass(frozen=True)
@@ -103,14 +89,7 @@ def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
 
 
 def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
-    """Return how far a framework's results and gradients are from the reference.
-
-    Example:
-        >>> from convlstm.conformance.random_layers import random_case
-        >>> expected = expect(random_case(3))
-        >>> judge(expected, expected.results, {}).value
-        0.0
-    """
+    """Return how far a framework's results and gradients are from the reference."""
     case, dtype = expected.case, expected.dtype
     if results.keys() != expected.results.keys():
         raise AssertionError(f"results {sorted(results)}, and the reference has {sorted(expected.results)}")
@@ -123,16 +102,7 @@ def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
 
 
 def compare(case: AnyCase, run: Run, dtype: str = "float64") -> Found:
-    """Return the errors of one case in one framework.
-
-    Args:
-        case: The configuration.
-        run: How the framework computes it.
-        dtype: The type to compute in.
-
-    Returns:
-        The largest errors of values and derivatives.
-    """
+    """Return the errors of one case in one framework."""
     expected = expect(case, dtype)
     return judge(expected, *run(expected.case, dtype, expected.factors))
 

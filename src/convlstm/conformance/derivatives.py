@@ -38,15 +38,7 @@ def directions(case: HasArrays, count: int = 4) -> list[dict[str, Array]]:
 
 
 def directional_derivatives(case: HasArrays, run: Callable[..., Mapping[str, Array]]) -> list[float]:
-    """Return the reference's derivative of the loss along each direction, by a complex step.
-
-    Args:
-        case: The configuration.
-        run: What computes the results of a case, also for other values of its arrays.
-
-    Returns:
-        One derivative per direction of `directions`.
-    """
+    """Return the reference's derivative of the loss along each of the `directions`, by a complex step."""
     factors = loss_weights(case, run(case))
     found = []
     for direction in directions(case):

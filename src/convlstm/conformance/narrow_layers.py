@@ -27,29 +27,12 @@ SMOOTH = {
 
 
 def family_of(seed: int) -> str:
-    """Return the family of a seed.
-
-    Example:
-        >>> family_of(1)
-        'one column'
-    """
+    """Return the family of a seed."""
     return FAMILIES[seed % len(FAMILIES)]
 
 
 def narrow_case(seed: int, **fixed: Any) -> Case:
-    """Return a random layer of the family of a seed, with inputs.
-
-    Args:
-        seed: What everything is drawn from.
-        **fixed: Options of the spec to hold fixed.
-
-    Returns:
-        The case.
-
-    Example:
-        >>> narrow_case(2).arrays["x"].shape[3]
-        1
-    """
+    """Return a random layer of the family of a seed, with inputs; `fixed` are options that are not random."""
     family = family_of(seed)
     if family == "any":
         return random_case(seed, **fixed)

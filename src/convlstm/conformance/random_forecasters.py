@@ -19,15 +19,10 @@ from convlstm.weights.canonical import initialise
 
 @dataclass(frozen=True)
 class ForecastCase:
-    """One forecaster with inputs for every argument it takes.
+    """A forecaster with inputs for every argument.
 
-    Args:
-        seed: What it was drawn from.
-        spec: The forecaster.
-        arrays: What a gradient is taken of: `frames`, `durations`, `lead_durations`, `gaps` and the weights by
-            canonical key, float64.
-        horizon: Frames to forecast.
-        mask: True where a frame is valid (batch, time), or None.
+    `arrays` are those that a gradient is taken of, in float64: `frames`, `durations`, `lead_durations`, `gaps` and the
+    weights by canonical key. `mask` (batch, time) is True where a frame is valid.
     """
 
     seed: int
@@ -38,18 +33,7 @@ class ForecastCase:
 
 
 def random_forecast_case(seed: int) -> ForecastCase:
-    """Return a random forecaster with inputs.
-
-    Args:
-        seed: What everything is drawn from.
-
-    Returns:
-        A case in evaluation mode; half of the masked ones hold NaN in their masked frames.
-
-    Example:
-        >>> random_forecast_case(3).spec == random_forecast_case(3).spec
-        True
-    """
+    """Return a random forecaster in evaluation mode; half of the masked ones hold NaN in their masked frames."""
     random = np.random.default_rng([seed, 3])
     grid = tuple(int(n) for n in random.integers(3, 6, 2))
     spec = _random_spec(random, grid)
@@ -74,15 +58,7 @@ def random_forecast_case(seed: int) -> ForecastCase:
 
 
 def reference_forecast(case: ForecastCase, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Return what the reference computes, as `forecast`.
-
-    Args:
-        case: The configuration.
-        arrays: Other values for its arrays, complex ones too.
-
-    Returns:
-        The forecast by name.
-    """
+    """Return what the reference computes, as `forecast`; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
     optional = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
     frames = arrays["frames"]

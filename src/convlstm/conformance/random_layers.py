@@ -60,16 +60,12 @@ _RATES = ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration with inputs for every argument it takes.
+    """A layer stack with inputs for every argument.
 
-    Args:
-        seed: What it was drawn from.
-        spec: The stack.
-        arrays: What a gradient is taken of: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time), `gaps.{direction}`
-            (batch, time) and the weights by canonical key, float64. Masked steps may hold NaN.
-        mask: True where a step is valid (batch, time), or None.
-        masks: Random draws by (layer, direction), or None in evaluation.
-        dropout: Factors between layers (batch, time, channels, *grid), or None.
+    `arrays` are those that a gradient is taken of, in float64: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time),
+    `gaps.{direction}` (batch, time) and the weights by canonical key. Masked steps may hold NaN. `mask` (batch, time)
+    is True where a step is valid, `masks` is None in evaluation, and `dropout` has the factors between layers
+    (batch, time, channels, *grid).
     """
 
     seed: int
@@ -81,19 +77,9 @@ class Case:
 
 
 def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: Any) -> Case:
-    """Return a random configuration with inputs.
+    """Return a random, valid stack with inputs, whose grids are not empty.
 
-    Args:
-        seed: What everything is drawn from.
-        size: Spatial size of the frames; None along an axis, or for all of them, draws it.
-        **fixed: Options of the spec to hold fixed.
-
-    Returns:
-        A case whose spec is valid and whose grids are not empty.
-
-    Example:
-        >>> random_case(3).spec == random_case(3).spec
-        True
+    `size` is the spatial size of the frames, drawn where it is None; `fixed` are options that are not random.
     """
     for attempt in range(1000):
         random = np.random.default_rng([seed, attempt])
@@ -113,31 +99,12 @@ def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: 
 
 
 def common_case(seed: int) -> Case:
-    """Return a random configuration of the common cell, with peepholes in every second one.
-
-    Args:
-        seed: What everything is drawn from.
-
-    Returns:
-        A case with dropout at most on inputs and between layers.
-
-    Example:
-        >>> common_case(3).spec.peephole
-        'channel'
-    """
+    """Return a random stack of the common cell, with peepholes for odd seeds, and dropout only on or between layers."""
     return random_case(seed, peephole=("none", "channel")[seed % 2], **COMMON)
 
 
 def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Return what the reference computes: `output` (or `output.0`, `output.1`), `h.{n}` and `c.{n}`.
-
-    Args:
-        case: The configuration.
-        arrays: Other values for its arrays, complex ones too.
-
-    Returns:
-        Results by name.
-    """
+    """Return the results of the reference by name; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
     count = case.spec.depth * len(case.spec.directions)
     output, final = reference.stack(
@@ -303,16 +270,10 @@ def _random_masks(
 def convert_masks(
     case: Case, build: Callable[..., Any], convert: Callable[[Array], Any], key: Callable[[int, str], Any] | None = None
 ) -> DropoutMasks | None:
-    """Return the dropout masks of a case as a frontend takes them.
+    """Return the dropout masks of a case as a frontend takes them, or None in evaluation.
 
-    Args:
-        case: The case.
-        build: The engine's `Masks`.
-        convert: Make a tensor of a mask, which has its channels first and, with a mask each step, time before batch.
-        key: Key of a layer's masks, from its index and direction; None keeps the pair.
-
-    Returns:
-        The masks, or None in evaluation.
+    `build` makes the engine's masks of one layer, `convert` a tensor of an array with its channels first and, with a
+    mask for each step, time before batch. `key` maps a layer's index and direction to its key; None keeps the pair.
     """
     if case.masks is None:
         return None

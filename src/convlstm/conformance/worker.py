@@ -39,18 +39,9 @@ def drop_in(frontend: str) -> list[dict[str, Any]]:
 def compare_cases(
     frontend: str, *, dtype: str, start: int, count: int, folder: str, keep: str | None = None
 ) -> dict[str, Any]:
-    """Run random layers and forecasters, and return the worst errors and where they arose.
+    """Run the cases of `draw_cases`; return their number, and the worst and median errors with their labels.
 
-    Args:
-        frontend: Subpackage of the framework.
-        dtype: The type to compute in.
-        start: Seed of the first case.
-        count: Number of layers; a fifth as many common cells and forecasters.
-        folder: Where the reference's results are kept.
-        keep: Name of the file for the results, to be compared with those of other frameworks.
-
-    Returns:
-        Counts, worst and median errors, and the labels of the worst cases.
+    The results of the reference are read from `folder`, where those of the framework are written under the name `keep`.
     """
     run = import_module(f"convlstm.conformance.adapters.{frontend}").run
     found: list[Found] = []

@@ -23,44 +23,24 @@ from convlstm.weights.canonical import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """The cost of one layer in one direction.
-
-    Args:
-        part: `layer`, `encoder` or `forecaster`.
-        index: Index in the stack, from 0.
-        direction: `forward` or `reverse`.
-        grid: Points per spatial axis of its states.
-        hidden_channels: Channels of h and c.
-        parameters: Trainable values.
-        receptive_field: Pixels per axis of the latest input frame that affect one point of its first step.
-        growth: Pixels per axis that each earlier step adds.
-        forward_flop: FLOP of a forward pass over the batch.
-        training_flop: FLOP of a forward and a backward pass.
-        training_bytes: Bytes of weights, gradients, two moments, and the arrays kept for the backward pass.
-    """
+    """The cost of one layer in one direction."""
 
     part: str
     index: int
     direction: str
-    grid: Size
+    grid: Size  # of its states
     hidden_channels: int
     parameters: int
-    receptive_field: Size
-    growth: Size
-    forward_flop: int
-    training_flop: int
-    training_bytes: int
+    receptive_field: Size  # pixels of the latest frame that affect one point of its first step
+    growth: Size  # pixels that each earlier step adds
+    forward_flop: int  # over the batch
+    training_flop: int  # of a forward and a backward pass
+    training_bytes: int  # weights, gradients, two moments, and the arrays kept for the backward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadCost:
-    """The cost of the output convolution of a forecaster.
-
-    Args:
-        parameters: Trainable values.
-        forward_flop: Of a forward pass over the batch.
-        training_flop: Of a forward and a backward pass.
-    """
+    """The cost of the output convolution of a forecaster."""
 
     parameters: int
     forward_flop: int
@@ -69,13 +49,10 @@ class HeadCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """The cost of a model.
+    """The cost of a model: its layers, one entry per direction, and the head of a forecaster.
 
-    Args:
-        layers: Its layers, one entry per direction.
-        head: The output convolution; None for a layer.
-        training_bytes: Peak memory of a training step, with weights, optimiser and frames. It is not the sum of the
-            layers: there are temporary arrays, and the upper layers are freed before the lower ones.
+    `training_bytes` is the peak of a training step. It is not the sum of the layers: there are temporary arrays, and
+    the upper layers are freed before the lower ones.
     """
 
     layers: tuple[LayerCost, ...]
@@ -103,24 +80,7 @@ class ModelCost:
 
 
 def model_cost(spec: Spec, workload: Workload) -> ModelCost:
-    """Return the cost of a model, computed from its spec.
-
-    Args:
-        spec: A layer stack or a forecaster.
-        workload: Frames, batch, horizon and precision.
-
-    Returns:
-        Costs by layer and in all.
-
-    Raises:
-        ShapeError: if the frames do not fit the model.
-
-    Example:
-        >>> stack = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=3)
-        >>> cost = model_cost(stack, Workload(shape=(10, 64, 64, 64), batch=8))
-        >>> f"{cost.forward_flop / 1e9:.1f} and {cost.training_flop / 1e9:.1f} GFLOP"
-        '193.3 and 483.2 GFLOP'
-    """
+    """Return the cost of a model; frames that do not fit it are a ShapeError."""
     check_frames(spec, workload.full_shape)
     stack_calls = calls(spec, workload)
     parts = list(dict.fromkeys(call.part for call in stack_calls))
@@ -130,21 +90,11 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
 
 
 def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size, Size]]:
-    """Return the receptive field of each layer in a frame, and its growth per earlier step.
+    """Return the receptive field of each layer in a frame, and its growth per earlier step, in pixels per axis.
 
     Each input kernel adds (k_eff − 1) · j pixels, where j is the distance of two points of its grid in pixels. A step
-    back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth.
-
-    Args:
-        spec: A layer stack without norm (the statistics of a norm depend on every point).
-        patch_size: Pixels per axis of one point of its input.
-
-    Returns:
-        For each layer, pixels per axis of the frame of the same step, and of each further step.
-
-    Example:
-        >>> receptive_fields(ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=[(3, 3), (5, 5)]))
-        [((3, 3), (2, 2)), ((7, 7), (4, 4))]
+    back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth. The stack has
+    no norm, whose statistics depend on every point.
     """
     result = []
     apart = field = (patch_size,) * spec.spatial_dims

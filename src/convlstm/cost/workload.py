@@ -18,20 +18,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The input of one training step.
+    """The frames of one sample (time, channel, *space), the batch, and the horizon of a forecaster.
 
-    Args:
-        shape: Frames of one sample (time, channel, *space).
-        batch: Samples.
-        horizon: Frames to forecast; not used for a layer.
-        precision: `float32`, or `bfloat16` for autocast with weights and cell state in float32.
-
-    Raises:
-        SpecError: for a number below 1 or an unknown precision.
-
-    Example:
-        >>> Workload(shape=(10, 1, 64, 48)).size
-        (64, 48)
+    `bfloat16` is autocast with weights and cell state in float32. A number below 1 is a SpecError.
     """
 
     shape: Size
@@ -63,18 +52,7 @@ class Workload:
 
 
 def check_frames(spec: Spec, shape: Size) -> None:
-    """Check the shape of frames with the checks of the model.
-
-    Args:
-        spec: The model.
-        shape: Shape of the frames (batch, time, channel, *space).
-
-    Raises:
-        ShapeError: if axes, channels or grid do not fit.
-
-    Example:
-        >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
-    """
+    """Raise ShapeError, with the message of the model, for frames (batch, time, channel, *space) that do not fit it."""
     if isinstance(spec, ForecasterSpec):
         check_forecast(spec, shape)
         return

@@ -32,19 +32,12 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Health:
-    """One framework compared with the reference.
-
-    Args:
-        environment: Name of the framework's environment.
-        description: Version, device and precision; the problem where there is one.
-        difference: Largest difference from the reference; infinite where it failed, None where it is not installed.
-        seconds: Time of one forecast of the small model.
-    """
+    """One framework compared with the reference."""
 
     environment: str
-    description: str
-    difference: float | None
-    seconds: float
+    description: str  # version, device and precision, or the problem
+    difference: float | None  # from the reference; infinite if it failed, None if it is not installed
+    seconds: float  # of one forecast
 
     @property
     def well(self) -> bool:
@@ -53,12 +46,7 @@ class Health:
 
 
 def installed() -> dict[str, str]:
-    """Return Python, the system, and the version of each package that matters, or `not installed`.
-
-    Example:
-        >>> "numpy" in installed()
-        True
-    """
+    """Return Python, the system, and the version of each package that matters, or `not installed`."""
     system = f"{platform.system()} {platform.machine()}"
     versions = {"convlstm": __version__, "Python": platform.python_version(), "system": system}
     for name in PACKAGES:
@@ -70,14 +58,7 @@ def installed() -> dict[str, str]:
 
 
 def check_environments(environments: Sequence[Environment] = ENVIRONMENTS) -> list[Health]:
-    """Run a small forecaster in every environment, each in a process of its own, and compare it with the reference.
-
-    Args:
-        environments: Which ones.
-
-    Returns:
-        What was found, in the same order.
-    """
+    """Run a small forecaster in each environment, in its own process, and compare it with the reference."""
     found = []
     for environment in environments:
         if not environment.installed:

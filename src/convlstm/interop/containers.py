@@ -31,25 +31,7 @@ _LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Read every array of a file; nothing in it is executed, and sizes are checked before allocation.
-
-    Args:
-        path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
-
-    Returns:
-        Arrays by their names in the file.
-
-    Raises:
-        WeightsError: for a missing, damaged or unsafe file, or a file of another kind.
-        DependencyError: for HDF5 without h5py.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
-        >>> np.savez(path, kernel=np.zeros(2))
-        >>> read_arrays(path)["kernel"]
-        array([0., 0.])
-    """
+    """Read every array of a file by name; nothing in it is executed, and sizes are checked before allocation."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
@@ -63,19 +45,7 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
-    """Write named arrays to one file atomically.
-
-    Args:
-        path: `*.safetensors`, `*.npz` or `*.h5`.
-        arrays: Arrays by name.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: if the path cannot be written, or the name has another ending.
-        DependencyError: for HDF5 without h5py.
-    """
+    """Write named arrays to one `*.safetensors`, `*.npz` or `*.h5` atomically; return the path."""
     path = Path(path)
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(

@@ -22,19 +22,7 @@ _LISTED = 8
 
 
 def flatten(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
-    """Return a tree of arrays as one mapping of dotted names.
-
-    Args:
-        arrays: Arrays or further mappings by name; a slash within a name counts as a dot.
-        prefix: Prefix of every name.
-
-    Returns:
-        NumPy arrays by dotted name.
-
-    Example:
-        >>> sorted(flatten({"params": {"ih/kernel": np.zeros(2)}}))
-        ['params.ih.kernel']
-    """
+    """Return a tree of arrays as NumPy arrays by dotted name; a slash within a name counts as a dot."""
     flat: dict[str, Array] = {}
     for name, value in arrays.items():
         key = prefix + str(name).replace("/", ".")
@@ -48,15 +36,7 @@ def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
-    """Return the layers of this layout by their paths, in natural order (2 before 10).
-
-    Args:
-        layout: The layout.
-        flat: Arrays by dotted name.
-
-    Returns:
-        The names of the arrays by path.
-    """
+    """Return the names of the arrays of each layer of this layout by its path, in natural order (2 before 10)."""
     places: dict[str, Parts] = {}
     for key in flat:
         for part in (*layout.kernels, *layout.biases, *layout.dead):
@@ -74,19 +54,9 @@ def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
 
 
 def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
-    """Return the layers to read, first to last.
+    """Return the path of each layer to read by direction, first to last.
 
-    Args:
-        layout: The layout.
-        flat: Arrays by dotted name.
-        found: The result of `find`.
-        names: Parts of paths that name the layers in order; none reads all, if their order is unambiguous.
-
-    Returns:
-        Per layer, its path by direction.
-
-    Raises:
-        WeightsError: if there is no such layer, or the layers of the stack are ambiguous.
+    `names` are parts of paths, in order; none reads all layers, and raises WeightsError if their order is ambiguous.
     """
     layers = _pair(found) if layout.two_ways else [{"forward": place} for place in found]
     if not layers:
@@ -120,17 +90,7 @@ def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:
 
 
 def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
-    """Raise an error for a layer with unknown arrays, which would be lost.
-
-    Args:
-        place: The layer's path.
-        parts: Its known arrays.
-        flat: Arrays by dotted name.
-        source: The foreign layer's name.
-
-    Raises:
-        WeightsError: naming the array.
-    """
+    """Raise WeightsError for a layer with unknown arrays, which would be lost."""
     for key in flat:
         inside = not place or key.startswith(f"{place}.")
         if inside and key not in parts.values() and flat[key].dtype.kind == "f":

@@ -18,18 +18,7 @@ _DEEPEST = 64
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Read every floating-point dataset of an HDF5 file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays by path within the file.
-
-    Raises:
-        WeightsError: for a damaged file, or one with anything but plain groups and datasets.
-        DependencyError: without h5py.
-    """
+    """Return every floating-point dataset of an HDF5 file by its path in the file."""
     h5py = _h5py()
     try:
         with h5py.File(path, "r") as file:
@@ -50,15 +39,7 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as plain datasets; the slashes in their names make groups.
-
-    Args:
-        path: The file.
-        arrays: Arrays by path within the file.
-
-    Raises:
-        DependencyError: without h5py.
-    """
+    """Write arrays as plain datasets; the slashes in their names make groups."""
     with _h5py().File(path, "w") as file:
         for name in sorted(arrays):
             file.create_dataset(name, data=arrays[name])

@@ -26,18 +26,8 @@ def read(
 ) -> Converted:
     """Read a stack of foreign layers.
 
-    Args:
-        layout: The layout of their arrays.
-        arrays: Arrays by name, flat or as a tree.
-        layers: Parts of paths that name the layers in order; none reads the only stack.
-        **options: Options that the arrays do not show, by the names of `ConvLSTMSpec`.
-
-    Returns:
-        Spec, canonical weights and notes.
-
-    Raises:
-        SpecError: for an option that the foreign layer does not have.
-        WeightsError: if there is no such layer, several that are not a stack, or arrays that do not fit.
+    `layers` are parts of paths that name the layers in order; none reads the only stack. `options` are those that the
+    arrays do not show, by the names of `ConvLSTMSpec`.
     """
     check_options(
         options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
@@ -170,19 +160,7 @@ def _spec(
 
 
 def differences(layout: Layout) -> tuple[str, ...]:
-    """Return the general differences of a foreign layer.
-
-    Args:
-        layout: The layout of its arrays.
-
-    Returns:
-        Sentences.
-
-    Example:
-        >>> from convlstm.interop.ndrplz import NDRPLZ
-        >>> differences(NDRPLZ)[0]
-        'The order of the gates is i, f, o, g there and i, f, g, o here.'
-    """
+    """Return the general differences of a foreign layer as sentences."""
     lines: list[str] = []
     if layout.gates != GATES:
         lines.append(f"The order of the gates is {', '.join(layout.gates)} there and {', '.join(GATES)} here.")

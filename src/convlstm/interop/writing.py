@@ -24,20 +24,7 @@ _FREE = (
 
 
 def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays of a layer stack in a foreign layout.
-
-    Args:
-        layout: The layout.
-        spec: The stack; every option must be one that the foreign layer has.
-        weights: Its canonical arrays.
-
-    Returns:
-        Arrays by their names in the foreign file.
-
-    Raises:
-        SpecError: naming an option that the foreign layer does not support.
-        WeightsError: if weights and spec differ.
-    """
+    """Return the arrays of a layer stack by their names in a foreign file; an option that it lacks is a SpecError."""
     stack = _check_holds(layout, spec)
     check_weights(stack, weights)
     arrays: dict[str, Array] = {}
@@ -67,20 +54,7 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
 
 
 def own_words(layout: Layout, spec: Spec) -> dict[str, Any]:
-    """Return these options as arguments of the foreign constructor, one value if all layers or axes agree.
-
-    Args:
-        layout: The layout.
-        spec: The stack that was written.
-
-    Returns:
-        Values by the foreign names; a list has one per layer.
-
-    Example:
-        >>> from convlstm.interop.linen import LINEN
-        >>> own_words(LINEN, ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, direction="reverse"))
-        {'reverse': True, 'keep_order': True}
-    """
+    """Return these options as arguments of the foreign constructor, one value if all layers or axes agree."""
     options = constructor_options(layout, spec)
     return layout.own_words({name: _briefly(name, value) for name, value in options.items()})
 

@@ -80,18 +80,7 @@ class Model:
 
 
 def weights_digest(arrays: Mapping[str, Array]) -> str:
-    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes.
-
-    Args:
-        arrays: Arrays by key.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> weights_digest({"a": np.zeros(2, dtype=np.float32)})[:8]
-        'd3ba0fd7'
-    """
+    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
         array = _portable(key, arrays[key])
@@ -172,20 +161,7 @@ def load_model(path: str | Path) -> Model:
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:
-    """Write named arrays and JSON values to one safetensors file.
-
-    Args:
-        path: The file to write.
-        arrays: Arrays by key: float, integer or bool.
-        content: JSON values.
-
-    Returns:
-        The digest of the arrays.
-
-    Raises:
-        WeightsError: for an array of another type.
-        OutputError: if the file cannot be written.
-    """
+    """Write named arrays (float, integer or bool) and JSON values to one safetensors file; return the digest."""
     digest = weights_digest(arrays)
     plain = json.loads(_to_json({"format": FORMAT_VERSION, "digest": digest, **content}))
     entry = _to_json(plain | {"seal": _seal(plain)})
@@ -196,17 +172,9 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
 
 
 def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], dict[str, Any], str]:
-    """Read a file written by `save_arrays`.
+    """Return the arrays, the JSON content and the digest of a file written by `save_arrays`.
 
-    Args:
-        path: The file.
-        check: Function of the JSON content and the shapes by key, called before any array is read; may raise.
-
-    Returns:
-        Arrays by key, the JSON content, and the digest.
-
-    Raises:
-        WeightsError: if the file is missing, not a plain file, damaged or of another format.
+    `check` is a function of the content and the shapes by key, called before any array is read; it may raise.
     """
     path = Path(path)
     if not path.is_file():
