@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm.conformance.random_layers import random_case
-from convlstm.cost.memory_run import runs
+from convlstm.cost.memory import runs
 from convlstm.cost.operations import model_cost, receptive_fields
 from convlstm.cost.workload import Workload, calls
 from convlstm.engine.torch import fused as torch_fused
@@ -197,7 +197,7 @@ def test_the_paths_are_those_that_the_engine_takes(seed, monkeypatch):
     monkeypatch.setattr(torch_fused, "sequence", lambda *a, **o: (taken.append(a[0].index), fused(*a, **o))[1])
     ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), **times(spec))
     call = calls(spec, Workload(shape=shape, batch=2))[0]
-    assert taken == [run.layer.index for layer in runs(call, 2, 4) for run in layer if run.fused]
+    assert taken == [run.layer.index for layer in runs(call, 2, 4) for run in layer if run.is_fused]
     assert len(taken) == spec.depth * len(spec.directions) or not seed % 2
 
 

@@ -64,8 +64,8 @@ def compare_all(
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, environments, on_step)]
-        done = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
-        pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(done, 2)]
+        compared = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
+        pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(compared, 2)]
     return rows, pairs
 
 
@@ -78,13 +78,13 @@ def _rows(
         on_step(f"{environment.name}, {dtype}")
         keep = f"{environment.name}.npz" if dtype == "float32" else None
         try:
-            found = run_task(
+            answer = run_task(
                 environment, "compare_cases", dtype=dtype, start=start, count=count, folder=folder, keep=keep
             )
         except DependencyError as problem:
             yield Row(environment.name, dtype, 0, {}, {}, str(problem.received))
             continue
-        yield Row(environment.name, dtype, found["count"], found["value"], found["derivative"])
+        yield Row(environment.name, dtype, answer["count"], answer["value"], answer["derivative"])
 
 
 def _difference(folder: str, first: str, second: str) -> float:

@@ -16,6 +16,9 @@ from convlstm.reference import recurrence as reference
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 
+STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
+"""Duration strategies by the names in duration-aware ConvLSTM."""
+
 
 @dataclass(frozen=True)
 class UsageResult:

@@ -27,7 +27,8 @@ def keep_expectations(folder: str | Path, start: int, count: int, dtype: str) ->
     """Compute the results of the reference for the cases, rounded to a type, and save them."""
     for name, case in draw_cases(start, count):
         expected = expect(case, dtype)
-        np.savez(_path(folder, name, dtype), derivatives=expected.derivatives, **_marked(expected))  # type: ignore[arg-type]
+        results = {f"result.{key}": value for key, value in expected.results.items()}
+        np.savez(_path(folder, name, dtype), derivatives=expected.derivatives, **results)  # type: ignore[arg-type]
 
 
 def load_expectation(folder: str | Path, name: str, case: AnyCase, dtype: str) -> Expectation:
@@ -35,12 +36,8 @@ def load_expectation(folder: str | Path, name: str, case: AnyCase, dtype: str) -
     with np.load(_path(folder, name, dtype), allow_pickle=False) as kept:
         derivatives = kept["derivatives"]
         results = {key.removeprefix("result."): kept[key] for key in kept.files if key.startswith("result.")}
-    own = rounded(case, dtype)
-    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
-
-
-def _marked(expected: Expectation) -> dict[str, np.ndarray]:
-    return {f"result.{key}": value for key, value in expected.results.items()}
+    case = rounded(case, dtype)
+    return Expectation(case, dtype, results, loss_weights(case, results), derivatives)
 
 
 def _path(folder: str | Path, name: str, dtype: str) -> Path:

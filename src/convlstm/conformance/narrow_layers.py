@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convlstm.conformance.derivatives import picker
 from convlstm.conformance.random_layers import Case, random_case
 
 FAMILIES = ("any", "one column", "depth 1", "odd channels", "any")
@@ -38,9 +39,7 @@ def narrow_case(seed: int, **fixed: Any) -> Case:
         return random_case(seed, **fixed)
     random = np.random.default_rng([seed, 12])
 
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
+    pick = picker(random)
     options: dict[str, Any] = {
         "in_channels": pick(1, 3, 4, 5, 8, 16, 17),
         "hidden_channels": pick(1, 3, 4, 5, 8),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
+from convlstm.conformance.derivatives import picker
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.forecaster import OUTPUT_ACTIVATIONS, ROLLOUTS, ForecasterSpec
@@ -57,19 +56,20 @@ def random_forecast_case(seed: int) -> ForecastCase:
     return ForecastCase(seed, spec, arrays, horizon, mask)
 
 
-def reference_forecast(case: ForecastCase, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
+def reference_forecast(
+    case: ForecastCase, arrays: Mapping[str, Array] | None = None, norm_variances: list[float] | None = None
+) -> dict[str, Array]:
     """Return what the reference computes, as `forecast`; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
-    optional = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
-    frames = arrays["frames"]
-    forecast = reference_forecaster.forecast(case.spec, arrays, frames, case.horizon, mask=case.mask, **optional)
+    times = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
+    forecast = reference_forecaster.forecast(
+        case.spec, arrays, arrays["frames"], case.horizon, mask=case.mask, norm_variances=norm_variances, **times
+    )
     return {"forecast": forecast}
 
 
 def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> ForecasterSpec:
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
+    pick = picker(random)
     rollout = pick(*ROLLOUTS)
     even = rollout == "feedback"  # which takes no durations
     channels, patch, depth, peephole = pick(1, 2), pick(1, 2, 3), pick(1, 2), pick("none", "channel", "pixel")

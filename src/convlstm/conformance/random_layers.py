@@ -5,7 +5,7 @@ Tests, docs and `convlstm doctor --conformance` share them, so that a new case r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.conformance.derivatives import normal
+from convlstm.conformance.derivatives import normal, picker
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
@@ -103,7 +103,9 @@ def common_case(seed: int) -> Case:
     return random_case(seed, peephole=("none", "channel")[seed % 2], **COMMON)
 
 
-def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
+def reference_arrays(
+    case: Case, arrays: Mapping[str, Array] | None = None, norm_variances: list[float] | None = None
+) -> dict[str, Array]:
     """Return the results of the reference by name; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
     count = case.spec.depth * len(case.spec.directions)
@@ -117,17 +119,21 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
         gaps={d: arrays[f"gaps.{d}"] for d in case.spec.directions} if case.spec.memory_decay else None,
         masks=case.masks,
         dropout=case.dropout,
+        norm_variances=norm_variances,
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    names = [f"output.{n}" for n in range(len(parts))] if len(parts) > 1 else ["output"]
-    results = dict(zip(names, parts, strict=True))
-    for n, (h, c) in enumerate(final):
-        results |= {f"h.{n}": h, f"c.{n}": c}
+    return name_results(output, *zip(*final, strict=True))
+
+
+def name_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
+    """Return outputs and final states by name: `output` (or `output.0` and `output.1`), `h.{n}` and `c.{n}`."""
+    results = {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}
+    for n, (h_n, c_n) in enumerate(zip(h, c, strict=True)):
+        results |= {f"h.{n}": h_n, f"c.{n}": c_n}
     return results
 
 
 def _random_options(random: np.random.Generator, spatial_dims: int | None) -> dict[str, Any]:
-    pick = _picker(random)
+    pick = picker(random)
 
     def sizes(*values: int) -> list[tuple[int, ...]]:
         return [tuple(pick(*values) for _ in range(rank)) for _ in range(depth)]
@@ -157,13 +163,6 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
         "memory_decay": pick(False, True),
     } | {name: pick(0.0, 0.0, 0.3) for name in _RATES}
     return options | _dependent_options(random, options, pick, depth)
-
-
-def _picker(random: np.random.Generator) -> Callable[..., Any]:
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
-    return pick
 
 
 def _dependent_options(

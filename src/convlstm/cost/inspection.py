@@ -17,9 +17,8 @@ from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.presets import PRESETS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import Spec
-from convlstm.weights.checkpoint import load_model
+from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, kind_of, load_model
 
-_KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
 
 
@@ -34,14 +33,14 @@ class Subject:
     @property
     def kind(self) -> str:
         """`layer` or `forecaster`."""
-        return "forecaster" if isinstance(self.spec, ForecasterSpec) else "layer"
+        return kind_of(self.spec)
 
 
 def read_subject(target: str) -> Subject:
     """Return the model of a model file, a run folder, a spec as a JSON file, or the name of a preset."""
     path = Path(target)
     if path.is_dir():
-        return _read_model(path / "model.safetensors")
+        return _read_model(path / MODEL_FILE)
     if path.suffix == ".json" and path.is_file():
         return Subject(_read_spec(path))
     if path.is_file():
@@ -75,17 +74,17 @@ def workload(
     return result
 
 
-def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, Any]:
+def describe(subject: Subject, workload: Workload, cost: ModelCost) -> dict[str, Any]:
     """Return the output of `inspect` as plain JSON values: sizes in points or pixels, FLOP and bytes."""
     forecaster = subject.kind == "forecaster"
     return {
         "kind": subject.kind,
         "digest": subject.digest,
         "pipeline": dict(subject.pipeline) or None,
-        "input": list(given.shape),
-        "batch": given.batch,
-        "horizon": given.horizon if forecaster else None,
-        "precision": given.precision,
+        "input": list(workload.shape),
+        "batch": workload.batch,
+        "horizon": workload.horizon if forecaster else None,
+        "precision": workload.precision,
         "layers": [asdict(layer) for layer in cost.layers],
         "head": None if cost.head is None else asdict(cost.head),
         "parameters": cost.parameters,
@@ -106,7 +105,7 @@ def _read_spec(path: Path) -> Spec:
     form = '{"kind": "layer" or "forecaster", "spec": {...}}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind, options = _KINDS[content.pop("kind")], content.pop("spec")
+        kind, options = SPEC_TYPES[content.pop("kind")], content.pop("spec")
         if content:
             raise ValueError(f"the unknown key {sorted(content)[0]!r}")
         return kind.from_dict(options)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from convlstm.cost.memory import training_memory
-from convlstm.cost.memory_run import SINGLE, WIDTHS, Run, runs
+from convlstm.cost.memory import SINGLE, WIDTHS, Run, runs, training_memory
 from convlstm.cost.workload import Call, Workload, calls, check_frames
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import effective_kernel
@@ -109,35 +108,36 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
     return result
 
 
-def _stack(spec: Spec, workload: Workload, made: Sequence[Call]) -> list[LayerCost]:
+def _stack(spec: Spec, workload: Workload, stack_calls: Sequence[Call]) -> list[LayerCost]:
     """Return the costs of one stack, which may be called several times."""
-    width = WIDTHS[workload.precision]
-    found = [runs(call, workload.batch, width) for call in made]
-    sights = _sights(spec, workload, made[0].part)
-    result = []
-    for index, directions in enumerate(found[0]):
+    runs_of_calls = [runs(call, workload.batch, WIDTHS[workload.precision]) for call in stack_calls]
+    fields = _fields(spec, workload, stack_calls[0].part)
+    costs = []
+    for index, directions in enumerate(runs_of_calls[0]):
         for number, run in enumerate(directions):
-            flops = [_flops(call, layers[index][number]) for call, layers in zip(made, found, strict=True)]
-            kept = sum(call.runs * layers[index][number].kept for call, layers in zip(made, found, strict=True))
-            result.append(
+            same = [(call, layers[index][number]) for call, layers in zip(stack_calls, runs_of_calls, strict=True)]
+            flops = [_flops(call, layer_run) for call, layer_run in same]
+            saved = sum(call.runs * layer_run.saved for call, layer_run in same)
+            receptive_field, growth = fields[index]
+            costs.append(
                 LayerCost(
-                    part=made[0].part,
+                    part=stack_calls[0].part,
                     index=index,
                     direction=run.direction,
                     grid=run.grid,
                     hidden_channels=run.layer.hidden_channels,
                     parameters=run.parameters // SINGLE,
-                    receptive_field=sights[index][0],
-                    growth=sights[index][1],
+                    receptive_field=receptive_field,
+                    growth=growth,
                     forward_flop=sum(forward for forward, _ in flops),
                     training_flop=sum(training for _, training in flops),
-                    training_bytes=4 * run.parameters + kept,
+                    training_bytes=4 * run.parameters + saved,
                 )
             )
-    return result
+    return costs
 
 
-def _sights(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]]:
+def _fields(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]]:
     """Return receptive field and growth of each layer; the forecaster's first step is one after the last frame."""
     stack, patch = (spec.encoder, spec.patch_size) if isinstance(spec, ForecasterSpec) else (spec, 1)
     if stack.norm != "none":
@@ -150,9 +150,8 @@ def _sights(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]
 
 def _flops(call: Call, run: Run) -> tuple[int, int]:
     """Return forward and training FLOP of a layer in one direction, over all runs of a call."""
-    kernels = (run.kernel_ih // run.width, run.kernel_hh // run.width)
     points = 2 * call.runs * call.steps * run.batch * prod(run.grid)
-    of_input, of_state = (points * kernel for kernel in kernels)
+    of_input, of_state = (points * kernel // run.width for kernel in run.kernels)
     first = 0 if call.state_gradient else of_state // call.steps
     training = (3 if run.input_gradient else 2) * of_input + 3 * of_state - first
     return of_input + of_state, training

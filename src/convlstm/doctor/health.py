@@ -12,19 +12,22 @@ from convlstm.conformance.environments import ENVIRONMENTS, Environment, run_tas
 from convlstm.errors import DependencyError, install
 
 PACKAGES = (
-    *(
-        "numpy",
-        "safetensors",
-        "torch",
-        "convlstm-native",
-        "lightning-fabric",
-        "keras",
-        "tensorflow",
-        "tensorflow-cpu",
-        "jax",
-        "flax",
-    ),
-    *("dm-haiku", "mlx", "xarray", "zarr", "netCDF4", "scores"),
+    "numpy",
+    "safetensors",
+    "torch",
+    "convlstm-native",
+    "lightning-fabric",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "flax",
+    "dm-haiku",
+    "mlx",
+    "xarray",
+    "zarr",
+    "netCDF4",
+    "scores",
 )
 TOLERANCE = 1e-5
 """Largest difference from the float64 reference that float32 may show (CONTRACT, Precision)."""
@@ -59,14 +62,14 @@ def installed() -> dict[str, str]:
 
 def check_environments(environments: Sequence[Environment] = ENVIRONMENTS) -> list[Health]:
     """Run a small forecaster in each environment, in its own process, and compare it with the reference."""
-    found = []
+    results = []
     for environment in environments:
         if not environment.installed:
-            found.append(Health(environment.name, install(environment.frontend), None, 0.0))
+            results.append(Health(environment.name, install(environment.frontend), None, 0.0))
             continue
         try:
             answer = run_task(environment, "small_forecast")
         except DependencyError as problem:
             answer = {"description": str(problem.received), "difference": float("inf"), "seconds": 0.0}
-        found.append(Health(environment.name, **answer))
-    return found
+        results.append(Health(environment.name, **answer))
+    return results

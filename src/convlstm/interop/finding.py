@@ -53,12 +53,12 @@ def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
     return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
 
 
-def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
+def choose(layout: Layout, flat: Mapping[str, Array], parts_by_path: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
     """Return the path of each layer to read by direction, first to last.
 
     `names` are parts of paths, in order; none reads all layers, and raises WeightsError if their order is ambiguous.
     """
-    layers = _pair(found) if layout.two_ways else [{"forward": place} for place in found]
+    layers = _pair(parts_by_path) if layout.two_ways else [{"forward": place} for place in parts_by_path]
     if not layers:
         raise WeightsError(
             layout.name,
@@ -71,7 +71,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
     if len(layers) == 1:
         return layers
     shapes = {re.sub(r"_?\d+", "", layer["forward"]) for layer in layers}
-    between = [] if layout.one_object else left_out(flat, found)
+    between = [] if layout.one_object else left_out(flat, parts_by_path)
     if len(shapes) > 1 or between:
         others = f" and {listed(between)}" if between else ""
         raise WeightsError(
@@ -109,12 +109,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(name or "(top level)" for name in names[:_LISTED]) + more
 
 
-def _pair(found: Mapping[str, Parts]) -> list[Layer]:
-    twins = {place: _FORWARD.sub(r"\1backward", place) for place in found if _FORWARD.search(place)}
-    reverse = {twin for twin in twins.values() if twin in found}
+def _pair(parts_by_path: Mapping[str, Parts]) -> list[Layer]:
+    twins = {place: _FORWARD.sub(r"\1backward", place) for place in parts_by_path if _FORWARD.search(place)}
+    reverse = {twin for twin in twins.values() if twin in parts_by_path}
     return [
         {"forward": place} | ({"reverse": twins[place]} if twins.get(place) in reverse else {})
-        for place in found
+        for place in parts_by_path
         if place not in reverse
     ]
 

@@ -33,9 +33,9 @@ def read(
         options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
     )
     flat = named(layout, arrays)
-    found = find(layout, flat)
-    chosen = choose(layout, flat, found, layers)
-    cells = [{way: _cell(layout, flat, place, found[place]) for way, place in layer.items()} for layer in chosen]
+    parts_by_path = find(layout, flat)
+    chosen = choose(layout, flat, parts_by_path, layers)
+    cells = [{way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen]
     assumed = _assumed(layout, options, two_ways=any("reverse" in layer for layer in chosen))
     spec = _spec(layout, cells, chosen, assumed | options)
     weights = {
@@ -45,7 +45,7 @@ def read(
         for name, array in parts.items()
     }
     check_weights(spec, weights)
-    read_parts = {place: found[place] for layer in chosen for place in layer.values()}
+    read_parts = {place: parts_by_path[place] for layer in chosen for place in layer.values()}
     notes = Notes(
         layers=tuple(read_parts),
         differences=(*differences(layout), *_unused(layout, read_parts, flat)),

@@ -14,7 +14,7 @@ from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.frameworks import build_trainer
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.weights.checkpoint import Model, load_model
+from convlstm.weights.checkpoint import MODEL_FILE, Model, load_model
 
 Field = NDArray[np.float32]
 
@@ -132,7 +132,7 @@ def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
         DependencyError: if the framework is not installed.
     """
     path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
+    path = path / MODEL_FILE if path.is_dir() else path
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)

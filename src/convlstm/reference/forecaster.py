@@ -65,6 +65,7 @@ def forecast(
     durations: Array | None = None,
     lead_durations: Array | None = None,
     gaps: Array | None = None,
+    norm_variances: list[float] | None = None,
 ) -> Array:
     """Forecast the frames that follow the given ones, for any horizon.
 
@@ -77,6 +78,7 @@ def forecast(
         durations: Δ of the input frames (batch, time), for a duration strategy.
         lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
         gaps: Time since the last valid frame (batch, time), for memory decay.
+        norm_variances: A list that receives the least variance in each norm.
 
     Returns:
         (batch, horizon, frame_channels, height, width).
@@ -91,10 +93,11 @@ def forecast(
         mask=mask,
         durations=durations,
         gaps=gap_of,
+        norm_variances=norm_variances,
     )
     if spec.rollout == "feedback":
-        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon)
-    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations)
+        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, norm_variances)
+    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations, norm_variances)
     result = _head(spec, weights, hidden)
     return result + _last_valid(frames, valid)[:, None] if spec.residual else result
 
@@ -105,12 +108,21 @@ def _forecaster_states(
     states: list[reference.State],
     horizon: int,
     durations: Array | None,
+    norm_variances: list[float] | None,
 ) -> Array:
     """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
     x, outputs = None, []
     for layer in spec.forecaster.layers:
         layer_weights = _part(weights, f"forecaster.layers.{layer.index}.{_FORWARD}.")
-        x, _ = reference.sequence(layer, layer_weights, x, states[layer.index], steps=horizon, durations=durations)
+        x, _ = reference.sequence(
+            layer,
+            layer_weights,
+            x,
+            states[layer.index],
+            steps=horizon,
+            durations=durations,
+            norm_variances=norm_variances,
+        )
         outputs.append(x)
     return np.concatenate(outputs, axis=2)
 
@@ -121,6 +133,7 @@ def _feedback(
     last: Array,
     states: list[reference.State],
     horizon: int,
+    norm_variances: list[float] | None,
 ) -> Array:
     frames: list[Array] = []
     for _ in range(horizon):
@@ -129,7 +142,9 @@ def _feedback(
         frames.append(frame + last if spec.residual else frame)
         last = frames[-1]
         patched = space_to_depth(last[:, None], spec.patch_size)
-        _, states = reference.stack(spec.encoder, _part(weights, "encoder."), patched, states)
+        _, states = reference.stack(
+            spec.encoder, _part(weights, "encoder."), patched, states, norm_variances=norm_variances
+        )
     return np.stack(frames, axis=1)
 
 

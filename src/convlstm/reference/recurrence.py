@@ -52,6 +52,7 @@ def step(
     retention: Array | float = 1.0,
     masks: Masks | None = None,
     t: int = 0,
+    norm_variances: list[float] | None = None,
 ) -> State:
     """Return the state after one step of the cell.
 
@@ -74,6 +75,7 @@ def step(
         retention: Factor on c_{t-1}, broadcast to the same shape.
         masks: Random masks in training; None in evaluation, where zoneout uses its rates.
         t: Index of the step, which selects the zoneout masks.
+        norm_variances: A list that receives the least variance in each norm.
 
     Returns:
         h_t and c_t.
@@ -82,7 +84,7 @@ def step(
     sigma = ACTIVATION_FUNCTIONS[spec.recurrent_activation]
     phi = ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state[0], state[1] * retention
-    z = _gates(layer, weights, x, h_before, masks)
+    z = _gates(layer, weights, x, h_before, masks, norm_variances)
     peep = weights.get("peephole")
     p_i, p_f, p_o = (0.0, 0.0, 0.0) if peep is None else _peephole(spec, peep)
     i = sigma(z[0] + p_i * c_before)
@@ -108,6 +110,7 @@ def sequence(
     durations: Array | None = None,
     gaps: Array | None = None,
     masks: Masks | None = None,
+    norm_variances: list[float] | None = None,
 ) -> tuple[Array, State]:
     """Run one layer in one direction over a sequence.
 
@@ -124,6 +127,7 @@ def sequence(
         durations: Δ (batch, time), for a strategy other than none.
         gaps: Time since the last valid frame (batch, time), for memory decay.
         masks: Random masks in training.
+        norm_variances: A list that receives the least variance in each norm.
 
     Returns:
         Outputs (batch, time, hidden_channels, *grid) and the final (h, c).
@@ -153,6 +157,7 @@ def sequence(
             retention=1.0 if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
             masks=masks,
             t=t,
+            norm_variances=norm_variances,
         )
         h, c = np.where(here, h_new, h), np.where(here, c_new, c)
         previous = np.where(here, h, previous if spec.masked_output == "hold" else 0.0)
@@ -173,6 +178,7 @@ def stack(
     gaps: Mapping[str, Array] | None = None,
     masks: Mapping[tuple[int, str], Masks] | None = None,
     dropout: Sequence[Array] | None = None,
+    norm_variances: list[float] | None = None,
 ) -> tuple[Array | tuple[Array, ...], list[State]]:
     """Run a stack of layers, in one or both directions.
 
@@ -187,6 +193,7 @@ def stack(
         gaps: Per direction, time since the last valid frame (batch, time).
         masks: Random draws by (layer, direction).
         dropout: Factor between layers, one array (batch, time, channels, *grid) per layer but the last.
+        norm_variances: A list that receives the least variance in each norm.
 
     Returns:
         The merged output of the last layer (a tuple, forward first, with merge `apart`), and the final states.
@@ -214,6 +221,7 @@ def stack(
                 durations=durations,
                 gaps=None if gaps is None else gaps[direction],
                 masks=None if masks is None else masks[layer.index, direction],
+                norm_variances=norm_variances,
             )
             parts.append(output)
             final.append(state)
@@ -245,7 +253,14 @@ def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dty
     return [(np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)) for shape in shapes]  # type: ignore[call-overload]
 
 
-def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks: Masks) -> list[Array]:
+def _gates(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    h: Array,
+    masks: Masks,
+    norm_variances: list[float] | None,
+) -> list[Array]:
     spec, rank = layer.stack, layer.stack.spatial_dims
     if masks.recurrent is not None:
         h = h * masks.recurrent
@@ -266,15 +281,17 @@ def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks:
                 groups=layer.groups,
             )
         if spec.norm != "none":
-            z = _over_grid(weights["norm_scale"][gate], rank) * _normalised(z, spec.norm_groups or 1)
+            z = _over_grid(weights["norm_scale"][gate], rank) * _normalised(z, spec.norm_groups or 1, norm_variances)
         gates.append(z + _over_grid(weights["bias"][gate], rank) if spec.bias else z)
     return gates
 
 
-def _normalised(z: Array, groups: int) -> Array:
+def _normalised(z: Array, groups: int, variances: list[float] | None) -> Array:
     parts = z.reshape(len(z), groups, -1)
     centred = parts - parts.mean(axis=2, keepdims=True)
     variance = (centred * centred).mean(axis=2, keepdims=True)
+    if variances is not None:
+        variances.append(float(variance.real.min(initial=np.inf)))
     scaled: Array = centred / np.sqrt(variance + NORM_EPSILON)
     return scaled.reshape(z.shape)
 

@@ -102,26 +102,26 @@ def check_horizon(horizon: Any, *kinds: Any) -> None:
         )
 
 
-def check_given(name: str, wanted: bool, given: object, option: str = "duration_strategy") -> None:
+def check_given(name: str, wanted: bool, value: object, option: str = "duration_strategy") -> None:
     """Raise an error for durations or gaps that the layer does not use, or that it needs and did not receive."""
-    if wanted != (given is not None):
+    if wanted != (value is not None):
         raise ShapeError(
             name,
             expected="one value per step (batch, time)" if wanted else f"None in a layer without {option}",
-            received="None" if given is None else type(given).__name__,
+            received="None" if value is None else type(value).__name__,
             hint=f"Pass `{name}`, one value per step."
             if wanted
             else f"Leave `{name}` out, or build the layer with `{option}`.",
         )
 
 
-def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
+def read_gaps(spec: ConvLSTMSpec, gaps: Any) -> Mapping[str, Any]:
     """Return the gaps of a call by direction, empty for a layer without memory decay."""
     count = len(spec.directions) if spec.memory_decay else 0
-    if given is None:
+    if gaps is None:
         parts: tuple[Any, ...] = ()
     else:
-        parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        parts = tuple(gaps) if isinstance(gaps, (tuple, list)) else (gaps,)
     if len(parts) != count:
         compute = "Compute them with `convlstm.spec.durations.durations_from_times`, one array per direction."
         raise ShapeError(
@@ -196,15 +196,15 @@ def state_shapes(
     return shapes
 
 
-def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
+def state_pair(state: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
     """Return h_0 and c_0 of a state, or raise an error if it is not a pair."""
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        return given[0], given[1]
+    if isinstance(state, (tuple, list)) and len(state) == 2:
+        return state[0], state[1]
     is_stack = parts == "(h_0, c_0)"
     raise StateError(
         name,
         expected=f"a pair {parts}",
-        received=f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__,
+        received=f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__,
         hint=f"Pass {parts}, each {'a tuple with one tensor per layer and direction' if is_stack else 'one tensor'}.",
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, name_results
 from convlstm.engine.jax.recurrence import LayerMasks, State
 from convlstm.flax import functional
 from convlstm.flax.forecasting import forecast
@@ -41,10 +41,10 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     # compiled as one, since op by op it takes minutes
     derived = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     (_, results), (of_params, of_leaves) = derived(params, leaves)
-    found = {name: _channels_first(name, array) for name, array in of_leaves.items()}
+    gradients = {name: _channels_first(name, array) for name, array in of_leaves.items()}
     return (
         {name: _channels_first(name, array) for name, array in results.items()},
-        found | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
+        gradients | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
     )
 
 
@@ -60,11 +60,7 @@ def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
         gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
         draws=_masks(case),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in range(count):
-        results |= {f"h.{n}": carry.h[n], f"c.{n}": carry.c[n]}
-    return results
+    return name_results(output, carry.h, carry.c)
 
 
 def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:

@@ -12,7 +12,7 @@ import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, name_results
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
@@ -37,12 +37,12 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
     def results(tensors: Tensors, training: bool = False) -> Tensors:
         with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
-            found = compute(module, case, tensors, training and not spec.is_random)
-        return {name: _channels_first(value, rank) for name, value in found.items()}
+            computed = compute(module, case, tensors, training and not spec.is_random)
+        return {name: _channels_first(value, rank) for name, value in computed.items()}
 
     def loss(tensors: Tensors) -> Tensor:
-        found = results(tensors, training=True)  # an engine may have a gradient of its own there
-        products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
+        computed = results(tensors, training=True)  # an engine may have a gradient of its own there
+        products = [_tensor(f, "float64") * keras.ops.cast(computed[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
     tensors = {name: _tensor(to_native_array(name, array), dtype) for name, array in weights.items()}
@@ -52,12 +52,12 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
         tensors[name] = _tensor(_channels_last(case.arrays[name], rank), kind)
     # operation by operation, JAX would compile each of them for each shape
     once = compiled if BACKEND == "jax" else lambda function: function
-    _, found = once(partial(value_and_gradients, loss))(tensors)
+    _, tensor_gradients = once(partial(value_and_gradients, loss))(tensors)
     gradients = {
         name: from_native_array(name, _array(g), case.arrays[name].shape)
         if name in weights
         else _array(_channels_first(g, rank))
-        for name, g in found.items()
+        for name, g in tensor_gradients.items()
     }
     return {name: _array(value) for name, value in once(results)(tensors).items()}, gradients
 
@@ -78,11 +78,7 @@ def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) 
         gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
         draws=_masks(case, module.compute_dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results
+    return name_results(output, h, c)
 
 
 def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:

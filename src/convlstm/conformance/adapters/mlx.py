@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, name_results
 from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
@@ -34,10 +34,10 @@ def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], d
         total = sum((scale[name] * value).sum() for name, value in results.items())
         return mx.array(total), results
 
-    (_, results), found = mx.value_and_grad(loss)(leaves_of(case, kind))
+    (_, results), gradients = mx.value_and_grad(loss)(leaves_of(case, kind))
     return (
         {name: _channels_first(name, to_numpy(value), factors[name].shape) for name, value in results.items()},
-        {name: _channels_first(name, to_numpy(found[name]), array.shape) for name, array in case.arrays.items()},
+        {name: _channels_first(name, to_numpy(gradients[name]), array.shape) for name, array in case.arrays.items()},
     )
 
 
@@ -59,11 +59,7 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         gaps=tuple(leaves[f"gaps.{d}"] for d in case.spec.directions) if case.spec.memory_decay else None,
         draws=_masks(case, leaves["x"].dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results
+    return name_results(output, h, c)
 
 
 def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, name_results
 from convlstm.engine.torch.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.types import Array
@@ -22,8 +22,8 @@ Tensors = dict[str, Tensor]
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the results of a case and the gradients of its loss (`convlstm.conformance.compare.Run`)."""
     results, leaves = run_tensors(case, getattr(torch, dtype))
-    found = gradients(case, factors, results, leaves)
-    return {name: value.detach().double().numpy() for name, value in results.items()}, found
+    arrays = {name: value.detach().double().numpy() for name, value in results.items()}
+    return arrays, gradients(case, factors, results, leaves)
 
 
 def run_tensors(case: AnyCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
@@ -34,10 +34,10 @@ def run_tensors(case: AnyCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
 def gradients(case: AnyCase, factors: Arrays, results: Tensors, leaves: Tensors) -> dict[str, Array]:
     """Return the gradient of the case's loss by every array, zeros where it does not enter."""
     loss = sum((torch.tensor(factors[name]) * results[name].double()).sum() for name in results)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
+    computed = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
     return {
         name: np.zeros(case.arrays[name].shape) if g is None else g.double().numpy().reshape(case.arrays[name].shape)
-        for name, g in zip(leaves, found, strict=True)
+        for name, g in zip(leaves, computed, strict=True)
     }
 
 
@@ -54,11 +54,7 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
         gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
         draws=_masks(case, dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results, leaves
+    return name_results(output, h, c), leaves
 
 
 def _forecaster(case: ForecastCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
