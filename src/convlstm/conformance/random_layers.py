@@ -124,6 +124,14 @@ def reference_arrays(
     return name_results(output, *zip(*final, strict=True))
 
 
+def layer_inputs(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, tuple[tuple[Any, ...], ...], dict[str, Any]]:
+    """Return x, (h, c), and the durations and gaps of a call of the layer."""
+    spec = case.spec
+    state = tuple(tuple(arrays[f"{part}.{n}"] for n in range(spec.depth * len(spec.directions))) for part in "hc")
+    gaps = tuple(arrays[f"gaps.{direction}"] for direction in spec.directions) if spec.memory_decay else None
+    return arrays["x"], state, {"durations": arrays.get("durations"), "gaps": gaps}
+
+
 def name_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
     """Return outputs and final states by name: `output` (or `output.0` and `output.1`), `h.{n}` and `c.{n}`."""
     results = {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}

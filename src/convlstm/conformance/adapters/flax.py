@@ -10,7 +10,7 @@ import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, name_results
+from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
 from convlstm.engine.jax.recurrence import LayerMasks, State
 from convlstm.flax import functional
 from convlstm.flax.forecasting import forecast
@@ -49,17 +49,8 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
 
 def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
-    spec, count = case.spec, case.spec.depth * len(case.spec.directions)
-    carry, output = functional.layer(
-        spec,
-        params,
-        leaves["x"],
-        State(*(tuple(leaves[f"{part}.{n}"] for n in range(count)) for part in "hc")),
-        mask=case.mask,
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_masks(case),
-    )
+    x, state, times = layer_inputs(case, leaves)
+    carry, output = functional.layer(case.spec, params, x, State(*state), mask=case.mask, draws=_masks(case), **times)
     return name_results(output, carry.h, carry.c)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, name_results
+from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
@@ -67,17 +67,10 @@ def _module(case: AnyCase, dtype: str) -> Any:
 
 
 def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
-    spec = case.spec
-    states = range(spec.depth * len(spec.directions))
-    output, (h, c) = module(
-        tensors["x"],
-        (tuple(tensors[f"h.{n}"] for n in states), tuple(tensors[f"c.{n}"] for n in states)),
-        mask=case.mask,
-        training=training or case.masks is not None,
-        durations=tensors.get("durations"),
-        gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_masks(case, module.compute_dtype),
-    )
+    x, state, times = layer_inputs(case, tensors)
+    is_training = training or case.masks is not None
+    draws = _masks(case, module.compute_dtype)
+    output, (h, c) = module(x, state, mask=case.mask, training=is_training, draws=draws, **times)
     return name_results(output, h, c)
 
 

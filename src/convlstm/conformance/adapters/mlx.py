@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, name_results
+from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
 from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
@@ -50,15 +50,8 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         optional = {name: leaves.get(name) for name in TIMES}
         return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
     assert isinstance(module, ConvLSTM)
-    states = range(case.spec.depth * len(case.spec.directions))
-    output, (h, c) = module(
-        leaves["x"],
-        (tuple(leaves[f"h.{n}"] for n in states), tuple(leaves[f"c.{n}"] for n in states)),
-        mask=mask,
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in case.spec.directions) if case.spec.memory_decay else None,
-        draws=_masks(case, leaves["x"].dtype),
-    )
+    x, state, times = layer_inputs(case, leaves)
+    output, (h, c) = module(x, state, mask=mask, draws=_masks(case, x.dtype), **times)
     return name_results(output, h, c)
 
 

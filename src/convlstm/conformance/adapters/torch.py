@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, name_results
+from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
 from convlstm.engine.torch.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.types import Array
@@ -45,15 +45,9 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
     spec = case.spec
     layer = ConvLSTM.from_spec(spec, dtype=dtype).train(case.masks is not None)
     leaves = _leaves(layer, case, dtype)
-    states = range(spec.depth * len(spec.directions))
-    output, (h, c) = layer(
-        leaves["x"],
-        (tuple(leaves[f"h.{n}"] for n in states), tuple(leaves[f"c.{n}"] for n in states)),
-        mask=None if case.mask is None else torch.tensor(case.mask),
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
-        draws=_masks(case, dtype),
-    )
+    x, state, times = layer_inputs(case, leaves)
+    mask = None if case.mask is None else torch.tensor(case.mask)
+    output, (h, c) = layer(x, state, mask=mask, draws=_masks(case, dtype), **times)
     return name_results(output, h, c), leaves
 
 
