@@ -51,8 +51,7 @@ def directional_derivatives(case: HasArrays, run: Callable[..., Mapping[str, Arr
 
 def normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Return standard normal numbers, as an array also where there is one."""
-    return np.asarray(random.standard_normal(shape))  # a 0-d draw comes as a float
- s/# a 0-d draw comes as a float/# a 0-d sample is a float/;
+    return np.asarray(random.standard_normal(shape))  # a 0-d sample is a float
 
 
 def picker(random: np.random.Generator) -> Callable[..., Any]:

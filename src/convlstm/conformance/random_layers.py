@@ -134,7 +134,9 @@ def layer_inputs(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, tuple[tupl
 
 def name_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
     """Return outputs and final states by name: `output` (or `output.0` and `output.1`), `h.{n}` and `c.{n}`."""
-    results = {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}
+    results = (
+        {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}
+    )
     for n, (h_n, c_n) in enumerate(zip(h, c, strict=True)):
         results |= {f"h.{n}": h_n, f"c.{n}": c_n}
     return results

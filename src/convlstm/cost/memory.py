@@ -104,6 +104,14 @@ class Run:
         return min(self.steps, max(1, BLOCK_VALUES // self.c))
 
     @property
+    def gate_arithmetic(self) -> int:
+        """Two temporary arrays of the size of the gates and two of the size of c, of a block of one step."""
+        values = self.c  # four gates in values, as many as bytes of c
+        if values > BLOCK_VALUES:
+            values = max(BLOCK_VALUES // 4, values // self.batch)
+        return 5 * SINGLE * values // 2
+
+    @property
     def saved(self) -> int:
         """What the forward pass saves for the backward pass, without the frames of the caller."""
         saved = sum(self.kernels) if self.width < SINGLE else 0
@@ -120,8 +128,7 @@ class Run:
         """The largest set of temporary arrays in its backward pass."""
         gates = 4 * self.steps * self.h
         if not self.is_fused:  # the gradient of W_ih ∗ x, the partial sum, and products of one step
-            return 2 * gates + 5 * self.c
-        gate_arithmetic = 5 * min(4 * self.c, SINGLE * BLOCK_VALUES) // 2
+            return max(gates, 2 * (gates - self._saved_by_generic_step)) + 5 * self.c
         w_ih, w_hh = self.kernels
         d_input = self.frames if self.input_gradient else 0
         copies = self.frames if self.is_copied else 0
@@ -134,15 +141,14 @@ class Run:
             kernel_forms = 3 * filters // self.layer.recurrent_kernel_size[0]
         else:
             kernel_forms = w_hh + _KERNEL_FORMS * max(w_ih, w_hh)
-        return self.h + self.c + kernel_forms + max(gate_arithmetic, d_input + copies)
+        return self.h + self.c + kernel_forms + max(self.gate_arithmetic, d_input + copies)
 
     @property
     def forward_workspace(self) -> int:
         """The temporary arrays of its forward pass without gradients."""
         if not self.is_fused:
             return 5 * self.steps * self.h + 4 * self.c
-        arithmetic = 5 * min(4 * self.c, SINGLE * BLOCK_VALUES) // 2
-        return 4 * self.h * self.steps_per_chunk + self.h + self.c + 2 * sum(self.kernels) + arithmetic
+        return 4 * self.h * self.steps_per_chunk + self.h + self.c + 2 * sum(self.kernels) + self.gate_arithmetic
 
     @property
     def winograd_buffers(self) -> int:
@@ -208,8 +214,8 @@ def training_memory(spec: Spec, workload: Workload) -> int:
     stages = _stages(spec, workload)
     saved, output = sum(map(_saved, stages)), _output(spec, workload, stages)
     hidden = 0
-    loss = (1 + _SQUARE_FORMS) * output - SINGLE * parameter_count(spec)  # the old gradients are deleted before
-    if isinstance(spec, ForecasterSpec) or _is_separate(stages[-1], workload):
+    loss = _SQUARE_FORMS * output - SINGLE * parameter_count(spec)  # the old gradients are deleted before
+    if isinstance(spec, ForecasterSpec) or _is_separate(stages[-1]):
         loss += output
     if isinstance(spec, ForecasterSpec) and spec.rollout == "states":
         hidden = sum(run.steps * run.h for _, directions in stages[spec.encoder.depth :] for run in directions)
@@ -247,7 +253,9 @@ def forward_memory(spec: Spec, workload: Workload) -> int:
 
 def _stages(spec: Spec, workload: Workload) -> list[Stage]:
     width = WIDTHS[workload.precision]
-    return [(call.runs, directions) for call in calls(spec, workload) for directions in runs(call, workload.batch, width)]
+    return [
+        (call.runs, directions) for call in calls(spec, workload) for directions in runs(call, workload.batch, width)
+    ]
 
 
 def _constant(spec: Spec, workload: Workload, stages: Sequence[Stage]) -> int:
@@ -273,10 +281,10 @@ def _joined(directions: Sequence[Run]) -> int:
     return directions[0].steps * directions[0].h * (2 if is_concatenated else 1)
 
 
-def _is_separate(stage: Stage, workload: Workload) -> bool:
-    """Return whether the output is another array than the hidden states that are saved, or is converted."""
+def _is_separate(stage: Stage) -> bool:
+    """Return whether the output in the loss is another array than those that are saved: converted, or stacked."""
     _, directions = stage
-    return len(directions) > 1 or not directions[0].is_fused or workload.precision != "float32"
+    return directions[0].width < SINGLE or (len(directions) == 1 and not directions[0].is_fused)
 
 
 def _saved(stage: Stage) -> int:

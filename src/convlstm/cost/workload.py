@@ -81,7 +81,7 @@ class Call:
 
 
 def calls(spec: Spec, workload: Workload) -> list[Call]:
-    """Return the runs of a model's stacks in order; for a forecaster over the input frames, then over the lead times."""
+    """Return the runs of a model's stacks in order: for a forecaster over the input frames, then the lead times."""
     if isinstance(spec, ConvLSTMSpec):
         # the initial state of a layer may be trainable, so its gradient is counted; frames are not
         return [Call("layer", spec, workload.steps, workload.size, state_gradient=True)]

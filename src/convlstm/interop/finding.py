@@ -53,7 +53,9 @@ def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
     return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
 
 
-def choose(layout: Layout, flat: Mapping[str, Array], parts_by_path: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
+def choose(
+    layout: Layout, flat: Mapping[str, Array], parts_by_path: Mapping[str, Parts], names: Sequence[str]
+) -> list[Layer]:
     """Return the path of each layer to read by direction, first to last.
 
     `names` are parts of paths, in order; none reads all layers, and raises WeightsError if their order is ambiguous.

@@ -72,7 +72,9 @@ def _check_plain(h5py: Any, path: Path, name: str, dataset: Any) -> None:
     properties = dataset.id.get_create_plist()
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if not plain or properties.get_external_count() or properties.get_nfilters():
-        raise file_error(path, "plain datasets", f"{name}, which is external, virtual or packed", "Save without filters.")
+        raise file_error(
+            path, "plain datasets", f"{name}, which is external, virtual or packed", "Save without filters."
+        )
     if dataset.dtype.kind == "f" and _size(dataset) != dataset.id.get_storage_size():
         stored = f"{name} of {_size(dataset):,} bytes with {dataset.id.get_storage_size():,} stored"
         raise file_error(path, "datasets of their stored size", stored, "Save the weights again.")

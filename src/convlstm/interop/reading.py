@@ -35,7 +35,9 @@ def read(
     flat = named(layout, arrays)
     parts_by_path = find(layout, flat)
     chosen = choose(layout, flat, parts_by_path, layers)
-    cells = [{way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen]
+    cells = [
+        {way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen
+    ]
     assumed = _assumed(layout, options, two_ways=any("reverse" in layer for layer in chosen))
     spec = _spec(layout, cells, chosen, assumed | options)
     weights = {

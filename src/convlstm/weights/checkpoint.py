@@ -225,7 +225,9 @@ def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
             path, "a file written by convlstm", "other metadata", "Convert the file with `convlstm convert`."
         ) from error
     if version != FORMAT_VERSION:
-        raise file_error(path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm.")
+        raise file_error(
+            path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm."
+        )
     if not intact:
         raise file_error(path, "intact options", "options that were changed", "Copy or download the file again.")
     return dict(content)

@@ -44,7 +44,8 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     gradients = {name: _channels_first(name, array) for name, array in of_leaves.items()}
     return (
         {name: _channels_first(name, array) for name, array in results.items()},
-        gradients | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
+        gradients
+        | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
     )
 
 

@@ -18,7 +18,6 @@ from convlstm.keras.weights import load_canonical, to_canonical
 from convlstm.spec.types import Array
 
 
-
 def duration_aware(strategy: str) -> UsageResult:
     """Run duration-aware ConvLSTM's layer with one strategy."""
     cell = DurationAwareConvLSTMCell(filters=64, kernel_size=(3, 3), duration_strategy=strategy)
