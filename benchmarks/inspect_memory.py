@@ -114,7 +114,7 @@ def measure_in_process(name: str, environment: dict[str, str]) -> int:
 def measure(case: Case) -> int:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # memory hardly depends on threads, and two are slow on a busy machine
     run(Case(ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=3), Workload(shape=(2, 1, 4, 4))))
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     run(case)

@@ -124,7 +124,7 @@ def reference_arrays(
     return name_results(output, *zip(*final, strict=True))
 
 
-def layer_inputs(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, tuple[tuple[Any, ...], ...], dict[str, Any]]:
+def layer_inputs(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Return x, (h, c), and the durations and gaps of a call of the layer."""
     spec = case.spec
     state = tuple(tuple(arrays[f"{part}.{n}"] for n in range(spec.depth * len(spec.directions))) for part in "hc")
