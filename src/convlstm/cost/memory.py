@@ -232,7 +232,7 @@ def checkpointed_memory(spec: ConvLSTMSpec, workload: Workload, segment: int) ->
     fixed = count * sum(run.h + run.c for _, directions in stages for run in directions)
     if len(spec.directions) > 1:  # layer by layer, so that the inputs of all layers are kept
         fixed += count * sum(run.frames for _, directions in stages[1:] for run in directions[:1])
-    peak = max((2 + _SQUARE_FORMS) * output - weights, weights + output + _backward(stages, output // count))
+    peak = max((1 + _SQUARE_FORMS) * output - weights, weights + output + _backward(stages, output // count))
     return _constant(spec, workload, stages) + fixed + max(peak, _optimiser(spec))
 
 
@@ -248,7 +248,7 @@ def forward_memory(spec: Spec, workload: Workload) -> int:
         if isinstance(spec, ForecasterSpec) and spec.rollout == "states" and not directions[0].layer.in_channels:
             hidden += outputs
     constant = _constant(spec, workload, stages) - 3 * SINGLE * parameter_count(spec)
-    return constant + max(widest, 2 * hidden + _output(spec, workload, stages))
+    return constant + max(widest, 4 * hidden + 2 * _output(spec, workload, stages))  # joined, and twice reordered
 
 
 def _stages(spec: Spec, workload: Workload) -> list[Stage]:
