@@ -1,6 +1,6 @@
 """The peak memory of a model in PyTorch on a CPU, estimated from its spec.
 
-    peak of training = frames + weights · 4 + Winograd buffers + max over the layers, last to first, of
+    peak of training = frames + 4 · weights + Winograd buffers + max over the layers, last to first, of
                        arrays saved by this layer and those below + gradient of its output + its workspace
 
 Weights count with their gradients and AdamW's two moments. The workspace is the largest set of temporary arrays in the
@@ -29,7 +29,7 @@ SINGLE = 4
 """Bytes of a float32 value."""
 WIDTHS = {"float32": SINGLE, "bfloat16": 2}
 """Bytes of a value in the type that convolutions compute in, by precision."""
-_KERNEL_FORMS = 4  # a kernel channels last, its gradient in oneDNN's layout, as requested, and in float32
+_KERNEL_FORMS = 5  # W_hh flipped; a kernel channels last, its gradient in oneDNN's layout, as requested, and in float32
 _SQUARE_FORMS = 4  # arrays of the gradient of a mean square: that of the mean, and three factors and products
 
 
@@ -39,47 +39,54 @@ class Run:
 
     layer: LayerSpec
     direction: str
+    call: Call
     batch: int
-    steps: int
     size: Size  # of its input
     width: int  # of a value in the type that convolutions compute in
-    is_copied: bool  # whether its input is copied, because it is not channels last or not of this type
-    input_gradient: bool
-    continues: bool  # from the final states of a previous run, which are separate arrays
 
     @cached_property
     def grid(self) -> Size:
         """Points per spatial axis of its states."""
         return self.layer.grid(self.size)
 
-    @cached_property
+    @property
     def h(self) -> int:
         """The hidden state of one step."""
         return self.batch * self.layer.hidden_channels * prod(self.grid) * self.width
 
-    @cached_property
+    @property
     def c(self) -> int:
         """The cell state of one step, in float32."""
         return self.h // self.width * SINGLE
 
-    @cached_property
+    @property
+    def outputs(self) -> int:
+        """The hidden states of all steps."""
+        return self.call.steps * self.h
+
+    @property
     def frames(self) -> int:
         """Its input."""
-        return self.steps * self.batch * self.layer.in_channels * prod(self.size) * self.width
+        return self.call.steps * self.batch * self.layer.in_channels * prod(self.size) * self.width
+
+    @property
+    def has_input_gradient(self) -> bool:
+        """Whether the gradient of its input is taken."""
+        return self.layer.index > 0 or self.call.input_gradient
 
     @cached_property
     def kernels(self) -> tuple[int, int]:
-        """W_ih and W_hh in the type that convolutions compute in; 0 for W_ih of a layer without input."""
+        """W_ih, 0 for a layer without input, and W_hh, in the type that convolutions compute in."""
         shapes = layer_shapes(self.layer)
         w_ih = self.width * prod(shapes["weight_ih"]) if "weight_ih" in shapes else 0
         return w_ih, self.width * prod(shapes["weight_hh"])
 
-    @cached_property
+    @property
     def parameters(self) -> int:
         """Its weights, in float32."""
         return SINGLE * sum(prod(shape) for shape in layer_shapes(self.layer).values())
 
-    @cached_property
+    @property
     def is_fused(self) -> bool:
         """Whether the fused implementation computes it in training."""
         spec = self.layer.stack
@@ -87,67 +94,83 @@ class Run:
         has_durations = spec.duration_strategy != "none" or spec.memory_decay
         return self.layer.is_standard_cell and not has_dropout and not has_durations
 
-    @cached_property
+    @property
     def uses_winograd(self) -> bool:
         """Whether Winograd's algorithm computes its convolutions."""
         is_supported = self.is_fused and self.width == SINGLE
-        return is_supported and winograd.is_faster(self.layer, self.steps, self.batch, self.size)
+        return is_supported and winograd.is_faster(self.layer, self.call.steps, self.batch, self.size)
 
-    @cached_property
+    @property
     def is_joint(self) -> bool:
         """Whether Winograd's algorithm convolves the input together with h."""
         return self.uses_winograd and winograd.is_joint(self.layer, self.size)
 
     @property
+    def saved(self) -> int:
+        """What the forward pass saves for the backward pass, without the frames of the caller."""
+        saved = sum(self.kernels) if self.width < SINGLE else 0
+        if self.call.continues or not self.is_fused:
+            saved += self.h + self.c
+        if not self.is_fused:
+            layer = self.layer
+            widths = pad_widths(self.size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+            points = prod(n + before + after for n, (before, after) in zip(self.size, widths, strict=True))
+            padded_frames = self.frames // prod(self.size) * points
+            return saved + padded_frames + self.call.steps * self.saved_by_generic_step
+        if self.width < SINGLE and not self.layer.index:
+            saved += self.frames
+        return saved + 5 * self.outputs + self.h + (self.call.steps + 1) * self.c
+
+    @property
+    def saved_by_generic_step(self) -> int:
+        """What autograd saves of one step: gates, c, φ(c) and h with its padding; then what the options add."""
+        spec, layer = self.layer.stack, self.layer
+        padded_points = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
+        saved = 4 * self.h + 2 * self.c + self.h // prod(self.grid) * padded_points
+        if spec.norm != "none":
+            saved += 12 * self.h  # three forms of the gates
+        arrays = (spec.duration_strategy != "none") + spec.memory_decay  # the scaled candidate, the decayed cell
+        arrays += 2 * (spec.zoneout_h > 0) + 2 * (spec.zoneout_c > 0)  # a mask and its complement
+        arrays += spec.dropout > 0 and layer.index < spec.depth - 1
+        return saved + arrays * self.c
+
+    @property
     def steps_per_chunk(self) -> int:
-        """Steps whose input the fused implementation convolves together."""
-        return min(self.steps, max(1, BLOCK_VALUES // self.c))
+        """Steps whose input the fused implementation convolves together; c has as many bytes as z has values."""
+        return min(self.call.steps, max(1, BLOCK_VALUES // self.c))
 
     @property
     def gate_arithmetic(self) -> int:
-        """Two temporary arrays of the size of the gates and two of the size of c, of a block of one step."""
-        values = self.c  # four gates in values, as many as bytes of c
+        """Two temporary arrays of the size of z and two of the size of c, for one block of a step."""
+        values = self.c
         if values > BLOCK_VALUES:
             values = max(BLOCK_VALUES // 4, values // self.batch)
         return 5 * SINGLE * values // 2
 
     @property
-    def saved(self) -> int:
-        """What the forward pass saves for the backward pass, without the frames of the caller."""
-        saved = sum(self.kernels) if self.width < SINGLE else 0
-        if self.continues or not self.is_fused:
-            saved += self.h + self.c
-        if not self.is_fused:
-            return saved + self._padded_frames + self.steps * self._saved_by_generic_step
-        if self.width < SINGLE and not self.layer.index:
-            saved += self.frames
-        return saved + 4 * self.steps * self.h + (self.steps + 1) * (self.h + self.c)
-
-    @property
     def workspace(self) -> int:
         """The largest set of temporary arrays in its backward pass."""
-        gates = 4 * self.steps * self.h
         if not self.is_fused:  # the gradient of W_ih ∗ x, the partial sum, and products of one step
-            return max(gates, 2 * (gates - self._saved_by_generic_step)) + 5 * self.c
-        w_ih, w_hh = self.kernels
-        d_input = self.frames if self.input_gradient else 0
-        copies = self.frames if self.is_copied else 0
+            unread = self.call.steps * 4 * self.h - self.saved_by_generic_step
+            return max(4 * self.outputs, 2 * unread) + 5 * self.c
+        convolution = self.frames if self.has_input_gradient else 0
+        is_joined = len(self.call.spec.directions) > 1 and self.call.spec.merge in ("concat", "apart")
+        if self.layer.index == 0 or is_joined:  # a copy of the input with channels last, of one chunk at a time
+            convolution += self.frames // self.call.steps * self.steps_per_chunk
         if len(self.grid) == 1:  # PyTorch has no channels last there, so that oneDNN copies dz and h
-            copies += gates + self.steps * self.h
-        elif self.is_copied:  # of as many steps as the engine convolves together
-            copies = copies // self.steps * self.steps_per_chunk
+            convolution += 5 * self.outputs
+        w_ih, w_hh = self.kernels
+        kernel_forms = _KERNEL_FORMS * max(w_ih, w_hh)
         if self.uses_winograd:
-            filters = (w_hh + (w_ih if self.is_joint else 0)) * winograd.points(self.layer)
-            kernel_forms = 3 * filters // self.layer.recurrent_kernel_size[0]
-        else:
-            kernel_forms = w_hh + _KERNEL_FORMS * max(w_ih, w_hh)
-        return self.h + self.c + kernel_forms + max(self.gate_arithmetic, d_input + copies)
+            filters = w_hh + w_ih if self.is_joint else w_hh
+            kernel_forms = 3 * filters * winograd.points(self.layer) // self.layer.recurrent_kernel_size[0]
+        return self.h + self.c + kernel_forms + max(self.gate_arithmetic, convolution)
 
     @property
     def forward_workspace(self) -> int:
         """The temporary arrays of its forward pass without gradients."""
         if not self.is_fused:
-            return 5 * self.steps * self.h + 4 * self.c
+            return 5 * self.outputs + 4 * self.c
         return 4 * self.h * self.steps_per_chunk + self.h + self.c + 2 * sum(self.kernels) + self.gate_arithmetic
 
     @property
@@ -155,52 +178,19 @@ class Run:
         """Products, input transforms and padded inputs of Winograd's algorithm, which all layers share."""
         if not self.uses_winograd:
             return 0
-        samples = min(self.steps * self.batch, winograd.samples(self.layer, self.grid))
+        samples = min(self.call.steps * self.batch, winograd.samples(self.layer, self.grid))
         inputs, points = sum(winograd.channels(self.layer, self.size)), winograd.points(self.layer)
-        rows = points * (4 * self.layer.hidden_channels + inputs) // winograd.ROWS + inputs
-        return SINGLE * samples * prod(self.grid) * rows
-
-    @property
-    def _padded_frames(self) -> int:
-        layer = self.layer
-        widths = pad_widths(self.size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-        points = prod(n + before + after for n, (before, after) in zip(self.size, widths, strict=True))
-        return self.frames // prod(self.size) * points
-
-    @property
-    def _saved_by_generic_step(self) -> int:
-        """What autograd saves of one step in the generic implementation.
-
-        The four gates, c and φ(c), h with its padding; then what the options add: the scaled candidate, the decayed
-        cell, three forms of the four gates around a norm, a mask and its complement for each zoneout, and the mask
-        on the output before the next layer.
-        """
-        spec, layer = self.layer.stack, self.layer
-        points = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
-        saved = 4 * self.h + 2 * self.c + self.h // prod(self.grid) * points
-        if spec.norm != "none":
-            saved += 12 * self.h
-        arrays = (spec.duration_strategy != "none") + spec.memory_decay
-        arrays += 2 * (spec.zoneout_h > 0) + 2 * (spec.zoneout_c > 0)
-        arrays += spec.dropout > 0 and layer.index < spec.depth - 1
-        return saved + arrays * self.c
+        values = points * (4 * self.layer.hidden_channels + inputs) // winograd.ROWS + inputs
+        return SINGLE * samples * prod(self.grid) * values
 
 
 def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
     """Return the runs of a stack: its layers, first to last, each with its directions; `width` is that of a value."""
-    size, result = call.size, []
-    is_concatenated = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
+    size, layers = call.size, []
     for layer in call.spec.layers:
-        is_copied = not layer.index or is_concatenated
-        gradient = call.input_gradient or layer.index > 0
-        fixed = (batch, call.steps, size, width, is_copied, gradient, call.continues)
-        result.append([Run(layer, direction, *fixed) for direction in call.spec.directions])
+        layers.append([Run(layer, direction, call, batch, size, width) for direction in call.spec.directions])
         size = layer.grid(size)
-    return result
-
-
-Stage = tuple[int, list[Run]]
-"""How often a layer runs in a step, and its directions."""
+    return layers
 
 
 def training_memory(spec: Spec, workload: Workload) -> int:
@@ -211,101 +201,96 @@ def training_memory(spec: Spec, workload: Workload) -> int:
         >>> training_memory(stack, Workload(shape=(10, 64, 64, 64), batch=2)) // 10**6
         261
     """
-    stages = _stages(spec, workload)
-    saved, output = sum(map(_saved, stages)), _output(spec, workload, stages)
-    hidden = 0
+    layers = _layers(spec, workload)
+    saved, output, hidden = sum(map(_saved, layers)), _output(spec, workload, layers), _head_input(spec, layers)
     loss = _SQUARE_FORMS * output - SINGLE * parameter_count(spec)  # the old gradients are deleted before
-    if isinstance(spec, ForecasterSpec) or _is_separate(stages[-1]):
-        loss += output
-    if isinstance(spec, ForecasterSpec) and spec.rollout == "states":
-        hidden = sum(run.steps * run.h for _, directions in stages[spec.encoder.depth :] for run in directions)
+    last = layers[-1]
+    is_stacked = len(last) == 1 and not last[0].is_fused
+    if isinstance(spec, ForecasterSpec) or is_stacked or workload.precision != "float32":
+        loss += output  # an array other than those that are saved, or converted for the loss
     head = 2 * hidden + 2 * output  # the gradient of the hidden states, and both in oneDNN's layout
-    peak = max(saved + hidden + max(loss, head), _backward(stages, hidden + output))
-    return _constant(spec, workload, stages) + max(peak, _optimiser(spec))
+    peak = max(saved + hidden + max(loss, head), _backward(layers, hidden + output))
+    return _constant(spec, workload, layers) + max(peak, _optimiser(spec))
 
 
 def checkpointed_memory(spec: ConvLSTMSpec, workload: Workload, segment: int) -> int:
     """Return the peak of a training step of a layer that computes segments of its steps again (`checkpoint`)."""
-    stages = _stages(spec, replace(workload, shape=(segment, *workload.shape[1:])))
+    layers = _layers(spec, replace(workload, shape=(segment, *workload.shape[1:])))
     count, weights = -(-workload.steps // segment), SINGLE * parameter_count(spec)
-    output = count * _output(spec, workload, stages)
-    fixed = count * sum(run.h + run.c for _, directions in stages for run in directions)
+    output = count * _output(spec, workload, layers)
+    kept = count * sum(run.h + run.c for directions in layers for run in directions)
     if len(spec.directions) > 1:  # layer by layer, so that the inputs of all layers are kept
-        fixed += count * sum(run.frames for _, directions in stages[1:] for run in directions[:1])
-    peak = max((1 + _SQUARE_FORMS) * output - weights, weights + output + _backward(stages, output // count))
-    return _constant(spec, workload, stages) + fixed + max(peak, _optimiser(spec))
+        kept += count * sum(directions[0].frames for directions in layers[1:])
+    peak = max((1 + _SQUARE_FORMS) * output - weights, weights + output + _backward(layers, output // count))
+    return _constant(spec, workload, layers) + kept + max(peak, _optimiser(spec))
 
 
 def forward_memory(spec: Spec, workload: Workload) -> int:
-    """Return the peak of a forward pass without gradients, in bytes: the frames, the weights and the widest layer."""
-    stages = _stages(spec, workload)
-    widest = below = hidden = 0
-    for _, directions in stages:
-        outputs = len(directions) * directions[0].steps * directions[0].h
+    """Return the peak of a forward pass without gradients, in bytes."""
+    layers = _layers(spec, workload)
+    hidden, widest, below = _head_input(spec, layers), 0, 0
+    for directions in layers:
+        outputs = sum(run.outputs for run in directions)
         merged = outputs if len(directions) > 1 else 0
-        widest = max(widest, hidden + below + outputs + merged + max(run.forward_workspace for run in directions))
+        widest = max(widest, below + outputs + merged + max(run.forward_workspace for run in directions))
         below = outputs
-        if isinstance(spec, ForecasterSpec) and spec.rollout == "states" and not directions[0].layer.in_channels:
-            hidden += outputs
-    constant = _constant(spec, workload, stages) - 3 * SINGLE * parameter_count(spec)
-    return constant + max(widest, 4 * hidden + 2 * _output(spec, workload, stages))  # joined, and twice reordered
+    constant = _constant(spec, workload, layers) - 3 * SINGLE * parameter_count(spec)
+    if not isinstance(spec, ForecasterSpec):
+        return constant + widest
+    return constant + max(hidden + widest, 4 * hidden + 2 * _output(spec, workload, layers))  # joined and reordered
 
 
-def _stages(spec: Spec, workload: Workload) -> list[Stage]:
+def _layers(spec: Spec, workload: Workload) -> list[list[Run]]:
+    """Return the layers of all stacks of a model, each with its directions."""
     width = WIDTHS[workload.precision]
-    return [
-        (call.runs, directions) for call in calls(spec, workload) for directions in runs(call, workload.batch, width)
-    ]
+    return [directions for call in calls(spec, workload) for directions in runs(call, workload.batch, width)]
 
 
-def _constant(spec: Spec, workload: Workload, stages: Sequence[Stage]) -> int:
+def _constant(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -> int:
     """Return the frames, the weights with gradients and moments, and the buffers of Winograd's algorithm."""
     frames = SINGLE * workload.batch * prod(workload.shape)
     if isinstance(spec, ForecasterSpec):
         frames *= 2  # folded into patches
-    buffers = max(run.winograd_buffers for _, directions in stages for run in directions)
+    buffers = max(run.winograd_buffers for directions in layers for run in directions)
     return frames + 4 * SINGLE * parameter_count(spec) + buffers
 
 
-def _output(spec: Spec, workload: Workload, stages: Sequence[Stage]) -> int:
+def _output(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -> int:
     """Return the bytes of the result in float32."""
     if isinstance(spec, ForecasterSpec):
         return SINGLE * workload.batch * workload.horizon * spec.frame_channels * prod(workload.size)
-    _, directions = stages[-1]
-    return _joined(directions) // directions[0].width * SINGLE
+    return _joined(layers[-1]) // WIDTHS[workload.precision] * SINGLE
+
+
+def _head_input(spec: Spec, layers: Sequence[Sequence[Run]]) -> int:
+    """Return the hidden states of all layers that the output convolution joins; 0 where it takes those of one step."""
+    if not isinstance(spec, ForecasterSpec) or spec.rollout == "feedback":
+        return 0
+    return sum(run.outputs for directions in layers[spec.encoder.depth :] for run in directions)
 
 
 def _joined(directions: Sequence[Run]) -> int:
     """Return the bytes of a layer's output."""
-    is_concatenated = len(directions) > 1 and directions[0].layer.stack.merge in ("concat", "apart")
-    return directions[0].steps * directions[0].h * (2 if is_concatenated else 1)
+    is_concatenated = len(directions) > 1 and directions[0].call.spec.merge in ("concat", "apart")
+    return directions[0].outputs * (2 if is_concatenated else 1)
 
 
-def _is_separate(stage: Stage) -> bool:
-    """Return whether the output in the loss is another array than those that are saved: converted, or stacked."""
-    _, directions = stage
-    return directions[0].width < SINGLE or (len(directions) == 1 and not directions[0].is_fused)
-
-
-def _saved(stage: Stage) -> int:
+def _saved(directions: Sequence[Run]) -> int:
     """Return what a layer saves in all its runs, with its merged output and frames that are fed back."""
-    count, directions = stage
-    saved = sum(run.saved for run in directions)
+    saved, first = sum(run.saved for run in directions), directions[0]
     if len(directions) > 1:
         saved += _joined(directions)
-    first = directions[0]
-    if first.continues and first.input_gradient and not first.layer.index:
+    if first.call.input_gradient and first.layer.index == 0:
         saved += first.frames
-    return count * saved
+    return first.call.runs * saved
 
 
-def _backward(stages: Sequence[Stage], gradient: int) -> int:
+def _backward(layers: Sequence[Sequence[Run]], gradient: int) -> int:
     """Return the peak of the backward pass; a layer's arrays are deleted after it. `gradient` is that of the output."""
-    saved, peak = sum(map(_saved, stages)), 0
-    for stage in reversed(stages):
-        _, directions = stage
+    saved, peak = sum(map(_saved, layers)), 0
+    for directions in reversed(layers):
         peak = max(peak, saved + gradient + max(run.workspace for run in directions))
-        saved -= _saved(stage)
+        saved -= _saved(directions)
         if directions[0].layer.index:
             gradient = directions[0].frames
     return peak

@@ -153,7 +153,7 @@ def _flops(call: Call, run: Run) -> tuple[int, int]:
     points = 2 * call.runs * call.steps * run.batch * prod(run.grid)
     of_input, of_state = (points * kernel // run.width for kernel in run.kernels)
     first = 0 if call.state_gradient else of_state // call.steps
-    training = (3 if run.input_gradient else 2) * of_input + 3 * of_state - first
+    training = (3 if run.has_input_gradient else 2) * of_input + 3 * of_state - first
     return of_input + of_state, training
 
 
