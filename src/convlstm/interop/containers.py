@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from convlstm.errors import OutputError, WeightsError
-from convlstm.files import write_whole
+from convlstm.files import write_atomic
 from convlstm.interop import hdf5
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import check_is_file, file_error
@@ -53,7 +53,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
             received=path.suffix or "no ending",
             hint=f"Use a name such as {path.stem}.safetensors.",
         )
-    return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
+    return write_atomic(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
