@@ -7,15 +7,17 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.inputs import floating
-from convlstm.flax.module import SpecModule, one_key
+from convlstm.flax.module import RandomSource, SpecModule, one_key
 from convlstm.frontend.arguments import cell_spec
 from convlstm.spec import calls
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import PerAxis
 
 
 class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
@@ -58,15 +60,15 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         self,
         in_features: int,
         hidden_features: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = "same",
+        dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
@@ -86,7 +88,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         return self.spec.spatial_dims + 1
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = jax.nn.initializers.zeros
+        self, input_shape: tuple[int, ...], rngs: RandomSource | None = None, carry_init: Any = jax.nn.initializers.zeros
     ) -> State:
         """Return the state before the first step.
 
@@ -105,7 +107,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         return initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
 
     def __call__(
-        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, rngs: Any = None
+        self, carry: State | None, x: ArrayLike, *, duration: ArrayLike | None = None, gap: ArrayLike | None = None, rngs: RandomSource | None = None
     ) -> tuple[State, jax.Array]:
         """Take one step.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.typing import DTypeLike
 
 from convlstm.flax import functional
 from convlstm.flax.inputs import as_type_of_carry, state_from_pair
@@ -43,10 +44,10 @@ class DurationAwareConvLSTMCell(nn.Module):
 
     hidden_features: int
     kernel_size: int | Sequence[int]
-    duration_strategy: Any = "mlp"
+    duration_strategy: str | Callable[[Any], Any] = "mlp"
     options: Mapping[str, Any] = FrozenDict()  # type: ignore[no-untyped-call]
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
     deterministic: bool = False
     plain: bool = False
 

@@ -58,7 +58,7 @@ def sample_masks(
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple[int, ...], steps: int) -> None:
-    """Refuse masks of other shapes than `sample_masks` makes for the call."""
+    """Raise an error for masks of other shapes than `sample_masks` returns for the call."""
     expected = jax.eval_shape(
         partial(sample_masks, spec, batch=batch, input_size=input_size, steps=steps), jax.random.key(0)
     )
@@ -69,6 +69,6 @@ def _bernoulli(key: Array, mask: MaskSpec) -> Array:
     """Return True with the probability of the mask."""
     if not mask.is_per_step:
         return jax.random.bernoulli(key, mask.rate, mask.shape)
-    # a key per step: the masks of a step do not change with the length of the sequence
+    # a key per step, so that the masks of a step do not change with the length of the sequence
     steps, *shape = mask.shape
     return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(key, t), mask.rate, shape))(jnp.arange(steps))

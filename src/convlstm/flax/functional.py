@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
@@ -24,16 +25,16 @@ from convlstm.spec.stack import ConvLSTMSpec
 def layer(
     spec: ConvLSTMSpec,
     params: Params,
-    x: Any,
-    carry: Any = None,
+    x: ArrayLike,
+    carry: State | None = None,
     *,
-    lengths: Any = None,
-    mask: Any = None,
-    durations: Any = None,
-    gaps: Any = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
+    mask: ArrayLike | None = None,
+    durations: ArrayLike | None = None,
+    gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
     key: Array | None = None,
     draws: DropoutMasks | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     plain: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[State, Any]:
@@ -79,7 +80,8 @@ def layer(
         inputs.check_key("key", key)
     frames, batched = inputs.read_frames(spec, x, dtype)
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
-    valid = inputs.valid_steps(lengths, mask, batch, steps)
+    reader = inputs.CallReader(frames, batch, steps)
+    valid = reader.valid_steps(lengths, mask)
     if draws is not None:
         check_masks(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
@@ -88,11 +90,11 @@ def layer(
         spec,
         params,
         frames,
-        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, batch, size, dtype, batched)],
+        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, reader, dtype, batched)],
         steps=steps,
         mask=valid,
-        durations=inputs.read_durations(spec, durations, valid, batch, steps),
-        gaps=inputs.read_gaps(spec, gaps, valid, batch, steps),
+        durations=reader.durations(spec, durations, valid),
+        gaps=reader.gaps(spec, gaps, valid) or {},
         draws=sample_masks(spec, key, batch, size, steps, dtype) if draws is None else draws,
         plain=plain,
     )
@@ -103,13 +105,13 @@ def layer(
 def cell(
     spec: ConvLSTMSpec,
     params: Params,
-    carry: Any,
-    x: Any,
+    carry: State | None,
+    x: ArrayLike,
     *,
-    duration: Any = None,
-    gap: Any = None,
+    duration: ArrayLike | None = None,
+    gap: ArrayLike | None = None,
     key: Array | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     plain: bool = False,
 ) -> tuple[State, Array]:
     """Take one step of one ConvLSTM layer, as the body of a `jax.lax.scan`.
@@ -148,7 +150,7 @@ def cell(
             "spec",
             expected="one layer, forward, in a cell",
             received=f"{spec.depth} layers, {spec.direction}",
-            hint="use `layer`.",
+            hint="Use `functional.layer`.",
         )
     check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
@@ -156,15 +158,16 @@ def cell(
         inputs.check_key("key", key)
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
-    gap = inputs.one_step("gap", spec.memory_decay, gap, batch)
-    (before,) = inputs.read_states(spec, carry, batch, size, dtype, batched)
+    reader = inputs.CallReader(frame, batch)
+    gap = reader.one_step("gap", spec.memory_decay, gap)
+    (before,) = inputs.read_states(spec, carry, reader, dtype, batched)
     _, final = run_stack(
         spec,
         params,
         frame,
         [to_compute_types(dtype, before)],
         steps=1,
-        durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
+        durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
         gaps=None if gap is None else {"forward": gap},
         draws=sample_masks(spec, key, batch, size, 1, dtype),
         plain=plain,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional, inputs
@@ -17,7 +18,9 @@ from convlstm.flax.inputs import as_type_of_carry, state_from_pair
 from convlstm.flax.weights import fresh, parameter_shapes
 from convlstm.frontend.arguments import cell_spec, layer_spec
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.options import StackOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import LayerSizes, PerAxis
 
 
 class ConvLSTM(hk.Module):
@@ -56,14 +59,14 @@ class ConvLSTM(hk.Module):
         self,
         in_features: int,
         hidden_features: int | Sequence[int],
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[StackOptions],
     ) -> None:
         super().__init__(name=name)
         self.spec = layer_spec(
@@ -73,13 +76,13 @@ class ConvLSTM(hk.Module):
 
     def __call__(
         self,
-        x: Any,
-        carry: Any = None,
+        x: ArrayLike,
+        carry: State | None = None,
         *,
-        lengths: Any = None,
-        mask: Any = None,
-        durations: Any = None,
-        gaps: Any = None,
+        lengths: ArrayLike | Sequence[int] | None = None,
+        mask: ArrayLike | None = None,
+        durations: ArrayLike | None = None,
+        gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
         draws: DropoutMasks | None = None,
         deterministic: bool = False,
     ) -> tuple[State, Any]:
@@ -143,20 +146,20 @@ class ConvLSTMCell(hk.Module):
     def __init__(
         self,
         hidden_features: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[StackOptions],
     ) -> None:
         super().__init__(name=name)
         self._hidden_features, self._kernel_size, self._options = hidden_features, kernel_size, options
         self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
-        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, deterministic: bool = False
+        self, carry: State | None, x: ArrayLike, *, duration: ArrayLike | None = None, gap: ArrayLike | None = None, deterministic: bool = False
     ) -> tuple[State, jax.Array]:
         """Take one step.
 
@@ -220,7 +223,7 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
     """
 
     def __init__(
-        self, hidden_features: int, kernel_size: Any, *, duration_strategy: Any = "mlp", **options: Any
+        self, hidden_features: int, kernel_size: PerAxis, *, duration_strategy: str | Callable[[Any], Any] = "mlp", **options: Any
     ) -> None:
         super().__init__(hidden_features, kernel_size, duration_strategy=duration_strategy, **options)
 
@@ -263,9 +266,9 @@ def declared(spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
 
 
 def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
-    """Return Haiku's next key, or None in evaluation and where nothing is drawn.
+    """Return Haiku's next key, or None in evaluation and without a random part.
 
-    While Haiku initialises, the key is a constant: to take the next one would change the initial weights of every later
+    While Haiku initialises, the key is a constant: the next one would change the initial weights of every later
     module.
     """
     if deterministic or not spec.is_random:

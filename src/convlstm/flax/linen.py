@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from inspect import get_annotations
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError, StateError
@@ -20,9 +21,11 @@ from convlstm.flax.inputs import floating
 from convlstm.flax.options import as_axes, read_options, read_padding
 from convlstm.flax.segments import read_checkpoint
 from convlstm.flax.weights import fresh, parameter_shapes
-from convlstm.frontend.arguments import cell_spec, layer_spec
+from convlstm.frontend.arguments import cell_spec, check_spec_type, layer_spec
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.options import StackOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import LayerSizes
 
 
 class ConvLSTM(nn.Module):
@@ -63,8 +66,8 @@ class ConvLSTM(nn.Module):
     """
 
     spec: ConvLSTMSpec
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
     deterministic: bool = False
     plain: bool = False
     checkpoint: bool | int = False
@@ -75,28 +78,28 @@ class ConvLSTM(nn.Module):
         self,
         in_features: int | None = None,
         hidden_features: int | Sequence[int] | None = None,
-        kernel_size: Any = None,
+        kernel_size: LayerSizes | None = None,
         num_layers: int | None = None,
         *,
         spec: ConvLSTMSpec | None = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         deterministic: bool = False,
         plain: bool = False,
         checkpoint: bool | int = False,
         parent: Any = nn.module._unspecified_parent,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[StackOptions],
     ) -> None:
         given = {"in_features": in_features, "hidden_features": hidden_features, "kernel_size": kernel_size}
         doubled = [key for key, value in (given | {"num_layers": num_layers} | options).items() if value is not None]
-        if spec is not None and not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
+        if spec is not None:
+            check_spec_type(spec, ConvLSTMSpec)
         if spec is None:
             spec = layer_spec(in_features, hidden_features, kernel_size, num_layers, options, in_argument="in_features")
         elif doubled:
             raise SpecError(
-                "spec", expected="no other option with a spec", received=doubled[0], hint="give one of them."
+                "spec", expected="no other option with a spec", received=doubled[0], hint="Pass `spec`, or the options."
             )
         self.checkpoint = read_checkpoint(spec, checkpoint)
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
@@ -113,13 +116,13 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Any,
-        carry: Any = None,
+        x: ArrayLike,
+        carry: State | None = None,
         *,
-        lengths: Any = None,
-        mask: Any = None,
-        durations: Any = None,
-        gaps: Any = None,
+        lengths: ArrayLike | Sequence[int] | None = None,
+        mask: ArrayLike | None = None,
+        durations: ArrayLike | None = None,
+        gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
         draws: DropoutMasks | None = None,
         deterministic: bool | None = None,
     ) -> tuple[State, Any]:
@@ -163,9 +166,9 @@ class ConvLSTM(nn.Module):
 class ConvLSTMCell(nn.RNNCellBase):
     """A cell with the arguments and the carry of `flax.linen.ConvLSTMCell`, for `nn.RNN` and loops.
 
-    The carry is Flax's **(c, h)**, unlike everywhere else in this package. Other than Flax's, the recurrent
+    The carry is Flax's **(c, h)**, unlike everywhere else in this package. Unlike in Flax, the recurrent
     convolution keeps the size of the state at any stride and padding, there is one bias, and the forget gate's 1 is
-    stored in it. To take over Flax's weights, convert them.
+    stored in it. Flax's weights need a conversion.
 
     Args:
         features: Channels of h and c.
@@ -193,8 +196,8 @@ class ConvLSTMCell(nn.RNNCellBase):
     strides: int | Sequence[int] | None = None
     padding: Any = "SAME"
     use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
     carry_init: Any = nn.initializers.zeros_init()
     options: Mapping[str, Any] = FrozenDict()  # type: ignore[no-untyped-call]
     deterministic: bool = False
@@ -221,7 +224,7 @@ class ConvLSTMCell(nn.RNNCellBase):
                 "carry",
                 expected="(c, h), the order of Flax's own cells",
                 received="State(h, c)",
-                hint="pass (state.c, state.h).",
+                hint="Pass `(state.c, state.h)`.",
             )
         one_batch = [a.reshape(-1, *a.shape[len(lead) :]) for a in (carry[1], carry[0], inputs)]
         params, key = declared(self, spec, self.param_dtype), random_key(self, spec, self.deterministic)
@@ -285,5 +288,5 @@ def declared(module: nn.Module, spec: ConvLSTMSpec, param_dtype: Any) -> dict[st
 
 
 def random_key(module: nn.Module, spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
-    """Return a key of the rng `dropout`, or None in evaluation and where nothing is drawn."""
+    """Return a key of the rng `dropout`, or None in evaluation and without a random part."""
     return None if deterministic or not spec.is_random else module.make_rng("dropout")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from convlstm.flax.forecaster import Forecaster
 from convlstm.flax.layer import ConvLSTM
@@ -15,7 +16,7 @@ from convlstm.flax.weights import load_canonical
 from convlstm.frontend.loading import load_module, no_float64
 
 
-def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> ConvLSTM | Forecaster:
+def load(path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None) -> ConvLSTM | Forecaster:
     """Read a model file of any framework into an nnx module, in evaluation mode.
 
     Args:

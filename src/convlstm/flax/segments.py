@@ -26,7 +26,7 @@ def read_checkpoint(spec: ConvLSTMSpec, value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps, and there is one direction to cut."""
     read = value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
     if read and spec.direction == "bidirectional":
-        raise SpecError("checkpoint", expected="False with two directions", received=value, hint="use jax.checkpoint.")
+        raise SpecError("checkpoint", expected="False with two directions", received=value, hint="Use `jax.checkpoint`.")
     return read
 
 

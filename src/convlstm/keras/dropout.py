@@ -17,19 +17,7 @@ from convlstm.spec.stack import ConvLSTMSpec
 def sample_masks(
     spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size, steps: Any, generator: keras.random.SeedGenerator
 ) -> DropoutMasks | None:
-    """Sample every mask that a call in training needs, in a fixed order.
-
-    Args:
-        spec: The stack.
-        dtype: Type of the masks.
-        batch: Rows of the batch.
-        input_size: Spatial size of the stack's input.
-        steps: Number of steps.
-        generator: Source of randomness.
-
-    Returns:
-        The masks, channels last, or None where the stack has no random part.
-    """
+    """Sample every mask of a call of this type, channels last, in a fixed order; None without a random part."""
 
     def sample(mask: MaskSpec) -> Tensor | None:
         if not mask.rate:

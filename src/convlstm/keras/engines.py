@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 BACKEND = keras.backend.backend()
 if BACKEND not in BACKENDS:
     raise DependencyError(
-        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="set it before importing."
+        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="Set it before the import."
     )
 ENGINE = import_module(f"convlstm.engine.{BACKEND}.recurrence")
 

@@ -13,7 +13,7 @@ from convlstm.spec.stack import ConvLSTMSpec
 def sample_masks(
     spec: ConvLSTMSpec, like: mx.array, input_size: tuple[int, ...], steps: int, key: mx.array | None
 ) -> DropoutMasks | None:
-    """Sample every mask that a call in training needs; each has a key of its own, whatever else is sampled.
+    """Sample every mask that a call in training needs; each has its own key, whatever else is sampled.
 
     Args:
         spec: The stack.
@@ -43,6 +43,6 @@ def sample_masks(
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
-    """Refuse masks that were not sampled for frames like these (time, batch, *space, channel)."""
+    """Raise an error for masks that do not fit frames (time, batch, *space, channel)."""
     expected = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), mx.random.key(0))  # lazy
     dropout.check_masks(given, expected, "convlstm.mlx.dropout.sample_masks")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
@@ -53,8 +53,7 @@ class Forecaster(nn.Module):
         self, spec: ForecasterSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ForecasterSpec)
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, device=device, dtype=dtype)
         self.forecaster = None
@@ -103,8 +102,8 @@ class Forecaster(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
         """
         self._check(frames, horizon)
-        like = frames.new_empty((horizon, frames.shape[0]))
-        lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
+        reader = inputs.CallReader(frames, frames.shape[0], horizon)
+        lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
         states = list(zip(h, c, strict=True))

@@ -33,18 +33,7 @@ class HasSpec(Protocol):
 
 
 def native_name(key: str) -> str:
-    """Return PyTorch's name of a canonical array.
-
-    Args:
-        key: As `encoder.layers.0.reverse.weight_ih`.
-
-    Returns:
-        As `encoder.weight_ih_l0_reverse`; a key outside a layer keeps its name.
-
-    Example:
-        >>> native_name("encoder.layers.0.reverse.duration.1.bias")
-        'encoder.duration_1_bias_l0_reverse'
-    """
+    """Return PyTorch's name of a canonical array: `weight_ih_l0_reverse` for `layers.0.reverse.weight_ih`."""
     stack, found, rest = key.partition("layers.")
     if not found:
         return key
@@ -130,15 +119,8 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     return save_model(path, module.spec, to_canonical(module), extra)
 
 
-def register(module: nn.Module, spec: Spec, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
-    """Give a module empty parameters for every canonical array of a spec that belongs to it directly.
-
-    Args:
-        module: The module.
-        spec: A layer stack.
-        device: As in every PyTorch module.
-        dtype: As in every PyTorch module.
-    """
+def register(module: nn.Module, spec: Spec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+    """Register an empty parameter in a module for every canonical array of a stack."""
     for key, shape in canonical_shapes(spec).items():
         empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)
         module.register_parameter(native_name(key), nn.Parameter(empty))

@@ -14,11 +14,11 @@ from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.stacked import ConvLSTMStack
-from convlstm.keras.weights import from_native_array, to_native_array
+from convlstm.keras.stack_layer import ConvLSTMStack
 from convlstm.reference.recurrence import Masks
 from convlstm.spec.types import Array
 
@@ -45,7 +45,7 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
         products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
-    tensors = {name: _tensor(to_native_array(name, array), dtype) for name, array in weights.items()}
+    tensors = {name: _tensor(to_channels_last(name, array), dtype) for name, array in weights.items()}
     wide = "float64" if dtype == "float64" else "float32"
     for name in case.arrays.keys() - weights.keys():
         kind = wide if name.startswith((*TIMES, "c.")) else dtype
@@ -54,7 +54,7 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     once = compiled if BACKEND == "jax" else lambda function: function
     _, found = once(partial(value_and_gradients, loss))(tensors)
     gradients = {
-        name: from_native_array(name, _array(g), case.arrays[name].shape)
+        name: from_channels_last(name, _array(g), case.arrays[name].shape)
         if name in weights
         else _array(_channels_first(g, rank))
         for name, g in found.items()

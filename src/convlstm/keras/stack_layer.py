@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack, zero_states
-from convlstm.keras.weights import add_variables, initializer, seed_of, values
+from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
@@ -53,8 +53,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, spec: ConvLSTMSpec, *, seed: int | None = None, **options: Any) -> None:
-        if not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ConvLSTMSpec)
         super().__init__(autocast=False, **options)
         self.spec, self.seed = spec, seed
         self.supports_masking = True
@@ -75,9 +74,9 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return what the engine computes with, of one layer and direction."""
-        return values(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
+        return engine_weights(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def call(
         self,
         x: Tensor,
@@ -128,7 +127,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         output = merge_directions(parts, spec.merge, concatenate)
         return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def compute_output_spec(
         self,
         x: Any,
