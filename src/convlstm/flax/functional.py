@@ -83,12 +83,12 @@ def layer(
     if draws is not None:
         check_masks(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
-    run = partial(run_segments, checkpoint=cut) if cut else partial(run_stack, from_rest=carry is None)
+    run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(
         spec,
         params,
         frames,
-        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, batch, size, dtype, batched)],
+        _in_types(dtype, inputs.read_states(spec, carry, batch, size, batched)),
         steps=steps,
         mask=valid,
         durations=inputs.read_durations(spec, durations, valid, batch, steps),
@@ -157,12 +157,12 @@ def cell(
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     gap = inputs.one_step("gap", spec.memory_decay, gap, batch)
-    (before,) = inputs.read_states(spec, carry, batch, size, dtype, batched)
+    (before,) = inputs.read_states(spec, carry, batch, size, batched)
     _, final = run_stack(
         spec,
         params,
         frame,
-        [to_compute_types(dtype, before)],
+        _in_types(dtype, [before]),
         steps=1,
         durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
         gaps=None if gap is None else {"forward": gap},
@@ -170,8 +170,12 @@ def cell(
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
-    pairs = zip(after, after if carry is None else before, strict=True)
+    pairs = zip(after, after if before is None else before, strict=True)
     return State(*(array.astype(like.dtype) for array, like in pairs)), after.h
+
+
+def _in_types(dtype: Any, states: Sequence[State | None]) -> list[State | None]:
+    return [None if state is None else to_compute_types(dtype, state) for state in states]
 
 
 def _carry(final: Sequence[State], batched: bool) -> State:

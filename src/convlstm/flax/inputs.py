@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlstm.engine.jax.recurrence import State
+from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
@@ -114,16 +114,15 @@ def per_step(name: str, given: Any, valid: Array | None, batch: int, steps: int)
 
 
 def read_states(
-    spec: ConvLSTMSpec, given: Any, batch: int, input_size: tuple[int, ...], dtype: Any, batched: bool = True
-) -> list[State]:
-    """Return the states of a call per layer and direction, zeros for None, after checking them.
+    spec: ConvLSTMSpec, given: Any, batch: int, input_size: tuple[int, ...], batched: bool = True
+) -> Sequence[State | None]:
+    """Return the states of a call per layer and direction, None each for zeros, after checking them.
 
     Args:
         spec: The stack.
         given: State(h_0, c_0), each an array (one layer and direction) or a tuple of arrays.
         batch: Rows of the batch.
         input_size: Spatial size of the input.
-        dtype: Type of zero states.
         batched: Whether the given arrays have a batch axis.
 
     Returns:
@@ -134,7 +133,7 @@ def read_states(
     """
     shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
     if given is None:
-        return [State(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
+        return [None] * len(shapes)
     if not isinstance(given, State):  # in Flax's own cells a bare pair is (c, h)
         raise StateError(
             "carry",
@@ -152,6 +151,12 @@ def read_states(
             calls.check_state_shape(f"{name}[{index}]", array.shape, shape, channels_last=True)
         both.append(own)
     return [State(h, c) for h, c in zip(*both, strict=True)]
+
+
+def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
+    """Return zero states per layer and direction, for convolutions in this type."""
+    shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
+    return [to_compute_types(dtype, State(jnp.zeros(shape), jnp.zeros(shape))) for shape in shapes]
 
 
 def state_from_pair(carry: Any) -> State | None:

@@ -24,14 +24,13 @@ def run_stack(
     spec: ConvLSTMSpec,
     weights_of: Callable[[int, str], dict[str, Tensor]],
     x: Tensor | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: Any,
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
     draws: DropoutMasks | None = None,
-    from_rest: bool = False,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over a time-first sequence.
@@ -40,20 +39,19 @@ def run_stack(
         spec: The stack.
         weights_of: Gives the arrays of a layer and direction.
         x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction.
+        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
         steps: Number of steps.
         mask: True where a step is valid (batch, time).
         durations: Δ (batch, time).
         gaps: Per direction (batch, time).
         draws: Dropout masks in training, None in evaluation.
-        from_rest: Whether the states are known to be zero.
         training: Whether a gradient is to follow.
 
     Returns:
         Per layer, the outputs of its directions, forward first, time first; and the final states.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         return sequence(
             layer,
             weights_of(layer.index, direction),
@@ -65,7 +63,6 @@ def run_stack(
             durations=durations,
             gaps=None if not gaps else gaps[direction],
             masks=None if draws is None else draws.masks.get((layer.index, direction)),
-            from_rest=from_rest and x is not None,
             training=training,
         )
 

@@ -153,7 +153,6 @@ class ConvLSTM(SpecModule):
             durations=inputs.read_durations(spec, durations, valid, frames),
             gaps=inputs.read_gaps(spec, gaps, valid, frames),
             draws=draws,
-            from_rest=state is None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         merged = []

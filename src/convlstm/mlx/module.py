@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
@@ -79,7 +80,7 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults; MLX's own form would list the groups of arrays."""
         return f"{type(self).__name__}({options_in_words(self.spec)})"
 
-    def _states(self, given: Any, frames: mx.array, batched: bool) -> list[State]:
-        """Return the initial states for frames (time, batch, ...), checked against batch and grid, or zeros."""
+    def _states(self, given: Any, frames: mx.array, batched: bool) -> Sequence[State | None]:
+        """Return the initial states for frames (time, batch, ...), checked against batch and grid; None each is zero."""
         shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
-        return inputs.zero_states(shapes, frames.dtype) if given is None else inputs.read_states(given, shapes, batched)
+        return [None] * len(shapes) if given is None else inputs.read_states(given, shapes, batched)
