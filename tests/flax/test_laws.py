@@ -185,7 +185,7 @@ def test_a_function_is_a_duration_strategy() -> None:
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("options", [*PLAIN_AND_RICH, {"stride": 2}, {"boundary": "circular"}])
 @pytest.mark.parametrize("masked", [False, True])
-def test_starting_from_rest_is_starting_from_zeros(direction: str, options: dict, masked: bool) -> None:
+def test_starting_without_a_state_is_starting_from_zeros(direction: str, options: dict, masked: bool) -> None:
     """Without a state the first step's convolution of h is left out, forward and backward: nothing else may change."""
     layer = build(**options, num_layers=2, direction=direction)
     graph, params = nnx.split(layer, nnx.Param, ...)[0], nnx.split(layer, nnx.Param, ...)[1]

@@ -85,12 +85,12 @@ def layer(
     if draws is not None:
         check_masks(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
-    run = partial(run_segments, checkpoint=cut) if cut else partial(run_stack, from_rest=carry is None)
+    run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(
         spec,
         params,
         frames,
-        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, reader, dtype, batched)],
+        _in_types(dtype, inputs.read_states(spec, carry, reader, batched)),
         steps=steps,
         mask=valid,
         durations=reader.durations(spec, durations, valid),
@@ -160,12 +160,12 @@ def cell(
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     reader = inputs.CallReader(frame, batch)
     gap = reader.one_step("gap", spec.memory_decay, gap)
-    (before,) = inputs.read_states(spec, carry, reader, dtype, batched)
+    (before,) = inputs.read_states(spec, carry, reader, batched)
     _, final = run_stack(
         spec,
         params,
         frame,
-        [to_compute_types(dtype, before)],
+        _in_types(dtype, [before]),
         steps=1,
         durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
         gaps=None if gap is None else {"forward": gap},
@@ -173,8 +173,12 @@ def cell(
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
-    pairs = zip(after, after if carry is None else before, strict=True)
+    pairs = zip(after, after if before is None else before, strict=True)
     return State(*(array.astype(like.dtype) for array, like in pairs)), after.h
+
+
+def _in_types(dtype: Any, states: Sequence[State | None]) -> list[State | None]:
+    return [None if state is None else to_compute_types(dtype, state) for state in states]
 
 
 def _carry(final: Sequence[State], batched: bool) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlstm.engine.jax.recurrence import State
+from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
@@ -87,12 +88,14 @@ class CallReader(shared.CallReader):
         return isinstance(value, (jax.Array, np.ndarray)) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def read_states(spec: ConvLSTMSpec, given: Any, reader: CallReader, dtype: Any, batched: bool = True) -> list[State]:
-    """Return the states of a call per layer and direction for the reader's frames; None means zeros of this type."""
+def read_states(
+    spec: ConvLSTMSpec, given: Any, reader: CallReader, batched: bool = True
+) -> Sequence[State | None]:
+    """Return the states of a call per layer and direction for the reader's frames; None means zeros."""
     size = reader.like.shape[2:-1]
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
     if given is None:
-        return [State(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
+        return [None] * len(shapes)
     if not isinstance(given, State):  # in Flax's own cells a bare pair is (c, h)
         raise StateError(
             "carry",
@@ -101,6 +104,12 @@ def read_states(spec: ConvLSTMSpec, given: Any, reader: CallReader, dtype: Any, 
             hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
     return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(given, shapes, batched)]
+
+
+def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
+    """Return zero states per layer and direction, for convolutions in this type."""
+    shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
+    return [to_compute_types(dtype, State(jnp.zeros(shape), jnp.zeros(shape))) for shape in shapes]
 
 
 def state_from_pair(carry: Any) -> State | None:

@@ -14,7 +14,7 @@ from convlstm.keras.cell import ConvLSTMCell
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
-from convlstm.keras.stack import cell_dtype, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.spec.options import MASKED_OUTPUTS
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -153,13 +153,12 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             spec,
             cell.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            zero_states(spec, self.compute_dtype, batch, tuple(size)) if state is None else [state],
+            [state],
             steps=steps,
             mask=valid,
             durations=given,
             gaps=by_direction,
             draws=self._draw(batch, tuple(size), steps) if training else None,
-            from_rest=state is None,
             training=training,
         )
         h, c = (cell.to_user(a) for a in final[0])

@@ -24,23 +24,22 @@ def run_stack(
     spec: ConvLSTMSpec,
     weights_of: Callable[[int, str], dict[str, Tensor]],
     x: Tensor | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: Any,
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
     draws: DropoutMasks | None = None,
-    from_rest: bool = False,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    States are (h, c) indexed layer · D + direction; `from_rest` says that the initial ones are zero. The outputs are time
-    first, per layer those of its directions, forward first. `training` says whether a gradient follows.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first,
+    per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         return sequence(
             layer,
             weights_of(layer.index, direction),
@@ -52,7 +51,6 @@ def run_stack(
             durations=durations,
             gaps=None if not gaps else gaps[direction],
             masks=None if draws is None else draws.masks.get((layer.index, direction)),
-            from_rest=from_rest and x is not None,
             training=training,
         )
 

@@ -12,7 +12,7 @@ from convlstm.frontend.layers import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
-from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack
 from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
@@ -114,13 +114,12 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             spec,
             self.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            zero_states(spec, dtype, batch, tuple(size)) if states is None else states,
+            states,
             steps=steps,
             mask=valid,
             durations=given,
             gaps=by_direction,
             draws=draws,
-            from_rest=states is None,
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
@@ -160,13 +159,14 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         return cls(**config | {"spec": ConvLSTMSpec.from_dict(config["spec"])})
 
     def _read(self, x: Any, state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
-        """Return frames, states or None for zeros, mask, durations and gaps, all checked."""
+        """Return frames, states (None each for zeros), mask, durations and gaps, all checked."""
         valid, x = inputs.read_mask(mask, x), inputs.tensor("x", x, self.compute_dtype)
         inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
         times = inputs.read_times(self.spec, durations, gaps, x, valid)
+        shapes = self._state_shapes(tuple(x.shape))
         if state is None:
-            return x, None, valid, *times
-        return x, inputs.read_states(state, self._state_shapes(tuple(x.shape)), self.compute_dtype), valid, *times
+            return x, [None] * len(shapes), valid, *times
+        return x, inputs.read_states(state, shapes, self.compute_dtype), valid, *times
 
     def _state_shapes(self, shape: Shape) -> list[Shape]:
         sizes = grids(self.spec, shape[2:-1])

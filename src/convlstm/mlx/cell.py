@@ -135,6 +135,5 @@ class ConvLSTMCell(SpecModule):
             durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
             gaps=None if gaps is None else {"forward": gaps},
             draws=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
-            from_rest=state is None,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

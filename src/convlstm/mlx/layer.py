@@ -155,7 +155,6 @@ class ConvLSTM(SpecModule):
             durations=reader.durations(spec, durations, valid),
             gaps=reader.gaps(spec, gaps, valid),
             draws=draws,
-            from_rest=state is None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         merged = []

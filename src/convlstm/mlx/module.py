@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
@@ -77,8 +78,7 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults; MLX's own form would list the groups of arrays."""
         return f"{type(self).__name__}({options_in_words(self.spec)})"
 
-    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> list[State]:
-        """Return the initial states for the reader's frames, checked against batch and grid, or zeros."""
-        frames = reader.like
-        shapes = state_shapes(self.spec, reader.batch, frames.shape[2:-1], channels_last=True)
-        return inputs.zero_states(shapes, frames.dtype) if given is None else reader.states(given, shapes, batched)
+    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> Sequence[State | None]:
+        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros."""
+        shapes = state_shapes(self.spec, reader.batch, reader.like.shape[2:-1], channels_last=True)
+        return [None] * len(shapes) if given is None else reader.states(given, shapes, batched)

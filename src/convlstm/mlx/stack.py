@@ -22,27 +22,26 @@ def run_stack(
     spec: ConvLSTMSpec,
     weights_of: Callable[[int, str], dict[str, mx.array]],
     x: mx.array | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: int,
     mask: mx.array | None = None,
     durations: mx.array | None = None,
     gaps: dict[str, mx.array] | None = None,
     draws: DropoutMasks | None = None,
-    from_rest: bool = False,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    States are (h, c) indexed layer · D + direction; `from_rest` says that the initial ones are zero. The outputs are time
-    first, per layer those of its directions, forward first.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first,
+    per layer those of its directions, forward first.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State) -> tuple[mx.array, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State | None) -> tuple[mx.array, State]:
         return engine.sequence(
             layer,
             weights_of(layer.index, direction),
             x,
-            None if from_rest and x is not None else state,
+            state,
             steps=steps,
             reverse=direction == "reverse",
             mask=mask,

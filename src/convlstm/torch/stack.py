@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,12 +25,16 @@ WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The inputs of the steps of a call other than their frames: mask and times (batch, time), and dropout masks."""
+    """The inputs of the steps of a call other than their frames: mask and times (batch, time), and dropout masks.
+
+    `output_masks` say per direction where the output is not zero, which a segment cannot tell from its mask.
+    """
 
     mask: Tensor | None = None
     durations: Tensor | None = None
     gaps: dict[str, Tensor] | None = None
     draws: DropoutMasks | None = None
+    output_masks: dict[str, Tensor] | None = None
 
     def part(self, span: slice) -> StepInputs:
         """Return the inputs of a span of steps."""
@@ -38,8 +42,16 @@ class StepInputs:
         def cut(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[:, span]
 
-        gaps = None if self.gaps is None else {name: gap[:, span] for name, gap in self.gaps.items()}
-        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and cut_steps(self.draws, span))
+        def cut_each(values: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+            return None if values is None else {name: array[:, span] for name, array in values.items()}
+
+        return StepInputs(
+            cut(self.mask),
+            cut(self.durations),
+            cut_each(self.gaps),
+            self.draws and cut_steps(self.draws, span),
+            cut_each(self.output_masks),
+        )
 
 
 Ran = tuple[list[Tensor], list[State]]
@@ -66,14 +78,14 @@ def run_stack(
     """
     run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
     count = len(spec.directions)
+    if run.segment and given.mask is not None:
+        masks = {way: engine.mask_of_output(spec, given.mask, reverse=way == "reverse") for way in spec.directions}
+        given = replace(given, output_masks=masks)
     if run.segment and count == 1:
         reverse = spec.directions == ("reverse",)
         outputs, final = _in_segments(run.through_stack, x, states, given, steps, run.segment, reverse)
     else:
         outputs, final = run.through_stack(x, states, given, steps)
-    if given.mask is not None and spec.masked_output == "hold":
-        ways = spec.directions * (len(outputs) // count)
-        outputs = [held(o, given.mask, reverse=way == "reverse") for o, way in zip(outputs, ways, strict=True)]
     return [tuple(outputs[n : n + count]) for n in range(0, len(outputs), count)], final
 
 
@@ -119,6 +131,7 @@ class _Run:
                 durations=given.durations,
                 gaps=None if given.gaps is None else given.gaps[direction],
                 masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
+                output_mask=None if given.output_masks is None else given.output_masks[direction],
             )
             return [output], [state]
 
@@ -155,26 +168,6 @@ def _in_segments(
     if not torch.compiler.is_compiling():
         release_memory()  # what the pieces lay in is as large as what they made, and a segment needs little of it
     return joined, final
-
-
-def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:
-    """Return outputs with each masked step's replaced by that row's previous one in the direction of travel.
-
-    Args:
-        outputs: As `sequence` returns them, zeros where a step is masked (time, batch, hidden_channels, *grid).
-        mask: True where a step is valid (batch, time).
-        reverse: Travel from the last step to the first.
-
-    Returns:
-        The same shape; zeros before the first valid step.
-    """
-    valid = mask.transpose(0, 1)
-    steps, rows = (torch.arange(n, device=outputs.device) for n in outputs.shape[:2])
-    if reverse:  # before the first valid step both ways point at a masked step, whose output is zero
-        last = torch.where(valid, steps[:, None], len(steps) - 1).flip(0).cummin(0).values.flip(0)
-    else:
-        last = torch.where(valid, steps[:, None], 0).cummax(0).values
-    return outputs[last, rows] if len(steps) else outputs
 
 
 def read_checkpoint(value: object) -> bool | int:

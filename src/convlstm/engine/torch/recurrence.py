@@ -34,7 +34,7 @@ State = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
+    """Masks of dropout and zoneout for one layer and direction in training."""
 
     input: Tensor | None = None
     recurrent: Tensor | None = None
@@ -43,16 +43,7 @@ class LayerMasks:
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
-    """Return W_ih ∗ x for all frames at once.
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: (frames, in_channels, *space).
-
-    Returns:
-        (frames, 4·hidden_channels, *grid), gates in the order i, f, g, o.
-    """
+    """Return W_ih ∗ x (frames, 4·hidden, *grid) for x (frames, in_channels, *space)."""
     widths = pad_widths(tuple(x.shape[2:]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     x = pad(x, widths, layer.stack.boundary)
     convolution = CONVOLUTIONS[layer.stack.spatial_dims]
@@ -71,13 +62,13 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
-    """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
+    """Return W_hh ∗ h (batch, 4·hidden, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     return CONVOLUTIONS[layer.stack.spatial_dims](contiguous_strides(h), contiguous_strides(weights["weight_hh"]))
 
 
 def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: LayerMasks | None = None) -> Tensor:
-    """Return z (batch, 4·hidden_channels, *grid) before peepholes: both convolutions, norm and bias."""
+    """Return z (batch, 4·hidden, *grid) before peepholes: both convolutions, norm and bias."""
     spec = layer.stack
     if masks is not None and masks.recurrent is not None:
         h = h * masks.recurrent
@@ -99,20 +90,7 @@ def step(
     retention: Tensor | None = None,
     masks: LayerMasks | None = None,
 ) -> State:
-    """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        z_x: W_ih ∗ x_t (batch, 4·hidden_channels, *grid), or None without input.
-        state: h and c, each (batch, hidden_channels, *grid); c in float32 where h is in low precision.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-        retention: Factor on c_{t-1}, broadcast over the grid.
-        masks: Masks in training, those of zoneout for this step.
-
-    Returns:
-        h_t and c_t.
-    """
+    """Return h and c after one step."""
     spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
@@ -146,24 +124,14 @@ def sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: LayerMasks | None = None,
+    output_mask: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c, each (batch, hidden_channels, *grid); None means zeros, where there is an input.
-        steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Masks in training, those of zoneout time first.
-
-    Returns:
-        Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
+    A segment of a longer sequence needs `output_mask`, the part for its steps of `mask_of_output` for all steps.
     """
+    if mask is not None and output_mask is None:
+        output_mask = mask_of_output(layer.stack, mask, reverse=reverse)
     if x is not None and mask is not None:
         x = torch.where(_mask_like(mask.transpose(0, 1), x), x, torch.zeros((), dtype=x.dtype, device=x.device))
     if x is not None and masks is not None and masks.input is not None:
@@ -187,7 +155,17 @@ def sequence(
         durations=durations,
         gaps=gaps,
         masks=masks,
+        output_mask=output_mask,
     )
+
+
+def mask_of_output(spec: ConvLSTMSpec, mask: Tensor, *, reverse: bool) -> Tensor:
+    """Return where the output of a step is h and not zero (batch, time); see `convlstm.engine`."""
+    if spec.masked_output == "zero":
+        return mask
+    if reverse:
+        return mask.flip(1).cumsum(1).flip(1) > 0
+    return mask.cumsum(1) > 0
 
 
 def generic_sequence(
@@ -203,11 +181,9 @@ def generic_sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: LayerMasks | None = None,
+    output_mask: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """Run the steps one by one and leave every derivative to autograd.
-
-    The arguments are those of `sequence`; shape is that of h and c.
-    """
+    """Run the steps one by one and leave every derivative to autograd; `shape` is that of h and c."""
     if state is None:
         state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2)
     spec = layer.stack
@@ -233,13 +209,13 @@ def generic_sequence(
             retention=None if retentions is None else _over_grid(retentions[:, t], spec),
             masks=_masks_of_step(masks, t),
         )
-        if mask is None:
+        if mask is None or output_mask is None:
             h, c = h_new, c_new
             outputs[t] = h
         else:
             valid_t = _mask_like(mask[:, t], h)
             h, c = torch.where(valid_t, h_new, h), torch.where(valid_t, c_new, c)
-            outputs[t] = torch.where(valid_t, h, zeros)
+            outputs[t] = torch.where(_mask_like(output_mask[:, t], h), h, zeros)
     return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
 
 
