@@ -59,7 +59,7 @@ class Forecaster(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.

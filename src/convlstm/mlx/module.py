@@ -63,7 +63,7 @@ class SpecModule(nn.Module):
         return self.layer_weights()["weight_hh"].dtype
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.

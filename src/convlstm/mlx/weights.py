@@ -105,7 +105,7 @@ def named_parameters(module: HasSpec) -> dict[str, mx.array]:
 
 
 def reset(module: HasSpec, seed: int | None) -> None:
-    """Start a module afresh from the contract's initialisation; None draws a seed from MLX's global generator."""
+    """Load the contract's initialisation into a module; None draws a seed from MLX's global generator."""
     seed = int(np.array(mx.random.randint(0, 2**31 - 1))) if seed is None else seed
     load_canonical(module, initialise(module.spec, seed))
 

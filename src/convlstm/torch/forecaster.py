@@ -15,8 +15,7 @@ from convlstm.torch import inputs
 from convlstm.torch.dropout import sample_masks
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.stack import StepInputs, run_stack
-from convlstm.torch.weights import load_canonical
-from convlstm.weights.canonical import initialise
+from convlstm.torch.weights import reset
 
 
 class Forecaster(nn.Module):
@@ -65,13 +64,12 @@ class Forecaster(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def forward(
         self,

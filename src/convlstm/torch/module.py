@@ -15,8 +15,8 @@ from convlstm.spec.calls import state_shapes
 from convlstm.spec.printing import options_in_words
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.weights import load_canonical, native_name, register
-from convlstm.weights.canonical import initialise, layer_shapes
+from convlstm.torch.weights import native_name, register, reset
+from convlstm.weights.canonical import layer_shapes
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -85,13 +85,12 @@ class SpecModule(nn.Module):
         return module
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def layer_weights(self, index: int = 0, direction: str | None = None) -> dict[str, Tensor]:
         """Return the arrays of one layer and direction by the names of the contract."""

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
-from convlstm.weights.canonical import Spec, canonical_shapes, check_weights
+from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise
 from convlstm.weights.checkpoint import save_model
 
 _GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
@@ -44,8 +45,7 @@ def native_name(key: str) -> str:
 
 def native_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of PyTorch's parameter for a canonical array: gates stacked along the first axis."""
-    name = key.rsplit(".", 1)[-1]
-    return (shape[0] * shape[1], *shape[2:]) if name in _GATED and not _outside_gates(key) else shape
+    return (shape[0] * shape[1], *shape[2:]) if array_name(key) in _GATED else shape
 
 
 def to_canonical(module: HasSpec) -> dict[str, Array]:
@@ -94,6 +94,12 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
             parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
 
 
+def reset(module: HasSpec, seed: int | None) -> None:
+    """Load the contract's initialisation into a module; None draws a seed from PyTorch's global generator."""
+    seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
+    load_canonical(module, initialise(module.spec, seed))
+
+
 def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None) -> str:
     """Write a module's spec and weights to a file that every framework reads.
 
@@ -124,10 +130,6 @@ def register(module: nn.Module, spec: Spec, *, device: torch.device | str | None
     for key, shape in canonical_shapes(spec).items():
         empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)
         module.register_parameter(native_name(key), nn.Parameter(empty))
-
-
-def _outside_gates(key: str) -> bool:
-    return ".duration." in key or key.startswith("head.")
 
 
 def _to_array(parameter: Tensor) -> Array:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
 from convlstm.frontend.dropout import DropoutMasks
@@ -67,22 +68,15 @@ def _module(case: AnyCase, dtype: str) -> Any:
 
 
 def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
-    spec = case.spec
-    states = range(spec.depth * len(spec.directions))
     output, (h, c) = module(
         tensors["x"],
-        (tuple(tensors[f"h.{n}"] for n in states), tuple(tensors[f"c.{n}"] for n in states)),
+        initial_state(case, tensors),
         mask=case.mask,
         training=training or case.masks is not None,
-        durations=tensors.get("durations"),
-        gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        **layer_times(case, tensors),
         draws=_masks(case, module.compute_dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results
+    return layer_results(output, h, c)
 
 
 def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
