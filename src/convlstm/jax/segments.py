@@ -12,9 +12,9 @@ from jax import Array, lax
 
 from convlstm.engine.jax.recurrence import State, mask_of_output
 from convlstm.errors import SpecError
-from convlstm.flax import inputs
-from convlstm.flax.stack import run_stack
-from convlstm.flax.weights import Params
+from convlstm.jax import inputs
+from convlstm.jax.stack import run_stack
+from convlstm.jax.weights import Params
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec

@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from convlstm.errors import SpecError
-from convlstm.flax.inputs import check_key, floating
-from convlstm.flax.weights import Params, check_params, fresh
+from convlstm.jax.inputs import check_key, floating
+from convlstm.jax.weights import Params, check_params, fresh
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.canonical import Spec
@@ -21,7 +21,7 @@ RandomSource = nnx.Rngs | nnx.RngStream | jax.Array
 
 
 class SpecModule(nnx.Module):
-    """An nnx module whose parameters are those of a spec, under the names of `convlstm.flax.weights`."""
+    """An nnx module whose parameters are those of a spec, under the names of `convlstm.jax.weights`."""
 
     def __init__(self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, plain: bool, rngs: nnx.Rngs) -> None:
         if not isinstance(rngs, nnx.Rngs):

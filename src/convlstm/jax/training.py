@@ -14,8 +14,8 @@ import optax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 
 from convlstm.errors import ConfigError
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.weights import from_canonical, params_to_canonical
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.frontend import trainer
 from convlstm.frontend.trainer import Optimisation, Sample, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec

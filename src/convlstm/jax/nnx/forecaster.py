@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.module import RandomSource, SpecModule
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.nnx.module import RandomSource, SpecModule
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec.forecaster import ForecasterSpec
 

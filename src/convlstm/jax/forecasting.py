@@ -11,11 +11,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import inputs
-from convlstm.flax.dropout import sample_masks
-from convlstm.flax.functional import layer
-from convlstm.flax.stack import run_stack
-from convlstm.flax.weights import Params, check_params
+from convlstm.jax import inputs
+from convlstm.jax.dropout import sample_masks
+from convlstm.jax.functional import layer
+from convlstm.jax.stack import run_stack
+from convlstm.jax.weights import Params, check_params
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 

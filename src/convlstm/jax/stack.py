@@ -10,7 +10,7 @@ from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax.weights import Params, layer_name, layer_weights
+from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.spec.layer import LayerSpec

@@ -10,11 +10,9 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional
-from convlstm.flax.inputs import floating
-from convlstm.flax.module import RandomSource, SpecModule, one_key
+from convlstm.jax import functional
+from convlstm.jax.nnx.module import RandomSource, SpecModule, one_key
 from convlstm.frontend.arguments import cell_spec
-from convlstm.spec import calls
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
@@ -104,7 +102,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             ShapeError: for another number of axes or channels, or an empty grid.
         """
         key = jax.random.key(0) if rngs is None else one_key(rngs, "carry")
-        return initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
+        return functional.initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
 
     def __call__(
         self, carry: State | None, x: ArrayLike, *, duration: ArrayLike | None = None, gap: ArrayLike | None = None, rngs: RandomSource | None = None
@@ -136,19 +134,3 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             dtype=self.dtype,
             plain=self.plain,
         )
-
-
-def initial_carry(
-    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: jax.Array, dtype: Any, param_dtype: Any
-) -> State:
-    """Return the state of a cell before the first step, on its output grid."""
-    # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
-    wide = jnp.promote_types(floating("param_dtype", param_dtype), jnp.result_type(float))
-    dtype = wide if dtype is None else floating("dtype", dtype)
-    axes = calls.frame_axes(spec, "batch", channels_last=True)
-    batched = calls.check_frames(spec, input_shape, axes, "input_shape")
-    lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])
-    shape = (*lead, *spec.grids(size)[0], spec.hidden_channels[0])
-    keys = jax.random.split(key)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return State(carry_init(keys[0], shape, dtype), carry_init(keys[1], shape, wide))

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional, inputs
-from convlstm.flax.cell import initial_carry
-from convlstm.flax.inputs import as_type_of_carry, state_from_pair
-from convlstm.flax.weights import fresh, parameter_shapes
+from convlstm.jax import functional, inputs
+from convlstm.jax.inputs import as_type_of_carry, state_from_pair
+from convlstm.jax.weights import fresh, parameter_shapes
 from convlstm.frontend.arguments import cell_spec, layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import StackOptions
@@ -197,7 +196,7 @@ class ConvLSTMCell(hk.Module):
         """
         spec = self._spec(input_shape[-1])
         own = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
+        return functional.initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
 
     def _spec(self, in_features: int) -> ConvLSTMSpec:
         return cell_spec(in_features, self._hidden_features, self._kernel_size, self._options)
@@ -277,7 +276,7 @@ def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
 
 
 def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:
-    """Return a tree of parameters (`convlstm.flax.from_canonical`) under the names of a Haiku module.
+    """Return a tree of parameters (`convlstm.jax.from_canonical`) under the names of a Haiku module.
 
     Args:
         tree: Of `from_canonical`, `fresh` or linen's `variables["params"]`.
@@ -288,7 +287,7 @@ def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]
 
     Example:
         >>> from convlstm.weights.canonical import initialise
-        >>> from convlstm.flax import from_canonical
+        >>> from convlstm.jax import from_canonical
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> sorted(to_params(from_canonical(spec, initialise(spec, seed=0))))
         ['conv_lstm/layers_0_forward']
@@ -297,7 +296,7 @@ def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]
 
 
 def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
-    """Undo `to_params`, for `convlstm.flax.params_to_canonical`.
+    """Undo `to_params`, for `convlstm.jax.params_to_canonical`.
 
     Args:
         params: Haiku's parameters.

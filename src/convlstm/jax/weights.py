@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.errors import WeightsError
-from convlstm.flax.inputs import check_key, floating
+from convlstm.jax.inputs import check_key, floating
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Array

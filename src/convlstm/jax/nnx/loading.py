@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from convlstm.flax.forecaster import Forecaster
-from convlstm.flax.layer import ConvLSTM
-from convlstm.flax.weights import load_canonical
+from convlstm.jax.nnx.forecaster import Forecaster
+from convlstm.jax.nnx.layer import ConvLSTM
+from convlstm.jax.weights import load_canonical
 from convlstm.frontend.loading import load_module, no_float64
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm.engine.jax.recurrence import LayerMasks
-from convlstm.flax.weights import layer_name
+from convlstm.jax.weights import layer_name
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
 from convlstm.spec.stack import ConvLSTMSpec
@@ -62,7 +62,7 @@ def check_masks(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple
     expected = jax.eval_shape(
         partial(sample_masks, spec, batch=batch, input_size=input_size, steps=steps), jax.random.key(0)
     )
-    dropout.check_masks(given, expected, "convlstm.flax.dropout.sample_masks")
+    dropout.check_masks(given, expected, "convlstm.jax.dropout.sample_masks")
 
 
 def _bernoulli(key: Array, mask: MaskSpec) -> Array:

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
-from convlstm.flax import inputs
-from convlstm.flax.dropout import check_masks, sample_masks
-from convlstm.flax.segments import read_checkpoint, run_segments
-from convlstm.flax.stack import concatenate, run_stack
-from convlstm.flax.weights import Params, check_params
+from convlstm.jax import inputs
+from convlstm.jax.dropout import check_masks, sample_masks
+from convlstm.jax.segments import read_checkpoint, run_segments
+from convlstm.jax.stack import concatenate, run_stack
+from convlstm.jax.weights import Params, check_params
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
+from convlstm.spec import calls
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -42,7 +44,7 @@ def layer(
 
     Args:
         spec: The stack.
-        params: Its tree of parameters (`convlstm.flax.fresh`, `from_canonical`).
+        params: Its tree of parameters (`convlstm.jax.fresh`, `from_canonical`).
         x: (batch, time, *space, in_features), or without the batch axis.
         carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
         lengths: Valid steps of each row, 0 to time; the rest is masked.
@@ -67,8 +69,7 @@ def layer(
         WeightsError: if the parameters are not those of the spec.
 
     Example:
-        >>> import jax
-        >>> from convlstm.flax import fresh
+        >>> from convlstm.jax import fresh
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> carry, y = layer(spec, fresh(spec, jax.random.key(0)), jnp.zeros((2, 5, 16, 16, 1)))
         >>> y.shape, carry.h[0].shape
@@ -138,8 +139,7 @@ def cell(
         SpecError: for a stack of several layers or directions.
 
     Example:
-        >>> import jax
-        >>> from convlstm.flax import fresh
+        >>> from convlstm.jax import fresh
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> carry, y = cell(spec, fresh(spec, jax.random.key(0)), None, jnp.zeros((2, 16, 16, 1)))
         >>> y.shape
@@ -175,6 +175,22 @@ def cell(
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
     pairs = zip(after, after if before is None else before, strict=True)
     return State(*(array.astype(like.dtype) for array, like in pairs)), after.h
+
+
+def initial_carry(
+    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: Array, dtype: Any, param_dtype: Any
+) -> State:
+    """Return the state of a cell before the first step, on its output grid."""
+    # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
+    wide = jnp.promote_types(inputs.floating("param_dtype", param_dtype), jnp.result_type(float))
+    dtype = wide if dtype is None else inputs.floating("dtype", dtype)
+    axes = calls.frame_axes(spec, "batch", channels_last=True)
+    batched = calls.check_frames(spec, input_shape, axes, "input_shape")
+    lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])
+    shape = (*lead, *spec.grids(size)[0], spec.hidden_channels[0])
+    keys = jax.random.split(key)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return State(carry_init(keys[0], shape, dtype), carry_init(keys[1], shape, wide))
 
 
 def _in_types(dtype: Any, states: Sequence[State | None]) -> list[State | None]:

@@ -10,9 +10,9 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional
-from convlstm.flax.module import RandomSource, SpecModule
-from convlstm.flax.segments import read_checkpoint
+from convlstm.jax import functional
+from convlstm.jax.nnx.module import RandomSource, SpecModule
+from convlstm.jax.segments import read_checkpoint
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import PER_LAYER, LayerOptions
@@ -172,8 +172,7 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
-            draws: The draws themselves, in place of new ones, from
-                `convlstm.flax.dropout.sample_masks`.
+            draws: The dropout masks themselves, in place of new ones, from `convlstm.jax.dropout.sample_masks`.
 
         Returns:
             The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
