@@ -106,12 +106,12 @@ def sample_masks(
 
 def check_masks(given: object, expected: DropoutMasks | None, sampled_by: str) -> None:
     """Raise an error for masks of other shapes than `expected`, which `sampled_by` samples for the call."""
-    wanted = _shapes(expected)
-    if isinstance(given, DropoutMasks) and _shapes(given) == wanted:
+    shapes = _shapes(expected)
+    if isinstance(given, DropoutMasks) and _shapes(given) == shapes:
         return
     raise ShapeError(
         "draws",
-        expected=f"the {len(wanted)} masks that {sampled_by} samples for this call",
+        expected=f"the {len(shapes)} masks that {sampled_by} samples for this call",
         received=f"{len(_shapes(given))} of other shapes" if isinstance(given, DropoutMasks) else type(given).__name__,
         hint="Sample them for frames of this batch, length and size.",
     )

@@ -161,22 +161,22 @@ def weighted_loss(
     return total(each) / at_least(total(weight), 1e-12)
 
 
-def read_precision(wanted: str, best: str) -> str:
+def read_precision(precision: str, best: str) -> str:
     """Return `float32` or `bfloat16`; `auto` takes the best precision on this device."""
-    if wanted not in ("auto", *PRECISIONS):
+    if precision not in ("auto", *PRECISIONS):
         raise ConfigError(
             "training.precision",
             expected=f"one of auto, {', '.join(PRECISIONS)}",
-            received=repr(wanted),
+            received=repr(precision),
             hint="Choose one of these.",
         )
-    return best if wanted == "auto" else wanted
+    return best if precision == "auto" else precision
 
 
 def check_moments(expected: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:
     """Raise an error for an optimiser's state that lacks an array, or has an unknown or misshapen one."""
     for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
+        required = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
         received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, hint="Start a new run.")
+        if required != received:
+            raise WeightsError(key, expected=required, received=received, hint="Start a new run.")

@@ -120,8 +120,8 @@ def _feedback(
     def advance(carry: tuple[Array, list[State]], t: Array) -> tuple[tuple[Array, list[State]], Array]:
         last, states = carry
         patched = space_to_depth(last, spec.patch_size)[None].astype(dtype)
-        own = None if key is None else jax.random.fold_in(key, t)
-        draws = sample_masks(stack, own, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
+        step_key = None if key is None else jax.random.fold_in(key, t)
+        draws = sample_masks(stack, step_key, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
         _, states = run_stack(stack, params["encoder"], patched, states, steps=1, draws=draws, plain=plain)
         frame = show(states, last)
         return (frame, states), frame

@@ -195,8 +195,8 @@ class ConvLSTMCell(hk.Module):
             State(h, c), each (batch, *grid, hidden_features).
         """
         spec = self._spec(input_shape[-1])
-        own = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return functional.initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
+        zeros, key = jax.nn.initializers.zeros, jax.random.key(0)
+        return functional.initial_carry(spec, input_shape, zeros, key, self.dtype, self.param_dtype)
 
     def _spec(self, in_features: int) -> ConvLSTMSpec:
         return cell_spec(in_features, self._hidden_features, self._kernel_size, self._options)
@@ -305,4 +305,4 @@ def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
     Returns:
         The tree of parameters.
     """
-    return {name.removeprefix(f"{module}/"): dict(own) for name, own in params.items() if name.startswith(f"{module}/")}
+    return {name.removeprefix(f"{module}/"): dict(arrays) for name, arrays in params.items() if name.startswith(f"{module}/")}

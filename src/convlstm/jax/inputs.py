@@ -42,13 +42,13 @@ def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
 def floating(name: str, dtype: Any) -> Any:
     """Return a floating type, or raise an error that names the argument."""
     try:
-        found = None if dtype is None or isinstance(dtype, (Array, np.ndarray)) else jnp.dtype(dtype)
+        floating_type = None if dtype is None or isinstance(dtype, (Array, np.ndarray)) else jnp.dtype(dtype)
     except TypeError:
-        found = None
-    if found is None or not jnp.issubdtype(found, jnp.floating):
-        received = type(dtype).__name__ if found is None and not isinstance(dtype, (str, int)) else repr(dtype)
+        floating_type = None
+    if floating_type is None or not jnp.issubdtype(floating_type, jnp.floating):
+        received = type(dtype).__name__ if floating_type is None and not isinstance(dtype, (str, int)) else repr(dtype)
         raise SpecError(name, expected="a floating type", received=received, hint="Pass `float32`, or leave it out.")
-    return found
+    return floating_type
 
 
 def check_key(name: str, key: Any) -> None:

@@ -171,7 +171,7 @@ class ConvLSTMCell(nn.RNNCellBase):
 
     Args:
         features: Channels of h and c.
-        kernel_size: Kernel of both convolutions, a number per spatial axis; one number stands for all.
+        kernel_size: Kernel of both convolutions, a number per spatial axis; one number for all.
         strides: Stride of the input convolution, in the same forms; c and h have the size of its output.
         padding: `SAME`, `VALID`, or points per axis as a number or an equal pair.
         use_bias: Whether the gates have a bias.
@@ -257,18 +257,18 @@ class ConvLSTMCell(nn.RNNCellBase):
 
     @nn.nowrap
     def _spec(self, in_features: int) -> ConvLSTMSpec:
-        own = {
+        fields = {
             "hidden_channels": self.features,
             "kernel_size": as_axes(self.kernel_size),
             "stride": 1 if self.strides is None else as_axes(self.strides),
             "padding": read_padding(self.padding),
             "bias": self.use_bias,
         }
-        if both := sorted(own.keys() & self.options.keys()):
+        if repeated := sorted(fields.keys() & self.options.keys()):
             raise SpecError(
-                "options", expected="no field of the cell", received=both[0], hint="Pass it as a field of the cell."
+                "options", expected="no field of the cell", received=repeated[0], hint="Pass it as a field of the cell."
             )
-        options = own | {"spatial_dims": self.num_feature_axes - 1} | read_options(self.options)
+        options = fields | {"spatial_dims": self.num_feature_axes - 1} | read_options(self.options)
         return cell_spec(in_features, options.pop("hidden_channels"), options.pop("kernel_size"), options)
 
 

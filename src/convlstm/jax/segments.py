@@ -57,9 +57,9 @@ def run_segments(
     parts |= {name: jax.tree.map(jnp.transpose, parts[name]) for name in _BATCH_FIRST}
 
     def run(states: list[State], part: dict[str, Any]) -> tuple[list[State], Array]:
-        own = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
-        own["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
-        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **own)
+        step_inputs = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
+        step_inputs["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
+        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **step_inputs)
         return after, outputs[-1][0]
 
     length = math.ceil(math.sqrt(max(steps, 1))) if checkpoint is True else int(checkpoint)

@@ -136,8 +136,8 @@ class Trainer(trainer.Trainer):
 
 def set_threads(count: int) -> None:
     """Set the number of threads of JAX on the CPU, which it reads once, before its first computation."""
-    wanted = str(count)
-    if os.environ.get(_THREADS) == wanted:
+    threads = str(count)
+    if os.environ.get(_THREADS) == threads:
         return
     if xla_bridge.backends_are_initialized():
         raise ConfigError(
@@ -146,7 +146,7 @@ def set_threads(count: int) -> None:
             received=f"{count} after that",
             hint=f"Start a new process, or set {_THREADS}={count} in its environment.",
         )
-    os.environ[_THREADS] = wanted
+    os.environ[_THREADS] = threads
 
 
 def _which_decay(params: Params) -> Params:

@@ -46,8 +46,8 @@ class HasWeights(Protocol):
 
 def native_path(key: str) -> tuple[str, ...]:
     """Return the place of a canonical array in the tree of parameters: ("layers_0_forward", "kernel")."""
-    stack, found, rest = key.partition("layers.")
-    if not found:
+    stack, layer, rest = key.partition("layers.")
+    if not layer:
         return tuple(key.replace("weight", "kernel").split("."))
     index, direction, name = rest.split(".", 2)
     path = (layer_name(int(index), direction), native_name(name))
@@ -162,7 +162,7 @@ def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
         True
     """
     given = from_canonical(module.spec, arrays)
-    module.set_params(jax.tree.map(lambda own, new: new.astype(own.dtype), module.params, given))
+    module.set_params(jax.tree.map(lambda old, new: new.astype(old.dtype), module.params, given))
 
 
 def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = None) -> str:
@@ -217,8 +217,8 @@ def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any
 
     if isinstance(seed, jax.core.Tracer):  # NumPy draws the weights, so a traced seed has to come to the host
         shapes = {key: channels_last_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
-        wanted = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
-        return _as_tree(jax.pure_callback(draw, wanted, seed, vmap_method="sequential"))
+        leaves = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
+        return _as_tree(jax.pure_callback(draw, leaves, seed, vmap_method="sequential"))
     return _as_tree({key: jnp.asarray(array) for key, array in draw(seed).items()})
 
 
@@ -234,15 +234,15 @@ def check_params(like: Spec | Params, params: Any) -> None:
     The `WeightsError` names the first missing, unknown or misshapen array by its path.
     """
     shapes = jax.tree.map(jnp.shape, like) if isinstance(like, Mapping) else parameter_shapes(like)
-    wanted, given = _by_path(shapes), _by_path(params)
-    for path in sorted(wanted.keys() | given.keys()):
+    required, given = _by_path(shapes), _by_path(params)
+    for path in sorted(required.keys() | given.keys()):
         array: Any = given.get(path)
         shape, dtype = (array.shape, array.dtype) if hasattr(array, "dtype") else (None, None)
-        if path not in wanted or shape != wanted[path] or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        if path not in required or shape != required[path] or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             received = type(array).__name__ if dtype is None else f"shape {shape} of {dtype}"
             raise WeightsError(
                 path,
-                expected=f"a floating array of shape {wanted[path]}" if path in wanted else "no array of this name",
+                expected=f"a floating array of shape {required[path]}" if path in required else "no array of this name",
                 received=received if path in given else "none",
                 hint="Pass the parameters and the spec of one model.",
             )

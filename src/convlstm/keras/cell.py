@@ -198,7 +198,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self._read(inputs, states)
         frame = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
         shape, kind = self.state_shape(tuple(frame.shape)), self.compute_dtype
-        h, again, c = (keras.KerasTensor(shape, dtype=own) for own in (kind, kind, cell_dtype(kind)))
+        h, again, c = (keras.KerasTensor(shape, dtype=dtype) for dtype in (kind, kind, cell_dtype(kind)))
         return h, [again, c]
 
     def compute_output_shape(self, inputs_shape: Any, states_shape: Any = None) -> tuple[Shape, list[Shape]]:
@@ -214,8 +214,8 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
 
     def read_state(self, name: str, given: Any, shape: Shape) -> State:
         """Return the state [h, c] given as this argument, for frames (batch, *space, channels), with channels last."""
-        wanted = self.user_format((shape[0], *grids(self.spec, shape[1:-1])[0], self.filters))
-        h, c = inputs.read_states(given, [wanted], self.compute_dtype, name, self.data_format)[0]
+        state_shape = self.user_format((shape[0], *grids(self.spec, shape[1:-1])[0], self.filters))
+        h, c = inputs.read_states(given, [state_shape], self.compute_dtype, name, self.data_format)[0]
         return self.to_last(h), self.to_last(c)
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:

@@ -84,8 +84,8 @@ def split_inputs(given: Any, names: Sequence[str], separate: Sequence[Any]) -> t
 
 def used_times(spec: ConvLSTMSpec) -> tuple[str, ...]:
     """Return which of `durations` and `gaps` a layer uses."""
-    wanted = {"durations": spec.duration_strategy != "none", "gaps": spec.memory_decay}
-    return tuple(name for name, use in wanted.items() if use)
+    uses = {"durations": spec.duration_strategy != "none", "gaps": spec.memory_decay}
+    return tuple(name for name, is_used in uses.items() if is_used)
 
 
 def check_frames(
@@ -131,9 +131,9 @@ def read_times(
 ) -> tuple[Tensor | None, Mapping[str, Tensor]]:
     """Return durations (batch, time) and gaps (batch, time) by direction, after checking shape and range."""
     calls.check_given("durations", spec.duration_strategy != "none", durations)
-    found = calls.read_gaps(spec, gaps)
-    given = None if durations is None else per_step("durations", durations, frames, mask)
-    return given, {name: per_step("gaps", gap, frames, mask) for name, gap in found.items()}
+    by_direction = calls.read_gaps(spec, gaps)
+    read = None if durations is None else per_step("durations", durations, frames, mask)
+    return read, {name: per_step("gaps", gap, frames, mask) for name, gap in by_direction.items()}
 
 
 def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -167,15 +167,15 @@ def read_states(
     """
     pair = calls.state_pair(given) if name is None else calls.state_pair(given, name, "[h, c]")
     parts = ("h_0", "c_0") if name is None else (f"{name}[0]", f"{name}[1]")
-    both = []
+    read = []
     for part, arrays, kind in zip(parts, pair, (dtype, cell_dtype(dtype)), strict=True):
         items = tuple(arrays) if isinstance(arrays, (tuple, list)) and name is None else (arrays,)
         calls.check_state_count(part, len(items), len(shapes), f"{len(items)}", kind="arrays")
-        own = []
+        tensors = []
         for index, (item, shape) in enumerate(zip(items, shapes, strict=True)):
             label = f"{part}[{index}]" if name is None else part
-            own.append(tensor(label, item, kind))
+            tensors.append(tensor(label, item, kind))
             last = data_format == "channels_last"
-            calls.check_state_shape(label, tuple(own[-1].shape), shape, channels_last=last)
-        both.append(own)
-    return list(zip(*both, strict=True))
+            calls.check_state_shape(label, tuple(tensors[-1].shape), shape, channels_last=last)
+        read.append(tensors)
+    return list(zip(*read, strict=True))

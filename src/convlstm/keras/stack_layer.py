@@ -70,7 +70,10 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
-        return {prefix + name: variable for prefix, own in self._variables_of.items() for name, variable in own.items()}
+        variables = {}
+        for prefix, of_layer in self._variables_of.items():
+            variables |= {prefix + name: variable for name, variable in of_layer.items()}
+        return variables
 
     def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return what the engine computes with, of one layer and direction."""
@@ -170,5 +173,5 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def _state_shapes(self, shape: Shape) -> list[Shape]:
         sizes = grids(self.spec, shape[2:-1])
-        own = [(shape[0], *grid, layer.hidden_channels) for layer, grid in zip(self.spec.layers, sizes, strict=True)]
-        return [state for state in own for _ in self.spec.directions]
+        shapes = [(shape[0], *grid, layer.hidden_channels) for layer, grid in zip(self.spec.layers, sizes, strict=True)]
+        return [state for state in shapes for _ in self.spec.directions]

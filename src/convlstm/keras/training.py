@@ -111,7 +111,7 @@ class Trainer(trainer.Trainer):
     def _one_step(
         self, weights: Tensors, moments: dict[str, Tensors], sample: Tensors, rates: Tensors, seed: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Tensors]]:
-        loss, gradients = value_and_gradients(lambda own: self._loss(own, sample, seed), weights)
+        loss, gradients = value_and_gradients(lambda tensors: self._loss(tensors, sample, seed), weights)
         norm = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(g)) for g in gradients.values()))
         clip = keras.ops.minimum(self._options.clip_norm / (norm + 1e-6), 1.0)
         new: Tensors = {}

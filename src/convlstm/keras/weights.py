@@ -1,6 +1,6 @@
 """Canonical arrays to and from Keras variables: the one file that knows both layouts.
 
-Keras's own names and layouts are those of `keras.layers.ConvLSTM2D`: `kernel` (*kernel, in/groups, 4·filters),
+Keras's names and layouts are those of `keras.layers.ConvLSTM2D`: `kernel` (*kernel, in/groups, 4·filters),
 `recurrent_kernel` (*kernel, filters, 4·filters) and `bias` (4·filters), gates in the order i, f, g, o.
 """
 

@@ -31,10 +31,10 @@ def sample_masks(
     keys = iter([None] * count if key is None else list(mx.random.split(key, count)))
 
     def sample(mask: MaskSpec) -> mx.array | None:
-        own = next(keys)
+        mask_key = next(keys)
         if not mask.rate:
             return None
-        random = mx.random.uniform(shape=mask.shape, key=own)
+        random = mx.random.uniform(shape=mask.shape, key=mask_key)
         if mask.is_factor:
             return (random >= mask.rate).astype(like.dtype) / (1.0 - mask.rate)
         return (random < mask.rate).astype(like.dtype)

@@ -98,10 +98,10 @@ class Trainer(trainer.Trainer):
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:
         """Return the forecast (batch, horizon, height, width, channel), float32, of a module with these parameters."""
         times: dict[str, Any] = {name: None if a is None else mx.array(a) for name, a in sample.times().items()}
-        own, dtype = self.module.parameters(), _PRECISIONS[self._precision]
+        original, dtype = self.module.parameters(), _PRECISIONS[self._precision]
         self.module.update(_of_kernels(lambda a: a.astype(dtype), parameters))
         result: mx.array = self.module(_frames(sample.inputs), horizon, key=key, **times)
-        self.module.update(own)
+        self.module.update(original)
         return result.astype(mx.float32)
 
 

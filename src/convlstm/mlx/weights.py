@@ -112,8 +112,8 @@ def reset(module: HasSpec, seed: int | None) -> None:
 
 def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> Any:
     """Return canonical arrays as a tree of MLX arrays, each in the type given for its key."""
-    own = {key: np.array(to_native(key, a), order="C") for key, a in arrays.items()}  # MLX reads no reversed axis
-    return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in own.items()])
+    native = {key: np.array(to_native(key, a), order="C") for key, a in arrays.items()}  # MLX reads no reversed axis
+    return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in native.items()])
 
 
 class Group(nn.Module):

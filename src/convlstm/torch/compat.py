@@ -189,8 +189,8 @@ class ConvLSTM(native_layer.ConvLSTM):
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults."""
-        own = {"return_all_layers": self.return_all_layers, "stateful": self.stateful}
-        return ", ".join([super().extra_repr(), *(f"{name}=True" for name, value in own.items() if value)])
+        options = {"return_all_layers": self.return_all_layers, "stateful": self.stateful}
+        return ", ".join([super().extra_repr(), *(f"{name}=True" for name, value in options.items() if value)])
 
     @property
     def input_dim(self) -> int:
@@ -254,7 +254,7 @@ class ConvLSTM(native_layer.ConvLSTM):
 
     def _cell(self, index: int) -> ConvLSTMCell:
         spec = self.spec
-        own: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
+        options: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
         size = spec.grids(spec.input_size)[index - 1] if index and spec.input_size else spec.input_size
         alone = replace(
             spec,
@@ -264,7 +264,7 @@ class ConvLSTM(native_layer.ConvLSTM):
             direction="forward",
             masked_output="zero",
             input_size=size,
-            **own,
+            **options,
         )
         cell = ConvLSTMCell.__new__(ConvLSTMCell)
         SpecModule.__init__(cell, alone, device="meta", start=False)

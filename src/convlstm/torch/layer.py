@@ -116,8 +116,8 @@ class ConvLSTM(SpecModule):
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
-        own = {"batch_first": (self.batch_first, True), "checkpoint": (self.checkpoint, False)}
-        return ", ".join([super().extra_repr(), *(f"{n}={v!r}" for n, (v, usual) in own.items() if v != usual)])
+        options = {"batch_first": (self.batch_first, True), "checkpoint": (self.checkpoint, False)}
+        return ", ".join([super().extra_repr(), *(f"{n}={v!r}" for n, (v, default) in options.items() if v != default)])
 
     def forward(
         self,

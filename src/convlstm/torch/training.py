@@ -50,9 +50,9 @@ class Trainer(trainer.Trainer):
     def description(self) -> str:
         """Framework, compiled operators if they are used, device and precision in words."""
         device = self._fabric.device
-        own = " with convlstm-native" if is_native(torch.empty(0, device=device)) else ""
+        native = " with convlstm-native" if is_native(torch.empty(0, device=device)) else ""
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return f"PyTorch {torch.__version__}{own}, {where}, {self._precision}"
+        return f"PyTorch {torch.__version__}{native}, {where}, {self._precision}"
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         for group in self._optimiser.param_groups:

@@ -1,6 +1,6 @@
 """Canonical arrays to and from PyTorch parameters: the one file that knows both layouts.
 
-PyTorch's own names are those of `torch.nn.LSTM`: `weight_ih_l0`, `weight_hh_l0_reverse`, with the gates i, f, g, o
+PyTorch's names are those of `torch.nn.LSTM`: `weight_ih_l0`, `weight_hh_l0_reverse`, with the gates i, f, g, o
 stacked along the first axis.
 """
 
@@ -35,8 +35,8 @@ class HasSpec(Protocol):
 
 def native_name(key: str) -> str:
     """Return PyTorch's name of a canonical array: `weight_ih_l0_reverse` for `layers.0.reverse.weight_ih`."""
-    stack, found, rest = key.partition("layers.")
-    if not found:
+    stack, layer, rest = key.partition("layers.")
+    if not layer:
         return key
     index, direction, name = rest.split(".", 2)
     suffix = "_reverse" if direction == "reverse" else ""
