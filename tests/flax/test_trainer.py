@@ -14,9 +14,9 @@ import pytest
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ConfigError, WeightsError
 from convlstm.flax import from_canonical
+from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.jax import forecasting
 from convlstm.jax.training import Trainer, set_threads
-from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.weights.canonical import initialise
 
 RANDOM = np.random.default_rng(0)

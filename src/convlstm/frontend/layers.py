@@ -26,8 +26,8 @@ def run_layers(
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction, each layer on the merged output of the layer before.
 
-    Initial and final states are indexed layer · D + direction. The outputs are those of every layer, or of the last one,
-    each with the outputs of its directions, forward first. The masks between layers are applied here.
+    States are indexed layer · D + direction. The outputs are those of every layer, or of the last one, each with the
+    outputs of its directions, forward first. The masks between layers are applied here.
     """
     final: list[State] = []
     outputs: list[tuple[Tensor, ...]] = []

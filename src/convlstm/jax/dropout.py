@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm.engine.jax.recurrence import LayerMasks
-from convlstm.jax.weights import layer_name
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
+from convlstm.jax.weights import layer_name
 from convlstm.spec.stack import ConvLSTMSpec
 
 jax.tree_util.register_dataclass(DropoutMasks)  # so that a transformed function takes masks as they are

@@ -13,13 +13,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
+from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layers import merge_directions
 from convlstm.jax import inputs
 from convlstm.jax.dropout import check_masks, sample_masks
 from convlstm.jax.segments import read_checkpoint, run_segments
 from convlstm.jax.stack import concatenate, run_stack
 from convlstm.jax.weights import Params, check_params
-from convlstm.frontend.dropout import DropoutMasks
-from convlstm.frontend.layers import merge_directions
 from convlstm.spec import calls
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -159,7 +159,7 @@ def cell(
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     reader = inputs.CallReader(frame, batch)
-    gap = reader.one_step("gap", spec.memory_decay, gap)
+    gaps = reader.one_step("gap", spec.memory_decay, gap)
     (before,) = inputs.read_states(spec, carry, reader, batched)
     _, final = run_stack(
         spec,
@@ -168,7 +168,7 @@ def cell(
         _in_types(dtype, [before]),
         steps=1,
         durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
-        gaps=None if gap is None else {"forward": gap},
+        gaps=None if gaps is None else {"forward": gaps},
         draws=sample_masks(spec, key, batch, size, 1, dtype),
         plain=plain,
     )

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
+from convlstm.frontend.arguments import cell_spec, layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional, inputs
 from convlstm.jax.inputs import as_type_of_carry, state_from_pair
 from convlstm.jax.weights import fresh, parameter_shapes
-from convlstm.frontend.arguments import cell_spec, layer_spec
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import StackOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
@@ -158,7 +158,13 @@ class ConvLSTMCell(hk.Module):
         self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
-        self, carry: State | None, x: ArrayLike, *, duration: ArrayLike | None = None, gap: ArrayLike | None = None, deterministic: bool = False
+        self,
+        carry: State | None,
+        x: ArrayLike,
+        *,
+        duration: ArrayLike | None = None,
+        gap: ArrayLike | None = None,
+        deterministic: bool = False,
     ) -> tuple[State, jax.Array]:
         """Take one step.
 
@@ -222,7 +228,12 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
     """
 
     def __init__(
-        self, hidden_features: int, kernel_size: PerAxis, *, duration_strategy: str | Callable[[Any], Any] = "mlp", **options: Any
+        self,
+        hidden_features: int,
+        kernel_size: PerAxis,
+        *,
+        duration_strategy: str | Callable[[Any], Any] = "mlp",
+        **options: Any,
     ) -> None:
         super().__init__(hidden_features, kernel_size, duration_strategy=duration_strategy, **options)
 
@@ -305,4 +316,8 @@ def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
     Returns:
         The tree of parameters.
     """
-    return {name.removeprefix(f"{module}/"): dict(arrays) for name, arrays in params.items() if name.startswith(f"{module}/")}
+    return {
+        name.removeprefix(f"{module}/"): dict(arrays)
+        for name, arrays in params.items()
+        if name.startswith(f"{module}/")
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def check_key(name: str, key: Any) -> None:
 class CallReader(shared.CallReader):
     """Reads the masks, times and states of one call as JAX arrays."""
 
-    namespace = jnp
+    namespace: ClassVar[Any] = jnp
 
     def as_array(self, name: str, given: Any) -> Array:
         """Return an argument as a JAX array."""
@@ -88,9 +88,7 @@ class CallReader(shared.CallReader):
         return isinstance(value, (jax.Array, np.ndarray)) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def read_states(
-    spec: ConvLSTMSpec, given: Any, reader: CallReader, batched: bool = True
-) -> Sequence[State | None]:
+def read_states(spec: ConvLSTMSpec, given: Any, reader: CallReader, batched: bool = True) -> Sequence[State | None]:
     """Return the states of a call per layer and direction for the reader's frames; None means zeros."""
     size = reader.like.shape[2:-1]
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)

@@ -15,13 +15,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.errors import SpecError, StateError
+from convlstm.frontend.arguments import cell_spec, check_spec_type, layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.inputs import as_type_of_carry, floating, state_from_pair
 from convlstm.jax.linen_options import as_axes, read_options, read_padding
 from convlstm.jax.segments import read_checkpoint
 from convlstm.jax.weights import fresh, parameter_shapes
-from convlstm.frontend.arguments import cell_spec, check_spec_type, layer_spec
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import StackOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes

@@ -12,10 +12,10 @@ from jax import Array, lax
 
 from convlstm.engine.jax.recurrence import State, mask_of_output
 from convlstm.errors import SpecError
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import inputs
 from convlstm.jax.stack import run_stack
 from convlstm.jax.weights import Params
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -26,7 +26,9 @@ def read_checkpoint(spec: ConvLSTMSpec, value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps, and there is one direction to cut."""
     read = value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
     if read and spec.direction == "bidirectional":
-        raise SpecError("checkpoint", expected="False with two directions", received=value, hint="Use `jax.checkpoint`.")
+        raise SpecError(
+            "checkpoint", expected="False with two directions", received=value, hint="Use `jax.checkpoint`."
+        )
     return read
 
 
@@ -46,7 +48,8 @@ def run_segments(
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
     """Run a stack of one direction as `run_stack`, and return the outputs of its last layer alone.
 
-    All layers of a segment run together, so that the inner ones are not stored either. A `checkpoint` of True is √T steps.
+    All layers of a segment run together, so that the inner ones are not stored either. A `checkpoint` of True means √T
+    steps.
     """
     reverse = spec.direction == "reverse"
     # a segment cannot tell from its mask whether a step before it was valid

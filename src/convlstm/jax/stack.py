@@ -10,9 +10,9 @@ from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
-from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
+from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
 

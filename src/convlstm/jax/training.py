@@ -14,10 +14,10 @@ import optax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 
 from convlstm.errors import ConfigError
-from convlstm.jax.forecasting import forecast
-from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.frontend import trainer
 from convlstm.frontend.trainer import Optimisation, Sample, weighted_loss
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import canonical_shapes
@@ -128,7 +128,9 @@ class Trainer(trainer.Trainer):
             params,
             jnp.moveaxis(sample.inputs, 2, -1),
             horizon,
-            **sample.times(),
+            durations=sample.durations,
+            lead_durations=sample.lead_durations,
+            gaps=sample.gaps,
             key=key,
             dtype=_PRECISIONS[self._precision],
         )

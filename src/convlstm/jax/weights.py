@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.errors import WeightsError
-from convlstm.jax.inputs import check_key, floating
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
+from convlstm.jax.inputs import check_key, floating
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise, layer_shapes
@@ -91,7 +91,9 @@ def from_canonical(spec: Spec, arrays: Mapping[str, Array], dtype: Any = None) -
         (3, 3, 1, 32)
     """
     check_weights(spec, arrays)
-    return _as_tree({key: jnp.asarray(to_channels_last(key, np.asarray(array)), dtype) for key, array in arrays.items()})
+    return _as_tree(
+        {key: jnp.asarray(to_channels_last(key, np.asarray(array)), dtype) for key, array in arrays.items()}
+    )
 
 
 def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:

@@ -20,11 +20,11 @@ from convlstm.keras.options import (
     SHOWN,
     CellKeywords,
     DataFormat,
+    activation_name,
     as_tuple,
     data_format_of,
     first_shape,
     fixed_size,
-    activation_name,
 )
 from convlstm.keras.stack import cell_dtype, grids, run_stack, zero_states
 from convlstm.keras.weights import KERNELS, add_variables, engine_weights
@@ -151,7 +151,9 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         inputs.check_rank("inputs", self.rank, shape, "batch")
         shape = self.channels_last(shape)
         if shape[-1] is None:
-            raise SpecError("channels", expected="a number", received="None", hint="Fix the number of channels of the input.")
+            raise SpecError(
+                "channels", expected="a number", received="None", hint="Fix the number of channels of the input."
+            )
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
         shapes = layer_shapes(self.spec.layers[0])
         how: dict[str, dict[str, Any]] = {

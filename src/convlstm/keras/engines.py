@@ -39,9 +39,9 @@ def sequence(
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over x (time, batch, *space, in_channels), or None for a layer without input.
 
-    Weights are in Keras's layout, the convolution kernels in the type to compute in. A `state` of None means zeros, for a
-    layer with input. An engine may use `training`, which says whether a gradient follows. The further arguments are
-    steps, reverse, mask, durations and gaps, as in every engine's `sequence`.
+    Weights are in Keras's layout, the convolution kernels in the type to compute in. A `state` of None means zeros, for
+    a layer with input. `training` says whether a gradient follows. The further arguments are steps, reverse, mask,
+    durations and gaps, as in every engine's `sequence`.
     """
     drawn = None if masks is None else (masks.input, masks.recurrent, masks.zoneout_h, masks.zoneout_c)
     if BACKEND == "torch":

@@ -82,7 +82,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
         stacks = {"encoder.": self.encoder} | ({} if self.forecaster is None else {"forecaster.": self.forecaster})
-        variables = {}
+        variables: dict[str, Any] = {}
         for prefix, stack in stacks.items():
             variables |= {prefix + key: variable for key, variable in stack.canonical_variables().items()}
         return variables | self.head

@@ -59,7 +59,9 @@ def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
     except (TypeError, ValueError):
         array, kind = None, type(given).__name__
     if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or array is None:
-        raise ShapeError(name, expected="one array of real numbers", received=kind, hint=f"Convert `{name}` with `numpy.asarray`.")
+        raise ShapeError(
+            name, expected="one array of real numbers", received=kind, hint=f"Convert `{name}` with `numpy.asarray`."
+        )
     return array if dtype is None else keras.ops.cast(array, dtype)
 
 

@@ -90,7 +90,9 @@ def data_format_of(given: str | None) -> str:
     """Return the data format of a layer; None takes Keras's setting."""
     data_format = given or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
-        raise SpecError("data_format", expected="channels_last or channels_first", received=data_format, hint="Choose one of these.")
+        raise SpecError(
+            "data_format", expected="channels_last or channels_first", received=data_format, hint="Choose one of these."
+        )
     return str(data_format)
 
 

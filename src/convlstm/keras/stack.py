@@ -35,8 +35,8 @@ def run_stack(
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first,
-    per layer those of its directions, forward first. `training` says whether a gradient follows.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
 
     def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:

@@ -70,7 +70,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
-        variables = {}
+        variables: dict[str, Any] = {}
         for prefix, of_layer in self._variables_of.items():
             variables |= {prefix + name: variable for name, variable in of_layer.items()}
         return variables

@@ -49,8 +49,8 @@ def add_variables(
 ) -> dict[str, Variable]:
     """Add a variable to a Keras layer for every array of a layer and direction, and return them by canonical name.
 
-    `how` holds further arguments of `add_weight` by an array's name. The order is Keras's: kernel, recurrent_kernel, bias,
-    and the rest by name.
+    `how` holds further arguments of `add_weight` by an array's name. The order is Keras's: kernel, recurrent_kernel,
+    bias, and the rest by name.
     """
     first = [name for name in (*KERNELS, "bias") if name in shapes]
     return {

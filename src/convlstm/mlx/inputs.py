@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -61,7 +61,7 @@ def zero_states(shapes: Sequence[tuple[int, ...]], dtype: mx.Dtype) -> list[Stat
 class CallReader(shared.CallReader):
     """Reads the masks, times and states of one call as MLX arrays."""
 
-    namespace = mx
+    namespace: ClassVar[Any] = mx
 
     def type_name(self, value: Any) -> str:
         """Return the type of an MLX array, or of another value, for errors."""

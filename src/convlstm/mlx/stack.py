@@ -32,8 +32,8 @@ def run_stack(
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first,
-    per layer those of its directions, forward first.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first.
     """
 
     def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State | None) -> tuple[mx.array, State]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -127,15 +127,15 @@ class ConvLSTMCell(SpecModule):
         batched = inputs.check_frame(spec, x, self.layer_weights()["weight_hh"])
         frames = (x if batched else x.unsqueeze(0)).unsqueeze(0)
         reader = inputs.CallReader(frames, frames.shape[1])
-        duration = reader.one_step("duration", spec.duration_strategy != "none", duration)
-        gap = reader.one_step("gap", spec.memory_decay, gap)
+        durations = reader.one_step("duration", spec.duration_strategy != "none", duration)
+        gaps = reader.one_step("gap", spec.memory_decay, gap)
         draws = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,
             frames,
             self._states(state, reader, batched),
-            StepInputs(None, duration, None if gap is None else {"forward": gap}, draws),
+            StepInputs(None, durations, None if gaps is None else {"forward": gaps}, draws),
             steps=1,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

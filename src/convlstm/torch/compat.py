@@ -96,7 +96,9 @@ class ConvLSTMCell(native.ConvLSTMCell):
         (2, 8, 16, 16)
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, kernel_size: PerAxis, bias: bool = True, **options: Any) -> None:
+    def __init__(
+        self, input_dim: int, hidden_dim: int, kernel_size: PerAxis, bias: bool = True, **options: Any
+    ) -> None:
         super().__init__(input_dim, hidden_dim, kernel_size, bias=bias, **options)
 
     @property
@@ -174,12 +176,17 @@ class ConvLSTM(native_layer.ConvLSTM):
     ) -> None:
         if isinstance(kernel_size, list):  # per layer in this form, whatever its length
             rank = parsing.spatial_dims(options.get("spatial_dims"), kernel_size, num_layers=2)
-            kernel_size = [(size,) * rank if isinstance(size, Integral) else size for size in kernel_size]
+            kernel_size = [(size,) * rank if isinstance(size, int) else size for size in kernel_size]
         super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
         self.return_all_layers = parsing.flag("return_all_layers", return_all_layers)
         self.stateful = parsing.flag("stateful", stateful)
         if self.stateful and self.spec.direction != "forward":
-            raise SpecError("direction", expected="forward if stateful", received="reverse", hint="Remove `stateful` or `direction`.")
+            raise SpecError(
+                "direction",
+                expected="forward if stateful",
+                received="reverse",
+                hint="Remove `stateful` or `direction`.",
+            )
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:

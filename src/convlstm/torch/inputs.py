@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> bool:
 class CallReader(shared.CallReader):
     """Reads the masks, times and states of one call as tensors."""
 
-    namespace = torch
-    channels_last = False
+    namespace: ClassVar[Any] = torch
+    channels_last: ClassVar[bool] = False
 
     def valid_steps(self, lengths: Any, mask: Any, batched: bool = True) -> Any:
         """Return True where a step is valid; without a batch axis a mask may be (time,), and lengths one number."""

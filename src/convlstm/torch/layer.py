@@ -213,7 +213,9 @@ class ConvLSTM(SpecModule):
                 "draws",
                 expected="None in evaluation" if not self.training else "None together with a generator",
                 received=type(given).__name__,
-                hint="Call `train()` before the call." if not self.training else "Pass `draws` or `generator`, not both.",
+                hint="Call `train()` before the call."
+                if not self.training
+                else "Pass `draws` or `generator`, not both.",
             )
         check_masks(self.spec, given, frames)
         return given

@@ -28,7 +28,12 @@ class SpecModule(nn.Module):
     """
 
     def __init__(
-        self, spec: ConvLSTMSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, start: bool = True
+        self,
+        spec: ConvLSTMSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        start: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in (None, *_DTYPES):
@@ -62,7 +67,9 @@ class SpecModule(nn.Module):
         """Raise an error for a spec that this kind of module cannot compute."""
 
     @classmethod
-    def from_spec(cls, spec: ConvLSTMSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def from_spec(
+        cls, spec: ConvLSTMSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """Build the module from a spec, as read from a file.
 
         Args:

@@ -72,9 +72,9 @@ def run_stack(
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, in_channels, *space), or None for a stack without input.
 
-    Initial and final states are (h, c) indexed layer · D + direction. The outputs are time first, those of every layer or
-    of the last one, each with the outputs of its directions, forward first. `checkpoint` is True for segments of √T steps,
-    or the steps per segment.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, those of every layer or of the last one, each with the outputs of its directions, forward first.
+    `checkpoint` is True for segments of √T steps, or the steps per segment.
     """
     run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
     count = len(spec.directions)

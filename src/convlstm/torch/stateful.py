@@ -72,7 +72,10 @@ class StatefulConvLSTM(nn.Module):
         new = torch.as_tensor(rows)
         if new.dtype != torch.bool or tuple(new.shape) != (batch,):
             raise StateError(
-                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), hint="Pass one bool for each row."
+                "rows",
+                expected=f"{batch} bools, one per row",
+                received=new.tolist(),
+                hint="Pass one bool for each row.",
             )
         # a state of NaN times 0 would stay: it is replaced
         h, c = (

@@ -125,7 +125,9 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     return save_model(path, module.spec, to_canonical(module), extra)
 
 
-def register(module: nn.Module, spec: Spec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+def register(
+    module: nn.Module, spec: Spec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> None:
     """Register an empty parameter in a module for every canonical array of a stack."""
     for key, shape in canonical_shapes(spec).items():
         empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)

@@ -13,10 +13,10 @@ from convlstm.conformance.layer_arrays import initial_state, layer_results, laye
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
 from convlstm.engine.jax.recurrence import LayerMasks, State
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]

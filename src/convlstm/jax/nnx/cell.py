@@ -10,9 +10,9 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
+from convlstm.frontend.arguments import cell_spec
 from convlstm.jax import functional
 from convlstm.jax.nnx.module import RandomSource, SpecModule, one_key
-from convlstm.frontend.arguments import cell_spec
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
@@ -86,7 +86,10 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         return self.spec.spatial_dims + 1
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: RandomSource | None = None, carry_init: Any = jax.nn.initializers.zeros
+        self,
+        input_shape: tuple[int, ...],
+        rngs: RandomSource | None = None,
+        carry_init: Any = jax.nn.initializers.zeros,
     ) -> State:
         """Return the state before the first step.
 
@@ -102,10 +105,18 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             ShapeError: for another number of axes or channels, or an empty grid.
         """
         key = jax.random.key(0) if rngs is None else one_key(rngs, "carry")
-        return functional.initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
+        return functional.initial_carry(
+            self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype
+        )
 
     def __call__(
-        self, carry: State | None, x: ArrayLike, *, duration: ArrayLike | None = None, gap: ArrayLike | None = None, rngs: RandomSource | None = None
+        self,
+        carry: State | None,
+        x: ArrayLike,
+        *,
+        duration: ArrayLike | None = None,
+        gap: ArrayLike | None = None,
+        rngs: RandomSource | None = None,
     ) -> tuple[State, jax.Array]:
         """Take one step.
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.nnx.module import RandomSource, SpecModule
-from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec.forecaster import ForecasterSpec
 
 

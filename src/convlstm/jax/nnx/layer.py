@@ -10,11 +10,11 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
+from convlstm.frontend.arguments import layer_spec
+from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.nnx.module import RandomSource, SpecModule
 from convlstm.jax.segments import read_checkpoint
-from convlstm.frontend.arguments import layer_spec
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.spec.options import PER_LAYER, LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, Padding

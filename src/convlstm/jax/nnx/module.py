@@ -23,7 +23,9 @@ RandomSource = nnx.Rngs | nnx.RngStream | jax.Array
 class SpecModule(nnx.Module):
     """An nnx module whose parameters are those of a spec, under the names of `convlstm.jax.weights`."""
 
-    def __init__(self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, plain: bool, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, plain: bool, rngs: nnx.Rngs
+    ) -> None:
         if not isinstance(rngs, nnx.Rngs):
             raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, hint="Pass `nnx.Rngs(seed)`.")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
@@ -73,7 +75,9 @@ def _stream(rngs: nnx.Rngs, name: str) -> Any:
         return getattr(rngs, name)
     except AttributeError as error:
         received = ", ".join(rngs) or "none"
-        raise SpecError("rngs", expected=f"a stream {name}", received=received, hint="Pass `nnx.Rngs(seed)`.") from error
+        raise SpecError(
+            "rngs", expected=f"a stream {name}", received=received, hint="Pass `nnx.Rngs(seed)`."
+        ) from error
 
 
 def _dropout_stream(rngs: nnx.Rngs, params_key: jax.Array) -> Any:
