@@ -176,7 +176,7 @@ class ConvLSTM(native_layer.ConvLSTM):
     ) -> None:
         if isinstance(kernel_size, list):  # per layer in this form, whatever its length
             rank = parsing.spatial_dims(options.get("spatial_dims"), kernel_size, num_layers=2)
-            kernel_size = [(size,) * rank if isinstance(size, int) else size for size in kernel_size]
+            kernel_size = [(int(size),) * rank if isinstance(size, Integral) else size for size in kernel_size]
         super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
         self.return_all_layers = parsing.flag("return_all_layers", return_all_layers)
         self.stateful = parsing.flag("stateful", stateful)
