@@ -10,7 +10,7 @@ from convlstm.errors import ShapeError
 from convlstm.spec.stack import ConvLSTMSpec
 
 KINDS = ("input", "recurrent", "zoneout_h", "zoneout_c")
-"""The masks inside a layer, in the order in which every engine's `Masks` takes them."""
+"""The masks inside a layer, in the order in which `LayerMasks` takes them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def sample_masks(
         input_size: Spatial size of the stack's input.
         steps: Number of steps.
         sample: Sample one mask; also called with a rate of 0, for which it returns None.
-        build: Make the engine's `Masks` of the masks of the four `KINDS`.
+        build: Make `LayerMasks` of the masks of the four `KINDS`.
         channels_last: Whether the channels are the last axis.
         key: Key of a layer's masks, from its index and direction.
         grids: Grid of every layer's state, for sizes that only a graph knows; None asks the spec.

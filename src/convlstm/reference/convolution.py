@@ -13,18 +13,7 @@ _NUMPY_MODES = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", 
 
 
 def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
-    """Return the array with points added around its spatial axes, one axis after another.
-
-    Args:
-        x: (batch, channels, *space).
-        widths: Points before and after each axis.
-        boundary: Rule per axis.
-
-    Returns:
-        The padded array.
-
-    Raises:
-        ShapeError: if a rule cannot fill its padding; the message names the axis.
+    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another.
 
     Example:
         >>> pad(np.array([[[1.0, 2.0, 3.0]]]), ((1, 1),), ("circular",)).ravel()
@@ -48,19 +37,9 @@ def convolve(
     dilation: Sequence[int] | None = None,
     groups: int = 1,
 ) -> Array:
-    """Return the grouped, strided, dilated cross-correlation of x with a kernel.
+    """Return W ∗ x (batch, out, *grid) for x (batch, in, *space) and W (out, in / groups, *kernel).
 
-    Args:
-        x: (batch, in_channels, *space).
-        weight: (out_channels, in_channels / groups, *kernel).
-        widths: Points added before and after each axis.
-        boundary: Boundary rule of those points, per axis.
-        stride: Step of the kernel per axis; 1 by default.
-        dilation: Distance of kernel points per axis; 1 by default.
-        groups: Number of groups; output channel j uses input group ⌊j · groups / out_channels⌋.
-
-    Returns:
-        (batch, out_channels, *output space).
+    Output channel j uses input group ⌊j · groups / out⌋.
 
     Example:
         >>> x = np.arange(4.0).reshape(1, 1, 4)

@@ -13,18 +13,10 @@ from convlstm.spec.types import Array
 
 
 def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> Array:
-    """Return the candidate scale δ(Δ).
+    """Return the candidate scale δ(Δ) (batch, time, 1), or with one feature per channel (batch, time, hidden).
 
     With r = Δ / Δ0 and ℓ = log(max(r, ε)): linear r; log log(r + ε) + 1 (negative below r ≈ 0.37);
     log1p log₂(1 + r); scalar exp(w·ℓ); exp exp(damping · MLP(ℓ)); mlp 1 + MLP(ℓ).
-
-    Args:
-        layer: The layer with its strategy.
-        weights: The layer's canonical arrays.
-        durations: Δ (batch, time), at least 0, in the unit of `reference_duration`.
-
-    Returns:
-        (batch, time, 1), or (batch, time, hidden_channels) with `duration_features="channel"`.
 
     Example:
         >>> from convlstm.spec.stack import ConvLSTMSpec
@@ -59,15 +51,7 @@ def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Array:
-    """Return the retention of c after a gap: exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0.
-
-    Args:
-        layer: A layer with `memory_decay`.
-        weights: The layer's canonical arrays.
-        gaps: Time since the last valid frame in the direction of the layer (batch, time).
-
-    Returns:
-        (batch, time, hidden_channels), between 0 and 1.
+    """Return the retention of c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0.
 
     Example:
         >>> from convlstm.spec.stack import ConvLSTMSpec

@@ -21,6 +21,7 @@ from convlstm.engine.jax.gates import GATE_WEIGHTS, gates, zoneout
 from convlstm.engine.jax.padding import pad
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
@@ -40,15 +41,6 @@ class State(NamedTuple):
 
     h: Any
     c: Any
-
-
-class LayerMasks(NamedTuple):
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: Array | None = None
-    recurrent: Array | None = None
-    zoneout_h: Array | None = None
-    zoneout_c: Array | None = None
 
 
 class _StepInputs(NamedTuple):

@@ -42,16 +42,7 @@ def has_correct_kernels(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bo
 
     In float64, `conv3d` with SAME padding and a stride above the kernel is wrong. On processors with AMX, where oneDNN
     computes in bfloat16, two kinds of convolution are wrong: those with a stride above 1 and one output column, and
-    those that pad frames of depth 1.
-
-    Args:
-        layer: A layer that this path serves.
-        size: Spatial size of its frames; a tensor along an axis that is only known when the graph runs. In bfloat16
-            such a size counts as wrong.
-        dtype: Type of the convolutions.
-
-    Returns:
-        False where the generic path must be taken.
+    those that pad frames of depth 1. In bfloat16 a size that is only known when the graph runs counts as wrong.
     """
     has_depth = len(size) == 3
     skips_points = any(s > k for s, k in zip(layer.stride, layer.kernel_size, strict=True))
@@ -76,21 +67,9 @@ def sequence(
     zero_initial_state: bool,
     training: bool,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run a layer for which `serves` holds, with x, both kernels and h in the type to compute in.
 
-    Args:
-        layer: A layer for which `serves` holds.
-        weights: Its arrays, the kernels in the type to compute in.
-        x: Frames, time first (time, batch, *space, in_channels), in that type.
-        state: Initial h in that type and c in at least float32, each (batch, *grid, hidden_channels).
-        steps: Number of steps; a tensor where it is only known when the graph runs.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        zero_initial_state: Whether the state is zero, so that the first step need not convolve it.
-        training: Whether a gradient will be taken, by this backward pass; without it TensorFlow's own gradient
-            applies, since a saved graph cannot hold a custom one.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    Only in `training` is the backward pass that of this module: a saved graph cannot hold a custom one.
     """
     spec, hidden = layer.stack, layer.hidden_channels
     if not isinstance(layer.padding, str):
@@ -124,15 +103,8 @@ class _Call:
     """One call: its convolutions and the order of its steps; `tf.custom_gradient` takes the results of `run`.
 
     The methods are long because the body of a loop and its variables belong together. Everything saved for the
-    backward pass is an ordinary tensor of the graph, so that it can be differentiated again.
-
-    Args:
-        input_convolution: W_ih ∗ x and its gradients.
-        recurrent_convolution: W_hh ∗ h and its gradients.
-        steps: Number of steps.
-        reverse: Whether to run from the last step to the first.
-        skip_first_h: Whether the initial state is zero and the first step, before the loop, does not convolve it.
-        saves: Whether to save what the backward pass needs.
+    backward pass is an ordinary tensor of the graph, so that it can be differentiated again. `skip_first_h` says that
+    the initial state is zero and the first step, before the loop, does not convolve it.
     """
 
     input_convolution: Convolution

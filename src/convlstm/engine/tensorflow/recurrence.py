@@ -8,7 +8,6 @@ hidden), `duration.{n}.weight` (in, out); the rest as in CONTRACT, Weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log, prod
 from typing import Any
 
@@ -22,21 +21,12 @@ from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: Tensor | None = None
-    recurrent: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:

@@ -22,12 +22,7 @@ Peepholes = Sequence[Tensor] | None
 
 @dataclass(frozen=True)
 class Scratch:
-    """Temporary arrays, for as many samples as are computed at a time.
-
-    Args:
-        gates: Two of (samples, 4·hidden_channels, *grid), in the cell's type.
-        cells: Two of (samples, hidden_channels, *grid).
-    """
+    """Two temporary arrays like z and two like c, in the type of c, for as many samples as are computed at a time."""
 
     gates: tuple[Tensor, Tensor]
     cells: tuple[Tensor, Tensor]
@@ -64,16 +59,7 @@ class Gates(Protocol):
 
 
 def gate_arithmetic(z: Tensor, cell: Tensor, peephole: Tensor | None) -> Gates:
-    """Return the implementation for steps with gates like z and a cell state like `cell`.
-
-    Args:
-        z: Gates of one step (batch, 4·hidden_channels, *grid).
-        cell: Cell state of one step (batch, hidden_channels, *grid).
-        peephole: (3, hidden_channels), or None.
-
-    Returns:
-        The operators of `convlstm-native` where they can compute such arrays, else PyTorch's own operations.
-    """
+    """Return the implementation for steps with gates like z, a cell state like `cell` and peepholes (3, hidden)."""
     if is_native(z) and cell.dtype == torch.float32:
         return NativeGates(None if peephole is None else _in_cell_layout(peephole.float(), cell))
     peepholes = None if peephole is None else peephole.reshape(3, -1, *(1,) * (z.ndim - 2)).unbind()

@@ -57,12 +57,9 @@ def transforms(rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Winograd:
-    """One convolution of several inputs, z = Σ W_p ∗ x_p, and its gradients; an input of None is zero.
+    """One convolution of several inputs in float32, z = Σ W_p ∗ x_p, and its gradients; an input of None is zero.
 
-    Args:
-        weights: W_p (out, in, *kernel) of each input, in float32.
-        padding: Points around them, along each axis.
-        samples: Number of samples computed at a time, so that the products stay in the cache.
+    `samples` are computed at a time, so that the products stay in the cache.
     """
 
     weights: Sequence[Tensor]
@@ -81,13 +78,7 @@ class Winograd:
             self._output_transform(z_part, products)
 
     def backward(self, dz: Tensor, inputs: Inputs = (), d_inputs: Inputs = ()) -> None:
-        """Add the gradients that follow from dz: of the inputs, and of W if inputs are passed.
-
-        Args:
-            dz: Gradient of z.
-            inputs: Inputs for the gradient of W, which `weight_gradients` returns.
-            d_inputs: Gradients of the inputs, which are added to in place.
-        """
+        """Add the gradients that follow from dz: to `d_inputs`, and of W for `inputs` to those of `weight_gradients`."""
         kernels = self._filter_transform(dz, d_inputs, flipped=True)
         for dz_part, *parts in self._few_samples(dz, (*inputs, *d_inputs)):
             d_products = self._output_transform_gradient(dz_part)
