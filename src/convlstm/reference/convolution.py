@@ -13,12 +13,7 @@ _NUMPY_MODES = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", 
 
 
 def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
-    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another.
-
-    Example:
-        >>> pad(np.array([[[1.0, 2.0, 3.0]]]), ((1, 1),), ("circular",)).ravel()
-        array([3., 1., 2., 3., 1.])
-    """
+    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another."""
     check_boundary(x.shape[2:], widths, boundary)
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
         pad_width = [(0, 0)] * x.ndim
@@ -40,11 +35,6 @@ def convolve(
     """Return W ∗ x (batch, out, *grid) for x (batch, in, *space) and W (out, in / groups, *kernel).
 
     Output channel j uses input group ⌊j · groups / out⌋.
-
-    Example:
-        >>> x = np.arange(4.0).reshape(1, 1, 4)
-        >>> convolve(x, np.ones((1, 1, 2)), widths=((0, 1),), boundary=("zeros",)).ravel()
-        array([1., 3., 5., 3.])
     """
     rank = x.ndim - 2
     stride, dilation = stride or (1,) * rank, dilation or (1,) * rank

@@ -17,12 +17,6 @@ def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> A
 
     With r = Δ / Δ0 and ℓ = log(max(r, ε)): linear r; log log(r + ε) + 1 (negative below r ≈ 0.37);
     log1p log₂(1 + r); scalar exp(w·ℓ); exp exp(damping · MLP(ℓ)); mlp 1 + MLP(ℓ).
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, duration_strategy="log1p")
-        >>> scale(spec.layers[0], {}, np.array([[1.0, 3.0]])).ravel()
-        array([1., 2.])
     """
     spec = layer.stack
     r: Array = durations[..., None] / spec.reference_duration
@@ -51,14 +45,7 @@ def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Array:
-    """Return the retention of c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0.
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, memory_decay=True)
-        >>> float(retention(spec.layers[0], {"memory_decay": np.zeros(1)}, np.array([[2.0]])).item())
-        0.5
-    """
+    """Return the retention of c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = np.where(q.real > 1.0, q - 1.0, 0.0)
     return np.asarray(np.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"]) * excess))

@@ -15,12 +15,7 @@ _FORWARD = "forward"
 
 
 def space_to_depth(frames: Array, patch: int) -> Array:
-    """Fold p×p patches of (..., channel, height, width) into channels, in the order c·p² + dy·p + dx.
-
-    Example:
-        >>> space_to_depth(np.arange(4.0).reshape(1, 2, 2), 2).ravel()
-        array([0., 1., 2., 3.])
-    """
+    """Fold p×p patches of (..., channel, height, width) into channels, in the order c·p² + dy·p + dx."""
     *lead, c, height, width = frames.shape
     split = frames.reshape(*lead, c, height // patch, patch, width // patch, patch)
     folded = np.moveaxis(split, (-3, -1), (-4, -3))  # (..., c, dy, dx, height / p, width / p)
@@ -28,13 +23,7 @@ def space_to_depth(frames: Array, patch: int) -> Array:
 
 
 def depth_to_space(patched: Array, patch: int) -> Array:
-    """Undo `space_to_depth`.
-
-    Example:
-        >>> depth_to_space(np.arange(4.0).reshape(4, 1, 1), 2)[0]
-        array([[0., 1.],
-               [2., 3.]])
-    """
+    """Undo `space_to_depth`."""
     *lead, c, height, width = patched.shape
     split = patched.reshape(*lead, c // patch**2, patch, patch, height, width)
     unfolded = np.moveaxis(split, (-4, -3), (-3, -1))  # (..., c, height, dy, width, dx)

@@ -55,8 +55,7 @@ def step(
     phi = ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state[0], state[1] * retention
     z = _gates(layer, weights, x, h_before, masks)
-    peep = weights.get("peephole")
-    p_i, p_f, p_o = (0.0, 0.0, 0.0) if peep is None else _peephole(spec, peep)
+    p_i, p_f, p_o = np.zeros(3) if spec.peephole == "none" else _peephole(spec, weights["peephole"])
     i = sigma(z[0] + p_i * c_before)
     f = sigma(z[1] + p_f * c_before)
     g = phi(z[2])
@@ -92,26 +91,26 @@ def sequence(
         if values is not None:
             check_durations(name, values.real, valid)
     factors = None if durations is None else duration_rules.scale(layer, weights, _clean(durations, valid))
-    kept = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
+    retentions = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
     h, c = state
     outputs: dict[int, Array] = {}
-    previous = np.zeros_like(h)
+    last_output = np.zeros_like(h)
     for t in reversed(range(steps)) if reverse else range(steps):
-        here = valid[:, t].reshape(-1, *(1,) * (h.ndim - 1))
-        x_t = None if x is None else np.where(here, x[:, t], 0.0)
+        valid_t = valid[:, t].reshape(-1, *(1,) * (h.ndim - 1))
+        x_t = None if x is None else np.where(valid_t, x[:, t], 0.0)
         h_new, c_new = step(
             layer,
             weights,
             x_t,
             (h, c),
             factor=1.0 if factors is None else _over_grid(factors[:, t], spec.spatial_dims),
-            retention=1.0 if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
+            retention=1.0 if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
             masks=masks,
             t=t,
         )
-        h, c = np.where(here, h_new, h), np.where(here, c_new, c)
-        previous = np.where(here, h, previous if spec.masked_output == "hold" else 0.0)
-        outputs[t] = previous
+        h, c = np.where(valid_t, h_new, h), np.where(valid_t, c_new, c)
+        last_output = np.where(valid_t, h, last_output if spec.masked_output == "hold" else 0.0)
+        outputs[t] = last_output
     empty = np.zeros((batch, 0, *h.shape[1:]), dtype=h.dtype)
     return np.stack([outputs[t] for t in range(steps)], axis=1) if steps else empty, (h, c)
 
@@ -146,10 +145,10 @@ def stack(
         parts = []
         for direction in spec.directions:
             prefix = layer_prefix(layer.index, direction)
-            own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+            layer_weights = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
             output, state = sequence(
                 layer,
-                own,
+                layer_weights,
                 x,
                 states[len(final)],
                 steps=steps,

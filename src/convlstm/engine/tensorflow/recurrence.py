@@ -2,7 +2,7 @@
 
 Arrays are channels last, as Keras has them: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden,
 4·hidden), `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3, hidden) or (3, *grid,
-hidden), `duration.{n}.weight` (in, out); the rest as in CONTRACT, Weights.
+hidden), `duration.{n}.weight` (in, out); the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The recurrence in PyTorch: the generic implementation, for every transform, and the choice of the fused one.
 
 Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weight_hh` (4·hidden, hidden, *kernel),
-`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in CONTRACT, Weights.
+`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations

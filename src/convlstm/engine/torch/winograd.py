@@ -36,14 +36,7 @@ Inputs = Sequence[Tensor | None]
 
 @cache
 def transforms(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return A (n, 4), G (n, rows) and B (n, n) in float64; those of A and B are exact in float32 too.
-
-    Example:
-        >>> A, G, B = transforms(3)
-        >>> w, h = torch.tensor([1, 10, 100]).double(), torch.arange(6).double()
-        >>> (A.T @ ((G @ w) * (B @ h))).round()
-        tensor([210., 321., 432., 543.], dtype=torch.float64)
-    """
+    """Return A (n, 4), G (n, rows) and B (n, n) in float64; those of A and B are exact in float32 too."""
     points = np.array(_POINTS[rows], dtype=np.float64)
     others = [np.delete(points, number) for number in range(len(points))]
     scales = np.array([np.prod(point - rest) for point, rest in zip(points, others, strict=True)])
