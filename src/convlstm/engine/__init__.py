@@ -37,6 +37,6 @@ on c have at least float32. Gates are in the order i, f, g, o. The arguments are
     gaps              time since the last valid frame (batch, time), for memory decay
     candidate_scale   δ of one step, broadcast over the grid
     retention         factor on c_{t-1}, broadcast over the grid
-    masks             `LayerMasks` of dropout and zoneout in training (see `convlstm.reference.recurrence.Masks`);
+    masks             `LayerMasks` of dropout and zoneout in training (see `convlstm.spec.masks`);
                       those of zoneout time first in `sequence`, of one step in `step`
 """

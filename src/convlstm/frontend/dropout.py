@@ -10,7 +10,7 @@ from convlstm.errors import ShapeError
 from convlstm.spec.stack import ConvLSTMSpec
 
 KINDS = ("input", "recurrent", "zoneout_h", "zoneout_c")
-"""The masks inside a layer, in the order in which every engine's `Masks` takes them."""
+"""The masks inside a layer, in the order in which `LayerMasks` takes them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def sample_masks(
 ) -> DropoutMasks | None:
     """Sample every mask that a call in training needs, in a fixed order; None in a stack without a random part.
 
-    `sample` returns None for a rate of 0; `build` makes the engine's masks of a layer from those of the four `KINDS`.
+    `sample` returns None for a rate of 0; `build` makes `LayerMasks` from those of the four `KINDS`.
     `grids` are the grids of the layers' states, for sizes that only a graph knows; None takes them from the spec.
     """
     if not spec.is_random:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from convlstm.errors import DependencyError
-from convlstm.reference.recurrence import Masks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Array
 
@@ -33,7 +33,7 @@ def sequence(
     x: Tensor | None,
     state: State | None,
     *,
-    masks: Masks | None = None,
+    masks: LayerMasks | None = None,
     training: bool = False,
     **given: Any,
 ) -> tuple[Tensor, State]:
@@ -43,15 +43,13 @@ def sequence(
     a layer with input. `training` says whether a gradient follows. The further arguments are steps, reverse, mask,
     durations and gaps, as in every engine's `sequence`.
     """
-    drawn = None if masks is None else (masks.input, masks.recurrent, masks.zoneout_h, masks.zoneout_c)
     if BACKEND == "torch":
-        return _channels_first(layer, weights, x, state, drawn, given)
+        return _channels_first(layer, weights, x, state, masks, given)
     if BACKEND == "jax" and state is not None:
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
     if BACKEND == "tensorflow":
         given |= {"training": training}
-    own = None if drawn is None else ENGINE.LayerMasks(*drawn)
-    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, **given)
+    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=masks, **given)
     return outputs, (h, c)
 
 
@@ -88,7 +86,7 @@ def _channels_first(
     weights: dict[str, Tensor],
     x: Tensor | None,
     state: State | None,
-    drawn: Any,
+    masks: LayerMasks | None,
     given: dict[str, Any],
 ) -> tuple[Tensor, State]:
     """Run PyTorch's engine on channels-first views."""
@@ -100,10 +98,11 @@ def _channels_first(
     def last(a: Tensor) -> Tensor:
         return a.movedim(-1 - rank, -1)
 
-    own = None if drawn is None else ENGINE.LayerMasks(*(first(a) for a in drawn))
+    if masks is not None:
+        masks = LayerMasks(*(first(mask) for mask in masks))
     turned = {name: _torch_layout(name, array) for name, array in weights.items()}
     start = None if state is None else (first(state[0]), first(state[1]))
-    outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)
+    outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=masks, **given)
     return last(outputs), (last(h), last(c))
 
 

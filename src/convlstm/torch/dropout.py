@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -43,7 +41,7 @@ def cut_steps(masks: DropoutMasks, span: slice) -> DropoutMasks:
         return None if values is None else values[span]
 
     inside = {
-        key: replace(layer, zoneout_h=cut(layer.zoneout_h), zoneout_c=cut(layer.zoneout_c))
+        key: layer._replace(zoneout_h=cut(layer.zoneout_h), zoneout_c=cut(layer.zoneout_c))
         for key, layer in masks.masks.items()
     }
     return DropoutMasks(inside, tuple(cut(factor) for factor in masks.dropout))

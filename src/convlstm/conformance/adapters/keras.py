@@ -20,7 +20,7 @@ from convlstm.keras.differentiation import Tensors, compiled, replaced, value_an
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stack_layer import ConvLSTMStack
-from convlstm.reference.recurrence import Masks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 
@@ -86,7 +86,7 @@ def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training
 
 def _masks(case: Case, dtype: str) -> DropoutMasks | None:
     rank = case.spec.spatial_dims
-    return convert_masks(case, Masks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
+    return convert_masks(case, LayerMasks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
 
 
 def _channels_last(array: Array, rank: int) -> Array:

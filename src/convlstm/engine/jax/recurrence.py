@@ -2,7 +2,7 @@
 
 Arrays have Flax's layout: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden, 4·hidden), `bias`
 and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3[, *grid], hidden), `duration.{n}.weight`
-(in, out); the rest as in CONTRACT, Weights.
+(in, out); the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from convlstm.engine.jax.gates import GATE_WEIGHTS, gates, zoneout
 from convlstm.engine.jax.padding import pad
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
@@ -40,15 +41,6 @@ class State(NamedTuple):
 
     h: Any
     c: Any
-
-
-class LayerMasks(NamedTuple):
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: Array | None = None
-    recurrent: Array | None = None
-    zoneout_h: Array | None = None
-    zoneout_c: Array | None = None
 
 
 class _StepInputs(NamedTuple):

@@ -2,14 +2,13 @@
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in CONTRACT, Weights. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
+in `docs/contract.md`. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
 than MLX's own. `convolution`, `padding` and `activations` have replacements for missing primitives, and faster forms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log, prod
 
 import mlx.core as mx
@@ -19,21 +18,12 @@ from convlstm.engine.mlx.convolution import convolve, convolve_state
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, mx.array]
 State = tuple[mx.array, mx.array]
-
-
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: mx.array | None = None
-    recurrent: mx.array | None = None
-    zoneout_h: mx.array | None = None
-    zoneout_c: mx.array | None = None
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
@@ -153,7 +143,7 @@ def sequence(
             (h, c),
             candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec.spatial_dims),
             retention=None if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
-            masks=_masks_of_step(masks, t),
+            masks=None if masks is None else masks.of_step(t),
             h_is_zero=starts_at_zero and number == 0,
         )
         if mask is None or output_mask is None:
@@ -219,15 +209,6 @@ def _network(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
         x = x @ weight.T + bias
         x = phi(x) if n < count - 1 else x
     return x
-
-
-def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
-    """Return the masks with those of zoneout cut to one step."""
-    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
-        return masks
-    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
-    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: mx.array, after: mx.array, rate: float, mask: mx.array | None) -> mx.array:

@@ -2,13 +2,12 @@
 
 Arrays are channels last, as Keras has them: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden,
 4·hidden), `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3, hidden) or (3, *grid,
-hidden), `duration.{n}.weight` (in, out); the rest as in CONTRACT, Weights.
+hidden), `duration.{n}.weight` (in, out); the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log, prod
 from typing import Any
 
@@ -22,21 +21,12 @@ from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: Tensor | None = None
-    recurrent: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:

@@ -1,45 +1,30 @@
 """The recurrence in PyTorch: the generic implementation, for every transform, and the choice of the fused one.
 
 Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weight_hh` (4·hidden, hidden, *kernel),
-`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in CONTRACT, Weights.
+`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convlstm.engine.torch import fused
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.convolution import (
-    CONVOLUTIONS,
-    contiguous_strides,
-    needs_two_columns,
-    one_output_column,
-)
+from convlstm.engine.torch.convolution import CONVOLUTIONS, contiguous_strides, needs_two_columns, one_output_column
 from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks as LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training."""
-
-    input: Tensor | None = None
-    recurrent: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
@@ -207,7 +192,7 @@ def generic_sequence(
             (h, c),
             candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec),
             retention=None if retentions is None else _over_grid(retentions[:, t], spec),
-            masks=_masks_of_step(masks, t),
+            masks=None if masks is None else masks.of_step(t),
         )
         if mask is None or output_mask is None:
             h, c = h_new, c_new
@@ -225,15 +210,6 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     # F.layer_norm's float64 gradient is off by 2.5e-10 at zero variance; this form is not
     variance, mean = torch.var_mean(parts, dim=3, correction=0, keepdim=True)
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
-
-
-def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
-    """Return the masks with those of zoneout cut to one step."""
-    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
-        return masks
-    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
-    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:
