@@ -17,9 +17,9 @@ from convlstm.conformance.derivatives import normal
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
-from convlstm.spec.masks import LayerMasks
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.geometry import check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -294,7 +294,7 @@ def _random_masks(
             (uniform >= mask.rate) / (1.0 - mask.rate) if mask.is_factor else (uniform < mask.rate).astype(np.float64)
         )
 
-    sampled = sample_masks(spec, batch, size, steps, sample, LayerMasks)
+    sampled = sample_masks(spec, batch, size, steps, sample)
     if sampled is None:
         return {"masks": {place: LayerMasks() for place in product(range(spec.depth), spec.directions)}}
     return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}

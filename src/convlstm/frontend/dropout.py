@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convlstm.errors import ShapeError
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
-KINDS = ("input", "recurrent", "zoneout_h", "zoneout_c")
-"""The masks inside a layer, in the order in which `LayerMasks` takes them."""
+KINDS = LayerMasks._fields
+"""The masks inside a layer, in the order of `LayerMasks`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ def sample_masks(
     input_size: tuple[Any, ...],
     steps: Any,
     sample: Callable[[MaskSpec], Any],
-    build: Callable[..., Any],
     *,
     channels_last: bool = False,
     key: Callable[[int, str], Any] = by_layer_and_direction,
@@ -75,8 +75,8 @@ def sample_masks(
 ) -> DropoutMasks | None:
     """Sample every mask that a call in training needs, in a fixed order; None in a stack without a random part.
 
-    `sample` returns None for a rate of 0; `build` makes `LayerMasks` from those of the four `KINDS`.
-    `grids` are the grids of the layers' states, for sizes that only a graph knows; None takes them from the spec.
+    `sample` returns None for a rate of 0. `grids` are the grids of the layers' states, for sizes that only a graph
+    knows; None takes them from the spec.
     """
     if not spec.is_random:
         return None
@@ -96,7 +96,7 @@ def sample_masks(
                 MaskSpec("zoneout_h", layer.index, direction, spec.zoneout_h, (steps, *state)),
                 MaskSpec("zoneout_c", layer.index, direction, spec.zoneout_c, (steps, *state)),
             )
-            masks[key(layer.index, direction)] = build(*[sample(mask) for mask in four])
+            masks[key(layer.index, direction)] = LayerMasks(*[sample(mask) for mask in four])
     between = []
     for index in range(spec.depth - 1):
         shape = (steps, *frame(spec.out_channels(index), sizes[index + 1]))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm.engine.jax.recurrence import LayerMasks
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
 from convlstm.jax.weights import layer_name
@@ -54,7 +53,7 @@ def sample_masks(
         chosen = _bernoulli(reduce(jax.random.fold_in, place, key), mask)
         return jnp.where(chosen, 0.0, 1.0 / (1.0 - mask.rate)).astype(dtype) if mask.is_factor else chosen
 
-    return dropout.sample_masks(spec, batch, input_size, steps, sample, LayerMasks, channels_last=True, key=layer_name)
+    return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True, key=layer_name)
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple[int, ...], steps: int) -> None:

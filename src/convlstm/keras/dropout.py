@@ -10,7 +10,6 @@ from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import Size, grids
-from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 
@@ -28,4 +27,4 @@ def sample_masks(
         return keras.ops.cast(random < mask.rate, dtype)
 
     sizes = grids(spec, input_size) if spec.is_random else None
-    return dropout.sample_masks(spec, batch, input_size, steps, sample, LayerMasks, channels_last=True, grids=sizes)
+    return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True, grids=sizes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.spec.stack import ConvLSTMSpec
@@ -39,7 +38,7 @@ def sample_masks(
             return (random >= mask.rate).astype(like.dtype) / (1.0 - mask.rate)
         return (random < mask.rate).astype(like.dtype)
 
-    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, LayerMasks, channels_last=True)
+    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, channels_last=True)
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from convlstm.engine.torch.recurrence import LayerMasks
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.spec.stack import ConvLSTMSpec
@@ -24,7 +23,7 @@ def sample_masks(
             return (random >= mask.rate).to(like.dtype) / (1.0 - mask.rate)
         return (random < mask.rate).to(like.dtype)
 
-    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, LayerMasks)
+    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample)
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> None:

@@ -12,11 +12,12 @@ from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights
 from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.jax.recurrence import LayerMasks, State
+from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
