@@ -40,17 +40,17 @@ def run_layers(
         outputs = [*outputs, tuple(parts)] if every_layer else [tuple(parts)]
         if layer.index < spec.depth - 1:
             # the next layer reads two separate outputs as channels of one
-            x = merge_directions(parts, "concat" if spec.merge == "apart" else spec.merge, concatenate)
+            x = merge_directions(parts, "concat" if spec.merge == "separate" else spec.merge, concatenate)
             factor = None if masks is None else masks.dropout[layer.index]
             x = x if factor is None else x * factor
     return outputs, final
 
 
 def merge_directions(parts: Sequence[Any], merge: str, concatenate: Callable[[list[Any]], Any]) -> Any:
-    """Return the output of a layer from those of its directions, forward first; with `apart` a tuple of two."""
+    """Return the output of a layer from those of its directions, forward first; with `separate` a tuple of two."""
     if len(parts) == 1:
         return parts[0]
-    if merge == "apart":
+    if merge == "separate":
         return tuple(parts)
     if merge == "concat":
         return concatenate(list(parts))

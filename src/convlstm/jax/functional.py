@@ -61,7 +61,7 @@ def layer(
     Returns:
         The carry State(h_n, c_n), tuples indexed layer · D + direction, forward first, each
         (batch, *grid, hidden_features); and the outputs (batch, time, *grid, D · hidden_features), a tuple with
-        merge `apart`.
+        merge `separate`.
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.

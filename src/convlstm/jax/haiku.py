@@ -98,7 +98,7 @@ class ConvLSTM(hk.Module):
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
-            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+            The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.

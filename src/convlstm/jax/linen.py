@@ -138,7 +138,7 @@ class ConvLSTM(nn.Module):
             deterministic: Overrides the module's own.
 
         Returns:
-            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+            The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.

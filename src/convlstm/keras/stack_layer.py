@@ -102,7 +102,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             draws: Random draws in place of the stack's own.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -146,7 +146,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         h, c = (tuple(keras.KerasTensor(shape, dtype=kind) for shape in shapes) for kind in (dtype, cell_dtype(dtype)))
         shape = (*x.shape[:2], *shapes[-1][1:-1], spec.out_channels())
         parts = tuple(keras.KerasTensor(shape, dtype=dtype) for _ in spec.directions)
-        return parts if spec.merge == "apart" and len(parts) > 1 else parts[0], (h, c)
+        return parts if spec.merge == "separate" and len(parts) > 1 else parts[0], (h, c)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""

@@ -18,7 +18,7 @@ DURATION_STRATEGIES = ("none", "linear", "log", "log1p", "scalar", "exp", "mlp")
 PEEPHOLES = ("none", "channel", "pixel")
 NORMS = ("none", "layer", "group")
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-MERGES = ("concat", "sum", "mul", "ave", "apart")
+MERGES = ("concat", "sum", "mul", "ave", "separate")
 MASKED_OUTPUTS = ("zero", "hold")
 
 PER_LAYER = (

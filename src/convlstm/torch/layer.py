@@ -148,7 +148,7 @@ class ConvLSTM(SpecModule):
                 the last.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` each output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` each output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.

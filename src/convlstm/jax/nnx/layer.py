@@ -175,7 +175,7 @@ class ConvLSTM(SpecModule):
             draws: The dropout masks themselves, in place of new ones, from `convlstm.jax.dropout.sample_masks`.
 
         Returns:
-            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+            The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
