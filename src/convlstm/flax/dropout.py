@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm.engine.jax.recurrence import LayerMasks
 from convlstm.flax.weights import layer_name
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 jax.tree_util.register_dataclass(DropoutMasks)  # so that a transformed function takes masks as they are

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from convlstm.errors import DependencyError
-from convlstm.spec.masks import LayerMasks
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Tensor = Any

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 

@@ -81,6 +81,6 @@ class SpecModule(nn.Module):
         return f"{type(self).__name__}({options_in_words(self.spec)})"
 
     def _states(self, given: Any, frames: mx.array, batched: bool) -> Sequence[State | None]:
-        """Return the initial states for frames (time, batch, ...), checked against batch and grid; None each is zero."""
+        """Return the initial states for frames (time, batch, ...), checked against batch and grid; None is zero."""
         shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
         return [None] * len(shapes) if given is None else inputs.read_states(given, shapes, batched)

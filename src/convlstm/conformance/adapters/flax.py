@@ -11,11 +11,12 @@ import numpy as np
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.jax.recurrence import LayerMasks, State
+from convlstm.engine.jax.recurrence import State
 from convlstm.flax import functional
 from convlstm.flax.forecasting import forecast
 from convlstm.flax.weights import from_canonical, layer_name, params_to_canonical
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]

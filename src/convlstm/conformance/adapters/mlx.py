@@ -9,12 +9,12 @@ from mlx.utils import tree_unflatten
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import from_native, to_native, to_numpy
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, mx.array]

@@ -9,8 +9,8 @@ from torch import Tensor
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.torch.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM

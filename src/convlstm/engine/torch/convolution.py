@@ -122,7 +122,13 @@ def prepack(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UN
 
 
 def convolution_with_sum(
-    z: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], stride: list[int], dilation: list[int]
+    z: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
 ) -> None:
     """Add W ∗ h + b to z in place by a private operator; valid only where `can_add` holds."""
     torch.ops.mkldnn._convolution_pointwise_.binary(
