@@ -45,7 +45,7 @@ def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Array:
-    """Return the retention of c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0."""
+    """Return the factor on c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = np.where(q.real > 1.0, q - 1.0, 0.0)
     return np.asarray(np.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"]) * excess))

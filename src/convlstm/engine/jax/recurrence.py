@@ -21,7 +21,7 @@ from convlstm.engine.jax.gates import GATE_WEIGHTS, gates, zoneout
 from convlstm.engine.jax.padding import pad
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.masks import LayerMasks as LayerMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
@@ -163,15 +163,15 @@ def sequence(
         first_step = steps - 1 if reverse else 0
         inputs = inputs._replace(h_is_zero=jnp.arange(steps) == first_step)
     scan_step = partial(_scan_step, layer, weights, masks.recurrent, generic, by_rule)
-    state = State(*(_varying_as_all(array, (inputs, weights, masks, state)) for array in state))
+    start = State(*(_varying_as_all(array, (inputs, weights, masks, state)) for array in state))
     if is_explicit:
         inputs_of_first: _StepInputs = jax.tree.map(lambda array: array[0], inputs)
-        state_after = jax.eval_shape(lambda: scan_step(state, inputs_of_first)[0])
-        state = _reshard(state_after, state)
+        after_first = jax.eval_shape(lambda: scan_step(start, inputs_of_first)[0])
+        start = _reshard(after_first, start)
     # a single step needs no loop; a length that an export leaves open can be neither compared nor passed to a scan
     is_single = isinstance(steps, int) and steps == 1
     length = steps if x is None else None
-    final, outputs = lax.scan(scan_step, state, inputs, length=length, reverse=reverse, unroll=is_single)
+    final, outputs = lax.scan(scan_step, start, inputs, length=length, reverse=reverse, unroll=is_single)
     return outputs, final
 
 
@@ -266,7 +266,7 @@ def _scan_step(
         generic=generic,
         h_is_zero=inputs.h_is_zero,
     )
-    if inputs.valid is None:
+    if inputs.valid is None or inputs.output_mask is None:
         return after, after.h
     state = State(*(jnp.where(inputs.valid, new, old) for new, old in zip(after, before, strict=True)))
     return state, jnp.where(inputs.output_mask, state.h, 0.0)

@@ -18,7 +18,7 @@ from convlstm.engine.mlx.convolution import convolve, convolve_state
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.masks import LayerMasks as LayerMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 

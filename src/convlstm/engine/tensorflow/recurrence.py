@@ -21,7 +21,7 @@ from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.masks import LayerMasks as LayerMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 
 Tensor = Any

@@ -19,7 +19,7 @@ from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.masks import LayerMasks as LayerMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 

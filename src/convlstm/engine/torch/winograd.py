@@ -71,7 +71,7 @@ class Winograd:
             self._output_transform(z_part, products)
 
     def backward(self, dz: Tensor, inputs: Inputs = (), d_inputs: Inputs = ()) -> None:
-        """Add the gradients that follow from dz: to `d_inputs`, and of W for `inputs` to those of `weight_gradients`."""
+        """Add the gradients that follow from dz: to `d_inputs`, and for `inputs` to those of `weight_gradients`."""
         kernels = self._filter_transform(dz, d_inputs, flipped=True)
         for dz_part, *parts in self._few_samples(dz, (*inputs, *d_inputs)):
             d_products = self._output_transform_gradient(dz_part)
