@@ -161,7 +161,7 @@ class ConvLSTMSpec:
         return len(self.hidden_channels)
 
     def out_channels(self, index: int = -1) -> int:
-        """Return the channels of a layer's merged output (with `separate` of one direction); the last layer by default."""
+        """Return the channels of a layer's merged output (`separate`: of one direction); the last layer by default."""
         hidden: int = self.hidden_channels[index]
         last = index in (-1, self.depth - 1)
         is_concatenated = self.merge == "concat" or (self.merge == "separate" and not last)
