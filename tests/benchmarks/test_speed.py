@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from benchmarks.speed.__main__ import main
+from benchmarks.speed.commits import compare
 from benchmarks.speed.groups import EVERY, GROUPS
 from benchmarks.speed.run import Effort, measured, merged
 
 from convlstm.errors import DependencyError
 
+ROOT = Path(__file__).parents[2]
 TORCH = GROUPS["torch"]
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
@@ -90,3 +94,11 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_a_case_that_a_group_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--group", "torch bf16", "--case", "long"]) == 0
     assert capsys.readouterr().out.startswith("nothing to measure")
+
+
+@needs_torch
+def test_two_processes_of_the_same_code_are_compared_in_turns() -> None:
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    options = argparse.Namespace(work="forward", threads=1, seconds=0.0)
+    ratio = compare([path, path], "torch", "small", options, swap=True)
+    assert 0.2 < ratio < 5
