@@ -17,9 +17,9 @@ from convlstm.conformance.derivatives import normal, picker
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
-from convlstm.reference.recurrence import Masks
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.geometry import check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -72,7 +72,7 @@ class Case:
     spec: ConvLSTMSpec
     arrays: Mapping[str, Array]
     mask: Array | None = None
-    masks: Mapping[tuple[int, str], Masks] | None = None
+    masks: Mapping[tuple[int, str], LayerMasks] | None = None
     dropout: tuple[Array, ...] | None = None
 
 
@@ -121,18 +121,10 @@ def reference_arrays(
         dropout=case.dropout,
         norm_variances=norm_variances,
     )
-    return name_results(output, *zip(*final, strict=True))
+    return layer_results(output, *zip(*final, strict=True))
 
 
-def layer_inputs(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """Return x, (h, c), and the durations and gaps of a call of the layer."""
-    spec = case.spec
-    state = tuple(tuple(arrays[f"{part}.{n}"] for n in range(spec.depth * len(spec.directions))) for part in "hc")
-    gaps = tuple(arrays[f"gaps.{direction}"] for direction in spec.directions) if spec.memory_decay else None
-    return arrays["x"], state, {"durations": arrays.get("durations"), "gaps": gaps}
-
-
-def name_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
+def layer_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
     """Return outputs and final states by name: `output` (or `output.0` and `output.1`), `h.{n}` and `c.{n}`."""
     results = (
         {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}
@@ -184,7 +176,7 @@ def _dependent_options(
         common = gcd(*options["hidden_channels"])
         chosen["norm_groups"] = pick(*(n for n in range(1, common + 1) if common % n == 0))
     if options["direction"] == "bidirectional":
-        chosen["merge"] = pick("concat", "sum", "mul", "ave", "apart")
+        chosen["merge"] = pick("concat", "sum", "mul", "ave", "separate")
     if strategy in ("log", "scalar", "exp", "mlp"):
         chosen["duration_eps"] = pick(1e-6, 0.5)
     if strategy == "exp":
@@ -270,9 +262,9 @@ def _random_masks(
             (uniform >= mask.rate) / (1.0 - mask.rate) if mask.is_factor else (uniform < mask.rate).astype(np.float64)
         )
 
-    sampled = sample_masks(spec, batch, size, steps, sample, Masks)
+    sampled = sample_masks(spec, batch, size, steps, sample)
     if sampled is None:
-        return {"masks": {place: Masks() for place in product(range(spec.depth), spec.directions)}}
+        return {"masks": {place: LayerMasks() for place in product(range(spec.depth), spec.directions)}}
     return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}
 
 

@@ -154,7 +154,7 @@ class Run:
             unread = self.call.steps * 4 * self.h - self.saved_by_generic_step
             return max(4 * self.outputs, 2 * unread) + 5 * self.c
         convolution = self.frames if self.has_input_gradient else 0
-        is_joined = len(self.call.spec.directions) > 1 and self.call.spec.merge in ("concat", "apart")
+        is_joined = len(self.call.spec.directions) > 1 and self.call.spec.merge in ("concat", "separate")
         if self.layer.index == 0 or is_joined:  # a copy of the input with channels last, of one chunk at a time
             convolution += self.frames // self.call.steps * self.steps_per_chunk
         if len(self.grid) == 1:  # PyTorch has no channels last there, so that oneDNN copies dz and h
@@ -271,7 +271,7 @@ def _head_input(spec: Spec, layers: Sequence[Sequence[Run]]) -> int:
 
 def _joined(directions: Sequence[Run]) -> int:
     """Return the bytes of a layer's output."""
-    is_concatenated = len(directions) > 1 and directions[0].call.spec.merge in ("concat", "apart")
+    is_concatenated = len(directions) > 1 and directions[0].call.spec.merge in ("concat", "separate")
     return directions[0].outputs * (2 if is_concatenated else 1)
 
 

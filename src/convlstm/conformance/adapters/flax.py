@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
-from convlstm.engine.jax.recurrence import LayerMasks, State
-from convlstm.flax import functional
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
+from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import functional
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
@@ -41,18 +43,24 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     # compiled as one, since op by op it takes minutes
     derived = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     (_, results), (of_params, of_leaves) = derived(params, leaves)
-    gradients = {name: _channels_first(name, array) for name, array in of_leaves.items()}
+    found = {name: _channels_first(name, array) for name, array in of_leaves.items()}
     return (
         {name: _channels_first(name, array) for name, array in results.items()},
-        gradients
-        | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
+        found | {name: array.astype(np.float64) for name, array in params_to_canonical(case.spec, of_params).items()},
     )
 
 
 def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
-    x, state, times = layer_inputs(case, leaves)
-    carry, output = functional.layer(case.spec, params, x, State(*state), mask=case.mask, draws=_masks(case), **times)
-    return name_results(output, carry.h, carry.c)
+    (h, c), output = functional.layer(
+        case.spec,
+        params,
+        leaves["x"],
+        State(*initial_state(case, leaves)),
+        mask=case.mask,
+        **layer_times(case, leaves),
+        draws=_masks(case),
+    )
+    return layer_results(output, h, c)
 
 
 def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:

@@ -11,15 +11,16 @@ import keras
 import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.stacked import ConvLSTMStack
-from convlstm.keras.weights import from_native_array, to_native_array
-from convlstm.reference.recurrence import Masks
+from convlstm.keras.stack_layer import ConvLSTMStack
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 
@@ -37,27 +38,27 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
     def results(tensors: Tensors, training: bool = False) -> Tensors:
         with replaced(module.canonical_variables(), {name: tensors[name] for name in weights}):
-            computed = compute(module, case, tensors, training and not spec.is_random)
-        return {name: _channels_first(value, rank) for name, value in computed.items()}
+            found = compute(module, case, tensors, training and not spec.is_random)
+        return {name: _channels_first(value, rank) for name, value in found.items()}
 
     def loss(tensors: Tensors) -> Tensor:
-        computed = results(tensors, training=True)  # an engine may have a gradient of its own there
-        products = [_tensor(f, "float64") * keras.ops.cast(computed[name], "float64") for name, f in factors.items()]
+        found = results(tensors, training=True)  # an engine may have a gradient of its own there
+        products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
-    tensors = {name: _tensor(to_native_array(name, array), dtype) for name, array in weights.items()}
+    tensors = {name: _tensor(to_channels_last(name, array), dtype) for name, array in weights.items()}
     wide = "float64" if dtype == "float64" else "float32"
     for name in case.arrays.keys() - weights.keys():
         kind = wide if name.startswith((*TIMES, "c.")) else dtype
         tensors[name] = _tensor(_channels_last(case.arrays[name], rank), kind)
     # operation by operation, JAX would compile each of them for each shape
     once = compiled if BACKEND == "jax" else lambda function: function
-    _, tensor_gradients = once(partial(value_and_gradients, loss))(tensors)
+    _, found = once(partial(value_and_gradients, loss))(tensors)
     gradients = {
-        name: from_native_array(name, _array(g), case.arrays[name].shape)
+        name: from_channels_last(name, _array(g), case.arrays[name].shape)
         if name in weights
         else _array(_channels_first(g, rank))
-        for name, g in tensor_gradients.items()
+        for name, g in found.items()
     }
     return {name: _array(value) for name, value in once(results)(tensors).items()}, gradients
 
@@ -67,11 +68,15 @@ def _module(case: AnyCase, dtype: str) -> Any:
 
 
 def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
-    x, state, times = layer_inputs(case, tensors)
-    is_training = training or case.masks is not None
-    draws = _masks(case, module.compute_dtype)
-    output, (h, c) = module(x, state, mask=case.mask, training=is_training, draws=draws, **times)
-    return name_results(output, h, c)
+    output, (h, c) = module(
+        tensors["x"],
+        initial_state(case, tensors),
+        mask=case.mask,
+        training=training or case.masks is not None,
+        **layer_times(case, tensors),
+        draws=_masks(case, module.compute_dtype),
+    )
+    return layer_results(output, h, c)
 
 
 def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
@@ -81,7 +86,7 @@ def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training
 
 def _masks(case: Case, dtype: str) -> DropoutMasks | None:
     rank = case.spec.spatial_dims
-    return convert_masks(case, Masks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
+    return convert_masks(case, LayerMasks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
 
 
 def _channels_last(array: Array, rank: int) -> Array:

@@ -7,14 +7,15 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
-from convlstm.engine.mlx.recurrence import LayerMasks
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import from_native, to_native, to_numpy
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, mx.array]
@@ -34,10 +35,10 @@ def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], d
         total = sum((scale[name] * value).sum() for name, value in results.items())
         return mx.array(total), results
 
-    (_, results), gradients = mx.value_and_grad(loss)(leaves_of(case, kind))
+    (_, results), found = mx.value_and_grad(loss)(leaves_of(case, kind))
     return (
         {name: _channels_first(name, to_numpy(value), factors[name].shape) for name, value in results.items()},
-        {name: _channels_first(name, to_numpy(gradients[name]), array.shape) for name, array in case.arrays.items()},
+        {name: _channels_first(name, to_numpy(found[name]), array.shape) for name, array in case.arrays.items()},
     )
 
 
@@ -50,9 +51,14 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         optional = {name: leaves.get(name) for name in TIMES}
         return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
     assert isinstance(module, ConvLSTM)
-    x, state, times = layer_inputs(case, leaves)
-    output, (h, c) = module(x, state, mask=mask, draws=_masks(case, x.dtype), **times)
-    return name_results(output, h, c)
+    output, (h, c) = module(
+        leaves["x"],
+        initial_state(case, leaves),
+        mask=mask,
+        **layer_times(case, leaves),
+        draws=_masks(case, leaves["x"].dtype),
+    )
+    return layer_results(output, h, c)
 
 
 def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks, layer_inputs, name_results
-from convlstm.engine.torch.recurrence import LayerMasks
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
@@ -22,8 +23,8 @@ Tensors = dict[str, Tensor]
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the results of a case and the gradients of its loss (`convlstm.conformance.compare.Run`)."""
     results, leaves = run_tensors(case, getattr(torch, dtype))
-    arrays = {name: value.detach().double().numpy() for name, value in results.items()}
-    return arrays, gradients(case, factors, results, leaves)
+    found = gradients(case, factors, results, leaves)
+    return {name: value.detach().double().numpy() for name, value in results.items()}, found
 
 
 def run_tensors(case: AnyCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
@@ -34,10 +35,10 @@ def run_tensors(case: AnyCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
 def gradients(case: AnyCase, factors: Arrays, results: Tensors, leaves: Tensors) -> dict[str, Array]:
     """Return the gradient of the case's loss by every array, zeros where it does not enter."""
     loss = sum((torch.tensor(factors[name]) * results[name].double()).sum() for name in results)
-    computed = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
     return {
         name: np.zeros(case.arrays[name].shape) if g is None else g.double().numpy().reshape(case.arrays[name].shape)
-        for name, g in zip(leaves, computed, strict=True)
+        for name, g in zip(leaves, found, strict=True)
     }
 
 
@@ -45,10 +46,14 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
     spec = case.spec
     layer = ConvLSTM.from_spec(spec, dtype=dtype).train(case.masks is not None)
     leaves = _leaves(layer, case, dtype)
-    x, state, times = layer_inputs(case, leaves)
-    mask = None if case.mask is None else torch.tensor(case.mask)
-    output, (h, c) = layer(x, state, mask=mask, draws=_masks(case, dtype), **times)
-    return name_results(output, h, c), leaves
+    output, (h, c) = layer(
+        leaves["x"],
+        initial_state(case, leaves),
+        mask=None if case.mask is None else torch.tensor(case.mask),
+        **layer_times(case, leaves),
+        draws=_masks(case, dtype),
+    )
+    return layer_results(output, h, c), leaves
 
 
 def _forecaster(case: ForecastCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
