@@ -50,13 +50,13 @@ def test_time_directions_and_merges() -> None:
         output, final = run(*accumulator(direction="bidirectional", merge=merge), [[1, 2, 3]])
         assert output.ravel().tolist() == expected
         assert final == [[6.0], [6.0]]
-    spec, weights = accumulator(direction="bidirectional", merge="apart")
+    spec, weights = accumulator(direction="bidirectional", merge="separate")
     output, _ = reference.stack(spec, weights, np.array([1.0, 2, 3]).reshape(1, 3, 1, 1))
     assert [part.ravel().tolist() for part in output] == [forward, backward]
 
 
-def test_apart_splits_the_last_layer_only() -> None:
-    spec, weights = accumulator(direction="bidirectional", merge="apart", num_layers=2)
+def test_separate_splits_the_last_layer_only() -> None:
+    spec, weights = accumulator(direction="bidirectional", merge="separate", num_layers=2)
     for direction in spec.directions:
         weights[f"layers.1.{direction}.weight_ih"][2, 0, :, 0] = [1.0, 100.0]
     output, final = reference.stack(spec, weights, np.array([1.0, 2, 3]).reshape(1, 3, 1, 1))

@@ -208,7 +208,7 @@ def _dependent_options(
         common = gcd(*options["hidden_channels"])
         chosen["norm_groups"] = pick(*(n for n in range(1, common + 1) if common % n == 0))
     if options["direction"] == "bidirectional":
-        chosen["merge"] = pick("concat", "sum", "mul", "ave", "apart")
+        chosen["merge"] = pick("concat", "sum", "mul", "ave", "separate")
     if strategy in ("log", "scalar", "exp", "mlp"):
         chosen["duration_eps"] = pick(1e-6, 0.5)
     if strategy == "exp":
@@ -294,7 +294,7 @@ def _random_masks(
             (uniform >= mask.rate) / (1.0 - mask.rate) if mask.is_factor else (uniform < mask.rate).astype(np.float64)
         )
 
-    sampled = sample_masks(spec, batch, size, steps, sample, LayerMasks)
+    sampled = sample_masks(spec, batch, size, steps, sample)
     if sampled is None:
         return {"masks": {place: LayerMasks() for place in product(range(spec.depth), spec.directions)}}
     return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}

@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 BACKEND = keras.backend.backend()
 if BACKEND not in BACKENDS:
     raise DependencyError(
-        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="set it before importing."
+        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="Set it before the import."
     )
 ENGINE = import_module(f"convlstm.engine.{BACKEND}.recurrence")
 
@@ -37,19 +37,11 @@ def sequence(
     training: bool = False,
     **given: Any,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run one layer in one direction over x (time, batch, *space, in_channels), or None for a layer without input.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays in Keras's layout, the convolution kernels in the type to compute in.
-        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels); None means zeros, where there is an input.
-        masks: Random draws in training.
-        training: Whether a gradient will be taken, which an engine may make use of.
-        **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    Weights are in Keras's layout, the convolution kernels in the type to compute in. A `state` of None means zeros, for
+    a layer with input. `training` says whether a gradient follows. The further arguments are steps, reverse, mask,
+    durations and gaps, as in every engine's `sequence`.
     """
     if BACKEND == "torch":
         return _channels_first(layer, weights, x, state, masks, given)

@@ -33,22 +33,10 @@ def run_stack(
     draws: DropoutMasks | None = None,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        training: Whether a gradient is to follow.
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
 
     def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
@@ -80,7 +68,7 @@ def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) ->
 
 
 def grids(spec: ConvLSTMSpec, input_size: Size) -> tuple[Size, ...]:
-    """Return the state's grid of every layer; sizes that only a graph knows come as tensors, unknown ones as None."""
+    """Return the state's grid of every layer; sizes that only a graph knows are tensors, unknown ones None."""
     if all(isinstance(n, int) for n in input_size):
         return spec.grids(input_size)
     result: list[Size] = []

@@ -30,21 +30,10 @@ def run_stack(
     gaps: dict[str, mx.array] | None = None,
     draws: DropoutMasks | None = None,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first.
     """
 
     def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State | None) -> tuple[mx.array, State]:

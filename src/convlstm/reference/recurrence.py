@@ -128,7 +128,7 @@ def stack(
     masks: Mapping[tuple[int, str], LayerMasks] | None = None,
     dropout: Sequence[Array] | None = None,
 ) -> tuple[Array | tuple[Array, ...], list[State]]:
-    """Return the merged output of the last layer (a tuple, forward first, with merge `apart`), and the final states.
+    """Return the merged output of the last layer (a tuple, forward first, with merge `separate`), and the final states.
 
     The keys of the weights are `layers.{l}.{direction}.NAME`. States are indexed layer · D + direction, forward first;
     None means zeros. `steps` is for a stack without input. `masks` are by (layer, direction), `dropout` is a factor
@@ -161,9 +161,9 @@ def stack(
             parts.append(output)
             final.append(state)
         if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            x = merged(parts, "concat" if spec.merge == "separate" else spec.merge)
             x = x if dropout is None else x * dropout[layer.index]
-    return (tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)), final
+    return (tuple(parts) if spec.merge == "separate" and len(parts) > 1 else merged(parts, spec.merge)), final
 
 
 def merged(parts: Sequence[Array], merge: str) -> Array:

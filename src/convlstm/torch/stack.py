@@ -25,14 +25,9 @@ WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The inputs of the steps of a call other than their frames.
+    """The inputs of the steps of a call other than their frames: mask and times (batch, time), and dropout masks.
 
-    Args:
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction, time since the last valid frame (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        output_masks: Per direction, where the output is not zero (batch, time); a segment cannot tell from its mask.
+    `output_masks` say per direction where the output is not zero, which a segment cannot tell from its mask.
     """
 
     mask: Tensor | None = None
@@ -42,7 +37,7 @@ class StepInputs:
     output_masks: dict[str, Tensor] | None = None
 
     def part(self, span: slice) -> StepInputs:
-        """Return what the steps of a span are given."""
+        """Return the inputs of a span of steps."""
 
         def cut(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[:, span]
@@ -75,21 +70,11 @@ def run_stack(
     every_layer: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, in_channels, *space), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, in_channels, *space), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
-        given: The inputs of the steps other than their frames.
-        steps: Number of steps.
-        every_layer: Whether the outputs of all layers are wanted, not only the last one's.
-        checkpoint: Whether only the states between segments of √T steps are kept for the backward pass, or the steps
-            of a segment.
-
-    Returns:
-        Per layer wanted, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, those of every layer or of the last one, each with the outputs of its directions, forward first.
+    `checkpoint` is True for segments of √T steps, or the steps per segment.
     """
     run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
     count = len(spec.directions)
@@ -106,7 +91,7 @@ def run_stack(
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same in every segment of a call."""
+    """The arguments of `run_stack` that are the same in every segment."""
 
     spec: ConvLSTMSpec
     weights_of: WeightsOf
@@ -186,7 +171,7 @@ def _in_segments(
 
 
 def read_checkpoint(value: object) -> bool | int:
-    """Return `checkpoint` if it is a bool or a number of steps."""
+    """Return `checkpoint`, a bool or a number of steps, after checking it."""
     return value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
 
 

@@ -10,9 +10,9 @@ from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax.weights import Params, layer_name, layer_weights
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
+from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -34,23 +34,11 @@ def run_stack(
     plain: bool = False,
     output_mask: Array | None = None,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        params: Its tree of parameters.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: States indexed layer · D + direction; None means zeros, for a stack with input.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        plain: Leave every derivative to JAX.
-        output_mask: Of a segment of a longer sequence, where the output is not zero (batch, time).
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first, per
+    layer those of its directions, forward first. `output_mask` says where the output is not zero (batch, time), in a
+    segment of a longer sequence.
     """
 
     def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State | None) -> tuple[Array, State]:

@@ -12,10 +12,10 @@ from jax import Array, lax
 
 from convlstm.engine.jax.recurrence import State, mask_of_output
 from convlstm.errors import SpecError
-from convlstm.flax import inputs
-from convlstm.flax.stack import run_stack
-from convlstm.flax.weights import Params
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import inputs
+from convlstm.jax.stack import run_stack
+from convlstm.jax.weights import Params
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -26,7 +26,9 @@ def read_checkpoint(spec: ConvLSTMSpec, value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps, and there is one direction to cut."""
     read = value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
     if read and spec.direction == "bidirectional":
-        raise SpecError("checkpoint", expected="False with two directions", received=value, hint="use jax.checkpoint.")
+        raise SpecError(
+            "checkpoint", expected="False with two directions", received=value, hint="Use `jax.checkpoint`."
+        )
     return read
 
 
@@ -44,25 +46,10 @@ def run_segments(
     plain: bool,
     checkpoint: bool | int,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
-    """Run a stack of one direction as `run_stack` does, and return the outputs of its last layer alone.
+    """Run a stack of one direction as `run_stack`, and return the outputs of its last layer alone.
 
-    All layers of a segment run together, so that nothing of the inner ones is kept either.
-
-    Args:
-        spec: The stack.
-        params: Its tree of parameters.
-        x: (time, batch, *space, in_channels).
-        states: States by layer; None means zeros.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        plain: Leave every derivative to JAX.
-        checkpoint: Steps per segment; True takes √T.
-
-    Returns:
-        The outputs of the last layer, time first, and the final states.
+    All layers of a segment run together, so that the inner ones are not stored either. A `checkpoint` of True means √T
+    steps.
     """
     reverse = spec.direction == "reverse"
     # a segment cannot tell from its mask whether a step before it was valid
@@ -73,9 +60,9 @@ def run_segments(
     parts |= {name: jax.tree.map(jnp.transpose, parts[name]) for name in _BATCH_FIRST}
 
     def run(states: list[State], part: dict[str, Any]) -> tuple[list[State], Array]:
-        own = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
-        own["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
-        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **own)
+        step_inputs = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
+        step_inputs["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
+        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **step_inputs)
         return after, outputs[-1][0]
 
     length = math.ceil(math.sqrt(max(steps, 1))) if checkpoint is True else int(checkpoint)
