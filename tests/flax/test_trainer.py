@@ -11,8 +11,8 @@ import numpy as np
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ConfigError
-from convlstm.flax.training import Trainer, set_threads
 from convlstm.frontend.trainer import Sample
+from convlstm.jax.training import Trainer, set_threads
 from convlstm.weights.canonical import initialise
 
 
@@ -30,7 +30,7 @@ def test_threads_are_set_before_jax_starts(refused) -> None:
     jax.devices()
     with refused(ConfigError, "threads"):
         set_threads(7)
-    code = "from convlstm.flax.training import set_threads; set_threads(3); import os; print(os.environ['NPROC'])"
+    code = "from convlstm.jax.training import set_threads; set_threads(3); import os; print(os.environ['NPROC'])"
     clean = {name: value for name, value in os.environ.items() if name != "NPROC"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
     assert done.stdout.strip() == "3"

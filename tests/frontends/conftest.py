@@ -306,7 +306,7 @@ class Flax(Frontend):
         return {"rngs": self.library.random.key(seed)}
 
     def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.flax.dropout import sample_masks
+        from convlstm.jax.dropout import sample_masks
 
         return sample_masks(spec, self.library.random.key(seed), rows, size, steps)
 

@@ -45,7 +45,7 @@ def test_shapes(dims: int, direction: str, frontend) -> None:
     assert [part.shape for part in result.h] == [part.shape for part in result.c] == shapes
 
 
-@pytest.mark.parametrize("merge", ["concat", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "separate"])
 def test_without_a_batch(merge: str, frontend) -> None:
     layer, x = frontend.build("ConvLSTM", 2, 3, 3, merge=merge, **TWO_WAYS), normal(2, 5, 2, 6, 6)
     batch, alone = frontend.call(layer, x), frontend.call(layer, x[1])

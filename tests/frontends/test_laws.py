@@ -183,7 +183,7 @@ def test_reverse_is_forward_on_reversed_valid_frames(frontend) -> None:
     assert not result.output[:, 3:].any()
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "separate"])
 @pytest.mark.parametrize("options", BOTH_PATHS)
 def test_reversed_time_swaps_the_directions(merge: str, options: dict, frontend) -> None:
     options = {**options, **BIDIRECTIONAL, "merge": merge}

@@ -75,7 +75,7 @@ def test_another_batch_is_refused_and_changes_nothing(frontend, refused) -> None
     for x in (X[:1], X[..., :4]):
         with refused(StateError, "x"):
             frontend.call(stream, x)
-    with pytest.raises(StateError, match=r"differs in batch; call reset_state\(\)"):
+    with pytest.raises(StateError, match=r"differs in batch. Call `reset_state\(\)`"):
         frontend.call(stream, X[:1])
     with refused(StateError, "state"):
         stream(frontend.native(X), state=None)

@@ -47,7 +47,8 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 
 def trainer(framework: str, spec: ForecasterSpec = SPEC, *, seed: int = 0, **options: Any) -> Any:
-    training = import_module(f"convlstm.{framework}.training")
+    package = "jax" if framework == "flax" else framework
+    training = import_module(f"convlstm.{package}.training")
     return training.Trainer(spec, initialise(spec, seed), Optimisation(**{"precision": "float32"} | options))
 
 

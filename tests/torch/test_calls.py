@@ -14,7 +14,7 @@ from convlstm.errors import ShapeError
 from convlstm.torch import ConvLSTM
 
 
-@pytest.mark.parametrize("merge", ["concat", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "separate"])
 def test_time_first_and_without_a_batch(merge: str) -> None:
     layer = ConvLSTM(2, 3, 3, bidirectional=True, merge=merge, num_layers=2)
     x = torch.randn(2, 5, 2, 6, 6)

@@ -30,8 +30,8 @@ def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
 def _own_name(key: str) -> str:
     """Return the Keras name of an array, for which weights files use a number."""
     key = key.removesuffix(":0")
-    found = _NUMBERED.fullmatch(key)
-    return f"{found[1]}cell.{_PARTS[int(found[2])]}" if found else key
+    numbered = _NUMBERED.fullmatch(key)
+    return f"{numbered[1]}cell.{_PARTS[int(numbered[2])]}" if numbered else key
 
 
 def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
     words["go_backwards"] = words.pop("direction") == "reverse"
     if "merge" in words:
         merge = words.pop("merge")
-        words["merge_mode of Bidirectional"] = None if merge == "apart" else merge
+        words["merge_mode of Bidirectional"] = None if merge == "separate" else merge
     return words
 
 

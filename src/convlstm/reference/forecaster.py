@@ -15,19 +15,7 @@ _FORWARD = "forward"
 
 
 def space_to_depth(frames: Array, patch: int) -> Array:
-    """Fold p×p patches into channels, channel order c·p² + dy·p + dx.
-
-    Args:
-        frames: (..., channel, height, width).
-        patch: Side p.
-
-    Returns:
-        (..., channel · p², height / p, width / p).
-
-    Example:
-        >>> space_to_depth(np.arange(4.0).reshape(1, 2, 2), 2).ravel()
-        array([0., 1., 2., 3.])
-    """
+    """Fold p×p patches of (..., channel, height, width) into channels, in the order c·p² + dy·p + dx."""
     *lead, c, height, width = frames.shape
     split = frames.reshape(*lead, c, height // patch, patch, width // patch, patch)
     folded = np.moveaxis(split, (-3, -1), (-4, -3))  # (..., c, dy, dx, height / p, width / p)
@@ -35,20 +23,7 @@ def space_to_depth(frames: Array, patch: int) -> Array:
 
 
 def depth_to_space(patched: Array, patch: int) -> Array:
-    """Undo `space_to_depth`.
-
-    Args:
-        patched: (..., channel · p², height, width).
-        patch: Side p.
-
-    Returns:
-        (..., channel, height · p, width · p).
-
-    Example:
-        >>> depth_to_space(np.arange(4.0).reshape(4, 1, 1), 2)[0]
-        array([[0., 1.],
-               [2., 3.]])
-    """
+    """Undo `space_to_depth`."""
     *lead, c, height, width = patched.shape
     split = patched.reshape(*lead, c // patch**2, patch, patch, height, width)
     unfolded = np.moveaxis(split, (-4, -3), (-3, -1))  # (..., c, height, dy, width, dx)
@@ -65,36 +40,24 @@ def forecast(
     durations: Array | None = None,
     lead_durations: Array | None = None,
     gaps: Array | None = None,
+    norm_variances: list[float] | None = None,
 ) -> Array:
-    """Forecast the frames that follow the given ones, for any horizon.
+    """Return the `horizon` frames that follow (batch, horizon, channels, height, width) from canonical weights.
 
-    Args:
-        spec: The forecaster.
-        weights: Its canonical arrays.
-        frames: (batch, time, frame_channels, height, width).
-        horizon: Number of frames to forecast.
-        mask: True where a frame is valid (batch, time); None means everywhere.
-        durations: Δ of the input frames (batch, time), for a duration strategy.
-        lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-
-    Returns:
-        (batch, horizon, frame_channels, height, width).
+    The frames are (batch, time, channels, height, width). The mask, durations and gaps of the input are (batch, time),
+    the durations of the forecast (batch, horizon).
+    `norm_variances` is a list that receives the least variance in each norm.
     """
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
     gap_of = None if gaps is None else {_FORWARD: gaps}
+    encoder = _part(weights, "encoder.")
     _, states = reference.stack(
-        spec.encoder,
-        _part(weights, "encoder."),
-        patched,
-        mask=mask,
-        durations=durations,
-        gaps=gap_of,
+        spec.encoder, encoder, patched, mask=mask, durations=durations, gaps=gap_of, norm_variances=norm_variances
     )
     if spec.rollout == "feedback":
-        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon)
-    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations)
+        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, norm_variances)
+    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations, norm_variances)
     result = _head(spec, weights, hidden)
     return result + _last_valid(frames, valid)[:, None] if spec.residual else result
 
@@ -105,12 +68,21 @@ def _forecaster_states(
     states: list[reference.State],
     horizon: int,
     durations: Array | None,
+    norm_variances: list[float] | None,
 ) -> Array:
     """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
     x, outputs = None, []
     for layer in spec.forecaster.layers:
         layer_weights = _part(weights, f"forecaster.layers.{layer.index}.{_FORWARD}.")
-        x, _ = reference.sequence(layer, layer_weights, x, states[layer.index], steps=horizon, durations=durations)
+        x, _ = reference.sequence(
+            layer,
+            layer_weights,
+            x,
+            states[layer.index],
+            steps=horizon,
+            durations=durations,
+            norm_variances=norm_variances,
+        )
         outputs.append(x)
     return np.concatenate(outputs, axis=2)
 
@@ -121,6 +93,7 @@ def _feedback(
     last: Array,
     states: list[reference.State],
     horizon: int,
+    norm_variances: list[float] | None,
 ) -> Array:
     frames: list[Array] = []
     for _ in range(horizon):
@@ -129,7 +102,9 @@ def _feedback(
         frames.append(frame + last if spec.residual else frame)
         last = frames[-1]
         patched = space_to_depth(last[:, None], spec.patch_size)
-        _, states = reference.stack(spec.encoder, _part(weights, "encoder."), patched, states)
+        _, states = reference.stack(
+            spec.encoder, _part(weights, "encoder."), patched, states, norm_variances=norm_variances
+        )
     return np.stack(frames, axis=1)
 
 
