@@ -135,7 +135,7 @@ def report(name: str, rows: list[list[Any]]) -> None:
     above_target = [row for row in rows if max(row[2:4]) > TARGET]
     missed = [row for row in rows if row[2] > row[6] or row[3] > row[7]]
     not_repeatable = [row for row in rows if not row[4]]
-    value, gradient = (max(row[n] for row in rows if row[n + 4] == TARGET) for n in (2, 3))
+    value, gradient = (max((row[n] for row in rows if row[n + 4] == TARGET), default=0.0) for n in (2, 3))
     counts = f"{len(above_target)} | {len(missed)} | {len(not_repeatable)} |"
     print(f"| {name} | {len(rows)} | {value:.1e} | {gradient:.1e} | {counts}", flush=True)
     for row in sorted(missed, key=lambda row: -row[2] - row[3])[:12] + not_repeatable[:5]:
