@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convlstm.errors import OutputError
-from convlstm.files import check_writable, write_whole
+from convlstm.files import check_writable, write_atomic
 
 
 def write_folder(draft: Path) -> None:
@@ -32,7 +32,7 @@ def fail_on_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, error:
 
 
 def test_folders_are_made_and_text_is_written(tmp_path: Path) -> None:
-    path = write_whole(tmp_path / "a" / "b" / "c.txt", lambda draft: draft.write_text("whole"))
+    path = write_atomic(tmp_path / "a" / "b" / "c.txt", lambda draft: draft.write_text("whole"))
     assert path == tmp_path / "a" / "b" / "c.txt"
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["c.txt"]
@@ -41,7 +41,7 @@ def test_folders_are_made_and_text_is_written(tmp_path: Path) -> None:
 def test_a_file_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     path.write_text("old")
-    write_whole(path, lambda draft: draft.write_text("new"))
+    write_atomic(path, lambda draft: draft.write_text("new"))
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["c.txt"]
 
@@ -51,7 +51,7 @@ def test_a_folder_replaces_a_folder(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.mkdir()
     (path / "stale").write_text("old")
-    write_whole(path, write_folder)
+    write_atomic(path, write_folder)
     assert sorted(str(p.relative_to(path)) for p in path.rglob("*")) == ["inner", "inner/a"]
     assert os.listdir(tmp_path) == [name]
 
@@ -66,7 +66,7 @@ def test_a_writer_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: P
         raise error
 
     with pytest.raises(type(error)):
-        write_whole(path, write)
+        write_atomic(path, write)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["c.txt"]
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_content(tmp_path: Path, refus
         raise OSError(28, "No space left on device")
 
     with refused(OutputError, str(path)):
-        write_whole(path, write)
+        write_atomic(path, write)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["c.txt"]
 
@@ -102,10 +102,10 @@ def test_nothing_is_lost_when_a_move_fails(
         fail_on_call(patch, "replace", number, error)
         if folder or number == 1:
             with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
-                write_whole(path, write)
+                write_atomic(path, write)
             assert (path / "a" if folder else path).read_text() == "old"
         else:
-            write_whole(path, write)
+            write_atomic(path, write)
     assert os.listdir(tmp_path) == ["c"]
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_lost_when_a_move_fails(
 def test_a_failed_fsync_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     fail_on_call(monkeypatch, "fsync", number, OSError(5, "Input/output error"))
     with pytest.raises(OutputError, match="Input/output error"):
-        write_whole(tmp_path / "c", lambda draft: draft.write_text("new"))
+        write_atomic(tmp_path / "c", lambda draft: draft.write_text("new"))
     assert os.listdir(tmp_path) == ([] if number == 1 else ["c"])
 
 
@@ -122,32 +122,32 @@ def test_content_is_on_disk_before_it_is_moved(tmp_path: Path, monkeypatch: pyte
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
-    write_whole(tmp_path / "c", lambda draft: draft.write_text("new"))
+    write_atomic(tmp_path / "c", lambda draft: draft.write_text("new"))
     assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_a_writer_that_writes_nothing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
-        write_whole(tmp_path / "c", lambda draft: None)
+        write_atomic(tmp_path / "c", lambda draft: None)
     assert os.listdir(tmp_path) == []
 
 
 def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("x")
-    written = write_whole(tmp_path / "written", lambda draft: draft.write_text("x"))
+    written = write_atomic(tmp_path / "written", lambda draft: draft.write_text("x"))
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_neither_a_file_nor_a_folder_takes_the_place_of_the_other(tmp_path: Path, refused) -> None:
     folder, file = tmp_path / "folder", tmp_path / "file"
-    write_whole(folder, write_folder)
+    write_atomic(folder, write_folder)
     file.write_text("old")
     for path, write in ((folder, lambda draft: draft.write_text("new")), (file, write_folder)):
         with refused(OutputError, str(path)):
-            write_whole(path, write)
+            write_atomic(path, write)
         with pytest.raises(OutputError, match="Choose another path"):
-            write_whole(path, write)
+            write_atomic(path, write)
     for path, is_folder in ((folder, False), (file, True)):
         with refused(OutputError, str(path)):
             check_writable(path, folder=is_folder)
@@ -164,7 +164,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path, refused) -> N
         with refused(OutputError, str(bad)):
             check_writable(bad)
         with refused(OutputError, str(bad)):
-            write_whole(bad, lambda draft: draft.write_text("x"))
+            write_atomic(bad, lambda draft: draft.write_text("x"))
     check_writable(tmp_path / "to" / "be" / "made")
     assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
 
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 ) -> None:
     fail_on_call(monkeypatch, "mkdir", number, OSError(28, "No space left on device"))
     with refused(OutputError, str(tmp_path / name)):
-        write_whole(tmp_path / name, lambda draft: draft.write_text("new"))
+        write_atomic(tmp_path / name, lambda draft: draft.write_text("new"))
     assert os.listdir(tmp_path) == []
 
 

@@ -48,7 +48,7 @@ def bench(
     from benchmarks.speed.groups import EVERY, GROUPS
     from benchmarks.speed.run import Effort, choose, machine, measured, merged
     from convlstm.cli.output import say
-    from convlstm.files import check_writable, write_whole
+    from convlstm.files import check_writable, write_atomic
 
     groups = [GROUPS[name] for name in choose("group", group or [], list(GROUPS))]
     cases, works = choose("case", case or [], EVERY), choose("work", work or [], WORKS)
@@ -67,7 +67,7 @@ def bench(
             say(_line(row))
         if output is not None:  # after each group, so that an interruption loses one at most
             text = json.dumps(machine(effort.threads) | {"rows": merged(before, rows)}, indent=1) + "\n"
-            write_whole(output, partial(_write, text=text))
+            write_atomic(output, partial(_write, text=text))
     if not rows:
         say("nothing to measure: no installed group has such a case and work")
 

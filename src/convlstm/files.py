@@ -11,38 +11,22 @@ from pathlib import Path
 from convlstm.errors import OutputError
 
 
-def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Write a file or folder to a temporary folder next to its target, then move it to the target.
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Write a file or folder atomically: `write` fills a temporary path, which then replaces the target.
 
     The old content stays until the new content is complete and on disk: write, fsync, rename, fsync of the folder.
-
-    Args:
-        path: Path of the result.
-        write: Function that writes the result to the temporary path it receives (a file, or a folder for Zarr).
-
-    Returns:
-        The path written.
-
-    Raises:
-        OutputError: if the path cannot be written, or a file would replace a folder. The old content is unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> write_whole(folder / "a.txt", lambda p: p.write_text("whole")).read_text()
-        'whole'
     """
     path = Path(path)
     check_writable(path)
-    room: Path | None = None
+    tmp_dir: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
-        draft = room / path.name
+        tmp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
+        draft = tmp_dir / path.name
         write(draft)
         _check_kind(path, folder=draft.is_dir())
         _sync(draft)
-        _put(draft, path, room)
+        _put(draft, path, tmp_dir)
         _sync_one(path.parent)
     except OutputError:
         raise  # already has its message
@@ -54,24 +38,13 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
     finally:
-        if room is not None:
-            shutil.rmtree(room, ignore_errors=True)
+        if tmp_dir is not None:
+            shutil.rmtree(tmp_dir, ignore_errors=True)
     return path
 
 
 def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
-    """Raise an error early if a path cannot be written, before hours of work.
-
-    Args:
-        path: Path of a file or folder that is written later.
-        folder: True for a folder, False for a file, None if unknown. A file must not replace a folder, or the reverse.
-
-    Raises:
-        OutputError: if the nearest existing folder is not writable, or the path is neither a plain file nor a folder.
-
-    Example:
-        >>> check_writable("results.csv")
-    """
+    """Raise an error early if a path cannot be written; `folder` is True for a folder and False for a file."""
     path = Path(path)
     if folder is not None:
         _check_kind(path, folder)
@@ -96,19 +69,21 @@ def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
 
 def _check_kind(path: Path, folder: bool) -> None:
     """Raise an error if a file would replace a folder and delete its content, or the reverse."""
-    if path.is_file() if folder else path.is_dir():
-        new, existing = ("a folder", "a file") if folder else ("a file", "a folder")
-        raise OutputError(
-            str(path), expected=f"a path for {new}", received=f"{existing} of that name", hint="Choose another path."
-        )
+    if folder and path.is_file():
+        expected, received = "a path for a folder", "a file of that name"
+    elif not folder and path.is_dir():
+        expected, received = "a path for a file", "a folder of that name"
+    else:
+        return
+    raise OutputError(str(path), expected=expected, received=received, hint="Choose another path.")
 
 
-def _put(draft: Path, path: Path, room: Path) -> None:
+def _put(draft: Path, path: Path, tmp_dir: Path) -> None:
     """Move the draft to the target; restore an existing folder if the move fails."""
     if not path.is_dir():
         os.replace(draft, path)
         return
-    old = room.parent / f"{room.name}.old"
+    old = tmp_dir.parent / f"{tmp_dir.name}.old"
     os.replace(path, old)
     try:
         os.replace(draft, path)
@@ -136,19 +111,8 @@ def _sync_one(path: Path) -> None:
         os.close(handle)
 
 
-def check_apart(output: str | Path, *inputs: str | Path) -> None:
-    """Raise an error if the output would overwrite an input.
-
-    Args:
-        output: Path of the result.
-        inputs: Files and folders that are read, or that belong to an input.
-
-    Raises:
-        OutputError: if the output is one of the inputs.
-
-    Example:
-        >>> check_apart("forecast.nc", "rain.nc")
-    """
+def check_not_input(output: str | Path, *inputs: str | Path) -> None:
+    """Raise an error if the output would overwrite an input."""
     output = Path(output)
     for path in map(Path, inputs):
         if output.exists() and path.exists() and output.samefile(path):

@@ -16,7 +16,7 @@ from convlstm.data import (
     split_days,
     windows_within,
 )
-from convlstm.data.sampling import EvenDraw, WetDraw
+from convlstm.data.sampling import UniformSampler, WetSampler
 from convlstm.errors import ConfigError, DataError
 
 SIZES = {"input_length": 2, "horizon": 3, "batch_size": 4}
@@ -89,7 +89,7 @@ def expected_steps(time, size):
 
 
 def test_every_place_and_window_is_drawn_evenly():
-    draw, random = EvenDraw(np.array([3, 5]), grid=(4, 6), crop=(3, 3)), np.random.default_rng(0)
+    draw, random = UniformSampler(np.array([3, 5]), grid=(4, 6), crop=(3, 3)), np.random.default_rng(0)
     drawn = [draw(random) for _ in range(4000)]
     places = {(start, rows.start, columns.start) for start, (rows, columns) in drawn}
     assert places == {(start, y, x) for start in (3, 5) for y in range(2) for x in range(4)}
@@ -143,7 +143,7 @@ def test_wet_places_are_drawn_in_proportion(save_netcdf, rain_dataset):
     counts = np.zeros((6, 32, 32), np.int16)
     counts[5, 16:, :16] = 1000
     frames = open_frames(save_netcdf(rain_dataset(counts)))
-    draw, random = WetDraw(frames, np.array([0, 1]), 5, (16, 16)), np.random.default_rng(0)
+    draw, random = WetSampler(frames, np.array([0, 1]), 5, (16, 16)), np.random.default_rng(0)
     drawn = [draw(random) for _ in range(4000)]
     starts = np.array([start for start, _ in drawn])
     wet = [window for start, window in drawn if start == 1]
@@ -157,14 +157,14 @@ def test_wet_places_are_drawn_in_proportion(save_netcdf, rain_dataset):
 def test_a_grid_smaller_than_a_block_is_as_wet_as_its_cells(save_netcdf, rain_dataset):
     counts = np.zeros((6, 8, 8), np.int16)
     counts[5] = 1000
-    draw = WetDraw(open_frames(save_netcdf(rain_dataset(counts))), np.array([0, 1]), 5, (8, 8))
+    draw = WetSampler(open_frames(save_netcdf(rain_dataset(counts))), np.array([0, 1]), 5, (8, 8))
     random = np.random.default_rng(0)
     # wetness 1 in one of 5 frames: (0.2 + 0.02) / (0.2 + 2 · 0.02)
     assert np.mean([draw(random)[0] for _ in range(4000)]) == pytest.approx(0.917, abs=0.02)
 
 
 def test_crops_reach_every_corner(sample):
-    draw, random = WetDraw(sample, np.arange(20), 18, (80, 80)), np.random.default_rng(0)
+    draw, random = WetSampler(sample, np.arange(20), 18, (80, 80)), np.random.default_rng(0)
     rows, columns = zip(*(draw(random)[1] for _ in range(3000)), strict=True)
     for parts in (rows, columns):
         assert {part.start for part in parts} == set(range(17))
@@ -188,7 +188,7 @@ def test_missing_values_count_as_dry(save_netcdf, rain_dataset):
     counts = np.full((6, 16, 16), -9999, np.int16)
     counts[5, 0, 0] = 100
     frames = open_frames(save_netcdf(rain_dataset(counts)))
-    draw = WetDraw(frames, np.array([0, 1]), 5, (16, 16))
+    draw = WetSampler(frames, np.array([0, 1]), 5, (16, 16))
     random = np.random.default_rng(0)
     # wetness 1 in 1 of 5 · 256 pixels: (0.00078 + 0.02) against 0.02
     assert np.mean([draw(random)[0] for _ in range(400)]) == pytest.approx(0.51, abs=0.08)

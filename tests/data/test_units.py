@@ -64,8 +64,8 @@ def test_a_name_hints_at_rain_where_there_is_no_standard_name():
 
 
 def test_the_caller_says_that_a_nameless_amount_is_rain():
-    assert find_conversion("a", "mm", told=True).scale(300) == 12
-    assert find_conversion("a", "mm", standard_name="sea_surface_height", told=True).units == "mm"
+    assert find_conversion("a", "mm", from_caller=True).scale(300) == 12
+    assert find_conversion("a", "mm", standard_name="sea_surface_height", from_caller=True).units == "mm"
 
 
 @pytest.mark.parametrize("units", ["dBZ", "dbz", " DBZ "])

@@ -59,9 +59,9 @@ def read(tmp_path):
 def train(tmp_path, rain_frames, tiny):
     """Train in a folder of that name and return the folder; keywords are those of `tiny` and `fit`."""
 
-    def run(name="run", *, frames=rain_frames, resume=False, tell=lambda report: None, **sections):
+    def run(name="run", *, frames=rain_frames, resume=False, on_step=lambda report: None, **sections):
         folder = RunFolder(tmp_path / name)
-        fit(tiny(**sections), frames, folder, resume=resume, tell=tell)
+        fit(tiny(**sections), frames, folder, resume=resume, on_step=on_step)
         return folder
 
     return run
@@ -75,12 +75,12 @@ def stopped(train):
         """Ends a run from within."""
 
     def run(step, *names, **options):
-        def tell(report):
+        def on_step(report):
             if report.step == step:
                 raise StopError
 
         with pytest.raises(StopError):
-            train(*names, tell=tell, **options)
+            train(*names, on_step=on_step, **options)
 
     return run
 

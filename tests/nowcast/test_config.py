@@ -209,3 +209,11 @@ def test_a_wrong_toml_or_no_file_is_named(tmp_path, refused):
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "a.yaml").write_text("# nothing changed\n")
     assert read_config(tmp_path / "a.yaml") == Config()
+
+
+def test_overrides_come_after_the_settings(refused):
+    overrides = {"data.units": "mm", "seed": 3}
+    config = read_config(settings=["seed=1", "data.units=K", "data.horizon=5"], overrides=overrides)
+    assert (config.seed, config.data.units, config.data.horizon) == (3, "mm", 5)
+    with refused(ConfigError, "data.units"):
+        read_config(settings=["data=3"], overrides=overrides)

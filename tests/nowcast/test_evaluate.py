@@ -12,12 +12,13 @@ from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluate as evaluate_module
 from convlstm.nowcast import evaluation_cases as cases_module
 from convlstm.nowcast.baselines import optical_flow, persistence
-from convlstm.nowcast.evaluate import FILES, evaluate
-from convlstm.nowcast.evaluation_cases import METHODS, Selection, choose_cases, choose_days
+from convlstm.nowcast.evaluate import evaluate
+from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.report import write_report
 from convlstm.report.results import read_results
 from convlstm.verification import score_forecasts
+from convlstm.verification.evaluation_folder import FILES, METHODS
 
 ALL_WET = Selection(min_wet=0.0)
 # the last inputs of the windows of 3 + 4 frames within the last of four days of 14 frames
@@ -264,10 +265,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_forecast(
         evaluate(make_nowcaster(), rain_frames, tmp_path / "folder", ALL_WET)
 
 
-def test_progress_is_told(make_nowcaster, rain_frames, tmp_path):
-    told = []
-    evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, tell=lambda done, of: told.append((done, of)))
-    assert told == [(4, 8), (8, 8)]
+def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):
+    calls = []
+    evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, on_case=lambda done, of: calls.append((done, of)))
+    assert calls == [(4, 8), (8, 8)]
 
 
 def test_many_days_are_told_as_a_span():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convlstm.errors import ConfigError, DataError, TrainingError
-from convlstm.nowcast.fit import _key, fit, learning_rate
+from convlstm.nowcast.fit import _dropout_seed, fit, learning_rate
 from convlstm.nowcast.frameworks import build_trainer
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.prepare import prepare, to_sample
@@ -34,21 +34,21 @@ def test_a_run_leaves_what_is_promised(whole_run, tmp_path):
     assert kept["pipeline"]["days"]["test"] == ["2020-06-04"]
 
 
-def test_what_is_told_is_what_is_logged(train):
-    told = []
-    log = train(tell=told.append, training={"steps": 5}).history()
-    assert [report.step for report in told] == [1, 2, 3, 4, 5]
+def test_the_step_reports_and_the_log_agree(train):
+    reports = []
+    log = train(on_step=reports.append, training={"steps": 5}).history()
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5]
     assert [entry["step"] for entry in log] == [2, 4, 5]
-    losses = [report.loss for report in told]
+    losses = [report.loss for report in reports]
     assert [entry["loss"] for entry in log] == [np.mean(losses[:2]), np.mean(losses[2:4]), losses[4]]
-    at = [told[step - 1] for step in (2, 4, 5)]
+    at = [reports[step - 1] for step in (2, 4, 5)]
     assert [entry["validation_loss"] for entry in log] == [report.validation_loss for report in at]
     assert [entry["learning_rate"] for entry in log] == [report.learning_rate for report in at]
-    assert told[0].validation_loss is told[2].validation_loss is None
+    assert reports[0].validation_loss is reports[2].validation_loss is None
 
 
 def test_every_step_and_seed_drops_other_units():
-    keys = {_key(seed, step) for seed in range(3) for step in range(50)}
+    keys = {_dropout_seed(seed, step) for seed in range(3) for step in range(50)}
     assert len(keys) == 150
 
 
@@ -62,13 +62,17 @@ def test_training_ends_early_without_progress(train):
     assert [entry["step"] for entry in folder.history()] == [2, 4, 6, 8]
     progress = folder.load_state(load_arrays(folder.path / "state.safetensors")[1]["data"])[1]
     assert progress == Progress(
-        step=8, best_loss=folder.history()[0]["validation_loss"], best_step=2, worse=3, finished=True
+        step=8,
+        best_loss=folder.history()[0]["validation_loss"],
+        best_step=2,
+        validations_without_improvement=3,
+        finished=True,
     )
 
 
 def test_the_best_model_is_kept_and_not_the_last(train, monkeypatch, stopped):
     losses = iter([0.5, 0.3, 0.4])
-    monkeypatch.setattr("convlstm.nowcast.fit._validate", lambda loop: next(losses))
+    monkeypatch.setattr("convlstm.nowcast.fit._TrainingRun._validate", lambda run: next(losses))
     folder = train()
     assert [entry["validation_loss"] for entry in folder.history()] == [0.5, 0.3, 0.4]
     state = load_arrays(folder.path / "state.safetensors")[0]

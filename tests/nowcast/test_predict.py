@@ -6,6 +6,7 @@ import pytest
 from convlstm.data import Identity, LogRain, Standard
 from convlstm.errors import WeightsError
 from convlstm.nowcast.nowcaster import load_nowcaster
+from convlstm.nowcast.provenance import Provenance
 from convlstm.reference.forecaster import forecast as reference_forecast
 
 MINUTE = 60.0
@@ -61,3 +62,13 @@ def test_a_run_is_loaded_by_its_folder_or_its_file(tmp_path, make_nowcaster, ref
     assert load_nowcaster(tmp_path / "model.safetensors").model.digest == digest
     with refused(WeightsError, str(tmp_path / "none")):
         load_nowcaster(tmp_path / "none")
+
+
+def test_provenance_of_models_with_and_without_it(make_nowcaster):
+    model = make_nowcaster(data={"units": "mm"}, seed=4).model
+    provenance = Provenance.of_model(model)
+    assert (provenance.version, provenance.seed, provenance.precision) == (None, 4, "float32")
+    assert provenance.reading_options == {"units": "mm"}
+    model.extra.pop("provenance")
+    provenance = Provenance.of_model(model)
+    assert (provenance.seed, provenance.precision, provenance.reading_options) == (None, "auto", {})

@@ -40,14 +40,14 @@ from convlstm.nowcast.run_folder import RunFolder
 
 data, config, folder, step = sys.argv[1:]
 
-def tell(report):
+def on_step(report):
     if report.step == int(step):
         print("here", flush=True)
         sys.stdin.readline()
 
 set_threads("torch", 1)
 try:
-    fit(read_config(config), open_frames(data), RunFolder(folder), tell=tell)
+    fit(read_config(config), open_frames(data), RunFolder(folder), on_step=on_step)
 except Exception as error:
     print(error, flush=True)
     sys.exit(getattr(error, "exit_code", 1))
@@ -87,7 +87,7 @@ def test_a_second_signal_stops_at_once(train):
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(tell=ask_twice)
+        train(on_step=ask_twice)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -223,3 +223,8 @@ def test_a_copy_of_the_folder_goes_on_as_well(train, tmp_path, whole_run, conten
     stopped(3)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     assert contents(train("copy", resume=True)) == whole_run
+
+
+def test_the_state_file_has_the_names_that_earlier_versions_wrote(train):
+    progress = load_arrays(train().path / "state.safetensors")[1]["progress"]
+    assert progress.keys() == {"step", "best_loss", "best_step", "worse", "losses", "finished"}

@@ -30,8 +30,8 @@ for command in (demo, train, forecast, evaluate, report, inspect, convert, docto
     app.command()(command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"convlstm {__version__}")
         raise typer.Exit
 
@@ -39,21 +39,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."""
 
 
 def invoke(arguments: list[str]) -> int:
-    """Run a command and return its exit code (2 for wrong usage, with a message of one line).
-
-    Args:
-        arguments: Arguments after `convlstm`; an empty list shows the help.
-
-    Returns:
-        The exit code.
-    """
+    """Run a command and return its exit code (2 for wrong usage, with a message of one line)."""
     try:
         result = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="convlstm", standalone_mode=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,61 +45,30 @@ def convert(
 
     Example: `convlstm convert ndrplz.npz -o layer.safetensors --from ndrplz --explain`
     """
-    from convlstm.files import check_apart, check_writable
+    from convlstm.files import check_not_input, check_writable
+    from convlstm.interop import read_file
+    from convlstm.nowcast.config_text import parse_setting
+    from convlstm.weights.checkpoint import load_model
 
     if from_layout is None and to_layout is None:
         raise typer.BadParameter("pass --from, --to or both", param_hint="--from")
     if from_layout is None and (layer or settings):
         raise typer.BadParameter("needs --from", param_hint="--layer" if layer else "--set")
-    check_apart(output, source)
+    check_not_input(output, source)
     check_writable(output, folder=False)
     if from_layout is None:
-        spec, weights, extra = _own(source)
+        model = load_model(source)
+        _write(output, to_layout, model.spec, model.weights, model.extra, explain)
     else:
-        spec, weights, notes = _foreign(source, from_layout, layer or [], _options(settings or []))
+        options = dict(parse_setting(setting, example="padding=same") for setting in settings or [])
+        converted = read_file(source, from_layout, layers=layer or [], **options)
+        _print_notes(converted.notes, explain)
         extra = {"converted_from": from_layout}
-        _tell(notes, explain)
-    _write(output, to_layout, spec, weights, extra, explain)
+        _write(output, to_layout, converted.spec, converted.weights, extra, explain)
 
 
-def _own(source: Path) -> tuple[Spec, dict[str, Array], dict[str, Any]]:
-    from convlstm.weights.checkpoint import load_model
-
-    model = load_model(source)
-    return model.spec, dict(model.weights), model.extra
-
-
-def _foreign(
-    source: Path, layout: str, layers: list[str], options: dict[str, Any]
-) -> tuple[Spec, dict[str, Array], Notes]:
-    from convlstm.interop import read_file
-
-    converted = read_file(source, layout, layers=layers, **options)
-    return converted.spec, converted.weights, converted.notes
-
-
-def _options(settings: list[str]) -> dict[str, Any]:
-    """Return the values of `--set NAME=VALUE` by name, parsed as YAML."""
-    import yaml
-
-    from convlstm.errors import ConfigError
-
-    options: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint="Write it as padding=same.")
-        try:
-            options[name.strip()] = yaml.safe_load(text)
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"--set {name}", expected="a YAML value", received=repr(text), hint="Put quotes around the value."
-            ) from error
-    return options
-
-
-def _tell(notes: Notes, explain: bool) -> None:
-    """Print the assumed options and, if wanted, the differences of the other layer."""
+def _print_notes(notes: Notes, explain: bool) -> None:
+    """Print the assumed options and, with `explain`, the differences of the other layer."""
     from convlstm.cli.output import say
     from convlstm.interop.finding import listed
 
@@ -112,7 +82,7 @@ def _tell(notes: Notes, explain: bool) -> None:
 
 
 def _write(
-    output: Path, layout: str | None, spec: Spec, weights: dict[str, Array], extra: dict[str, Any], explain: bool
+    output: Path, layout: str | None, spec: Spec, weights: Mapping[str, Array], extra: dict[str, Any], explain: bool
 ) -> None:
     from convlstm.cli.output import say
     from convlstm.interop import FORMATS, write_file

@@ -35,15 +35,14 @@ def demo(
 
     Example: `convlstm demo -o demo`
     """
-    from convlstm.cli.evaluate import evaluate_with_progress
-    from convlstm.cli.forecast import load
     from convlstm.cli.output import say
-    from convlstm.cli.train import train_with_progress
+    from convlstm.cli.work import evaluate_with_progress, train_with_progress
     from convlstm.data import open_frames, sample_path
     from convlstm.files import check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.config_text import read_config
     from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.report import write_report
 
@@ -53,9 +52,9 @@ def demo(
     frames = open_frames(sample_path())
     run = RunFolder(output / "run")
     train_with_progress(config, frames, run, framework=framework, threads=threads, resume=True)
-    nowcaster = load(run.model, framework, threads)
+    nowcaster = load_nowcaster(run.model, framework, threads)
     forecast = make_forecast(nowcaster, frames, command=["convlstm", "demo"])
     write_forecast(output / "forecast.nc", forecast)
-    evaluate_with_progress(nowcaster, frames, output, Selection(), run.path)
+    evaluate_with_progress(nowcaster, frames, output, Selection(), run)
     page = write_report(output, output / "report.html")
     say(f"{page}, forecast.nc, scores.csv after {(time.monotonic() - started) / 60:.1f} minutes")

@@ -104,7 +104,7 @@ def _compare_with_reference(environments: list[Environment], cases: int, start: 
     from convlstm.cli.output import console, say
     from convlstm.conformance.campaign import PAIR_TARGET, compare_all
 
-    rows, pairs = compare_all(cases, start, [one for one in environments if one.installed], say)
+    rows, pairs = compare_all(cases, start, [item for item in environments if item.installed], say)
     table = Table("framework", "type", "cases", "values", "derivatives", "judged", "missed", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*_cells(row))

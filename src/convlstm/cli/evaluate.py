@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from convlstm.cli import options
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from convlstm.data import Frames
-    from convlstm.nowcast.evaluation_cases import Selection
-    from convlstm.nowcast.nowcaster import Nowcaster
 
 
 def evaluate(
@@ -54,36 +46,15 @@ def evaluate(
 
     Example: `convlstm evaluate run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
-    from convlstm.cli.forecast import load, open_as_trained
     from convlstm.cli.output import say
+    from convlstm.cli.work import evaluate_with_progress
     from convlstm.nowcast.evaluation_cases import Selection
-
-    selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
-    nowcaster = load(model, framework, threads)
-    frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
-    folder = model if model.is_dir() else model.parent
-    evaluate_with_progress(nowcaster, frames, output, selection, folder)
-    say(f"{output}: scores.csv, cases.nc, evaluation.json; next: convlstm report {shlex.quote(str(output))}")
-
-
-def evaluate_with_progress(
-    nowcaster: Nowcaster, frames: Frames, output: Path, selection: Selection, run: Path
-) -> pd.DataFrame:
-    """Evaluate with a progress display, and print the main scores."""
-    from convlstm.cli.output import console, progress, score_table
-    from convlstm.nowcast.evaluate import evaluate as run_evaluation
+    from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
-    with progress("evaluating") as tell:
-        scores = run_evaluation(
-            nowcaster,
-            frames,
-            output,
-            selection,
-            training=RunFolder(run).history(),
-            facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
-            tell=lambda done, of: tell(done, of, "cases"),
-        )
-    thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
-    console.print(score_table(scores, frames.channels[0].units, thresholds))
-    return scores
+    selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
+    nowcaster = load_nowcaster(model, framework, threads)
+    frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    run = RunFolder(model if model.is_dir() else model.parent)
+    evaluate_with_progress(nowcaster, frames, output, selection, run)
+    say(f"{output}: scores.csv, cases.nc, evaluation.json; next: convlstm report {shlex.quote(str(output))}")

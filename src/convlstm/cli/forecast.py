@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from convlstm.cli import options
-
-if TYPE_CHECKING:
-    from convlstm.data import Frames
-    from convlstm.nowcast.nowcaster import Nowcaster
 
 
 def forecast(
@@ -44,38 +40,21 @@ def forecast(
     Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
-    from convlstm.files import check_apart, check_writable
+    from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
+    from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
     check_writable(output, folder=output.suffix == ".zarr")
-    check_apart(output, data, model, *RunFolder(model).files)
+    check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
-    nowcaster = load(model, framework, threads)
-    frames = open_as_trained(data, nowcaster, options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    nowcaster = load_nowcaster(model, framework, threads)
+    frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     command = ["convlstm", *sys.argv[1:]]
     result = make_forecast(nowcaster, frames, lead_times=leads, init_time=init_time, command=command)
     write_forecast(output, result)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
     say(f"{output}: {result.sizes['lead_time']} frames after {start}")
-
-
-def load(model: Path, framework: str, threads: int | None) -> Nowcaster:
-    """Load a model file in a framework."""
-    from convlstm.nowcast.frameworks import set_threads
-    from convlstm.nowcast.nowcaster import load_nowcaster
-
-    set_threads(framework, threads)
-    return load_nowcaster(model, framework)
-
-
-def open_as_trained(data: Path, nowcaster: Nowcaster, given: dict[str, Any]) -> Frames:
-    """Open the data with the reading options of the training, overridden by the given options."""
-    from convlstm.data import open_frames
-
-    config = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("data", {})
-    names = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim")
-    return open_frames(data, **({name: config[name] for name in names if config.get(name)} | given))
 
 
 def _seconds(text: str) -> list[float]:

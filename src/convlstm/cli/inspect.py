@@ -44,25 +44,26 @@ def inspect(
     from rich.console import Console
 
     from convlstm.cli.output import say
-    from convlstm.cost.inspection import describe, read_subject, workload
+    from convlstm.cost.inspection import describe, read_subject
+    from convlstm.cost.inspection import workload as read_workload
     from convlstm.cost.operations import model_cost
 
     subject = read_subject(target)
-    given = workload(subject, frames, batch=batch, horizon=horizon, precision=precision)
-    cost = model_cost(subject.spec, given)
+    workload = read_workload(subject, frames, batch=batch, horizon=horizon, precision=precision)
+    cost = model_cost(subject.spec, workload)
     if as_json:
         import json
 
-        say(json.dumps(describe(subject, given, cost), indent=2))
+        say(json.dumps(describe(subject, workload, cost), indent=2))
         return
     # rows are not wrapped at columns: a narrow terminal wraps whole lines, and a pipe gets every column
     wide = Console(highlight=False, width=_WIDEST)
-    wide.print(_facts(subject, given, cost))
+    wide.print(_facts(subject, workload, cost))
     wide.print(_layers(cost))
     say("Memory: PyTorch on CPU, with loss and AdamW; see docs/inspect.md for its accuracy")
 
 
-def _facts(subject: Subject, given: Workload, cost: ModelCost) -> Table:
+def _facts(subject: Subject, workload: Workload, cost: ModelCost) -> Table:
     """Return a table of the properties of the whole model."""
     from rich.table import Table
 
@@ -73,9 +74,9 @@ def _facts(subject: Subject, given: Workload, cost: ModelCost) -> Table:
         table.add_row("digest", subject.digest)
     for name in ("units", "transform", "time_step"):
         if name in subject.pipeline:
-            table.add_row(name.replace("_", " "), _plain(name, subject.pipeline[name]))
-    ahead = f", {given.horizon} ahead" if subject.kind == "forecaster" else ""
-    table.add_row("for", f"{given.batch} x {_sizes(given.shape)}{ahead}, {given.precision}")
+            table.add_row(name.replace("_", " "), _pipeline_text(name, subject.pipeline[name]))
+    ahead = f", {workload.horizon} ahead" if subject.kind == "forecaster" else ""
+    table.add_row("for", f"{workload.batch} x {_sizes(workload.shape)}{ahead}, {workload.precision}")
     table.add_row("GFLOP", f"{_giga(cost.forward_flop)} forward, {_giga(cost.training_flop)} forward and backward")
     table.add_row("training memory", f"≈ {_mega(cost.training_bytes)} at peak")
     return table
@@ -106,7 +107,7 @@ def _layers(cost: ModelCost) -> Table:
     return table
 
 
-def _plain(name: str, value: Any) -> str:
+def _pipeline_text(name: str, value: Any) -> str:
     """Return an entry of a file's pipeline as text."""
     if isinstance(value, dict):
         options = ", ".join(f"{key}={option}" for key, option in value.items() if key != "name")

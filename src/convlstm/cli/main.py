@@ -18,11 +18,7 @@ DEBUG = "CONVLSTM_DEBUG"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit with its exit code.
-
-    Args:
-        arguments: Arguments after `convlstm`; None takes those of the process.
-    """
+    """Run the command and exit with its exit code."""
     if hasattr(signal, "SIGPIPE"):
         # if the reader of the output exits, as `head` does, exit at once and without a message
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -34,14 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command and return its exit code; an error is one line on standard error.
-
-    Args:
-        arguments: Arguments after `convlstm`.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command and return its exit code; an error is one line on standard error."""
     try:
         from convlstm.cli.app import invoke
 

@@ -37,7 +37,7 @@ def reading(
     y_dim: str | None,
     x_dim: str | None,
 ) -> dict[str, Any]:
-    """Return the given reading options by their names in `open_frames` and `DataConfig`."""
+    """Return the reading options that were passed, by their names in `open_frames` and `DataConfig`."""
     options = {
         "variables": variables or None,
         "units": units,

@@ -26,16 +26,9 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show the progress of long work; yields a function of (done, of, note).
-
-    Args:
-        label: Name of the work.
-
-    Yields:
-        A function that moves a bar on a terminal, and prints a line every few seconds elsewhere.
-    """
+    """Yield a function of (done, of, note) that moves a bar on a terminal, and prints lines elsewhere."""
     if not sys.stdout.isatty():
-        yield _plain(label)
+        yield _progress_lines(label)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -50,30 +43,20 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Table:
-    """Return the main scores at a few lead times, with one column per method.
-
-    Args:
-        scores: The result of `score_forecasts`.
-        units: Unit of the thresholds and errors.
-        thresholds: Thresholds of the scored events.
-
-    Returns:
-        A table for the terminal.
-    """
+    """Return the main scores at a few lead times, with one column per method."""
     from convlstm.verification.lead_times import lead_unit
 
     leads = sorted(scores["lead_time"].unique())
     shown = sorted({leads[0], leads[len(leads) // 2 - 1] if len(leads) > 1 else leads[0], leads[-1]})
     table = Table("score", "lead time", *scores["method"].unique(), box=None, pad_edge=False)
-    middle = thresholds[len(thresholds) // 2] if thresholds else None
-    wanted = (
-        [("csi", middle, f"CSI ≥ {middle:g} {units}"), ("fss", middle, f"FSS ≥ {middle:g} {units}")]
-        if middle is not None
-        else []
-    )
-    for score, threshold, name in [*wanted, ("rmse", None, f"RMSE, {units}")]:
-        at = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
-        rows = scores[at & (scores["score"] == score)]
+    lines: list[tuple[str, float | None, str]] = []
+    if thresholds:
+        middle = thresholds[len(thresholds) // 2]
+        lines += [("csi", middle, f"CSI ≥ {middle:g} {units}"), ("fss", middle, f"FSS ≥ {middle:g} {units}")]
+    lines.append(("rmse", None, f"RMSE, {units}"))
+    for score, threshold, name in lines:
+        at_threshold = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
+        rows = scores[at_threshold & (scores["score"] == score)]
         for lead in shown:
             values = rows[rows["lead_time"] == lead].set_index("method")["value"]
             cells = [f"{values[method]:.3f}" for method in scores["method"].unique()]
@@ -81,14 +64,14 @@ def score_table(scores: pd.DataFrame, units: str, thresholds: list[float]) -> Ta
     return table
 
 
-def _plain(label: str) -> Callable[[int, int, str], None]:
-    last = 0.0
+def _progress_lines(label: str) -> Callable[[int, int, str], None]:
+    last_time = 0.0
 
-    def tell(done: int, of: int, note: str) -> None:
-        nonlocal last
+    def show(done: int, of: int, note: str) -> None:
+        nonlocal last_time
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES or done == of:
-            last = now
+        if now - last_time >= _SECONDS_BETWEEN_LINES or done == of:
+            last_time = now
             say(f"{label} {done}/{of} {note}".rstrip())
 
-    return tell
+    return show

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from convlstm.cli import options
-
-if TYPE_CHECKING:
-    from convlstm.data import Frames
-    from convlstm.nowcast.config import Config
-    from convlstm.nowcast.fit import Report
-    from convlstm.nowcast.run_folder import Progress, RunFolder
 
 
 def train(
@@ -45,61 +39,25 @@ def train(
     Example: `convlstm train rain.nc -o run --set training.steps=2000 --set model.hidden_channels=[64,64]`
     """
     from convlstm.cli.output import say
-    from convlstm.nowcast.config import validate
+    from convlstm.cli.work import train_with_progress
+    from convlstm.data import open_frames
     from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.run_folder import RunFolder
 
     folder = RunFolder(output)
     if resume and config is None and folder.config.exists():
         config = folder.config
-    chosen = read_config(config, settings)
-    given = options.reading(variable, units, time_step, time_dim, y_dim, x_dim)
-    values = chosen.model_dump()
-    values["data"] |= given
-    chosen = validate(values | ({} if seed is None else {"seed": seed}))
+    reading_options = options.reading(variable, units, time_step, time_dim, y_dim, x_dim)
+    overrides: dict[str, Any] = {f"data.{name}": value for name, value in reading_options.items()}
+    if seed is not None:
+        overrides["seed"] = seed
+    chosen = read_config(config, settings, overrides)
     if show_config:
         say(to_yaml(chosen).rstrip())
         return
     if data is None:
         raise typer.BadParameter("pass the NetCDF file or Zarr folder to train on", param_hint="DATA")
-    folder.check(chosen, resume)
-    frames = open_as_configured(data, chosen)
+    folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
+    frames = open_frames(data, **chosen.data.reading_options)
     ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)
     say(f"{folder.model}: best of {ended.step} steps at step {ended.best_step}, validation loss {ended.best_loss:.5f}")
-
-
-def open_as_configured(data: Path, config: Config) -> Frames:
-    """Open the data with the options of the configuration."""
-    from convlstm.data import open_frames
-
-    part = config.data
-    return open_frames(
-        data,
-        variables=tuple(part.variables),
-        units=part.units,
-        time_step=part.time_step,
-        time_dim=part.time_dim,
-        y_dim=part.y_dim,
-        x_dim=part.x_dim,
-    )
-
-
-def train_with_progress(
-    config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool = False
-) -> Progress:
-    """Train with a display of step, loss and validation loss."""
-    from convlstm.cli.output import progress
-    from convlstm.nowcast.fit import fit
-    from convlstm.nowcast.frameworks import set_threads
-
-    set_threads(framework, threads)
-    validation = ""
-    with progress("training") as tell:
-
-        def show(report: Report) -> None:
-            nonlocal validation
-            if report.validation_loss is not None:
-                validation = f", validation {report.validation_loss:.4f}"
-            tell(report.step, report.steps, f"loss {report.loss:.4f}{validation}")
-
-        return fit(config, frames, folder, framework=framework, resume=resume, tell=show)

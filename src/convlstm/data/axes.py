@@ -31,48 +31,23 @@ _CF_KEYS = {
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Names of a variable's three dimensions.
-
-    Args:
-        time: Dimension along time.
-        y: Dimension of the rows.
-        x: Dimension of the columns.
-
-    Example:
-        >>> Dimensions("time", "lat", "lon").y
-        'lat'
-    """
+    """Names of a variable's three dimensions."""
 
     time: Hashable
     y: Hashable
     x: Hashable
 
 
-def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hashable, str]:
-    """Return the axis of each dimension of a file, if it can be found.
-
-    Args:
-        dataset: The open file.
-        told: For "time", "y" and "x" the name of the dimension from the caller, or None.
-
-    Returns:
-        From a dimension's name to "time", "y" or "x".
-
-    Raises:
-        DataError: if a dimension from the caller is missing.
-
-    Example:
-        >>> find_axes(xr.Dataset({"rain": (("t", "lat", "lon"), np.zeros((2, 3, 4)))}), {})
-        {'t': 'time', 'lat': 'y', 'lon': 'x'}
-    """
-    found = {dim: axis for dim in dataset.dims for axis in AXES if str(dim).lower() in _ALIASES[axis]}
+def find_axes(dataset: xr.Dataset, names: Mapping[str, str | None]) -> dict[Hashable, str]:
+    """Return the axis ("time", "y" or "x") of each dimension; `names` has the caller's dimension of each, or None."""
+    axis_of = {dim: axis for dim in dataset.dims for axis in AXES if str(dim).lower() in _ALIASES[axis]}
     accessor: Any = CFDatasetAccessor(dataset)  # type: ignore[no-untyped-call]
     for axis, keys in _CF_KEYS.items():
         for group, key in keys:
             for name in getattr(accessor, group).get(key, ()):
                 if dataset[name].ndim == 1:
-                    found[dataset[name].dims[0]] = axis
-    for axis, dim in told.items():
+                    axis_of[dataset[name].dims[0]] = axis
+    for axis, dim in names.items():
         if dim is None:
             continue
         if dim not in dataset.dims:
@@ -82,36 +57,21 @@ def find_axes(dataset: xr.Dataset, told: Mapping[str, str | None]) -> dict[Hasha
                 received=dim,
                 hint="Pass one of the listed dimensions.",
             )
-        found = {other: its for other, its in found.items() if its != axis} | {dim: axis}
-    return found
+        axis_of = {other: other_axis for other, other_axis in axis_of.items() if other_axis != axis}
+        axis_of[dim] = axis
+    return axis_of
 
 
 def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dimensions:
-    """Return the dimensions time, y and x of a variable; any other dimension must have size 1.
-
-    Args:
-        variable: The variable.
-        axes: The result of `find_axes`.
-
-    Returns:
-        The names of its three dimensions.
-
-    Raises:
-        DataError: if it has no numbers, lacks one of the three, or has a further dimension longer than 1.
-
-    Example:
-        >>> variable = xr.DataArray(np.zeros((2, 1, 3, 4)), dims=("t", "level", "lat", "lon"))
-        >>> find_dimensions(variable, {"t": "time", "lat": "y", "lon": "x"})
-        Dimensions(time='t', y='lat', x='lon')
-    """
+    """Return the dimensions time, y and x of a variable; any other dimension must have size 1."""
     name = str(variable.name)
     if variable.dtype.kind not in "iuf":
         raise DataError(
             name, expected="numbers", received=f"values of type {variable.dtype}", hint="Choose another variable."
         )
     sizes = ", ".join(f"{dim}: {size}" for dim, size in variable.sizes.items())
-    named = {axis: [dim for dim in variable.dims if axes.get(dim) == axis] for axis in AXES}
-    for axis, dims in named.items():
+    dims_of = {axis: [dim for dim in variable.dims if axes.get(dim) == axis] for axis in AXES}
+    for axis, dims in dims_of.items():
         if len(dims) > 1:
             dims[:] = [dim for dim in dims if variable.sizes[dim] > 1]
         if len(dims) != 1:
@@ -121,10 +81,9 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
                 received=f"the dimensions ({sizes})",
                 hint=f"Pass its name as `{axis}_dim`, or choose another variable.",
             )
-    dimensions = Dimensions(**{axis: dims[0] for axis, dims in named.items()})
-    three = (dimensions.time, dimensions.y, dimensions.x)
+    dimensions = Dimensions(dims_of["time"][0], dims_of["y"][0], dims_of["x"][0])
     for dim, size in variable.sizes.items():
-        if size > 1 and dim not in three:
+        if size > 1 and dim not in (dimensions.time, dimensions.y, dimensions.x):
             raise DataError(
                 name,
                 expected="only the dimensions time, y and x",
@@ -134,50 +93,33 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
     return dimensions
 
 
-def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the requested variables, or the only one over time, y and x.
-
-    Args:
-        dataset: The open file.
-        axes: The result of `find_axes`.
-        wanted: Names of variables, or () for the only one.
-
-    Returns:
-        The names.
-
-    Raises:
-        DataError: if a name is missing, or the file does not have exactly one such variable.
-
-    Example:
-        >>> dataset = xr.Dataset({"rain": (("t", "y", "x"), np.zeros((3, 2, 2))), "mask": (("y", "x"), np.eye(2))})
-        >>> find_variables(dataset, {"t": "time", "y": "y", "x": "x"}, ())
-        ('rain',)
-    """
+def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], requested: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the requested variables; for an empty tuple the only one over time, y and x."""
     # Zarr lists its arrays in arbitrary order
-    there = sorted(str(name) for name in dataset.data_vars)
-    for name in wanted:
+    available = sorted(str(name) for name in dataset.data_vars)
+    for name in requested:
         if name not in dataset.data_vars:
             raise DataError(
                 name,
-                expected=f"a variable of the file ({', '.join(there)})",
+                expected=f"a variable of the file ({', '.join(available)})",
                 received="none",
                 hint="Choose one of them.",
             )
-    if wanted:
-        return wanted
+    if requested:
+        return requested
     reasons: dict[str, DataError] = {}
-    for name in there:
+    for name in available:
         try:
             find_dimensions(dataset[name], axes)
         except DataError as error:
             reasons[name] = error
-    fitting = [name for name in there if name not in reasons]
-    if len(fitting) == 1:
-        return (fitting[0],)
-    if not fitting:
+    gridded = [name for name in available if name not in reasons]
+    if len(gridded) == 1:
+        return (gridded[0],)
+    if not gridded:
         raise _nearest(dataset, reasons)
     raise DataError(
-        "variables", expected="the name of one or more", received="none", hint=f"Choose from {', '.join(fitting)}."
+        "variables", expected="the name of one or more", received="none", hint=f"Choose from {', '.join(gridded)}."
     )
 
 

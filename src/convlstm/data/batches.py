@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convlstm.data.checks import require_count
+from convlstm.data.frames import Frames, Window
+from convlstm.data.missing import carry_forward
+from convlstm.data.sampling import UniformSampler, WetSampler, WindowSampler
+from convlstm.data.transforms import Transform
+from convlstm.data.units import RAIN_RATE, Field
+from convlstm.data.windows import Starts
 from convlstm.errors import DataError
 
-from .checks import require_count
-from .frames import Frames, Window
-from .missing import carry_forward
-from .sampling import Draw, EvenDraw, WetDraw
-from .transforms import Transform
-from .units import RAIN_RATE, Field
-from .windows import Starts
-
-_WHOLE: Window = (slice(None), slice(None))
+_WHOLE_GRID: Window = (slice(None), slice(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +121,7 @@ class Batches:
         crop: Side of the square crop in cells; None uses the whole grid.
         augment: Whether to flip and rotate windows by 90° (by 180° if they are not square). Do not use it for
             variables with a direction, such as wind.
-        prefer_wet: Whether to sample windows of rain (mm/h) in proportion to their wetness (`WetDraw`); other
+        prefer_wet: Whether to sample windows of rain (mm/h) in proportion to their wetness (`WetSampler`); other
             variables are always sampled uniformly.
         seed: Seed of the random numbers, 0 or more.
 
@@ -162,11 +161,11 @@ class Batches:
         grid = frames.shape[2:]
         size = _crop_size(crop, grid)
         self._quarter_turns = (0, 1, 2, 3) if size[0] == size[1] else (0, 2)
-        self._draw: Draw = (
-            WetDraw(frames, self._windows.starts, self._windows.length, size)
-            if prefer_wet and frames.units == RAIN_RATE
-            else EvenDraw(self._windows.starts, grid, size)
-        )
+        self._sample: WindowSampler
+        if prefer_wet and frames.units == RAIN_RATE:
+            self._sample = WetSampler(frames, self._windows.starts, self._windows.length, size)
+        else:
+            self._sample = UniformSampler(self._windows.starts, grid, size)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of one training step.
@@ -224,7 +223,7 @@ class Batches:
         return OrderedBatches(_Windows(frames, starts, transform, input_length, horizon, batch_size))
 
     def _cut(self, random: np.random.Generator) -> _Cut:
-        start, window = self._draw(random)
+        start, window = self._sample(random)
         if not self._augment:
             return _Cut(start, window)
         turns = self._quarter_turns[random.integers(len(self._quarter_turns))]
@@ -273,7 +272,7 @@ class OrderedBatches:
             raise IndexError(f"batch {number} of {len(self)}")
         size = self._windows.batch_size
         starts = self._windows.starts[number * size : (number + 1) * size]
-        return self._windows.assemble([_Cut(int(start), _WHOLE) for start in starts])
+        return self._windows.assemble([_Cut(int(start), _WHOLE_GRID) for start in starts])
 
 
 def _crop_size(crop: int | None, grid: tuple[int, int]) -> tuple[int, int]:

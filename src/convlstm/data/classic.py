@@ -17,17 +17,7 @@ _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def check_complete(path: Path) -> None:
     """Raise an error for a classic NetCDF file that is shorter than its header says; ignore other files.
 
-    Args:
-        path: Any file.
-
-    Raises:
-        DataError: if the file is truncated.
-
     Source: NetCDF Classic, 64-bit Offset and 64-bit Data Format Specifications, Unidata.
-
-    Example:
-        >>> from convlstm.data import sample_path
-        >>> check_complete(sample_path())
     """
     with path.open("rb") as file:
         if file.read(4) not in _FORMATS:

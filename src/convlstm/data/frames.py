@@ -8,51 +8,28 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .units import Field
+from convlstm.data.units import Field
 
 Index = slice | NDArray[np.integer]
 Window = tuple[slice, slice]
 
+FRAMES_AT_ONCE = 64
+"""Frames of a block where a whole sequence is read, to limit the memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One variable with the packed numbers of its file and their conversion to physical values.
+    """One variable with the packed numbers of its file and their conversion to physical values."""
 
-    Args:
-        packed: The file's numbers, (time, height, width).
-        scale: Factor on a packed number, including the change of unit.
-        offset: Number to add after that.
-        missing: Packed numbers that mean missing data.
-        valid: Minimum and maximum of the valid packed numbers.
-        units: Unit of the result of `read`.
-
-    Example:
-        >>> packed = np.array([[[-9, 0, 4]]], dtype=np.int16)
-        >>> Channel(packed, scale=0.5, missing=(-9,)).read(slice(None))
-        array([[[nan,  0.,  2.]]], dtype=float32)
-    """
-
-    packed: NDArray[np.number]
-    scale: float = 1.0
-    offset: float = 0.0
-    missing: tuple[float, ...] = ()
-    valid: tuple[float, float] = (-np.inf, np.inf)
-    units: str = ""
+    packed: NDArray[np.number]  # (time, height, width)
+    scale: float = 1.0  # factor on a packed number, including the change of unit
+    offset: float = 0.0  # number to add after that
+    missing: tuple[float, ...] = ()  # packed numbers that mean missing data
+    valid: tuple[float, float] = (-np.inf, np.inf)  # minimum and maximum of the valid packed numbers
+    units: str = ""  # unit of the result of `read`
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
-        """Return physical values.
-
-        Args:
-            index: Frames, as a slice or an array of numbers.
-            window: Rows and columns.
-
-        Returns:
-            (time, height, width), float32; NaN for missing and infinite values.
-
-        Example:
-            >>> Channel(np.ones((3, 2, 2), np.int16), scale=0.1).read(np.array([2]), (slice(1), slice(1)))
-            array([[[0.1]]], dtype=float32)
-        """
+        """Return physical values (time, height, width), float32; NaN for missing and infinite values."""
         packed = self.packed[(index, *window)]
         values = packed.astype(np.result_type(packed.dtype, np.float32))
         if self.scale != 1 or self.offset != 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .units import Field
+from convlstm.data.units import Field
 
 
 def carry_forward(values: Field) -> Field:

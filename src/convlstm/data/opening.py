@@ -13,9 +13,8 @@ import netCDF4
 import xarray as xr
 import zarr
 
+from convlstm.data.classic import check_complete
 from convlstm.errors import ConvLSTMError, DataError
-
-from .classic import check_complete
 
 _ZARR_GROUP = (".zgroup", ".zmetadata", "zarr.json")
 _ZARR_METADATA = (".zmetadata", ".zarray", "zarr.json")
@@ -26,22 +25,8 @@ _CODEC_LISTS = {"filters", "compressor", "codecs"}
 def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
     """Open a file with packed numbers and undecoded times, and close it at the end of the block.
 
-    Args:
-        path: A NetCDF file, or a folder in Zarr format 2 or 3.
-        max_bytes: Largest size of the coordinates, which are read at once.
-
-    Yields:
-        The dataset, without reading its data.
-
-    Raises:
-        DataError: if the path cannot be read, now or while the dataset is in use, or names a codec that
-            executes code.
-
-    Example:
-        >>> from convlstm.data import sample_path
-        >>> with opened(sample_path(), max_bytes=2**20) as dataset:
-        ...     dataset["rainfall_rate"].dtype
-        dtype('int16')
+    The coordinates, which xarray reads at once, may have at most `max_bytes`. Any error of the libraries, now or in the
+    block, becomes a `DataError`.
     """
     engine = _engine(path)
     try:
@@ -70,19 +55,7 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
 
 
 def check_size(path: Path, size: int, max_bytes: int) -> None:
-    """Raise an error for data that is too large, before allocation.
-
-    Args:
-        path: The file.
-        size: Size of the data in bytes.
-        max_bytes: Maximum size in bytes.
-
-    Raises:
-        DataError: if the size is larger than the maximum.
-
-    Example:
-        >>> check_size(Path("rain.nc"), 10, max_bytes=20)
-    """
+    """Raise an error for data of more than `max_bytes`, before allocation."""
     if size > max_bytes:
         raise DataError(
             str(path),

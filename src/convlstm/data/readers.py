@@ -11,23 +11,28 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.data.axes import Dimensions, find_axes, find_dimensions, find_variables
+from convlstm.data.checks import require_positive
+from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Frames
+from convlstm.data.opening import check_size, opened
+from convlstm.data.times import read_times, usual_step
+from convlstm.data.units import Conversion, find_conversion
 from convlstm.errors import DataError
-
-from .axes import Dimensions, find_axes, find_dimensions, find_variables
-from .checks import require_positive
-from .frames import Channel, Frames
-from .opening import check_size, opened
-from .times import read_times, usual_step
-from .units import Conversion, find_conversion
 
 MAX_BYTES = 16 * 2**30
 
 _ATTRIBUTES = (
-    *("title", "institution", "source", "attribution", "license", "licence"),
-    *("references", "comment", "history"),
+    "title",
+    "institution",
+    "source",
+    "attribution",
+    "license",
+    "licence",
+    "references",
+    "comment",
+    "history",
 )
 _NOT_SPATIAL = {"time", "forecast_reference_time", "forecast_period"}
-_FRAMES_AT_ONCE = 64
 
 
 def open_frames(
@@ -102,16 +107,17 @@ def open_frames(
 
 
 def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names: tuple[str, ...]) -> Dimensions:
-    first, *others = ((name, find_dimensions(dataset[name], axes)) for name in names)
-    for name, dimensions in others:
-        if dimensions != first[1]:
+    shared = find_dimensions(dataset[names[0]], axes)
+    for name in names[1:]:
+        dimensions = find_dimensions(dataset[name], axes)
+        if dimensions != shared:
             raise DataError(
                 name,
-                expected=f"the dimensions of {first[0]}, {first[1]}",
+                expected=f"the dimensions of {names[0]}, {shared}",
                 received=str(dimensions),
                 hint="Choose variables on one grid.",
             )
-    return first[1]
+    return shared
 
 
 def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.DataArray:
@@ -125,15 +131,13 @@ def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.Dat
 
 
 def _conversion(variable: xr.DataArray, units: str | None) -> Conversion:
-    standard_name, long_name, own = (
-        str(variable.attrs.get(key, "")) for key in ("standard_name", "long_name", "units")
-    )
+    attrs = {key: str(variable.attrs.get(key, "")) for key in ("standard_name", "long_name", "units")}
     return find_conversion(
         str(variable.name),
-        own if units is None else units,
-        standard_name=standard_name,
-        long_name=long_name,
-        told=units is not None,
+        attrs["units"] if units is None else units,
+        standard_name=attrs["standard_name"],
+        long_name=attrs["long_name"],
+        from_caller=units is not None,
     )
 
 
@@ -150,8 +154,8 @@ def _channel(variable: xr.DataArray, factor: float, units: str, *, defaults: boo
         valid=_valid(attrs, packed.dtype),
         units=units,
     )
-    blocks = range(0, len(packed), _FRAMES_AT_ONCE)
-    if not any(np.isfinite(channel.read(slice(at, at + _FRAMES_AT_ONCE))).any() for at in blocks):
+    blocks = range(0, len(packed), FRAMES_AT_ONCE)
+    if not any(np.isfinite(channel.read(slice(at, at + FRAMES_AT_ONCE))).any() for at in blocks):
         raise DataError(
             str(variable.name),
             expected="at least one value",
@@ -171,15 +175,15 @@ def _missing(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, defaults: bool) 
 
 def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float]:
     """Return the minimum and maximum of the valid packed numbers; limits of another type do not count."""
-    whole = {
+    limits = {
         key: np.ravel(attrs[key])
         for key in ("valid_range", "valid_min", "valid_max")
         if key in attrs and (dtype.kind == "f") == (np.asarray(attrs[key]).dtype.kind == "f")
     }
-    both = _numbers(whole.get("valid_range"), dtype)
-    low = _numbers(whole.get("valid_min"), dtype) or both[:1] or [-np.inf]
-    high = _numbers(whole.get("valid_max"), dtype) or both[1:] or [np.inf]
-    return low[0], high[0]
+    valid_range = _numbers(limits.get("valid_range"), dtype)
+    minimum = _numbers(limits.get("valid_min"), dtype) or valid_range[:1] or [-np.inf]
+    maximum = _numbers(limits.get("valid_max"), dtype) or valid_range[1:] or [np.inf]
+    return minimum[0], maximum[0]
 
 
 def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
@@ -198,14 +202,14 @@ def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
 def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:
     """Return the decoded coordinates over y and x, without the encoding of the file."""
     coordinates = field.coords.to_dataset()
-    other = [
+    not_spatial = [
         name
-        for name, its in coordinates.variables.items()
-        if not set(its.dims) <= {dimensions.y, dimensions.x}
-        or its.attrs.get("standard_name") in _NOT_SPATIAL
-        or " since " in str(its.attrs.get("units", ""))
+        for name, coordinate in coordinates.variables.items()
+        if not set(coordinate.dims) <= {dimensions.y, dimensions.x}
+        or coordinate.attrs.get("standard_name") in _NOT_SPATIAL
+        or " since " in str(coordinate.attrs.get("units", ""))
     ]
-    grid = xr.decode_cf(coordinates.drop_vars(other), decode_times=False, decode_coords=False)
+    grid = xr.decode_cf(coordinates.drop_vars(not_spatial), decode_times=False, decode_coords=False)
     grid = grid.load().drop_encoding()
     mapping = field.encoding.get("grid_mapping", field.attrs.get("grid_mapping"))
     if mapping in grid.variables:

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from convlstm.data.frames import FRAMES_AT_ONCE, Frames, Window
+from convlstm.data.windows import Starts
 from convlstm.errors import DataError
-
-from .frames import Frames, Window
-from .windows import Starts
 
 Size = tuple[int, int]
 
@@ -19,58 +18,23 @@ WET = 0.1  # mm/h; threshold of rain, the lowest threshold of the scores
 _SOFTNESS = 1.0  # mm/h; scale of the saturation above the threshold
 _FLOOR = 0.02  # weight of a dry crop, so that the model also learns from dry areas
 _BLOCK = 16  # cells; resolution of the wetness
-_FRAMES_AT_ONCE = 64
 
 
-class Draw(Protocol):
-    """The interface of a sampler of windows and crops.
-
-    Example:
-        >>> draw: Draw = EvenDraw(np.array([3]), (4, 4), (4, 4))
-        >>> draw(np.random.default_rng(0))[0]
-        3
-    """
+class WindowSampler(Protocol):
+    """The interface of a sampler of windows and crops."""
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Return one sample.
-
-        Args:
-            random: Random number generator.
-
-        Returns:
-            The window's first frame, and the crop's rows and columns.
-        """
+        """Return the first frame of a window, and the rows and columns of a crop."""
 
 
-class EvenDraw:
-    """Sample every window and every crop with equal probability.
-
-    Example:
-        >>> EvenDraw(np.array([7]), grid=(8, 8), crop=(8, 8))(np.random.default_rng(0))
-        (7, (slice(0, 8, None), slice(0, 8, None)))
-
-    Args:
-        starts: First frames of the windows.
-        grid: Height and width of the frames.
-        crop: Height and width of the crop.
-    """
+class UniformSampler:
+    """Sample every window and every crop (height, width) with equal probability."""
 
     def __init__(self, starts: Starts, grid: Size, crop: Size) -> None:
         self._starts, self._grid, self._crop = starts, grid, crop
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Return one sample.
-
-        Args:
-            random: Random number generator.
-
-        Returns:
-            The window's first frame, and the crop's rows and columns.
-
-        Example:
-            >>> EvenDraw(np.array([7]), grid=(8, 8), crop=(8, 8))(np.random.default_rng(0))[0]
-            7
-        """
+        """Return the first frame of a window, and the rows and columns of a crop."""
         start = int(self._starts[random.integers(len(self._starts))])
         rows, columns = (
             _slice(int(random.integers(whole - part + 1)), part)
@@ -79,66 +43,38 @@ class EvenDraw:
         return start, (rows, columns)
 
 
-class WetDraw:
+class WetSampler:
     """Sample windows and crops in proportion to their wetness, plus a small constant.
 
-    A pixel's wetness is 1 − exp(−(R − 0.1) / 1 mm/h) above 0.1 mm/h, else 0: it saturates, so that a single
-    cloudburst does not dominate. The wetness of a crop is the mean over its pixels and all frames of the window, at a
-    resolution of 16 cells; missing pixels count as dry.
+    A pixel's wetness is 1 − exp(−(R − 0.1) / 1 mm/h) above 0.1 mm/h, else 0: it saturates, so that a single cloudburst
+    does not dominate. The wetness of a crop is the mean over its pixels and all frames of the window, at a resolution
+    of 16 cells; missing pixels count as dry.
 
     Source: importance sampling as in Ravuri et al. (2021), doi:10.1038/s41586-021-03854-z, Methods.
-
-    Args:
-        frames: Rain in mm/h.
-        starts: First frames of the windows.
-        length: Frames of a window.
-        crop: Height and width of the crop.
-
-    Raises:
-        DataError: if no window has rain above 0.1 mm/h.
-
-    Example:
-        >>> from convlstm.data import open_frames, sample_path
-        >>> draw = WetDraw(open_frames(sample_path()), np.arange(20), length=18, crop=(64, 64))
-        >>> 0 <= draw(np.random.default_rng(0))[0] < 20
-        True
     """
 
     def __init__(self, frames: Frames, starts: Starts, length: int, crop: Size) -> None:
         self._starts, self._length, self._crop, self._grid = starts, length, crop, frames.shape[2:]
         wetness, highest = _wetness(frames, starts, length)
         places = _places(wetness, self._grid, crop)
-        self._until = np.concatenate([np.zeros_like(places[:1]), places.cumsum(0)])
-        mean = self._until.mean((1, 2))
-        of_window = (mean[starts + length] - mean[starts]) / length
-        if not of_window.any():
+        self._cumulative = np.concatenate([np.zeros_like(places[:1]), places.cumsum(0)])  # over the frames before each
+        mean = self._cumulative.mean((1, 2))
+        window_wetness = (mean[starts + length] - mean[starts]) / length
+        if not window_wetness.any():
             raise DataError(
                 ", ".join(frames.variables),
                 expected=f"rain above {WET} mm/h in the training windows",
                 received=f"at most {highest:.3g} mm/h",
                 hint="Choose days with more rain, or check the units.",
             )
-        self._chance = np.cumsum(of_window + _FLOOR)
+        self._cumulative_weight = np.cumsum(window_wetness + _FLOOR)
 
     def __call__(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Return one sample.
-
-        Args:
-            random: Random number generator.
-
-        Returns:
-            The window's first frame, and the crop's rows and columns.
-
-        Example:
-            >>> from convlstm.data import open_frames, sample_path
-            >>> draw = WetDraw(open_frames(sample_path()), np.arange(20), length=18, crop=(64, 64))
-            >>> rows, columns = draw(np.random.default_rng(0))[1]
-            >>> rows.stop - rows.start, columns.stop - columns.start
-            (64, 64)
-        """
-        start = int(self._starts[_pick(self._chance, random)])
-        of_place = (self._until[start + self._length] - self._until[start]) / self._length + _FLOOR
-        place = divmod(_pick(np.cumsum(of_place), random), of_place.shape[1])
+        """Return the first frame of a window, and the rows and columns of a crop."""
+        start = int(self._starts[_pick(self._cumulative_weight, random)])
+        total = self._cumulative[start + self._length] - self._cumulative[start]
+        place_weight = total / self._length + _FLOOR
+        place = divmod(_pick(np.cumsum(place_weight), random), place_weight.shape[1])
         # any cell of the block can be the first one, within the grid
         firsts = (
             int(random.integers(at * _BLOCK, min((at + 1) * _BLOCK, whole - part + 1)))
@@ -156,7 +92,7 @@ def _wetness(frames: Frames, starts: Starts, length: int) -> tuple[NDArray[np.fl
     wetness = np.zeros((frames.shape[0], len(rows), len(columns)))
     highest = 0.0
     used = np.unique(starts[:, None] + np.arange(length))
-    for part in np.array_split(used, -(-len(used) // _FRAMES_AT_ONCE)):
+    for part in np.array_split(used, -(-len(used) // FRAMES_AT_ONCE)):
         rain = np.nan_to_num(frames.read(part))
         highest = max(highest, float(rain.max()))
         wet = -np.expm1(-np.maximum(rain - np.float32(WET), 0) / np.float32(_SOFTNESS)).sum(axis=1)

@@ -17,26 +17,9 @@ _SECOND = np.timedelta64(1, "s")
 
 
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
-    """Return the times along a dimension as dates and as seconds from the first.
+    """Return the times along a dimension as dates, and as seconds from the first.
 
     Without dates, the times are multiples of `time_step` from 1970-01-01.
-
-    Args:
-        dataset: The open file, with undecoded times.
-        dim: The time dimension.
-        time_step: Seconds between frames, for a dimension without dates.
-
-    Returns:
-        The time coordinate, and seconds (time,).
-
-    Raises:
-        DataError: if there are fewer than two frames, there are no dates and no `time_step`, or the times do not
-            increase.
-
-    Example:
-        >>> dataset = xr.Dataset(coords={"time": ("time", [0, 5], {"units": "minutes since 2020-01-01"})})
-        >>> read_times(dataset, "time", None)[1]
-        array([  0., 300.])
     """
     size = dataset.sizes[dim]
     if size < 2:
@@ -51,18 +34,7 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
 
 
 def usual_step(seconds: Seconds) -> float:
-    """Return the most common gap between frames.
-
-    Args:
-        seconds: Times in seconds, (time,).
-
-    Returns:
-        Seconds; the smaller one if two gaps are equally common.
-
-    Example:
-        >>> usual_step(np.array([0.0, 300, 600, 1500, 1800]))
-        300.0
-    """
+    """Return the most common gap between frames in seconds; the smaller one if two gaps are equally common."""
     gaps, counts = np.unique(np.diff(seconds).round(3), return_counts=True)
     return float(gaps[counts.argmax()])
 

@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convlstm.data.checks import require_finite, require_positive
+from convlstm.data.units import Field, dbz_to_mm_per_hour, mm_per_hour_to_dbz
 from convlstm.errors import ConfigError
-
-from .checks import require_finite, require_positive
-from .units import Field, dbz_to_mm_per_hour, mm_per_hour_to_dbz
 
 
 @dataclass(frozen=True)
@@ -276,17 +275,18 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
             hint="Pass one of the listed names.",
         )
     kind = TRANSFORMS[name]
-    given = {key: value for key, value in options.items() if key != "name"}
-    known = {field.name: field.default is MISSING for field in fields(kind)}
-    missing = {key for key, needed in known.items() if needed} - given.keys()
-    if missing or given.keys() - known.keys():
+    values = {key: value for key, value in options.items() if key != "name"}
+    known = {field.name for field in fields(kind)}
+    missing = {field.name for field in fields(kind) if field.default is MISSING} - values.keys()
+    unknown = values.keys() - known
+    if missing or unknown:
         raise ConfigError(
             f"options of the transform {name}",
-            expected=", ".join(known) or "none",
-            received=", ".join(given) or "none",
-            hint=f"Check {', '.join(sorted(missing | (given.keys() - known.keys())))}.",
+            expected=", ".join(field.name for field in fields(kind)) or "none",
+            received=", ".join(values) or "none",
+            hint=f"Check {', '.join(sorted(missing | unknown))}.",
         )
-    return kind(**given)
+    return kind(**values)
 
 
 def _per_channel(value: float | tuple[float, ...]) -> Field:

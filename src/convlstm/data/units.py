@@ -16,7 +16,7 @@ RAIN_RATE = "mm/h"
 REFLECTIVITY = "dBZ"
 SECONDS_PER_HOUR = 3600.0
 
-# Accepted spellings, normalised by `_plain`, with the factor to mm/h.
+# Accepted spellings, normalised by `_normalised`, with the factor to mm/h.
 _RATES = {
     **dict.fromkeys(("mm/h", "mm h-1", "kg m-2 h-1", "kg/m2/h"), 1.0),
     **dict.fromkeys(("mm/day", "mm day-1", "mm d-1", "kg m-2 day-1", "kg m-2 d-1"), 1 / 24),
@@ -50,78 +50,39 @@ _KNOWN = "mm/h, mm h-1, kg m-2 h-1, mm/day, mm/s, kg m-2 s-1, m s-1, mm, kg m-2 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The conversion of the numbers of a file to the result of `Frames.read`.
+    """The conversion of the numbers of a file to the result of `Frames.read`."""
 
-    Args:
-        units: The resulting unit: "mm/h", "dBZ", or the unit in the file.
-        factor: Factor on the numbers; for amounts, the factor to mm.
-        amount: Whether they are sums over a time step, which are also divided by its hours.
-
-    Example:
-        >>> Conversion("mm/h", 1.0, amount=True).scale(time_step=300)
-        12.0
-    """
-
-    units: str
-    factor: float = 1.0
-    amount: bool = False
+    units: str  # "mm/h", "dBZ", or the unit in the file
+    factor: float = 1.0  # for amounts, the factor to mm
+    amount: bool = False  # a sum over a time step, which is also divided by its hours
 
     def scale(self, time_step: float) -> float:
-        """Return the factor to the new unit.
-
-        Args:
-            time_step: Period of an amount in seconds.
-
-        Returns:
-            The number to multiply by.
-
-        Example:
-            >>> Conversion("K").scale(time_step=86400)
-            1.0
-        """
+        """Return the factor to the new unit; `time_step` is the period of an amount in seconds."""
         return self.factor * SECONDS_PER_HOUR / time_step if self.amount else self.factor
 
 
 def find_conversion(
-    variable: str, units: str | None, *, standard_name: str = "", long_name: str = "", told: bool = False
+    variable: str, units: str | None, *, standard_name: str = "", long_name: str = "", from_caller: bool = False
 ) -> Conversion:
     """Return the conversion of a variable: rain to mm/h, reflectivity to dBZ, nothing for other variables.
 
-    The CF standard name decides whether a variable is rain. Without a standard name, a variable is rain if its name
-    or long name has "rain" or "precip", if its unit is one of rain only ("mm/h"), or if the caller gives "mm".
-
-    Args:
-        variable: Name of the variable.
-        units: Its unit from the file or the caller; None or "" without one.
-        standard_name: Its CF standard name.
-        long_name: Its long name.
-        told: Whether the unit is from the caller.
-
-    Returns:
-        The conversion.
-
-    Raises:
-        DataError: if the standard name says rain but the unit is not a unit of rain.
-
-    Example:
-        >>> find_conversion("rainfall_amount", "mm", standard_name="rainfall_amount")
-        Conversion(units='mm/h', factor=1.0, amount=True)
-        >>> find_conversion("air", "K")
-        Conversion(units='K', factor=1.0, amount=False)
+    The CF standard name decides whether a variable is rain. Without a standard name, a variable is rain if its name or
+    long name has "rain" or "precip", if its unit is one of rain only ("mm/h"), or if the caller gives "mm". A standard
+    name of rain with another unit is a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
-    plain = _plain(units or "")
-    if plain == "dbz" or (plain == "db" and standard_name == "equivalent_reflectivity_factor"):
+    unit = _normalised(units or "")
+    if unit == "dbz" or (unit == "db" and standard_name == "equivalent_reflectivity_factor"):
         return Conversion(REFLECTIVITY)
-    named_rain = standard_name in _RAIN_NAMES
-    if plain in _RATES and (named_rain or not standard_name):
-        return Conversion(RAIN_RATE, _RATES[plain])
-    hinted = not standard_name and bool(_RAIN_WORDS.search(f"{variable} {long_name}"))
-    if plain in _RATES_OF_RAIN_ONLY and (named_rain or hinted):
-        return Conversion(RAIN_RATE, _RATES_OF_RAIN_ONLY[plain])
-    if plain in _AMOUNTS and (named_rain or hinted or (told and not standard_name)):
-        return Conversion(RAIN_RATE, _AMOUNTS[plain], amount=True)
-    if named_rain:
+    is_standard_rain = standard_name in _RAIN_NAMES
+    if unit in _RATES and (is_standard_rain or not standard_name):
+        return Conversion(RAIN_RATE, _RATES[unit])
+    is_rain_by_words = not standard_name and bool(_RAIN_WORDS.search(f"{variable} {long_name}"))
+    if unit in _RATES_OF_RAIN_ONLY and (is_standard_rain or is_rain_by_words):
+        return Conversion(RAIN_RATE, _RATES_OF_RAIN_ONLY[unit])
+    if unit in _AMOUNTS and (is_standard_rain or is_rain_by_words or (from_caller and not standard_name)):
+        return Conversion(RAIN_RATE, _AMOUNTS[unit], amount=True)
+    if is_standard_rain:
         raise DataError(
             f"units of {variable}",
             expected=f"a unit of rain ({_KNOWN})",
@@ -170,11 +131,11 @@ def dbz_to_mm_per_hour(dbz: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> F
     return np.asarray(np.power(10, log_rain), dtype=np.float32)
 
 
-def _plain(units: str) -> str:
+def _normalised(units: str) -> str:
     """Return the normal spelling of a unit: 'mm hr**-1' and 'mm.h^-1' both become 'mm h-1'."""
-    plain = re.sub(r"\*\*|\^", "", units.strip().lower())
-    plain = re.sub(r"[.·*\s]+", " ", plain)
-    plain = re.sub(r"\b(?:hours?|hrs?)(?=-|\b)", "h", plain)
-    plain = re.sub(r"\b(?:seconds?|sec)(?=-|\b)", "s", plain)
-    plain = re.sub(r"\b(?:millimet(?:er|re)s?)\b", "mm", plain)
-    return re.sub(r"\s*/\s*", "/", plain).replace(" per ", "/")
+    unit = re.sub(r"\*\*|\^", "", units.strip().lower())
+    unit = re.sub(r"[.·*\s]+", " ", unit)
+    unit = re.sub(r"\b(?:hours?|hrs?)(?=-|\b)", "h", unit)
+    unit = re.sub(r"\b(?:seconds?|sec)(?=-|\b)", "s", unit)
+    unit = re.sub(r"\b(?:millimet(?:er|re)s?)\b", "mm", unit)
+    return re.sub(r"\s*/\s*", "/", unit).replace(" per ", "/")

@@ -9,14 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.data.checks import require_count, require_positive
 from convlstm.errors import DataError
-
-from .checks import require_count, require_positive
 
 Starts = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_TOLERANCE = 0.01  # of a time step; files with times in hours or days round them
+STEP_TOLERANCE = 0.01  # of a time step; files with times in hours or days round them
 
 
 def find_windows(
@@ -54,7 +53,7 @@ def find_windows(
     if max_gap is not None:
         require_positive("max_gap", max_gap)
     gaps = np.diff(seconds)
-    joined = np.abs(gaps - time_step) <= _TOLERANCE * time_step if max_gap is None else gaps <= max_gap
+    joined = np.abs(gaps - time_step) <= STEP_TOLERANCE * time_step if max_gap is None else gaps <= max_gap
     edges = np.concatenate([[0], np.flatnonzero(~joined) + 1, [len(seconds)]])
     runs = [np.arange(first, last - length + 1, stride) for first, last in pairwise(edges)]
     return np.concatenate(runs).astype(np.intp)
@@ -76,8 +75,8 @@ def windows_within(starts: Starts, length: int, mask: Mask) -> Starts:
         array([0])
     """
     outside = np.concatenate([[0], np.cumsum(~mask)])
-    kept: Starts = starts[outside[starts + length] == outside[starts]]
-    return kept
+    inside: Starts = starts[outside[starts + length] == outside[starts]]
+    return inside
 
 
 def split_days(
@@ -118,24 +117,24 @@ def split_days(
     return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
 
 
-def _choose(split: str, wanted: int | Sequence[str], free: list[str], days: list[str]) -> list[str]:
-    """Return the given days, or the last free days for a number."""
-    if isinstance(wanted, int):
-        if not 0 <= wanted <= len(free):
+def _choose(split: str, requested: int | Sequence[str], free: list[str], days: list[str]) -> list[str]:
+    """Return the requested days, or the last free days for a number."""
+    if isinstance(requested, int):
+        if not 0 <= requested <= len(free):
             raise DataError(
                 f"{split} days",
                 expected=f"0 to {len(free)}",
-                received=wanted,
+                received=requested,
                 hint=f"Choose a smaller number: the data has {_span(days)}.",
             )
-        return free[len(free) - wanted :]
-    for day in wanted:
+        return free[len(free) - requested :]
+    for day in requested:
         if day not in free:
             received = f"{day}, which is also in the other split" if day in days else day
             raise DataError(
                 f"{split} days", expected="days of the data", received=received, hint=f"Choose from {_span(days)}."
             )
-    return list(wanted)
+    return list(requested)
 
 
 def _span(days: list[str]) -> str:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from convlstm.errors import OutputError, WeightsError
-from convlstm.files import write_whole
+from convlstm.files import write_atomic
 from convlstm.interop import hdf5
 from convlstm.spec.types import Array
 
@@ -84,7 +84,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
             received=path.suffix or "no ending",
             hint=f"Use a name such as {path.stem}.safetensors.",
         )
-    return write_whole(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
+    return write_atomic(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
 
 def unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:

@@ -19,50 +19,17 @@ AXES = ("time", "channel", "height", "width")
 
 
 def persistence(inputs: Array, lead_times: Numbers) -> NDArray[np.float32]:
-    """Forecast the last known value of every pixel.
-
-    Args:
-        inputs: Observed frames (time, channel, height, width), NaN where missing.
-        lead_times: One entry per frame to forecast, in any unit.
-
-    Returns:
-        The latest known value of every pixel (lead_time, channel, height, width); NaN where none is known.
-
-    Raises:
-        ShapeError: if the inputs are not four-dimensional.
-
-    Example:
-        >>> frames = np.full((2, 1, 4, 4), 1.0)
-        >>> frames[1, 0, 0, 0] = np.nan
-        >>> persistence(frames, [5, 10])[:, 0, 0, 0].tolist()
-        [1.0, 1.0]
-    """
+    """Forecast the last known value of every pixel (lead_time, channel, height, width); NaN where none is known."""
     check_axes("inputs", inputs, AXES)
     return np.repeat(_latest(inputs)[None], len(lead_times), axis=0)
 
 
 def optical_flow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDArray[np.float32]:
-    """Forecast by moving the latest frame along the latest motion.
+    """Forecast by moving the latest frame along the latest motion, separately for each channel.
 
-    Each channel has its own motion. If the last frames are missing, the latest frame with data moves for longer.
-
-    Args:
-        inputs: Observed frames (time, channel, height, width), NaN where missing.
-        input_seconds: Times of the input frames, increasing, at constant or variable steps.
-        lead_seconds: Seconds from the last input frame to each forecast frame, increasing.
-
-    Returns:
-        Forecast (lead_time, channel, height, width) without gaps, never outside the range of the inputs; NaN only
-        in a channel without any value.
-
-    Raises:
-        ShapeError: if the inputs are not four-dimensional.
-        DataError: if the times do not increase or are not one per frame.
-
-    Example:
-        >>> frames = np.zeros((2, 1, 8, 8), np.float32)
-        >>> optical_flow(frames, [0, 300], [300, 900]).shape
-        (2, 1, 8, 8)
+    The inputs are (time, channel, height, width), NaN where missing, with times in seconds; lead times count from the
+    last input frame. If the last frames are missing, the latest frame with data moves for longer. The forecast
+    (lead_time, channel, height, width) is within the range of the inputs; NaN only in a channel without any value.
     """
     check_axes("inputs", inputs, AXES)
     seconds = rising("input_seconds", input_seconds, len(inputs))

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from convlstm import __version__
 from convlstm.data import Frames, find_windows
 from convlstm.errors import DataError
-from convlstm.files import write_whole
+from convlstm.files import write_atomic
 from convlstm.nowcast.nowcaster import Nowcaster
+from convlstm.nowcast.provenance import Provenance
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 
@@ -28,20 +29,10 @@ def make_forecast(
     init_time: str | None = None,
     command: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Forecast the frames after the latest one, or after a given one.
+    """Return the forecast of the frames after the latest one, or after `init_time`.
 
-    Args:
-        nowcaster: The model.
-        frames: The observed sequence.
-        lead_times: Lead time of each forecast frame in seconds; None uses the horizon of the training.
-        init_time: Time of the last input frame, as in the file; None uses the latest.
-        command: The command line, for the history.
-
-    Returns:
-        One variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`.
-
-    Raises:
-        DataError: if the data does not fit the model, or the input frames have gaps.
+    Lead times are in seconds; None uses the horizon of the training. The dataset has one variable per channel
+    (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`; `command` is for its history.
     """
     pipeline = nowcaster.pipeline
     pipeline.check(frames)
@@ -61,37 +52,15 @@ def make_forecast(
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
-    """Write a forecast atomically as NetCDF, or as Zarr if the path ends in `.zarr`.
-
-    Args:
-        path: The file to write.
-        forecast: The result of `make_forecast`.
-
-    Returns:
-        The path written.
-
-    Raises:
-        OutputError: if it cannot be written; an existing file is unchanged.
-    """
+    """Write a forecast atomically as NetCDF, or as Zarr if the path ends in `.zarr`."""
     if Path(path).suffix == ".zarr":
         # format 2, which every reader supports, with consolidated metadata for fast opening
-        return write_whole(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
+        return write_atomic(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
     return write_netcdf(path, forecast)
 
 
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a dataset atomically as one NetCDF file with compressed fields.
-
-    Args:
-        path: The file to write.
-        dataset: The dataset.
-
-    Returns:
-        The path written.
-
-    Raises:
-        OutputError: if it cannot be written; an existing file is unchanged.
-    """
+    """Write a dataset atomically as one NetCDF file with compressed fields."""
     fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
     packing = {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
 
@@ -101,15 +70,11 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
         except RuntimeError as error:  # the NetCDF library raises it for a full disk
             raise OSError(str(error)) from error
 
-    return write_whole(path, write)
+    return write_atomic(path, write)
 
 
 def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
-    """Return the input frames of a forecast that ends at the given frame.
-
-    Raises:
-        DataError: if there are too few frames, or a gap that the model does not support.
-    """
+    """Return the input frames of a forecast that ends at the frame `last`; gaps raise a `DataError`."""
     length = nowcaster.pipeline.input_length
     first = last - length + 1
     step, max_gap = nowcaster.pipeline.time_step, nowcaster.pipeline.max_gap
@@ -130,17 +95,17 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
     index = frames.time.to_index()
     try:
         # a text such as 2018-05-20 selects every frame of that day
-        found = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
+        matches = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
     except (KeyError, ValueError):
-        found = np.arange(0)
-    if len(found) != 1:
+        matches = np.arange(0)
+    if len(matches) != 1:
         raise DataError(
             "init time",
             expected=f"the time of one frame from {index[0]} to {index[-1]}",
-            received=f"{init_time}, of {len(found)} frames",
+            received=f"{init_time}, of {len(matches)} frames",
             hint="Pass one time, such as 2018-05-20T12:00.",
         )
-    return int(found[0])
+    return int(matches[0])
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
@@ -160,12 +125,14 @@ def _dataset(
     start = frames.time.isel({frames.time.dims[0]: last}, drop=True).values
     ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
     dims = ("lead_time", frames.y_dim, frames.x_dim)
-    calendar = start.dtype.kind == "M"
-    valid = start + ahead if calendar else np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
-    more = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
+    if start.dtype.kind == "M":
+        valid = start + ahead
+    else:  # another calendar, whose times are objects
+        valid = np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
+    rain_attributes = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
     dataset = xr.Dataset(
         {
-            name: (dims, values[:, n], {"units": channel.units, **more})
+            name: (dims, values[:, n], {"units": channel.units, **rain_attributes})
             for n, (name, channel) in enumerate(zip(frames.variables, frames.channels, strict=True))
         },
         coords={
@@ -179,7 +146,13 @@ def _dataset(
         for name in frames.variables:
             # as an encoding, so that xarray does not treat the projection as a coordinate
             dataset[name].encoding["grid_mapping"] = mapping
-    source = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
-    seed = nowcaster.model.extra.get("provenance", {}).get("config", {}).get("seed", "unknown")
-    line = f"convlstm {__version__}: {shlex.join(command) or 'forecast'}; seed {seed}; weights {nowcaster.model.digest}"
-    return dataset.assign_attrs(source | {"Conventions": "CF-1.11", "history": line})
+    source_attributes = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
+    history = _history_line(nowcaster, command)
+    return dataset.assign_attrs(source_attributes | {"Conventions": "CF-1.11", "history": history})
+
+
+def _history_line(nowcaster: Nowcaster, command: Sequence[str]) -> str:
+    seed = Provenance.of_model(nowcaster.model).seed
+    seed_text = "unknown" if seed is None else str(seed)
+    command_text = shlex.join(command) or "forecast"
+    return f"convlstm {__version__}: {command_text}; seed {seed_text}; weights {nowcaster.model.digest}"

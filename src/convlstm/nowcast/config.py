@@ -28,18 +28,16 @@ BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxdict = 2, 4, 4
 
 HINT = "Run `convlstm train --show-config` to list every option with its default."
 
+READING_OPTIONS = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim")
+"""Options of the section `data` that are options of `open_frames`, by the same names."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(_Part):
-    """Options of the data.
-
-    Example:
-        >>> DataConfig().input_length
-        6
-    """
+    """Options of the data."""
 
     variables: list[str] = Field([], description="Variables, one per channel; empty reads the only gridded variable.")
     units: str | None = Field(None, description="Unit of the values, if it is missing in the file.")
@@ -59,14 +57,14 @@ class DataConfig(_Part):
     test: Natural | list[Day] = Field(1, description="Test days for `convlstm evaluate`: a number, or a list of dates.")
     crop: Count | None = Field(96, description="Side of the square training crops in cells; null uses the whole grid.")
 
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options of `open_frames`."""
+        return self.model_dump(include=set(READING_OPTIONS))
+
 
 class ModelConfig(_Part):
-    """Options of the forecaster.
-
-    Example:
-        >>> ModelConfig().spec(frame_channels=1).patch_channels
-        16
-    """
+    """Options of the forecaster."""
 
     hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Hidden channels of each layer.")
     kernel_size: Kernel = Field(
@@ -117,12 +115,7 @@ class ModelConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """Options of the training.
-
-    Example:
-        >>> TrainingConfig().batch_size
-        8
-    """
+    """Options of the training."""
 
     steps: Count = Field(2000, description="Number of optimiser steps.")
     batch_size: Count = Field(8, description="Windows per step.")
@@ -146,12 +139,7 @@ class TrainingConfig(_Part):
 
 
 class Config(_Part):
-    """All options of a run.
-
-    Example:
-        >>> Config.model_validate({"training": {"steps": 10}}).training.steps
-        10
-    """
+    """All options of a run."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -160,24 +148,7 @@ class Config(_Part):
 
 
 def validate(values: Mapping[str, Any]) -> Config:
-    """Return the configuration of plain values, or raise an error about the first wrong one.
-
-    Args:
-        values: Options by section, as in a file.
-
-    Returns:
-        The validated configuration.
-
-    Raises:
-        ConfigError: naming the option, the expected value and the received value.
-        SpecError: if the model cannot be built.
-
-    Example:
-        >>> validate({"training": {"step": 500}})
-        Traceback (most recent call last):
-            ...
-        convlstm.errors.ConfigError: training.step: expected a known option, got 500. Use `training.steps`.
-    """
+    """Return the configuration of plain values by section, or raise an error about the first wrong one."""
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -211,18 +182,22 @@ def validate(values: Mapping[str, Any]) -> Config:
 def _first_wrong(error: ValidationError) -> ConfigError:
     """Return the error of the first wrong option, with all values that it accepts."""
     problems = error.errors()
-    place = problems[0]["loc"][:2]  # further items are positions within the option's value
-    name = ".".join(str(part) for part in place)
+    location = problems[0]["loc"][:2]  # further items are positions within the option's value
+    name = ".".join(str(part) for part in location)
     received = BRIEF.repr(problems[0]["input"])
     if problems[0]["type"] == "extra_forbidden":
         close = get_close_matches(name, _option_names(), n=1, cutoff=0.8)
         hint = f"Use `{close[0]}`." if close else HINT
         return ConfigError(name, expected="a known option", received=received, hint=hint)
-    wanted = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in problems if problem["loc"][:2] == place)
-    expected = " or ".join(text.removeprefix("Input should be ") for text in wanted)
+    same_option = [problem for problem in problems if problem["loc"][:2] == location]
+    messages = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in same_option)
+    expected = " or ".join(message.removeprefix("Input should be ") for message in messages)
     return ConfigError(name, expected=expected[0].lower() + expected[1:], received=received, hint=HINT)
 
 
 def _option_names() -> list[str]:
-    parts: dict[str, type[_Part]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
-    return ["seed", *parts, *(f"{section}.{option}" for section, part in parts.items() for option in part.model_fields)]
+    names = ["seed"]
+    sections: dict[str, type[_Part]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    for section, kind in sections.items():
+        names += [section, *(f"{section}.{option}" for option in kind.model_fields)]
+    return names

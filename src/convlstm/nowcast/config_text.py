@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +14,50 @@ from convlstm.errors import ConfigError
 from convlstm.nowcast.config import BRIEF, HINT, Config, validate
 
 
-def read_config(path: str | Path | None = None, settings: list[str] | None = None) -> Config:
-    """Return the configuration of a file, changed by single settings.
+def read_config(
+    path: str | Path | None = None,
+    settings: list[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return the validated configuration of a TOML or YAML file, or of the defaults, changed by single settings.
 
-    Args:
-        path: A TOML or YAML file; None starts from the defaults.
-        settings: Texts such as `training.steps=500`; values are read as YAML.
-
-    Returns:
-        The validated configuration.
-
-    Raises:
-        ConfigError: naming the option, the expected value and the received value.
-
-    Example:
-        >>> read_config(settings=["training.steps=500", "data.crop=null"]).data.crop is None
-        True
+    Settings are texts such as `training.steps=500`, with a YAML value. The overrides, values by such names, come last.
     """
     values = {} if path is None else _read_file(Path(path))
     for setting in settings or []:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(
-                "--set", expected="NAME=VALUE", received=repr(setting), hint="Write it as training.steps=500."
-            )
-        *sections, option = name.strip().split(".")
-        target = values
-        for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise ConfigError("--set", expected="a section", received=repr(section), hint=HINT)
-        target[option] = _parse(text, f"--set {name}")
+        name, value = parse_setting(setting, example="training.steps=500")
+        _set_option(values, name, value, source="--set")
+    for name, value in (overrides or {}).items():
+        _set_option(values, name, value, source=name)
     return validate(values)
 
 
+def parse_setting(setting: str, *, example: str) -> tuple[str, Any]:
+    """Return name and value of a setting NAME=VALUE, with the value in YAML; the example is for the hint."""
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigError("--set", expected="NAME=VALUE", received=repr(setting), hint=f"Write it as {example}.")
+    try:
+        return name.strip(), yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--set {name}", expected="a YAML value", received=BRIEF.repr(text), hint="Put quotes around the value."
+        ) from error
+
+
 def to_yaml(config: Config) -> str:
-    """Return the configuration as YAML for `read_config`, with the description of each option.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        One line per option.
-
-    Example:
-        >>> print(to_yaml(Config()).splitlines()[-1])
-        seed: 0  # Seed of weights, batches and dropout.
-    """
+    """Return the configuration as YAML for `read_config`, one line per option with its description."""
     return "".join(_lines(config, indent=""))
+
+
+def _set_option(values: dict[str, Any], name: str, value: object, *, source: str) -> None:
+    *sections, option = name.split(".")
+    target = values
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(source, expected="a section", received=repr(section), hint=HINT)
+    target[option] = value
 
 
 def _lines(part: BaseModel, indent: str) -> Iterator[str]:
@@ -90,15 +86,6 @@ def _read_file(path: Path) -> dict[str, Any]:
     if values is not None and not isinstance(values, dict):
         raise ConfigError(str(path), expected="sections of options", received=type(values).__name__, hint=HINT)
     return values or {}
-
-
-def _parse(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(
-            name, expected="a YAML value", received=BRIEF.repr(text), hint="Put quotes around the value."
-        ) from error
 
 
 def _one_line(error: Exception) -> str:

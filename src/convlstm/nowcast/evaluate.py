@@ -14,10 +14,9 @@ import xarray as xr
 
 from convlstm import __version__
 from convlstm.data import Frames
-from convlstm.files import check_writable, write_whole
+from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import (
-    METHODS,
     Cases,
     Selection,
     choose_cases,
@@ -27,10 +26,10 @@ from convlstm.nowcast.evaluation_cases import (
 )
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification import score_forecasts
+from convlstm.verification.evaluation_folder import CASES_FILE, DESCRIPTION_FILE, FILES, METHODS, SCORES_FILE
 from convlstm.verification.lead_times import lead_unit
 from convlstm.weights.canonical import parameter_count
 
-FILES = ("scores.csv", "cases.nc", "evaluation.json")
 _EXAMPLES = 4
 _MOST_LISTED = 12
 
@@ -43,26 +42,13 @@ def evaluate(
     *,
     training: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, str] | None = None,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """Forecast the selected cases with every method, and write `scores.csv`, `cases.nc` and `evaluation.json`.
 
-    Args:
-        nowcaster: The model.
-        frames: The observed sequence.
-        output: Folder for the three files.
-        selection: The forecasts to score.
-        training: Lines of the training log, for the report.
-        facts: Further entries on the run, for the report.
-        tell: Function of the number of finished cases and of all cases.
-
-    Returns:
-        The scores, one row per method, lead time, score and threshold. The first variable is scored.
-
-    Raises:
-        DataError: if the data does not fit the model or has no case.
-        ConfigError: for a threshold or window that cannot be scored, or more cases than memory holds.
-        OutputError: if the folder cannot be written.
+    The first variable is scored. `training` and `facts` are lines of the training log and further entries for the
+    report; `on_case` receives the number of finished cases and of all cases. Returns one row per method, lead time,
+    score and threshold.
     """
     folder, selection = Path(output), selection or Selection()
     nowcaster.pipeline.check(frames)
@@ -71,9 +57,9 @@ def evaluate(
     thresholds = choose_events(nowcaster, frames, selection)
     mask, chosen_days = choose_days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
-    cases = run_cases(nowcaster, frames, ends, tell)
+    cases = run_cases(nowcaster, frames, ends, on_case)
     scores = score_forecasts(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
-    summary = {
+    description = {
         "title": _title(nowcaster, chosen_days),
         "units": frames.channels[0].units,
         "variable": nowcaster.pipeline.variables[0],
@@ -85,17 +71,17 @@ def evaluate(
         "fss_window": selection.fss_window,
         "training": list(training),
     }
-    text = json.dumps(summary, indent=1, ensure_ascii=False)
-    write_whole(folder / "scores.csv", lambda draft: scores.to_csv(draft, index=False))
-    write_netcdf(folder / "cases.nc", _examples(nowcaster, frames, cases))
-    write_whole(folder / "evaluation.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    write_atomic(folder / SCORES_FILE, lambda draft: scores.to_csv(draft, index=False))
+    write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
+    write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return scores
 
 
 def attribution(frames: Frames) -> str:
     """Return the source of the data from the attributes of the file."""
-    wanted = ("attribution", "institution", "source", "license", "licence")
-    return "; ".join(dict.fromkeys(frames.attrs[name] for name in wanted if name in frames.attrs))
+    names = ("attribution", "institution", "source", "license", "licence")
+    return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
 def _arrays(frames: Frames, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
@@ -145,7 +131,8 @@ def _wettest(cases: Cases) -> list[int]:
 
 def _title(nowcaster: Nowcaster, days: list[str]) -> str:
     name = nowcaster.pipeline.variables[0].replace("_", " ").capitalize()
-    return f"{name}: forecasts for {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}"
+    period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{name}: forecasts for {period}"
 
 
 def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
@@ -161,11 +148,11 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
     step = pipeline.time_step / 60.0
     widths = ", ".join(str(n) for n in stack.hidden_channels)
     wet = f", with rain on at least {selection.min_wet:.0%} of the cells at the start" if pipeline.rain else ""
-    apart = lead_unit([step]).words(step)
+    step_text = lead_unit([step]).words(step)
     return {
         "Model": f"encoder–forecaster, ConvLSTM layers of {widths} channels, "
         f"{parameter_count(nowcaster.spec):,} parameters",
-        "Task": f"{pipeline.input_length} frames in, {pipeline.horizon} frames out, {apart} apart",
+        "Task": f"{pipeline.input_length} frames in, {pipeline.horizon} frames out, {step_text} apart",
         "Trained on": _listed(pipeline.days.get("train", [])),
         "Chosen on": _listed(pipeline.days.get("validation", [])),
         "Evaluated on": _listed(days),

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from convlstm import __version__
 from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
 from convlstm.frontend.trainer import Optimisation, Trainer
@@ -23,6 +22,7 @@ from convlstm.nowcast.config import Config, TrainingConfig
 from convlstm.nowcast.frameworks import build_trainer
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
+from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import Progress, RunFolder
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.canonical import initialise
@@ -30,22 +30,14 @@ from convlstm.weights.checkpoint import save_model
 
 
 @dataclass(frozen=True)
-class Report:
-    """The progress of a run at one step.
+class StepReport:
+    """The progress of a run after one step."""
 
-    Args:
-        step: Number of finished optimiser steps.
-        steps: Number of all steps.
-        loss: Training loss of the last step.
-        validation_loss: Validation loss at this step, or None without a validation.
-        learning_rate: Learning rate of the last step.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float | None
-    learning_rate: float
+    step: int  # number of finished optimiser steps
+    steps: int  # number of all steps
+    loss: float  # of this step
+    validation_loss: float | None  # at this step; None without a validation
+    learning_rate: float  # of this step
 
 
 class InterruptedTrainingError(TrainingError):
@@ -59,51 +51,32 @@ def fit(
     *,
     framework: str = "torch",
     resume: bool = False,
-    tell: Callable[[Report], None] = lambda report: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> Progress:
-    """Train a forecaster and save its best weights in the run folder.
+    """Train a forecaster, save its best weights in the run folder, and return the progress at the end of the run.
 
-    Args:
-        config: The configuration of the run.
-        frames: The training data.
-        folder: Folder for model, state and log.
-        framework: Name of the framework.
-        resume: Whether to continue the run in the folder.
-        tell: Called after every step.
-
-    Returns:
-        The progress at the end of the run.
-
-    Raises:
-        DataError: if the data has no windows for training or validation.
-        ConfigError: if the folder has a run and `resume` is False, or a run with other options.
-        OutputError: if the folder cannot be written, or another training uses it.
-        TrainingError: if the loss is NaN or infinite; the last good model and state are saved.
-        InterruptedTrainingError: on SIGINT or SIGTERM, after the state was saved.
+    With `resume` the run in the folder continues. After SIGINT or SIGTERM the state is saved, and an
+    `InterruptedTrainingError` is raised. A loss that is NaN or infinite is a `TrainingError`.
     """
     data, pipeline = prepare(config, frames)
     spec = config.model.spec(len(pipeline.variables), pipeline.time_step)
     trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
     with folder.begun(config, resume):
-        origin = pipeline.to_dict() | {"shape": list(frames.shape)}
-        state, progress = folder.load_state(origin)
+        data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
+        state, progress = folder.load_state(data_description)
         if state is not None:
             trainer.restore(state)
         if not progress.finished:
-            with _signals() as asked:
-                _loop(_Loop(config, spec, data, pipeline, trainer, folder, progress, origin, tell, asked))
+            with _collected_signals() as signals:
+                run = _TrainingRun(
+                    config, spec, data, pipeline, trainer, folder, progress, data_description, on_step, signals
+                )
+                run.train()
     return progress
 
 
 def optimisation(options: TrainingConfig) -> Optimisation:
-    """Return the options of loss and optimiser from a configuration.
-
-    Args:
-        options: The section `training`.
-
-    Returns:
-        The options of a trainer.
-    """
+    """Return the options of loss and optimiser from the section `training`."""
     return Optimisation(
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm,
@@ -122,7 +95,9 @@ def learning_rate(config: Config, step: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Loop:
+class _TrainingRun:
+    """The remaining steps of a run, with everything they need."""
+
     config: Config
     spec: ForecasterSpec
     data: TrainingData
@@ -130,67 +105,77 @@ class _Loop:
     trainer: Trainer
     folder: RunFolder
     progress: Progress
-    origin: Mapping[str, Any]
-    tell: Callable[[Report], None]
-    asked: list[int]
+    data_description: Mapping[str, Any]
+    on_step: Callable[[StepReport], None]
+    signals: list[int]  # numbers of the signals received so far
 
-    def save(self) -> None:
-        self.folder.save_state(self.trainer.state(), self.progress, self.origin)
+    def train(self) -> None:
+        """Run the remaining steps; save after every validation, after a signal, and at the end."""
+        options, progress = self.config.training, self.progress
+        while progress.step < options.steps and progress.validations_without_improvement < options.patience:
+            if self.signals:
+                self._save_state()
+                raise _interrupted(self.signals[0])
+            rate = learning_rate(self.config, progress.step)
+            loss = self._step(rate)
+            validation_loss = None
+            if progress.step % options.validate_every == 0 or progress.step == options.steps:
+                validation_loss = _finite(self._validate(), progress.step)
+                self._keep_if_best(validation_loss)
+                self._log(validation_loss, rate)
+                self._save_state()
+            self.on_step(StepReport(progress.step, options.steps, loss, validation_loss, rate))
+        progress.finished = True
+        self._save_state()
 
-
-def _loop(loop: _Loop) -> None:
-    """Run the remaining steps; validate and save at intervals and after a signal."""
-    options, progress = loop.config.training, loop.progress
-    while progress.step < options.steps and progress.worse < options.patience:
-        if loop.asked:
-            loop.save()
-            raise _interrupted(loop.asked[0])
-        rate = learning_rate(loop.config, progress.step)
-        sample = to_sample(loop.data.train.batch(progress.step), loop.pipeline, loop.config)
-        loss = loop.trainer.step(sample, rate, _key(loop.config.seed, progress.step))
+    def _step(self, rate: float) -> float:
+        """Make one optimiser step and return its loss."""
+        progress = self.progress
+        sample = to_sample(self.data.train.batch(progress.step), self.pipeline, self.config)
+        loss = self.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
         progress.losses.append(_finite(loss, progress.step))
-        validation = None
-        if progress.step % options.validate_every == 0 or progress.step == options.steps:
-            validation = _finite(_validate(loop), progress.step)
-            _judge(loop, validation)
-            entry = {"step": progress.step, "loss": float(np.mean(progress.losses)), "validation_loss": validation}
-            loop.folder.log(entry | {"learning_rate": rate})
-            progress.losses.clear()
-            loop.save()
-        loop.tell(Report(progress.step, options.steps, loss, validation, rate))
-    progress.finished = True
-    loop.save()
+        return loss
 
+    def _validate(self) -> float:
+        """Return the mean loss over all values of the validation windows."""
+        total = weight = 0.0
+        for number in range(len(self.data.validation)):
+            sample = to_sample(self.data.validation.batch(number), self.pipeline, self.config)
+            sample_weight = float(sample.weight.sum(dtype=np.float64))
+            if sample_weight:
+                total += sample_weight * self.trainer.loss(sample)
+                weight += sample_weight
+        if not weight:
+            raise DataError(
+                "validation days",
+                expected="known values",
+                received="missing values only",
+                hint="Choose other days in `data.validation`.",
+            )
+        return total / weight
 
-def _judge(loop: _Loop, loss: float) -> None:
-    """Save the weights if they are the best on the validation days so far."""
-    progress = loop.progress
-    if progress.best_loss is not None and loss >= progress.best_loss:
-        progress.worse += 1
-        return
-    progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
-    provenance = {"version": __version__, "config": loop.config.model_dump(mode="json")}
-    extra = {"pipeline": loop.pipeline.to_dict(), "provenance": provenance}
-    save_model(loop.folder.model, loop.spec, loop.trainer.weights(), extra)
+    def _keep_if_best(self, validation_loss: float) -> None:
+        """Save the weights if they are the best on the validation days so far."""
+        progress = self.progress
+        if progress.best_loss is not None and validation_loss >= progress.best_loss:
+            progress.validations_without_improvement += 1
+            return
+        progress.best_loss = validation_loss
+        progress.best_step = progress.step
+        progress.validations_without_improvement = 0
+        extra = {"pipeline": self.pipeline.to_dict(), "provenance": Provenance.of_run(self.config).to_dict()}
+        save_model(self.folder.model, self.spec, self.trainer.weights(), extra)
 
+    def _log(self, validation_loss: float, rate: float) -> None:
+        """Write a line of the log with the mean training loss since the last validation."""
+        progress = self.progress
+        entry = {"step": progress.step, "loss": float(np.mean(progress.losses)), "validation_loss": validation_loss}
+        self.folder.log(entry | {"learning_rate": rate})
+        progress.losses.clear()
 
-def _validate(loop: _Loop) -> float:
-    """Return the mean loss over all values of the validation windows."""
-    total = weight = 0.0
-    for number in range(len(loop.data.validation)):
-        sample = to_sample(loop.data.validation.batch(number), loop.pipeline, loop.config)
-        share = float(sample.weight.sum(dtype=np.float64))
-        if share:
-            total, weight = total + share * loop.trainer.loss(sample), weight + share
-    if not weight:
-        raise DataError(
-            "validation days",
-            expected="known values",
-            received="missing values only",
-            hint="Choose other days in `data.validation`.",
-        )
-    return total / weight
+    def _save_state(self) -> None:
+        self.folder.save_state(self.trainer.state(), self.progress, self.data_description)
 
 
 def _interrupted(number: int) -> InterruptedTrainingError:
@@ -215,27 +200,27 @@ def _finite(loss: float, step: int) -> float:
     )
 
 
-def _key(seed: int, step: int) -> int:
+def _dropout_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _collected_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that training stops between two steps; a second one stops at once."""
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:
+    def collect(number: int, frame: FrameType | None) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous_handlers = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread, which alone receives signals
-        yield asked
+        yield signals
         return
     try:
-        yield asked
+        yield signals
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

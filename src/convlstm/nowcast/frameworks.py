@@ -18,21 +18,7 @@ FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 def build_trainer(
     framework: str, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
 ) -> Trainer:
-    """Return a model in a framework, for training or forecasting.
-
-    Args:
-        framework: One of `FRAMEWORKS`.
-        spec: The forecaster.
-        weights: Canonical arrays to start from.
-        optimisation: Loss and optimiser; None for a model that only forecasts.
-
-    Returns:
-        The framework's trainer.
-
-    Raises:
-        ConfigError: for an unknown framework.
-        DependencyError: if the framework is not installed.
-    """
+    """Return a model in one of `FRAMEWORKS` with canonical weights; without `optimisation` it only forecasts."""
     trainer: Trainer = _training_module(framework).Trainer(spec, weights, optimisation)
     return trainer
 

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.data import carry_forward
+from convlstm.data import Frames, carry_forward, open_frames
+from convlstm.data.units import Field
+from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
-from convlstm.nowcast.frameworks import build_trainer
+from convlstm.nowcast.frameworks import build_trainer, set_threads
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
+from convlstm.nowcast.provenance import Provenance
+from convlstm.nowcast.run_folder import RunFolder
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model, load_model
 
-Field = NDArray[np.float32]
-
-_TIME_TOLERANCE = 0.01
 _MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
 class Nowcaster:
-    """A trained model for forecasts.
-
-    Args:
-        model: The content of the file.
-        pipeline: The conversion between physical and model values.
-        trainer: The model in the framework.
-    """
+    """A trained model for forecasts: the content of its file, its data pipeline, and the model in a framework."""
 
     model: Model
     pipeline: Pipeline
@@ -42,26 +38,21 @@ class Nowcaster:
         assert isinstance(self.model.spec, ForecasterSpec)
         return self.model.spec
 
+    def open_frames(self, path: str | Path, **options: Any) -> Frames:
+        """Read data with the reading options of the training, overridden by options of `open_frames`."""
+        return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
+
     def predict(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
-        """Forecast physical values at lead times.
+        """Return forecasts (batch, lead_time, channel, height, width) in the model's units; never negative for rain.
 
-        Args:
-            inputs: Observed frames (batch, time, channel, height, width) in the model's units, NaN where missing.
-            input_seconds: Times of the input frames (batch, time), in seconds.
-            lead_seconds: Seconds from the last input frame to each forecast frame, increasing. A model without
-                durations needs multiples of its time step.
-
-        Returns:
-            (batch, lead_time, channel, height, width) in the model's units; never negative for rain.
-
-        Raises:
-            ConfigError: for lead times that the model does not support.
+        The inputs are frames (batch, time, channel, height, width) in these units, NaN where missing, and their times
+        (batch, time) in seconds. Lead times are seconds from the last input frame, increasing; a model without
+        durations needs multiples of its time step.
         """
         batch, _, channels, height, width = inputs.shape
         steps = self._lead_steps(lead_seconds)
         horizon = len(lead_seconds) if steps is None else int(steps[-1])
-        values = self.pipeline.transform.forward(inputs)
-        values = carry_forward(values)
+        values = carry_forward(self.pipeline.transform.forward(inputs))
         empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
         sample = pad_to_patches(
             Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
@@ -75,10 +66,8 @@ class Nowcaster:
     def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
         """Return lead times in steps, or None for a model that supports any lead time."""
         minutes = ", ".join(f"{s / 60:g}" for s in lead_seconds)
-        rising = (
-            len(lead_seconds) and np.isfinite(lead_seconds).all() and (np.diff(lead_seconds, prepend=0.0) > 0).all()
-        )
-        if not rising:
+        increase = (np.diff(lead_seconds, prepend=0.0) > 0).all()
+        if not (len(lead_seconds) and np.isfinite(lead_seconds).all() and increase):
             raise ConfigError(
                 "lead times",
                 expected="minutes above 0 that increase",
@@ -96,7 +85,7 @@ class Nowcaster:
                 received=f"{minutes} min",
                 hint="Decrease the lead times.",
             )
-        if np.any(np.abs(lead_seconds - steps * step) > _TIME_TOLERANCE * step):
+        if np.any(np.abs(lead_seconds - steps * step) > STEP_TOLERANCE * step):
             raise ConfigError(
                 "lead times",
                 expected=f"multiples of the model's step of {step / 60:g} min",
@@ -117,25 +106,14 @@ class Nowcaster:
         return since, ahead, since if self.spec.encoder.memory_decay else None
 
 
-def load_nowcaster(path: str | Path, framework: str = "torch") -> Nowcaster:
-    """Load a model file of `convlstm train`.
-
-    Args:
-        path: The file, or the run folder.
-        framework: Name of the framework.
-
-    Returns:
-        The model.
-
-    Raises:
-        WeightsError: if the file is not an intact forecaster with its data pipeline.
-        DependencyError: if the framework is not installed.
-    """
+def load_nowcaster(path: str | Path, framework: str = "torch", threads: int | None = None) -> Nowcaster:
+    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads."""
+    set_threads(framework, threads)
     path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        path = RunFolder(path).model
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)
-    options = model.extra.get("provenance", {}).get("config", {}).get("training", {})
-    optimisation = Optimisation(precision=options.get("precision", "auto"))
+    optimisation = Optimisation(precision=Provenance.of_model(model).precision)
     return Nowcaster(model, pipeline, build_trainer(framework, model.spec, model.weights, optimisation))

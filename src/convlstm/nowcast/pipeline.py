@@ -9,42 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, Standard, Transform, transform_from_dict
+from convlstm.data.units import Field
+from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConvLSTMError, DataError, WeightsError
 from convlstm.frontend.trainer import Sample
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model
 
-Field = NDArray[np.float32]
-
 _FIT_FRAMES = 200
-_TIME_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The conversion between physical values and model values, and the data of the training.
+    """The conversion between physical values and model values, and the data of the training."""
 
-    Args:
-        variables: Variables of the training, one per channel.
-        units: Their unit.
-        transform: Transform from physical to model values.
-        time_step: Usual time between frames in seconds.
-        max_gap: Maximum time between frames in training, in seconds; None for constant time steps.
-        input_length: Number of input frames.
-        horizon: Number of forecast frames in training.
-        thresholds: Thresholds of the scores, in `units`.
-        days: Days of the training data by split, as dates.
-    """
-
-    variables: tuple[str, ...]
+    variables: tuple[str, ...]  # one per channel
     units: str
     transform: Transform
-    time_step: float
-    max_gap: float | None
-    input_length: int
-    horizon: int
-    thresholds: tuple[float, ...]
-    days: dict[str, list[str]]
+    time_step: float  # usual time between frames in seconds
+    max_gap: float | None  # maximum time between frames in seconds; None for constant time steps
+    input_length: int  # number of input frames
+    horizon: int  # number of forecast frames in training
+    thresholds: tuple[float, ...]  # of the scores, in `units`
+    days: dict[str, list[str]]  # days of the training data by split, as dates
 
     @property
     def rain(self) -> bool:
@@ -58,18 +45,7 @@ class Pipeline:
 
     @classmethod
     def of_model(cls, model: Model, path: object) -> Pipeline:
-        """Return the pipeline in a model file.
-
-        Args:
-            model: The content of the file.
-            path: Its name, for the message.
-
-        Returns:
-            The pipeline.
-
-        Raises:
-            WeightsError: if the file is not a forecaster of `convlstm train`.
-        """
+        """Return the pipeline in a model file, whose path is for the message."""
         expected = "a forecaster written by `convlstm train`"
         if not isinstance(model.spec, ForecasterSpec):
             raise WeightsError(
@@ -92,19 +68,11 @@ class Pipeline:
             ) from error
 
     def check(self, frames: Frames) -> None:
-        """Raise an error for data that does not fit the model.
-
-        Args:
-            frames: The sequence to forecast or to evaluate on.
-
-        Raises:
-            DataError: naming the difference in channels, unit or time step.
-        """
-        wants = (
+        """Raise an error for data that differs from the training in number of channels, unit or time step."""
+        for name, expected, received in (
             ("variables", len(self.variables), len(frames.variables)),
             ("units", self.units, frames.units),
-        )
-        for name, expected, received in wants:
+        ):
             if expected != received:
                 raise DataError(
                     name,
@@ -112,7 +80,7 @@ class Pipeline:
                     received=received,
                     hint="Pass data like those of the training, or train a model on this data.",
                 )
-        if abs(frames.time_step - self.time_step) > _TIME_TOLERANCE * self.time_step:
+        if abs(frames.time_step - self.time_step) > STEP_TOLERANCE * self.time_step:
             raise DataError(
                 "time step",
                 expected=f"{self.time_step:g} s, as in the training",
@@ -122,21 +90,13 @@ class Pipeline:
 
 
 def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Transform:
-    """Return the transform of a name, fitted to the training frames if it has parameters.
+    """Return the transform of a name, fitted to the training frames (mask over time) if it has parameters.
 
-    Args:
-        name: auto, log, dbz, standard or identity.
-        frames: The sequence.
-        train: Frames of the training split (time,).
-
-    Returns:
-        The transform; auto is log for rain and standard for everything else.
-
-    Raises:
-        DataError: for a rain transform of values that are not a rain rate.
+    `auto` is log for rain and standard for everything else.
     """
     rain = frames.units == RAIN_RATE
-    name = ("log" if rain else "standard") if name == "auto" else name
+    if name == "auto":
+        name = "log" if rain else "standard"
     if name in ("log", "dbz") and not rain:
         raise DataError(
             "transform",
@@ -154,21 +114,14 @@ def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, 
     """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
     if frames.units == RAIN_RATE:
         return (0.1, 1.0, 5.0)
-    values = _spread(frames, train)
-    found = np.nanquantile(values[:, 0], [0.5, 0.9, 0.99])
-    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in found))
+    quantiles = np.nanquantile(_spread(frames, train)[:, 0], [0.5, 0.9, 0.99])
+    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in quantiles))
 
 
 def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -> Field:
     """Return the weight of each target value: 1, plus the extra weight of each level at or below its rain rate.
 
-    Args:
-        targets: Transformed values.
-        transform: The transform of the values, which is increasing.
-        levels: Extra weight by rain rate (mm/h).
-
-    Returns:
-        Weights, shape of the targets.
+    The targets are transformed, by an increasing transform; the levels are extra weights by rain rate in mm/h.
     """
     weight = np.ones_like(targets)
     for rate, extra in levels.items():
@@ -177,24 +130,16 @@ def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -
 
 
 def pad_to_patches(sample: Sample, patch: int) -> Sample:
-    """Return the sample padded to a multiple of the patch size: edges are repeated, with weight 0.
-
-    Args:
-        sample: A sample on any grid.
-        patch: Side of the model's patches.
-
-    Returns:
-        The padded sample; the same object if its grid fits.
-    """
+    """Return the sample padded to a multiple of the patch size: edges are repeated, with weight 0."""
     height, width = sample.inputs.shape[-2:]
     extra = (-height % patch, -width % patch)
     if not any(extra):
         return sample
-    around = [(0, 0)] * 3 + [(0, n) for n in extra]
+    padding = [(0, 0)] * 3 + [(0, n) for n in extra]
     return Sample(
-        np.pad(sample.inputs, around, mode="edge"),
-        np.pad(sample.targets, around),
-        np.pad(sample.weight, around),
+        np.pad(sample.inputs, padding, mode="edge"),
+        np.pad(sample.targets, padding),
+        np.pad(sample.weight, padding),
         sample.durations,
         sample.lead_durations,
         sample.gaps,

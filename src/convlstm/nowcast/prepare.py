@@ -36,21 +36,10 @@ class TrainingData:
 
 
 def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
-    """Split the days, fit the transform on the training days, and cut windows.
-
-    Args:
-        config: The configuration of the run.
-        frames: The sequence.
-
-    Returns:
-        The batches, and the pipeline to save with the model.
-
-    Raises:
-        DataError: if a split has no window.
-    """
+    """Split the days, fit the transform on the training days, and cut windows into batches."""
     data = config.data
     splits = split_days(frames.time, validation=data.validation, test=data.test)
-    parts = _parts(config, frames, splits)
+    starts = _window_starts(config, frames, splits)
     transform = choose_transform(data.transform, frames, splits["train"])
     days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
     pipeline = Pipeline(
@@ -64,38 +53,43 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         thresholds=choose_thresholds(frames, splits["train"]),
         days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
     )
-    return _batches(config, frames, transform, parts), pipeline
+    return _batches(config, frames, transform, starts), pipeline
 
 
-def _parts(config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.intp]]:
+def _window_starts(
+    config: Config, frames: Frames, splits: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, NDArray[np.intp]]:
     """Return the first frames of the windows of each split; raise an error for a split without a window."""
     data = config.data
     length = data.input_length + data.horizon
-    starts = find_windows(frames.seconds, length, time_step=frames.time_step, max_gap=data.max_gap)
-    parts = {name: windows_within(starts, length, mask) for name, mask in splits.items()}
-    for name, part in parts.items():
-        if not len(part) and (name != "test" or splits[name].any()):
+    all_starts = find_windows(frames.seconds, length, time_step=frames.time_step, max_gap=data.max_gap)
+    starts = {name: windows_within(all_starts, length, mask) for name, mask in splits.items()}
+    for name, split_starts in starts.items():
+        if not len(split_starts) and (name != "test" or splits[name].any()):
             seconds = (length - 1) * frames.time_step
-            least = min(int(seconds // 86400) + 1, length)  # a day needs only one frame
             span = f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} days"
-            more = "Pass more data" if name == "train" else f"Set `data.{name}` to at least {least} days"
+            if name == "train":
+                advice = "Pass more data"
+            else:
+                days = min(int(seconds // 86400) + 1, length)  # a day needs only one frame
+                advice = f"Set `data.{name}` to at least {days} days"
             raise DataError(
                 f"{name} days",
                 expected=f"at least one run of {length} frames ({span}) without a gap",
                 received=f"none in {int(splits[name].sum())} frames",
-                hint=f"{more}, or decrease `data.input_length` or `data.horizon`.",
+                hint=f"{advice}, or decrease `data.input_length` or `data.horizon`.",
             )
-    return parts
+    return starts
 
 
 def _batches(
-    config: Config, frames: Frames, transform: Transform, parts: Mapping[str, NDArray[np.intp]]
+    config: Config, frames: Frames, transform: Transform, starts: Mapping[str, NDArray[np.intp]]
 ) -> TrainingData:
     data, training, patch = config.data, config.training, config.model.patch_size
     crop = None if data.crop is None else min(data.crop, *frames.shape[2:]) // patch * patch
     train = Batches(
         frames,
-        parts["train"],
+        starts["train"],
         transform,
         input_length=data.input_length,
         horizon=data.horizon,
@@ -104,8 +98,9 @@ def _batches(
         augment=frames.units == RAIN_RATE if training.augment == "auto" else training.augment,
         seed=config.seed,
     )
-    count = min(len(parts["validation"]), training.validation_windows)
-    spread = parts["validation"][np.linspace(0, len(parts["validation"]) - 1, count).astype(int)]
+    validation_starts = starts["validation"]
+    count = min(len(validation_starts), training.validation_windows)
+    spread = validation_starts[np.linspace(0, len(validation_starts) - 1, count).astype(int)]
     validation = Batches.in_order(
         frames,
         spread,
@@ -122,13 +117,13 @@ def to_sample(batch: Batch, pipeline: Pipeline, config: Config) -> Sample:
     weight = batch.weight
     if pipeline.rain and config.training.emphasis:
         weight = weight * emphasis(batch.targets, pipeline.transform, config.training.emphasis)
-    aware = config.model.duration_strategy != "none"
+    uses_durations = config.model.duration_strategy != "none"
     sample = Sample(
         batch.inputs,
         batch.targets,
         weight,
-        durations=batch.durations if aware else None,
-        lead_durations=batch.lead_durations if aware else None,
+        durations=batch.durations if uses_durations else None,
+        lead_durations=batch.lead_durations if uses_durations else None,
         gaps=batch.durations if config.model.memory_decay else None,
     )
     return pad_to_patches(sample, config.model.patch_size)

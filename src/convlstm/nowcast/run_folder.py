@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
-from convlstm.files import check_writable, write_whole
+from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.spec.types import Array
@@ -22,31 +22,31 @@ from convlstm.weights.checkpoint import load_arrays, save_arrays
 
 @dataclass
 class Progress:
-    """The progress of a run, saved with its state.
+    """The progress of a run, saved with its state."""
 
-    Args:
-        step: Number of finished optimiser steps.
-        best_loss: Smallest validation loss so far, None before the first.
-        best_step: Step of that loss.
-        worse: Number of validations since then.
-        losses: Training losses since the last validation.
-        finished: Whether the training is complete.
-    """
-
-    step: int = 0
-    best_loss: float | None = None
-    best_step: int = 0
-    worse: int = 0
-    losses: list[float] = field(default_factory=list)
+    step: int = 0  # number of finished optimiser steps
+    best_loss: float | None = None  # smallest validation loss so far
+    best_step: int = 0  # step of that loss
+    validations_without_improvement: int = 0
+    losses: list[float] = field(default_factory=list)  # training losses since the last validation
     finished: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by their names in the state file, where one has the shorter name `worse`."""
+        values = dict(vars(self))
+        values["worse"] = values.pop("validations_without_improvement")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """Return the progress in a state file."""
+        fields = dict(values)
+        fields["validations_without_improvement"] = fields.pop("worse")
+        return cls(**fields)
 
 
 class RunFolder:
-    """The files of one run.
-
-    Args:
-        path: The folder.
-    """
+    """The files of one run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -66,16 +66,7 @@ class RunFolder:
         return self.model, self.config, self._state, self._log
 
     def check(self, config: Config, resume: bool) -> None:
-        """Raise an error for a folder that cannot be written or has another run.
-
-        Args:
-            config: The configuration of the run.
-            resume: Whether to continue an existing run.
-
-        Raises:
-            ConfigError: if there is a run and `resume` is False, or a run with other options.
-            OutputError: if the folder cannot be written.
-        """
+        """Raise an error for a folder that cannot be written, or has another run or one that must not continue."""
         check_writable(self.model, folder=False)
         if not self.holds_run:
             return
@@ -90,57 +81,37 @@ class RunFolder:
 
     @contextmanager
     def begun(self, config: Config, resume: bool) -> Iterator[None]:
-        """Prepare the folder for one training: check it, lock it, and delete temporary files of a killed training.
-
-        Args:
-            config: The configuration of the run.
-            resume: Whether to continue an existing run.
-
-        Yields:
-            Nothing; the lock is released at the end of the block.
-
-        Raises:
-            ConfigError: as `check`.
-            OutputError: if the folder cannot be written, or another training uses it.
-        """
-        self.check(config, resume)
-        with _held(self.path):
-            self.check(config, resume)
-            for file in (self.config, self.model, self._state, self._log):
+        """Lock the folder for one training, check it, and delete temporary files of a killed training."""
+        self.check(config, resume)  # before the lock, so that a refused folder stays as it was
+        with _locked(self.path):
+            self.check(config, resume)  # again, because a run can have started in between
+            for file in self.files:
                 for draft in self.path.glob(f".{file.name}.*"):
                     shutil.rmtree(draft, ignore_errors=True)
-            new = not self.holds_run
-            if new:
-                write_whole(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
+            is_new = not self.holds_run
+            if is_new:
+                write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
             try:
                 yield
             except BaseException:
-                if new and not (self.model.exists() or self._state.exists()):
+                if is_new and not (self.model.exists() or self._state.exists()):
                     # no state was saved yet, so the next attempt may have other options
                     self.config.unlink(missing_ok=True)
                     self._log.unlink(missing_ok=True)
                 raise
 
     def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
-        """Return the last saved state and its progress, or None and the initial progress in a new run.
+        """Return the last saved arrays and progress, or None and the initial progress in a new run.
 
-        Args:
-            data: Description of the training data, as passed to `save_state`.
-
-        Returns:
-            Arrays by name and progress; the log is truncated to that step.
-
-        Raises:
-            WeightsError: if the file is damaged.
-            DataError: if the run started with other data.
+        The log is truncated to that step. A run with other `data` than in `save_state` is a `DataError`.
         """
         arrays, progress = None, Progress()
         if self._state.exists():
             arrays, content, _ = load_arrays(self._state)
             _check_data(content.get("data", {}), data)
             try:
-                progress = Progress(**content["progress"])
-            except (KeyError, TypeError) as error:
+                progress = Progress.from_dict(content["progress"])
+            except (KeyError, TypeError, ValueError) as error:
                 raise WeightsError(
                     str(self._state),
                     expected="the state of a run",
@@ -148,28 +119,15 @@ class RunFolder:
                     hint="Start a new run in another `--output`.",
                 ) from error
         lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
-        write_whole(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
+        write_atomic(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
         return arrays, progress
 
     def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
-        """Save the state that a run needs to resume with the same bits.
-
-        Args:
-            arrays: Weights and optimiser state by name.
-            progress: The progress of the run.
-            data: Description of the training data, as JSON values.
-        """
-        save_arrays(self._state, arrays, {"kind": "run", "progress": vars(progress), "data": data})
+        """Save arrays, progress and a description of the data, so that a run resumes with the same bits."""
+        save_arrays(self._state, arrays, {"kind": "run", "progress": progress.to_dict(), "data": data})
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Add one line to the log.
-
-        Args:
-            entry: JSON values by name, including the step.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
+        """Add one line to the log: JSON values by name, including the step."""
         try:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -182,11 +140,7 @@ class RunFolder:
             ) from error
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, without an incomplete last line.
-
-        Raises:
-            DataError: if the file is not a training log.
-        """
+        """Return the lines of the log, without an incomplete last line."""
         if not self._log.is_file():
             return []
         try:
@@ -203,28 +157,27 @@ class RunFolder:
 
 
 def _check_same(path: Path, config: Config) -> None:
-    before, now = _options(read_config(path)), _options(config)
-    for name, option in now.items():
-        if option != before[name]:
+    saved_options = _options(read_config(path))
+    for name, value in _options(config).items():
+        if value != saved_options[name]:
             raise ConfigError(
                 name,
-                expected=f"{before[name]!r}, the value at the start of the run",
-                received=repr(option),
+                expected=f"{saved_options[name]!r}, the value at the start of the run",
+                received=repr(value),
                 hint="Resume with that value, or choose another `--output`.",
             )
 
 
 def _options(config: Config) -> dict[str, Any]:
-    parts = config.model_dump(exclude={"seed"})
-    return {f"{section}.{name}": value for section, part in parts.items() for name, value in part.items()} | {
-        "seed": config.seed
-    }
+    sections = config.model_dump(exclude={"seed"})
+    options = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+    return options | {"seed": config.seed}
 
 
-def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_data(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     # as JSON, where tuples and lists are equal
-    plain = json.loads(json.dumps(now))
-    different = [name for name in plain if plain[name] != before.get(name)]
+    current = json.loads(json.dumps(current))
+    different = [name for name in current if current[name] != saved.get(name)]
     if different:
         raise DataError(
             "data",
@@ -235,7 +188,7 @@ def _check_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder for one training; the system releases the lock when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,67 +9,50 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convlstm.report.glossary import number
+from convlstm.report.scales import round_ticks
 from convlstm.verification.lead_times import signed
 
-from .glossary import number
-from .scales import round_ticks
 
-WIDTH, HEIGHT = 340, 208
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+@dataclass(frozen=True)
+class Geometry:
+    """Size and margins of a chart, in the units of its drawing."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+GEOMETRY = Geometry(width=340, height=208, left=44, right=12, top=10, bottom=36)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line with its values.
+    """One line with its values."""
 
-    Args:
-        label: Name in the legend.
-        slot: Number of its colour and marker.
-        x: Positions, ascending.
-        y: Values, NaN where undefined.
-        lower: Lower ends of the intervals, NaN where unknown.
-        upper: Upper ends of the intervals, NaN where unknown.
-        notes: Text of the tooltip of each point; empty for a line without points.
-    """
-
-    label: str
-    slot: int
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    notes: tuple[str, ...] = ()
+    label: str  # name in the legend
+    slot: int  # number of its colour and marker
+    x: NDArray[np.float64]  # positions, ascending
+    y: NDArray[np.float64]  # values, NaN where undefined
+    lower: NDArray[np.float64]  # lower ends of the intervals, NaN where unknown
+    upper: NDArray[np.float64]  # upper ends of the intervals, NaN where unknown
+    notes: tuple[str, ...] = ()  # text of the tooltip of each point; empty for a line without points
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its ends and the marks between them.
+    """One axis: its ends and the marks between them."""
 
-    Args:
-        ticks: Pairs of value and text, ascending.
-        start: First value of the axis.
-        stop: Last value of the axis.
-        title: Its quantity.
-    """
-
-    ticks: tuple[tuple[float, str], ...]
+    ticks: tuple[tuple[float, str], ...]  # pairs of value and text, ascending
     start: float
     stop: float
-    title: str = ""
+    title: str = ""  # its quantity
 
     def share(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return positions along the axis, clipped to its ends.
-
-        Args:
-            values: Values on the axis.
-
-        Returns:
-            Numbers from 0 (start) to 1 (stop), NaN kept.
-
-        Example:
-            >>> Axis((), 0.0, 4.0).share(np.array([1.0, 9.0])).tolist()
-            [0.25, 1.0]
-        """
+        """Return positions along the axis, from 0 (start) to 1 (stop), clipped to its ends; NaN is kept."""
         return (np.clip(values, self.start, self.stop) - self.start) / (self.stop - self.start)
 
 
@@ -86,25 +69,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One small chart as drawn.
+    """One small chart as drawn."""
 
-    Args:
-        title: Heading, such as the threshold.
-        summary: Description of the chart for screen readers.
-        x_title: Quantity of the horizontal axis.
-        x_ticks: Pairs of place and text along the horizontal axis.
-        y_ticks: Pairs of place and text along the vertical axis.
-        reference: Height of the line of the perfect value where it lies inside the chart, or None.
-        lines: The lines, in drawing order.
-    """
-
-    title: str
-    summary: str
-    x_title: str
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    reference: float | None
-    lines: list[Line]
+    title: str  # heading, such as the threshold
+    summary: str  # description of the chart for screen readers
+    x_title: str  # quantity of the horizontal axis
+    x_ticks: list[tuple[float, str]]  # pairs of place and text
+    y_ticks: list[tuple[float, str]]  # pairs of place and text
+    reference: float | None  # height of the line of the perfect value; None outside the chart
+    lines: list[Line]  # in drawing order
 
 
 def draw_chart(
@@ -116,25 +89,10 @@ def draw_chart(
     *,
     reference: float | None = None,
 ) -> Chart:
-    """Return a chart of the series.
+    """Return a chart of the series, the most important first: it is drawn on top.
 
-    Args:
-        title: Heading.
-        summary: Description of the chart.
-        series: The lines, the most important first: it is drawn on top.
-        x: Horizontal axis.
-        y: Vertical axis.
-        reference: Value marked by a horizontal line, or None.
-
-    Returns:
-        The chart, in units of a `WIDTH` × `HEIGHT` drawing whose y runs downward.
-
-    Example:
-        >>> none = np.full(2, np.nan)
-        >>> rise = Series("a", 0, np.array([0.0, 1.0]), np.array([0.0, 1.0]), none, none)
-        >>> axis = Axis(((0.0, "0"), (1.0, "1")), 0.0, 1.0)
-        >>> draw_chart("", "", [rise], axis, axis).lines[0].path
-        'M44,172L328,10'
+    The chart is in the units of `GEOMETRY`, whose y runs downward; a horizontal line marks the value
+    `reference`.
     """
     lines = []
     for s in reversed(series):
@@ -163,58 +121,23 @@ def draw_chart(
 
 
 def value_axis(low: float, high: float) -> Axis:
-    """Return a vertical axis between round numbers.
-
-    Args:
-        low: Smallest value.
-        high: Largest value.
-
-    Returns:
-        The axis, its ends being ticks.
-
-    Example:
-        >>> [text for _, text in value_axis(0.0, 1.0).ticks]
-        ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
-    """
+    """Return a vertical axis between round numbers; its ends are ticks."""
     ticks = round_ticks(low, high, most=5)
     places = next(p for p in range(20) if all(math.isclose(t, round(t, p), abs_tol=1e-15) for t in ticks))
     return Axis(tuple((t, number(t, places)) for t in ticks), ticks[0], ticks[-1])
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """Return a vertical axis with powers of ten, for log10 values.
-
-    Args:
-        low: Smallest logarithm.
-        high: Largest logarithm.
-
-    Returns:
-        The axis, its ends being powers of ten.
-
-    Example:
-        >>> [text for _, text in log_axis(-1.5, 0.3).ticks]
-        ['0.01', '0.1', '1', '10']
-    """
+    """Return a vertical axis with powers of ten, for log10 values; its ends are powers of ten."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     return Axis(tuple((float(p), f"{10.0**p:g}") for p in powers), float(powers[0]), float(powers[-1]))
 
 
 def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, steps: Sequence[float] = ()) -> Axis:
-    """Return a horizontal axis that ends with the data.
+    """Return a horizontal axis that ends with the data, with up to seven numbers.
 
-    Args:
-        start: First value.
-        stop: Last value.
-        title: Its quantity.
-        unit: Value of one unit of the axis.
-        steps: Distances between numbers to choose from, ascending; empty for any round one.
-
-    Returns:
-        The axis, with up to seven numbers; one that would have no length is widened by one unit.
-
-    Example:
-        >>> [text for _, text in counting_axis(0.0, 2880.0, "Lead time (h)", unit=60.0, steps=(6, 12)).ticks]
-        ['0', '12', '24', '36', '48']
+    `unit` is the value of one unit of the axis; `steps` are the distances between numbers to choose from, ascending, or
+    empty for any round one. An axis without length is widened by one unit.
     """
     if stop <= start:
         start, stop = start - unit / 2, start + unit / 2
@@ -226,11 +149,13 @@ def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, s
 
 
 def _across(axis: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.round(LEFT + axis.share(values) * (WIDTH - LEFT - RIGHT), 1)
+    length = GEOMETRY.width - GEOMETRY.left - GEOMETRY.right
+    return np.round(GEOMETRY.left + axis.share(values) * length, 1)
 
 
 def _down(axis: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.round(HEIGHT - BOTTOM - axis.share(values) * (HEIGHT - BOTTOM - TOP), 1)
+    base = GEOMETRY.height - GEOMETRY.bottom
+    return np.round(base - axis.share(values) * (base - GEOMETRY.top), 1)
 
 
 def _runs(y: NDArray[np.float64]) -> list[NDArray[np.intp]]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from convlstm.verification.lead_times import lead_unit
-
-from .charts import Axis, Chart, Series, counting_axis, draw_chart, log_axis, value_axis
-from .glossary import SCORES, Score, decimals, interval_text, method_label
-from .results import BASELINES, Results, TrainingStep
+from convlstm.report.charts import Axis, Chart, Series, counting_axis, draw_chart, log_axis, value_axis
+from convlstm.report.glossary import SCORES, Score, decimals, interval_text, method_label
+from convlstm.report.results import Results, TrainingStep
+from convlstm.verification.evaluation_folder import BASELINES
 
 MOST_POINTS = 300  # of a training curve: about one per pixel
 
@@ -23,47 +22,22 @@ _FREE_SLOTS = (0, 3, 4, 5)
 
 @dataclass(frozen=True)
 class ChartGroup:
-    """A group of charts of one kind.
-
-    Args:
-        title: Heading.
-        note: One line on how to read them.
-        charts: The charts.
-    """
+    """A group of charts of one kind."""
 
     title: str
-    note: str
+    note: str  # one line on how to read them
     charts: list[Chart]
 
 
 def method_slot(method: str, methods: Sequence[str]) -> int:
-    """Return the number of the colour and marker of a method, the same in every figure.
-
-    Args:
-        method: The method.
-        methods: All methods of the page.
-
-    Returns:
-        A number from 0 to 5.
-
-    Example:
-        >>> method_slot("convlstm", ["convlstm", "persistence"]), method_slot("persistence", ["persistence"])
-        (0, 2)
-    """
+    """Return the number of the colour and marker of a method, from 0 to 5, the same in every figure."""
     if method in _BASELINE_SLOTS:
         return _BASELINE_SLOTS[method]
     return _FREE_SLOTS[[m for m in methods if m not in BASELINES].index(method) % len(_FREE_SLOTS)]
 
 
 def score_groups(results: Results) -> list[ChartGroup]:
-    """Return the charts of every score by lead time: one group per score, and one for all errors.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        Groups in reading order; a score that is not in the table is left out.
-    """
+    """Return the charts by lead time in reading order: one group per score in the table, and one for all errors."""
     evaluation = results.evaluation
     groups, errors = [], []
     for score in SCORES:
@@ -79,18 +53,9 @@ def score_groups(results: Results) -> list[ChartGroup]:
 
 
 def training_chart(training: Sequence[TrainingStep]) -> Chart | None:
-    """Return the chart of loss and validation loss over the training steps.
+    """Return the chart of loss and validation loss over the training steps; None without a log.
 
-    Args:
-        training: The training log.
-
-    Returns:
-        The chart, on a logarithmic axis where the loss spans more than a factor of twenty; None without a
-        log.
-
-    Example:
-        >>> training_chart([]) is None
-        True
+    The axis is logarithmic if the loss spans more than a factor of twenty.
     """
     log = pd.DataFrame([step.model_dump() for step in training], columns=list(TrainingStep.model_fields))
     log = log.astype("float64")
@@ -114,7 +79,7 @@ def training_chart(training: Sequence[TrainingStep]) -> Chart | None:
 
 def _series(results: Results, score: Score, threshold: float | None) -> list[Series]:
     """Return one series per method in the table."""
-    unit = lead_unit(results.lead_times)
+    unit = results.lead_unit
     series = []
     for method in results.methods:
         rows = results.select(score.name, threshold, method)
@@ -134,7 +99,7 @@ def _score_charts(results: Results, score: Score, sets: dict[str, list[Series]])
     sets = {title: series for title, series in sets.items() if series}
     if not sets:
         return []
-    leads, unit = results.lead_times, lead_unit(results.lead_times)
+    leads, unit = results.lead_times, results.lead_unit
     title = f"Lead time ({unit.short})"
     x = counting_axis(min(0.0, leads[0]), leads[-1], title, unit=unit.minutes, steps=unit.steps)
     y = _score_axis(score, [s for series in sets.values() for s in series])

@@ -6,32 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convlstm.verification.lead_times import lead_unit, signed
-
-from .figures import method_slot
-from .glossary import SCORES, Score, decimals, interval_text, method_label
-from .results import BASELINES, Results
-from .scales import round_ticks
+from convlstm.report.figures import method_slot
+from convlstm.report.glossary import SCORES, Score, decimals, interval_text, method_label
+from convlstm.report.results import Results
+from convlstm.report.scales import round_ticks
+from convlstm.verification.evaluation_folder import BASELINES
+from convlstm.verification.lead_times import signed
 
 _PREFERRED_THRESHOLD = 1.0  # mm/h: rain that people notice, and what nowcasting papers report
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of the headline chart; positions are from 0 to 100 along its axis.
+    """One bar of the headline chart; positions are from 0 to 100 along its axis, None where undefined."""
 
-    Args:
-        label: Name of the method.
-        slot: Number of its colour and marker.
-        text: Value with interval.
-        value: Position of the value, or None where it is undefined.
-        lower: Position of the lower end, or None.
-        upper: Position of the upper end, or None.
-    """
-
-    label: str
-    slot: int
-    text: str
+    label: str  # name of the method
+    slot: int  # number of its colour and marker
+    text: str  # value with interval
     value: float | None
     lower: float | None
     upper: float | None
@@ -39,22 +30,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Headline:
-    """The result.
-
-    Args:
-        sentence: The result in one sentence.
-        caveat: Limitation of the result, or an empty text.
-        title: Title of the bars.
-        note: Meaning of the score.
-        ticks: Positions and texts along the axis of the bars.
-        bars: One per method.
-    """
+    """The main result: one sentence, and a bar per method."""
 
     sentence: str
-    caveat: str
-    title: str
-    note: str
-    ticks: list[tuple[float, str]]
+    caveat: str  # limitation of the result, or an empty text
+    title: str  # title of the bars
+    note: str  # meaning of the score
+    ticks: list[tuple[float, str]]  # positions and texts along the axis of the bars
     bars: list[Bar]
 
 
@@ -66,7 +48,7 @@ class _Figure:
     upper: float
     cases: float
     text: str
-    distance: float  # from perfect, after rounding: what reads the same is called level
+    distance: float  # from perfect, after rounding: values that print the same are called level
 
     @property
     def label(self) -> str:
@@ -79,31 +61,17 @@ class _Figure:
 
 
 def headline_lead(results: Results) -> float:
-    """Return the lead time of the headline: the nearest to half the horizon.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        Lead time in minutes.
-    """
+    """Return the lead time of the headline in minutes: the nearest to half the horizon."""
     leads = results.lead_times
     return float(min(leads, key=lambda lead: abs(lead - leads[-1] / 2)))
 
 
 def make_headline(results: Results) -> Headline:
-    """Return the result as a sentence: CSI at 1 mm/h or the middle threshold, or RMSE without thresholds.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        The sentence, its caveat, and the bars.
-    """
+    """Return the result as a sentence: CSI at 1 mm/h or the middle threshold, or RMSE without thresholds."""
     score, threshold = _choose(results)
     lead = headline_lead(results)
     figures = _figures(results, score, threshold, lead)
-    when = lead_unit(results.lead_times).words(lead)
+    when = results.lead_unit.words(lead)
     event = "" if threshold is None else f" at {threshold:g}\N{NO-BREAK SPACE}{results.evaluation.units}"
     subject = score.label + event
     ticks = _axis(figures)
@@ -122,9 +90,9 @@ def _choose(results: Results) -> tuple[Score, float | None]:
     by_name = {score.name: score for score in SCORES}
     if not thresholds:
         return by_name["rmse"], None
-    rates = evaluation.rain and evaluation.units == "mm/h"
-    preferred = rates and _PREFERRED_THRESHOLD in thresholds
-    return by_name["csi"], _PREFERRED_THRESHOLD if preferred else thresholds[len(thresholds) // 2]
+    if evaluation.is_rain_rate and _PREFERRED_THRESHOLD in thresholds:
+        return by_name["csi"], _PREFERRED_THRESHOLD
+    return by_name["csi"], thresholds[len(thresholds) // 2]
 
 
 def _figures(results: Results, score: Score, threshold: float | None, lead: float) -> list[_Figure]:
@@ -148,13 +116,14 @@ def _figures(results: Results, score: Score, threshold: float | None, lead: floa
 def _verdict(subject: str, model: _Figure, rivals: Sequence[_Figure]) -> str:
     if math.isnan(model.value):
         return f"{model.label}’s {subject} is undefined: the event was neither observed nor forecast."
-    told = [(rival, _relation(model, rival)) for rival in rivals if math.isfinite(rival.value)]
-    parts = []
+    relations = [(rival, _relation(model, rival)) for rival in rivals if math.isfinite(rival.value)]
+    comparisons = []
     for relation in ("better than", "level with", "worse than"):
-        group = [f"{rival.name} ({rival.text})" for rival, word in told if word == relation]
+        group = [f"{rival.name} ({rival.text})" for rival, other in relations if other == relation]
         if group:
-            parts.append(f"{relation} {_list(group)}")
-    return f"{model.label}’s {subject} is {', '.join([model.text, ' but '.join(parts)] if parts else [model.text])}."
+            comparisons.append(f"{relation} {_list(group)}")
+    comparison = f", {' but '.join(comparisons)}" if comparisons else ""
+    return f"{model.label}’s {subject} is {model.text}{comparison}."
 
 
 def _relation(model: _Figure, rival: _Figure) -> str:
@@ -164,7 +133,9 @@ def _relation(model: _Figure, rival: _Figure) -> str:
 
 
 def _list(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    if len(parts) == 1:
+        return parts[0]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _caveat(figures: Sequence[_Figure]) -> str:

@@ -11,37 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .scales import Scale, rgb
+from convlstm.report.scales import Scale, rgb
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """Frames of one panel in a single image, row by row.
+    """Frames of one panel in a single image, row by row: frame k is in row k // columns, column k % columns."""
 
-    Args:
-        source: The image as a data URI.
-        columns: Frames in one row of the image.
-    """
-
-    source: str
+    source: str  # the image as a data URI
     columns: int
 
 
 def draw_map(values: NDArray[np.floating], scale: Scale) -> str:
-    """Return an image of one field, with one pixel per cell.
-
-    Args:
-        values: Field (y, x) in the scale's unit, NaN where missing.
-        scale: The colour scale.
-
-    Returns:
-        A palette PNG as a data URI.
-
-    Example:
-        >>> from convlstm.report.scales import rain_scale
-        >>> draw_map(np.zeros((2, 2)), rain_scale("mm/h"))[:22]
-        'data:image/png;base64,'
-    """
+    """Return an image of one field (y, x), with one pixel per cell, as the data URI of a palette PNG."""
     classes = scale.classify(values)
     height, width = classes.shape
     image = Image.frombytes("P", (width, height), classes.tobytes())
@@ -52,21 +34,9 @@ def draw_map(values: NDArray[np.floating], scale: Scale) -> str:
 
 
 def draw_sprite(frames: NDArray[np.floating], scale: Scale) -> Sprite:
-    """Return a sequence as one image, with about as many columns as rows of frames.
+    """Return a sequence (time, y, x) as one image, with about as many columns as rows of frames.
 
     A square sheet is within the image sizes that phones can decode; a strip is not.
-
-    Args:
-        frames: Fields (time, y, x), NaN where missing.
-        scale: The colour scale.
-
-    Returns:
-        The sheet; frame k is in row `k // columns`, column `k % columns`.
-
-    Example:
-        >>> from convlstm.report.scales import rain_scale
-        >>> draw_sprite(np.zeros((5, 2, 2)), rain_scale("mm/h")).columns
-        3
     """
     number, height, width = frames.shape
     columns = math.ceil(math.sqrt(number))

@@ -10,77 +10,51 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm.verification.lead_times import LeadUnit, lead_unit
-
-from .glossary import method_label
-from .images import draw_map, draw_sprite
-from .results import Results
-from .scales import Scale, error_scale, field_scale, rain_scale
+from convlstm.report.glossary import method_label
+from convlstm.report.images import draw_map, draw_sprite
+from convlstm.report.results import Results
+from convlstm.report.scales import Scale, error_scale, field_scale, rain_scale
 
 
 @dataclass(frozen=True)
 class Still:
-    """One small map.
+    """One small map, with its description."""
 
-    Args:
-        source: The image as a data URI.
-        alt: Description of the image.
-    """
-
-    source: str
+    source: str  # the image as a data URI
     alt: str
 
 
 @dataclass(frozen=True)
 class CaseMaps:
-    """The still maps of one case.
+    """The still maps of one case."""
 
-    Args:
-        label: Which case, with its start.
-        leads: Column headings.
-        fields: Rows of maps by field, observation first.
-        errors: Rows of error maps by method.
-    """
-
-    label: str
-    leads: list[str]
-    fields: dict[str, list[Still]]
-    errors: dict[str, list[Still]]
+    label: str  # number of the case, and its start
+    leads: list[str]  # column headings
+    fields: dict[str, list[Still]]  # rows of maps by field, observation first
+    errors: dict[str, list[Still]]  # rows of error maps by method
 
 
 class Atlas:
-    """All maps of one evaluation, under two common colour scales.
-
-    Args:
-        results: The evaluation.
-    """
+    """All maps of one evaluation, under two common colour scales."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
         cases = results.cases
-        self.unit: LeadUnit = lead_unit(results.lead_times)
         self.scale: Scale = _field_scale(results)
         self._errors = (cases["forecast"] - cases["observation"]).transpose(*cases["forecast"].dims)
         self.error_scale: Scale = error_scale(
-            self._errors.values, results.evaluation.units, rain=_is_rain_rate(results)
+            self._errors.values, results.evaluation.units, rain=results.evaluation.is_rain_rate
         )
 
     @property
     def error_words(self) -> str:
         """The meaning of the colours of an error map."""
-        if _is_rain_rate(self.results):
+        if self.results.evaluation.is_rain_rate:
             return "brown where the forecast is too dry, green where it is too wet"
         return "blue where the forecast is too low, red where it is too high"
 
     def player(self, lead_time: float) -> dict[str, Any]:
-        """Return the data of the player script as JSON values.
-
-        Args:
-            lead_time: Lead time in minutes shown first.
-
-        Returns:
-            Sizes, panels, cases with their frames and sprites, and the meaning of each colour.
-        """
+        """Return the data of the player script as JSON values; it starts at the lead time (minutes)."""
         cases = self.results.cases
         leads = [*cases["input_time"].values.tolist(), *cases["lead_time"].values.tolist()]
         inputs = cases.sizes["input_time"]
@@ -98,39 +72,24 @@ class Atlas:
         }
 
     def stills(self, lead_time: float) -> list[Still]:
-        """Return the maps of the first case at one lead time, for browsers without scripts.
+        """Return the maps of the first case at the nearest lead time (minutes), for browsers without scripts.
 
-        Args:
-            lead_time: Lead time in minutes; the nearest available one is used.
-
-        Returns:
-            One map per panel, observation first.
+        One map per panel, observation first.
         """
         lead = float(self.results.cases["lead_time"].sel(lead_time=lead_time, method="nearest"))
         return [row[0] for row in self._fields(0, np.array([lead])).values()]
 
     def case_maps(self) -> list[CaseMaps]:
-        """Return observation, forecasts and errors of every case at up to four lead times.
-
-        Returns:
-            One set of maps per case.
-        """
+        """Return observation, forecasts and errors of every case at up to four lead times."""
         leads = pick_leads(self.results.cases["lead_time"].values)
-        labels = [self.unit.label(lead) for lead in leads]
+        labels = [self.results.lead_unit.label(lead) for lead in leads]
         return [
             CaseMaps(self.case_label(k), labels, self._fields(k, leads), self._error_rows(k, leads))
             for k in range(self.results.cases.sizes["case"])
         ]
 
     def case_label(self, case: int) -> str:
-        """Return the name of a case: its number and start.
-
-        Args:
-            case: Index in the file.
-
-        Returns:
-            Text such as `Case 1: start 2018-05-18 14:05 UTC`.
-        """
+        """Return the name of a case, such as `Case 1: start 2018-05-18 14:05 UTC`."""
         return f"Case {case + 1}: start {self._time(case, 0)}"
 
     def _time(self, case: int, lead_time: float) -> str:
@@ -138,7 +97,7 @@ class Atlas:
         return str((start + timedelta(minutes=lead_time)).strftime("%Y-%m-%d %H:%M")) + " UTC"
 
     def _frame_label(self, lead_time: float) -> str:
-        return ("+" if lead_time > 0 else "") + self.unit.label(lead_time)
+        return ("+" if lead_time > 0 else "") + self.results.lead_unit.label(lead_time)
 
     def _player_case(self, case: int, leads: list[float]) -> dict[str, Any]:
         cases = self.results.cases.isel(case=case)
@@ -171,37 +130,22 @@ class Atlas:
         return [
             Still(
                 draw_map(field.sel(lead_time=lead).values, scale),
-                f"{name}: map of {variable}, lead time {self.unit.words(lead)}",
+                f"{name}: map of {variable}, lead time {self.results.lead_unit.words(lead)}",
             )
             for lead in leads
         ]
 
 
 def pick_leads(lead_times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return up to four lead times: all of them, or the last and those near 1/2, 1/4 and 1/12 of it.
-
-    Args:
-        lead_times: Available lead times in minutes, ascending.
-
-    Returns:
-        The selected lead times, ascending.
-
-    Example:
-        >>> pick_leads(np.array([60.0, 120.0])).tolist()
-        [60.0, 120.0]
-    """
+    """Return up to four lead times: all of them, or the last and those near 1/2, 1/4 and 1/12 of it."""
     if len(lead_times) <= 4:
         return lead_times
-    wanted = lead_times[-1] * np.array([1 / 12, 1 / 4, 1 / 2, 1])
-    return np.unique([lead_times[np.abs(lead_times - lead).argmin()] for lead in wanted])
-
-
-def _is_rain_rate(results: Results) -> bool:
-    return results.evaluation.rain and results.evaluation.units == "mm/h"
+    targets = lead_times[-1] * np.array([1 / 12, 1 / 4, 1 / 2, 1])
+    return np.unique([lead_times[np.abs(lead_times - target).argmin()] for target in targets])
 
 
 def _field_scale(results: Results) -> Scale:
-    if _is_rain_rate(results):
+    if results.evaluation.is_rain_rate:
         return rain_scale(results.evaluation.units)
     observed = [results.cases["inputs"].values, results.cases["observation"].values]
     return field_scale(observed, results.evaluation.units)

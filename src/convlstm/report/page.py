@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from convlstm.files import check_apart, check_writable, write_whole
-
-from . import charts
-from .figures import method_slot, score_groups, training_chart
-from .glossary import SCORES, method_label
-from .headline import headline_lead, make_headline
-from .maps import Atlas
-from .results import Results, read_results
-from .tables import details, overview, uneven_samples
+from convlstm.files import check_not_input, check_writable, write_atomic
+from convlstm.report.charts import GEOMETRY, Chart, Geometry
+from convlstm.report.figures import ChartGroup, method_slot, score_groups, training_chart
+from convlstm.report.glossary import SCORES, Score, method_label
+from convlstm.report.headline import Headline, headline_lead, make_headline
+from convlstm.report.maps import Atlas, CaseMaps, Still
+from convlstm.report.results import Evaluation, Results, read_results
+from convlstm.report.tables import Table, details, overview, uneven_samples
+from convlstm.verification.evaluation_folder import FILES
 
 # Centred on a point; the first is for the method under test. Shapes differ so that colour is never needed.
 _MARKERS = (
@@ -31,63 +33,68 @@ _MARKERS = (
 )
 
 
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows."""
+
+    evaluation: Evaluation
+    methods: list[tuple[str, int]]  # label, and number of the colour and marker
+    headline: Headline
+    atlas: Atlas
+    player: dict[str, Any]  # JSON values for the script
+    stills: list[Still]
+    case_maps: list[CaseMaps]
+    groups: list[ChartGroup]
+    training: Chart | None
+    overview: Table
+    details: list[Table]
+    uneven_samples: bool
+    scores: list[Score]
+    cells_per_pixel: int
+    script: str
+    style: str
+    markers: tuple[str, ...] = _MARKERS
+    geometry: Geometry = GEOMETRY
+
+    @property
+    def script_digest(self) -> str:
+        """The SHA-256 of the script, for the content security policy."""
+        return base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()
+
+
 def write_report(evaluation_folder: str | Path, output: str | Path) -> Path:
-    """Write one self-contained HTML page of an evaluation.
+    """Write one self-contained HTML page of an evaluation folder, and return its path.
 
-    Images, style and script are inside the page, and its content security policy forbids everything else.
-    No score is computed here.
-
-    Args:
-        evaluation_folder: Folder with `scores.csv`, `cases.nc` and `evaluation.json`, as `evaluate` writes it.
-        output: The file to write; an existing page is replaced atomically.
-
-    Returns:
-        The path written.
-
-    Raises:
-        DataError: if one of the three files is missing, cannot be read, or does not fit the others.
-        OutputError: if the page cannot be written.
-
-    Example:
-        >>> write_report("no/such/folder", "report.html")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        convlstm.errors.DataError: no/such/folder/evaluation.json: expected a readable JSON file, got ...
+    Images, style and script are inside the page, and its content security policy forbids everything else. A file that
+    is missing, cannot be read or does not fit the others is a `DataError`.
     """
     check_writable(output)
-    check_apart(output, *(Path(evaluation_folder) / name for name in ("scores.csv", "cases.nc", "evaluation.json")))
-    page = _render(read_results(evaluation_folder))
-    return write_whole(output, lambda path: path.write_text(page, encoding="utf-8"))
+    check_not_input(output, *(Path(evaluation_folder) / name for name in FILES))
+    page = _make_page(read_results(evaluation_folder))
+    html = _environment().get_template("page.html.j2").render(page=page)
+    return write_atomic(output, lambda path: path.write_text(html, encoding="utf-8"))
 
 
-def _render(results: Results) -> str:
+def _make_page(results: Results) -> Page:
     lead = headline_lead(results)
     atlas = Atlas(results)
-    script = _template_text("player.js")
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            evaluation=results.evaluation,
-            methods=[(method_label(m), method_slot(m, results.methods)) for m in results.methods],
-            headline=make_headline(results),
-            atlas=atlas,
-            player=atlas.player(lead),
-            stills=atlas.stills(lead),
-            case_maps=atlas.case_maps(),
-            groups=score_groups(results),
-            training=training_chart(results.evaluation.training),
-            overview=overview(results),
-            details=details(results),
-            uneven_samples=uneven_samples(results),
-            scores=[s for s in SCORES if not s.by_threshold or results.thresholds],
-            cells_per_pixel=results.cells_per_pixel,
-            geometry=charts,
-            markers=_MARKERS,
-            style=_template_text("report.css"),
-            script=script,
-            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
+    return Page(
+        evaluation=results.evaluation,
+        methods=[(method_label(m), method_slot(m, results.methods)) for m in results.methods],
+        headline=make_headline(results),
+        atlas=atlas,
+        player=atlas.player(lead),
+        stills=atlas.stills(lead),
+        case_maps=atlas.case_maps(),
+        groups=score_groups(results),
+        training=training_chart(results.evaluation.training),
+        overview=overview(results),
+        details=details(results),
+        uneven_samples=uneven_samples(results),
+        scores=[s for s in SCORES if not s.by_threshold or results.thresholds],
+        cells_per_pixel=results.cells_per_pixel,
+        script=_template_text("player.js"),
+        style=_template_text("report.css"),
     )
 
 

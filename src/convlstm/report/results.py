@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convlstm.errors import DataError
+from convlstm.verification.categorical import COUNTS
+from convlstm.verification.evaluation_folder import BASELINES, CASES_FILE, DESCRIPTION_FILE, SCORES_FILE
+from convlstm.verification.lead_times import LeadUnit, lead_unit
 
-BASELINES = ("optical flow", "persistence")
 LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen, and small enough for the page
 
-_NUMBERS = (
-    *("value", "lower", "upper"),
-    *("hits", "misses", "false_alarms", "correct_negatives", "cases", "pixels"),
-)
+_NUMBERS = ("value", "lower", "upper", *COUNTS, "cases", "pixels")
 _KEY = ("method", "lead_time", "score", "threshold")
 _COLUMNS = {"method": "str", "score": "str"} | dict.fromkeys(("lead_time", "threshold", *_NUMBERS), "float64")
 _DIMENSIONS = {
@@ -34,12 +33,7 @@ _HINT = "Run `convlstm evaluate` again to write the folder."
 
 
 class TrainingStep(BaseModel):
-    """One line of the training log.
-
-    Example:
-        >>> TrainingStep(step=10, loss=0.5).validation_loss is None
-        True
-    """
+    """One line of the training log."""
 
     step: int
     loss: float | None
@@ -48,12 +42,7 @@ class TrainingStep(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The content of `evaluation.json`: a description of the run.
-
-    Example:
-        >>> Evaluation(title="Test", units="K", variable="t2m", rain=False, methods=["persistence"]).thresholds
-        []
-    """
+    """The content of `evaluation.json`: a description of the run."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -68,29 +57,27 @@ class Evaluation(BaseModel):
     fss_window: int = 10
     training: list[TrainingStep] = []
 
+    @property
+    def is_rain_rate(self) -> bool:
+        """Whether the values are rain rates in mm/h."""
+        return self.rain and self.units == "mm/h"
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """An evaluation folder in memory.
-
-    Args:
-        evaluation: Description of the run.
-        scores: The tidy table of `scores.csv`, one row per method, lead time (minutes), score and threshold.
-        cases: `forecast (method, case, lead_time, y, x)`, `observation (case, lead_time, y, x)` and
-            `inputs (case, input_time, y, x)`; the first row is the northern edge if the file gives the direction.
-        cells_per_pixel: Grid cells along one side of a map pixel; 1 unless the grid is very large.
-    """
+    """An evaluation folder in memory."""
 
     evaluation: Evaluation
-    scores: pd.DataFrame
-    cases: xr.Dataset
-    cells_per_pixel: int
+    scores: pd.DataFrame  # one row per method, lead time (minutes), score and threshold
+    cases: xr.Dataset  # as in `cases.nc`; the first row is the northern edge if the file gives the direction
+    cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
     def methods(self) -> list[str]:
         """Methods in display order: the models first, then the baselines."""
-        named = self.evaluation.methods
-        return [m for m in named if m not in BASELINES] + [b for b in BASELINES if b in named]
+        methods = self.evaluation.methods
+        models = [method for method in methods if method not in BASELINES]
+        return models + [baseline for baseline in BASELINES if baseline in methods]
 
     @property
     def lead_times(self) -> NDArray[np.float64]:
@@ -98,58 +85,34 @@ class Results:
         return np.unique(self.scores["lead_time"].to_numpy(dtype=np.float64))
 
     @property
+    def lead_unit(self) -> LeadUnit:
+        """The unit of the lead times on the page."""
+        return lead_unit(self.lead_times)
+
+    @property
     def thresholds(self) -> list[float]:
         """Thresholds of the events, ascending; may be empty."""
         return sorted(self.evaluation.thresholds)
 
     def select(self, score: str, threshold: float | None, method: str) -> pd.DataFrame:
-        """Return the rows of one score of one method, by lead time.
-
-        Args:
-            score: Name of the score, as in the table.
-            threshold: Threshold of the event, or None for a score without one.
-            method: Name of the method.
-
-        Returns:
-            The rows, indexed by lead time in minutes, ascending; may be empty.
-        """
+        """Return the rows of one score of one method by lead time (minutes), ascending; may be empty."""
         table = self.scores
-        wanted = table["threshold"].isna() if threshold is None else np.isclose(table["threshold"], threshold)
-        rows = table[(table["score"] == score) & (table["method"] == method) & wanted]
+        at_threshold = table["threshold"].isna() if threshold is None else np.isclose(table["threshold"], threshold)
+        rows = table[(table["score"] == score) & (table["method"] == method) & at_threshold]
         return rows.set_index("lead_time", drop=False).sort_index()
 
     def numbers(self, score: str, threshold: float | None, method: str, lead_time: float) -> dict[str, float]:
-        """Return one row of the table as numbers.
-
-        Args:
-            score: Name of the score.
-            threshold: Threshold of the event, or None for a score without one.
-            method: Name of the method.
-            lead_time: Lead time in minutes.
-
-        Returns:
-            The numeric columns by name; all NaN if the table has no such row.
-        """
+        """Return the numeric columns of one row of the table by name; all NaN if the table has no such row."""
         rows = self.select(score, threshold, method).reindex([lead_time])
         return dict(zip(_NUMBERS, rows[list(_NUMBERS)].to_numpy(dtype=np.float64)[0].tolist(), strict=True))
 
 
 def read_results(folder: str | Path) -> Results:
-    """Read `evaluation.json`, `scores.csv` and `cases.nc` of one folder.
-
-    Args:
-        folder: The folder that `evaluate` wrote.
-
-    Returns:
-        The three files, checked against each other.
-
-    Raises:
-        DataError: if a file is missing, cannot be read, or does not fit the others.
-    """
+    """Read `evaluation.json`, `scores.csv` and `cases.nc` of one folder, and check them against each other."""
     folder = Path(folder)
-    evaluation = _read_evaluation(folder / "evaluation.json")
-    scores = _read_scores(folder / "scores.csv", evaluation)
-    cases = _read_cases(folder / "cases.nc", evaluation)
+    evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
+    scores = _read_scores(folder / SCORES_FILE, evaluation)
+    cases = _read_cases(folder / CASES_FILE, evaluation)
     factor = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
     if factor > 1:
         cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
@@ -163,8 +126,8 @@ def _read_evaluation(path: Path) -> Evaluation:
         raise _unreadable(path, "a readable JSON file", error) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise _unreadable(path, "the description of an evaluation", f"{place}: {first['msg']}") from error
+        name = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _unreadable(path, "the description of an evaluation", f"{name}: {first['msg']}") from error
 
 
 def _read_scores(path: Path, evaluation: Evaluation) -> pd.DataFrame:
@@ -174,10 +137,10 @@ def _read_scores(path: Path, evaluation: Evaluation) -> pd.DataFrame:
         raise _unreadable(path, "a table of scores", error) from error
     _require(path, "column", _COLUMNS, table.columns)
     if table.duplicated(list(_KEY)).any():
-        raise _unreadable(path, "one row per method, lead time, score and threshold", "the same one twice")
+        raise _unreadable(path, "one row per method, lead time, score and threshold", "the same row twice")
     _require(path, "method", evaluation.methods, table["method"].unique())
-    rated = table.loc[table["score"] == "csi", "threshold"].to_numpy()
-    _require(path, "threshold", [t for t in evaluation.thresholds if not np.isclose(rated, t).any()], [])
+    scored = table.loc[table["score"] == "csi", "threshold"].to_numpy()
+    _require(path, "threshold", [t for t in evaluation.thresholds if not np.isclose(scored, t).any()], [])
     _require(path, "score", ["rmse"], table["score"].unique())
     return table
 
@@ -213,9 +176,9 @@ def _south_first(cases: xr.Dataset) -> bool:
     return False
 
 
-def _require(path: Path, kind: str, wanted: Iterable[object], present: Iterable[object]) -> None:
-    have = {str(name) for name in present}
-    missing = [str(name) for name in wanted if str(name) not in have]
+def _require(path: Path, kind: str, required: Iterable[object], present: Iterable[object]) -> None:
+    present_names = {str(name) for name in present}
+    missing = [str(name) for name in required if str(name) not in present_names]
     if missing:
         raise DataError(str(path), expected=f"the {kind} {missing[0]!r}", received="none", hint=_HINT)
 

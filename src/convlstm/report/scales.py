@@ -38,115 +38,53 @@ _RAIN_ERRORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """Classes of value and their colours.
+    """Classes of value and their colours."""
 
-    Args:
-        edges: Ascending boundaries; class k has edges[k-1] <= value < edges[k], the outer two are open.
-        colours: One colour `#rrggbb` per class, one more than edges.
-        ticks: The edges with a label in the legend.
-        units: Unit of the values.
-
-    Example:
-        >>> scale = rain_scale("mm/h")
-        >>> scale.classify(np.array([0.0, 0.1, 3.0, 500.0, np.nan])).tolist()
-        [0, 1, 5, 10, 11]
-        >>> scale.labels()[5]
-        '2 to 5 mm/h'
-    """
-
-    edges: tuple[float, ...]
-    colours: tuple[str, ...]
-    ticks: tuple[float, ...]
+    edges: tuple[float, ...]  # ascending; class k has edges[k-1] <= value < edges[k], the outer two are open
+    colours: tuple[str, ...]  # one `#rrggbb` per class, one more than edges
+    ticks: tuple[float, ...]  # the edges with a label in the legend
     units: str
 
     def classify(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Return the class of each value.
-
-        Args:
-            values: Values of any shape in the scale's unit, NaN where missing.
-
-        Returns:
-            Class numbers of the same shape; `len(colours)` where missing.
-        """
+        """Return the class of each value; missing values have class `len(colours)`."""
         classes = np.digitize(values, self.edges)
         return np.where(np.isnan(values), len(self.colours), classes).astype(np.uint8)
 
     def palette(self) -> tuple[str, ...]:
-        """Return the colours by class number, with missing data last.
-
-        Returns:
-            Colours as `#rrggbb`.
-        """
+        """Return the colours by class number, with missing data last."""
         return (*self.colours, MISSING)
 
     def labels(self) -> list[str]:
-        """Return the meaning of each class by class number, with missing data last.
-
-        Returns:
-            Short texts with the unit.
-        """
+        """Return the meaning of each class by class number with the unit, with missing data last."""
         edges = [signed(f"{edge:.4g}") for edge in self.edges]
         between = [f"{low} to {high} {self.units}" for low, high in pairwise(edges)]
         return [f"below {edges[0]} {self.units}", *between, f"{edges[-1]} {self.units} or more", "no data"]
 
     def marks(self) -> list[tuple[float, str]]:
-        """Return the numbers of the legend.
-
-        Returns:
-            Position from 0 to 1 along the bar of equally wide classes, and the number as text.
-        """
+        """Return the numbers of the legend: position from 0 to 1 along the bar of equally wide classes, and text."""
         written = {tick: signed(f"{tick:.6g}") for tick in self.ticks}
         return [((k + 1) / len(self.colours), written[e]) for k, e in enumerate(self.edges) if e in written]
 
 
 def rain_scale(units: str) -> Scale:
-    """Return the radar scale for rain rates.
-
-    Args:
-        units: Unit of the rate for the legend.
-
-    Returns:
-        Ten classes from 0.1 to 100 and more, and dry below.
-
-    Example:
-        >>> rain_scale("mm/h").edges[0]
-        0.1
-    """
+    """Return the radar scale for rain rates: ten classes from 0.1 to 100 and more, and dry below."""
     edges = tuple(edge for edge, _ in _RAIN)
     return Scale(edges, (_DRY, *(colour for _, colour in _RAIN)), edges, units)
 
 
 def field_scale(values: Sequence[NDArray[np.floating]], units: str) -> Scale:
-    """Return a perceptually uniform scale (viridis) over the range of any variable.
+    """Return a scale (viridis) of about sixty classes between round numbers for any variable.
 
-    Args:
-        values: Arrays whose 0.5th to 99.5th percentile is the range of the scale.
-        units: Unit of the values.
-
-    Returns:
-        About sixty narrow classes between round numbers.
-
-    Example:
-        >>> field_scale([np.array([271.0, 289.0])], "K").ticks
-        (270.0, 275.0, 280.0, 285.0, 290.0)
+    The 0.5th to 99.5th percentile of the values is the range of the scale.
     """
     return _fine_scale(round_ticks(*_range(values, (0.5, 99.5))), "viridis", units)
 
 
 def error_scale(errors: NDArray[np.floating], units: str, *, rain: bool) -> Scale:
-    """Return a diverging scale for forecast minus observation, pale near zero.
+    """Return a diverging scale, symmetric about zero, for forecast minus observation.
 
-    Args:
-        errors: Errors that set the range of a scale without fixed steps.
-        units: Unit of the errors.
-        rain: Fixed steps from brown (too dry) to green (too wet); else blue (too low) to red (too high).
-
-    Returns:
-        Classes symmetric about zero.
-
-    Example:
-        >>> error_scale(np.array([0.0]), "mm/h", rain=True).classify(np.array([-0.4, 0.4, 0.5])).tolist()
-        [5, 5, 6]
+    Rain has fixed steps from brown (too dry) to green (too wet); else the errors set steps from blue (too low) to red
+    (too high).
     """
     if rain:
         edges = (*(-e for e in reversed(_RAIN_ERRORS)), *_RAIN_ERRORS)
@@ -156,38 +94,14 @@ def error_scale(errors: NDArray[np.floating], units: str, *, rain: bool) -> Scal
 
 
 def round_ticks(low: float, high: float, most: int = 7) -> tuple[float, ...]:
-    """Return evenly spaced round numbers that enclose a range.
-
-    Args:
-        low: Lower end.
-        high: Upper end.
-        most: Maximum number of intervals.
-
-    Returns:
-        At least two ascending numbers, the first at or below `low`, the last at or above `high`.
-
-    Example:
-        >>> round_ticks(0.0, 0.73, most=4)
-        (0.0, 0.2, 0.4, 0.6, 0.8)
-    """
+    """Return at least two evenly spaced round numbers that enclose a range, with at most `most` intervals."""
     ticks = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     places = 6 - math.floor(math.log10(ticks[1] - ticks[0]))  # sums of 0.1 give 0.30000000000000004
     return tuple(round(float(tick), places) + 0.0 for tick in ticks)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Return red, green and blue of a colour.
-
-    Args:
-        colour: `#rrggbb`.
-
-    Returns:
-        Three numbers from 0 to 255.
-
-    Example:
-        >>> rgb("#ff8000")
-        (255, 128, 0)
-    """
+    """Return red, green and blue (0 to 255) of a colour `#rrggbb`."""
     red, green, blue = (round(255 * part) for part in to_rgb(colour))
     return red, green, blue
 

@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convlstm.verification.lead_times import lead_unit
-
-from .glossary import SCORES, Score, count, decimals, interval_text, method_label, number
-from .results import Results
+from convlstm.report.glossary import SCORES, Score, count, decimals, interval_text, method_label, number
+from convlstm.report.results import Results
 
 _COUNTS = {
     "hits": "Hits",
@@ -23,12 +21,7 @@ _COUNTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    Args:
-        text: Its text.
-        best: Whether no other method shows a better number at this lead time.
-    """
+    """One cell; it is the best if no other method shows a better number at this lead time."""
 
     text: str
     best: bool = False
@@ -36,52 +29,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """One row of a table."""
 
-    Args:
-        lead: Lead time as text.
-        method: Method, empty in a table that has the methods as columns.
-        cells: The cells after them.
-        spans: Number of rows with this lead time, in the first of them; 0 in the others.
-    """
-
-    lead: str
-    method: str
+    lead: str  # lead time as text
+    method: str  # empty in a table that has the methods as columns
     cells: list[Cell]
-    spans: int = 1
+    spans: int = 1  # number of rows with this lead time, in the first of them; 0 in the others
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table."""
 
-    Args:
-        title: Caption.
-        groups: Headings over several columns, with their widths; empty where there is one line of headings.
-        columns: Headings of the columns after the lead time (and the method).
-        rows: The rows.
-    """
-
-    title: str
-    groups: list[tuple[str, int]]
-    columns: list[str]
+    title: str  # caption
+    groups: list[tuple[str, int]]  # headings over several columns, with their widths; may be empty
+    columns: list[str]  # headings of the columns after the lead time (and the method)
     rows: list[Row]
 
 
 def overview(results: Results) -> Table:
-    """Return a table of CSI at every threshold and RMSE, for all methods by lead time.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        A table with one row per lead time.
-    """
+    """Return a table of CSI at every threshold and RMSE, for all methods, with one row per lead time."""
     csi, rmse = (next(s for s in SCORES if s.name == name) for name in ("csi", "rmse"))
     units = results.evaluation.units
     blocks: list[tuple[str, Score, float | None]] = [(f"CSI at {t:g} {units}", csi, t) for t in results.thresholds]
     blocks.append((f"RMSE in {units}", rmse, None))
-    unit = lead_unit(results.lead_times)
+    unit = results.lead_unit
     rows = []
     for lead in results.lead_times:
         cells = [cell for _, score, t in blocks for cell in _compare(results, score, t, lead, intervals=False)]
@@ -91,14 +63,7 @@ def overview(results: Results) -> Table:
 
 
 def details(results: Results) -> list[Table]:
-    """Return tables of every score with interval and counts per threshold, and of the errors.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        Tables with one row per lead time and method.
-    """
+    """Return tables of every score with interval and counts per threshold, and of the errors."""
     units = results.evaluation.units
     events = [s for s in SCORES if s.by_threshold]
     errors = [s for s in SCORES if not s.by_threshold]
@@ -107,21 +72,14 @@ def details(results: Results) -> list[Table]:
 
 
 def uneven_samples(results: Results) -> bool:
-    """Return whether some method was scored on other cells than the others, so that scores are not comparable.
-
-    Args:
-        results: The evaluation.
-
-    Returns:
-        True if at some lead time the numbers of cells differ.
-    """
+    """Return whether the methods were scored on different numbers of cells, so that scores are not comparable."""
     by_lead = results.scores.groupby(["lead_time", "score", "threshold"], dropna=False)["pixels"]
     return bool((by_lead.nunique() > 1).any())
 
 
 def _detail(results: Results, title: str, scores: Sequence[Score], threshold: float | None) -> Table:
     counts = _COUNTS if threshold is not None else {k: _COUNTS[k] for k in ("cases", "pixels")}
-    unit = lead_unit(results.lead_times)
+    unit = results.lead_unit
     rows = []
     for lead in results.lead_times:
         compared = [_compare(results, score, threshold, lead, intervals=True) for score in scores]

@@ -18,22 +18,11 @@ COUNTS = {
 
 
 def event_sums(forecast: xr.DataArray, observation: xr.DataArray, threshold: float, fss_window: int) -> xr.Dataset:
-    """Return the sums per case for the scores of events.
+    """Return the sums per case for the scores of events: values at or above the threshold, in the data's precision.
 
-    Args:
-        forecast: Forecasts (init_time, y, x), NaN where missing.
-        observation: Observations (init_time, y, x), NaN where missing.
-        threshold: An event is a value at or above this, compared in the precision of the data.
-        fss_window: Side of the square window of the fractions skill score in pixels.
-
-    Returns:
-        Dataset over init_time: the four counts of the contingency table, and `fss_error` and `fss_reference`, the
-        numerator and denominator of the fractions skill score (Roberts & Lean 2008, equations 5 to 7).
-
-    Example:
-        >>> rain = xr.DataArray([[[0.0, 2.0], [0.0, np.nan]]], dims=("init_time", "y", "x"))
-        >>> int(event_sums(rain, rain, 1.0, 1)["correct_negatives"].sum())
-        2
+    Both arrays are (init_time, y, x), NaN where missing. The result has the four counts of the contingency table, and
+    `fss_error` and `fss_reference`, the numerator and denominator of the fractions skill score (Roberts & Lean 2008,
+    equations 5 to 7).
     """
     valid = forecast.notnull() & observation.notnull()
     predicted, observed = (forecast >= threshold) & valid, (observation >= threshold) & valid
@@ -49,21 +38,7 @@ def event_sums(forecast: xr.DataArray, observation: xr.DataArray, threshold: flo
 
 
 def event_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the scores of pooled sums.
-
-    Args:
-        sums: The result of `event_sums`, summed over cases, with any further axes.
-
-    Returns:
-        `csi`, `pod`, `far`, `bias` (frequency bias) and `fss`, on those axes; NaN where a score is undefined.
-
-    Example:
-        >>> counts = dict(hits=82, misses=23, false_alarms=38, correct_negatives=222)
-        >>> sums = xr.Dataset({name: ((), float(n)) for name, n in counts.items()}).assign(
-        ...     fss_error=0.0, fss_reference=1.0)
-        >>> {name: round(float(value), 3) for name, value in event_scores(sums).items()}
-        {'csi': 0.573, 'pod': 0.781, 'far': 0.317, 'bias': 1.143, 'fss': 1.0}
-    """
+    """Return `csi`, `pod`, `far`, `bias` (frequency bias) and `fss` of pooled sums; NaN where a score is undefined."""
     table = BasicContingencyManager({theirs: sums[ours] for ours, theirs in COUNTS.items()})
     bias = table.frequency_bias()
     return {

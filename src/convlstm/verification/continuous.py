@@ -8,21 +8,10 @@ from scores.continuous import mae, mean_error, mse
 
 
 def error_sums(forecast: xr.DataArray, observation: xr.DataArray) -> xr.Dataset:
-    """Return the sums per case for the scores of values.
+    """Return the sums per case for the scores of values; both arrays are (init_time, y, x), NaN where missing.
 
-    Args:
-        forecast: Forecasts (init_time, y, x), NaN where missing.
-        observation: Observations (init_time, y, x), NaN where missing.
-
-    Returns:
-        Dataset over init_time: `pixels`, the number of pairs, and the sums over them of the squared, absolute and
-        signed error (forecast − observation).
-
-    Example:
-        >>> dims = ("init_time", "y", "x")
-        >>> sums = error_sums(xr.DataArray([[[1.0, 5.0]]], dims=dims), xr.DataArray([[[2.0, 3.0]]], dims=dims))
-        >>> [float(sums[name].item()) for name in ("pixels", "squared", "absolute", "signed")]
-        [2.0, 5.0, 3.0, 1.0]
+    `pixels` is the number of pairs; the others are sums of the squared, absolute and signed error (forecast −
+    observation).
     """
     pixels = (forecast.notnull() & observation.notnull()).sum(("y", "x"))
     # Single precision would lose digits of a sum over millions of pixels.
@@ -33,18 +22,6 @@ def error_sums(forecast: xr.DataArray, observation: xr.DataArray) -> xr.Dataset:
 
 
 def error_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the scores of pooled sums.
-
-    Args:
-        sums: The result of `error_sums`, summed over cases, with any further axes.
-
-    Returns:
-        `rmse`, `mae` and `mean_error` on those axes; NaN without any pair.
-
-    Example:
-        >>> sums = xr.Dataset({"pixels": 2.0, "squared": 8.0, "absolute": 4.0, "signed": 0.0})
-        >>> {name: float(value) for name, value in error_scores(sums).items()}
-        {'rmse': 2.0, 'mae': 2.0, 'mean_error': 0.0}
-    """
+    """Return `rmse`, `mae` and `mean_error` of pooled sums; NaN without any pair."""
     means = sums / sums["pixels"]
     return {"rmse": means["squared"] ** 0.5, "mae": means["absolute"], "mean_error": means["signed"]}

@@ -60,10 +60,10 @@ def score_forecasts(
     for method in range(forecast.sizes["method"]):
         for lead in range(forecast.sizes["lead_time"]):
             # One lead time at a time, so that files larger than memory can be scored.
-            one = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
-            truth = observation[{"init_time": order, "lead_time": lead}].compute()
-            head = {"method": str(one["method"].item()), "lead_time": float(one["lead_time"])}
-            rows += [head | row for row in _score_pair(one, truth, thresholds, fss_window, weights)]
+            predicted = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
+            observed = observation[{"init_time": order, "lead_time": lead}].compute()
+            key = {"method": str(predicted["method"].item()), "lead_time": float(predicted["lead_time"])}
+            rows += [key | row for row in _score_pair(predicted, observed, thresholds, fss_window, weights)]
     counts = [*COUNTS, "cases", "pixels"]
     return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
@@ -88,13 +88,13 @@ def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None
         >>> skill_table(scores, "mae").loc[5.0].to_dict()
         {'a': 0.5, 'b': 0.25}
     """
-    at = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
-    chosen = scores[at & (scores["score"] == score)]
+    at_threshold = scores["threshold"].isna() if threshold is None else scores["threshold"] == threshold
+    chosen = scores[at_threshold & (scores["score"] == score)]
     if chosen.empty:
-        there = scores[["score", "threshold"]].drop_duplicates()
+        available = scores[["score", "threshold"]].drop_duplicates()
         raise DataError(
             "score",
-            expected="one of " + ", ".join(_label(s, t) for s, t in there.itertuples(index=False)),
+            expected="one of " + ", ".join(_label(s, t) for s, t in available.itertuples(index=False)),
             received=_label(score, np.nan if threshold is None else threshold),
             hint="Pass one of the listed scores.",
         )
@@ -112,14 +112,14 @@ def _score_pair(
     """Yield the rows of one method at one lead time (init_time, y, x)."""
     errors = error_sums(forecast, observation)
     cases = int((errors["pixels"] > 0).sum())
-    size = {"cases": cases, "pixels": int(errors["pixels"].sum())}
+    sample_size = {"cases": cases, "pixels": int(errors["pixels"].sum())}
     for threshold in map(float, thresholds):
         sums = event_sums(forecast, observation, threshold, fss_window)
         counts = {name: int(sums[name].sum()) for name in COUNTS}
         for name, score in event_scores(pool(sums, weights)).items():
-            yield _row(name, threshold, score, counts | size)
+            yield _row(name, threshold, score, counts | sample_size)
     for name, score in error_scores(pool(errors, weights)).items():
-        yield _row(name, np.nan, score, dict.fromkeys(COUNTS) | size)
+        yield _row(name, np.nan, score, dict.fromkeys(COUNTS) | sample_size)
 
 
 def _row(name: str, threshold: float, score: xr.DataArray, counts: Mapping[str, int | None]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from convlstm.errors import ConvLSTMError, WeightsError
-from convlstm.files import write_whole
+from convlstm.files import write_atomic
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -191,7 +191,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
     entry = _to_json(plain | {"seal": _seal(plain)})
     portable = {key: _portable(key, arrays[key]) for key in sorted(arrays)}
     data = save(portable, metadata={_ENTRY: entry})
-    write_whole(path, lambda draft: draft.write_bytes(data))
+    write_atomic(path, lambda draft: draft.write_bytes(data))
     return digest
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def sample_path() -> Path:
-    """Path of the shipped radar rain sample.
+    """Return the path of the radar rain sample in this package.
 
-    588 frames of 96 × 96 cells of 1 km, five minutes apart, in mm/h: wet hours of seven days in May 2018, out
-    of RADOLAN YW of the Deutscher Wetterdienst (DWD). Who shows it names the source, as its attribute
-    `attribution` does.
+    The sample has 588 frames of 96 × 96 cells of 1 km, five minutes apart, in mm/h: wet hours of seven days in May
+    2018, from RADOLAN YW of the Deutscher Wetterdienst (DWD). Name the source where you show it, as in its attribute
+    `attribution`.
 
     Returns:
         Path of a NetCDF file that `convlstm.data.open_frames` reads.

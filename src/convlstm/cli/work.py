@@ -1,0 +1,58 @@
+"""The long work of the commands, with a display of its progress."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convlstm.data import Frames
+    from convlstm.nowcast.config import Config
+    from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.fit import StepReport
+    from convlstm.nowcast.nowcaster import Nowcaster
+    from convlstm.nowcast.run_folder import Progress, RunFolder
+
+
+def train_with_progress(
+    config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool
+) -> Progress:
+    """Train with a display of step, loss and validation loss."""
+    from convlstm.cli.output import progress
+    from convlstm.nowcast.fit import fit
+    from convlstm.nowcast.frameworks import set_threads
+
+    set_threads(framework, threads)
+    validation = ""
+    with progress("training") as show_progress:
+
+        def on_step(report: StepReport) -> None:
+            nonlocal validation
+            if report.validation_loss is not None:
+                validation = f", validation {report.validation_loss:.4f}"
+            show_progress(report.step, report.steps, f"loss {report.loss:.4f}{validation}")
+
+        return fit(config, frames, folder, framework=framework, resume=resume, on_step=on_step)
+
+
+def evaluate_with_progress(
+    nowcaster: Nowcaster, frames: Frames, output: Path, selection: Selection, run: RunFolder
+) -> None:
+    """Evaluate with a display of the number of cases, and print the main scores."""
+    from convlstm.cli.output import console, progress, score_table
+    from convlstm.nowcast.evaluate import evaluate
+
+    with progress("evaluating") as show_progress:
+        scores = evaluate(
+            nowcaster,
+            frames,
+            output,
+            selection,
+            training=run.history(),
+            facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
+            on_case=lambda done, of: show_progress(done, of, "cases"),
+        )
+    thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
+    console.print(score_table(scores, frames.channels[0].units, thresholds))

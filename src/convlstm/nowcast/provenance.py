@@ -1,0 +1,54 @@
+"""The origin of a model, saved with its weights: version of the package and configuration of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from convlstm import __version__
+from convlstm.nowcast.config import READING_OPTIONS, Config
+from convlstm.weights.checkpoint import Model
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The version of the package and the configuration of a training.
+
+    The configuration is not validated on reading, so that files of other versions can be used.
+    """
+
+    version: str | None
+    config: Mapping[str, Any]  # by section, as in a configuration file; empty if the file has none
+
+    @classmethod
+    def of_run(cls, config: Config) -> Provenance:
+        """Return the provenance of a model that is trained now."""
+        return cls(__version__, config.model_dump(mode="json"))
+
+    @classmethod
+    def of_model(cls, model: Model) -> Provenance:
+        """Return the provenance in a model file."""
+        values = model.extra.get("provenance", {})
+        return cls(values.get("version"), values.get("config", {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return asdict(self)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training."""
+        seed: int | None = self.config.get("seed")
+        return seed
+
+    @property
+    def precision(self) -> str:
+        """The precision of the convolutions in training."""
+        return str(self.config.get("training", {}).get("precision", "auto"))
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options of `open_frames` in the training, without those that were not set."""
+        options = self.config.get("data", {})
+        return {name: options[name] for name in READING_OPTIONS if options.get(name)}
