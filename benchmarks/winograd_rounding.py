@@ -1,6 +1,6 @@
 """Measure the rounding error of Winograd convolution and of direct convolution, in PyTorch on a CPU.
 
-    python benchmarks/winograd_rounding.py
+    python -m benchmarks.winograd_rounding
 
 For three layers, the script prints the largest and the root mean square difference of the float32 outputs from float64.
 """
