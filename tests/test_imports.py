@@ -26,6 +26,7 @@ STATEMENTS = {
     "import convlstm.torch": HEAVY - {"numpy", "torch"},
     "import convlstm.mlx": HEAVY - {"numpy", "mlx"},
     "import convlstm.flax": FRAMEWORKS - {"jax", "flax", "optax"},  # flax.nnx itself loads optax
+    "import convlstm.haiku": FRAMEWORKS - {"jax", "haiku", "flax"},  # haiku itself loads flax
     "import convlstm.keras": FRAMEWORKS - {"keras", "tensorflow", "jax", "torch"},
     "import convlstm.interop": (HEAVY | {"h5py"}) - {"numpy"},
     "import convlstm.data": FRAMEWORKS,

@@ -99,7 +99,7 @@ def test_what_is_said_of_a_layout_that_is_written(cli, tmp_path, stack):
         ),
         (
             "keras",
-            {"stride": (2, 1), "activation": "identity", "direction": "bidirectional", "merge": "apart"},
+            {"stride": (2, 1), "activation": "identity", "direction": "bidirectional", "merge": "separate"},
             "padding=same, strides=(2, 1), dilation_rate=1, activation=linear, recurrent_activation=sigmoid, "
             "dropout=0.0, recurrent_dropout=0.0, zero_output_for_mask=True, go_backwards=False, "
             "merge_mode of Bidirectional=None",

@@ -20,15 +20,16 @@ FUNCTIONS = {
 FURTHER = {
     # JAX has a gradient rule for the convolutions in its loop; `generic` gives the derivatives that the rule lacks
     ("jax", "input_convolution"): ["by_rule"],
-    ("jax", "recurrent_convolution"): ["generic", "zero_initial_state"],
-    ("jax", "step"): ["generic", "zero_initial_state"],
-    # the state carries the type to compute in and its sharding (JAX) or its static shape (TensorFlow), so a flag and
-    # not None says that it is zero
-    ("jax", "sequence"): ["generic", "zero_initial_state"],
+    # the scan of JAX carries arrays, so that a traced flag of each step says where h is zero
+    ("jax", "recurrent_convolution"): ["generic", "h_is_zero"],
+    ("jax", "step"): ["generic", "h_is_zero"],
+    # a segment of a sequence, in a checkpointed call, does not know whether a step before it was valid
+    ("jax", "sequence"): ["generic", "output_mask"],
+    ("torch", "sequence"): ["output_mask"],
     # TensorFlow cannot save a graph whose gradient captures a TensorArray, so only training has its own backward pass
-    ("tensorflow", "sequence"): ["zero_initial_state", "training"],
+    ("tensorflow", "sequence"): ["training"],
     # MLX has no fused implementation, so that its step itself leaves out the convolution of a zero state
-    ("mlx", "step"): ["zero_initial_state"],
+    ("mlx", "step"): ["h_is_zero"],
 }
 """Parameters of one engine that follow the common ones, with the reason."""
 
@@ -57,6 +58,14 @@ def test_parameters(engine: str, name: str) -> None:
     assert names == FUNCTIONS[name] + FURTHER.get((engine, name), [])
     assert arguments.vararg is None
     assert arguments.kwarg is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_absent_initial_state_is_none(engine: str) -> None:
+    arguments = {argument.arg: argument for argument in _functions(engine)["sequence"].args.args}
+    annotation = arguments["state"].annotation
+    assert annotation is not None
+    assert ast.unparse(annotation) == "State | None"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -13,7 +13,7 @@ from flax import nnx
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster
-from convlstm.flax.dropout import sample_masks
+from convlstm.jax.dropout import sample_masks
 
 KINDS = ["input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"]
 

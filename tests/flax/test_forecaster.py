@@ -13,7 +13,7 @@ from flax import nnx
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError
 from convlstm.flax import Forecaster
-from convlstm.flax.forecasting import depth_to_space, space_to_depth
+from convlstm.jax.forecasting import depth_to_space, space_to_depth
 from convlstm.reference import forecaster as reference_forecaster
 
 STACK = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3)

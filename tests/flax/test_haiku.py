@@ -15,7 +15,7 @@ from convlstm.flax import State, from_canonical, functional, params_to_canonical
 from convlstm.weights.canonical import initialise
 
 hk = pytest.importorskip("haiku")
-module = pytest.importorskip("convlstm.flax.haiku")
+module = pytest.importorskip("convlstm.haiku")
 
 KEY = jax.random.key(0)
 

@@ -131,7 +131,7 @@ def test_the_reverse_direction_is_the_forward_one_on_reversed_valid_frames() -> 
     close(carry, final)
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "separate"])
 def test_reversing_time_swaps_the_directions(merge: str) -> None:
     layer, swapped = (build(direction="bidirectional", merge=merge) for _ in range(2))
     x, names = normal(2, 4, 6, 5, 2), {"forward": "reverse", "reverse": "forward"}
@@ -140,7 +140,7 @@ def test_reversing_time_swaps_the_directions(merge: str) -> None:
     carry, output = layer(x)
     other_carry, other = swapped(x[:, ::-1])
     parts, others = (
-        given if merge == "apart" else jnp.split(given, 2, axis=-1) if merge == "concat" else (given,)
+        given if merge == "separate" else jnp.split(given, 2, axis=-1) if merge == "concat" else (given,)
         for given in (output, other)
     )
     for a, b in zip(parts, reversed(others), strict=True):
@@ -185,7 +185,7 @@ def test_a_function_is_a_duration_strategy() -> None:
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("options", [*PLAIN_AND_RICH, {"stride": 2}, {"boundary": "circular"}])
 @pytest.mark.parametrize("masked", [False, True])
-def test_starting_from_rest_is_starting_from_zeros(direction: str, options: dict, masked: bool) -> None:
+def test_starting_without_a_state_is_starting_from_zeros(direction: str, options: dict, masked: bool) -> None:
     """Without a state the first step's convolution of h is left out, forward and backward: nothing else may change."""
     layer = build(**options, num_layers=2, direction=direction)
     graph, params = nnx.split(layer, nnx.Param, ...)[0], nnx.split(layer, nnx.Param, ...)[1]

@@ -13,7 +13,7 @@ from flax import linen as nn
 from convlstm import ConvLSTMSpec
 from convlstm.conformance.random_layers import Case, reference_arrays
 from convlstm.errors import SpecError
-from convlstm.flax import functional, linen, params_to_canonical
+from convlstm.flax import State, functional, linen, params_to_canonical
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 
 KEY = jax.random.key(0)
@@ -111,7 +111,7 @@ def test_the_layer_under_vmap_and_scan() -> None:
             return super().__call__(x, carry)
 
     parts = nn.scan(Part, variable_broadcast="params", split_rngs={"params": False})(2, 3, 3)
-    start = linen.State((jnp.zeros((2, 6, 5, 3)),), (jnp.zeros((2, 6, 5, 3)),))
+    start = State((jnp.zeros((2, 6, 5, 3)),), (jnp.zeros((2, 6, 5, 3)),))
     _, y = parts.apply({"params": one}, start, x)
     whole = jnp.concatenate(list(x), axis=1)
     close(jnp.concatenate(list(y), axis=1), functional.layer(parts.spec, one, whole)[1])

@@ -13,9 +13,10 @@ import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ConfigError, WeightsError
-from convlstm.flax import forecasting, from_canonical
-from convlstm.flax.training import Trainer, set_threads
+from convlstm.flax import from_canonical
 from convlstm.frontend.trainer import Optimisation, Sample
+from convlstm.jax import forecasting
+from convlstm.jax.training import Trainer, set_threads
 from convlstm.weights.canonical import initialise
 
 RANDOM = np.random.default_rng(0)
@@ -161,7 +162,7 @@ def test_threads_are_set_before_jax_starts_and_refused_after(refused) -> None:
     jax.devices()
     with refused(ConfigError, "threads"):
         set_threads(7)
-    code = "from convlstm.flax.training import set_threads; set_threads(3); import os; print(os.environ['NPROC'])"
+    code = "from convlstm.jax.training import set_threads; set_threads(3); import os; print(os.environ['NPROC'])"
     clean = {name: value for name, value in os.environ.items() if name != "NPROC"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
     assert done.stdout.strip() == "3"

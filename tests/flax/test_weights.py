@@ -28,8 +28,8 @@ from convlstm.flax import (
     save,
     to_canonical,
 )
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.weights import native_path, parameter_shapes
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import native_path, parameter_shapes
 from convlstm.weights.canonical import canonical_shapes, initialise, parameter_count
 from convlstm.weights.checkpoint import load_model, save_model, weights_digest
 

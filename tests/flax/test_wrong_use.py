@@ -14,8 +14,8 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ShapeError, SpecError
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, fresh, functional, linen
 from convlstm.flax.compat import DurationAwareConvLSTMCell
-from convlstm.flax.dropout import sample_masks
-from convlstm.flax.forecasting import forecast
+from convlstm.jax.dropout import sample_masks
+from convlstm.jax.forecasting import forecast
 
 
 def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
@@ -23,7 +23,7 @@ def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
 
 
 def haiku(call: Any) -> Any:
-    hk, face = pytest.importorskip("haiku"), pytest.importorskip("convlstm.flax.haiku")
+    hk, face = pytest.importorskip("haiku"), pytest.importorskip("convlstm.haiku")
     return hk.transform(lambda: call(face)).init(jax.random.key(0))
 
 

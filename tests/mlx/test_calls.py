@@ -48,7 +48,7 @@ def test_the_kernel_is_5_unless_told() -> None:
     assert repr(ConvLSTM(1, [2, 3], (3, 5))) == "ConvLSTM(1, [2, 3], kernel_size=(3, 5))"
 
 
-@pytest.mark.parametrize("merge", ["concat", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "separate"])
 def test_without_a_batch(merge: str) -> None:
     layer = ConvLSTM(2, 3, 3, bidirectional=True, merge=merge, num_layers=2)
     x = mx.random.normal((2, 5, 6, 6, 2))
@@ -62,7 +62,7 @@ def test_without_a_batch(merge: str) -> None:
     assert h_1[0].shape == (6, 6, 3)
 
 
-@pytest.mark.parametrize("merge", ["concat", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "separate"])
 def test_the_outputs_of_all_layers(merge: str) -> None:
     layer, x = ConvLSTM(2, 3, 3, 2, bidirectional=True, merge=merge), mx.random.normal((2, 4, 5, 5, 2))
     (first, last), (h, _) = layer(x, all_layers=True)

@@ -165,13 +165,13 @@ def test_b06_b19_the_reverse_direction_is_the_forward_one_on_reversed_valid_fram
     assert not output[:, 3:].any()
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "separate"])
 @pytest.mark.parametrize("options", STACKS)
 def test_reversing_time_swaps_the_directions(merge: str, options: dict) -> None:
     layer, x = build(**options, bidirectional=True, merge=merge), normal(2, 5, 6, 5, 2)
     output, (h, c) = layer(x)
     other, (h_s, c_s) = swapped(layer)(x[:, ::-1])
-    split = {"apart": list, "concat": lambda a: mx.split(a, 2, axis=-1)}.get(merge, lambda a: [a])
+    split = {"separate": list, "concat": lambda a: mx.split(a, 2, axis=-1)}.get(merge, lambda a: [a])
     close(split(output), [part[:, ::-1] for part in reversed(split(other))])
     close([*h, *c], [*h_s[::-1], *c_s[::-1]])
 

@@ -15,7 +15,7 @@ import pytest
 from convlstm import ConvLSTMSpec
 from convlstm.errors import ShapeError
 from convlstm.reference import recurrence as reference
-from convlstm.reference.recurrence import Masks
+from convlstm.spec.masks import LayerMasks
 from convlstm.weights.canonical import initialise
 
 
@@ -50,13 +50,13 @@ def test_time_directions_and_merges() -> None:
         output, final = run(*accumulator(direction="bidirectional", merge=merge), [[1, 2, 3]])
         assert output.ravel().tolist() == expected
         assert final == [[6.0], [6.0]]
-    spec, weights = accumulator(direction="bidirectional", merge="apart")
+    spec, weights = accumulator(direction="bidirectional", merge="separate")
     output, _ = reference.stack(spec, weights, np.array([1.0, 2, 3]).reshape(1, 3, 1, 1))
     assert [part.ravel().tolist() for part in output] == [forward, backward]
 
 
-def test_apart_splits_the_last_layer_only() -> None:
-    spec, weights = accumulator(direction="bidirectional", merge="apart", num_layers=2)
+def test_separate_splits_the_last_layer_only() -> None:
+    spec, weights = accumulator(direction="bidirectional", merge="separate", num_layers=2)
     for direction in spec.directions:
         weights[f"layers.1.{direction}.weight_ih"][2, 0, :, 0] = [1.0, 100.0]
     output, final = reference.stack(spec, weights, np.array([1.0, 2, 3]).reshape(1, 3, 1, 1))
@@ -166,7 +166,7 @@ def test_zoneout_by_rate_in_evaluation_and_by_mask_in_training() -> None:
     assert output.ravel().tolist() == [0.75, 0.25 * 0.75 + 0.75 * 2.5]
     assert final == [[1.5]]
     keep_h, keep_c = (np.array(m).reshape(2, 1, 1, 1) for m in ([0.0, 1.0], [1.0, 0.0]))
-    masks = {(0, "forward"): Masks(zoneout_h=keep_h, zoneout_c=keep_c)}
+    masks = {(0, "forward"): LayerMasks(zoneout_h=keep_h, zoneout_c=keep_c)}
     output, final = run(spec, weights, [[1, 2]], masks=masks)
     assert output.ravel().tolist() == [1.0, 1.0]
     assert final == [[2.0]]
@@ -176,7 +176,7 @@ def test_dropout_masks_by_hand() -> None:
     spec, weights = accumulator(input_dropout=0.5, recurrent_dropout=0.5, num_layers=2, dropout=0.5)
     weights["layers.0.forward.weight_hh"][2] = 1.0  # c adds up x and h, so that h's mask is seen
     double, drop = np.full((1, 1, 1), 2.0), np.zeros((1, 1, 1))
-    masks = {(0, "forward"): Masks(input=double, recurrent=double), (1, "forward"): Masks(recurrent=drop)}
+    masks = {(0, "forward"): LayerMasks(input=double, recurrent=double), (1, "forward"): LayerMasks(recurrent=drop)}
     between = (np.array([0.0, 2.0]).reshape(1, 2, 1, 1),)
     output, final = run(spec, weights, [[1, 2]], masks=masks, dropout=between)
     # layer 0: c = 2, then 2 + 2·2 + 2·2 = 10; between layers × 0 and × 2; layer 1 adds up 0 and 20

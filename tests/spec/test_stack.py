@@ -291,7 +291,7 @@ def test_every_spec_returns_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("merge", "inner", "last"), [("concat", 12, 4), ("sum", 6, 2), ("mul", 6, 2), ("ave", 6, 2), ("apart", 12, 2)]
+    ("merge", "inner", "last"), [("concat", 12, 4), ("sum", 6, 2), ("mul", 6, 2), ("ave", 6, 2), ("separate", 12, 2)]
 )
 def test_channels_through_a_bidirectional_stack(merge: str, inner: int, last: int) -> None:
     spec = ConvLSTMSpec(**BASE | {"hidden_channels": [6, 2]}, direction="bidirectional", merge=merge)

@@ -34,7 +34,7 @@ def test_shapes(dims: int, bidirectional: bool) -> None:
     assert [a.shape for a in c] == [a.shape for a in h]
 
 
-@pytest.mark.parametrize("merge", ["concat", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "separate"])
 def test_b09_time_first_and_without_a_batch(merge: str) -> None:
     layer = ConvLSTM(2, 3, 3, bidirectional=True, merge=merge, num_layers=2)
     x = torch.randn(2, 5, 2, 6, 6)

@@ -15,7 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain cell": {},
     "stack": {"hidden_channels": [3, 2], "peephole": "channel", "dropout": 0.4, "zoneout_h": 0.3},
     "reverse": {"hidden_channels": [3, 2], "direction": "reverse", "masked_output": "hold"},
-    "two ways": {"hidden_channels": [3, 2], "bidirectional": True, "merge": "apart", "masked_output": "hold"},
+    "two ways": {"hidden_channels": [3, 2], "bidirectional": True, "merge": "separate", "masked_output": "hold"},
     "durations": {"duration_strategy": "mlp", "memory_decay": True, "bidirectional": True, "zoneout_c": 0.2},
 }
 

@@ -145,7 +145,7 @@ def test_b06_b19_the_reverse_direction_is_the_forward_one_on_reversed_valid_fram
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "apart"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", "separate"])
 @pytest.mark.parametrize("options", BOTH_PATHS)
 def test_reversing_time_swaps_the_directions(merge: str, options: dict) -> None:
     layer, x = build(**options, bidirectional=True, merge=merge), torch.randn(2, 5, 2, 6, 5, dtype=F64)
@@ -155,8 +155,8 @@ def test_reversing_time_swaps_the_directions(merge: str, options: dict) -> None:
     load_canonical(swapped, arrays)
     output, (h, c) = layer(x)
     other, (h_s, c_s) = swapped(x.flip(1))
-    parts = output if merge == "apart" else output.chunk(2, dim=2) if merge == "concat" else (output,)
-    others = other if merge == "apart" else other.chunk(2, dim=2) if merge == "concat" else (other,)
+    parts = output if merge == "separate" else output.chunk(2, dim=2) if merge == "concat" else (output,)
+    others = other if merge == "separate" else other.chunk(2, dim=2) if merge == "concat" else (other,)
     for a, b in zip(parts, reversed(others), strict=True):
         torch.testing.assert_close(a, b.flip(1), rtol=0, atol=1e-13)
     torch.testing.assert_close(h, h_s[::-1], rtol=0, atol=1e-13)

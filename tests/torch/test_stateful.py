@@ -96,7 +96,7 @@ def test_b03_a_smaller_last_batch_is_named_and_changes_nothing(refused) -> None:
     for x in (X[:1], X[..., :4]):
         with refused(StateError, "x"):
             stream(x)
-    with pytest.raises(StateError, match=r"differs in batch; call reset_state\(\)"):
+    with pytest.raises(StateError, match=r"differs in batch. Call `reset_state\(\)`"):
         stream(X[:1])
     assert stream.state is before
     with refused(StateError, "state"):

@@ -17,9 +17,9 @@ from convlstm.conformance.derivatives import normal
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
-from convlstm.reference.recurrence import Masks
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.geometry import check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -76,7 +76,7 @@ class Case:
     spec: ConvLSTMSpec
     arrays: Mapping[str, Array]
     mask: Array | None = None
-    masks: Mapping[tuple[int, str], Masks] | None = None
+    masks: Mapping[tuple[int, str], LayerMasks] | None = None
     dropout: tuple[Array, ...] | None = None
 
 
@@ -208,7 +208,7 @@ def _dependent_options(
         common = gcd(*options["hidden_channels"])
         chosen["norm_groups"] = pick(*(n for n in range(1, common + 1) if common % n == 0))
     if options["direction"] == "bidirectional":
-        chosen["merge"] = pick("concat", "sum", "mul", "ave", "apart")
+        chosen["merge"] = pick("concat", "sum", "mul", "ave", "separate")
     if strategy in ("log", "scalar", "exp", "mlp"):
         chosen["duration_eps"] = pick(1e-6, 0.5)
     if strategy == "exp":
@@ -294,9 +294,9 @@ def _random_masks(
             (uniform >= mask.rate) / (1.0 - mask.rate) if mask.is_factor else (uniform < mask.rate).astype(np.float64)
         )
 
-    sampled = sample_masks(spec, batch, size, steps, sample, Masks)
+    sampled = sample_masks(spec, batch, size, steps, sample)
     if sampled is None:
-        return {"masks": {place: Masks() for place in product(range(spec.depth), spec.directions)}}
+        return {"masks": {place: LayerMasks() for place in product(range(spec.depth), spec.directions)}}
     return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}
 
 
@@ -307,7 +307,7 @@ def convert_masks(
 
     Args:
         case: The case.
-        build: The engine's `Masks`.
+        build: Make `LayerMasks` of converted masks.
         convert: Make a tensor of a mask, which has its channels first and, with a mask each step, time before batch.
         key: Key of a layer's masks, from its index and direction; None keeps the pair.
 

@@ -176,7 +176,7 @@ def _merged(directions: Sequence[Run]) -> int:
 
 def _joined(directions: Sequence[Run]) -> int:
     """Return the bytes of a layer's output."""
-    both = len(directions) > 1 and directions[0].spec.merge in ("concat", "apart")
+    both = len(directions) > 1 and directions[0].spec.merge in ("concat", "separate")
     return directions[0].outputs * (2 if both else 1)
 
 

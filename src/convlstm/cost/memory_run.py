@@ -260,7 +260,7 @@ def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
         One list per layer, with one run per direction.
     """
     size, result = call.size, []
-    joins_directions = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "apart")
+    joins_directions = len(call.spec.directions) > 1 and call.spec.merge in ("concat", "separate")
     for layer in call.spec.layers:
         source = "caller"
         if layer.index:

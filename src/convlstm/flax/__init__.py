@@ -1,13 +1,14 @@
-"""The ConvLSTM for JAX: Flax nnx here, `convlstm.flax.linen`, `convlstm.flax.haiku`, and `convlstm.flax.functional`."""
+"""The ConvLSTM for Flax nnx; `convlstm.flax.linen` has the linen modules."""
 
 from convlstm.engine.jax.recurrence import State as State
-from convlstm.flax.cell import ConvLSTMCell as ConvLSTMCell
-from convlstm.flax.forecaster import Forecaster as Forecaster
-from convlstm.flax.layer import ConvLSTM as ConvLSTM
-from convlstm.flax.loading import load as load
-from convlstm.flax.weights import fresh as fresh
-from convlstm.flax.weights import from_canonical as from_canonical
-from convlstm.flax.weights import load_canonical as load_canonical
-from convlstm.flax.weights import params_to_canonical as params_to_canonical
-from convlstm.flax.weights import save as save
-from convlstm.flax.weights import to_canonical as to_canonical
+from convlstm.jax import functional as functional
+from convlstm.jax.nnx.cell import ConvLSTMCell as ConvLSTMCell
+from convlstm.jax.nnx.forecaster import Forecaster as Forecaster
+from convlstm.jax.nnx.layer import ConvLSTM as ConvLSTM
+from convlstm.jax.nnx.loading import load as load
+from convlstm.jax.weights import fresh as fresh
+from convlstm.jax.weights import from_canonical as from_canonical
+from convlstm.jax.weights import load_canonical as load_canonical
+from convlstm.jax.weights import params_to_canonical as params_to_canonical
+from convlstm.jax.weights import save as save
+from convlstm.jax.weights import to_canonical as to_canonical

@@ -24,27 +24,7 @@ def layer_spec(
     bidirectional: object = False,
     in_argument: str = "in_channels",
 ) -> ConvLSTMSpec:
-    """Return the spec of a layer.
-
-    Args:
-        in_channels: Channels of the input frames, at least 1.
-        hidden_channels: As in `ConvLSTMSpec`.
-        kernel_size: As in `ConvLSTMSpec`.
-        num_layers: As in `ConvLSTMSpec`.
-        options: Every further option.
-        bidirectional: Whether each layer also runs backwards, in short for `direction="bidirectional"`.
-        in_argument: The name of `in_channels` in the frontend.
-
-    Returns:
-        The spec.
-
-    Raises:
-        SpecError: for an unknown option, or one that is out of range, contradictory or without effect.
-
-    Example:
-        >>> layer_spec(1, 8, 3, None, {"merge": "sum"}, bidirectional=True).direction
-        'bidirectional'
-    """
+    """Return the spec of a layer; `in_argument` is the frontend's name for `in_channels`."""
     parsing.check_options(options, _KEYWORDS)
     if parsing.flag("bidirectional", bidirectional):
         if options.get("direction", "bidirectional") != "bidirectional":
@@ -52,7 +32,7 @@ def layer_spec(
                 "direction",
                 expected="no other direction with bidirectional=True",
                 received=repr(options["direction"]),
-                hint="give one of them.",
+                hint="Pass `bidirectional` or `direction`, not both.",
             )
         options = {**options, "direction": "bidirectional"}
     return ConvLSTMSpec(
@@ -72,25 +52,7 @@ def cell_spec(
     *,
     in_argument: str = "in_channels",
 ) -> ConvLSTMSpec:
-    """Return the spec of a cell: one layer, forward.
-
-    Args:
-        in_channels: Channels of a frame, at least 1.
-        hidden_channels: Channels of h and c.
-        kernel_size: As in `ConvLSTMSpec`.
-        options: Every further option.
-        in_argument: The name of `in_channels` in the frontend.
-
-    Returns:
-        The spec.
-
-    Raises:
-        SpecError: as `layer_spec`, and for an option that needs the whole sequence or several layers.
-
-    Example:
-        >>> cell_spec(1, 8, 3, {"peephole": "channel"}).num_layers
-        1
-    """
+    """Return the spec of a cell: one layer, forward. An option for whole sequences or several layers is an error."""
     allowed = {"num_layers": 1, "bidirectional": False}
     for name, only in allowed.items():
         if name in options and options[name] != only:
@@ -102,11 +64,22 @@ def cell_spec(
 
 
 def check_cell(spec: ConvLSTMSpec) -> None:
-    """Refuse a spec that needs the whole sequence, or several layers."""
+    """Raise an error for a spec that needs the whole sequence, or several layers."""
     for name, only in _CELL.items():
         if getattr(spec, name) != only:
             raise _not_in_a_cell(name, only, getattr(spec, name))
 
 
+def check_spec_type(spec: object, kind: type[Any]) -> None:
+    """Raise an error unless `spec` is a spec of this kind."""
+    if not isinstance(spec, kind):
+        raise SpecError(
+            "spec",
+            expected=f"a {kind.__name__}",
+            received=type(spec).__name__,
+            hint=f"Build a `convlstm.{kind.__name__}` first.",
+        )
+
+
 def _not_in_a_cell(name: str, only: object, received: object) -> SpecError:
-    return SpecError(name, expected=f"{only} in a cell", received=received, hint="use ConvLSTM.")
+    return SpecError(name, expected=f"{only} in a cell", received=received, hint="Use the layer `ConvLSTM`.")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convlstm.errors import ShapeError
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
-KINDS = ("input", "recurrent", "zoneout_h", "zoneout_c")
-"""The masks inside a layer, in the order in which every engine's `Masks` takes them."""
+KINDS = LayerMasks._fields
+"""The masks inside a layer, in the order of `LayerMasks`."""
 
 
 @dataclass(frozen=True)
@@ -67,32 +68,15 @@ def sample_masks(
     input_size: tuple[Any, ...],
     steps: Any,
     sample: Callable[[MaskSpec], Any],
-    build: Callable[..., Any],
     *,
     channels_last: bool = False,
     key: Callable[[int, str], Any] = by_layer_and_direction,
     grids: tuple[tuple[Any, ...], ...] | None = None,
 ) -> DropoutMasks | None:
-    """Sample every mask that a call in training needs, in a fixed order.
+    """Sample every mask that a call in training needs, in a fixed order; None in a stack without a random part.
 
-    Args:
-        spec: The stack.
-        batch: Rows of the batch.
-        input_size: Spatial size of the stack's input.
-        steps: Number of steps.
-        sample: Sample one mask; also called with a rate of 0, for which it returns None.
-        build: Make the engine's `Masks` of the masks of the four `KINDS`.
-        channels_last: Whether the channels are the last axis.
-        key: Key of a layer's masks, from its index and direction.
-        grids: Grid of every layer's state, for sizes that only a graph knows; None asks the spec.
-
-    Returns:
-        The masks, or None where the stack has no random part.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, zoneout_h=0.1)
-        >>> sample_masks(spec, 2, (16, 16), 5, lambda mask: mask.shape if mask.rate else None, lambda *four: four)
-        DropoutMasks(masks={(0, 'forward'): (None, None, (5, 2, 8, 16, 16), None)}, dropout=())
+    `sample` returns None for a rate of 0. `grids` are the grids of the layers' states, for sizes that only a graph
+    knows; None takes them from the spec.
     """
     if not spec.is_random:
         return None
@@ -112,7 +96,7 @@ def sample_masks(
                 MaskSpec("zoneout_h", layer.index, direction, spec.zoneout_h, (steps, *state)),
                 MaskSpec("zoneout_c", layer.index, direction, spec.zoneout_c, (steps, *state)),
             )
-            masks[key(layer.index, direction)] = build(*[sample(mask) for mask in four])
+            masks[key(layer.index, direction)] = LayerMasks(*[sample(mask) for mask in four])
     between = []
     for index in range(spec.depth - 1):
         shape = (steps, *frame(spec.out_channels(index), sizes[index + 1]))
@@ -121,24 +105,15 @@ def sample_masks(
 
 
 def check_masks(given: object, expected: DropoutMasks | None, sampled_by: str) -> None:
-    """Refuse masks that were not sampled for this call.
-
-    Args:
-        given: What the call was given as `draws`.
-        expected: What `sample_masks` makes for the call, of anything that has a shape.
-        sampled_by: The function that a user calls to sample them, for the error.
-
-    Raises:
-        ShapeError: for anything else, or masks of other shapes.
-    """
-    wanted = _shapes(expected)
-    if isinstance(given, DropoutMasks) and _shapes(given) == wanted:
+    """Raise an error for masks of other shapes than `expected`, which `sampled_by` samples for the call."""
+    shapes = _shapes(expected)
+    if isinstance(given, DropoutMasks) and _shapes(given) == shapes:
         return
     raise ShapeError(
         "draws",
-        expected=f"the {len(wanted)} masks that {sampled_by} samples for this call",
+        expected=f"the {len(shapes)} masks that {sampled_by} samples for this call",
         received=f"{len(_shapes(given))} of other shapes" if isinstance(given, DropoutMasks) else type(given).__name__,
-        hint="sample them for frames of this batch, length and size.",
+        hint="Sample them for frames of this batch, length and size.",
     )
 
 

@@ -24,20 +24,10 @@ def load_module(
     build_forecaster: Callable[[ForecasterSpec, Dtype], Forecaster],
     load_canonical: Callable[[Layer | Forecaster, Mapping[str, Array]], None],
 ) -> Layer | Forecaster:
-    """Read a model file of any framework and build the module it describes.
+    """Read a model file of any framework, build the module it describes, and load its weights.
 
-    Args:
-        path: The model file.
-        read_dtype: Return the type of the parameters, given the type in the file, `float32` or `float64`.
-        build_layer: Build a layer from its spec and the type of its parameters.
-        build_forecaster: Build a forecaster in the same way.
-        load_canonical: Load the canonical arrays into the module.
-
-    Returns:
-        The module with the file's weights.
-
-    Raises:
-        WeightsError: if the file is not an intact model file, or a weight is too large for the type.
+    `read_dtype` returns the type of the parameters from the type in the file, `float32` or `float64`. A weight that is
+    too large for it raises a `WeightsError`.
     """
     model = load_model(path)
     dtype = read_dtype(model.dtype)

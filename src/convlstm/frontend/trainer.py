@@ -37,6 +37,10 @@ class Sample:
     lead_durations: Array | None = None
     gaps: Array | None = None
 
+    def times(self) -> dict[str, Array | None]:
+        """Return the times of the steps by the names of a forecaster's arguments."""
+        return {"durations": self.durations, "lead_durations": self.lead_durations, "gaps": self.gaps}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
@@ -56,15 +60,7 @@ class Optimisation:
 
 
 class Trainer(ABC):
-    """A forecaster of one framework while it is trained; a frontend fills in the private methods.
-
-    Args:
-        optimisation: Loss and optimiser; None takes the defaults.
-        best_precision: What the framework is quickest in on this device.
-
-    Raises:
-        ConfigError: for an unknown precision.
-    """
+    """A forecaster of one framework while it is trained; a frontend fills in the private methods."""
 
     def __init__(self, optimisation: Optimisation | None, best_precision: str) -> None:
         self._options = optimisation or Optimisation()
@@ -100,14 +96,7 @@ class Trainer(ABC):
         return weights | {_OPTIMISER + key: array for key, array in self._moments_to_arrays().items()}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` returned.
-
-        Args:
-            state: Arrays by name.
-
-        Raises:
-            WeightsError: if an array is missing, unknown or misshapen.
-        """
+        """Load what `state` returned; a missing, unknown or misshapen array raises a `WeightsError`."""
         weights = {key.removeprefix(_WEIGHTS): array for key, array in state.items() if key.startswith(_WEIGHTS)}
         moments = {key: array for key, array in state.items() if not key.startswith(_WEIGHTS)}
         if moments:
@@ -163,64 +152,31 @@ def weighted_loss(
     total: Callable[[Any], Any],
     at_least: Callable[[Any, float], Any],
 ) -> Any:
-    """Return Σ w·(e² + a·|e|) / Σ w on arrays of any framework.
+    """Return Σ w·(e² + a·|e|) / Σ w on arrays of any framework; `absolute_error` is a.
 
-    Args:
-        forecast: float32.
-        targets: The frames to forecast, in the same layout.
-        weight: Weight of each value.
-        absolute_error: a, the share of the absolute error.
-        square: Square of an array, whose derivative is rounded once, unlike that of e · e.
-        total: Sum of an array over all its axes.
-        at_least: The larger one of an array and a number.
-
-    Returns:
-        The loss.
+    `square` is an argument since its derivative is rounded once, unlike that of e · e.
     """
     error = forecast - targets
     each = weight * (square(error) + absolute_error * abs(error))
     return total(each) / at_least(total(weight), 1e-12)
 
 
-def read_precision(wanted: str, best: str) -> str:
-    """Return the precision to train in.
-
-    Args:
-        wanted: Of the configuration; `auto` takes the best here.
-        best: What the framework is quickest in on this device.
-
-    Returns:
-        `float32` or `bfloat16`.
-
-    Raises:
-        ConfigError: for an unknown precision.
-
-    Example:
-        >>> read_precision("auto", "bfloat16"), read_precision("float32", "bfloat16")
-        ('bfloat16', 'float32')
-    """
-    if wanted not in ("auto", *PRECISIONS):
+def read_precision(precision: str, best: str) -> str:
+    """Return `float32` or `bfloat16`; `auto` takes the best precision on this device."""
+    if precision not in ("auto", *PRECISIONS):
         raise ConfigError(
             "training.precision",
             expected=f"one of auto, {', '.join(PRECISIONS)}",
-            received=repr(wanted),
-            hint="choose one of these.",
+            received=repr(precision),
+            hint="Choose one of these.",
         )
-    return best if wanted == "auto" else wanted
+    return best if precision == "auto" else precision
 
 
 def check_moments(expected: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:
-    """Refuse an optimiser's state that lacks an array, or has one more, or one of another shape.
-
-    Args:
-        expected: Shape of each array.
-        moments: The arrays of a saved state.
-
-    Raises:
-        WeightsError: naming the first array at fault.
-    """
+    """Raise an error for an optimiser's state that lacks an array, or has an unknown or misshapen one."""
     for key in sorted(expected.keys() | moments.keys()):
-        wanted = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
+        required = f"shape {tuple(expected[key])}" if key in expected else "no array of this name"
         received = f"shape {tuple(moments[key].shape)}" if key in moments else "none"
-        if wanted != received:
-            raise WeightsError(key, expected=wanted, received=received, hint="start the run anew.")
+        if required != received:
+            raise WeightsError(key, expected=required, received=received, hint="Start a new run.")

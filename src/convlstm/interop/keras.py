@@ -41,7 +41,7 @@ def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
     words["go_backwards"] = words.pop("direction") == "reverse"
     if "merge" in words:
         merge = words.pop("merge")
-        words["merge_mode of Bidirectional"] = None if merge == "apart" else merge
+        words["merge_mode of Bidirectional"] = None if merge == "separate" else merge
     return words
 
 

@@ -10,7 +10,7 @@ from convlstm.keras.layer import ConvLSTM2D as ConvLSTM2D
 from convlstm.keras.layer import ConvLSTM3D as ConvLSTM3D
 from convlstm.keras.loading import load as load
 from convlstm.keras.rnn import RNN as RNN
-from convlstm.keras.stacked import ConvLSTMStack as ConvLSTMStack
+from convlstm.keras.stack_layer import ConvLSTMStack as ConvLSTMStack
 from convlstm.keras.weights import load_canonical as load_canonical
 from convlstm.keras.weights import save as save
 from convlstm.keras.weights import to_canonical as to_canonical

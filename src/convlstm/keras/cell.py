@@ -1,8 +1,9 @@
-"""One step of the convolutional LSTM for Keras, and the home of a layer's variables."""
+"""One step of the convolutional LSTM for Keras, which holds the variables of a layer."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import keras
 
@@ -17,17 +18,19 @@ from convlstm.keras.options import (
     PARTS,
     PLAIN_OPTIONS,
     SHOWN,
+    CellKeywords,
     DataFormat,
-    axes,
+    activation_name,
+    as_tuple,
     data_format_of,
     first_shape,
     fixed_size,
-    word,
 )
 from convlstm.keras.stack import cell_dtype, grids, run_stack, zero_states
-from convlstm.keras.weights import KERNELS, add_variables, values
+from convlstm.keras.weights import KERNELS, add_variables, engine_weights
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import PerAxis
 from convlstm.weights.canonical import MEMORY_DECAY_START, layer_shapes
 
 Shape = tuple[int | None, ...]
@@ -88,13 +91,13 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
-        padding: Any = "valid",
+        kernel_size: PerAxis,
+        strides: PerAxis = 1,
+        padding: str | PerAxis = "valid",
         data_format: str | None = None,
-        dilation_rate: Any = 1,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        dilation_rate: PerAxis = 1,
+        activation: str | Callable[..., Any] | None = "tanh",
+        recurrent_activation: str | Callable[..., Any] | None = "sigmoid",
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
@@ -109,18 +112,19 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **options: Any,
+        **options: Unpack[CellKeywords],
     ) -> None:
-        own = {name: options.pop(name) for name in CONTRACT_OPTIONS & options.keys()}
-        parsing.check_options(options, OF_KERAS | CONTRACT_OPTIONS | set(SHOWN))
-        super().__init__(autocast=False, **options)
+        of_layer: dict[str, Any] = {**options}
+        of_contract = {name: of_layer.pop(name) for name in CONTRACT_OPTIONS & of_layer.keys()}
+        parsing.check_options(of_layer, OF_KERAS | CONTRACT_OPTIONS | set(SHOWN))
+        super().__init__(autocast=False, **of_layer)
         # before the initialisers, as in Keras: one global seed then starts both from the same weights
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.filters, self.kernel_size, self.strides = filters, axes(kernel_size), axes(strides)
-        self.padding = padding.lower() if isinstance(padding, str) else axes(padding)
+        self.filters, self.kernel_size, self.strides = filters, as_tuple(kernel_size), as_tuple(strides)
+        self.padding = padding.lower() if isinstance(padding, str) else as_tuple(padding)
         self.data_format = data_format_of(data_format)
-        self.dilation_rate, self.use_bias, self.unit_forget_bias = axes(dilation_rate), use_bias, unit_forget_bias
-        self.activation, self.recurrent_activation = word(activation), word(recurrent_activation)
+        self.dilation_rate, self.use_bias, self.unit_forget_bias = as_tuple(dilation_rate), use_bias, unit_forget_bias
+        self.activation, self.recurrent_activation = activation_name(activation), activation_name(recurrent_activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -131,23 +135,25 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
-        self.options = {name: axes(value) for name, value in own.items()}
+        self.options = {name: as_tuple(value) for name, value in of_contract.items()}
         self.state_size = [filters, filters]
         groups = parsing.integer("groups", self.options.get("groups", 1), 1)
-        self.spec = self._spec(groups, None)  # refuses bad options before any input is seen
+        self.spec = self._spec(groups, None)  # raises an error for wrong options before any input is seen
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
         return {f"layers.0.forward.{name}": variable for name, variable in self.variables_by_name.items()}
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
         """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
         shape = first_shape(inputs_shape)
         inputs.check_rank("inputs", self.rank, shape, "batch")
         shape = self.channels_last(shape)
         if shape[-1] is None:
-            raise SpecError("channels", expected="a number", received="None", hint="give the input's channels.")
+            raise SpecError(
+                "channels", expected="a number", received="None", hint="Fix the number of channels of the input."
+            )
         self.spec, self.input_size = self._spec(shape[-1], shape[1:-1]), shape[1:-1]
         shapes = layer_shapes(self.spec.layers[0])
         how: dict[str, dict[str, Any]] = {
@@ -162,7 +168,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         self.kernel, self.recurrent_kernel = (self.variables_by_name[name] for name in KERNELS)
         self.bias = self.variables_by_name.get("bias")
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Take one step.
 
@@ -188,13 +194,13 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         h, c = (self.to_user(a) for a in final[0])
         return h, [h, c]
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def compute_output_spec(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
         """Return the output of a step as symbols, for inputs that `call` takes: c keeps at least float32."""
         self._read(inputs, states)
         frame = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
         shape, kind = self.state_shape(tuple(frame.shape)), self.compute_dtype
-        h, again, c = (keras.KerasTensor(shape, dtype=own) for own in (kind, kind, cell_dtype(kind)))
+        h, again, c = (keras.KerasTensor(shape, dtype=dtype) for dtype in (kind, kind, cell_dtype(kind)))
         return h, [again, c]
 
     def compute_output_shape(self, inputs_shape: Any, states_shape: Any = None) -> tuple[Shape, list[Shape]]:
@@ -210,8 +216,8 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
 
     def read_state(self, name: str, given: Any, shape: Shape) -> State:
         """Return the state [h, c] given as this argument, for frames (batch, *space, channels), with channels last."""
-        wanted = self.user_format((shape[0], *grids(self.spec, shape[1:-1])[0], self.filters))
-        h, c = inputs.read_states(given, [wanted], self.compute_dtype, name, self.data_format)[0]
+        state_shape = self.user_format((shape[0], *grids(self.spec, shape[1:-1])[0], self.filters))
+        h, c = inputs.read_states(given, [state_shape], self.compute_dtype, name, self.data_format)[0]
         return self.to_last(h), self.to_last(c)
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
@@ -220,12 +226,12 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         return [self.to_user(h), self.to_user(c)]
 
     def weights_of(self, *_: Any) -> dict[str, Tensor]:
-        """Return what the engine computes with."""
-        return values(self.variables_by_name, self.compute_dtype)
+        """Return the arrays for the engine."""
+        return engine_weights(self.variables_by_name, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the cell was made with."""
-        self.spec.to_dict()  # refuses a function as strategy
+        self.spec.to_dict()  # raises an error for a function as strategy
         config: dict[str, Any] = super().get_config()
         config |= {name: getattr(self, name) for name in PLAIN_OPTIONS}
         for part in PARTS:
@@ -237,7 +243,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
     def _read(self, given: Any, states: Any) -> tuple[Any, ...]:
         """Return the frame with channels last, the state, durations and gaps, all checked."""
         spec = self.spec
-        frame, duration, gap = inputs.split(given, inputs.uses(spec), (None, None))
+        frame, duration, gap = inputs.split_inputs(given, inputs.used_times(spec), (None, None))
         x = inputs.tensor("inputs", frame, self.compute_dtype)
         inputs.check_frames("inputs", spec, tuple(x.shape), "batch", data_format=self.data_format)
         x = self.to_last(x)
@@ -246,7 +252,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         times = inputs.read_times(spec, of_step, since, keras.ops.expand_dims(x, 1), None)
         return x, self.read_state("states", states, tuple(x.shape)), *times
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def _spec(self, in_channels: int, input_size: Shape | None) -> ConvLSTMSpec:
         options = dict(self.options)
         if self.use_bias and options.get("forget_bias") is None:

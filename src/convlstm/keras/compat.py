@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from convlstm.keras.cell import ConvLSTM2DCell
+from convlstm.spec.types import PerAxis
 
 
 @keras.saving.register_keras_serializable("convlstm")
@@ -32,10 +34,10 @@ class DurationAwareConvLSTMCell(ConvLSTM2DCell):
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        padding: Any = "same",
-        duration_strategy: Any = "mlp",
+        padding: str | PerAxis = "same",
+        duration_strategy: str | Callable[[Any], Any] = "mlp",
         **options: Any,
     ) -> None:
         super().__init__(filters, kernel_size, padding=padding, duration_strategy=duration_strategy, **options)

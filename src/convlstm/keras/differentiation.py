@@ -22,8 +22,8 @@ def detached(variable: Any) -> Tensor:
 def value_and_gradients(function: Callable[[Tensors], Tensor], tensors: Tensors) -> tuple[Tensor, Tensors]:
     """Return a function's value and its gradient by every tensor it is given, zeros where one does not enter."""
     if BACKEND == "jax":
-        value, found = import_module("jax").value_and_grad(function)(tensors)
-        return value, found
+        value, gradients = import_module("jax").value_and_grad(function)(tensors)
+        return value, gradients
     if BACKEND == "tensorflow":
         tensorflow = import_module("tensorflow")
         with tensorflow.GradientTape() as tape:
@@ -32,10 +32,10 @@ def value_and_gradients(function: Callable[[Tensors], Tensor], tensors: Tensors)
         return value, tape.gradient(value, tensors, unconnected_gradients="zero")
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     value = function(leaves)
-    found = import_module("torch").autograd.grad(
+    gradients = import_module("torch").autograd.grad(
         value, list(leaves.values()), materialize_grads=True, allow_unused=True
     )
-    return value.detach(), dict(zip(leaves, found, strict=True))
+    return value.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:

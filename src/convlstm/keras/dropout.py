@@ -10,26 +10,13 @@ from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import Size, grids
-from convlstm.reference.recurrence import Masks
 from convlstm.spec.stack import ConvLSTMSpec
 
 
 def sample_masks(
     spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size, steps: Any, generator: keras.random.SeedGenerator
 ) -> DropoutMasks | None:
-    """Sample every mask that a call in training needs, in a fixed order.
-
-    Args:
-        spec: The stack.
-        dtype: Type of the masks.
-        batch: Rows of the batch.
-        input_size: Spatial size of the stack's input.
-        steps: Number of steps.
-        generator: Source of randomness.
-
-    Returns:
-        The masks, channels last, or None where the stack has no random part.
-    """
+    """Sample every mask of a call of this type, channels last, in a fixed order; None without a random part."""
 
     def sample(mask: MaskSpec) -> Tensor | None:
         if not mask.rate:
@@ -40,4 +27,4 @@ def sample_masks(
         return keras.ops.cast(random < mask.rate, dtype)
 
     sizes = grids(spec, input_size) if spec.is_random else None
-    return dropout.sample_masks(spec, batch, input_size, steps, sample, Masks, channels_last=True, grids=sizes)
+    return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True, grids=sizes)

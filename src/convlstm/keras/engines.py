@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from convlstm.errors import DependencyError
-from convlstm.reference.recurrence import Masks
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Tensor = Any
@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 BACKEND = keras.backend.backend()
 if BACKEND not in BACKENDS:
     raise DependencyError(
-        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="set it before importing."
+        "KERAS_BACKEND", expected=f"one of {', '.join(BACKENDS)}", received=BACKEND, hint="Set it before the import."
     )
 ENGINE = import_module(f"convlstm.engine.{BACKEND}.recurrence")
 
@@ -31,37 +31,25 @@ def sequence(
     layer: LayerSpec,
     weights: dict[str, Tensor],
     x: Tensor | None,
-    state: State,
+    state: State | None,
     *,
-    masks: Masks | None = None,
-    from_rest: bool = False,
+    masks: LayerMasks | None = None,
     training: bool = False,
     **given: Any,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run one layer in one direction over x (time, batch, *space, in_channels), or None for a layer without input.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays in Keras's layout, the convolution kernels in the type to compute in.
-        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels).
-        masks: Random draws in training.
-        from_rest: Whether the state is known to be zero, which an engine may make use of.
-        training: Whether a gradient will be taken, which an engine may make use of.
-        **given: steps, reverse, mask, durations and gaps, as every engine's `sequence` takes them.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    Weights are in Keras's layout, the convolution kernels in the type to compute in. A `state` of None means zeros, for
+    a layer with input. `training` says whether a gradient follows. The further arguments are steps, reverse, mask,
+    durations and gaps, as in every engine's `sequence`.
     """
-    drawn = None if masks is None else (masks.input, masks.recurrent, masks.zoneout_h, masks.zoneout_c)
     if BACKEND == "torch":
-        return _channels_first(layer, weights, x, None if from_rest else state, drawn, given)
-    if BACKEND == "jax":
+        return _channels_first(layer, weights, x, state, masks, given)
+    if BACKEND == "jax" and state is not None:
         state = ENGINE.State(keras.ops.cast(state[0], weights["weight_hh"].dtype), state[1])
     if BACKEND == "tensorflow":
         given |= {"training": training}
-    own = None if drawn is None else ENGINE.LayerMasks(*drawn)
-    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=own, zero_initial_state=from_rest, **given)
+    outputs, (h, c) = ENGINE.sequence(layer, weights, x, state, masks=masks, **given)
     return outputs, (h, c)
 
 
@@ -98,7 +86,7 @@ def _channels_first(
     weights: dict[str, Tensor],
     x: Tensor | None,
     state: State | None,
-    drawn: Any,
+    masks: LayerMasks | None,
     given: dict[str, Any],
 ) -> tuple[Tensor, State]:
     """Run PyTorch's engine on channels-first views."""
@@ -110,25 +98,12 @@ def _channels_first(
     def last(a: Tensor) -> Tensor:
         return a.movedim(-1 - rank, -1)
 
-    own = None if drawn is None else ENGINE.LayerMasks(*(first(a) for a in drawn))
+    if masks is not None:
+        masks = LayerMasks(*(first(mask) for mask in masks))
     turned = {name: _torch_layout(name, array) for name, array in weights.items()}
     start = None if state is None else (first(state[0]), first(state[1]))
-    outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=own, **given)
-    if given["mask"] is not None and layer.stack.masked_output == "hold":
-        outputs = _held(outputs, given["mask"], given["reverse"])
+    outputs, (h, c) = ENGINE.sequence(layer, turned, first(x), start, masks=masks, **given)
     return last(outputs), (last(h), last(c))
-
-
-def _held(outputs: Tensor, mask: Tensor, reverse: bool) -> Tensor:
-    """Return outputs (time, batch, ...) with each masked step's replaced by the previous valid one's, or zero."""
-    torch, steps = import_module("torch"), len(outputs)
-    time, rows = torch.arange(steps, device=mask.device), torch.arange(mask.shape[0], device=mask.device)
-    turned = mask.flip(1) if reverse else mask
-    last = torch.where(turned, time, -1).cummax(dim=1).values if steps else time.new_zeros(mask.shape)
-    source = (steps - 1 - last).flip(1) if reverse else last
-    known = (source >= 0) & (source < steps)
-    chosen = outputs[source.clamp(0, max(steps - 1, 0)).T, rows] if steps else outputs
-    return torch.where(known.T.reshape(*known.T.shape, *(1,) * (outputs.ndim - 2)), chosen, torch.zeros_like(chosen))
 
 
 def _torch_layout(name: str, array: Tensor) -> Tensor:

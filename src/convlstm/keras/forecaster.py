@@ -6,13 +6,14 @@ from typing import Any
 
 import keras
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.layouts import channels_last_shape
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.stack import cell_dtype, run_stack
-from convlstm.keras.stacked import ConvLSTMStack
-from convlstm.keras.weights import load_canonical, native_shape, seed_of
+from convlstm.keras.stack_layer import ConvLSTMStack
+from convlstm.keras.weights import load_canonical, seed_of
 from convlstm.spec.calls import check_forecast, check_given, check_horizon
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.canonical import canonical_shapes, initialise
@@ -60,8 +61,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
     def __init__(
         self, spec: ForecasterSpec, *, horizon: int | None = None, seed: int | None = None, **options: Any
     ) -> None:
-        if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ForecasterSpec)
         super().__init__(autocast=False, **options)
         self.spec, self.horizon, self.seed = spec, horizon, seed
         self.supports_masking = True
@@ -72,7 +72,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         if spec.rollout == "states":
             self.forecaster = ConvLSTMStack(spec.forecaster, name="forecaster", dtype=self.dtype_policy)
         self.head = {
-            key: self.add_weight(shape=native_shape(key, shape), name=key.replace(".", "_"), autocast=False)
+            key: self.add_weight(shape=channels_last_shape(key, shape), name=key.replace(".", "_"), autocast=False)
             for key, shape in sorted(canonical_shapes(spec).items(), reverse=True)
             if key.startswith("head.")
         }
@@ -82,10 +82,12 @@ class Forecaster(keras.Model):  # type: ignore[misc]
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
         stacks = {"encoder.": self.encoder} | ({} if self.forecaster is None else {"forecaster.": self.forecaster})
-        found = {p + key: v for p, stack in stacks.items() for key, v in stack.canonical_variables().items()}
-        return found | dict(self.head)
+        variables: dict[str, Any] = {}
+        for prefix, stack in stacks.items():
+            variables |= {prefix + key: variable for key, variable in stack.canonical_variables().items()}
+        return variables | self.head
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def call(
         self,
         frames: Tensor,
@@ -136,7 +138,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         future = self._head(keras.ops.swapaxes(hidden, 0, 1))
         return future + keras.ops.expand_dims(last, 1) if self.spec.residual else future
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def compute_output_spec(
         self,
         frames: Any,
@@ -172,8 +174,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the model was made with."""
-        own = {"spec": self.spec.to_dict(), "horizon": self.horizon, "seed": self.seed}
-        return {"name": self.name, "dtype": keras.dtype_policies.serialize(self.dtype_policy)} | own
+        config = {"name": self.name, "dtype": keras.dtype_policies.serialize(self.dtype_policy)}
+        return config | {"spec": self.spec.to_dict(), "horizon": self.horizon, "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Forecaster:

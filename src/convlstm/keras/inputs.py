@@ -10,7 +10,7 @@ import keras
 
 from convlstm.errors import ConvLSTMError, ShapeError
 from convlstm.keras.engines import State, Tensor, at_hand, to_array
-from convlstm.keras.options import in_keras_words
+from convlstm.keras.options import translate_error
 from convlstm.keras.stack import cell_dtype
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
@@ -19,80 +19,75 @@ from convlstm.spec.stack import ConvLSTMSpec
 Shape = tuple[int | None, ...]
 
 
-def keeps_errors(call: Callable[..., Any]) -> Callable[..., Any]:
+def errors_unchanged(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return a layer's `call` whose errors of this package reach the user as they are."""
     return _guarded(call, lambda error: error)
 
 
-def speaks_keras(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a layer's `call` whose errors of this package reach the user in the words of Keras's arguments."""
-    return _guarded(call, in_keras_words)
+def errors_in_keras_terms(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a layer's `call` whose errors of this package reach the user with Keras's names of arguments."""
+    return _guarded(call, translate_error)
 
 
-def _guarded(call: Callable[..., Any], word: Callable[[ConvLSTMError], ConvLSTMError]) -> Callable[..., Any]:
+def _guarded(call: Callable[..., Any], change: Callable[[ConvLSTMError], ConvLSTMError]) -> Callable[..., Any]:
     @wraps(call)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return call(*args, **kwargs)
         except ConvLSTMError as error:
-            said = word(error)
+            changed = change(error)
             # Keras rebuilds every other error from its message alone, as a RuntimeError where that fails
-            said._keras_call_info_injected = True  # type: ignore[attr-defined]
-            raise said from error.__cause__
+            changed._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise changed from error.__cause__
 
     return wrapped
 
 
 def is_symbol(*given: Any) -> bool:
-    """Return whether any of these is a symbol, which stands for a tensor while a graph is built."""
+    """Return whether any of these is a symbol: a tensor of a graph that is being built."""
     return any(keras.utils.is_keras_tensor(one) for one in given)
 
 
 def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
-    """Return an argument as a tensor of this type, or the symbol it is.
+    """Return an argument as a tensor of this type, or a symbol as it is.
 
-    Raises:
-        ShapeError: for what is no array of real numbers: a cast would drop an imaginary part in silence.
+    Anything but real numbers raises a `ShapeError`, since a cast would drop an imaginary part in silence.
     """
     try:
-        found = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
-        kind = keras.backend.standardize_dtype(found.dtype)
+        array = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
+        kind = keras.backend.standardize_dtype(array.dtype)
     except (TypeError, ValueError):
-        found, kind = None, type(given).__name__
-    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or found is None:
-        raise ShapeError(name, expected="one array of real numbers", received=kind, hint="make it with numpy.asarray.")
-    return found if dtype is None else keras.ops.cast(found, dtype)
+        array, kind = None, type(given).__name__
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or array is None:
+        raise ShapeError(
+            name, expected="one array of real numbers", received=kind, hint=f"Convert `{name}` with `numpy.asarray`."
+        )
+    return array if dtype is None else keras.ops.cast(array, dtype)
 
 
-def split(given: Any, names: Sequence[str], apart: Sequence[Any]) -> tuple[Any, ...]:
-    """Return frames, durations and gaps of a call that has them in one tuple, or apart.
+def split_inputs(given: Any, names: Sequence[str], separate: Sequence[Any]) -> tuple[Any, ...]:
+    """Return frames, durations and gaps of a call that has them in one tuple or as separate arguments.
 
-    Args:
-        given: The frames, or a tuple (frames, durations), (frames, gaps) or (frames, durations, gaps).
-        names: Which of `durations` and `gaps` the layer uses, in this order.
-        apart: Durations and gaps as arguments of their own, or None.
-
-    Returns:
-        Frames, durations, gaps.
+    `names` says which of `durations` and `gaps` the layer uses, which is also their order in the tuple.
     """
     if not isinstance(given, (tuple, list)):
-        return (given, *apart)
+        return (given, *separate)
     frames, *rest = given
-    words = ("durations", "gaps")
-    if len(rest) != len(names) or any(part is not None for part in apart):
+    if len(rest) != len(names) or any(part is not None for part in separate):
         raise ShapeError(
             "sequences",
-            expected=f"({', '.join(('frames', *names))}), or the frames and the rest as arguments of their own",
+            expected=f"({', '.join(('frames', *names))}), or the frames and the rest as separate arguments",
             received=f"{len(given)} arrays",
-            hint="choose a duration_strategy or memory_decay to use them." if not names else "pass them once.",
+            hint="Pass each array once." if names else "Choose a `duration_strategy` or `memory_decay` to use them.",
         )
-    return (frames, *(dict(zip(names, rest, strict=True)).get(word) for word in words))
+    by_name = dict(zip(names, rest, strict=True))
+    return frames, by_name.get("durations"), by_name.get("gaps")
 
 
-def uses(spec: ConvLSTMSpec) -> tuple[str, ...]:
+def used_times(spec: ConvLSTMSpec) -> tuple[str, ...]:
     """Return which of `durations` and `gaps` a layer uses."""
-    wanted = {"durations": spec.duration_strategy != "none", "gaps": spec.memory_decay}
-    return tuple(name for name, use in wanted.items() if use)
+    uses = {"durations": spec.duration_strategy != "none", "gaps": spec.memory_decay}
+    return tuple(name for name, is_used in uses.items() if is_used)
 
 
 def check_frames(
@@ -116,7 +111,7 @@ def check_rank(name: str, spatial_dims: int, shape: Sequence[int | None], *leadi
             name,
             expected=f"{count} axes: {', '.join(leading)}, channels and {spatial_dims} of space",
             received=f"shape {tuple(shape)}",
-            hint="add the missing axis, or take off one.",
+            hint="Pass frames with these axes.",
         )
 
 
@@ -138,9 +133,9 @@ def read_times(
 ) -> tuple[Tensor | None, Mapping[str, Tensor]]:
     """Return durations (batch, time) and gaps (batch, time) by direction, after checking shape and range."""
     calls.check_given("durations", spec.duration_strategy != "none", durations)
-    found = calls.read_gaps(spec, gaps)
-    given = None if durations is None else per_step("durations", durations, frames, mask)
-    return given, {name: per_step("gaps", gap, frames, mask) for name, gap in found.items()}
+    by_direction = calls.read_gaps(spec, gaps)
+    read = None if durations is None else per_step("durations", durations, frames, mask)
+    return read, {name: per_step("gaps", gap, frames, mask) for name, gap in by_direction.items()}
 
 
 def per_step(name: str, given: Any, frames: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -168,32 +163,21 @@ def one_step(name: str, given: Any, frame: Tensor) -> Tensor:
 def read_states(
     given: Any, shapes: Sequence[Shape], dtype: str, name: str | None = None, data_format: str = "channels_last"
 ) -> list[State]:
-    """Return the states of a call as (h, c) per layer and direction, in their types.
+    """Return (h_0, c_0) as (h, c) indexed layer · D + direction in the types to compute in, after checking them.
 
-    Args:
-        given: (h_0, c_0), each a tensor (one layer and direction) or a tuple of tensors.
-        shapes: The shape each must have, None where it is not known.
-        dtype: Type to compute in.
-        name: What Keras calls the state [h, c] of a single layer.
-        data_format: Where the channels stand.
-
-    Returns:
-        (h, c) indexed layer · D + direction.
-
-    Raises:
-        StateError: naming the part, layer and direction that do not fit.
+    `name` is Keras's argument for the state [h, c] of a single layer. A size of None in `shapes` is not known.
     """
     pair = calls.state_pair(given) if name is None else calls.state_pair(given, name, "[h, c]")
     parts = ("h_0", "c_0") if name is None else (f"{name}[0]", f"{name}[1]")
-    both = []
+    read = []
     for part, arrays, kind in zip(parts, pair, (dtype, cell_dtype(dtype)), strict=True):
         items = tuple(arrays) if isinstance(arrays, (tuple, list)) and name is None else (arrays,)
         calls.check_state_count(part, len(items), len(shapes), f"{len(items)}", kind="arrays")
-        own = []
+        tensors = []
         for index, (item, shape) in enumerate(zip(items, shapes, strict=True)):
             label = f"{part}[{index}]" if name is None else part
-            own.append(tensor(label, item, kind))
+            tensors.append(tensor(label, item, kind))
             last = data_format == "channels_last"
-            calls.check_state_shape(label, tuple(own[-1].shape), shape, channels_last=last)
-        both.append(own)
-    return list(zip(*both, strict=True))
+            calls.check_state_shape(label, tuple(tensors[-1].shape), shape, channels_last=last)
+        read.append(tensors)
+    return list(zip(*read, strict=True))

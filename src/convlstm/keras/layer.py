@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
 
 import keras
 
 from convlstm.keras.cell import CELLS
-from convlstm.keras.options import SHOWN
+from convlstm.keras.options import SHOWN, LayerKeywords
 from convlstm.keras.rnn import RNN
+from convlstm.spec.types import PerAxis
 
 
 class ConvLSTM(RNN):
@@ -69,13 +71,13 @@ class ConvLSTM(RNN):
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
-        padding: Any = "valid",
+        kernel_size: PerAxis,
+        strides: PerAxis = 1,
+        padding: str | PerAxis = "valid",
         data_format: str | None = None,
-        dilation_rate: Any = 1,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        dilation_rate: PerAxis = 1,
+        activation: str | Callable[..., Any] | None = "tanh",
+        recurrent_activation: str | Callable[..., Any] | None = "sigmoid",
         use_bias: bool = True,
         *,
         return_sequences: bool = False,
@@ -83,10 +85,11 @@ class ConvLSTM(RNN):
         go_backwards: bool = False,
         stateful: bool = False,
         masked_output: str | None = None,
-        **options: Any,
+        **options: Unpack[LayerKeywords],
     ) -> None:
-        of_layer = ("name", "trainable", "activity_regularizer", "unroll", "zero_output_for_mask")
-        own = {name: options.pop(name) for name in of_layer if name in options}
+        of_cell: dict[str, Any] = {**options}
+        names = ("name", "trainable", "activity_regularizer", "unroll", "zero_output_for_mask")
+        of_layer = {name: of_cell.pop(name) for name in names if name in of_cell}
         cell = CELLS[self.rank](
             filters,
             kernel_size,
@@ -98,7 +101,7 @@ class ConvLSTM(RNN):
             recurrent_activation,
             use_bias,
             name="conv_lstm_cell",
-            **options,
+            **of_cell,
         )
         super().__init__(
             cell,
@@ -107,18 +110,18 @@ class ConvLSTM(RNN):
             go_backwards,
             stateful,
             masked_output=masked_output,
-            dtype=options.get("dtype"),
-            **own,
+            dtype=of_cell.get("dtype"),
+            **of_layer,
         )
 
     def __getattr__(self, name: str) -> Any:
         """Return an option of the cell, as Keras's layers show them."""
         if name in SHOWN:
             return getattr(self.cell, name)
-        found = getattr(super(), "__getattr__", None)
-        if found is None:
+        inherited = getattr(super(), "__getattr__", None)
+        if inherited is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return found(name)
+        return inherited(name)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments the layer was made with."""

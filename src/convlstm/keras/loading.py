@@ -7,7 +7,7 @@ from pathlib import Path
 from convlstm.frontend.loading import load_module, no_float64
 from convlstm.keras.engines import has_float64
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.stacked import ConvLSTMStack
+from convlstm.keras.stack_layer import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
 
 

@@ -1,4 +1,4 @@
-"""How Keras writes options, and what they are in the contract."""
+"""Keras's forms of options, and the options of the contract."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import keras
 
 from convlstm.errors import ConvLSTMError, SpecError
 from convlstm.keras.engines import Tensor
-from convlstm.spec.options import KERAS_WORDS, LayerOptions
+from convlstm.spec.options import KERAS_WORDS, CellOptions
 
 Shape = tuple[int | None, ...]
 
 OF_KERAS = frozenset({"name", "trainable", "dtype", "activity_regularizer", "input_shape", "batch_input_shape"})
 """Arguments that every layer of Keras takes."""
 
-CONTRACT_OPTIONS = (
-    frozenset({"groups", *LayerOptions.__annotations__})
-    - {"spatial_dims", "activation", "recurrent_activation", "direction", "merge", "masked_output"}
-    - {"dropout", "input_dropout", "recurrent_dropout"}
-)
+CONTRACT_OPTIONS = frozenset({"groups", *CellOptions.__annotations__})
 """Options of the contract that Keras's own layers do not have; a cell takes them under the contract's names."""
 
 PLAIN_OPTIONS = (
@@ -50,7 +46,37 @@ SHOWN = (*PLAIN_OPTIONS, *(f"{part}_{kind}" for part in PARTS for kind in KINDS)
 """What Keras's layers show of their cell as attributes."""
 
 
-def axes(value: Any) -> Any:
+class CellKeywords(CellOptions, total=False):
+    """The options of the contract that a cell takes, and those of every Keras layer."""
+
+    groups: int
+    name: str | None
+    trainable: bool
+    dtype: Any
+
+
+class LayerKeywords(CellKeywords, total=False):
+    """The further options of a layer: those of its cell, and those of `keras.layers.RNN`."""
+
+    kernel_initializer: Any
+    recurrent_initializer: Any
+    bias_initializer: Any
+    unit_forget_bias: bool
+    kernel_regularizer: Any
+    recurrent_regularizer: Any
+    bias_regularizer: Any
+    activity_regularizer: Any
+    kernel_constraint: Any
+    recurrent_constraint: Any
+    bias_constraint: Any
+    dropout: float
+    recurrent_dropout: float
+    seed: int | None
+    unroll: bool
+    zero_output_for_mask: bool
+
+
+def as_tuple(value: Any) -> Any:
     """Return lists as tuples, since Keras's files give lists back."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -62,44 +88,42 @@ def first_shape(shape: Any) -> Shape:
 
 def data_format_of(given: str | None) -> str:
     """Return the data format of a layer; None takes Keras's setting."""
-    found = given or keras.config.image_data_format()
-    if found not in ("channels_last", "channels_first"):
-        raise SpecError("data_format", expected="channels_last or channels_first", received=found, hint="choose one.")
-    return str(found)
+    data_format = given or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise SpecError(
+            "data_format", expected="channels_last or channels_first", received=data_format, hint="Choose one of these."
+        )
+    return str(data_format)
 
 
 def fixed_size(size: Shape) -> Shape:
-    """Return the input size that pixel peepholes are made for, or refuse one that is not fixed."""
+    """Return the input size of pixel peepholes, or raise an error if it is not fixed."""
     if None in size:
         raise SpecError(
             "peephole",
             expected="a fixed input size with 'pixel'",
             received=f"frames of {tuple(size)}",
-            hint="fix the size of the input, or use peephole='channel'.",
+            hint="Fix the size of the input, or pass `peephole='channel'`.",
         )
     return tuple(size)
 
 
-def word(activation: Any) -> Any:
-    """Return the contract's word for an activation given as Keras's name or function; None is linear."""
-    word = "linear" if activation is None else getattr(activation, "__name__", activation)
-    return "identity" if word == "linear" else word
+def activation_name(activation: Any) -> Any:
+    """Return the contract's name of an activation given as Keras's name or function; None is linear."""
+    name = "linear" if activation is None else getattr(activation, "__name__", activation)
+    return "identity" if name == "linear" else name
 
 
-def in_keras_words(error: ConvLSTMError) -> ConvLSTMError:
-    """Return an error with Keras's words, as the user of a layer wrote them; what came (quoted) stays as it is.
+def translate_error(error: ConvLSTMError) -> ConvLSTMError:
+    """Return an error with Keras's names of options, as the user of a layer wrote them; quoted values stay."""
 
-    Example:
-        >>> str(in_keras_words(SpecError("stride", expected="1 with a dilation", received="'stride'", hint="drop it.")))
-        "strides: expected 1 with a dilation_rate, got 'stride'; drop it."
-    """
+    def translate(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        return re.sub(rf"(?<!['\w])({'|'.join(KERAS_WORDS)})\b", lambda match: KERAS_WORDS[match[0]], text)
 
-    def said(text: Any) -> Any:
-        found = rf"(?<!['\w])({'|'.join(KERAS_WORDS)})\b"
-        return re.sub(found, lambda word: KERAS_WORDS[word[0]], text) if isinstance(text, str) else text
-
-    parts = {name: said(getattr(error, name)) for name in ("expected", "received", "hint")}
-    return type(error)(said(error.argument), **parts).with_traceback(error.__traceback__)
+    parts = {name: translate(getattr(error, name)) for name in ("expected", "received", "hint")}
+    return type(error)(translate(error.argument), **parts).with_traceback(error.__traceback__)
 
 
 class DataFormat:

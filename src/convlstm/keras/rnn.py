@@ -14,7 +14,7 @@ from convlstm.keras.cell import ConvLSTMCell
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
-from convlstm.keras.stack import cell_dtype, run_stack, zero_states
+from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.spec.options import MASKED_OUTPUTS
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -68,12 +68,12 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "cell",
                 expected="a cell of convlstm.keras",
                 received=type(cell).__name__,
-                hint="use keras.layers.RNN for other cells.",
+                hint="Use `keras.layers.RNN` for other cells.",
             )
         if masked_output is not None:
             if masked_output not in MASKED_OUTPUTS:
                 raise SpecError(
-                    "masked_output", expected="hold or zero", received=repr(masked_output), hint="choose one."
+                    "masked_output", expected="hold or zero", received=repr(masked_output), hint="Choose one of these."
                 )
             options["zero_output_for_mask"] = masked_output == "zero"
         super().__init__(
@@ -101,7 +101,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         prefix = f"layers.0.{self.spec.direction}."
         return {prefix + name: variable for name, variable in self.cell.variables_by_name.items()}
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the variables, and the states of a stateful layer."""
         shape = first_shape(sequences_shape)
@@ -111,7 +111,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "stateful",
                 expected="a fixed batch and frame size",
                 received=f"shape {shape}",
-                hint="build the model with batch_shape=(batch, None, *size, channels).",
+                hint="Build the model with `batch_shape=(batch, None, *size, channels)`.",
             )
         if not self.cell.built:
             self.cell.build((shape[0], *shape[2:]))
@@ -119,7 +119,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         if self.stateful and self.states is None:
             self._create_state_variables(shape[0])
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def call(
         self,
         sequences: Any,
@@ -153,13 +153,12 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             spec,
             cell.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            zero_states(spec, self.compute_dtype, batch, tuple(size)) if state is None else [state],
+            [state],
             steps=steps,
             mask=valid,
             durations=given,
             gaps=by_direction,
             draws=self._draw(batch, tuple(size), steps) if training else None,
-            from_rest=state is None,
             training=training,
         )
         h, c = (cell.to_user(a) for a in final[0])
@@ -177,7 +176,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         output = (batch, steps, *state[1:]) if self.return_sequences else state
         return (output, state, state) if self.return_state else output
 
-    @inputs.speaks_keras
+    @inputs.errors_in_keras_terms
     def compute_output_spec(
         self,
         sequences: Any,
@@ -205,7 +204,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
     def _read(self, sequences: Any, initial_state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
         """Return frames with channels last, the state or None for zeros, mask, durations and gaps, all checked."""
         spec, cell = self.spec, self.cell
-        frames, durations, gaps = inputs.split(sequences, inputs.uses(spec), (durations, gaps))
+        frames, durations, gaps = inputs.split_inputs(sequences, inputs.used_times(spec), (durations, gaps))
         valid = inputs.read_mask(mask, frames)
         x = inputs.tensor("sequences", frames, self.compute_dtype)
         inputs.check_frames("sequences", spec, tuple(x.shape), "batch", "time", data_format=cell.data_format)
@@ -214,7 +213,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
                 "sequences",
                 expected="at least one step, whose output is the last",
                 received=f"shape {tuple(x.shape)}",
-                hint="use return_sequences=True for sequences that may be empty.",
+                hint="Pass `return_sequences=True` for sequences that may be empty.",
             )
         x, given = cell.to_last(x), self.states if initial_state is None and self.stateful else initial_state
         times = inputs.read_times(spec, durations, gaps, x, valid)

@@ -24,36 +24,22 @@ def run_stack(
     spec: ConvLSTMSpec,
     weights_of: Callable[[int, str], dict[str, Tensor]],
     x: Tensor | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: Any,
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
     draws: DropoutMasks | None = None,
-    from_rest: bool = False,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        from_rest: Whether the states are known to be zero.
-        training: Whether a gradient is to follow.
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         return sequence(
             layer,
             weights_of(layer.index, direction),
@@ -65,7 +51,6 @@ def run_stack(
             durations=durations,
             gaps=None if not gaps else gaps[direction],
             masks=None if draws is None else draws.masks.get((layer.index, direction)),
-            from_rest=from_rest and x is not None,
             training=training,
         )
 
@@ -83,7 +68,7 @@ def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) ->
 
 
 def grids(spec: ConvLSTMSpec, input_size: Size) -> tuple[Size, ...]:
-    """Return the state's grid of every layer; sizes that only a graph knows come as tensors, unknown ones as None."""
+    """Return the state's grid of every layer; sizes that only a graph knows are tensors, unknown ones None."""
     if all(isinstance(n, int) for n in input_size):
         return spec.grids(input_size)
     result: list[Size] = []

@@ -12,11 +12,12 @@ import numpy as np
 
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
+from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.weights import from_native_array, load_canonical, to_canonical, to_native_array
+from convlstm.keras.weights import load_canonical, to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import canonical_shapes
@@ -31,16 +32,8 @@ _DRAWS = "seed_generator"
 class Trainer(trainer.Trainer):
     """A Keras forecaster with its optimiser.
 
-    The optimiser is AdamW as PyTorch defines it, with decay on convolution kernels only: Keras's own puts ε inside
-    the bias correction, and would differ from the other frameworks at the first step.
-
-    Args:
-        spec: The forecaster.
-        weights: Canonical arrays to start from.
-        optimisation: Loss and optimiser.
-
-    Raises:
-        ConfigError: for an unknown precision.
+    The optimiser is PyTorch's AdamW, with decay on convolution kernels only: Keras's has ε inside the bias correction,
+    and would differ from the other frameworks at the first step.
     """
 
     def __init__(
@@ -67,8 +60,8 @@ class Trainer(trainer.Trainer):
         steps = self._steps + 1
         first, second = (1.0 - beta**steps for beta in _BETAS)
         rates = {
-            "kept": 1.0 - learning_rate * self._options.weight_decay,
-            "size": learning_rate / first,
+            "decay": 1.0 - learning_rate * self._options.weight_decay,
+            "step_size": learning_rate / first,
             "root": sqrt(second),
         }
         scalars = {name: _tensor(np.float32(rate)) for name, rate in rates.items()}
@@ -102,7 +95,7 @@ class Trainer(trainer.Trainer):
         shapes = canonical_shapes(self.module.spec)
         for moment, tensors in self._moments.items():
             for key, tensor in tensors.items():
-                arrays[f"{key}.{moment}"] = from_native_array(key, to_array(tensor), shapes[key])
+                arrays[f"{key}.{moment}"] = from_channels_last(key, to_array(tensor), shapes[key])
         return arrays
 
     def _load_moments(self, moments: Mapping[str, Array]) -> None:
@@ -112,13 +105,13 @@ class Trainer(trainer.Trainer):
         self._steps = int(moments["step"])
         for moment, tensors in self._moments.items():
             for key, tensor in tensors.items():
-                array = to_native_array(key, np.asarray(moments[f"{key}.{moment}"]))
+                array = to_channels_last(key, np.asarray(moments[f"{key}.{moment}"]))
                 tensors[key] = _tensor(array.reshape(tuple(tensor.shape)))
 
     def _one_step(
         self, weights: Tensors, moments: dict[str, Tensors], sample: Tensors, rates: Tensors, seed: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Tensors]]:
-        loss, gradients = value_and_gradients(lambda own: self._loss(own, sample, seed), weights)
+        loss, gradients = value_and_gradients(lambda tensors: self._loss(tensors, sample, seed), weights)
         norm = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(g)) for g in gradients.values()))
         clip = keras.ops.minimum(self._options.clip_norm / (norm + 1e-6), 1.0)
         new: Tensors = {}
@@ -127,8 +120,8 @@ class Trainer(trainer.Trainer):
             gradient = gradients[key] * clip
             mean = _BETAS[0] * moments["exp_avg"][key] + (1.0 - _BETAS[0]) * gradient
             square = _BETAS[1] * moments["exp_avg_sq"][key] + (1.0 - _BETAS[1]) * keras.ops.square(gradient)
-            decayed = weight * rates["kept"] if key.endswith(DECAYED) else weight
-            new[key] = decayed - rates["size"] * mean / (keras.ops.sqrt(square) / rates["root"] + _EPSILON)
+            decayed = weight * rates["decay"] if key.endswith(DECAYED) else weight
+            new[key] = decayed - rates["step_size"] * mean / (keras.ops.sqrt(square) / rates["root"] + _EPSILON)
             after["exp_avg"][key], after["exp_avg_sq"][key] = mean, square
         return loss, new, after
 
@@ -161,11 +154,7 @@ class Trainer(trainer.Trainer):
 
 
 def set_threads(count: int) -> None:
-    """Fix how many threads the backend computes with.
-
-    Raises:
-        ConfigError: where the backend can no longer be told, or, as JAX, never from within.
-    """
+    """Set the number of threads of the backend, or raise an error where it is fixed: in JAX, or after a computation."""
     if BACKEND == "torch":
         import_module("torch").set_num_threads(count)
         return
@@ -180,16 +169,15 @@ def set_threads(count: int) -> None:
             "threads",
             expected=f"what {BACKEND} started with",
             received=count,
-            hint="leave it out, and bind the process to its cores, as with `taskset`.",
+            hint="Leave it out, and bind the process to its cores, for example with `taskset`.",
         ) from error
 
 
 def _tensors(sample: Sample) -> Tensors:
     """Return a sample's arrays as tensors, frames channels last."""
     frames = ("inputs", "targets", "weight")
-    found = {name: _tensor(np.moveaxis(getattr(sample, name), 2, -1)) for name in frames}
-    times = {name: getattr(sample, name) for name in ("durations", "lead_durations", "gaps")}
-    return found | {name: _tensor(array) for name, array in times.items() if array is not None}
+    tensors = {name: _tensor(np.moveaxis(getattr(sample, name), 2, -1)) for name in frames}
+    return tensors | {name: _tensor(array) for name, array in sample.times().items() if array is not None}
 
 
 def _tensor(array: Any) -> Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import mlx.core as mx
 
-from convlstm.frontend.arguments import cell_spec
+from convlstm.frontend.arguments import cell_spec, check_cell
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import run_stack
 from convlstm.spec import calls, parsing
 from convlstm.spec.options import LayerOptions
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import PerAxis
 
 
 class ConvLSTMCell(SpecModule):
@@ -50,11 +52,11 @@ class ConvLSTMCell(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: Any = 5,
+        kernel_size: PerAxis = 5,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = "same",
+        dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
         dtype: mx.Dtype = mx.float32,
@@ -67,6 +69,11 @@ class ConvLSTMCell(SpecModule):
             {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
         )
         super().__init__(spec, dtype=dtype)
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that needs the whole sequence, or several layers."""
+        check_cell(spec)
 
     def init_hidden(self, batch_size: int, image_size: int | tuple[int, ...]) -> tuple[mx.array, mx.array]:
         """Return zero states for frames of this size.
@@ -117,17 +124,16 @@ class ConvLSTMCell(SpecModule):
         inputs.check_key(key)
         batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
         frames = x[None] if batched else x[None, None]
-        batch = frames.shape[1]
-        gaps = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
+        reader = inputs.CallReader(frames, frames.shape[1])
+        gaps = reader.one_step("gap", spec.memory_decay, gap)
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,
             frames,
-            self._states(state, frames, batched),
+            self._states(state, reader, batched),
             steps=1,
-            durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch),
+            durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
             gaps=None if gaps is None else {"forward": gaps},
             draws=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
-            from_rest=state is None,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

@@ -1,7 +1,6 @@
-"""The call forms of seeds 001 and 004 (tomo-oga/convlstm-mlx), on the layer and cell of this package.
+"""The call forms of convlstm-mlx (tomo-oga), on the layer and cell of this package.
 
-They differ from the native classes in names, in the peepholes that their equations have, and in what a call returns.
-Bidirectional layers, stride and padding, which they wished for, are options; even kernels work.
+They differ from the native classes in names, in the peepholes of their equations, and in what a call returns.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import mlx.core as mx
 
 from convlstm.mlx import cell, layer
 from convlstm.mlx.layer import States
+from convlstm.spec.types import PerAxis
 
 
 class ConvLSTM(layer.ConvLSTM):
@@ -41,7 +41,7 @@ class ConvLSTM(layer.ConvLSTM):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any = 5,
+        kernel_size: PerAxis = 5,
         bias: bool = True,
         *,
         peephole: str = "channel",
@@ -49,7 +49,7 @@ class ConvLSTM(layer.ConvLSTM):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, bias=bias, peephole=peephole, **options)
 
-    def __call__(  # type: ignore[override]  # the seeds return one array
+    def __call__(  # type: ignore[override]  # that package returns one array
         self, x: mx.array, state: States | None = None, *, return_state: bool = False, **given: Any
     ) -> Any:
         """Run the layer over a sequence.
@@ -104,10 +104,10 @@ class ConvLSTMCell(cell.ConvLSTMCell):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any = 5,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        kernel_size: PerAxis = 5,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = "same",
+        dilation: PerAxis = 1,
         bias: bool = True,
         *,
         peephole: str = "channel",

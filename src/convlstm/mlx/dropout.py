@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.spec.stack import ConvLSTMSpec
@@ -13,7 +12,7 @@ from convlstm.spec.stack import ConvLSTMSpec
 def sample_masks(
     spec: ConvLSTMSpec, like: mx.array, input_size: tuple[int, ...], steps: int, key: mx.array | None
 ) -> DropoutMasks | None:
-    """Sample every mask that a call in training needs; each has a key of its own, whatever else is sampled.
+    """Sample every mask that a call in training needs; each has its own key, whatever else is sampled.
 
     Args:
         spec: The stack.
@@ -31,18 +30,18 @@ def sample_masks(
     keys = iter([None] * count if key is None else list(mx.random.split(key, count)))
 
     def sample(mask: MaskSpec) -> mx.array | None:
-        own = next(keys)
+        mask_key = next(keys)
         if not mask.rate:
             return None
-        random = mx.random.uniform(shape=mask.shape, key=own)
+        random = mx.random.uniform(shape=mask.shape, key=mask_key)
         if mask.is_factor:
             return (random >= mask.rate).astype(like.dtype) / (1.0 - mask.rate)
         return (random < mask.rate).astype(like.dtype)
 
-    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, LayerMasks, channels_last=True)
+    return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, channels_last=True)
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
-    """Refuse masks that were not sampled for frames like these (time, batch, *space, channel)."""
+    """Raise an error for masks that do not fit frames (time, batch, *space, channel)."""
     expected = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), mx.random.key(0))  # lazy
     dropout.check_masks(given, expected, "convlstm.mlx.dropout.sample_masks")

@@ -7,7 +7,7 @@ from mlx import nn
 
 from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.mlx.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.layer import ConvLSTM
@@ -48,8 +48,7 @@ class Forecaster(nn.Module):
 
     def __init__(self, spec: ForecasterSpec, *, dtype: mx.Dtype = mx.float32) -> None:
         super().__init__()
-        if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ForecasterSpec)
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, dtype=dtype)
         self.forecaster = None
@@ -60,7 +59,7 @@ class Forecaster(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.
@@ -98,8 +97,8 @@ class Forecaster(nn.Module):
         """
         self._check(frames, horizon)
         inputs.check_key(key)
-        like = mx.zeros((horizon, frames.shape[0]), dtype=frames.dtype)
-        lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
+        reader = inputs.CallReader(frames, frames.shape[0], horizon)
+        lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
         encoding, rolling = (None, None) if key is None else mx.random.split(key)
         patched = self._patched(frames)
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, key=encoding)

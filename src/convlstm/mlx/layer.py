@@ -16,6 +16,7 @@ from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import concatenate, run_stack
 from convlstm.spec.options import LayerOptions
+from convlstm.spec.types import LayerSizes, Padding
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
 
@@ -77,12 +78,12 @@ class ConvLSTM(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int | Sequence[int],
-        kernel_size: Any = 5,
+        kernel_size: LayerSizes = 5,
         num_layers: int | None = None,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: LayerSizes = 1,
+        padding: Padding = "same",
+        dilation: LayerSizes = 1,
         groups: int | Sequence[int] = 1,
         bias: bool = True,
         bidirectional: bool = False,
@@ -128,7 +129,7 @@ class ConvLSTM(SpecModule):
                 the last.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` each output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` each output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -138,7 +139,8 @@ class ConvLSTM(SpecModule):
         inputs.check_array("x", x, self.dtype)
         inputs.check_key(key)
         frames, batched = inputs.time_first(spec, x)
-        valid = inputs.valid_steps(lengths, mask, frames)
+        reader = inputs.CallReader(frames, frames.shape[1], len(frames))
+        valid = reader.valid_steps(lengths, mask)
         if draws is not None:
             check_masks(spec, draws, frames)
         elif self.training:
@@ -147,13 +149,12 @@ class ConvLSTM(SpecModule):
             spec,
             self.layer_weights,
             frames,
-            self._states(state, frames, batched),
+            self._states(state, reader, batched),
             steps=len(frames),
             mask=valid,
-            durations=inputs.read_durations(spec, durations, valid, frames),
-            gaps=inputs.read_gaps(spec, gaps, valid, frames),
+            durations=reader.durations(spec, durations, valid),
+            gaps=reader.gaps(spec, gaps, valid),
             draws=draws,
-            from_rest=state is None,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         merged = []

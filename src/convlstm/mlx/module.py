@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.mlx import inputs
 from convlstm.mlx.weights import empty_layers, reset
 from convlstm.spec.calls import state_shapes
@@ -18,24 +20,21 @@ from convlstm.spec.stack import ConvLSTMSpec
 
 
 class SpecModule(nn.Module):
-    """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under their canonical names.
-
-    Args:
-        spec: Every option.
-        dtype: Type of the parameters.
-
-    Attributes:
-        spec: The options.
-        layers: Per layer, with parts `forward` and `reverse`, the arrays.
-    """
+    """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under their canonical names."""
 
     def __init__(self, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> None:
         super().__init__()
+        check_spec_type(spec, ConvLSTMSpec)
+        self.check_spec(spec)
         if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
-            raise SpecError("dtype", expected="a floating type", received=dtype, hint="take mx.float32.")
+            raise SpecError("dtype", expected="a floating type", received=dtype, hint="Pass `mx.float32`.")
         self.spec = spec
         self.layers: list[Any] = empty_layers(spec, dtype)
         self.reset_parameters()
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that this kind of module cannot compute."""
 
     @classmethod
     def from_spec(cls, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> Self:
@@ -64,7 +63,7 @@ class SpecModule(nn.Module):
         return self.layer_weights()["weight_hh"].dtype
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from MLX's global generator.
@@ -79,7 +78,7 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults; MLX's own form would list the groups of arrays."""
         return f"{type(self).__name__}({options_in_words(self.spec)})"
 
-    def _states(self, given: Any, frames: mx.array, batched: bool) -> list[State]:
-        """Return the initial states for frames (time, batch, ...), checked against batch and grid, or zeros."""
-        shapes = state_shapes(self.spec, frames.shape[1], frames.shape[2:-1], channels_last=True)
-        return inputs.zero_states(shapes, frames.dtype) if given is None else inputs.read_states(given, shapes, batched)
+    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> Sequence[State | None]:
+        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros."""
+        shapes = state_shapes(self.spec, reader.batch, reader.like.shape[2:-1], channels_last=True)
+        return [None] * len(shapes) if given is None else reader.states(given, shapes, batched)

@@ -22,39 +22,26 @@ def run_stack(
     spec: ConvLSTMSpec,
     weights_of: Callable[[int, str], dict[str, mx.array]],
     x: mx.array | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: int,
     mask: mx.array | None = None,
     durations: mx.array | None = None,
     gaps: dict[str, mx.array] | None = None,
     draws: DropoutMasks | None = None,
-    from_rest: bool = False,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        from_rest: Whether the states are known to be zero.
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, per layer those of its directions, forward first.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State) -> tuple[mx.array, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: mx.array | None, state: State | None) -> tuple[mx.array, State]:
         return engine.sequence(
             layer,
             weights_of(layer.index, direction),
             x,
-            None if from_rest and x is not None else state,
+            state,
             steps=steps,
             reverse=direction == "reverse",
             mask=mask,

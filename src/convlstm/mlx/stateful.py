@@ -1,4 +1,4 @@
-"""A layer that goes on where its last call ended: for streams, and for training on long sequences piece by piece."""
+"""A layer that continues where its last call ended: for streams, and for training on long sequences in pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_map
 
-from convlstm.errors import SpecError, StateError
+from convlstm.errors import StateError
+from convlstm.frontend.stateful import check_stateful, continue_sequence
 from convlstm.mlx.layer import ConvLSTM, States
 from convlstm.spec import parsing
 
@@ -17,7 +18,7 @@ from convlstm.spec import parsing
 class StatefulConvLSTM(nn.Module):
     """A `ConvLSTM` that starts each call from the final state of the call before, without its gradient.
 
-    The state is no parameter: nothing of it is saved, and `reset_state` forgets it. Gradients end at the border
+    The state is not a parameter: it is not saved, and `reset_state` forgets it. Gradients end at the border
     between two calls (truncated backpropagation through time).
 
     Args:
@@ -25,7 +26,7 @@ class StatefulConvLSTM(nn.Module):
 
     Attributes:
         layer: The layer.
-        last_state: (h_n, c_n) of the last call, or None.
+        last_state: (h_n, c_n) of the last call, or None; `mlx.nn.Module` itself defines `state`.
 
     Raises:
         SpecError: for a layer that runs backwards, which no state can carry over.
@@ -41,13 +42,7 @@ class StatefulConvLSTM(nn.Module):
 
     def __init__(self, layer: ConvLSTM) -> None:
         super().__init__()
-        if layer.spec.direction != "forward":
-            raise SpecError(
-                "direction",
-                expected="forward in a stateful layer",
-                received=layer.spec.direction,
-                hint="use the layer itself: a backward pass begins at the end of each sequence.",
-            )
+        check_stateful(layer.spec)
         self.layer = layer
         self.last_state: States | None = None
 
@@ -66,7 +61,9 @@ class StatefulConvLSTM(nn.Module):
         keep = [not parsing.flag("rows", row) for row in rows]
         batch = self.last_state[0][0].shape[0]
         if len(keep) != batch:
-            raise StateError("rows", expected=f"{batch} bools, one per row", received=len(keep), hint="give one each.")
+            raise StateError(
+                "rows", expected=f"{batch} bools, one per row", received=len(keep), hint="Pass one bool for each row."
+            )
         kept = mx.array(keep)
         self.last_state = tree_map(
             lambda a: mx.where(kept.reshape(-1, *(1,) * (a.ndim - 1)), a, mx.zeros_like(a)), self.last_state
@@ -80,23 +77,11 @@ class StatefulConvLSTM(nn.Module):
             **options: As in a call of `ConvLSTM`, but `state`.
 
         Returns:
-            output and (h_n, c_n), which still carry gradients; what is kept does not.
+            output and (h_n, c_n), which carry gradients; the stored state does not.
 
         Raises:
             StateError: if batch or grid differ from the call before.
         """
-        if "state" in options:
-            raise StateError(
-                "state", expected="none in a stateful layer", received="one", hint="call reset_state(), or use layer."
-            )
-        try:
-            output, state = self.layer(x, self.last_state, **options)
-        except StateError as error:
-            raise StateError(
-                "x",
-                expected="the batch and grid of the call before",
-                received=f"others: that call's {error.argument} is {error.received}",
-                hint="call reset_state() before an unrelated sequence.",
-            ) from error
+        output, state = continue_sequence(self.layer, x, self.last_state, options)
         self.last_state = tree_map(mx.stop_gradient, state)
         return output, state

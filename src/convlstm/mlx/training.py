@@ -24,26 +24,7 @@ _MOMENTS = ("m", "v")
 
 
 class Trainer(trainer.Trainer):
-    """An MLX forecaster with its optimiser.
-
-    Args:
-        spec: The forecaster.
-        weights: Canonical arrays to start from.
-        optimisation: Loss and optimiser.
-
-    Raises:
-        ConfigError: for an unknown precision.
-
-    Example:
-        >>> from convlstm import ConvLSTMSpec
-        >>> from convlstm.weights.canonical import initialise
-        >>> spec = ForecasterSpec(encoder=ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3))
-        >>> trainer = Trainer(spec, initialise(spec, 0))
-        >>> frames = np.ones((2, 3, 1, 8, 8), dtype=np.float32)
-        >>> loss = trainer.step(Sample(frames, frames, frames), learning_rate=1e-3, key=0)
-        >>> trainer.predict(Sample(frames, frames, frames), horizon=5).shape
-        (2, 5, 1, 8, 8)
-    """
+    """An MLX forecaster with its optimiser."""
 
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
@@ -116,12 +97,11 @@ class Trainer(trainer.Trainer):
 
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:
         """Return the forecast (batch, horizon, height, width, channel), float32, of a module with these parameters."""
-        optional = {"durations": sample.durations, "lead_durations": sample.lead_durations, "gaps": sample.gaps}
-        given: dict[str, Any] = {name: None if a is None else mx.array(a) for name, a in optional.items()}
-        own, dtype = self.module.parameters(), _PRECISIONS[self._precision]
+        times: dict[str, Any] = {name: None if a is None else mx.array(a) for name, a in sample.times().items()}
+        original, dtype = self.module.parameters(), _PRECISIONS[self._precision]
         self.module.update(_of_kernels(lambda a: a.astype(dtype), parameters))
-        result: mx.array = self.module(_frames(sample.inputs), horizon, key=key, **given)
-        self.module.update(own)
+        result: mx.array = self.module(_frames(sample.inputs), horizon, key=key, **times)
+        self.module.update(original)
         return result.astype(mx.float32)
 
 
@@ -133,22 +113,18 @@ def _total(values: mx.array) -> mx.array:
 
 
 def set_threads(count: int) -> None:
-    """Refuse any number of threads but one: on CPU MLX computes on one, and its BLAS follows the environment.
-
-    Raises:
-        ConfigError: if another number is wanted.
-    """
+    """Raise an error for any number of threads but one: MLX computes on one, and its BLAS follows the environment."""
     if count != 1:
         raise ConfigError(
             "threads",
             expected="1 or nothing in MLX, which has no such setting",
             received=count,
-            hint="leave it out; the threads of the BLAS follow its own variable, as OPENBLAS_NUM_THREADS.",
+            hint="Leave it out. The BLAS reads its threads from its own variable, such as OPENBLAS_NUM_THREADS.",
         )
 
 
 def _adam() -> optimizers.Adam:
-    # on weights that have decayed this is AdamW, with a decay of its own for each kind of weight
+    # on weights that have decayed this is AdamW, with a separate decay for each kind of weight
     return optimizers.Adam(1e-3, bias_correction=True)
 
 

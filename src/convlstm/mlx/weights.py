@@ -15,6 +15,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Shape, Spec, canonical_shapes, check_weights, initialise
 from convlstm.weights.checkpoint import save_model
@@ -38,20 +39,8 @@ class HasSpec(Protocol):
 
 
 def to_native(key: str, array: Array) -> Array:
-    """Return a canonical array in MLX's layout.
-
-    Args:
-        key: Its canonical key.
-        array: Channels first, with a gate axis.
-
-    Returns:
-        Channels last, gates stacked along the first axis.
-
-    Example:
-        >>> to_native("layers.0.forward.weight_ih", np.zeros((4, 8, 1, 5, 3))).shape
-        (32, 5, 3, 1)
-    """
-    name = _name(key)
+    """Return a canonical array in MLX's layout: channels last, gates stacked along the first axis."""
+    name = array_name(key)
     if name in _KERNELS:
         return np.moveaxis(array.reshape(-1, *array.shape[2:]), 1, -1)
     if name in _GATED:
@@ -62,13 +51,8 @@ def to_native(key: str, array: Array) -> Array:
 
 
 def from_native(key: str, array: Array, shape: Shape) -> Array:
-    """Return an array in MLX's layout as the canonical one of this shape (see `to_native`).
-
-    Example:
-        >>> from_native("layers.0.forward.weight_ih", np.zeros((32, 5, 3, 1)), (4, 8, 1, 5, 3)).shape
-        (4, 8, 1, 5, 3)
-    """
-    if _name(key) in (*_KERNELS, "peephole"):
+    """Return an array in MLX's layout as the canonical one of this shape (see `to_native`)."""
+    if array_name(key) in (*_KERNELS, "peephole"):
         array = np.moveaxis(array, -1, 1)
     return np.ascontiguousarray(array).reshape(shape)
 
@@ -121,27 +105,19 @@ def named_parameters(module: HasSpec) -> dict[str, mx.array]:
 
 
 def reset(module: HasSpec, seed: int | None) -> None:
-    """Start a module afresh from the contract's initialisation; None draws a seed from MLX's global generator."""
+    """Load the contract's initialisation into a module; None draws a seed from MLX's global generator."""
     seed = int(np.array(mx.random.randint(0, 2**31 - 1))) if seed is None else seed
     load_canonical(module, initialise(module.spec, seed))
 
 
 def native_tree(arrays: Mapping[str, Array], types: Mapping[str, mx.Dtype]) -> Any:
     """Return canonical arrays as a tree of MLX arrays, each in the type given for its key."""
-    own = {key: np.array(to_native(key, a), order="C") for key, a in arrays.items()}  # MLX reads no reversed axis
-    return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in own.items()])
+    native = {key: np.array(to_native(key, a), order="C") for key, a in arrays.items()}  # MLX reads no reversed axis
+    return tree_unflatten([(key, mx.array(a, dtype=types[key])) for key, a in native.items()])
 
 
 class Group(nn.Module):
-    """Parameters by name, in groups within groups: MLX can freeze what stands in a module, not what stands in a dict.
-
-    Args:
-        tree: Arrays, and dicts and lists of them, by name.
-
-    Example:
-        >>> Group({"duration": [{"weight": mx.zeros(3)}]}).duration[0].weight.shape
-        (3,)
-    """
+    """Parameters by name in nested groups, since MLX can freeze the arrays of a module and not those of a dict."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         super().__init__()
@@ -190,9 +166,3 @@ def _grouped(value: Any) -> Any:
     if isinstance(value, list):
         return [_grouped(item) for item in value]
     return Group(value) if isinstance(value, dict) else value
-
-
-def _name(key: str) -> str:
-    """Return the name of an array within its layer; a key outside a layer is its own name."""
-    _, found, rest = key.partition("layers.")
-    return rest.split(".", 2)[2] if found else key

@@ -14,6 +14,9 @@ from convlstm.spec.types import Array
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
 
+_PACKAGES = {"flax": "jax"}
+"""The packages of frameworks whose trainer is in a package of another name."""
+
 
 def build_trainer(
     framework: str, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
@@ -38,7 +41,7 @@ def _training_module(framework: str) -> Any:
             hint="Pass one of the listed frameworks.",
         )
     try:
-        return import_module(f"convlstm.{framework}.training")
+        return import_module(f"convlstm.{_PACKAGES.get(framework, framework)}.training")
     except ImportError as error:
         raise DependencyError(
             framework,

@@ -13,23 +13,7 @@ _NUMPY_MODES = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", 
 
 
 def pad(x: Array, widths: Widths, boundary: Sequence[str]) -> Array:
-    """Return the array with points added around its spatial axes, one axis after another.
-
-    Args:
-        x: (batch, channels, *space).
-        widths: Points before and after each axis.
-        boundary: Rule per axis.
-
-    Returns:
-        The padded array.
-
-    Raises:
-        ShapeError: if a rule cannot fill its padding; the message names the axis.
-
-    Example:
-        >>> pad(np.array([[[1.0, 2.0, 3.0]]]), ((1, 1),), ("circular",)).ravel()
-        array([3., 1., 2., 3., 1.])
-    """
+    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another."""
     check_boundary(x.shape[2:], widths, boundary)
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):
         pad_width = [(0, 0)] * x.ndim
@@ -48,24 +32,9 @@ def convolve(
     dilation: Sequence[int] | None = None,
     groups: int = 1,
 ) -> Array:
-    """Return the grouped, strided, dilated cross-correlation of x with a kernel.
+    """Return W ∗ x (batch, out, *grid) for x (batch, in, *space) and W (out, in / groups, *kernel).
 
-    Args:
-        x: (batch, in_channels, *space).
-        weight: (out_channels, in_channels / groups, *kernel).
-        widths: Points added before and after each axis.
-        boundary: Boundary rule of those points, per axis.
-        stride: Step of the kernel per axis; 1 by default.
-        dilation: Distance of kernel points per axis; 1 by default.
-        groups: Number of groups; output channel j uses input group ⌊j · groups / out_channels⌋.
-
-    Returns:
-        (batch, out_channels, *output space).
-
-    Example:
-        >>> x = np.arange(4.0).reshape(1, 1, 4)
-        >>> convolve(x, np.ones((1, 1, 2)), widths=((0, 1),), boundary=("zeros",)).ravel()
-        array([1., 3., 5., 3.])
+    Output channel j uses input group ⌊j · groups / out⌋.
     """
     rank = x.ndim - 2
     stride, dilation = stride or (1,) * rank, dilation or (1,) * rank

@@ -13,24 +13,10 @@ from convlstm.spec.types import Array
 
 
 def scale(layer: LayerSpec, weights: Mapping[str, Array], durations: Array) -> Array:
-    """Return the candidate scale δ(Δ).
+    """Return the candidate scale δ(Δ) (batch, time, 1), or with one feature per channel (batch, time, hidden).
 
     With r = Δ / Δ0 and ℓ = log(max(r, ε)): linear r; log log(r + ε) + 1 (negative below r ≈ 0.37);
     log1p log₂(1 + r); scalar exp(w·ℓ); exp exp(damping · MLP(ℓ)); mlp 1 + MLP(ℓ).
-
-    Args:
-        layer: The layer with its strategy.
-        weights: The layer's canonical arrays.
-        durations: Δ (batch, time), at least 0, in the unit of `reference_duration`.
-
-    Returns:
-        (batch, time, 1), or (batch, time, hidden_channels) with `duration_features="channel"`.
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, duration_strategy="log1p")
-        >>> scale(spec.layers[0], {}, np.array([[1.0, 3.0]])).ravel()
-        array([1., 2.])
     """
     spec = layer.stack
     r: Array = durations[..., None] / spec.reference_duration
@@ -59,22 +45,7 @@ def _network(layer: LayerSpec, weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def retention(layer: LayerSpec, weights: Mapping[str, Array], gaps: Array) -> Array:
-    """Return the retention of c after a gap: exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0.
-
-    Args:
-        layer: A layer with `memory_decay`.
-        weights: The layer's canonical arrays.
-        gaps: Time since the last valid frame in the direction of the layer (batch, time).
-
-    Returns:
-        (batch, time, hidden_channels), between 0 and 1.
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, memory_decay=True)
-        >>> float(retention(spec.layers[0], {"memory_decay": np.zeros(1)}, np.array([[2.0]])).item())
-        0.5
-    """
+    """Return the factor on c after a gap (batch, time, hidden): exp(−softplus(w) · max(q − 1, 0)) with q = gap / Δ0."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = np.where(q.real > 1.0, q - 1.0, 0.0)
     return np.asarray(np.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"]) * excess))

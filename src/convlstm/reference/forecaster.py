@@ -15,19 +15,7 @@ _FORWARD = "forward"
 
 
 def space_to_depth(frames: Array, patch: int) -> Array:
-    """Fold p×p patches into channels, channel order c·p² + dy·p + dx.
-
-    Args:
-        frames: (..., channel, height, width).
-        patch: Side p.
-
-    Returns:
-        (..., channel · p², height / p, width / p).
-
-    Example:
-        >>> space_to_depth(np.arange(4.0).reshape(1, 2, 2), 2).ravel()
-        array([0., 1., 2., 3.])
-    """
+    """Fold p×p patches of (..., channel, height, width) into channels, in the order c·p² + dy·p + dx."""
     *lead, c, height, width = frames.shape
     split = frames.reshape(*lead, c, height // patch, patch, width // patch, patch)
     folded = np.moveaxis(split, (-3, -1), (-4, -3))  # (..., c, dy, dx, height / p, width / p)
@@ -35,20 +23,7 @@ def space_to_depth(frames: Array, patch: int) -> Array:
 
 
 def depth_to_space(patched: Array, patch: int) -> Array:
-    """Undo `space_to_depth`.
-
-    Args:
-        patched: (..., channel · p², height, width).
-        patch: Side p.
-
-    Returns:
-        (..., channel, height · p, width · p).
-
-    Example:
-        >>> depth_to_space(np.arange(4.0).reshape(4, 1, 1), 2)[0]
-        array([[0., 1.],
-               [2., 3.]])
-    """
+    """Undo `space_to_depth`."""
     *lead, c, height, width = patched.shape
     split = patched.reshape(*lead, c // patch**2, patch, patch, height, width)
     unfolded = np.moveaxis(split, (-4, -3), (-3, -1))  # (..., c, height, dy, width, dx)
@@ -66,32 +41,16 @@ def forecast(
     lead_durations: Array | None = None,
     gaps: Array | None = None,
 ) -> Array:
-    """Forecast the frames that follow the given ones, for any horizon.
+    """Return the `horizon` frames that follow (batch, horizon, channels, height, width) from canonical weights.
 
-    Args:
-        spec: The forecaster.
-        weights: Its canonical arrays.
-        frames: (batch, time, frame_channels, height, width).
-        horizon: Number of frames to forecast.
-        mask: True where a frame is valid (batch, time); None means everywhere.
-        durations: Δ of the input frames (batch, time), for a duration strategy.
-        lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-
-    Returns:
-        (batch, horizon, frame_channels, height, width).
+    The frames are (batch, time, channels, height, width). The mask, durations and gaps of the input are (batch, time),
+    the durations of the forecast (batch, horizon).
     """
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
     gap_of = None if gaps is None else {_FORWARD: gaps}
-    _, states = reference.stack(
-        spec.encoder,
-        _part(weights, "encoder."),
-        patched,
-        mask=mask,
-        durations=durations,
-        gaps=gap_of,
-    )
+    encoder = _part(weights, "encoder.")
+    _, states = reference.stack(spec.encoder, encoder, patched, mask=mask, durations=durations, gaps=gap_of)
     if spec.rollout == "feedback":
         return _feedback(spec, weights, _last_valid(frames, valid), states, horizon)
     hidden = _forecaster_states(spec, weights, states, horizon, lead_durations)
@@ -100,11 +59,7 @@ def forecast(
 
 
 def _forecaster_states(
-    spec: ForecasterSpec,
-    weights: Weights,
-    states: list[reference.State],
-    horizon: int,
-    durations: Array | None,
+    spec: ForecasterSpec, weights: Weights, states: list[reference.State], horizon: int, durations: Array | None
 ) -> Array:
     """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
     x, outputs = None, []
@@ -116,11 +71,7 @@ def _forecaster_states(
 
 
 def _feedback(
-    spec: ForecasterSpec,
-    weights: Weights,
-    last: Array,
-    states: list[reference.State],
-    horizon: int,
+    spec: ForecasterSpec, weights: Weights, last: Array, states: list[reference.State], horizon: int
 ) -> Array:
     frames: list[Array] = []
     for _ in range(horizon):

@@ -6,7 +6,6 @@ Every function also accepts complex arrays, so that a complex step gives gradien
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from convlstm.reference.convolution import convolve
 from convlstm.spec.durations import check_durations
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -23,23 +23,6 @@ from convlstm.weights.canonical import layer_prefix
 
 Weights = Mapping[str, Array]
 State = tuple[Array, Array]
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The random masks of one layer and direction in training; None means no mask of that kind.
-
-    Args:
-        input: Factor on every x_t, 0 or 1 / (1 − rate) (batch, channels, *space).
-        recurrent: Factor on every h_{t−1} before W_hh (batch, hidden, *grid).
-        zoneout_h: 1 where h keeps its old value, 0 elsewhere (time, batch, hidden, *grid).
-        zoneout_c: The same for c.
-    """
-
-    input: Array | None = None
-    recurrent: Array | None = None
-    zoneout_h: Array | None = None
-    zoneout_c: Array | None = None
 
 
 def step(
@@ -50,10 +33,10 @@ def step(
     *,
     factor: Array | float = 1.0,
     retention: Array | float = 1.0,
-    masks: Masks | None = None,
+    masks: LayerMasks | None = None,
     t: int = 0,
 ) -> State:
-    """Return the state after one step of the cell.
+    """Return h_t and c_t (batch, hidden, *grid) after one step of the cell.
 
         z   = W_ih ∗ x_t + W_hh ∗ h_{t-1} + b            gates in the order i, f, g, o
         i   = σ(z_i + p_i ∘ c_{t-1})
@@ -63,28 +46,16 @@ def step(
         o   = σ(z_o + p_o ∘ c_t)                         the output gate uses the new cell state
         h_t = o ∘ φ(c_t)
 
-    Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. `docs/contract.md` defines δ and memory decay.
-
-    Args:
-        layer: The layer in its normalised form.
-        weights: Its canonical arrays.
-        x: Frame (batch, in_channels, *space), or None for a layer without input.
-        state: h and c, each (batch, hidden_channels, *grid).
-        factor: δ, broadcast to (batch, hidden_channels, *grid).
-        retention: Factor on c_{t-1}, broadcast to the same shape.
-        masks: Random masks in training; None in evaluation, where zoneout uses its rates.
-        t: Index of the step, which selects the zoneout masks.
-
-    Returns:
-        h_t and c_t.
+    Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. `docs/contract.md` defines δ (`factor`) and memory decay
+    (`retention`, a factor on c_{t-1}). x is (batch, in_channels, *space), or None for a layer without input. Without
+    masks zoneout uses its rates; with masks t selects those of the step.
     """
-    spec, masks = layer.stack, masks or Masks()
+    spec, masks = layer.stack, masks or LayerMasks()
     sigma = ACTIVATION_FUNCTIONS[spec.recurrent_activation]
     phi = ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state[0], state[1] * retention
     z = _gates(layer, weights, x, h_before, masks)
-    peep = weights.get("peephole")
-    p_i, p_f, p_o = (0.0, 0.0, 0.0) if peep is None else _peephole(spec, peep)
+    p_i, p_f, p_o = np.zeros(3) if spec.peephole == "none" else _peephole(spec, weights["peephole"])
     i = sigma(z[0] + p_i * c_before)
     f = sigma(z[1] + p_f * c_before)
     g = phi(z[2])
@@ -107,29 +78,12 @@ def sequence(
     mask: Array | None = None,
     durations: Array | None = None,
     gaps: Array | None = None,
-    masks: Masks | None = None,
+    masks: LayerMasks | None = None,
 ) -> tuple[Array, State]:
-    """Run one layer in one direction over a sequence.
+    """Run one layer in one direction; return outputs (batch, time, hidden, *grid) in input order and the final state.
 
-    A masked step leaves h and c unchanged; its output is zero or the previous output.
-
-    Args:
-        layer: The layer in its normalised form.
-        weights: Its canonical arrays.
-        x: Frames (batch, time, in_channels, *space), or None for a layer without input.
-        state: Initial h and c, each (batch, hidden_channels, *grid).
-        steps: Number of steps, the length of time.
-        reverse: Whether to run from the last step to the first; outputs are in input order.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Random masks in training.
-
-    Returns:
-        Outputs (batch, time, hidden_channels, *grid) and the final (h, c).
-
-    Raises:
-        ShapeError: for negative or non-finite durations or gaps of valid steps.
+    x is (batch, time, in_channels, *space), or None for a layer without input; mask, durations and gaps are
+    (batch, time). A masked step leaves h and c unchanged; its output is zero or the previous output.
     """
     spec, batch = layer.stack, len(state[0])
     valid = np.ones((batch, steps), dtype=bool) if mask is None else mask
@@ -137,26 +91,26 @@ def sequence(
         if values is not None:
             check_durations(name, values.real, valid)
     factors = None if durations is None else duration_rules.scale(layer, weights, _clean(durations, valid))
-    kept = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
+    retentions = None if gaps is None else duration_rules.retention(layer, weights, _clean(gaps, valid))
     h, c = state
     outputs: dict[int, Array] = {}
-    previous = np.zeros_like(h)
+    last_output = np.zeros_like(h)
     for t in reversed(range(steps)) if reverse else range(steps):
-        here = valid[:, t].reshape(-1, *(1,) * (h.ndim - 1))
-        x_t = None if x is None else np.where(here, x[:, t], 0.0)
+        valid_t = valid[:, t].reshape(-1, *(1,) * (h.ndim - 1))
+        x_t = None if x is None else np.where(valid_t, x[:, t], 0.0)
         h_new, c_new = step(
             layer,
             weights,
             x_t,
             (h, c),
             factor=1.0 if factors is None else _over_grid(factors[:, t], spec.spatial_dims),
-            retention=1.0 if kept is None else _over_grid(kept[:, t], spec.spatial_dims),
+            retention=1.0 if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
             masks=masks,
             t=t,
         )
-        h, c = np.where(here, h_new, h), np.where(here, c_new, c)
-        previous = np.where(here, h, previous if spec.masked_output == "hold" else 0.0)
-        outputs[t] = previous
+        h, c = np.where(valid_t, h_new, h), np.where(valid_t, c_new, c)
+        last_output = np.where(valid_t, h, last_output if spec.masked_output == "hold" else 0.0)
+        outputs[t] = last_output
     empty = np.zeros((batch, 0, *h.shape[1:]), dtype=h.dtype)
     return np.stack([outputs[t] for t in range(steps)], axis=1) if steps else empty, (h, c)
 
@@ -171,25 +125,14 @@ def stack(
     mask: Array | None = None,
     durations: Array | None = None,
     gaps: Mapping[str, Array] | None = None,
-    masks: Mapping[tuple[int, str], Masks] | None = None,
+    masks: Mapping[tuple[int, str], LayerMasks] | None = None,
     dropout: Sequence[Array] | None = None,
 ) -> tuple[Array | tuple[Array, ...], list[State]]:
-    """Run a stack of layers, in one or both directions.
+    """Return the merged output of the last layer (a tuple, forward first, with merge `separate`), and the final states.
 
-    Args:
-        spec: The stack.
-        weights: Canonical arrays, keys `layers.{l}.{direction}.NAME`.
-        x: Frames (batch, time, in_channels, *space), or None for a stack without input.
-        states: Initial (h, c), indexed layer · D + direction, forward first; None means zeros.
-        steps: Number of steps where there is no input.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction, time since the last valid frame (batch, time).
-        masks: Random draws by (layer, direction).
-        dropout: Factor between layers, one array (batch, time, channels, *grid) per layer but the last.
-
-    Returns:
-        The merged output of the last layer (a tuple, forward first, with merge `apart`), and the final states.
+    The keys of the weights are `layers.{l}.{direction}.NAME`. States are indexed layer · D + direction, forward first;
+    None means zeros. `steps` is for a stack without input. `masks` are by (layer, direction), `dropout` is a factor
+    (batch, time, channels, *grid) on the output of each layer but the last.
     """
     if states is None:
         assert x is not None, "a stack without input starts from given states"
@@ -202,10 +145,10 @@ def stack(
         parts = []
         for direction in spec.directions:
             prefix = layer_prefix(layer.index, direction)
-            own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+            layer_weights = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
             output, state = sequence(
                 layer,
-                own,
+                layer_weights,
                 x,
                 states[len(final)],
                 steps=steps,
@@ -218,9 +161,9 @@ def stack(
             parts.append(output)
             final.append(state)
         if layer.index < spec.depth - 1:
-            x = merged(parts, "concat" if spec.merge == "apart" else spec.merge)
+            x = merged(parts, "concat" if spec.merge == "separate" else spec.merge)
             x = x if dropout is None else x * dropout[layer.index]
-    return (tuple(parts) if spec.merge == "apart" and len(parts) > 1 else merged(parts, spec.merge)), final
+    return (tuple(parts) if spec.merge == "separate" and len(parts) > 1 else merged(parts, spec.merge)), final
 
 
 def merged(parts: Sequence[Array], merge: str) -> Array:
@@ -245,7 +188,7 @@ def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dty
     return [(np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)) for shape in shapes]  # type: ignore[call-overload]
 
 
-def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks: Masks) -> list[Array]:
+def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks: LayerMasks) -> list[Array]:
     spec, rank = layer.stack, layer.stack.spatial_dims
     if masks.recurrent is not None:
         h = h * masks.recurrent

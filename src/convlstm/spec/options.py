@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
+
+from convlstm.spec.types import LayerSizes, Padding, PerAxis
 
 GATES = ("i", "f", "g", "o")
 """Order of the gate axis: input, forget, candidate, output."""
@@ -16,7 +18,7 @@ DURATION_STRATEGIES = ("none", "linear", "log", "log1p", "scalar", "exp", "mlp")
 PEEPHOLES = ("none", "channel", "pixel")
 NORMS = ("none", "layer", "group")
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-MERGES = ("concat", "sum", "mul", "ave", "apart")
+MERGES = ("concat", "sum", "mul", "ave", "separate")
 MASKED_OUTPUTS = ("zero", "hold")
 
 PER_LAYER = (
@@ -82,25 +84,16 @@ FOREIGN_OPTIONS = {
 """Options of other libraries that have no equivalent option here, with a hint."""
 
 
-class LayerOptions(TypedDict, total=False):
-    """The keyword options of a layer, which `ConvLSTMSpec` describes."""
+class CellOptions(TypedDict, total=False):
+    """The keyword options of one step of one layer, which `ConvLSTMSpec` describes."""
 
-    spatial_dims: int
-    recurrent_kernel_size: Any
+    recurrent_kernel_size: LayerSizes | None
     boundary: str | tuple[str, ...]
     forget_bias: float | None
     peephole: str
-    input_size: Any
-    activation: str
-    recurrent_activation: str
+    input_size: PerAxis | None
     norm: str
     norm_groups: int | None
-    direction: str
-    merge: str
-    masked_output: str
-    dropout: float
-    input_dropout: float
-    recurrent_dropout: float
     zoneout_h: float
     zoneout_c: float
     duration_strategy: str | Callable[[Any], Any]
@@ -111,3 +104,27 @@ class LayerOptions(TypedDict, total=False):
     duration_activation: str
     duration_features: int | str
     memory_decay: bool
+
+
+class LayerOptions(CellOptions, total=False):
+    """The keyword options of a layer, which `ConvLSTMSpec` describes."""
+
+    spatial_dims: int
+    activation: str
+    recurrent_activation: str
+    direction: str
+    merge: str
+    masked_output: str
+    dropout: float
+    input_dropout: float
+    recurrent_dropout: float
+
+
+class StackOptions(LayerOptions, total=False):
+    """The keyword options of a layer, together with those of its input convolution."""
+
+    stride: LayerSizes
+    padding: Padding
+    dilation: LayerSizes
+    groups: int | Sequence[int]
+    bias: bool

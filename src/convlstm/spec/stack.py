@@ -55,7 +55,7 @@ class ConvLSTMSpec:
         norm: `none`, `layer` or `group` normalisation of each gate before its bias.
         norm_groups: Number of channel groups, for `norm="group"` only.
         direction: `forward`, `reverse` or `bidirectional`.
-        merge: How two directions become one output: concat, sum, mul, ave or apart.
+        merge: How two directions become one output: concat, sum, mul, ave or separate.
         masked_output: Output of a masked step: `zero`, or `hold` for the previous output.
         dropout: Rate between layers, a new mask each step.
         input_dropout: Rate on the input of every layer, one mask per call.
@@ -161,10 +161,10 @@ class ConvLSTMSpec:
         return len(self.hidden_channels)
 
     def out_channels(self, index: int = -1) -> int:
-        """Return the channels of a layer's merged output (of one direction with `apart`); the last layer by default."""
+        """Return the channels of a layer's merged output (`separate`: of one direction); the last layer by default."""
         hidden: int = self.hidden_channels[index]
         last = index in (-1, self.depth - 1)
-        is_concatenated = self.merge == "concat" or (self.merge == "apart" and not last)
+        is_concatenated = self.merge == "concat" or (self.merge == "separate" and not last)
         return 2 * hidden if self.direction == "bidirectional" and is_concatenated else hidden
 
     def grids(self, input_size: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,3 +12,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 Size = tuple[int, ...]
 """Points along each spatial axis."""
+
+PerAxis = int | tuple[int, ...]
+"""One number for all spatial axes, or one per axis."""
+
+LayerSizes = PerAxis | Sequence[PerAxis]
+"""Kernel size, stride or dilation: one for all layers, or one per layer."""
+
+Padding = str | PerAxis | Sequence[str | PerAxis]
+"""`same`, `valid` or points per axis: one for all layers, or one per layer."""

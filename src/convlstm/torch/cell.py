@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from convlstm.spec import parsing
 from convlstm.spec.calls import state_shapes
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import PerAxis
 from convlstm.torch import inputs
 from convlstm.torch.dropout import sample_masks
 from convlstm.torch.module import SpecModule
@@ -54,14 +55,14 @@ class ConvLSTMCell(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = "same",
+        dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
-        device: Any = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
@@ -75,7 +76,7 @@ class ConvLSTMCell(SpecModule):
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
-        """Refuse what needs the whole sequence, or several layers."""
+        """Raise an error for a spec that needs the whole sequence, or several layers."""
         check_cell(spec)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -125,16 +126,16 @@ class ConvLSTMCell(SpecModule):
         spec = self.spec
         batched = inputs.check_frame(spec, x, self.layer_weights()["weight_hh"])
         frames = (x if batched else x.unsqueeze(0)).unsqueeze(0)
-        batch = frames.shape[1]
-        duration = inputs.one_step("duration", spec.duration_strategy != "none", duration, x, batch)
-        gap = inputs.one_step("gap", spec.memory_decay, gap, x, batch)
+        reader = inputs.CallReader(frames, frames.shape[1])
+        durations = reader.one_step("duration", spec.duration_strategy != "none", duration)
+        gaps = reader.one_step("gap", spec.memory_decay, gap)
         draws = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,
             frames,
-            self._states(state, frames, batch, batched),
-            StepInputs(None, duration, None if gap is None else {"forward": gap}, draws),
+            self._states(state, reader, batched),
+            StepInputs(None, durations, None if gaps is None else {"forward": gaps}, draws),
             steps=1,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

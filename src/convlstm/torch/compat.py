@@ -6,7 +6,7 @@ the page "Coming from" of the documentation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -14,14 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from convlstm.errors import SpecError, StateError
+from convlstm.frontend.stateful import continue_sequence
 from convlstm.spec import parsing
 from convlstm.spec.options import PER_LAYER
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import LayerSizes, PerAxis
 from convlstm.torch import cell as native
 from convlstm.torch import layer as native_layer
 from convlstm.torch.gate import ConvGate
 from convlstm.torch.module import SpecModule
-from convlstm.torch.stateful import detached, go_on
+from convlstm.torch.stateful import detached
 from convlstm.torch.weights import native_name
 
 __all__ = ["ConvGate", "ConvLSTM", "ConvLSTMCell", "DurationAwareConvLSTMCell"]
@@ -60,13 +62,13 @@ class DurationAwareConvLSTMCell(native.ConvLSTMCell):
         self,
         input_dim: int,
         hidden_dim: int,
-        kernel_size: Any,
-        strategy: Any = "mlp",
+        kernel_size: PerAxis,
+        strategy: str | Callable[[Any], Any] = "mlp",
         **options: Any,
     ) -> None:
         if strategy == "none":
             raise SpecError(
-                "strategy", expected="a duration strategy", received="none", hint="use ConvLSTMCell for even steps."
+                "strategy", expected="a duration strategy", received="none", hint="Use `ConvLSTMCell` for even steps."
             )
         super().__init__(input_dim, hidden_dim, kernel_size, duration_strategy=strategy, **options)
 
@@ -94,7 +96,9 @@ class ConvLSTMCell(native.ConvLSTMCell):
         (2, 8, 16, 16)
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, kernel_size: Any, bias: bool = True, **options: Any) -> None:
+    def __init__(
+        self, input_dim: int, hidden_dim: int, kernel_size: PerAxis, bias: bool = True, **options: Any
+    ) -> None:
         super().__init__(input_dim, hidden_dim, kernel_size, bias=bias, **options)
 
     @property
@@ -162,7 +166,7 @@ class ConvLSTM(native_layer.ConvLSTM):
         self,
         input_dim: int,
         hidden_dim: int | Sequence[int],
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         num_layers: int,
         batch_first: bool = False,
         bias: bool = True,
@@ -172,23 +176,28 @@ class ConvLSTM(native_layer.ConvLSTM):
     ) -> None:
         if isinstance(kernel_size, list):  # per layer in this form, whatever its length
             rank = parsing.spatial_dims(options.get("spatial_dims"), kernel_size, num_layers=2)
-            kernel_size = [(size,) * rank if isinstance(size, Integral) else size for size in kernel_size]
+            kernel_size = [(int(size),) * rank if isinstance(size, Integral) else size for size in kernel_size]
         super().__init__(input_dim, hidden_dim, kernel_size, num_layers, batch_first=batch_first, bias=bias, **options)
         self.return_all_layers = parsing.flag("return_all_layers", return_all_layers)
         self.stateful = parsing.flag("stateful", stateful)
         if self.stateful and self.spec.direction != "forward":
-            raise SpecError("direction", expected="forward if stateful", received="reverse", hint="drop one of them.")
+            raise SpecError(
+                "direction",
+                expected="forward if stateful",
+                received="reverse",
+                hint="Remove `stateful` or `direction`.",
+            )
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
-        """Refuse two directions, which this form has no place for."""
+        """Raise an error for two directions, whose states this form cannot return."""
         if spec.direction == "bidirectional":
-            raise SpecError("direction", expected="one way", received="two", hint="use convlstm.torch.ConvLSTM.")
+            raise SpecError("direction", expected="one way", received="two", hint="Use `convlstm.torch.ConvLSTM`.")
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults."""
-        own = {"return_all_layers": self.return_all_layers, "stateful": self.stateful}
-        return ", ".join([super().extra_repr(), *(f"{name}=True" for name, value in own.items() if value)])
+        options = {"return_all_layers": self.return_all_layers, "stateful": self.stateful}
+        return ", ".join([super().extra_repr(), *(f"{name}=True" for name, value in options.items() if value)])
 
     @property
     def input_dim(self) -> int:
@@ -239,7 +248,8 @@ class ConvLSTM(native_layer.ConvLSTM):
         """
         run = super().forward
         if hidden_state is None and self.stateful:
-            outputs, (h, c) = go_on(run, input_tensor, _by_part(self.last_state), all_layers=True, **options)
+            state = _by_part(self.last_state)
+            outputs, (h, c) = continue_sequence(run, input_tensor, state, {"all_layers": True, **options})
         else:
             outputs, (h, c) = run(input_tensor, _by_part(hidden_state), all_layers=True, **options)
         if self.stateful:
@@ -251,7 +261,7 @@ class ConvLSTM(native_layer.ConvLSTM):
 
     def _cell(self, index: int) -> ConvLSTMCell:
         spec = self.spec
-        own: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
+        options: dict[str, Any] = {name: [getattr(spec.layers[index], name)] for name in PER_LAYER}
         size = spec.grids(spec.input_size)[index - 1] if index and spec.input_size else spec.input_size
         alone = replace(
             spec,
@@ -261,7 +271,7 @@ class ConvLSTM(native_layer.ConvLSTM):
             direction="forward",
             masked_output="zero",
             input_size=size,
-            **own,
+            **options,
         )
         cell = ConvLSTMCell.__new__(ConvLSTMCell)
         SpecModule.__init__(cell, alone, device="meta", start=False)
@@ -280,6 +290,6 @@ def _by_part(state: Sequence[Sequence[Tensor]] | None) -> Any:
             "hidden_state",
             expected="a list of (h, c), one pair per layer",
             received=repr(type(state).__name__),
-            hint="pass what the layer returned with return_all_layers=True.",
+            hint="Pass the state that the layer returned with `return_all_layers=True`.",
         )
     return tuple(zip(*pairs, strict=True))

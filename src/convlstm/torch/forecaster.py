@@ -8,15 +8,14 @@ from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.recurrence import State
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
 from convlstm.torch.dropout import sample_masks
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.stack import StepInputs, run_stack
-from convlstm.torch.weights import load_canonical
-from convlstm.weights.canonical import initialise
+from convlstm.torch.weights import reset
 
 
 class Forecaster(nn.Module):
@@ -53,8 +52,7 @@ class Forecaster(nn.Module):
         self, spec: ForecasterSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ForecasterSpec)
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, device=device, dtype=dtype)
         self.forecaster = None
@@ -66,13 +64,12 @@ class Forecaster(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def forward(
         self,
@@ -103,8 +100,8 @@ class Forecaster(nn.Module):
             ShapeError: naming the argument, its expected and received axes.
         """
         self._check(frames, horizon)
-        like = frames.new_empty((horizon, frames.shape[0]))
-        lead = inputs.read_lead_durations(self.spec.uses_durations, lead_durations, like)
+        reader = inputs.CallReader(frames, frames.shape[0], horizon)
+        lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)
         _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
         states = list(zip(h, c, strict=True))

@@ -1,9 +1,10 @@
-"""The four gates of a step as a module of their own."""
+"""The four gates of a step as a module."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from convlstm.engine.torch import recurrence as engine
@@ -11,6 +12,7 @@ from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import layer_spec
 from convlstm.spec import parsing
+from convlstm.spec.types import LayerSizes
 from convlstm.torch import inputs
 from convlstm.torch.module import SpecModule
 
@@ -21,7 +23,7 @@ _OPTIONS = (
 
 
 class ConvGate(SpecModule):
-    """The four gates of a step as a module of its own: input and recurrent convolution, bias, activation.
+    """The four gates of a step as a module: input and recurrent convolution, bias, activation.
 
         i, f, o = σ(W_ih ∗ x + W_hh ∗ h + b),   g = tanh(W_ih ∗ x + W_hh ∗ h + b)
 
@@ -51,10 +53,10 @@ class ConvGate(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         *,
-        dtype: Any = None,
-        device: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         **options: Any,
     ) -> None:
         parsing.check_options(options, _OPTIONS)
@@ -64,7 +66,7 @@ class ConvGate(SpecModule):
                 "peephole",
                 expected="none in ConvGate, which does not see c",
                 received=spec.peephole,
-                hint="use ConvLSTMCell.",
+                hint="Use `ConvLSTMCell`.",
             )
         super().__init__(spec, device=device, dtype=dtype)
 
@@ -76,7 +78,7 @@ class ConvGate(SpecModule):
         if not batched:
             i, f, g, o = self(x.unsqueeze(0), h.unsqueeze(0))
             return i.squeeze(0), f.squeeze(0), g.squeeze(0), o.squeeze(0)
-        (state,) = self._states((h, h), x, x.shape[0], batched=True)
+        (state,) = self._states((h, h), inputs.CallReader(x, x.shape[0]), batched=True)
         h = h if state is None else state[0]
         z = engine.gates(spec.layers[0], weights, engine.input_convolution(spec.layers[0], weights, x), h)
         sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]

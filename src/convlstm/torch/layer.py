@@ -14,6 +14,7 @@ from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
 from convlstm.spec import parsing
 from convlstm.spec.options import LayerOptions
+from convlstm.spec.types import LayerSizes, Padding
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_masks, sample_masks
 from convlstm.torch.module import SpecModule
@@ -86,18 +87,18 @@ class ConvLSTM(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int | Sequence[int],
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: LayerSizes = 1,
+        padding: Padding = "same",
+        dilation: LayerSizes = 1,
         groups: int | Sequence[int] = 1,
         bias: bool = True,
         batch_first: bool = True,
         bidirectional: bool = False,
         checkpoint: bool | int = False,
-        device: Any = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
@@ -115,8 +116,8 @@ class ConvLSTM(SpecModule):
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
-        own = {"batch_first": (self.batch_first, True), "checkpoint": (self.checkpoint, False)}
-        return ", ".join([super().extra_repr(), *(f"{n}={v!r}" for n, (v, usual) in own.items() if v != usual)])
+        options = {"batch_first": (self.batch_first, True), "checkpoint": (self.checkpoint, False)}
+        return ", ".join([super().extra_repr(), *(f"{n}={v!r}" for n, (v, default) in options.items() if v != default)])
 
     def forward(
         self,
@@ -147,7 +148,7 @@ class ConvLSTM(SpecModule):
                 the last.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` each output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` each output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -156,17 +157,18 @@ class ConvLSTM(SpecModule):
         spec, first = self.spec, self.batch_first
         inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
-        valid = inputs.valid_steps(lengths, mask, frames, batched)
+        reader = inputs.CallReader(frames, frames.shape[1], len(frames), first)
+        valid = reader.valid_steps(lengths, mask, batched)
         draws = self._draws(frames, generator, draws)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
             frames,
-            self._states(state, frames, frames.shape[1], batched),
+            self._states(state, reader, batched),
             StepInputs(
                 valid,
-                inputs.read_durations(spec, durations, valid, frames, first),
-                inputs.read_gaps(spec, gaps, valid, frames, first),
+                reader.durations(spec, durations, valid),
+                reader.gaps(spec, gaps, valid),
                 draws,
             ),
             steps=len(frames),
@@ -182,14 +184,14 @@ class ConvLSTM(SpecModule):
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
-        """Draw the masks of a call in training, to be given to several calls as `draws`.
+        """Sample the dropout masks of a call in training, to be passed to several calls as `draws`.
 
         Args:
             x: Frames as of the call.
             generator: Source of randomness; None means PyTorch's global one.
 
         Returns:
-            The draws, or None in a layer without a random part.
+            The masks, or None in a layer without a random part.
 
         Example:
             >>> layer, x = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2), torch.ones(2, 5, 1, 16, 16)
@@ -211,7 +213,9 @@ class ConvLSTM(SpecModule):
                 "draws",
                 expected="None in evaluation" if not self.training else "None together with a generator",
                 received=type(given).__name__,
-                hint="call train() to use them." if not self.training else "give one of them.",
+                hint="Call `train()` before the call."
+                if not self.training
+                else "Pass `draws` or `generator`, not both.",
             )
         check_masks(self.spec, given, frames)
         return given

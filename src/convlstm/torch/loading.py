@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,9 @@ from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import load_canonical
 
 
-def load(path: str | Path, *, device: Any = None, dtype: torch.dtype | None = None) -> ConvLSTM | Forecaster:
+def load(
+    path: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> ConvLSTM | Forecaster:
     """Read a model file of any framework into a PyTorch module, in evaluation mode.
 
     Args:

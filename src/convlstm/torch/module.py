@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from convlstm.engine.torch.recurrence import State
 from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec.calls import state_shapes
 from convlstm.spec.printing import options_in_words
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
-from convlstm.torch.weights import load_canonical, native_name, register
-from convlstm.weights.canonical import initialise, layer_shapes
+from convlstm.torch.weights import native_name, register, reset
+from convlstm.weights.canonical import layer_shapes
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -23,33 +24,30 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 class SpecModule(nn.Module):
     """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under PyTorch's names.
 
-    Args:
-        spec: Every option.
-        device: As in every PyTorch module.
-        dtype: As in every PyTorch module.
-        start: Whether the parameters get their first values.
-
-    Attributes:
-        spec: The options.
+    Without `start` the parameters keep no values.
     """
 
     def __init__(
-        self, spec: ConvLSTMSpec, *, device: Any = None, dtype: torch.dtype | None = None, start: bool = True
+        self,
+        spec: ConvLSTMSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        start: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in (None, *_DTYPES):
             words = ", ".join(str(one) for one in _DTYPES)
             raise SpecError(
-                "dtype", expected=f"None or one of {words}", received=repr(dtype), hint="take one of these."
+                "dtype", expected=f"None or one of {words}", received=repr(dtype), hint="Choose one of these."
             )
-        if not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ConvLSTMSpec)
         if isinstance(spec.duration_strategy, nn.Module):
             raise SpecError(
                 "duration_strategy",
                 expected="a name, or a function without parameters",
                 received="a module, which this layer would not train",
-                hint="take mlp or exp, or scale the candidate outside.",
+                hint="Pass `mlp` or `exp`, or scale the candidate outside the layer.",
             )
         self.check_spec(spec)
         self.spec = spec
@@ -66,10 +64,12 @@ class SpecModule(nn.Module):
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
-        """Refuse a spec that this kind of module cannot compute."""
+        """Raise an error for a spec that this kind of module cannot compute."""
 
     @classmethod
-    def from_spec(cls, spec: ConvLSTMSpec, *, device: Any = None, dtype: torch.dtype | None = None) -> Self:
+    def from_spec(
+        cls, spec: ConvLSTMSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """Build the module from a spec, as read from a file.
 
         Args:
@@ -92,13 +92,12 @@ class SpecModule(nn.Module):
         return module
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Start afresh from the contract's initialisation.
+        """Initialise the parameters again, as the contract defines it.
 
         Args:
             seed: Any integer of at least 0; None draws one from PyTorch's global generator.
         """
-        seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
-        load_canonical(self, initialise(self.spec, seed))
+        reset(self, seed)
 
     def layer_weights(self, index: int = 0, direction: str | None = None) -> dict[str, Tensor]:
         """Return the arrays of one layer and direction by the names of the contract."""
@@ -109,9 +108,9 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
         return options_in_words(self.spec)
 
-    def _states(self, given: Any, x: Tensor, batch: int, batched: bool) -> Sequence[State | None]:
-        """Return the initial states for frames x, checked against batch and grid; None each where zeros start."""
-        shapes = state_shapes(self.spec, batch, x.shape[-self.spec.spatial_dims :])
+    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> Sequence[State | None]:
+        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros."""
+        shapes = state_shapes(self.spec, reader.batch, reader.like.shape[-self.spec.spatial_dims :])
         if given is None:
             return [None] * len(shapes)
-        return inputs.read_states(given, shapes, x, batched)
+        return reader.states(given, shapes, batched)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,28 +25,33 @@ WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The inputs of the steps of a call other than their frames.
+    """The inputs of the steps of a call other than their frames: mask and times (batch, time), and dropout masks.
 
-    Args:
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction, time since the last valid frame (batch, time).
-        draws: Dropout masks in training, None in evaluation.
+    `output_masks` say per direction where the output is not zero, which a segment cannot tell from its mask.
     """
 
     mask: Tensor | None = None
     durations: Tensor | None = None
     gaps: dict[str, Tensor] | None = None
     draws: DropoutMasks | None = None
+    output_masks: dict[str, Tensor] | None = None
 
     def part(self, span: slice) -> StepInputs:
-        """Return what the steps of a span are given."""
+        """Return the inputs of a span of steps."""
 
         def cut(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[:, span]
 
-        gaps = None if self.gaps is None else {name: gap[:, span] for name, gap in self.gaps.items()}
-        return StepInputs(cut(self.mask), cut(self.durations), gaps, self.draws and cut_steps(self.draws, span))
+        def cut_each(values: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+            return None if values is None else {name: array[:, span] for name, array in values.items()}
+
+        return StepInputs(
+            cut(self.mask),
+            cut(self.durations),
+            cut_each(self.gaps),
+            self.draws and cut_steps(self.draws, span),
+            cut_each(self.output_masks),
+        )
 
 
 Ran = tuple[list[Tensor], list[State]]
@@ -65,38 +70,28 @@ def run_stack(
     every_layer: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, in_channels, *space), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        weights_of: Gives the arrays of a layer and direction.
-        x: (time, batch, in_channels, *space), or None for a stack without input.
-        states: (h, c) indexed layer · D + direction; None means zeros, for a stack with input.
-        given: The inputs of the steps other than their frames.
-        steps: Number of steps.
-        every_layer: Whether the outputs of all layers are wanted, not only the last one's.
-        checkpoint: Whether only the states between segments of √T steps are kept for the backward pass, or the steps
-            of a segment.
-
-    Returns:
-        Per layer wanted, the outputs of its directions, forward first, time first; and the final states.
+    States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
+    first, those of every layer or of the last one, each with the outputs of its directions, forward first.
+    `checkpoint` is True for segments of √T steps, or the steps per segment.
     """
     run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
     count = len(spec.directions)
+    if run.segment and given.mask is not None:
+        masks = {way: engine.mask_of_output(spec, given.mask, reverse=way == "reverse") for way in spec.directions}
+        given = replace(given, output_masks=masks)
     if run.segment and count == 1:
         reverse = spec.directions == ("reverse",)
         outputs, final = _in_segments(run.through_stack, x, states, given, steps, run.segment, reverse)
     else:
         outputs, final = run.through_stack(x, states, given, steps)
-    if given.mask is not None and spec.masked_output == "hold":
-        ways = spec.directions * (len(outputs) // count)
-        outputs = [held(o, given.mask, reverse=way == "reverse") for o, way in zip(outputs, ways, strict=True)]
     return [tuple(outputs[n : n + count]) for n in range(0, len(outputs), count)], final
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same in every segment of a call."""
+    """The arguments of `run_stack` that are the same in every segment."""
 
     spec: ConvLSTMSpec
     weights_of: WeightsOf
@@ -136,6 +131,7 @@ class _Run:
                 durations=given.durations,
                 gaps=None if given.gaps is None else given.gaps[direction],
                 masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
+                output_mask=None if given.output_masks is None else given.output_masks[direction],
             )
             return [output], [state]
 
@@ -174,28 +170,8 @@ def _in_segments(
     return joined, final
 
 
-def held(outputs: Tensor, mask: Tensor, *, reverse: bool = False) -> Tensor:
-    """Return outputs with each masked step's replaced by that row's previous one in the direction of travel.
-
-    Args:
-        outputs: As `sequence` returns them, zeros where a step is masked (time, batch, hidden_channels, *grid).
-        mask: True where a step is valid (batch, time).
-        reverse: Travel from the last step to the first.
-
-    Returns:
-        The same shape; zeros before the first valid step.
-    """
-    valid = mask.transpose(0, 1)
-    steps, rows = (torch.arange(n, device=outputs.device) for n in outputs.shape[:2])
-    if reverse:  # before the first valid step both ways point at a masked step, whose output is zero
-        last = torch.where(valid, steps[:, None], len(steps) - 1).flip(0).cummin(0).values.flip(0)
-    else:
-        last = torch.where(valid, steps[:, None], 0).cummax(0).values
-    return outputs[last, rows] if len(steps) else outputs
-
-
 def read_checkpoint(value: object) -> bool | int:
-    """Return `checkpoint` if it is a bool or a number of steps."""
+    """Return `checkpoint`, a bool or a number of steps, after checking it."""
     return value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
 
 

@@ -1,50 +1,19 @@
-"""A layer that goes on where its last call ended: for streams, and for training on long sequences piece by piece."""
+"""A layer that continues where its last call ended: for streams, and for training on long sequences in pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convlstm.errors import SpecError, StateError
+from convlstm.frontend.stateful import check_stateful, continue_sequence
 from convlstm.torch.layer import ConvLSTM, States
 
 
-def go_on(
-    run: Callable[..., tuple[Any, States]], x: Tensor, state: States | None, **options: Any
-) -> tuple[Any, States]:
-    """Run a layer from a kept state, or anew.
-
-    Args:
-        run: The layer's forward.
-        x: As in `ConvLSTM`.
-        state: What the last call kept, or None.
-        **options: As in `ConvLSTM.forward`.
-
-    Returns:
-        output and (h_n, c_n).
-
-    Raises:
-        StateError: if batch, grid or device differ from the call before.
-    """
-    try:
-        return run(x, state, **options)
-    except StateError as error:
-        raise StateError(
-            "x",
-            expected="the batch and grid of the call before",
-            received=f"others: that call's {error.argument} is {error.received}",
-            hint="call reset_state() before an unrelated sequence.",
-        ) from error
-
-
 def detached(state: States) -> States:
-    """Return a copy of a state that carries no gradient, and may enter a later graph.
-
-    A copy, since the caller may change the returned state in place.
-    """
+    """Return a copy of a state without gradient; a copy, since the caller may change the returned state in place."""
     h, c = state
     with torch.inference_mode(False), torch.no_grad():
         return tuple(part.clone() for part in h), tuple(part.clone() for part in c)
@@ -53,7 +22,7 @@ def detached(state: States) -> States:
 class StatefulConvLSTM(nn.Module):
     """A `ConvLSTM` that starts each call from the detached final state of the call before.
 
-    The state is no parameter and no buffer: nothing of it is saved, and `reset_state` forgets it. Gradients end at
+    The state is neither a parameter nor a buffer: it is not saved, and `reset_state` forgets it. Gradients end at
     the border between two calls (truncated backpropagation through time).
 
     Args:
@@ -80,15 +49,9 @@ class StatefulConvLSTM(nn.Module):
         super().__init__()
         if type(layer) is not ConvLSTM:
             raise SpecError(
-                "layer", expected="a ConvLSTM", received=type(layer).__name__, hint="wrap the layer itself."
+                "layer", expected="a ConvLSTM", received=type(layer).__name__, hint="Pass a `convlstm.torch.ConvLSTM`."
             )
-        if layer.spec.direction != "forward":
-            raise SpecError(
-                "direction",
-                expected="forward in a stateful layer",
-                received=layer.spec.direction,
-                hint="use the layer itself: a backward pass begins at the end of each sequence.",
-            )
+        check_stateful(layer.spec)
         self.layer = layer
         self.state: States | None = None
         self._batched = True
@@ -109,7 +72,10 @@ class StatefulConvLSTM(nn.Module):
         new = torch.as_tensor(rows)
         if new.dtype != torch.bool or tuple(new.shape) != (batch,):
             raise StateError(
-                "rows", expected=f"{batch} bools, one per row", received=new.tolist(), hint="give one for each row."
+                "rows",
+                expected=f"{batch} bools, one per row",
+                received=new.tolist(),
+                hint="Pass one bool for each row.",
             )
         # a state of NaN times 0 would stay: it is replaced
         h, c = (
@@ -126,16 +92,12 @@ class StatefulConvLSTM(nn.Module):
             **options: As in `ConvLSTM.forward`, but `state`.
 
         Returns:
-            output and (h_n, c_n), which still carry gradients; what is kept does not.
+            output and (h_n, c_n), which carry gradients; the stored state does not.
 
         Raises:
             StateError: if batch, grid or device differ from the call before.
         """
-        if "state" in options:
-            raise StateError(
-                "state", expected="none in a stateful layer", received="one", hint="call reset_state(), or use layer."
-            )
-        output, state = go_on(self.layer, x, self.state, **options)
+        output, state = continue_sequence(self.layer, x, self.state, options)
         self.state = detached(state)
         self._batched = x.ndim == self.layer.spec.spatial_dims + 3
         return output, state

@@ -26,16 +26,7 @@ logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNI
 
 
 class Trainer(trainer.Trainer):
-    """A PyTorch forecaster with its optimiser.
-
-    Args:
-        spec: The forecaster.
-        weights: Canonical arrays to start from.
-        optimisation: Loss and optimiser.
-
-    Raises:
-        ConfigError: for an unknown precision.
-    """
+    """A PyTorch forecaster with its optimiser."""
 
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
@@ -59,9 +50,9 @@ class Trainer(trainer.Trainer):
     def description(self) -> str:
         """Framework, compiled operators if they are used, device and precision in words."""
         device = self._fabric.device
-        own = " with convlstm-native" if is_native(torch.empty(0, device=device)) else ""
+        native = " with convlstm-native" if is_native(torch.empty(0, device=device)) else ""
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return f"PyTorch {torch.__version__}{own}, {where}, {self._precision}"
+        return f"PyTorch {torch.__version__}{native}, {where}, {self._precision}"
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         for group in self._optimiser.param_groups:
@@ -118,7 +109,7 @@ class Trainer(trainer.Trainer):
             }
 
     def _is_memory_error(self, error: RuntimeError) -> bool:
-        # PyTorch has an error of its own for devices, and none for the host
+        # PyTorch has an error class for memory of devices, and none for the host's
         return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
     def _loss(self, sample: Sample, generator: torch.Generator | None) -> Tensor:
@@ -135,9 +126,8 @@ class Trainer(trainer.Trainer):
         return loss
 
     def _forecast(self, sample: Sample, horizon: int, generator: torch.Generator | None) -> Tensor:
-        optional = {"durations": sample.durations, "lead_durations": sample.lead_durations, "gaps": sample.gaps}
-        given: dict[str, Any] = {name: None if a is None else self._tensor(a) for name, a in optional.items()}
-        result: Tensor = self._model(self._tensor(sample.inputs), horizon, generator=generator, **given)
+        times: dict[str, Any] = {name: None if a is None else self._tensor(a) for name, a in sample.times().items()}
+        result: Tensor = self._model(self._tensor(sample.inputs), horizon, generator=generator, **times)
         return result
 
     def _tensor(self, array: Array) -> Tensor:
@@ -146,7 +136,7 @@ class Trainer(trainer.Trainer):
 
 
 def set_threads(count: int) -> None:
-    """Fix how many threads PyTorch computes with."""
+    """Set the number of threads that PyTorch computes with."""
     torch.set_num_threads(count)
 
 

@@ -1,6 +1,6 @@
 """Canonical arrays to and from PyTorch parameters: the one file that knows both layouts.
 
-PyTorch's own names are those of `torch.nn.LSTM`: `weight_ih_l0`, `weight_hh_l0_reverse`, with the gates i, f, g, o
+PyTorch's names are those of `torch.nn.LSTM`: `weight_ih_l0`, `weight_hh_l0_reverse`, with the gates i, f, g, o
 stacked along the first axis.
 """
 
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
-from convlstm.weights.canonical import Spec, canonical_shapes, check_weights
+from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise
 from convlstm.weights.checkpoint import save_model
 
 _GATED = ("weight_ih", "weight_hh", "bias", "norm_scale")
@@ -33,20 +34,9 @@ class HasSpec(Protocol):
 
 
 def native_name(key: str) -> str:
-    """Return PyTorch's name of a canonical array.
-
-    Args:
-        key: As `encoder.layers.0.reverse.weight_ih`.
-
-    Returns:
-        As `encoder.weight_ih_l0_reverse`; a key outside a layer keeps its name.
-
-    Example:
-        >>> native_name("encoder.layers.0.reverse.duration.1.bias")
-        'encoder.duration_1_bias_l0_reverse'
-    """
-    stack, found, rest = key.partition("layers.")
-    if not found:
+    """Return PyTorch's name of a canonical array: `weight_ih_l0_reverse` for `layers.0.reverse.weight_ih`."""
+    stack, layer, rest = key.partition("layers.")
+    if not layer:
         return key
     index, direction, name = rest.split(".", 2)
     suffix = "_reverse" if direction == "reverse" else ""
@@ -55,8 +45,7 @@ def native_name(key: str) -> str:
 
 def native_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of PyTorch's parameter for a canonical array: gates stacked along the first axis."""
-    name = key.rsplit(".", 1)[-1]
-    return (shape[0] * shape[1], *shape[2:]) if name in _GATED and not _outside_gates(key) else shape
+    return (shape[0] * shape[1], *shape[2:]) if array_name(key) in _GATED else shape
 
 
 def to_canonical(module: HasSpec) -> dict[str, Array]:
@@ -105,6 +94,12 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
             parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
 
 
+def reset(module: HasSpec, seed: int | None) -> None:
+    """Load the contract's initialisation into a module; None draws a seed from PyTorch's global generator."""
+    seed = int(torch.randint(2**31, (), device="cpu")) if seed is None else seed
+    load_canonical(module, initialise(module.spec, seed))
+
+
 def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None) -> str:
     """Write a module's spec and weights to a file that every framework reads.
 
@@ -130,22 +125,13 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     return save_model(path, module.spec, to_canonical(module), extra)
 
 
-def register(module: nn.Module, spec: Spec, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
-    """Give a module empty parameters for every canonical array of a spec that belongs to it directly.
-
-    Args:
-        module: The module.
-        spec: A layer stack.
-        device: As in every PyTorch module.
-        dtype: As in every PyTorch module.
-    """
+def register(
+    module: nn.Module, spec: Spec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Register an empty parameter in a module for every canonical array of a stack."""
     for key, shape in canonical_shapes(spec).items():
         empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)
         module.register_parameter(native_name(key), nn.Parameter(empty))
-
-
-def _outside_gates(key: str) -> bool:
-    return ".duration." in key or key.startswith("head.")
 
 
 def _to_array(parameter: Tensor) -> Array:

@@ -96,7 +96,7 @@ def test_two_ways(tmp_path, merge):
     layer(x)
     random = np.random.default_rng(1)
     layer.set_weights([0.4 * random.standard_normal(w.shape) for w in layer.get_weights()])
-    options = {"padding": "same", "merge": merge or "apart"}
+    options = {"padding": "same", "merge": merge or "separate"}
     converted = read_keras({w.path: np.asarray(w.value.detach()) for w in layer.weights}, **options)
     assert converted.spec.direction == "bidirectional"
     output = layer(x)

@@ -113,7 +113,7 @@ def test_what_a_graph_does_not_know_yet_is_not_looked_at() -> None:
     state = [symbol(6, 5, 3)] * 2
     assert timed(return_sequences=True)(frames(), durations=steps, mask=symbol(None, dtype="bool")).shape[1] == 4
     assert timed()(unknown, durations=symbol(4), initial_state=state).shape == (None, None, None, 3)
-    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, direction="bidirectional", merge="apart")
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3, direction="bidirectional", merge="separate")
     outputs, (h, c) = ConvLSTMStack(spec, dtype="mixed_bfloat16")(unknown)
     assert [part.shape for part in (*outputs, *h, *c)] == [(None,) * 4 + (2,)] * 2 + [(None,) * 3 + (2,)] * 4
     assert (outputs[0].dtype, h[0].dtype, c[0].dtype) == ("bfloat16", "bfloat16", "float32")

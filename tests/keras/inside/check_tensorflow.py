@@ -101,28 +101,28 @@ def test_the_fused_path_is_the_ordinary_loop(name: str, reverse: bool, how: str,
     x, h = tensor(3, 2, *size, layer.in_channels), tensor(2, *layer.grid(size), 4)
     weights = {key: weights[key] for key in ("weight_ih", "weight_hh", "bias")}
 
-    def call(x: Any, h: Any, from_rest: bool) -> Any:
+    def call(x: Any, h: Any, starts_at_zero: bool) -> Any:
         steps = tf.shape(x)[0] if how == "unknown steps" else 3
-        state = (tf.zeros_like(h), tf.zeros_like(h)) if from_rest else (h, 2 * h)
-        options = {"steps": steps, "reverse": reverse, "zero_initial_state": from_rest, "training": how != "evaluation"}
+        state = None if starts_at_zero else (h, 2 * h)
+        options = {"steps": steps, "reverse": reverse, "training": how != "evaluation"}
         output, (h_n, c_n) = engine.sequence(layer, weights, x, state, **options)
         return output, h_n, c_n
 
-    def derived(call: Any, from_rest: bool) -> Any:
+    def derived(call: Any, starts_at_zero: bool) -> Any:
         with tf.GradientTape() as tape:
             tape.watch((weights, x, h))
-            found = call(x, h, from_rest)
+            found = call(x, h, starts_at_zero)
             loss = sum(tf.reduce_sum(part * tf.sin(part)) for part in found)
         return found, tape.gradient(loss, (weights, x, h), unconnected_gradients="zero")
 
-    for from_rest in (False, True):
+    for starts_at_zero in (False, True):
         one = tf.function(call) if how == "tape outside" else call
         own = tf.function(derived) if how in ("graph", "unknown steps") else derived
         assert tensorflow_fused.serves(layer)
-        found = own(one, from_rest)
+        found = own(one, starts_at_zero)
         with monkeypatch.context() as patch:
             patch.setattr(tensorflow_fused, "serves", lambda layer: False)
-            wanted = derived(call, from_rest)
+            wanted = derived(call, starts_at_zero)
         for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
 

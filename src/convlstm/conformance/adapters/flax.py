@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.jax.recurrence import LayerMasks, State
-from convlstm.flax import functional
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import functional
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
@@ -49,22 +51,16 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
 
 def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
-    spec, count = case.spec, case.spec.depth * len(case.spec.directions)
-    carry, output = functional.layer(
-        spec,
+    (h, c), output = functional.layer(
+        case.spec,
         params,
         leaves["x"],
-        State(*(tuple(leaves[f"{part}.{n}"] for n in range(count)) for part in "hc")),
+        State(*initial_state(case, leaves)),
         mask=case.mask,
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        **layer_times(case, leaves),
         draws=_masks(case),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in range(count):
-        results |= {f"h.{n}": carry.h[n], f"c.{n}": carry.c[n]}
-    return results
+    return layer_results(output, h, c)
 
 
 def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:

@@ -11,15 +11,16 @@ import keras
 import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
-from convlstm.keras.stacked import ConvLSTMStack
-from convlstm.keras.weights import from_native_array, to_native_array
-from convlstm.reference.recurrence import Masks
+from convlstm.keras.stack_layer import ConvLSTMStack
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 
@@ -45,7 +46,7 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
         products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
-    tensors = {name: _tensor(to_native_array(name, array), dtype) for name, array in weights.items()}
+    tensors = {name: _tensor(to_channels_last(name, array), dtype) for name, array in weights.items()}
     wide = "float64" if dtype == "float64" else "float32"
     for name in case.arrays.keys() - weights.keys():
         kind = wide if name.startswith((*TIMES, "c.")) else dtype
@@ -54,7 +55,7 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
     once = compiled if BACKEND == "jax" else lambda function: function
     _, found = once(partial(value_and_gradients, loss))(tensors)
     gradients = {
-        name: from_native_array(name, _array(g), case.arrays[name].shape)
+        name: from_channels_last(name, _array(g), case.arrays[name].shape)
         if name in weights
         else _array(_channels_first(g, rank))
         for name, g in found.items()
@@ -67,22 +68,15 @@ def _module(case: AnyCase, dtype: str) -> Any:
 
 
 def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
-    spec = case.spec
-    states = range(spec.depth * len(spec.directions))
     output, (h, c) = module(
         tensors["x"],
-        (tuple(tensors[f"h.{n}"] for n in states), tuple(tensors[f"c.{n}"] for n in states)),
+        initial_state(case, tensors),
         mask=case.mask,
         training=training or case.masks is not None,
-        durations=tensors.get("durations"),
-        gaps=tuple(tensors[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        **layer_times(case, tensors),
         draws=_masks(case, module.compute_dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results
+    return layer_results(output, h, c)
 
 
 def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
@@ -92,7 +86,7 @@ def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training
 
 def _masks(case: Case, dtype: str) -> DropoutMasks | None:
     rank = case.spec.spatial_dims
-    return convert_masks(case, Masks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
+    return convert_masks(case, LayerMasks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
 
 
 def _channels_last(array: Array, rank: int) -> Array:

@@ -7,14 +7,15 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.mlx.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import from_native, to_native, to_numpy
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, mx.array]
@@ -50,20 +51,14 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         optional = {name: leaves.get(name) for name in TIMES}
         return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
     assert isinstance(module, ConvLSTM)
-    states = range(case.spec.depth * len(case.spec.directions))
     output, (h, c) = module(
         leaves["x"],
-        (tuple(leaves[f"h.{n}"] for n in states), tuple(leaves[f"c.{n}"] for n in states)),
+        initial_state(case, leaves),
         mask=mask,
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in case.spec.directions) if case.spec.memory_decay else None,
+        **layer_times(case, leaves),
         draws=_masks(case, leaves["x"].dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results
+    return layer_results(output, h, c)
 
 
 def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
+from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks
-from convlstm.engine.torch.recurrence import LayerMasks
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
@@ -45,20 +46,14 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
     spec = case.spec
     layer = ConvLSTM.from_spec(spec, dtype=dtype).train(case.masks is not None)
     leaves = _leaves(layer, case, dtype)
-    states = range(spec.depth * len(spec.directions))
     output, (h, c) = layer(
         leaves["x"],
-        (tuple(leaves[f"h.{n}"] for n in states), tuple(leaves[f"c.{n}"] for n in states)),
+        initial_state(case, leaves),
         mask=None if case.mask is None else torch.tensor(case.mask),
-        durations=leaves.get("durations"),
-        gaps=tuple(leaves[f"gaps.{d}"] for d in spec.directions) if spec.memory_decay else None,
+        **layer_times(case, leaves),
         draws=_masks(case, dtype),
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    results = {f"output.{n}" if len(parts) > 1 else "output": part for n, part in enumerate(parts)}
-    for n in states:
-        results |= {f"h.{n}": h[n], f"c.{n}": c[n]}
-    return results, leaves
+    return layer_results(output, h, c), leaves
 
 
 def _forecaster(case: ForecastCase, dtype: torch.dtype) -> tuple[Tensors, Tensors]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
 from convlstm.flax.compat import DurationAwareConvLSTMCell
-from convlstm.flax.weights import from_canonical
+from convlstm.jax.weights import from_canonical
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
@@ -36,7 +36,7 @@ def haiku(strategy: str) -> UsageResult:
     """Run duration-aware ConvLSTM's scan with the Haiku cell."""
     import haiku as hk
 
-    from convlstm.flax import haiku as haiku_layers
+    from convlstm import haiku as haiku_layers
 
     def forward(carry: Any, inputs: Any) -> Any:
         cell = haiku_layers.DurationAwareConvLSTMCell(

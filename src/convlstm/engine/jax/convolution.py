@@ -48,15 +48,7 @@ def convolve(
 def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, generic: bool, is_zero: Array | None = None) -> Array:
     """Return W ∗ x with stride 1, with the gradient rule unless `generic` or on a mesh with explicit axes.
 
-    Args:
-        x: (batch, *space, in).
-        kernel: (*space, in, out).
-        widths: Points of padding around x.
-        generic: Leave the gradients to JAX.
-        is_zero: Whether x is zero and its gradient is not needed (a scalar): the rule then computes nothing.
-
-    Returns:
-        (batch, *space, out).
+    Where the scalar `is_zero` is true, x is zero and needs no gradient: the rule then computes nothing.
     """
     if generic or x.size == 0 or mesh_is_explicit(x):
         return convolve(x, kernel, widths)

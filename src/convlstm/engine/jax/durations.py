@@ -15,7 +15,7 @@ Weights = Mapping[str, Array]
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Array:
-    """Return δ(Δ), the factor on the candidate (..., 1 or hidden_channels), in at least float32."""
+    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden)."""
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
@@ -35,7 +35,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Array) -> Arra
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Array) -> Array:
-    """Return the factor on c after a gap (..., hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden)."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = jnp.where(q <= 1.0, 0.0, q - 1.0)
     return jnp.exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)

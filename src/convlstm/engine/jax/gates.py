@@ -20,18 +20,7 @@ GATE_WEIGHTS = ("bias", "norm_scale", "peephole")
 def gates(
     spec: ConvLSTMSpec, weights: Weights, z: Array, c_before: Array, candidate_scale: Array | None
 ) -> tuple[Array, Array]:
-    """Return h and c after a step (equations: `convlstm.reference.recurrence.step`), all in the type of c.
-
-    Args:
-        spec: The stack.
-        weights: Those of `GATE_WEIGHTS` that the layer has.
-        z: W_ih ∗ x + W_hh ∗ h (batch, *grid, 4·hidden_channels).
-        c_before: c (batch, *grid, hidden_channels), already multiplied by the retention.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-
-    Returns:
-        h and c.
-    """
+    """Return h and c after a step, all in the type of c, from z (batch, *grid, 4·hidden) and c after the retention."""
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     z_i, z_f, z_g, z_o = jnp.split(_with_bias(spec, weights, z), 4, axis=-1)
     if spec.peephole != "none":

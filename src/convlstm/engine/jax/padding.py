@@ -7,7 +7,8 @@ import numpy as np
 from jax import Array
 
 from convlstm.spec.geometry import Widths, check_boundary
-from convlstm.spec.types import Array as NumPyArray
+
+_NUMPY_MODES = {"replicate": "edge", "reflect": "reflect", "circular": "wrap"}
 
 
 def pad(x: Array, widths: Widths, boundary: tuple[str, ...]) -> tuple[Array, Widths]:
@@ -18,16 +19,7 @@ def pad(x: Array, widths: Widths, boundary: tuple[str, ...]) -> tuple[Array, Wid
         if rule == "zeros" or width == (0, 0):
             left.append(width)
         else:
-            x = jnp.take(x, _sources(x.shape[axis], width, rule), axis=axis, mode="clip")
+            points = np.pad(np.arange(x.shape[axis]), width, mode=_NUMPY_MODES[rule])  # type: ignore[call-overload]
+            x = jnp.take(x, points, axis=axis, mode="clip")
             left.append((0, 0))
     return x, tuple(left)
-
-
-def _sources(size: int, width: tuple[int, int], rule: str) -> NumPyArray:
-    """Return which point of the axis each point of the padded axis repeats."""
-    index = np.arange(-width[0], size + width[1])
-    if rule == "replicate":
-        return np.clip(index, 0, size - 1)
-    if rule == "circular":
-        return np.mod(index, size)
-    return np.asarray((size - 1) - np.abs((size - 1) - np.abs(index)))

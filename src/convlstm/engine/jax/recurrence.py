@@ -2,7 +2,7 @@
 
 Arrays have Flax's layout: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden, 4·hidden), `bias`
 and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3[, *grid], hidden), `duration.{n}.weight`
-(in, out); the rest as in CONTRACT, Weights.
+(in, out); the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from convlstm.engine.jax.gates import GATE_WEIGHTS, gates, zoneout
 from convlstm.engine.jax.padding import pad
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
-_Carry = tuple["State", Array | None]
 
 
 class State(NamedTuple):
-    """The state of a layer; of a stack, a tuple of arrays in each place, indexed layer · D + direction.
+    """The state of a layer; of a stack, a tuple of arrays in each field, indexed layer · D + direction.
 
     Args:
         h: Hidden state (batch, *grid, hidden), in the type convolutions run in.
@@ -43,15 +43,6 @@ class State(NamedTuple):
     c: Any
 
 
-class LayerMasks(NamedTuple):
-    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
-
-    input: Array | None = None
-    recurrent: Array | None = None
-    zoneout_h: Array | None = None
-    zoneout_c: Array | None = None
-
-
 class _StepInputs(NamedTuple):
     """The inputs of one step; with a leading time axis, those of all steps."""
 
@@ -62,20 +53,14 @@ class _StepInputs(NamedTuple):
     valid: Array | None = None
     zoneout_h: Array | None = None
     zoneout_c: Array | None = None
-    zero_initial_state: Array | None = None
+    output_mask: Array | None = None
+    h_is_zero: Array | None = None
 
 
 def input_convolution(layer: LayerSpec, weights: Weights, x: Array, *, by_rule: bool = False) -> Array:
-    """Return W_ih ∗ x for all frames at once.
+    """Return W_ih ∗ x (frames, *grid, 4·hidden) for x (frames, *space, in_channels).
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: (frames, *space, in_channels).
-        by_rule: Take the gradients by the rule of `convolve_in_loop`; only where `_convolves_in_loop` holds.
-
-    Returns:
-        (frames, *grid, 4·hidden_channels), gates in the order i, f, g, o.
+    `by_rule` takes the gradients by the rule of `convolve_in_loop`; only where `_convolves_in_loop` holds.
     """
     widths = pad_widths(tuple(x.shape[1:-1]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     x, widths = pad(x, widths, layer.stack.boundary)
@@ -91,28 +76,12 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Array, *, by_rule: 
 
 
 def recurrent_convolution(
-    layer: LayerSpec,
-    weights: Weights,
-    h: Array,
-    *,
-    generic: bool = False,
-    zero_initial_state: Array | None = None,
+    layer: LayerSpec, weights: Weights, h: Array, *, generic: bool = False, h_is_zero: Array | None = None
 ) -> Array:
-    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        h: Hidden state.
-        generic: Leave every derivative to JAX.
-        zero_initial_state: Whether h is zero (a scalar); the result is then zero without a convolution.
-
-    Returns:
-        The recurrent terms of the gates in the order i, f, g, o.
-    """
+    """Return W_hh ∗ h (batch, *grid, 4·hidden), without a convolution where the scalar `h_is_zero` is true."""
     h, widths = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     kernel = weights["weight_hh"].astype(h.dtype)
-    return convolve_in_loop(h, kernel, widths, generic=generic, is_zero=zero_initial_state)
+    return convolve_in_loop(h, kernel, widths, generic=generic, is_zero=h_is_zero)
 
 
 def step(
@@ -125,24 +94,9 @@ def step(
     retention: Array | None = None,
     masks: LayerMasks | None = None,
     generic: bool = False,
-    zero_initial_state: Array | None = None,
+    h_is_zero: Array | None = None,
 ) -> State:
-    """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
-        state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-        retention: Factor on c_{t-1}, broadcast over the grid.
-        masks: Masks in training, those of zoneout for this step.
-        generic: Leave every derivative to JAX: slower on CPU, but it supports forward mode.
-        zero_initial_state: Whether h is zero and need not be convolved (a scalar); None where that is unknown.
-
-    Returns:
-        h_t and c_t.
-    """
+    """Return h and c after one step; where the scalar `h_is_zero` is true, h is not convolved."""
     spec, masks = layer.stack, masks or LayerMasks()
     h_before, c_before = state
     wide = c_before.dtype
@@ -151,7 +105,7 @@ def step(
     h_dropped = h_before
     if masks.recurrent is not None:
         h_dropped = h_before * masks.recurrent.astype(h_before.dtype)
-    z = recurrent_convolution(layer, weights, h_dropped, generic=generic, zero_initial_state=zero_initial_state)
+    z = recurrent_convolution(layer, weights, h_dropped, generic=generic, h_is_zero=h_is_zero)
     if z_x is not None:
         z = z + z_x
     z = z.astype(wide)
@@ -166,12 +120,12 @@ def step(
 
 
 # compiled here, so that calls outside any `jit` compile once per layer and shape, not each time
-@partial(jax.jit, static_argnames=("layer", "steps", "reverse", "generic", "zero_initial_state"))
+@partial(jax.jit, static_argnames=("layer", "steps", "reverse", "generic"))
 def sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Array | None,
-    state: State,
+    state: State | None,
     *,
     steps: int,
     reverse: bool = False,
@@ -180,50 +134,52 @@ def sequence(
     gaps: Array | None = None,
     masks: LayerMasks | None = None,
     generic: bool = False,
-    zero_initial_state: bool = False,
+    output_mask: Array | None = None,
 ) -> tuple[Array, State]:
-    """Run one layer in one direction over a sequence.
+    """Run one layer in one direction over a sequence; convolutions run in the type of h, or without a state of x.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels); convolutions run in the type of h.
-        steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Masks in training, those of zoneout time first.
-        generic: Leave every derivative to JAX: slower on CPU, but it supports forward mode.
-        zero_initial_state: Whether the caller knows that the state is zero.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final state.
+    `generic` leaves every derivative to JAX: slower on a CPU, but it supports forward mode. A segment of a longer
+    sequence needs `output_mask`, the part for its steps of `mask_of_output` for all steps.
     """
-    state, masks = to_compute_types(state.h.dtype, state), lax.stop_gradient(masks or LayerMasks())
+    # the scan carries arrays, so that a flag for each step says where h is zero
+    starts_at_zero = state is None
+    if state is None:
+        state = _zero_state(layer, x)
+    state = to_compute_types(state.h.dtype, state)
+    masks = lax.stop_gradient(masks or LayerMasks())
     if not steps:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
     is_explicit = mesh_is_explicit(state.h if x is None else x)
-    by_rule = not (generic or is_explicit) and _convolves_in_loop(layer)
-    inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=not (is_explicit or by_rule))
+    has_rule = not generic and not is_explicit
+    by_rule = has_rule and _convolves_in_loop(layer)
+    hoist = not is_explicit and not by_rule
+    inputs = _step_inputs(layer, weights, x, state, mask, durations, gaps, masks, hoist=hoist)
+    if mask is not None:
+        if output_mask is None:
+            output_mask = mask_of_output(layer.stack, mask, reverse=reverse)
+        inputs = inputs._replace(output_mask=_time_first(output_mask[..., None], layer.stack))
     # only on CPU: elsewhere the host would wait for each value of the condition
-    can_skip_first = not (generic or is_explicit) and jax.default_backend() == "cpu" and isinstance(steps, int)
-    if zero_initial_state and can_skip_first:
+    if starts_at_zero and has_rule and jax.default_backend() == "cpu" and isinstance(steps, int):
         first_step = steps - 1 if reverse else 0
-        inputs = inputs._replace(zero_initial_state=jnp.arange(steps) == first_step)
+        inputs = inputs._replace(h_is_zero=jnp.arange(steps) == first_step)
     scan_step = partial(_scan_step, layer, weights, masks.recurrent, generic, by_rule)
-    state = State(*(_varying_as_all(array, (inputs, weights, masks, state)) for array in state))
+    start = State(*(_varying_as_all(array, (inputs, weights, masks, state)) for array in state))
     if is_explicit:
         inputs_of_first: _StepInputs = jax.tree.map(lambda array: array[0], inputs)
-        state = _reshard(jax.eval_shape(lambda: scan_step((state, None), inputs_of_first)[0][0]), state)
-    hold_last_output = mask is not None and layer.stack.masked_output == "hold"
-    last_output = jnp.zeros_like(state.h) if hold_last_output else None
+        after_first = jax.eval_shape(lambda: scan_step(start, inputs_of_first)[0])
+        start = _reshard(after_first, start)
     # a single step needs no loop; a length that an export leaves open can be neither compared nor passed to a scan
     is_single = isinstance(steps, int) and steps == 1
     length = steps if x is None else None
-    carry, outputs = lax.scan(scan_step, (state, last_output), inputs, length=length, reverse=reverse, unroll=is_single)
-    return outputs, carry[0]
+    final, outputs = lax.scan(scan_step, start, inputs, length=length, reverse=reverse, unroll=is_single)
+    return outputs, final
+
+
+def mask_of_output(spec: ConvLSTMSpec, mask: Array, *, reverse: bool) -> Array:
+    """Return where the output of a step is h and not zero (batch, time); see `convlstm.engine`."""
+    if spec.masked_output == "zero":
+        return mask
+    return lax.cummax(mask.astype(jnp.int32), axis=1, reverse=reverse) > 0
 
 
 def to_compute_types(dtype: Any, state: State) -> State:
@@ -231,9 +187,11 @@ def to_compute_types(dtype: Any, state: State) -> State:
     return State(state.h.astype(dtype), state.c.astype(jnp.promote_types(dtype, jnp.float32)))
 
 
-def over_grid(values: Array, spec: ConvLSTMSpec) -> Array:
-    """Return values (..., channels) as (..., 1, ..., channels), to broadcast over a grid."""
-    return values.reshape(*values.shape[:-1], *(1,) * spec.spatial_dims, values.shape[-1])
+def _zero_state(layer: LayerSpec, x: Array | None) -> State:
+    """Return h and c of zeros for frames x (time, batch, *space, in_channels)."""
+    assert x is not None, "a layer without input needs a state"
+    zeros = jnp.zeros((x.shape[1], *layer.grid(tuple(x.shape[2:-1])), layer.hidden_channels), x.dtype)
+    return State(zeros, zeros)
 
 
 def _step_inputs(
@@ -290,11 +248,10 @@ def _scan_step(
     recurrent_mask: Array | None,
     generic: bool,
     by_rule: bool,
-    carry: _Carry,
+    before: State,
     inputs: _StepInputs,
-) -> tuple[_Carry, Array]:
-    """Compute one step of the scan; the carry is the state and, where masked steps hold it, the last output."""
-    before, last_output = carry
+) -> tuple[State, Array]:
+    """Compute one step of the scan: the state after it, and its output."""
     z_x = inputs.z_x
     if inputs.x is not None:
         z_x = input_convolution(layer, weights, inputs.x, by_rule=by_rule)
@@ -307,15 +264,12 @@ def _scan_step(
         retention=inputs.retention,
         masks=LayerMasks(recurrent=recurrent_mask, zoneout_h=inputs.zoneout_h, zoneout_c=inputs.zoneout_c),
         generic=generic,
-        zero_initial_state=inputs.zero_initial_state,
+        h_is_zero=inputs.h_is_zero,
     )
-    if inputs.valid is None:
-        return (after, last_output), after.h
+    if inputs.valid is None or inputs.output_mask is None:
+        return after, after.h
     state = State(*(jnp.where(inputs.valid, new, old) for new, old in zip(after, before, strict=True)))
-    if last_output is None:
-        return (state, None), jnp.where(inputs.valid, state.h, 0.0)
-    output = jnp.where(inputs.valid, state.h, last_output)
-    return (state, output), output
+    return state, jnp.where(inputs.output_mask, state.h, 0.0)
 
 
 def _varying_as_all(array: Array, others: Any) -> Array:
@@ -330,7 +284,8 @@ def _reshard(like: State, state: State) -> State:
 
 def _time_first(values: Array, spec: ConvLSTMSpec) -> Array:
     """Return values (batch, time, channels) time first, to broadcast over a grid."""
-    return over_grid(jnp.swapaxes(values, 0, 1), spec)
+    values = jnp.swapaxes(values, 0, 1)
+    return values.reshape(*values.shape[:-1], *(1,) * spec.spatial_dims, values.shape[-1])
 
 
 def _swapped(values: Array, first: int, second: int, size: int) -> Array:

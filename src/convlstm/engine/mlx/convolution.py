@@ -30,20 +30,7 @@ def convolve(
     dilation: Sequence[int] | None = None,
     groups: int = 1,
 ) -> mx.array:
-    """Return the cross-correlation W ∗ x.
-
-    Args:
-        x: (batch, *space, in_channels).
-        weight: (out_channels, *kernel, in_channels / groups).
-        widths: Points added before and after each axis.
-        boundary: What those points hold, per axis.
-        stride: Step of the kernel per axis; 1 by default.
-        dilation: Distance of kernel points per axis; 1 by default.
-        groups: Output channel j sees input group ⌊j · groups / out_channels⌋.
-
-    Returns:
-        (batch, *output space, out_channels).
-    """
+    """Return W ∗ x (batch, *grid, out) for x (batch, *space, in) and W (out, *kernel, in / groups)."""
     rank = x.ndim - 2
     stride, dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
     x, zeros = pad(x, widths, boundary)
@@ -58,17 +45,7 @@ def convolve(
 
 
 def convolve_state(h: mx.array, weight: mx.array, widths: Widths, boundary: tuple[str, ...]) -> mx.array:
-    """Return W ∗ h with stride 1: the value of `convolve`, with a faster gradient on a CPU.
-
-    Args:
-        h: (batch, *grid, channels).
-        weight: (out_channels, *kernel, channels).
-        widths: Points added before and after each axis.
-        boundary: What those points hold, per axis.
-
-    Returns:
-        (batch, *grid, out_channels).
-    """
+    """Return W ∗ h with stride 1: the value of `convolve`, with a faster gradient on a CPU."""
     if not h.size or h.dtype != mx.float32 or mx.default_device().type != mx.cpu:
         return convolve(h, weight, widths, boundary)
     h, zeros = pad(h, widths, boundary)

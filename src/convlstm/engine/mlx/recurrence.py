@@ -2,14 +2,13 @@
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in CONTRACT, Weights. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
+in `docs/contract.md`. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
 than MLX's own. `convolution`, `padding` and `activations` have replacements for missing primitives, and faster forms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log, prod
 
 import mlx.core as mx
@@ -19,33 +18,16 @@ from convlstm.engine.mlx.convolution import convolve, convolve_state
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
+from convlstm.spec.stack import ConvLSTMSpec
 
 Weights = Mapping[str, mx.array]
 State = tuple[mx.array, mx.array]
 
 
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
-
-    input: mx.array | None = None
-    recurrent: mx.array | None = None
-    zoneout_h: mx.array | None = None
-    zoneout_c: mx.array | None = None
-
-
 def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
-    """Return W_ih ∗ x for all frames at once.
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: (frames, *space, in_channels).
-
-    Returns:
-        (frames, *grid, 4·hidden_channels), gates in the order i, f, g, o.
-    """
+    """Return W_ih ∗ x (frames, *grid, 4·hidden) for x (frames, *space, in_channels)."""
     widths = pad_widths(tuple(x.shape[1:-1]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     groups, group_size = layer.groups, layer.hidden_channels // layer.groups
     weight = weights["weight_ih"]
@@ -59,13 +41,13 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.arr
 
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: mx.array) -> mx.array:
-    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
+    """Return W_hh ∗ h (batch, *grid, 4·hidden)."""
     widths = recurrent_pad_widths(layer.recurrent_kernel_size)
     return convolve_state(h, weights["weight_hh"], widths, layer.stack.boundary)
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> mx.array:
-    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden_channels), in at least float32."""
+    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden)."""
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
@@ -86,7 +68,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> m
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: mx.array) -> mx.array:
-    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden)."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = mx.where(q <= 1.0, mx.zeros_like(q), q - 1.0)
     return exp(-ACTIVATION_FUNCTIONS["softplus"](weights["memory_decay"].astype(q.dtype)) * excess)
@@ -101,29 +83,15 @@ def step(
     candidate_scale: mx.array | None = None,
     retention: mx.array | None = None,
     masks: LayerMasks | None = None,
-    zero_initial_state: bool = False,
+    h_is_zero: bool = False,
 ) -> State:
-    """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
-        state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-        retention: Factor on c_{t-1}, broadcast over the grid.
-        masks: Masks in training, those of zoneout for this step.
-        zero_initial_state: Whether h is known to be zero and need not be convolved; only with an input.
-
-    Returns:
-        h_t and c_t.
-    """
+    """Return h and c after one step; with `h_is_zero`, for a layer with input, h is not convolved."""
     spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
     if retention is not None:
         c_before = c_before * retention
-    z = _gates(layer, weights, z_x, None if zero_initial_state else h_before, masks)
+    z = _gates(layer, weights, z_x, None if h_is_zero else h_before, masks)
     z_i, z_f, z_g, z_o = mx.split(z, 4, axis=-1)
     if spec.peephole != "none":
         p_i, p_f, p_o = weights["peephole"]
@@ -152,25 +120,9 @@ def sequence(
     gaps: mx.array | None = None,
     masks: LayerMasks | None = None,
 ) -> tuple[mx.array, State]:
-    """Run one layer in one direction over a sequence.
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels); None means zeros, where there is an input.
-        steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Masks in training, those of zoneout time first.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
-    """
+    """Run one layer in one direction over a sequence."""
     spec = layer.stack
-    zero_initial_state = state is None
+    starts_at_zero = state is None
     if state is None:
         state = _zero_state(layer, weights, x)
     h, c = _to_compute_type(weights, state)
@@ -180,8 +132,8 @@ def sequence(
         candidate_scales = duration_scale(layer, weights, _clean(durations, mask))
     if gaps is not None:
         retentions = retention(layer, weights, _clean(gaps, mask))
+    output_mask = None if mask is None else _mask_of_output(spec, mask, reverse=reverse)
     zeros = mx.zeros_like(h)
-    last_output = zeros
     outputs = [zeros] * steps
     for number, t in enumerate(reversed(range(steps)) if reverse else range(steps)):
         h_new, c_new = step(
@@ -191,18 +143,24 @@ def sequence(
             (h, c),
             candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec.spatial_dims),
             retention=None if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
-            masks=_masks_of_step(masks, t),
-            zero_initial_state=zero_initial_state and number == 0,
+            masks=None if masks is None else masks.of_step(t),
+            h_is_zero=starts_at_zero and number == 0,
         )
-        if mask is None:
+        if mask is None or output_mask is None:
             h, c = h_new, c_new
             outputs[t] = h
         else:
             valid_t = _mask_like(mask[:, t], h)
             h, c = mx.where(valid_t, h_new, h), mx.where(valid_t, c_new, c)
-            last_output = mx.where(valid_t, h, last_output if spec.masked_output == "hold" else mx.zeros_like(h))
-            outputs[t] = last_output
+            outputs[t] = mx.where(_mask_like(output_mask[:, t], h), h, zeros)
     return mx.stack(outputs) if steps else mx.zeros((0, *h.shape), dtype=h.dtype), (h, c)
+
+
+def _mask_of_output(spec: ConvLSTMSpec, mask: mx.array, *, reverse: bool) -> mx.array:
+    """Return where the output of a step is h and not zero (batch, time); see `convlstm.engine`."""
+    if spec.masked_output == "zero":
+        return mask
+    return mx.cumsum(mask.astype(mx.int32), axis=1, reverse=reverse) > 0
 
 
 def _input_terms(
@@ -251,15 +209,6 @@ def _network(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.array:
         x = x @ weight.T + bias
         x = phi(x) if n < count - 1 else x
     return x
-
-
-def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
-    """Return the masks with those of zoneout cut to one step."""
-    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
-        return masks
-    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
-    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: mx.array, after: mx.array, rate: float, mask: mx.array | None) -> mx.array:

@@ -25,23 +25,13 @@ _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
 def convolve(
     x: Tensor, kernel: Tensor, stride: Sequence[int], dilation: Sequence[int] | None = None, groups: int = 1
 ) -> Tensor:
-    """Return W ∗ x for frames that are already padded.
+    """Return W ∗ x (batch, *grid, out), group first, for padded x (batch, *space, in) and W (*taps, in / groups, out).
 
     TensorFlow's CPU kernels refuse groups in three dimensions, and in float64 a dilated convolution or the gradient
     of a grouped one: these are computed as a sum of matrix products, one per tap of the kernel. So is a convolution of
     one channel whose strides differ: oneDNN reads past its input there and is silently wrong (TensorFlow 2.21). The
     products are added in at least float32, by `tf.matmul`: `tf.einsum` in bfloat16 is wrong for odd numbers of channels
     from 3 on.
-
-    Args:
-        x: (batch, *space, channels).
-        kernel: (*taps, channels / groups, out).
-        stride: Points per step, per axis.
-        dilation: Points between taps, per axis; None means 1.
-        groups: Groups of channels; the outputs are numbered group first.
-
-    Returns:
-        (batch, *grid, out).
     """
     ones = (1,) * len(stride)
     *space, inner, out = kernel.shape.as_list()
@@ -90,18 +80,11 @@ def _shaped(
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
-    """Return W ∗ h with stride 1, for h that is already padded, with a gradient that is fast under XLA.
+    """Return W ∗ h with stride 1, for padded h (batch, *space, in), with a gradient that is fast under XLA.
 
     XLA on CPU computes the weight gradient of a convolution inside a loop forty times slower than the convolution
     itself. One matrix product per tap is as fast as the convolution, and so is the data gradient as a convolution.
     Both can be differentiated again.
-
-    Args:
-        h: (batch, *space, channels).
-        kernel: (*taps, channels, out).
-
-    Returns:
-        (batch, *grid, out).
     """
     taps = kernel.shape.as_list()[:-2]
     ones = (1,) * len(taps)
@@ -122,11 +105,7 @@ def convolve_state(h: Tensor, kernel: Tensor) -> Tensor:
 class Convolution:
     """TensorFlow's own convolution in two or three dimensions, and both its gradients, for frames of one shape.
 
-    Args:
-        stride: Points per step, per axis.
-        padding: `SAME` or `VALID`.
-        shape: Shape of the frames (batch, *space, channels); tensors where known only when the graph runs.
-        kernel: Shape of the kernel (*taps, channels, out).
+    Sizes of `shape` (batch, *space, channels) are tensors where they are known only when the graph runs.
     """
 
     stride: tuple[int, ...]

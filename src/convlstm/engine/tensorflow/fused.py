@@ -42,16 +42,7 @@ def has_correct_kernels(layer: LayerSpec, size: Sequence[Any], dtype: Any) -> bo
 
     In float64, `conv3d` with SAME padding and a stride above the kernel is wrong. On processors with AMX, where oneDNN
     computes in bfloat16, two kinds of convolution are wrong: those with a stride above 1 and one output column, and
-    those that pad frames of depth 1.
-
-    Args:
-        layer: A layer that this path serves.
-        size: Spatial size of its frames; a tensor along an axis that is only known when the graph runs. In bfloat16
-            such a size counts as wrong.
-        dtype: Type of the convolutions.
-
-    Returns:
-        False where the generic path must be taken.
+    those that pad frames of depth 1. In bfloat16 a size that is only known when the graph runs counts as wrong.
     """
     has_depth = len(size) == 3
     skips_points = any(s > k for s, k in zip(layer.stride, layer.kernel_size, strict=True))
@@ -76,21 +67,9 @@ def sequence(
     zero_initial_state: bool,
     training: bool,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run a layer for which `serves` holds, with x, both kernels and h in the type to compute in.
 
-    Args:
-        layer: A layer for which `serves` holds.
-        weights: Its arrays, the kernels in the type to compute in.
-        x: Frames, time first (time, batch, *space, in_channels), in that type.
-        state: Initial h in that type and c in at least float32, each (batch, *grid, hidden_channels).
-        steps: Number of steps; a tensor where it is only known when the graph runs.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        zero_initial_state: Whether the state is zero, so that the first step need not convolve it.
-        training: Whether a gradient will be taken, by this backward pass; without it TensorFlow's own gradient
-            applies, since a saved graph cannot hold a custom one.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    Only in `training` is the backward pass that of this module: a saved graph cannot hold a custom one.
     """
     spec, hidden = layer.stack, layer.hidden_channels
     if not isinstance(layer.padding, str):
@@ -124,15 +103,8 @@ class _Call:
     """One call: its convolutions and the order of its steps; `tf.custom_gradient` takes the results of `run`.
 
     The methods are long because the body of a loop and its variables belong together. Everything saved for the
-    backward pass is an ordinary tensor of the graph, so that it can be differentiated again.
-
-    Args:
-        input_convolution: W_ih ∗ x and its gradients.
-        recurrent_convolution: W_hh ∗ h and its gradients.
-        steps: Number of steps.
-        reverse: Whether to run from the last step to the first.
-        skip_first_h: Whether the initial state is zero and the first step, before the loop, does not convolve it.
-        saves: Whether to save what the backward pass needs.
+    backward pass is an ordinary tensor of the graph, so that it can be differentiated again. `skip_first_h` says that
+    the initial state is zero and the first step, before the loop, does not convolve it.
     """
 
     input_convolution: Convolution
@@ -208,16 +180,9 @@ class _Call:
         d_outputs, dh_final, dc_final = gradients
         wide = dc_final.dtype
 
-        def backward(n: Any, dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
-            i, f, g, o, c, tanh_c = (array.read(n) for array in saved)
+        def gate_gradients(n: Any, dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
             dh = dh + tf.cast(d_outputs[self._time_index(n)], wide)
-            dc = dc + tf.raw_ops.TanhGrad(y=tanh_c, dy=dh * o)
-            return [
-                tf.raw_ops.SigmoidGrad(y=i, dy=dc * g),
-                tf.raw_ops.SigmoidGrad(y=f, dy=dc * c),
-                tf.raw_ops.TanhGrad(y=g, dy=dc * i),
-                tf.raw_ops.SigmoidGrad(y=o, dy=dh * tanh_c),
-            ], dc * f
+            return _gate_gradients([array.read(n) for array in saved], dh, dc)
 
         def add_input_gradients(n: Any, dz: Tensor, dw_ih: Tensor, d_bias: Tensor) -> tuple[Tensor, Tensor]:
             frame = x[self._time_index(n)]
@@ -225,8 +190,9 @@ class _Call:
             return dw_ih, d_bias + tf.reduce_sum(dz, tuple(range(len(dz.shape) - 1)))
 
         def body(n: Tensor, dh: Tensor, dc: Tensor, dz_arrays: Any, dw_hh: Tensor, *sums: Any) -> tuple[Any, ...]:
-            dz_gates, dc_before = backward(n, dh, dc)
-            dz, dz_cast = tf.concat(dz_gates, axis=-1), [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates]
+            dz_gates, dc_before = gate_gradients(n, dh, dc)
+            dz = tf.concat(dz_gates, axis=-1)
+            dz_cast = [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates]
             h_before = before[self._index_before(n)]
             dw_hh += tf.cast(self.recurrent_convolution.kernel_gradient(h_before, tf.concat(dz_cast, axis=-1)), wide)
             dh_before = tf.cast(_data_gradient(self.recurrent_convolution, dz_cast, recurrent_kernels), wide)
@@ -235,7 +201,8 @@ class _Call:
             dz_arrays = _written(dz_arrays, n, dz_cast)
             return n - 1, dh_before, dc_before, dz_arrays, dw_hh, *add_input_gradients(n, dz, *sums)
 
-        last, recurrent_kernels = 1 if self.skip_first_h else 0, tf.split(w_hh, 4, axis=-1)
+        last = 1 if self.skip_first_h else 0
+        recurrent_kernels = tf.split(w_hh, 4, axis=-1)
         zeros = [tf.zeros(shape, wide) for shape in (w_hh.shape, w_ih.shape, (w_ih.shape[-1],))]
         dz_arrays = [self._array(h) for _ in recurrent_kernels]
         start = (self.steps - 1, tf.cast(dh_final, wide), dc_final, dz_arrays, *zeros)
@@ -243,7 +210,7 @@ class _Call:
             lambda n, *_: n >= last, body, start, maximum_iterations=self.steps
         )
         if self.skip_first_h:
-            dz_gates, dc = backward(0, dh, dc)
+            dz_gates, dc = gate_gradients(0, dh, dc)
             dw_ih, d_bias = add_input_gradients(0, tf.concat(dz_gates, axis=-1), dw_ih, d_bias)
             dz_arrays = _written(dz_arrays, 0, [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates])
         return (
@@ -284,6 +251,19 @@ class _Call:
 
     def _array(self, like: Tensor) -> Any:
         return tf.TensorArray(like.dtype, size=self.steps, element_shape=like.shape, clear_after_read=False)
+
+
+def _gate_gradients(saved: Sequence[Tensor], dh: Tensor, dc: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the gradients of z, gate by gate, and of c before the step."""
+    i, f, g, o, c, tanh_c = saved
+    dc = dc + tf.raw_ops.TanhGrad(y=tanh_c, dy=dh * o)
+    dz_gates = [
+        tf.raw_ops.SigmoidGrad(y=i, dy=dc * g),
+        tf.raw_ops.SigmoidGrad(y=f, dy=dc * c),
+        tf.raw_ops.TanhGrad(y=g, dy=dc * i),
+        tf.raw_ops.SigmoidGrad(y=o, dy=dh * tanh_c),
+    ]
+    return dz_gates, dc * f
 
 
 def _data_gradient(convolution: Convolution, dz_gates: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:

@@ -35,6 +35,14 @@ def input_widths(layer: LayerSpec, size: tuple[Any, ...]) -> tuple[tuple[Any, An
     return tuple(widths)
 
 
+def state_grid(layer: LayerSpec, size: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the grid of the state for frames of this spatial size (rule: `geometry.output_size`)."""
+    if all(isinstance(n, int) for n in size):
+        return layer.grid(size)
+    axes = zip(size, input_widths(layer, size), layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    return tuple((n + before + after - effective_kernel(k, d)) // s + 1 for n, (before, after), k, s, d in axes)
+
+
 def pad(x: Tensor, widths: tuple[tuple[Any, Any], ...] | Widths, boundary: tuple[str, ...]) -> Tensor:
     """Return x (batch, *space, channels) with points added around its spatial axes, one axis after another."""
     size = sizes(x)[1:-1]

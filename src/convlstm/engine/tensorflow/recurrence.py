@@ -2,13 +2,12 @@
 
 Arrays are channels last, as Keras has them: `weight_ih` (*kernel, in/groups, 4·hidden), `weight_hh` (*kernel, hidden,
 4·hidden), `bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; `peephole` (3, hidden) or (3, *grid,
-hidden), `duration.{n}.weight` (in, out); the rest as in CONTRACT, Weights.
+hidden), `duration.{n}.weight` (in, out); the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log, prod
 from typing import Any
 
@@ -17,11 +16,12 @@ import tensorflow as tf
 from convlstm.engine.tensorflow import fused
 from convlstm.engine.tensorflow.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.tensorflow.convolution import convolve, convolve_state
-from convlstm.engine.tensorflow.padding import input_widths, pad, sizes
+from convlstm.engine.tensorflow.padding import input_widths, pad, sizes, state_grid
 from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 
 Tensor = Any
@@ -29,27 +29,8 @@ Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
-
-    input: Tensor | None = None
-    recurrent: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
-
-
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
-    """Return W_ih ∗ x for all frames at once.
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: (frames, *space, in_channels).
-
-    Returns:
-        (frames, *grid, 4·hidden_channels), gates in the order i, f, g, o.
-    """
+    """Return W_ih ∗ x (frames, *grid, 4·hidden) for x (frames, *space, in_channels)."""
     x = pad(x, input_widths(layer, sizes(x)[1:-1]), layer.stack.boundary)
     weight, hidden, groups = weights["weight_ih"], layer.hidden_channels, layer.groups
     if groups == 1:
@@ -63,13 +44,13 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
-    """Return W_hh ∗ h (batch, *grid, 4·hidden_channels) for h (batch, *grid, hidden_channels)."""
+    """Return W_hh ∗ h (batch, *grid, 4·hidden)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     return convolve_state(h, weights["weight_hh"])
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:
-    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden_channels), in at least float32."""
+    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden)."""
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
@@ -89,7 +70,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
-    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden)."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = tf.where(q <= 1.0, tf.zeros((), q.dtype), q - 1.0)
     return tf.exp(-tf.nn.softplus(tf.cast(weights["memory_decay"], q.dtype)) * excess)
@@ -105,20 +86,7 @@ def step(
     retention: Tensor | None = None,
     masks: LayerMasks | None = None,
 ) -> State:
-    """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        z_x: W_ih ∗ x_t (batch, *grid, 4·hidden_channels), or None without input.
-        state: h and c, each (batch, *grid, hidden_channels); c in float32 where h is in low precision.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-        retention: Factor on c_{t-1}, broadcast over the grid.
-        masks: Masks in training, those of zoneout for this step.
-
-    Returns:
-        h_t and c_t.
-    """
+    """Return h and c after one step."""
     spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
@@ -144,7 +112,7 @@ def sequence(
     layer: LayerSpec,
     weights: Weights,
     x: Tensor | None,
-    state: State,
+    state: State | None,
     *,
     steps: Any,
     reverse: bool = False,
@@ -152,28 +120,15 @@ def sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: LayerMasks | None = None,
-    zero_initial_state: bool = False,
     training: bool = False,
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run one layer in one direction over a sequence; `training` says that a gradient will be taken.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays; the convolutions run in the type of `weight_hh`.
-        x: Frames, time first (time, batch, *space, in_channels), or None for a layer without input.
-        state: Initial h and c, each (batch, *grid, hidden_channels).
-        steps: Number of steps, the length of time; a tensor where it is only known when the graph runs.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Masks in training, those of zoneout time first.
-        zero_initial_state: Whether the caller knows that the state is zero.
-        training: Whether a gradient will be taken.
-
-    Returns:
-        Outputs, time first (time, batch, *grid, hidden_channels), and the final (h, c).
+    Convolutions run in the type of `weight_hh`. `steps` is a tensor where it is only known when the graph runs.
     """
+    starts_at_zero = state is None
+    if state is None:
+        state = _zero_state(layer, weights, x)
     state = _to_compute_type(weights, state)
     if isinstance(steps, int) and steps == 0:
         return tf.zeros((0, *sizes(state[0])), state[0].dtype), state
@@ -191,7 +146,7 @@ def sequence(
             state,
             steps=steps,
             reverse=reverse,
-            zero_initial_state=zero_initial_state,
+            zero_initial_state=starts_at_zero,
             training=training,
         )
     z_x = candidate_scales = retentions = None
@@ -206,6 +161,7 @@ def sequence(
         "candidate_scale": candidate_scales,
         "retention": retentions,
         "valid": valid,
+        "output_mask": None if mask is None else _mask_of_output(layer, mask, reverse=reverse),
         "zoneout_h": masks.zoneout_h,
         "zoneout_c": masks.zoneout_c,
     }
@@ -221,14 +177,13 @@ def _loop(
     recurrent_mask: Tensor | None,
     step_inputs: Mapping[str, Tensor | None],
 ) -> tuple[Tensor, State]:
+    """Run the steps; the inputs of all steps are arrays, time first."""
     # reading an array of steps has a cheap gradient; that of a slice inside a loop is as long as the sequence
     arrays = {name: unstacked(a, steps) for name, a in step_inputs.items() if a is not None}
     h, c = state
     outputs = tf.TensorArray(h.dtype, size=steps, element_shape=h.shape)
 
-    hold_last_output = layer.stack.masked_output == "hold"
-
-    def body(n: Tensor, h: Tensor, c: Tensor, last_output: Tensor, outputs: Any) -> tuple[Any, ...]:
+    def body(n: Tensor, h: Tensor, c: Tensor, outputs: Any) -> tuple[Any, ...]:
         t = steps - 1 - n if reverse else n
         inputs = {name: array.read(t) for name, array in arrays.items()}
         h_new, c_new = step(
@@ -244,12 +199,19 @@ def _loop(
         if "valid" in inputs:
             valid_t = inputs["valid"]
             h_new, c_new = tf.where(valid_t, h_new, h), tf.where(valid_t, c_new, c)
-            output = tf.where(valid_t, h_new, last_output if hold_last_output else tf.zeros_like(h))
-        return n + 1, h_new, c_new, output, outputs.write(t, output)
+            output = tf.where(inputs["output_mask"], h_new, tf.zeros_like(h))
+        return n + 1, h_new, c_new, outputs.write(t, output)
 
-    start = (tf.constant(0), h, c, tf.zeros_like(h), outputs)
-    _, h, c, _, outputs = tf.while_loop(lambda n, *_: n < steps, body, start, maximum_iterations=steps)
+    start = (tf.constant(0), h, c, outputs)
+    _, h, c, outputs = tf.while_loop(lambda n, *_: n < steps, body, start, maximum_iterations=steps)
     return outputs.stack(), (h, c)
+
+
+def _mask_of_output(layer: LayerSpec, mask: Tensor, *, reverse: bool) -> Tensor:
+    """Return where the output of a step is h and not zero, time first, to broadcast over a grid."""
+    if layer.stack.masked_output == "hold":
+        mask = tf.cumsum(tf.cast(mask, tf.int32), axis=1, reverse=reverse) > 0
+    return over_grid(tf.transpose(mask), layer.stack.spatial_dims + 1)
 
 
 def _masked_frames(weights: Weights, x: Tensor, valid: Tensor | None, input_mask: Tensor | None) -> Tensor:
@@ -317,6 +279,14 @@ def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         wide = tf.where(mask, wide, tf.ones((), wide.dtype))
     return tf.where((wide >= 0) & tf.math.is_finite(wide), wide, tf.constant(float("nan"), wide.dtype))
+
+
+def _zero_state(layer: LayerSpec, weights: Weights, x: Tensor | None) -> State:
+    """Return h and c of zeros for frames x (time, batch, *space, in_channels)."""
+    assert x is not None, "a layer without input needs a state"
+    _, batch, *size, _ = sizes(x)
+    zeros = tf.zeros((batch, *state_grid(layer, tuple(size)), layer.hidden_channels), weights["weight_hh"].dtype)
+    return zeros, zeros
 
 
 def _to_compute_type(weights: Weights, state: State) -> State:

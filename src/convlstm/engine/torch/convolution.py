@@ -15,6 +15,7 @@ from convlstm.spec.geometry import Widths, effective_kernel
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 Form = tuple[Sequence[int], Sequence[int]]
+"""Stride and dilation along each axis; empty means 1."""
 UNIT: Form = ((), ())
 
 
@@ -68,21 +69,11 @@ def needs_two_columns(dtype: torch.dtype) -> bool:
 def one_output_column(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, list[int]]:
-    """Return x (..., *space), padded already, and the stride, so that oneDNN computes its convolution correctly.
+    """Return padded frames x (..., *space), cut to the columns under the kernel if the output has one, and the stride.
 
     oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
     stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). So it does
-    in float32 where `torch.backends.mkldnn.conv.fp32_precision` or oneDNN's environment variables allow bfloat16. The
-    same point follows from the columns under the kernel alone, with stride 1.
-
-    Args:
-        x: Padded frames, in any type.
-        kernel: Kernel size per axis.
-        stride: Stride per axis.
-        dilation: Dilation per axis.
-
-    Returns:
-        x, cut to the columns under the kernel if the output has one column, and the stride per axis.
+    in float32 where `torch.backends.mkldnn.conv.fp32_precision` or oneDNN's environment variables allow bfloat16.
     """
     span = effective_kernel(kernel[-1], dilation[-1])
     if stride[-1] == 1 or (x.shape[-1] - span) // stride[-1] > 0:
@@ -93,16 +84,7 @@ def one_output_column(
 def add_convolution(
     z: Tensor, h: Tensor, weight: Tensor, widths: Widths, bias: Tensor | None = None, form: Form = UNIT
 ) -> None:
-    """Add W ∗ h + b to z in place, inside the convolution where oneDNN supports that.
-
-    Args:
-        z: The array to add to.
-        h: The input of the convolution.
-        weight: W, or the result of `prepack` for it.
-        widths: Points of padding around h.
-        bias: b.
-        form: Stride and dilation along each axis; empty means 1.
-    """
+    """Add W ∗ h + b to z in place, inside the convolution where oneDNN supports that; W may come from `prepack`."""
     stride, dilation = (list(values) or [1] * len(widths) for values in form)
     even = all(before == after for before, after in widths)
     h, padding = padded(h, widths)
@@ -125,25 +107,16 @@ def is_channels_last(weight: Tensor) -> bool:
 
 
 def prepack(weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
-    """Return a kernel in oneDNN's own layout for inputs (batch, channels, *space) of this size.
+    """Return a kernel in oneDNN's own layout for unpadded inputs of shape `size`; `convolution_with_sum` accepts it.
 
-    oneDNN would otherwise reorder the kernel at each use, which takes a tenth of the time of a small convolution. Only
-    `convolution_with_sum` accepts the result.
-
-    Args:
-        weight: W, channels first, of a type for which `can_add` holds.
-        size: Shape of the input, without the padding.
-        widths: Points of padding around it.
-        form: Stride and dilation along each axis; empty means 1.
-
-    Returns:
-        The kernel, in a layout that only oneDNN can read.
+    oneDNN would otherwise reorder the kernel at each use, which takes a tenth of the time of a small convolution.
     """
     stride, dilation = (list(values) or [1] * len(widths) for values in form)
-    even = all(before == after for before, after in widths)
-    padding = [before if even else 0 for before, _ in widths]
-    size_to_convolve = [n if even else n + before + after for n, (before, after) in zip(size[2:], widths, strict=True)]
-    arguments = (padding, stride, dilation, 1, [*size[:2], *size_to_convolve])
+    padding, space = [before for before, _ in widths], list(size[2:])
+    if any(before != after for before, after in widths):
+        space = [n + before + after for n, (before, after) in zip(space, widths, strict=True)]
+        padding = [0] * len(widths)
+    arguments = (padding, stride, dilation, 1, [*size[:2], *space])
     reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *arguments)
     return reordered
 

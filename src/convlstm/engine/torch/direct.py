@@ -31,16 +31,7 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class DirectConvolutions:
-    """W_ih ∗ x and W_hh ∗ h, computed separately.
-
-    Args:
-        plan: The layer and its sequence.
-        x: Frames, time first, or None for a layer without input.
-        weight_ih: Kernel over the frames, or None.
-        bias: b, or None.
-        weight_hh: Kernel over the states.
-        needed: Whether the gradients of x, W_ih and W_hh are needed.
-    """
+    """W_ih ∗ x and W_hh ∗ h, computed separately; `needed` says which gradients are: of x, W_ih and W_hh."""
 
     plan: Plan
     x: Tensor | None
@@ -75,16 +66,7 @@ class DirectConvolutions:
         add_convolution(dh, dz, self._flipped_kernel, self._flipped_widths)
 
     def gradients(self, hidden: Tensor, dz: Tensor, *, zero_initial_state: bool) -> Gradients:
-        """Return the gradients of x, W_ih and W_hh, None for those that are not needed.
-
-        Args:
-            hidden: Hidden states of all steps, the initial one included.
-            dz: Gradient of z of all steps.
-            zero_initial_state: Whether the initial state is zero.
-
-        Returns:
-            dx, dw_ih and dw_hh.
-        """
+        """Return the gradients of x, W_ih and W_hh, None for those not needed, from h of T + 1 steps and dz of T."""
         dx, dw_ih = self._input_gradients(dz)
         return dx, dw_ih, self._recurrent_gradient(hidden, dz, zero_initial_state=zero_initial_state)
 

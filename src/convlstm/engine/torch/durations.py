@@ -17,7 +17,7 @@ Weights = Mapping[str, Tensor]
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:
-    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden_channels), in at least float32."""
+    """Return δ(Δ), the factor on the candidate (batch, time, 1 or hidden)."""
     spec = layer.stack
     r = durations[..., None] / spec.reference_duration
     if callable(spec.duration_strategy):
@@ -37,7 +37,7 @@ def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Ten
 
 
 def retention(layer: LayerSpec, weights: Weights, gaps: Tensor) -> Tensor:
-    """Return the factor on c after a gap (batch, time, hidden_channels), in at least float32."""
+    """Return the factor on c after a gap (batch, time, hidden)."""
     q = gaps[..., None] / layer.stack.reference_duration
     excess = torch.where(q <= 1.0, torch.zeros_like(q), q - 1.0)
     return torch.exp(-F.softplus(weights["memory_decay"].to(q.dtype)) * excess)

@@ -50,20 +50,9 @@ def sequence(
     reverse: bool,
     generic: Callable[..., tuple[Tensor, State]],
 ) -> tuple[Tensor, State]:
-    """Run one layer in one direction over a sequence.
+    """Run a layer for which `serves` holds over at least one step, in the type of `weight_hh`.
 
-    Args:
-        layer: A layer for which `serves` holds.
-        weights: Its arrays, the recurrent kernel in the type to compute in.
-        x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c in the types to compute in, or None for zeros, which the first step does not convolve.
-        shape: Shape of h and c.
-        steps: Number of steps, at least 1.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        generic: The generic implementation, for derivatives that this one does not have.
-
-    Returns:
-        Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
+    `generic` computes the derivatives that this implementation does not have; `shape` is that of h and c.
     """
     like = weights["weight_hh"]
     arrays = [weights[name].to(like.dtype) if name in weights else None for name in _SLOTS]
@@ -134,20 +123,11 @@ class _Fused(torch.autograd.Function):
 
 
 def _run(
-    plan: Plan,
-    inputs: Sequence[Tensor | None],
-    *,
-    save: bool,
+    plan: Plan, inputs: Sequence[Tensor | None], *, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Run the steps.
+    """Return outputs, final h and c, the activated gates, and h and c of all T + 1 steps; `save` keeps all of them.
 
-    Args:
-        plan: The layer and its sequence.
-        inputs: x, h and c before the first step, and the weights in the order of `_SLOTS`.
-        save: Whether to save the gates and cell states of all steps for the backward pass.
-
-    Returns:
-        Outputs, final h and c, the activated gates, and (h, c) of all steps, the initial ones included.
+    The inputs are x, h and c before the first step, and the weights in the order of `_SLOTS`.
     """
     x, h, c, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
@@ -221,19 +201,7 @@ def _backward_steps(
     *,
     needs_initial_dh: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Turn the gates into dz, last step first; return the gradients of the initial h and c.
-
-    Args:
-        plan: The layer and its sequence.
-        convolved: Its convolutions.
-        peephole: Its peepholes, or None.
-        saved: Hidden and cell states of all steps, the initial ones included, and the gates.
-        gradients: Of the outputs and of the final h and c.
-        needs_initial_dh: Whether the gradient of the initial h is needed; it is not computed otherwise.
-
-    Returns:
-        dh, valid only if it is needed, and dc.
-    """
+    """Turn the gates into dz, last step first; return dh and dc of the initial state, dh valid only if it is needed."""
     hidden, cells, gates = saved
     d_outputs, dh_final, dc_final = gradients
     dh, dc = torch.empty_like(hidden[0]), torch.zeros_like(cells[0])
@@ -246,10 +214,11 @@ def _backward_steps(
     time_order, arithmetic = plan.time_order, gate_arithmetic(gates[0], cells[0], peephole)
     if d_outputs is not None:
         dh.add_(d_outputs[time_order[-1][0]])
-    for number, (t, before, after) in reversed(list(enumerate(time_order))):
+    for number in reversed(range(plan.steps)):
+        t, before, after = time_order[number]
         arithmetic.backward(gates[t], cells[before], cells[after], dh, dc)
         if number == 0 and not needs_initial_dh:
-            continue
+            break
         if number and d_outputs is not None:
             put_channels_last(dh, d_outputs[time_order[number - 1][0]])
         else:
@@ -259,10 +228,7 @@ def _backward_steps(
 
 
 def _generic_gradients(
-    plan: Plan,
-    inputs: Sequence[Tensor | None],
-    gradients: Sequence[Tensor | None],
-    needed: Sequence[bool],
+    plan: Plan, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the same gradients by the generic implementation, so that they can be differentiated again."""
     create_graph = torch.is_grad_enabled()

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from convlstm.engine.torch.block import BLOCK_VALUES
-from convlstm.engine.torch.native import gates_backward, gates_forward, is_native
+from convlstm.engine.torch.native import is_native, operators
 
 Peepholes = Sequence[Tensor] | None
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Temporary arrays, for as many samples as are computed at a time.
-
-    Args:
-        gates: Two of (samples, 4·hidden_channels, *grid), in the cell's type.
-        cells: Two of (samples, hidden_channels, *grid).
-    """
+    """Two temporary arrays like z and two like c, in the type of c, for as many samples as are computed at a time."""
 
     gates: tuple[Tensor, Tensor]
     cells: tuple[Tensor, Tensor]
@@ -53,27 +47,8 @@ class Scratch:
         return Scratch((gates[:samples], other[:samples]), (cells[:samples], more[:samples]))
 
 
-class Gates(Protocol):
-    """The gate arithmetic of the steps of one sequence."""
-
-    def forward(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
-        """Turn z into activated gates in place, and write the new cell state and h."""
-
-    def backward(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
-        """Turn activated gates into the gradient of z in place, and dc into the gradient of the cell before."""
-
-
-def gate_arithmetic(z: Tensor, cell: Tensor, peephole: Tensor | None) -> Gates:
-    """Return the implementation for steps with gates like z and a cell state like `cell`.
-
-    Args:
-        z: Gates of one step (batch, 4·hidden_channels, *grid).
-        cell: Cell state of one step (batch, hidden_channels, *grid).
-        peephole: (3, hidden_channels), or None.
-
-    Returns:
-        The operators of `convlstm-native` where they can compute such arrays, else PyTorch's own operations.
-    """
+def gate_arithmetic(z: Tensor, cell: Tensor, peephole: Tensor | None) -> NativeGates | TorchGates:
+    """Return the implementation for steps with gates like z, a cell state like `cell` and peepholes (3, hidden)."""
     if is_native(z) and cell.dtype == torch.float32:
         return NativeGates(None if peephole is None else _in_cell_layout(peephole.float(), cell))
     peepholes = None if peephole is None else peephole.reshape(3, -1, *(1,) * (z.ndim - 2)).unbind()
@@ -87,12 +62,12 @@ class NativeGates:
     peephole: Tensor | None
 
     def forward(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
-        """See `Gates`."""
-        gates_forward(z, before, after, h, self.peephole)
+        """Turn z into activated gates in place, and write the new cell state and h."""
+        operators().advance(z, before, after, h, self.peephole)
 
     def backward(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
-        """See `Gates`."""
-        gates_backward(z, before, after, dh, dc, self.peephole)
+        """Turn activated gates into dz in place, and dc into the gradient of the previous cell state."""
+        operators().retreat(z, before, after, dh, dc, self.peephole)
 
 
 @dataclass(frozen=True)
@@ -103,13 +78,13 @@ class TorchGates:
     peepholes: Peepholes
 
     def forward(self, z: Tensor, before: Tensor, after: Tensor, h: Tensor) -> None:
-        """See `Gates`."""
+        """Turn z into activated gates in place, and write the new cell state and h."""
         compute: Callable[..., None] = _forward if z.dtype == after.dtype else _forward_wide
         for parts in self.scratch.parts((z, before, after, h)):
             compute(*parts, self.peepholes, self.scratch.of(len(parts[0])))
 
     def backward(self, z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor) -> None:
-        """See `Gates`."""
+        """Turn activated gates into dz in place, and dc into the gradient of the previous cell state."""
         compute: Callable[..., None] = _backward if z.dtype == dc.dtype else _backward_wide
         for parts in self.scratch.parts((z, before, after, dh, dc)):
             compute(*parts, self.peepholes, self.scratch.of(len(parts[0])))

@@ -1,7 +1,7 @@
 """The operators of the optional package `convlstm-native`: one pass where PyTorch itself needs several.
 
-The compiled operators keep their registered names `advance`, `retreat`, `to_points` and `from_points`, which built
-wheels have; the functions here call them by the names of this engine.
+The compiled operators keep their registered names, which built wheels have: `advance` and `retreat` are the forward and
+backward pass of the gates (`gates.NativeGates`), `to_points` and `from_points` transforms of Winograd's convolution.
 """
 
 from __future__ import annotations
@@ -55,16 +55,6 @@ def _is_wanted() -> bool:
 def operators() -> Any:
     """Return the compiled operators by their registered names."""
     return torch.ops.convlstm_native
-
-
-def gates_forward(z: Tensor, before: Tensor, after: Tensor, h: Tensor, peephole: Tensor | None) -> None:
-    """Turn z into activated gates in place, and write the new cell state and h."""
-    operators().advance(z, before, after, h, peephole)
-
-
-def gates_backward(z: Tensor, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, peephole: Tensor | None) -> None:
-    """Turn activated gates into dz in place, and dc into the gradient of the previous cell state."""
-    operators().retreat(z, before, after, dh, dc, peephole)
 
 
 def transform_rows(out: Tensor, x: Tensor, matrix: Tensor, padding: int, channel: int) -> None:

@@ -31,15 +31,7 @@ def flatten_time(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """One layer over one sequence, as the forward and the backward pass need it.
-
-    Args:
-        layer: The layer.
-        steps: Number of steps.
-        shape: Shape of h and c.
-        reverse: Whether it runs from the last step to the first.
-        generic: The generic implementation, for derivatives that the fused one does not have.
-    """
+    """One layer over one sequence, with states of this shape; `generic` computes derivatives that `fused` lacks."""
 
     layer: LayerSpec
     steps: int

@@ -1,30 +1,25 @@
 """The recurrence in PyTorch: the generic implementation, for every transform, and the choice of the fused one.
 
 Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weight_hh` (4·hidden, hidden, *kernel),
-`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in CONTRACT, Weights.
+`bias` and `norm_scale` (4·hidden), gates in the order i, f, g, o; the rest as in `docs/contract.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convlstm.engine.torch import fused
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.convolution import (
-    CONVOLUTIONS,
-    contiguous_strides,
-    needs_two_columns,
-    one_output_column,
-)
+from convlstm.engine.torch.convolution import CONVOLUTIONS, contiguous_strides, needs_two_columns, one_output_column
 from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import NORM_EPSILON
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -32,27 +27,8 @@ Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class LayerMasks:
-    """Masks of dropout and zoneout for one layer and direction in training (see the reference's `Masks`)."""
-
-    input: Tensor | None = None
-    recurrent: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
-
-
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
-    """Return W_ih ∗ x for all frames at once.
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: (frames, in_channels, *space).
-
-    Returns:
-        (frames, 4·hidden_channels, *grid), gates in the order i, f, g, o.
-    """
+    """Return W_ih ∗ x (frames, 4·hidden, *grid) for x (frames, in_channels, *space)."""
     widths = pad_widths(tuple(x.shape[2:]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     x = pad(x, widths, layer.stack.boundary)
     convolution = CONVOLUTIONS[layer.stack.spatial_dims]
@@ -71,13 +47,13 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
-    """Return W_hh ∗ h (batch, 4·hidden_channels, *grid) for h (batch, hidden_channels, *grid)."""
+    """Return W_hh ∗ h (batch, 4·hidden, *grid)."""
     h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
     return CONVOLUTIONS[layer.stack.spatial_dims](contiguous_strides(h), contiguous_strides(weights["weight_hh"]))
 
 
 def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: LayerMasks | None = None) -> Tensor:
-    """Return z (batch, 4·hidden_channels, *grid) before peepholes: both convolutions, norm and bias."""
+    """Return z (batch, 4·hidden, *grid) before peepholes: both convolutions, norm and bias."""
     spec = layer.stack
     if masks is not None and masks.recurrent is not None:
         h = h * masks.recurrent
@@ -99,20 +75,7 @@ def step(
     retention: Tensor | None = None,
     masks: LayerMasks | None = None,
 ) -> State:
-    """Return the state after one step (equations: `convlstm.reference.recurrence.step`).
-
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        z_x: W_ih ∗ x_t (batch, 4·hidden_channels, *grid), or None without input.
-        state: h and c, each (batch, hidden_channels, *grid); c in float32 where h is in low precision.
-        candidate_scale: δ, the factor on the candidate, broadcast over the grid.
-        retention: Factor on c_{t-1}, broadcast over the grid.
-        masks: Masks in training, those of zoneout for this step.
-
-    Returns:
-        h_t and c_t.
-    """
+    """Return h and c after one step."""
     spec, masks = layer.stack, masks or LayerMasks()
     sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state
@@ -146,24 +109,14 @@ def sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: LayerMasks | None = None,
+    output_mask: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer in one direction over a sequence.
 
-    Args:
-        layer: The layer in its strict form.
-        weights: Its arrays.
-        x: Frames, time first (time, batch, in_channels, *space), or None for a layer without input.
-        state: Initial h and c, each (batch, hidden_channels, *grid); None means zeros, where there is an input.
-        steps: Number of steps, the length of time.
-        reverse: Run from the last step to the first; outputs keep the order of the input.
-        mask: True where a step is valid (batch, time); None means everywhere.
-        durations: Δ (batch, time), for a strategy other than none.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        masks: Masks in training, those of zoneout time first.
-
-    Returns:
-        Outputs, time first (time, batch, hidden_channels, *grid), and the final (h, c).
+    A segment of a longer sequence needs `output_mask`, the part for its steps of `mask_of_output` for all steps.
     """
+    if mask is not None and output_mask is None:
+        output_mask = mask_of_output(layer.stack, mask, reverse=reverse)
     if x is not None and mask is not None:
         x = torch.where(_mask_like(mask.transpose(0, 1), x), x, torch.zeros((), dtype=x.dtype, device=x.device))
     if x is not None and masks is not None and masks.input is not None:
@@ -187,7 +140,17 @@ def sequence(
         durations=durations,
         gaps=gaps,
         masks=masks,
+        output_mask=output_mask,
     )
+
+
+def mask_of_output(spec: ConvLSTMSpec, mask: Tensor, *, reverse: bool) -> Tensor:
+    """Return where the output of a step is h and not zero (batch, time); see `convlstm.engine`."""
+    if spec.masked_output == "zero":
+        return mask
+    if reverse:
+        return mask.flip(1).cumsum(1).flip(1) > 0
+    return mask.cumsum(1) > 0
 
 
 def generic_sequence(
@@ -203,11 +166,9 @@ def generic_sequence(
     durations: Tensor | None = None,
     gaps: Tensor | None = None,
     masks: LayerMasks | None = None,
+    output_mask: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """Run the steps one by one and leave every derivative to autograd.
-
-    The arguments are those of `sequence`; shape is that of h and c.
-    """
+    """Run the steps one by one and leave every derivative to autograd; `shape` is that of h and c."""
     if state is None:
         state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2)
     spec = layer.stack
@@ -231,15 +192,15 @@ def generic_sequence(
             (h, c),
             candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec),
             retention=None if retentions is None else _over_grid(retentions[:, t], spec),
-            masks=_masks_of_step(masks, t),
+            masks=None if masks is None else masks.of_step(t),
         )
-        if mask is None:
+        if mask is None or output_mask is None:
             h, c = h_new, c_new
             outputs[t] = h
         else:
             valid_t = _mask_like(mask[:, t], h)
             h, c = torch.where(valid_t, h_new, h), torch.where(valid_t, c_new, c)
-            outputs[t] = torch.where(valid_t, h, zeros)
+            outputs[t] = torch.where(_mask_like(output_mask[:, t], h), h, zeros)
     return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
 
 
@@ -249,15 +210,6 @@ def _normalised(z: Tensor, groups: int) -> Tensor:
     # F.layer_norm's float64 gradient is off by 2.5e-10 at zero variance; this form is not
     variance, mean = torch.var_mean(parts, dim=3, correction=0, keepdim=True)
     return ((parts - mean) / torch.sqrt(variance + NORM_EPSILON)).reshape(z.shape).to(z.dtype)
-
-
-def _masks_of_step(masks: LayerMasks | None, t: int) -> LayerMasks | None:
-    """Return the masks with those of zoneout cut to one step."""
-    if masks is None or (masks.zoneout_h is None and masks.zoneout_c is None):
-        return masks
-    zoneout_h = None if masks.zoneout_h is None else masks.zoneout_h[t]
-    zoneout_c = None if masks.zoneout_c is None else masks.zoneout_c[t]
-    return LayerMasks(masks.input, masks.recurrent, zoneout_h, zoneout_c)
 
 
 def _zoneout(before: Tensor, after: Tensor, rate: float, mask: Tensor | None) -> Tensor:

@@ -36,14 +36,7 @@ Inputs = Sequence[Tensor | None]
 
 @cache
 def transforms(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return A (n, 4), G (n, rows) and B (n, n) in float64; those of A and B are exact in float32 too.
-
-    Example:
-        >>> A, G, B = transforms(3)
-        >>> w, h = torch.tensor([1, 10, 100]).double(), torch.arange(6).double()
-        >>> (A.T @ ((G @ w) * (B @ h))).round()
-        tensor([210., 321., 432., 543.], dtype=torch.float64)
-    """
+    """Return A (n, 4), G (n, rows) and B (n, n) in float64; those of A and B are exact in float32 too."""
     points = np.array(_POINTS[rows], dtype=np.float64)
     others = [np.delete(points, number) for number in range(len(points))]
     scales = np.array([np.prod(point - rest) for point, rest in zip(points, others, strict=True)])
@@ -57,12 +50,9 @@ def transforms(rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Winograd:
-    """One convolution of several inputs, z = Σ W_p ∗ x_p, and its gradients; an input of None is zero.
+    """One convolution of several inputs in float32, z = Σ W_p ∗ x_p, and its gradients; an input of None is zero.
 
-    Args:
-        weights: W_p (out, in, *kernel) of each input, in float32.
-        padding: Points around them, along each axis.
-        samples: Number of samples computed at a time, so that the products stay in the cache.
+    `samples` are computed at a time, so that the products stay in the cache.
     """
 
     weights: Sequence[Tensor]
@@ -81,13 +71,7 @@ class Winograd:
             self._output_transform(z_part, products)
 
     def backward(self, dz: Tensor, inputs: Inputs = (), d_inputs: Inputs = ()) -> None:
-        """Add the gradients that follow from dz: of the inputs, and of W if inputs are passed.
-
-        Args:
-            dz: Gradient of z.
-            inputs: Inputs for the gradient of W, which `weight_gradients` returns.
-            d_inputs: Gradients of the inputs, which are added to in place.
-        """
+        """Add the gradients that follow from dz: to `d_inputs`, and for `inputs` to those of `weight_gradients`."""
         kernels = self._filter_transform(dz, d_inputs, flipped=True)
         for dz_part, *parts in self._few_samples(dz, (*inputs, *d_inputs)):
             d_products = self._output_transform_gradient(dz_part)

@@ -26,7 +26,7 @@ def convolutions(
     weight_hh: Tensor,
     needed: tuple[bool, bool, bool] = (False, False, False),
 ) -> DirectConvolutions:
-    """Return the faster implementation of a layer's convolutions (arguments: `DirectConvolutions`)."""
+    """Return the faster implementation of a layer's convolutions."""
     size = tuple(plan.shape[2:] if x is None else x.shape[3:])
     is_faster = (
         weight_hh.dtype == torch.float32
@@ -63,11 +63,17 @@ class WinogradConvolutions(DirectConvolutions):
         """Return the gradients of x, W_ih and W_hh, None for those that are not needed."""
         plan, x, winograd = self.plan, self._joint, self._winograd
         needs_dx, needs_dw_ih, needs_dw_hh = self.needed
-        dx = plan.empty(plan.steps, x.shape[1:], x).zero_() if x is not None and needs_dx else None
+        dx = None
+        if x is not None and needs_dx:
+            dx = plan.empty(plan.steps, x.shape[1:], x).zero_()
         for chunk, h_is_zero in self._gradient_chunks(zero_initial_state=zero_initial_state):
-            h = flatten_time(hidden[plan.before][chunk]) if needs_dw_hh and not h_is_zero else None
-            frames = plan.channels_last_batch(x[chunk]) if x is not None and needs_dw_ih else None
-            d_frames = None if dx is None else flatten_time(dx[chunk])
+            h = frames = d_frames = None
+            if needs_dw_hh and not h_is_zero:
+                h = flatten_time(hidden[plan.before][chunk])
+            if x is not None and needs_dw_ih:
+                frames = plan.channels_last_batch(x[chunk])
+            if dx is not None:
+                d_frames = flatten_time(dx[chunk])
             if h is None and frames is None and d_frames is None:
                 continue
             if x is None:

@@ -53,14 +53,7 @@ def samples(layer: LayerSpec, grid: Sequence[int]) -> int:
 
 
 def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
-    """Return whether Winograd's convolution supports a standard cell in float32, and is faster for inputs of this size.
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> (layer,) = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=5).layers
-        >>> is_faster(layer, 10, 8, (16, 16)), is_faster(layer, 10, 1, (16, 16))
-        (True, False)
-    """
+    """Return whether Winograd's convolution supports a standard cell in float32, and is faster for such inputs."""
     kernel, grid = layer.recurrent_kernel_size, layer.grid(size)
     if len(kernel) != 2 or kernel[0] not in KERNELS or kernel[1] % 2 == 0 or layer.hidden_channels % _CHANNEL_BLOCK:
         return False

@@ -7,14 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import inputs
-from convlstm.flax.dropout import sample_masks
-from convlstm.flax.functional import layer
-from convlstm.flax.stack import run_stack
-from convlstm.flax.weights import Params, check_params
+from convlstm.jax import inputs
+from convlstm.jax.dropout import sample_masks
+from convlstm.jax.functional import layer
+from convlstm.jax.stack import run_stack
+from convlstm.jax.weights import Params, check_params
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 
@@ -22,56 +23,28 @@ from convlstm.spec.forecaster import ForecasterSpec
 def forecast(
     spec: ForecasterSpec,
     params: Params,
-    frames: Any,
+    frames: ArrayLike,
     horizon: int,
     *,
-    mask: Any = None,
-    durations: Any = None,
-    lead_durations: Any = None,
-    gaps: Any = None,
+    mask: ArrayLike | None = None,
+    durations: ArrayLike | None = None,
+    lead_durations: ArrayLike | None = None,
+    gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
     key: Array | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     plain: bool = False,
 ) -> Array:
-    """Forecast the frames that follow (definition: `convlstm.reference.forecaster`).
+    """Return the forecast frames of `Forecaster` as a pure function of its parameters; arguments: its `__call__`.
 
-    Args:
-        spec: The forecaster.
-        params: Its tree of parameters (`convlstm.flax.fresh`, `from_canonical`).
-        frames: (batch, time, height, width, frame_channels).
-        horizon: Number of frames to forecast, at least 1; static under `jit`.
-        mask: True where an input frame is valid (batch, time).
-        durations: Δ of the input frames (batch, time), for a duration strategy.
-        lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
-        gaps: Time since the last valid frame (batch, time), for memory decay.
-        key: Random key of the draws of training; None means evaluation.
-        dtype: Type of the convolutions; None takes that of frames and parameters together.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
-
-    Returns:
-        (batch, horizon, height, width, frame_channels).
-
-    Raises:
-        ShapeError: naming the argument, its expected and received axes.
-        WeightsError: if the parameters are not those of the spec.
-
-    Example:
-        >>> from convlstm import ConvLSTMSpec
-        >>> from convlstm.flax import fresh
-        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
-        >>> spec = ForecasterSpec(encoder=stack, patch_size=4)
-        >>> forecast(spec, fresh(spec, jax.random.key(0)), jnp.zeros((2, 6, 32, 32, 1)), horizon=12).shape
-        (2, 12, 32, 32, 1)
+    A `key` of None means evaluation, and `horizon` is static under `jit`.
     """
     frames = inputs.as_array("frames", frames)
     check_params(spec, params)
     dtype = inputs.compute_type(params, frames, dtype)
     calls.check_forecast(spec, frames.shape, channels_last=True)
     calls.check_horizon(horizon)
-    batch = frames.shape[0]
-    calls.check_given("lead_durations", spec.uses_durations, lead_durations)
-    if lead_durations is not None:
-        lead_durations = inputs.per_step("lead_durations", lead_durations, None, batch, horizon)
+    reader = inputs.CallReader(frames, frames.shape[0], horizon)
+    lead = reader.lead_durations(spec.uses_durations, lead_durations)
     if key is not None:
         inputs.check_key("key", key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
@@ -83,18 +56,13 @@ def forecast(
     last = _last_valid(frames, mask).astype(jnp.promote_types(frames.dtype, dtype))
     if spec.rollout == "feedback":
         return _feedback(spec, params, last, states, horizon, keys[1], plain)
-    hidden = _hidden(spec, params, states, horizon, lead_durations, keys[1], plain)
+    hidden = _hidden(spec, params, states, horizon, lead, keys[1], plain)
     future = _head(spec, params, hidden)
     return future + last[:, None] if spec.residual else future
 
 
 def space_to_depth(frames: Array, patch: int) -> Array:
-    """Fold p×p patches into channels, channel order c·p² + dy·p + dx (channels last).
-
-    Example:
-        >>> space_to_depth(jnp.arange(4.0).reshape(2, 2, 1), 2).ravel().tolist()
-        [0.0, 1.0, 2.0, 3.0]
-    """
+    """Fold p×p patches into channels, channel order c·p² + dy·p + dx (channels last)."""
     *lead, height, width, c = frames.shape
     split = frames.reshape(*lead, height // patch, patch, width // patch, patch, c)
     folded = jnp.moveaxis(split, (-1, -4), (-3, -2))  # (..., height / p, width / p, c, dy, dx)
@@ -102,12 +70,7 @@ def space_to_depth(frames: Array, patch: int) -> Array:
 
 
 def depth_to_space(patched: Array, patch: int) -> Array:
-    """Undo `space_to_depth`.
-
-    Example:
-        >>> depth_to_space(jnp.arange(4.0).reshape(1, 1, 4), 2)[..., 0].tolist()
-        [[0.0, 1.0], [2.0, 3.0]]
-    """
+    """Undo `space_to_depth`."""
     *lead, height, width, c = patched.shape
     split = patched.reshape(*lead, height, width, c // patch**2, patch, patch)
     unfolded = jnp.moveaxis(split, (-3, -2), (-1, -4))  # (..., height, dy, width, dx, c)
@@ -157,8 +120,8 @@ def _feedback(
     def advance(carry: tuple[Array, list[State]], t: Array) -> tuple[tuple[Array, list[State]], Array]:
         last, states = carry
         patched = space_to_depth(last, spec.patch_size)[None].astype(dtype)
-        own = None if key is None else jax.random.fold_in(key, t)
-        draws = sample_masks(stack, own, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
+        step_key = None if key is None else jax.random.fold_in(key, t)
+        draws = sample_masks(stack, step_key, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
         _, states = run_stack(stack, params["encoder"], patched, states, steps=1, draws=draws, plain=plain)
         frame = show(states, last)
         return (frame, states), frame

@@ -10,9 +10,9 @@ from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax.weights import Params, layer_name, layer_weights
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
+from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
 
@@ -24,7 +24,7 @@ def run_stack(
     spec: ConvLSTMSpec,
     params: Params,
     x: Array | None,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: int,
     mask: Array | None = None,
@@ -32,28 +32,16 @@ def run_stack(
     gaps: Mapping[str, Array] | None = None,
     draws: DropoutMasks | None = None,
     plain: bool = False,
-    from_rest: bool = False,
+    output_mask: Array | None = None,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
-    """Run every layer and direction over a time-first sequence.
+    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
-    Args:
-        spec: The stack.
-        params: Its tree of parameters.
-        x: (time, batch, *space, in_channels), or None for a stack without input.
-        states: States indexed layer · D + direction.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        plain: Leave every derivative to JAX.
-        from_rest: Whether the states are known to be zero.
-
-    Returns:
-        Per layer, the outputs of its directions, forward first, time first; and the final states.
+    States are indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first, per
+    layer those of its directions, forward first. `output_mask` says where the output is not zero (batch, time), in a
+    segment of a longer sequence.
     """
 
-    def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State) -> tuple[Array, State]:
+    def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State | None) -> tuple[Array, State]:
         result: tuple[Array, State] = engine.sequence(
             layer,
             layer_weights(params, layer, direction),
@@ -66,7 +54,7 @@ def run_stack(
             gaps=gaps[direction] if gaps else None,
             masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
             generic=plain,
-            zero_initial_state=from_rest,
+            output_mask=output_mask,
         )
         return result
 

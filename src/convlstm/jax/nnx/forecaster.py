@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
 
-from convlstm.errors import SpecError
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.module import SpecModule
+from convlstm.frontend.arguments import check_spec_type
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.nnx.module import RandomSource, SpecModule
 from convlstm.spec.forecaster import ForecasterSpec
 
 
@@ -56,25 +55,24 @@ class Forecaster(SpecModule):
         self,
         spec: ForecasterSpec,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
-        if not isinstance(spec, ForecasterSpec):
-            raise SpecError("spec", expected="a ForecasterSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ForecasterSpec)
         super().__init__(spec, dtype, param_dtype, plain, rngs)
 
     def __call__(
         self,
-        frames: Any,
+        frames: ArrayLike,
         horizon: int,
         *,
-        mask: Any = None,
-        durations: Any = None,
-        lead_durations: Any = None,
-        gaps: Any = None,
-        rngs: Any = None,
+        mask: ArrayLike | None = None,
+        durations: ArrayLike | None = None,
+        lead_durations: ArrayLike | None = None,
+        gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        rngs: RandomSource | None = None,
     ) -> jax.Array:
         """Forecast the frames that follow.
 

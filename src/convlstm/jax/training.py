@@ -14,10 +14,10 @@ import optax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 
 from convlstm.errors import ConfigError
-from convlstm.flax.forecasting import forecast
-from convlstm.flax.weights import from_canonical, params_to_canonical
 from convlstm.frontend import trainer
 from convlstm.frontend.trainer import Optimisation, Sample, weighted_loss
+from convlstm.jax.forecasting import forecast
+from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import canonical_shapes
@@ -33,16 +33,7 @@ jax.tree_util.register_dataclass(Sample)  # so that a compiled step takes it as 
 
 
 class Trainer(trainer.Trainer):
-    """A Flax forecaster with its optimiser.
-
-    Args:
-        spec: The forecaster.
-        weights: Canonical arrays to start from.
-        optimisation: Loss and optimiser.
-
-    Raises:
-        ConfigError: for an unknown precision.
-    """
+    """A Flax forecaster with its optimiser."""
 
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
@@ -54,7 +45,7 @@ class Trainer(trainer.Trainer):
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)
         self._moments: Any = self._optimiser.init(self._params)
-        # the old weights and moments are given away, so that a step needs no second copy of them
+        # the buffers of the old weights and moments are reused, so that a step needs no second copy of them
         self._step = jax.jit(self._stepped, donate_argnums=(0, 1))
         self._evaluated = jax.jit(partial(self._loss, key=None))
         self._forecast = jax.jit(partial(self._future, key=None), static_argnames="horizon")
@@ -92,8 +83,8 @@ class Trainer(trainer.Trainer):
         adam = self._moments[0]
         arrays = {"count": np.array(adam.count)}
         for moment in _MOMENTS:
-            own = params_to_canonical(self.spec, getattr(adam, moment))
-            arrays |= {f"{key}.{moment}": array for key, array in own.items()}
+            moments = params_to_canonical(self.spec, getattr(adam, moment))
+            arrays |= {f"{key}.{moment}": array for key, array in moments.items()}
         return arrays
 
     def _load_moments(self, moments: Mapping[str, Array]) -> None:
@@ -113,7 +104,7 @@ class Trainer(trainer.Trainer):
         self, params: Params, moments: Any, sample: Sample, learning_rate: jax.Array, key: jax.Array
     ) -> tuple[Params, Any, jax.Array]:
         loss, gradient = jax.value_and_grad(self._loss)(params, sample, key=key)
-        # as torch.nn.utils.clip_grad_norm_ clips, which optax does by a hair otherwise
+        # as torch.nn.utils.clip_grad_norm_ clips, where optax differs by rounding
         shrink = jnp.minimum(self._options.clip_norm / (optax.tree.norm(gradient) + 1e-6), 1.0)
         updates, moments = self._optimiser.update(optax.tree.scale(shrink, gradient), moments, params)
         return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), moments, loss
@@ -146,25 +137,18 @@ class Trainer(trainer.Trainer):
 
 
 def set_threads(count: int) -> None:
-    """Fix how many threads JAX computes with on the CPU, which it reads once, before its first computation.
-
-    Args:
-        count: Number of threads.
-
-    Raises:
-        ConfigError: if JAX has computed already, with another number.
-    """
-    wanted = str(count)
-    if os.environ.get(_THREADS) == wanted:
+    """Set the number of threads of JAX on the CPU, which it reads once, before its first computation."""
+    threads = str(count)
+    if os.environ.get(_THREADS) == threads:
         return
     if xla_bridge.backends_are_initialized():
         raise ConfigError(
             "threads",
             expected="a number set before JAX computes for the first time",
             received=f"{count} after that",
-            hint=f"start anew, or with {_THREADS}={count} in the environment.",
+            hint=f"Start a new process, or set {_THREADS}={count} in its environment.",
         )
-    os.environ[_THREADS] = wanted
+    os.environ[_THREADS] = threads
 
 
 def _which_decay(params: Params) -> Params:

@@ -7,29 +7,27 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.typing import DTypeLike
 
 from convlstm.errors import SpecError
-from convlstm.flax.inputs import check_key, floating
-from convlstm.flax.weights import Params, check_params, fresh
+from convlstm.jax.inputs import check_key, floating
+from convlstm.jax.weights import Params, check_params, fresh
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.canonical import Spec
 
+RandomSource = nnx.Rngs | nnx.RngStream | jax.Array
+"""Where a module takes a random key from: `nnx.Rngs`, one of its streams, or the key itself."""
+
 
 class SpecModule(nnx.Module):
-    """An nnx module whose parameters are those of a spec, under the names of `convlstm.flax.weights`.
+    """An nnx module whose parameters are those of a spec, under the names of `convlstm.jax.weights`."""
 
-    Args:
-        spec: The options.
-        dtype: Type of the convolutions; None takes that of input and parameters together.
-        param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode.
-        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
-    """
-
-    def __init__(self, spec: Spec, dtype: Any, param_dtype: Any, plain: bool, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, plain: bool, rngs: nnx.Rngs
+    ) -> None:
         if not isinstance(rngs, nnx.Rngs):
-            raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, hint="give nnx.Rngs(seed).")
+            raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, hint="Pass `nnx.Rngs(seed)`.")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.plain, self.deterministic = parsing.flag("plain", plain), False
         self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
@@ -45,30 +43,19 @@ class SpecModule(nnx.Module):
         return tree
 
     def set_params(self, params: Params) -> None:
-        """Take over other arrays of the same tree.
-
-        Args:
-            params: As `params` returns them.
-
-        Raises:
-            WeightsError: if an array is missing, unknown or misshapen; nothing is taken over then.
-        """
+        """Set other arrays of the same tree; a missing, unknown or misshapen one raises an error before any is set."""
         check_params(self.params, params)
         state = nnx.state(self, nnx.Param)
         nnx.replace_by_pure_dict(state, dict(params))
         nnx.update(self, state)
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """Take part in `nnx.view`, as `nnx.Dropout` does.
-
-        Args:
-            deterministic: True in evaluation; None leaves it as it is.
-        """
+        """Take part in `nnx.view`, as `nnx.Dropout` does: `deterministic` is True in evaluation, None for no change."""
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def _key(self, rngs: Any) -> jax.Array | None:
-        """Return the random key of a call in training, None in evaluation and where nothing is drawn."""
+    def _key(self, rngs: RandomSource | None) -> jax.Array | None:
+        """Return the random key of a call in training, None in evaluation and without a random part."""
         if self.deterministic or not self._is_random:
             return None
         source = self.rngs if rngs is None else rngs
@@ -88,13 +75,15 @@ def _stream(rngs: nnx.Rngs, name: str) -> Any:
         return getattr(rngs, name)
     except AttributeError as error:
         received = ", ".join(rngs) or "none"
-        raise SpecError("rngs", expected=f"a stream {name}", received=received, hint="give nnx.Rngs(seed).") from error
+        raise SpecError(
+            "rngs", expected=f"a stream {name}", received=received, hint="Pass `nnx.Rngs(seed)`."
+        ) from error
 
 
 def _dropout_stream(rngs: nnx.Rngs, params_key: jax.Array) -> Any:
-    """Return the stream of a module's dropout: its own one of `rngs`, or one that follows from the key of the weights.
+    """Return the stream of a module's dropout: that of `rngs`, or one that follows from the key of the weights.
 
-    A key taken from the default stream would change the initial weights of every module that is built after.
+    A key taken from the default stream would change the initial weights of every module that is built later.
     """
     stream = _stream(rngs, "dropout")
     if "dropout" not in rngs:

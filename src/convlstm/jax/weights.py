@@ -2,7 +2,7 @@
 
 Parameters are a tree of two levels, `{"layers_0_forward": {"kernel": ..., "recurrent_kernel": ...}}`, the same in
 nnx, linen, Haiku and the pure functions; a forecaster has one such tree as `encoder`, one as `forecaster`, and `head`.
-Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o side by side on the last axis.
+Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o joined along the last axis.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.errors import WeightsError
-from convlstm.flax.inputs import check_key, floating
-from convlstm.flax.layouts import native_shape, to_contract, to_native
+from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
+from convlstm.jax.inputs import check_key, floating
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise, layer_shapes
@@ -45,20 +45,9 @@ class HasWeights(Protocol):
 
 
 def native_path(key: str) -> tuple[str, ...]:
-    """Return where a canonical array stands in the tree of parameters.
-
-    Args:
-        key: As `encoder.layers.0.reverse.weight_ih`.
-
-    Returns:
-        As `("encoder", "layers_0_reverse", "kernel")`.
-
-    Example:
-        >>> native_path("layers.0.forward.duration.1.weight")
-        ('layers_0_forward', 'duration_1_kernel')
-    """
-    stack, found, rest = key.partition("layers.")
-    if not found:
+    """Return the place of a canonical array in the tree of parameters: ("layers_0_forward", "kernel")."""
+    stack, layer, rest = key.partition("layers.")
+    if not layer:
         return tuple(key.replace("weight", "kernel").split("."))
     index, direction, name = rest.split(".", 2)
     path = (layer_name(int(index), direction), native_name(name))
@@ -77,8 +66,8 @@ def native_name(name: str) -> str:
 
 def layer_weights(params: Params, layer: LayerSpec, direction: str) -> dict[str, jax.Array]:
     """Return the arrays of one layer and direction by the names of the contract."""
-    own = params[layer_name(layer.index, direction)]
-    return {name: own[native_name(name)] for name in layer_shapes(layer)}
+    arrays = params[layer_name(layer.index, direction)]
+    return {name: arrays[native_name(name)] for name in layer_shapes(layer)}
 
 
 def from_canonical(spec: Spec, arrays: Mapping[str, Array], dtype: Any = None) -> dict[str, Any]:
@@ -102,7 +91,9 @@ def from_canonical(spec: Spec, arrays: Mapping[str, Array], dtype: Any = None) -
         (3, 3, 1, 32)
     """
     check_weights(spec, arrays)
-    return _as_tree({key: jnp.asarray(to_native(key, np.asarray(array)), dtype) for key, array in arrays.items()})
+    return _as_tree(
+        {key: jnp.asarray(to_channels_last(key, np.asarray(array)), dtype) for key, array in arrays.items()}
+    )
 
 
 def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
@@ -126,10 +117,13 @@ def params_to_canonical(spec: Spec, params: Params) -> dict[str, Array]:
         (4, 8, 1, 3, 3)
     """
     check_params(spec, params)
-    own = _by_path(params)
-    return {
-        key: to_contract(key, own["/".join(native_path(key))], shape) for key, shape in canonical_shapes(spec).items()
-    }
+    leaves = _by_path(params)
+    arrays = {}
+    for key, shape in canonical_shapes(spec).items():
+        leaf = leaves["/".join(native_path(key))]
+        wide = np.array(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
+        arrays[key] = from_channels_last(key, wide, shape)
+    return arrays
 
 
 def to_canonical(module: HasWeights) -> dict[str, Array]:
@@ -170,7 +164,7 @@ def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
         True
     """
     given = from_canonical(module.spec, arrays)
-    module.set_params(jax.tree.map(lambda own, new: new.astype(own.dtype), module.params, given))
+    module.set_params(jax.tree.map(lambda old, new: new.astype(old.dtype), module.params, given))
 
 
 def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = None) -> str:
@@ -221,54 +215,38 @@ def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any
 
     def draw(seed: Any) -> Any:
         start = initialise(spec, int(seed))
-        return {key: to_native(key, array).astype(dtype) for key, array in start.items()}
+        return {key: to_channels_last(key, array).astype(dtype) for key, array in start.items()}
 
     if isinstance(seed, jax.core.Tracer):  # NumPy draws the weights, so a traced seed has to come to the host
-        shapes = {key: native_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
-        wanted = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
-        return _as_tree(jax.pure_callback(draw, wanted, seed, vmap_method="sequential"))
+        shapes = {key: channels_last_shape(key, shape) for key, shape in canonical_shapes(spec).items()}
+        leaves = {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}  # type: ignore[no-untyped-call]
+        return _as_tree(jax.pure_callback(draw, leaves, seed, vmap_method="sequential"))
     return _as_tree({key: jnp.asarray(array) for key, array in draw(seed).items()})
 
 
+@cache
 def parameter_shapes(spec: Spec) -> dict[str, Any]:
-    """Return the shape of every parameter, as a tree.
-
-    Example:
-        >>> from convlstm import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, bias=False)
-        >>> parameter_shapes(spec)
-        {'layers_0_forward': {'recurrent_kernel': (3, 3, 8, 32), 'kernel': (3, 3, 1, 32)}}
-    """
-    return _as_tree({key: native_shape(key, shape) for key, shape in canonical_shapes(spec).items()})
+    """Return the shape of every parameter, as a tree."""
+    return _as_tree({key: channels_last_shape(key, shape) for key, shape in canonical_shapes(spec).items()})
 
 
 def check_params(like: Spec | Params, params: Any) -> None:
-    """Refuse a tree of parameters that is not exactly that of a spec.
+    """Raise an error for a tree of parameters other than that of a spec, or than a tree of the right shapes.
 
-    Args:
-        like: The spec, or a tree of arrays of the right shapes.
-        params: The tree.
-
-    Raises:
-        WeightsError: naming the first missing, unknown or misshapen array by its path.
-
-    Example:
-        >>> from convlstm import ConvLSTMSpec
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> check_params(spec, fresh(spec, jax.random.key(0)))
+    The `WeightsError` names the first missing, unknown or misshapen array by its path.
     """
-    shapes = jax.tree.map(jnp.shape, like) if isinstance(like, Mapping) else _shapes_of(like)
-    wanted, given = _by_path(shapes), _by_path(params)
-    for path in sorted(wanted.keys() | given.keys()):
+    shapes = jax.tree.map(jnp.shape, like) if isinstance(like, Mapping) else parameter_shapes(like)
+    required, given = _by_path(shapes), _by_path(params)
+    for path in sorted(required.keys() | given.keys()):
         array: Any = given.get(path)
         shape, dtype = (array.shape, array.dtype) if hasattr(array, "dtype") else (None, None)
-        if path not in wanted or shape != wanted[path] or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        if path not in required or shape != required[path] or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             received = type(array).__name__ if dtype is None else f"shape {shape} of {dtype}"
             raise WeightsError(
                 path,
-                expected=f"a floating array of shape {wanted[path]}" if path in wanted else "no array of this name",
+                expected=f"a floating array of shape {required[path]}" if path in required else "no array of this name",
                 received=received if path in given else "none",
-                hint="take the parameters and the spec from the same model.",
+                hint="Pass the parameters and the spec of one model.",
             )
 
 
@@ -287,8 +265,3 @@ def _by_path(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         return {"/".join(path) or "params": tree}
     return {key: leaf for name in tree for key, leaf in _by_path(tree[name], (*path, str(name))).items()}
-
-
-@cache
-def _shapes_of(spec: Spec) -> dict[str, Any]:
-    return parameter_shapes(spec)

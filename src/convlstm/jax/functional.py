@@ -6,34 +6,37 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
-from convlstm.flax import inputs
-from convlstm.flax.dropout import check_masks, sample_masks
-from convlstm.flax.segments import read_checkpoint, run_segments
-from convlstm.flax.stack import concatenate, run_stack
-from convlstm.flax.weights import Params, check_params
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
+from convlstm.jax import inputs
+from convlstm.jax.dropout import check_masks, sample_masks
+from convlstm.jax.segments import read_checkpoint, run_segments
+from convlstm.jax.stack import concatenate, run_stack
+from convlstm.jax.weights import Params, check_params
+from convlstm.spec import calls
 from convlstm.spec.stack import ConvLSTMSpec
 
 
 def layer(
     spec: ConvLSTMSpec,
     params: Params,
-    x: Any,
-    carry: Any = None,
+    x: ArrayLike,
+    carry: State | None = None,
     *,
-    lengths: Any = None,
-    mask: Any = None,
-    durations: Any = None,
-    gaps: Any = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
+    mask: ArrayLike | None = None,
+    durations: ArrayLike | None = None,
+    gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
     key: Array | None = None,
     draws: DropoutMasks | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     plain: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[State, Any]:
@@ -41,7 +44,7 @@ def layer(
 
     Args:
         spec: The stack.
-        params: Its tree of parameters (`convlstm.flax.fresh`, `from_canonical`).
+        params: Its tree of parameters (`convlstm.jax.fresh`, `from_canonical`).
         x: (batch, time, *space, in_features), or without the batch axis.
         carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
         lengths: Valid steps of each row, 0 to time; the rest is masked.
@@ -58,7 +61,7 @@ def layer(
     Returns:
         The carry State(h_n, c_n), tuples indexed layer · D + direction, forward first, each
         (batch, *grid, hidden_features); and the outputs (batch, time, *grid, D · hidden_features), a tuple with
-        merge `apart`.
+        merge `separate`.
 
     Raises:
         ShapeError: naming the argument, its expected and received axes.
@@ -66,8 +69,7 @@ def layer(
         WeightsError: if the parameters are not those of the spec.
 
     Example:
-        >>> import jax
-        >>> from convlstm.flax import fresh
+        >>> from convlstm.jax import fresh
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> carry, y = layer(spec, fresh(spec, jax.random.key(0)), jnp.zeros((2, 5, 16, 16, 1)))
         >>> y.shape, carry.h[0].shape
@@ -79,20 +81,21 @@ def layer(
         inputs.check_key("key", key)
     frames, batched = inputs.read_frames(spec, x, dtype)
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
-    valid = inputs.valid_steps(lengths, mask, batch, steps)
+    reader = inputs.CallReader(frames, batch, steps)
+    valid = reader.valid_steps(lengths, mask)
     if draws is not None:
         check_masks(spec, draws, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
-    run = partial(run_segments, checkpoint=cut) if cut else partial(run_stack, from_rest=carry is None)
+    run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(
         spec,
         params,
         frames,
-        [to_compute_types(dtype, state) for state in inputs.read_states(spec, carry, batch, size, dtype, batched)],
+        _in_types(dtype, inputs.read_states(spec, carry, reader, batched)),
         steps=steps,
         mask=valid,
-        durations=inputs.read_durations(spec, durations, valid, batch, steps),
-        gaps=inputs.read_gaps(spec, gaps, valid, batch, steps),
+        durations=reader.durations(spec, durations, valid),
+        gaps=reader.gaps(spec, gaps, valid) or {},
         draws=sample_masks(spec, key, batch, size, steps, dtype) if draws is None else draws,
         plain=plain,
     )
@@ -103,13 +106,13 @@ def layer(
 def cell(
     spec: ConvLSTMSpec,
     params: Params,
-    carry: Any,
-    x: Any,
+    carry: State | None,
+    x: ArrayLike,
     *,
-    duration: Any = None,
-    gap: Any = None,
+    duration: ArrayLike | None = None,
+    gap: ArrayLike | None = None,
     key: Array | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     plain: bool = False,
 ) -> tuple[State, Array]:
     """Take one step of one ConvLSTM layer, as the body of a `jax.lax.scan`.
@@ -136,8 +139,7 @@ def cell(
         SpecError: for a stack of several layers or directions.
 
     Example:
-        >>> import jax
-        >>> from convlstm.flax import fresh
+        >>> from convlstm.jax import fresh
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> carry, y = cell(spec, fresh(spec, jax.random.key(0)), None, jnp.zeros((2, 16, 16, 1)))
         >>> y.shape
@@ -148,7 +150,7 @@ def cell(
             "spec",
             expected="one layer, forward, in a cell",
             received=f"{spec.depth} layers, {spec.direction}",
-            hint="use `layer`.",
+            hint="Use `functional.layer`.",
         )
     check_params(spec, params)
     dtype = inputs.compute_type(params, x, dtype)
@@ -156,22 +158,43 @@ def cell(
         inputs.check_key("key", key)
     frame, batched = inputs.read_frame(spec, x, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
-    gap = inputs.one_step("gap", spec.memory_decay, gap, batch)
-    (before,) = inputs.read_states(spec, carry, batch, size, dtype, batched)
+    reader = inputs.CallReader(frame, batch)
+    gaps = reader.one_step("gap", spec.memory_decay, gap)
+    (before,) = inputs.read_states(spec, carry, reader, batched)
     _, final = run_stack(
         spec,
         params,
         frame,
-        [to_compute_types(dtype, before)],
+        _in_types(dtype, [before]),
         steps=1,
-        durations=inputs.one_step("duration", spec.duration_strategy != "none", duration, batch),
-        gaps=None if gap is None else {"forward": gap},
+        durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
+        gaps=None if gaps is None else {"forward": gaps},
         draws=sample_masks(spec, key, batch, size, 1, dtype),
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
-    pairs = zip(after, after if carry is None else before, strict=True)
+    pairs = zip(after, after if before is None else before, strict=True)
     return State(*(array.astype(like.dtype) for array, like in pairs)), after.h
+
+
+def initial_carry(
+    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: Array, dtype: Any, param_dtype: Any
+) -> State:
+    """Return the state of a cell before the first step, on its output grid."""
+    # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
+    wide = jnp.promote_types(inputs.floating("param_dtype", param_dtype), jnp.result_type(float))
+    dtype = wide if dtype is None else inputs.floating("dtype", dtype)
+    axes = calls.frame_axes(spec, "batch", channels_last=True)
+    batched = calls.check_frames(spec, input_shape, axes, "input_shape")
+    lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])
+    shape = (*lead, *spec.grids(size)[0], spec.hidden_channels[0])
+    keys = jax.random.split(key)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return State(carry_init(keys[0], shape, dtype), carry_init(keys[1], shape, wide))
+
+
+def _in_types(dtype: Any, states: Sequence[State | None]) -> list[State | None]:
+    return [None if state is None else to_compute_types(dtype, state) for state in states]
 
 
 def _carry(final: Sequence[State], batched: bool) -> State:

@@ -8,14 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
-from convlstm.flax.forecaster import Forecaster
-from convlstm.flax.layer import ConvLSTM
-from convlstm.flax.weights import load_canonical
 from convlstm.frontend.loading import load_module, no_float64
+from convlstm.jax.nnx.forecaster import Forecaster
+from convlstm.jax.nnx.layer import ConvLSTM
+from convlstm.jax.weights import load_canonical
 
 
-def load(path: str | Path, *, dtype: Any = None, param_dtype: Any = None) -> ConvLSTM | Forecaster:
+def load(
+    path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
+) -> ConvLSTM | Forecaster:
     """Read a model file of any framework into an nnx module, in evaluation mode.
 
     Args:

@@ -7,15 +7,15 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional
-from convlstm.flax.inputs import floating
-from convlstm.flax.module import SpecModule, one_key
 from convlstm.frontend.arguments import cell_spec
-from convlstm.spec import calls
+from convlstm.jax import functional
+from convlstm.jax.nnx.module import RandomSource, SpecModule, one_key
 from convlstm.spec.options import LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import PerAxis
 
 
 class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
@@ -58,15 +58,15 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         self,
         in_features: int,
         hidden_features: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = "same",
+        dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
@@ -86,7 +86,10 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         return self.spec.spatial_dims + 1
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = jax.nn.initializers.zeros
+        self,
+        input_shape: tuple[int, ...],
+        rngs: RandomSource | None = None,
+        carry_init: Any = jax.nn.initializers.zeros,
     ) -> State:
         """Return the state before the first step.
 
@@ -102,10 +105,18 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             ShapeError: for another number of axes or channels, or an empty grid.
         """
         key = jax.random.key(0) if rngs is None else one_key(rngs, "carry")
-        return initial_carry(self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype)
+        return functional.initial_carry(
+            self.spec, input_shape, carry_init, key, self.dtype, jax.tree.leaves(self.params)[0].dtype
+        )
 
     def __call__(
-        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, rngs: Any = None
+        self,
+        carry: State | None,
+        x: ArrayLike,
+        *,
+        duration: ArrayLike | None = None,
+        gap: ArrayLike | None = None,
+        rngs: RandomSource | None = None,
     ) -> tuple[State, jax.Array]:
         """Take one step.
 
@@ -134,19 +145,3 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             dtype=self.dtype,
             plain=self.plain,
         )
-
-
-def initial_carry(
-    spec: ConvLSTMSpec, input_shape: tuple[int, ...], carry_init: Any, key: jax.Array, dtype: Any, param_dtype: Any
-) -> State:
-    """Return the state of a cell before the first step, on its output grid."""
-    # a scan rounds h to the carry's type, and the type of the frames, which may decide that of h, is not known yet
-    wide = jnp.promote_types(floating("param_dtype", param_dtype), jnp.result_type(float))
-    dtype = wide if dtype is None else floating("dtype", dtype)
-    axes = calls.frame_axes(spec, "batch", channels_last=True)
-    batched = calls.check_frames(spec, input_shape, axes, "input_shape")
-    lead, size = tuple(input_shape[: int(batched)]), tuple(input_shape[int(batched) : -1])
-    shape = (*lead, *spec.grids(size)[0], spec.hidden_channels[0])
-    keys = jax.random.split(key)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return State(carry_init(keys[0], shape, dtype), carry_init(keys[1], shape, wide))

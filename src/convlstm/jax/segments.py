@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm.engine.jax.recurrence import State
+from convlstm.engine.jax.recurrence import State, mask_of_output
 from convlstm.errors import SpecError
-from convlstm.flax.stack import run_stack
-from convlstm.flax.weights import Params
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import inputs
+from convlstm.jax.stack import run_stack
+from convlstm.jax.weights import Params
 from convlstm.spec import parsing
 from convlstm.spec.stack import ConvLSTMSpec
 
-_BATCH_FIRST = ("mask", "durations", "gaps")
+_BATCH_FIRST = ("mask", "durations", "gaps", "output_mask")
 
 
 def read_checkpoint(spec: ConvLSTMSpec, value: object) -> bool | int:
     """Return `checkpoint` if it is a bool or a number of steps, and there is one direction to cut."""
     read = value if isinstance(value, bool) else parsing.integer("checkpoint", value, 1)
     if read and spec.direction == "bidirectional":
-        raise SpecError("checkpoint", expected="False with two directions", received=value, hint="use jax.checkpoint.")
+        raise SpecError(
+            "checkpoint", expected="False with two directions", received=value, hint="Use `jax.checkpoint`."
+        )
     return read
 
 
@@ -34,7 +36,7 @@ def run_segments(
     spec: ConvLSTMSpec,
     params: Params,
     x: Array,
-    states: Sequence[State],
+    states: Sequence[State | None],
     *,
     steps: int,
     mask: Array | None,
@@ -44,42 +46,30 @@ def run_segments(
     plain: bool,
     checkpoint: bool | int,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
-    """Run a stack of one direction as `run_stack` does, and return the outputs of its last layer alone.
+    """Run a stack of one direction as `run_stack`, and return the outputs of its last layer alone.
 
-    All layers of a segment run together, so that nothing of the inner ones is kept either.
-
-    Args:
-        spec: The stack.
-        params: Its tree of parameters.
-        x: (time, batch, *space, in_channels).
-        states: States by layer.
-        steps: Number of steps.
-        mask: True where a step is valid (batch, time).
-        durations: Δ (batch, time).
-        gaps: Per direction (batch, time).
-        draws: Dropout masks in training, None in evaluation.
-        plain: Leave every derivative to JAX.
-        checkpoint: Steps per segment; True takes √T.
-
-    Returns:
-        The outputs of the last layer, time first, and the final states.
+    All layers of a segment run together, so that the inner ones are not stored either. A `checkpoint` of True means √T
+    steps.
     """
-    inner = replace(spec, masked_output="zero")  # the held outputs are filled in afterwards
+    reverse = spec.direction == "reverse"
+    # a segment cannot tell from its mask whether a step before it was valid
+    output_mask = None if mask is None else mask_of_output(spec, mask, reverse=reverse)
     each_step = None if draws is None else (_zoneout(draws), draws.dropout)
     parts = {"x": x, "draws": each_step, "mask": mask, "durations": durations, "gaps": dict(gaps)}
+    parts["output_mask"] = output_mask
     parts |= {name: jax.tree.map(jnp.transpose, parts[name]) for name in _BATCH_FIRST}
 
     def run(states: list[State], part: dict[str, Any]) -> tuple[list[State], Array]:
-        own = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
-        own["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
-        outputs, after = run_stack(inner, params, part["x"], states, steps=len(part["x"]), plain=plain, **own)
+        step_inputs = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
+        step_inputs["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
+        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **step_inputs)
         return after, outputs[-1][0]
 
     length = math.ceil(math.sqrt(max(steps, 1))) if checkpoint is True else int(checkpoint)
-    reverse = spec.direction == "reverse"
-    final, output = _in_segments(jax.checkpoint(run), list(states), parts, steps, length, reverse)
-    if mask is not None and spec.masked_output == "hold":
-        output = _held(output, mask.T, reverse)
+    # the loop over the segments carries the states, so that they are arrays
+    zeros = inputs.zero_states(spec, x.shape[1], x.shape[2:-1], x.dtype)
+    start = [zero if state is None else state for state, zero in zip(states, zeros, strict=True)]
+    final, output = _in_segments(jax.checkpoint(run), start, parts, steps, length, reverse)
     return [(output,)], final
 
 
@@ -109,11 +99,3 @@ def _with_steps(draws: DropoutMasks, zoneout: Mapping[str, Any], dropout: Any) -
     """Return masks with the steps of one segment alone."""
     masks = {name: draws.masks[name]._replace(zoneout_h=h, zoneout_c=c) for name, (h, c) in zoneout.items()}
     return DropoutMasks(masks, dropout)
-
-
-def _held(outputs: Array, valid: Array, reverse: bool) -> Array:
-    """Return outputs, zeros where a step is masked, with each row's previous one in the direction of travel there."""
-    steps, rows = (jnp.arange(n) for n in outputs.shape[:2])
-    none = len(steps) - 1 if reverse else 0  # before the first valid step this points at a masked one, of zeros
-    own = jnp.where(valid, steps[:, None], none)
-    return outputs[lax.cummin(own, reverse=True) if reverse else lax.cummax(own), rows] if len(steps) else outputs

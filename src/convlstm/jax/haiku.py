@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional, inputs
-from convlstm.flax.cell import initial_carry
-from convlstm.flax.inputs import as_type_of_carry, state_from_pair
-from convlstm.flax.weights import fresh, parameter_shapes
 from convlstm.frontend.arguments import cell_spec, layer_spec
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import functional, inputs
+from convlstm.jax.inputs import as_type_of_carry, state_from_pair
+from convlstm.jax.weights import fresh, parameter_shapes
+from convlstm.spec.options import StackOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import LayerSizes, PerAxis
 
 
 class ConvLSTM(hk.Module):
@@ -56,14 +58,14 @@ class ConvLSTM(hk.Module):
         self,
         in_features: int,
         hidden_features: int | Sequence[int],
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[StackOptions],
     ) -> None:
         super().__init__(name=name)
         self.spec = layer_spec(
@@ -73,13 +75,13 @@ class ConvLSTM(hk.Module):
 
     def __call__(
         self,
-        x: Any,
-        carry: Any = None,
+        x: ArrayLike,
+        carry: State | None = None,
         *,
-        lengths: Any = None,
-        mask: Any = None,
-        durations: Any = None,
-        gaps: Any = None,
+        lengths: ArrayLike | Sequence[int] | None = None,
+        mask: ArrayLike | None = None,
+        durations: ArrayLike | None = None,
+        gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
         draws: DropoutMasks | None = None,
         deterministic: bool = False,
     ) -> tuple[State, Any]:
@@ -96,7 +98,7 @@ class ConvLSTM(hk.Module):
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
-            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+            The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -143,20 +145,26 @@ class ConvLSTMCell(hk.Module):
     def __init__(
         self,
         hidden_features: int,
-        kernel_size: Any,
+        kernel_size: PerAxis,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[StackOptions],
     ) -> None:
         super().__init__(name=name)
         self._hidden_features, self._kernel_size, self._options = hidden_features, kernel_size, options
         self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
 
     def __call__(
-        self, carry: Any, x: Any, *, duration: Any = None, gap: Any = None, deterministic: bool = False
+        self,
+        carry: State | None,
+        x: ArrayLike,
+        *,
+        duration: ArrayLike | None = None,
+        gap: ArrayLike | None = None,
+        deterministic: bool = False,
     ) -> tuple[State, jax.Array]:
         """Take one step.
 
@@ -193,8 +201,8 @@ class ConvLSTMCell(hk.Module):
             State(h, c), each (batch, *grid, hidden_features).
         """
         spec = self._spec(input_shape[-1])
-        own = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return initial_carry(spec, input_shape, jax.nn.initializers.zeros, jax.random.key(0), **own)
+        zeros, key = jax.nn.initializers.zeros, jax.random.key(0)
+        return functional.initial_carry(spec, input_shape, zeros, key, self.dtype, self.param_dtype)
 
     def _spec(self, in_features: int) -> ConvLSTMSpec:
         return cell_spec(in_features, self._hidden_features, self._kernel_size, self._options)
@@ -220,7 +228,12 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
     """
 
     def __init__(
-        self, hidden_features: int, kernel_size: Any, *, duration_strategy: Any = "mlp", **options: Any
+        self,
+        hidden_features: int,
+        kernel_size: PerAxis,
+        *,
+        duration_strategy: str | Callable[[Any], Any] = "mlp",
+        **options: Any,
     ) -> None:
         super().__init__(hidden_features, kernel_size, duration_strategy=duration_strategy, **options)
 
@@ -263,9 +276,9 @@ def declared(spec: ConvLSTMSpec, param_dtype: Any) -> dict[str, Any]:
 
 
 def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
-    """Return Haiku's next key, or None in evaluation and where nothing is drawn.
+    """Return Haiku's next key, or None in evaluation and without a random part.
 
-    While Haiku initialises, the key is a constant: to take the next one would change the initial weights of every later
+    While Haiku initialises, the key is a constant: the next one would change the initial weights of every later
     module.
     """
     if deterministic or not spec.is_random:
@@ -274,7 +287,7 @@ def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
 
 
 def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:
-    """Return a tree of parameters (`convlstm.flax.from_canonical`) under the names of a Haiku module.
+    """Return a tree of parameters (`convlstm.jax.from_canonical`) under the names of a Haiku module.
 
     Args:
         tree: Of `from_canonical`, `fresh` or linen's `variables["params"]`.
@@ -285,7 +298,7 @@ def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]
 
     Example:
         >>> from convlstm.weights.canonical import initialise
-        >>> from convlstm.flax import from_canonical
+        >>> from convlstm.jax import from_canonical
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> sorted(to_params(from_canonical(spec, initialise(spec, seed=0))))
         ['conv_lstm/layers_0_forward']
@@ -294,7 +307,7 @@ def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]
 
 
 def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
-    """Undo `to_params`, for `convlstm.flax.params_to_canonical`.
+    """Undo `to_params`, for `convlstm.jax.params_to_canonical`.
 
     Args:
         params: Haiku's parameters.
@@ -303,4 +316,8 @@ def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
     Returns:
         The tree of parameters.
     """
-    return {name.removeprefix(f"{module}/"): dict(own) for name, own in params.items() if name.startswith(f"{module}/")}
+    return {
+        name.removeprefix(f"{module}/"): dict(arrays)
+        for name, arrays in params.items()
+        if name.startswith(f"{module}/")
+    }

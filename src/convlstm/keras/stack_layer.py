@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 
-from convlstm.errors import SpecError
+from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
-from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack, zero_states
-from convlstm.keras.weights import add_variables, initializer, seed_of, values
+from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack
+from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
@@ -53,8 +53,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, spec: ConvLSTMSpec, *, seed: int | None = None, **options: Any) -> None:
-        if not isinstance(spec, ConvLSTMSpec):
-            raise SpecError("spec", expected="a ConvLSTMSpec", received=type(spec).__name__, hint="build one first.")
+        check_spec_type(spec, ConvLSTMSpec)
         super().__init__(autocast=False, **options)
         self.spec, self.seed = spec, seed
         self.supports_masking = True
@@ -71,13 +70,16 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     def canonical_variables(self) -> dict[str, Any]:
         """Return the variables by canonical key."""
-        return {prefix + name: variable for prefix, own in self._variables_of.items() for name, variable in own.items()}
+        variables: dict[str, Any] = {}
+        for prefix, of_layer in self._variables_of.items():
+            variables |= {prefix + name: variable for name, variable in of_layer.items()}
+        return variables
 
     def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return what the engine computes with, of one layer and direction."""
-        return values(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
+        return engine_weights(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def call(
         self,
         x: Tensor,
@@ -100,7 +102,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             draws: Random draws in place of the stack's own.
 
         Returns:
-            output and (h_n, c_n); with merge `apart` output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` output is a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -115,20 +117,19 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             spec,
             self.weights_of,
             keras.ops.swapaxes(x, 0, 1),
-            zero_states(spec, dtype, batch, tuple(size)) if states is None else states,
+            states,
             steps=steps,
             mask=valid,
             durations=given,
             gaps=by_direction,
             draws=draws,
-            from_rest=states is None,
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
         output = merge_directions(parts, spec.merge, concatenate)
         return output, (tuple(h for h, _ in final), tuple(c for _, c in final))
 
-    @inputs.keeps_errors
+    @inputs.errors_unchanged
     def compute_output_spec(
         self,
         x: Any,
@@ -145,7 +146,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         h, c = (tuple(keras.KerasTensor(shape, dtype=kind) for shape in shapes) for kind in (dtype, cell_dtype(dtype)))
         shape = (*x.shape[:2], *shapes[-1][1:-1], spec.out_channels())
         parts = tuple(keras.KerasTensor(shape, dtype=dtype) for _ in spec.directions)
-        return parts if spec.merge == "apart" and len(parts) > 1 else parts[0], (h, c)
+        return parts if spec.merge == "separate" and len(parts) > 1 else parts[0], (h, c)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""
@@ -161,15 +162,16 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         return cls(**config | {"spec": ConvLSTMSpec.from_dict(config["spec"])})
 
     def _read(self, x: Any, state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
-        """Return frames, states or None for zeros, mask, durations and gaps, all checked."""
+        """Return frames, states (None each for zeros), mask, durations and gaps, all checked."""
         valid, x = inputs.read_mask(mask, x), inputs.tensor("x", x, self.compute_dtype)
         inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
         times = inputs.read_times(self.spec, durations, gaps, x, valid)
+        shapes = self._state_shapes(tuple(x.shape))
         if state is None:
-            return x, None, valid, *times
-        return x, inputs.read_states(state, self._state_shapes(tuple(x.shape)), self.compute_dtype), valid, *times
+            return x, [None] * len(shapes), valid, *times
+        return x, inputs.read_states(state, shapes, self.compute_dtype), valid, *times
 
     def _state_shapes(self, shape: Shape) -> list[Shape]:
         sizes = grids(self.spec, shape[2:-1])
-        own = [(shape[0], *grid, layer.hidden_channels) for layer, grid in zip(self.spec.layers, sizes, strict=True)]
-        return [state for state in own for _ in self.spec.directions]
+        shapes = [(shape[0], *grid, layer.hidden_channels) for layer, grid in zip(self.spec.layers, sizes, strict=True)]
+        return [state for state in shapes for _ in self.spec.directions]

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm.engine.jax.recurrence import LayerMasks
-from convlstm.flax.weights import layer_name
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
+from convlstm.jax.weights import layer_name
 from convlstm.spec.stack import ConvLSTMSpec
 
 jax.tree_util.register_dataclass(DropoutMasks)  # so that a transformed function takes masks as they are
@@ -54,21 +53,21 @@ def sample_masks(
         chosen = _bernoulli(reduce(jax.random.fold_in, place, key), mask)
         return jnp.where(chosen, 0.0, 1.0 / (1.0 - mask.rate)).astype(dtype) if mask.is_factor else chosen
 
-    return dropout.sample_masks(spec, batch, input_size, steps, sample, LayerMasks, channels_last=True, key=layer_name)
+    return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True, key=layer_name)
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple[int, ...], steps: int) -> None:
-    """Refuse masks of other shapes than `sample_masks` makes for the call."""
+    """Raise an error for masks of other shapes than `sample_masks` returns for the call."""
     expected = jax.eval_shape(
         partial(sample_masks, spec, batch=batch, input_size=input_size, steps=steps), jax.random.key(0)
     )
-    dropout.check_masks(given, expected, "convlstm.flax.dropout.sample_masks")
+    dropout.check_masks(given, expected, "convlstm.jax.dropout.sample_masks")
 
 
 def _bernoulli(key: Array, mask: MaskSpec) -> Array:
     """Return True with the probability of the mask."""
     if not mask.is_per_step:
         return jax.random.bernoulli(key, mask.rate, mask.shape)
-    # a key per step: the masks of a step do not change with the length of the sequence
+    # a key per step, so that the masks of a step do not change with the length of the sequence
     steps, *shape = mask.shape
     return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(key, t), mask.rate, shape))(jnp.arange(steps))

@@ -7,15 +7,17 @@ from typing import Any, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.flax import functional
-from convlstm.flax.module import SpecModule
-from convlstm.flax.segments import read_checkpoint
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.jax import functional
+from convlstm.jax.nnx.module import RandomSource, SpecModule
+from convlstm.jax.segments import read_checkpoint
 from convlstm.spec.options import PER_LAYER, LayerOptions
 from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import LayerSizes, Padding
 
 
 class ConvLSTM(SpecModule):
@@ -80,16 +82,16 @@ class ConvLSTM(SpecModule):
         self,
         in_features: int,
         hidden_features: int | Sequence[int],
-        kernel_size: Any,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
-        stride: Any = 1,
-        padding: Any = "same",
-        dilation: Any = 1,
+        stride: LayerSizes = 1,
+        padding: Padding = "same",
+        dilation: LayerSizes = 1,
         groups: int | Sequence[int] = 1,
         bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         checkpoint: bool | int = False,
         rngs: nnx.Rngs,
@@ -111,8 +113,8 @@ class ConvLSTM(SpecModule):
         cls,
         spec: ConvLSTMSpec,
         *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         plain: bool = False,
         checkpoint: bool | int = False,
         rngs: nnx.Rngs,
@@ -150,14 +152,14 @@ class ConvLSTM(SpecModule):
 
     def __call__(
         self,
-        x: Any,
-        carry: Any = None,
+        x: ArrayLike,
+        carry: State | None = None,
         *,
-        lengths: Any = None,
-        mask: Any = None,
-        durations: Any = None,
-        gaps: Any = None,
-        rngs: Any = None,
+        lengths: ArrayLike | Sequence[int] | None = None,
+        mask: ArrayLike | None = None,
+        durations: ArrayLike | None = None,
+        gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        rngs: RandomSource | None = None,
         draws: DropoutMasks | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
@@ -170,11 +172,10 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
-            draws: The draws themselves, in place of new ones, from
-                `convlstm.flax.dropout.sample_masks`.
+            draws: The dropout masks themselves, in place of new ones, from `convlstm.jax.dropout.sample_masks`.
 
         Returns:
-            The carry State(h_n, c_n) and the outputs; with merge `apart` these are a tuple, forward first.
+            The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.

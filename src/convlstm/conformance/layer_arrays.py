@@ -1,0 +1,33 @@
+"""The arrays of a layer's case as arguments and results of a call, in any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convlstm.conformance.random_layers import Case
+
+
+def initial_state(case: Case, arrays: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return (h_0, c_0) of a case, indexed layer · D + direction."""
+    count = case.spec.depth * len(case.spec.directions)
+    return tuple(arrays[f"h.{n}"] for n in range(count)), tuple(arrays[f"c.{n}"] for n in range(count))
+
+
+def layer_times(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return durations and gaps of a case by the names of a layer's arguments."""
+    gaps = None
+    if case.spec.memory_decay:
+        gaps = tuple(arrays[f"gaps.{direction}"] for direction in case.spec.directions)
+    return {"durations": arrays.get("durations"), "gaps": gaps}
+
+
+def layer_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
+    """Return the results of a layer's call by the names of the reference."""
+    if isinstance(output, tuple):
+        results = {f"output.{n}": part for n, part in enumerate(output)}
+    else:
+        results = {"output": output}
+    for n, (hidden, cell) in enumerate(zip(h, c, strict=True)):
+        results |= {f"h.{n}": hidden, f"c.{n}": cell}
+    return results

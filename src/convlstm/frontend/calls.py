@@ -1,0 +1,147 @@
+"""Reading the masks, times and states of a call; what they must be is in `convlstm.spec.calls`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from convlstm.spec import calls
+from convlstm.spec.durations import check_durations
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class CallReader(ABC):
+    """Reads the masks, times and states of one call; a frontend fills in the methods on its arrays.
+
+    Args:
+        like: An array of the frames' type and device.
+        batch: Rows of the batch.
+        steps: Number of steps.
+        batch_first: Whether durations and gaps have the batch axis before the time axis.
+    """
+
+    like: Any
+    batch: Any
+    steps: Any = 1
+    batch_first: bool = True
+
+    namespace: ClassVar[Any]
+    channels_last: ClassVar[bool] = True
+
+    def valid_steps(self, lengths: Any, mask: Any) -> Any:
+        """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
+        calls.check_one_of(lengths, mask)
+        if lengths is not None:
+            counts = self.as_array("lengths", lengths)
+            known = self.known_values(counts, lengths)
+            inside = tuple(counts.shape) == (self.batch,)
+            if inside and known is not None:
+                inside = bool(((known >= 0) & (known <= self.steps)).all())
+            received = f"shape {tuple(counts.shape)}" if known is None else known.tolist()
+            whole = "int" in str(counts.dtype)
+            calls.check_lengths(received, self.batch, self.steps, whole=whole, inside=inside)
+            return self.arange(self.steps) < counts[:, None]
+        if mask is None:
+            return None
+        valid = self.as_array("mask", mask)
+        whole = "int" in str(valid.dtype) or "bool" in str(valid.dtype)
+        calls.check_mask(valid.shape, self.type_name(valid), (self.batch, self.steps), whole=whole)
+        return valid != 0
+
+    def durations(self, spec: ConvLSTMSpec, given: Any, valid: Any) -> Any:
+        """Return durations (batch, time) in at least float32, or None for a layer that does not use them."""
+        calls.check_given("durations", spec.duration_strategy != "none", given)
+        return None if given is None else self.per_step("durations", given, valid)
+
+    def lead_durations(self, used: bool, given: Any) -> Any:
+        """Return the durations of the forecast steps (batch, horizon), or None."""
+        calls.check_given("lead_durations", used, given)
+        return None if given is None else self.per_step("lead_durations", given)
+
+    def gaps(self, spec: ConvLSTMSpec, given: Any, valid: Any) -> dict[str, Any] | None:
+        """Return gaps (batch, time) by direction, or None for a layer without memory decay."""
+        parts = calls.read_gaps(spec, given)
+        return {direction: self.per_step("gaps", gap, valid) for direction, gap in parts.items()} or None
+
+    def per_step(self, name: str, given: Any, valid: Any = None) -> Any:
+        """Return durations or gaps as (batch, time), after checking shape and, where it is known, range."""
+        values = self.as_floats(name, given)
+        full = (self.batch, self.steps) if self.batch_first else (self.steps, self.batch)
+        calls.check_per_step(name, values.shape, full, self.steps)
+        if values.ndim == 3:
+            values = values.squeeze(-1)
+        if values.ndim == 2 and not self.batch_first:
+            values = values.swapaxes(0, 1)
+        values = self.namespace.broadcast_to(values, (self.batch, self.steps))
+        known = self.known_values(values, given)
+        if known is not None:
+            known_valid = None if valid is None else self.known_values(valid, valid)
+            if valid is None or known_valid is not None:
+                check_durations(name, known, known_valid)
+        return values
+
+    def one_step(self, name: str, used: bool, given: Any) -> Any:
+        """Return a cell's duration or gap as (batch, 1), after checking shape and, where it is known, range."""
+        calls.check_given(name, used, given, "duration_strategy" if name == "duration" else "memory_decay")
+        if given is None:
+            return None
+        values = self.as_floats(name, given)
+        calls.check_one_step(name, values.shape, self.batch)
+        known = self.known_values(values, given)
+        if known is not None:
+            check_durations(name, known)
+        column = values if values.ndim == 2 else values[..., None]
+        return self.namespace.broadcast_to(column, (self.batch, 1))
+
+    def states(self, given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[tuple[Any, Any]]:
+        """Return (h_0, c_0) as (h, c) indexed layer · D + direction, after checking them against their shapes.
+
+        Each part is one array or a tuple of them; without a batch axis (`batched`) one of size 1 is added.
+        """
+        parts = []
+        for name, part in zip(("h_0", "c_0"), calls.state_pair(given), strict=True):
+            arrays = tuple(part) if isinstance(part, (tuple, list)) else (part,)
+            count = len(arrays) if all(self.is_state(array) for array in arrays) else 0
+            received = f"{len(arrays)}: {', '.join(self.type_name(array) for array in arrays)}"
+            calls.check_state_count(name, count, len(shapes), received, kind=self.state_kind)
+            full = [array if batched else array[None] for array in arrays]
+            for index, (array, shape) in enumerate(zip(full, shapes, strict=True)):
+                calls.check_state_shape(f"{name}[{index}]", array.shape, shape, channels_last=self.channels_last)
+            parts.append(full)
+        return list(zip(*parts, strict=True))
+
+    @property
+    def state_kind(self) -> str:
+        """What the arrays of a state must be, for errors."""
+        return "floating arrays"
+
+    def type_name(self, value: Any) -> str:
+        """Return the type of an array, or of what is not an array, for errors."""
+        return str(getattr(value, "dtype", type(value).__name__))
+
+    @abstractmethod
+    def as_array(self, name: str, given: Any) -> Any:
+        """Return an argument as an array, or raise an error that names it."""
+
+    @abstractmethod
+    def as_floats(self, name: str, given: Any) -> Any:
+        """Return an argument as an array of at least float32, or raise an error that names it."""
+
+    @abstractmethod
+    def known_values(self, values: Any, given: Any) -> Array | None:
+        """Return values that can be read without waiting for an accelerator, and None while a function is traced.
+
+        `given` is the argument that the values were made of.
+        """
+
+    @abstractmethod
+    def arange(self, steps: Any) -> Any:
+        """Return the numbers of the steps (time)."""
+
+    @abstractmethod
+    def is_state(self, value: Any) -> bool:
+        """Return whether a value is an array that a state may consist of."""

@@ -1,0 +1,143 @@
+"""Reading the arguments of a call: axes, types, masks, durations and states, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from convlstm.engine.jax.recurrence import State, to_compute_types
+from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.frontend import calls as shared
+from convlstm.spec import calls
+from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.types import Array as NumpyArray
+
+
+def read_frames(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
+    """Return x (batch, time, *space, channel) time first, and whether it had a batch axis."""
+    x = as_floats("x", x, dtype)
+    batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", "time", channels_last=True))
+    return (jnp.swapaxes(x, 0, 1) if batched else x[:, None]), batched
+
+
+def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
+    """Return one frame (batch, *space, channel) as a sequence of one step, and whether it had a batch axis."""
+    x = as_floats("x", x, dtype)
+    batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
+    return (x[None] if batched else x[None, None]), batched
+
+
+def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
+    """Return the type convolutions run in: the given one, or that of input and parameters together, as in Flax."""
+    if dtype is not None:
+        return floating("dtype", dtype)
+    return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
+
+
+def floating(name: str, dtype: Any) -> Any:
+    """Return a floating type, or raise an error that names the argument."""
+    try:
+        floating_type = None if dtype is None or isinstance(dtype, (Array, np.ndarray)) else jnp.dtype(dtype)
+    except TypeError:
+        floating_type = None
+    if floating_type is None or not jnp.issubdtype(floating_type, jnp.floating):
+        received = type(dtype).__name__ if floating_type is None and not isinstance(dtype, (str, int)) else repr(dtype)
+        raise SpecError(name, expected="a floating type", received=received, hint="Pass `float32`, or leave it out.")
+    return floating_type
+
+
+def check_key(name: str, key: Any) -> None:
+    """Check that a value is one random key."""
+    shape, dtype = (key.shape, key.dtype) if isinstance(key, (Array, np.ndarray)) else (None, None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if shape != () if typed else dtype != jnp.uint32 or shape not in ((2,), (4,)):
+        received = type(key).__name__ if shape is None else f"shape {shape} of {dtype}"
+        raise SpecError(name, expected="one random key", received=received, hint="Create it with `jax.random.key`.")
+
+
+class CallReader(shared.CallReader):
+    """Reads the masks, times and states of one call as JAX arrays."""
+
+    namespace: ClassVar[Any] = jnp
+
+    def as_array(self, name: str, given: Any) -> Array:
+        """Return an argument as a JAX array."""
+        return as_array(name, given)
+
+    def as_floats(self, name: str, given: Any) -> Array:
+        """Return an argument as an array of at least float32."""
+        return as_floats(name, given)
+
+    def known_values(self, values: Array, given: Any) -> NumpyArray | None:
+        """Return values that are not traced, and that can be read without waiting for an accelerator."""
+        if isinstance(values, jax.core.Tracer) or any(d.platform != "cpu" for d in values.devices()):
+            return None
+        return np.asarray(values)
+
+    def arange(self, steps: int) -> Array:
+        """Return the numbers of the steps (time)."""
+        return jnp.arange(steps)
+
+    def is_state(self, value: Any) -> bool:
+        """Return whether a value is a floating array of JAX or NumPy."""
+        return isinstance(value, (jax.Array, np.ndarray)) and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def read_states(spec: ConvLSTMSpec, given: Any, reader: CallReader, batched: bool = True) -> Sequence[State | None]:
+    """Return the states of a call per layer and direction for the reader's frames; None means zeros."""
+    size = reader.like.shape[2:-1]
+    shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
+    if given is None:
+        return [None] * len(shapes)
+    if not isinstance(given, State):  # in Flax's own cells a bare pair is (c, h)
+        raise StateError(
+            "carry",
+            expected="State(h, c)",
+            received=f"a bare {type(given).__name__}",
+            hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
+        )
+    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(given, shapes, batched)]
+
+
+def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
+    """Return zero states per layer and direction, for convolutions in this type."""
+    shapes = calls.state_shapes(spec, batch, input_size, channels_last=True)
+    return [to_compute_types(dtype, State(jnp.zeros(shape), jnp.zeros(shape))) for shape in shapes]
+
+
+def state_from_pair(carry: Any) -> State | None:
+    """Return the State of a carry that may be a bare pair (h, c), for the drop-in cells."""
+    if carry is None or isinstance(carry, State):
+        return carry
+    return State(*calls.state_pair(carry, "carry", "(h, c)"))
+
+
+def as_type_of_carry(carry: Any, state: State) -> Any:
+    """Return a state as the type of the carry: `lax.scan` requires that it stays the same."""
+    return state if carry is None or isinstance(carry, State) else type(carry)(state)
+
+
+def as_array(name: str, given: Any) -> Array:
+    """Return an argument as an array, or raise an error that names it."""
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            name,
+            expected="an array, or numbers",
+            received=type(given).__name__,
+            hint=f"Convert `{name}` with `jnp.asarray`.",
+        ) from error
+
+
+def as_floats(name: str, given: Any, dtype: Any = None) -> Array:
+    """Return a floating array: of the given type, or of at least float32."""
+    array = as_array(name, given)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ShapeError(name, expected="real numbers", received=array.dtype, hint="Pass the real part.")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32) if dtype is None else dtype)

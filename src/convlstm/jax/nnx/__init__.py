@@ -1,0 +1,1 @@
+"""The ConvLSTM for Flax nnx."""
