@@ -1,12 +1,12 @@
-"""Training memory: what `convlstm inspect` says beside what a fresh process takes.
+"""Peak memory: the estimate of `convlstm inspect`, and what a fresh process takes.
 
     python benchmarks/inspect_memory.py [CASE ...]
 
-Each case runs in a process of its own: it imports PyTorch, takes one step with a tiny layer so that all code is
-loaded, notes its resident memory, makes model, optimiser and frames, takes two training steps (forward, mean square,
-backward, AdamW; from the second on the moments are there), and reads its peak (ru_maxrss). Measured is the difference.
-It is done twice: with glibc's malloc as it comes, and with MALLOC_MMAP_THRESHOLD_=131072, which is glibc's own start
-value, kept from growing: then freed arrays go back to the system, and the peak is what the program really holds.
+Each case runs in its own process. It imports PyTorch, trains a tiny layer for one step so that all code is loaded, and
+notes its resident memory. Then it makes model, optimiser and frames, and takes two training steps (forward, mean
+square, backward, AdamW), or two forward passes. "Measured" is the peak (ru_maxrss) minus the noted memory. It is
+measured twice: with MALLOC_MMAP_THRESHOLD_=131072, with which glibc returns freed arrays to the system, and with
+glibc's default.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convlstm.cost.operations import model_cost
+from convlstm.cost.memory import checkpointed_memory, forward_memory, training_memory
 from convlstm.cost.workload import Workload
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.stack import ConvLSTMSpec
@@ -34,6 +34,8 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 class Case:
     spec: Spec
     workload: Workload
+    segment: int = 0  # steps of a checkpointed segment
+    training: bool = True
 
 
 def layer(
@@ -47,16 +49,17 @@ def layer(
 def forecaster(
     hidden: list[int], steps: int, horizon: int, side: int, batch: int, *, precision: str = "float32", **o: Any
 ) -> Case:
-    own = {name: o.pop(name) for name in ("rollout", "residual", "output_activation") if name in o}
+    head = {name: o.pop(name) for name in ("rollout", "residual", "output_activation") if name in o}
     stack = ConvLSTMSpec(in_channels=16, hidden_channels=hidden, **({"kernel_size": 3} | o))
     work = Workload(shape=(steps, 1, side, side), batch=batch, horizon=horizon, precision=precision)
-    return Case(ForecasterSpec(encoder=stack, patch_size=4, **own), work)
+    return Case(ForecasterSpec(encoder=stack, patch_size=4, **head), work)
 
 
 CASES = {
     "wide, batch 2": layer(64, 64, (10, 64, 64), 2),
     "wide, batch 8": layer(64, 64, (10, 64, 64), 8),
     "wide, batch 4, bfloat16": layer(64, 64, (10, 64, 64), 4, precision="bfloat16"),
+    "small, 16 → 16, 32×32": layer(16, 16, (10, 32, 32), 8),
     "first layer, 1 → 64": layer(1, 64, (10, 64, 64), 2),
     "small grid, 2 × 256, 5×5": layer(256, [256, 256], (6, 16, 16), 4, kernel_size=5),
     "peephole, no bias, 2 × 32": layer(16, [32, 32], (8, 96, 96), 2, peephole="channel", bias=False),
@@ -64,8 +67,8 @@ CASES = {
     "stride 2, kernel 4": layer(16, [32, 64], (10, 128, 128), 2, kernel_size=[(3, 3), (4, 4)], stride=[(1, 1), (2, 2)]),
     "1-D": layer(64, 64, (10, 4096), 2),
     "3-D": layer(64, 64, (10, 16, 16, 16), 2),
-    "norm (plain path)": layer(32, [32, 32], (8, 64, 64), 2, norm="layer"),
-    "durations, zoneout (plain path)": layer(
+    "norm (generic path)": layer(32, [32, 32], (8, 64, 64), 2, norm="layer"),
+    "durations, zoneout (generic path)": layer(
         32, [32, 32], (8, 64, 64), 2, duration_strategy="mlp", zoneout_h=0.1, zoneout_c=0.1
     ),
     "forecaster, 96×96, batch 8": forecaster([48, 48], 6, 12, 96, 8, residual=True),
@@ -74,18 +77,32 @@ CASES = {
     "Shi 2015, 128-64-64, batch 8": forecaster(
         [128, 64, 64], 10, 10, 64, 8, kernel_size=5, peephole="channel", output_activation="sigmoid"
     ),
-    "forecaster, recurrent dropout (plain path)": forecaster([48, 48], 6, 12, 96, 8, recurrent_dropout=0.1),
+    "forecaster, recurrent dropout (generic path)": forecaster([48, 48], 6, 12, 96, 8, recurrent_dropout=0.1),
     "forecaster, feedback": forecaster([48, 48], 6, 12, 96, 4, rollout="feedback"),
+    "checkpoint of 8 of 64 steps": replace(layer(32, 32, (64, 64, 64), 2), segment=8),
+    "checkpoint of 6 of 36 steps, 2 × 32": replace(layer(16, [32, 32], (36, 64, 64), 2), segment=6),
+    "forward only, wide, batch 8": replace(layer(64, 64, (10, 64, 64), 8), training=False),
+    "forward only, forecaster, 128×128, batch 8": replace(forecaster([48, 48], 6, 12, 128, 8), training=False),
 }
 
 
 def main(names: list[str]) -> None:
-    print("| case | inspect MB | measured MB | ratio | malloc as it comes, MB |\n|---|---|---|---|---|")
+    print("| case | estimate, MB | measured, MB | ratio | default malloc, MB |\n|---|---|---|---|---|")
     for name in names or CASES:
-        said = model_cost(CASES[name].spec, CASES[name].workload).training_bytes
-        held = measure_in_process(name, {"MALLOC_MMAP_THRESHOLD_": "131072"})
-        usual = measure_in_process(name, {})
-        print(f"| {name} | {said / 1e6:.0f} | {held / 1e6:.0f} | {said / held:.2f} | {usual / 1e6:.0f} |", flush=True)
+        estimate = estimated(CASES[name])
+        measured = measure_in_process(name, {"MALLOC_MMAP_THRESHOLD_": "131072"})
+        default = measure_in_process(name, {})
+        sizes = [f"{size / 1e6:.0f}" for size in (estimate, measured, default)]
+        print(f"| {name} | {sizes[0]} | {sizes[1]} | {estimate / measured:.2f} | {sizes[2]} |", flush=True)
+
+
+def estimated(case: Case) -> int:
+    if not case.training:
+        return forward_memory(case.spec, case.workload)
+    if case.segment:
+        assert isinstance(case.spec, ConvLSTMSpec)
+        return checkpointed_memory(case.spec, case.workload, case.segment)
+    return training_memory(case.spec, case.workload)
 
 
 def measure_in_process(name: str, environment: dict[str, str]) -> int:
@@ -97,27 +114,39 @@ def measure_in_process(name: str, environment: dict[str, str]) -> int:
 def measure(case: Case) -> int:
     import torch
 
-    torch.set_num_threads(2)
-    train(Case(ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=3), Workload(shape=(2, 1, 4, 4))))
+    torch.set_num_threads(1)  # memory hardly depends on threads, and two are slow on a busy machine
+    run(Case(ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=3), Workload(shape=(2, 1, 4, 4))))
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    train(case)
+    run(case)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT - before
 
 
-def train(case: Case) -> None:
+def run(case: Case) -> None:
     import torch
 
     from convlstm.torch import ConvLSTM, Forecaster
 
-    spec, given = case.spec, case.workload
+    spec, workload = case.spec, case.workload
     is_layer = isinstance(spec, ConvLSTMSpec)
     model = ConvLSTM.from_spec(spec) if is_layer else Forecaster(spec)
+    if case.segment:
+        model.checkpoint = case.segment
     optimiser = torch.optim.AdamW(model.parameters())
-    frames = torch.randn(given.batch, *given.shape)
-    timed = (spec if is_layer else spec.encoder).duration_strategy != "none"
+    frames = torch.randn(workload.batch, *workload.shape)
+    has_durations = (spec if is_layer else spec.encoder).duration_strategy != "none"
+
+    def forward() -> torch.Tensor:
+        if is_layer:
+            return model(frames, durations=1.0 if has_durations else None)[0]
+        return model(frames, workload.horizon)
+
     for _ in range(STEPS):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=given.precision == "bfloat16"):
-            output = model(frames, durations=1.0 if timed else None)[0] if is_layer else model(frames, given.horizon)
+        if not case.training:
+            with torch.no_grad():
+                forward()
+            continue
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=workload.precision == "bfloat16"):
+            output = forward()
             loss = output.float().square().mean()
         del output
         optimiser.zero_grad()

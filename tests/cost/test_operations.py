@@ -1,17 +1,18 @@
-"""Costs held to published numbers, to sums worked by hand, to PyTorch's own counter, and to a process's memory."""
+"""Costs compared with published numbers, sums by hand, PyTorch's counter, and measured memory."""
 
-import os
-import subprocess
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.inspect_memory import CASES, estimated, measure_in_process
 from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm.conformance.random_layers import random_case
-from convlstm.cost.memory_run import runs
+from convlstm.cost.memory import checkpointed_memory, runs, training_memory
 from convlstm.cost.operations import model_cost, receptive_fields
 from convlstm.cost.workload import Workload, calls
 from convlstm.engine.torch import fused as torch_fused
@@ -197,7 +198,7 @@ def test_the_paths_are_those_that_the_engine_takes(seed, monkeypatch):
     monkeypatch.setattr(torch_fused, "sequence", lambda *a, **o: (taken.append(a[0].index), fused(*a, **o))[1])
     ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), **times(spec))
     call = calls(spec, Workload(shape=shape, batch=2))[0]
-    assert taken == [run.layer.index for layer in runs(call, 2, 4) for run in layer if run.fused]
+    assert taken == [run.layer.index for layer in runs(call, 2, 4) for run in layer if run.is_fused]
     assert len(taken) == spec.depth * len(spec.directions) or not seed % 2
 
 
@@ -217,38 +218,56 @@ def test_a_forecast_fed_back_keeps_what_pytorch_saves(peephole):
     assert said[1] - said[0] == saved[1] - saved[0]
 
 
-MEASURE = """
-import resource
-import torch
-from convlstm.torch import ConvLSTM
-
-def train(channels, *shape):
-    model = ConvLSTM(channels, channels, 3)
-    optimiser = torch.optim.AdamW(model.parameters())
-    frames = torch.randn(2, *shape)
-    for _ in range(2):
-        loss = model(frames)[0].square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-train(1, 2, 1, 4, 4)
-before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-train(32, 10, 32, 64, 64)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
-"""
+def test_training_memory_by_hand():
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3)
+    weights, points = 4 * (12 * 2 * 9 + 12 * 3 * 9 + 12), 4 * 5
+    state, frames = 4 * 3 * points, 4 * 2 * 2 * points  # h or c of one step; the frames of two steps
+    saved = 2 * 4 * state + 3 * 2 * state  # the gates of two steps; h and c before, between and after them
+    kernels = 4 * 5 * 12 * 3 * 9  # W_hh flipped, and four forms of its gradient
+    workspace = 2 * state + kernels + max(4 * state * 5 // 2, frames)  # dh and dc; the gates or the frames
+    backward = saved + 2 * state + workspace  # with the gradient of the output
+    assert training_memory(spec, Workload(shape=(2, 2, 4, 5))) == frames + 4 * weights + backward
 
 
-@pytest.mark.slow  # on a busy machine the peak is not the process's own; benchmarks/inspect_memory.py has the table
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
+def test_loss_and_optimiser_by_hand():
+    thin = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1, bias=False)
+    frames = output = 4 * 9 * 1000  # nine steps of 20 × 50 points
+    saved = 4 * output + 2 * output * 10 // 9
+    loss = 4 * output - 4 * 8  # a mean square has four arrays; the gradients of the previous step are deleted
+    assert training_memory(thin, Workload(shape=(9, 1, 20, 50))) == frames + 4 * 4 * 8 + saved + loss
+    heavy = ConvLSTMSpec(in_channels=1, hidden_channels=64, kernel_size=5)
+    w_hh = 4 * 256 * 64 * 25
+    least = 4 * 4 * parameter_count(heavy) + 2 * w_hh  # AdamW has two temporary arrays of each weight
+    assert least < training_memory(heavy, Workload(shape=(1, 1, 4, 4)))
+
+
+def measured_cases():
+    """Return estimate and measurement in MB by case, from the table in docs/inspect.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    return {name: (int(estimate), int(measured)) for name, estimate, measured in rows}
+
+
+def test_estimates_are_near_the_measured_peaks():
+    table = measured_cases()
+    assert table.keys() == CASES.keys()
+    for name, (estimate, measured) in table.items():
+        assert round(estimated(CASES[name]) / 1e6) == estimate, f"docs/inspect.md has another estimate of {name}"
+        assert estimate == pytest.approx(measured, rel=0.15), name
+
+
+def test_a_checkpoint_saves_memory():
+    work = Workload(shape=(64, 64, 64, 64))
+    assert checkpointed_memory(WIDE, work, 8) < 0.6 * training_memory(WIDE, work)
+
+
+@pytest.mark.slow  # on a busy machine the peak varies; docs/inspect.md has the whole table
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc returns freed arrays to the system")
 def test_training_memory_is_what_a_process_takes():
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # so that freed arrays go back to the system
-    command = [sys.executable, "-c", MEASURE]
-    # other work on the machine can only add to what a process takes: the least of three is its own
-    runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(3)]
-    spec = ConvLSTMSpec(in_channels=32, hidden_channels=32, kernel_size=3)
-    said = model_cost(spec, Workload(shape=(10, 32, 64, 64), batch=2)).training_bytes
-    assert said == pytest.approx(min(int(run.stdout) for run in runs), rel=0.1)
+    name = "forecaster, feedback"
+    # other work on the machine can only add to what a process takes: the least of three measurements counts
+    measured = min(measure_in_process(name, {"MALLOC_MMAP_THRESHOLD_": "131072"}) for _ in range(3))
+    assert estimated(CASES[name]) == pytest.approx(measured, rel=0.15)
 
 
 def test_memory_grows_with_what_it_is_made_of():

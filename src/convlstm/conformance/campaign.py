@@ -22,23 +22,14 @@ PAIR_TARGET = 2e-5
 
 @dataclass(frozen=True)
 class Row:
-    """One framework in one type, compared with the reference.
-
-    Args:
-        environment: Name of the environment.
-        dtype: The type.
-        count: Cases compared.
-        value: Worst, median, judged and missed of the results.
-        derivative: The same of the derivatives.
-        problem: Why there is nothing, or "".
-    """
+    """One framework in one type, compared with the reference."""
 
     environment: str
     dtype: str
     count: int
-    value: dict[str, Any]
-    derivative: dict[str, Any]
-    problem: str = ""
+    value: dict[str, Any]  # worst, median, judged and missed of the results
+    derivative: dict[str, Any]  # the same of the derivatives
+    problem: str = ""  # why nothing was compared
 
     @property
     def well(self) -> bool:
@@ -68,19 +59,13 @@ def compare_all(
 ) -> tuple[list[Row], list[Pair]]:
     """Compare every framework with the reference in float64 and float32, and all pairs in float32.
 
-    Args:
-        count: Random layers; a fifth as many common cells and forecasters.
-        start: Seed of the first.
-        environments: The frameworks to compare; one that is not installed gets a row with the reason.
-        on_step: Called with a line on what is being done.
-
-    Returns:
-        A row for each framework and type, and every pair.
+    There are `count` random layers from the seed `start`, and a fifth as many common cells and forecasters. A framework
+    that is not installed has a row with the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, environments, on_step)]
-        done = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
-        pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(done, 2)]
+        compared = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
+        pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(compared, 2)]
     return rows, pairs
 
 
@@ -93,13 +78,13 @@ def _rows(
         on_step(f"{environment.name}, {dtype}")
         keep = f"{environment.name}.npz" if dtype == "float32" else None
         try:
-            found = run_task(
+            answer = run_task(
                 environment, "compare_cases", dtype=dtype, start=start, count=count, folder=folder, keep=keep
             )
         except DependencyError as problem:
             yield Row(environment.name, dtype, 0, {}, {}, str(problem.received))
             continue
-        yield Row(environment.name, dtype, found["count"], found["value"], found["derivative"])
+        yield Row(environment.name, dtype, answer["count"], answer["value"], answer["derivative"])
 
 
 def _difference(folder: str, first: str, second: str) -> float:

@@ -17,7 +17,6 @@ from convlstm.conformance import random_layers as cases
 from convlstm.conformance.derivatives import directional_derivatives, directions, loss_weights
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case
-from convlstm.reference import recurrence as reference
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -44,49 +43,29 @@ class Run(Protocol):
     def __call__(self, case: AnyCase, dtype: str, factors: Arrays) -> tuple[Arrays, Arrays]:
         """Compute a case as a user of the framework would.
 
-        Args:
-            case: The configuration; a `Case` for the layer, a `ForecastCase` for the forecaster.
-            dtype: `float64` or `float32`.
-            factors: By name of each result, what it is multiplied with in the loss Σ factors · results.
-
-        Returns:
-            Results by the reference's names, and the gradient of the loss by every array of the case, in its shape
-            and layout, zeros where it does not enter.
+        Return the results by the reference's names, and the gradient of Σ factors · results by every array of the case,
+        in its shape and layout, with zeros where the array does not enter.
         """
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the reference makes of a case, computed once for all frameworks.
-
-    Args:
-        case: The configuration, rounded to the type it is compared in.
-        dtype: That type.
-        results: By name.
-        factors: Of the loss, by name.
-        derivatives: Of the loss along the case's directions.
-    """
+    """The results of the reference for a case whose arrays are rounded to `dtype`."""
 
     case: AnyCase
     dtype: str
     results: Arrays
-    factors: Arrays
-    derivatives: Array
+    factors: Arrays  # of the results in the loss
+    derivatives: Array  # of the loss along the directions of the case
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one case showed.
-
-    Args:
-        value: Largest error of the results.
-        derivative: Largest error of the derivatives; NaN where it is not judged.
-        label: Seed, and the options that differ from their defaults.
-    """
+class CaseErrors:
+    """The largest errors of one case; that of the derivatives is NaN where it is not judged."""
 
     value: float
     derivative: float
-    label: str
+    label: str  # seed, and the options that differ from their defaults
 
     def misses(self, dtype: str) -> bool:
         """Return whether a target of the contract is missed."""
@@ -95,22 +74,15 @@ class Found:
 
 def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
     """Return what the reference makes of a case whose arrays are rounded to a type."""
-    own = rounded(case, dtype)
-    compute = reference_of(own)
-    results = compute(own)
-    derivatives = np.array(directional_derivatives(own, compute))
-    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
+    case = rounded(case, dtype)
+    compute = reference_of(case)
+    results = compute(case)
+    derivatives = np.array(directional_derivatives(case, compute))
+    return Expectation(case, dtype, results, loss_weights(case, results), derivatives)
 
 
-def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
-    """Return how far a framework's results and gradients are from the reference.
-
-    Example:
-        >>> from convlstm.conformance.random_layers import random_case
-        >>> expected = expect(random_case(3))
-        >>> judge(expected, expected.results, {}).value
-        0.0
-    """
+def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> CaseErrors:
+    """Return how far a framework's results and gradients are from the reference."""
     case, dtype = expected.case, expected.dtype
     if results.keys() != expected.results.keys():
         raise AssertionError(f"results {sorted(results)}, and the reference has {sorted(expected.results)}")
@@ -119,20 +91,11 @@ def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> Found:
     derivative = error(np.array(along, dtype=np.float64), expected.derivatives)
     if dtype == "float32" and derivative > TARGETS[dtype][1] and is_ill_conditioned(case):
         derivative = UNJUDGED
-    return Found(value, derivative, describe(case))
+    return CaseErrors(value, derivative, describe(case))
 
 
-def compare(case: AnyCase, run: Run, dtype: str = "float64") -> Found:
-    """Return the errors of one case in one framework.
-
-    Args:
-        case: The configuration.
-        run: How the framework computes it.
-        dtype: The type to compute in.
-
-    Returns:
-        The largest errors of values and derivatives.
-    """
+def compare(case: AnyCase, run: Run, dtype: str = "float64") -> CaseErrors:
+    """Return the errors of one case in one framework."""
     expected = expect(case, dtype)
     return judge(expected, *run(expected.case, dtype, expected.factors))
 
@@ -179,19 +142,9 @@ def is_ill_conditioned(case: AnyCase) -> bool:
 
     At a variance below 1e-3 it magnifies the rounding of its input by 30 to 316, and its gradient once more.
     """
-    found: list[float] = []
-    normalised = reference._normalised
-
-    def seen(z: Array, groups: int) -> Array:
-        found.append(float(z.reshape(len(z), groups, -1).var(axis=2).min(initial=np.inf)))
-        return normalised(z, groups)
-
-    reference._normalised = seen  # the definition itself stays free of what only this comparison asks
-    try:
-        reference_of(case)(case)
-    finally:
-        reference._normalised = normalised
-    return min(found, default=np.inf) < 1e-3
+    variances: list[float] = []
+    reference_of(case)(case, norm_variances=variances)
+    return min(variances, default=np.inf) < 1e-3
 
 
 def _round(array: Array, dtype: str) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,25 +38,26 @@ def directions(case: HasArrays, count: int = 4) -> list[dict[str, Array]]:
 
 
 def directional_derivatives(case: HasArrays, run: Callable[..., Mapping[str, Array]]) -> list[float]:
-    """Return the reference's derivative of the loss along each direction, by a complex step.
-
-    Args:
-        case: The configuration.
-        run: What computes the results of a case, also for other values of its arrays.
-
-    Returns:
-        One derivative per direction of `directions`.
-    """
+    """Return the reference's derivative of the loss along each of the `directions`, by a complex step."""
     factors = loss_weights(case, run(case))
-    found = []
+    derivatives = []
     for direction in directions(case):
         moved = {name: a + 1j * COMPLEX_STEP * direction[name] for name, a in case.arrays.items()}
         results = run(case, moved)
         loss = sum(np.sum(factors[name] * value) for name, value in results.items())
-        found.append(float(np.imag(loss)) / COMPLEX_STEP)
-    return found
+        derivatives.append(float(np.imag(loss)) / COMPLEX_STEP)
+    return derivatives
 
 
 def normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Return standard normal numbers, as an array also where there is one."""
-    return np.asarray(random.standard_normal(shape))  # a 0-d draw comes as a float
+    return np.asarray(random.standard_normal(shape))  # a 0-d sample is a float
+
+
+def picker(random: np.random.Generator) -> Callable[..., Any]:
+    """Return a function that returns one of its arguments at random."""
+
+    def pick(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    return pick

@@ -16,15 +16,13 @@ from convlstm.reference import recurrence as reference
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 
+STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
+"""Duration strategies by the names in duration-aware ConvLSTM."""
+
 
 @dataclass(frozen=True)
 class UsageResult:
-    """What a line gave.
-
-    Args:
-        shapes: Shapes of its results, in words.
-        difference: Largest error of its results compared with the reference.
-    """
+    """The shapes of a line's results in words, and their largest error compared with the reference."""
 
     shapes: str
     difference: float
@@ -32,13 +30,7 @@ class UsageResult:
 
 @dataclass(frozen=True)
 class UsageExample:
-    """One line of another project.
-
-    Args:
-        project: Where the line comes from.
-        line: The line, as a user writes it.
-        run: Runs it and compares it.
-    """
+    """A line of another project as a user writes it, and the function that runs it and compares it."""
 
     project: str
     line: str
@@ -47,14 +39,7 @@ class UsageExample:
 
 @dataclass(frozen=True)
 class CheckedExample:
-    """A line after it ran.
-
-    Args:
-        example: The line.
-        outcome: What it gave, or None if it failed.
-        failure: The error's line, or "".
-        seconds: How long it took, building included.
-    """
+    """A line after it ran; `outcome` is None if it failed, and `seconds` include building the layer."""
 
     example: UsageExample
     outcome: UsageResult | None
@@ -83,20 +68,9 @@ def against_reference(
     states: Sequence[tuple[Array, Array]] | None = None,
     output: Array | None = None,
 ) -> UsageResult:
-    """Compare what a line gave with the reference.
+    """Compare the results of a line with the reference.
 
-    Args:
-        spec: The stack of the layer.
-        weights: Its canonical arrays.
-        x: Frames (batch, time, channel, *space).
-        results: Final (h, c) that the line returned, channels first; the last ones of layer · D + direction.
-        shapes: Shapes by name as the user sees them, before anything was rearranged for the reference.
-        durations: Δ (batch, time).
-        states: Initial (h, c); None means zeros.
-        output: The output (batch, time, channel, *grid), if the line returns one.
-
-    Returns:
-        The shapes, and the largest error.
+    `results` are the final (h, c), channels first, of the last layers and directions; `shapes` are those a user sees.
     """
     wide = {name: np.asarray(array, dtype=np.float64) for name, array in weights.items()}
     expected, final = reference.stack(spec, wide, np.asarray(x, np.float64), states, durations=durations)

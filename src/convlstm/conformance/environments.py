@@ -18,14 +18,7 @@ from convlstm.errors import ConfigError, DependencyError, install
 
 @dataclass(frozen=True)
 class Environment:
-    """A framework, and what its process needs.
-
-    Args:
-        name: Name on the command line, such as `keras-jax`.
-        frontend: Subpackage of convlstm, such as `keras`.
-        packages: Packages that must be installed.
-        variables: Environment variables of the process.
-    """
+    """A framework, the packages that must be installed, and the environment variables of its process."""
 
     name: str
     frontend: str
@@ -38,11 +31,7 @@ class Environment:
         return all(find_spec(package) is not None for package in self.packages)
 
     def check(self) -> None:
-        """Refuse an environment that is not installed.
-
-        Raises:
-            DependencyError: that says what to install.
-        """
+        """Raise DependencyError, which says what to install, for an environment that is not installed."""
         if not self.installed:
             raise _failed(self, "not installed")
 
@@ -61,21 +50,7 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
 
 
 def choose_environments(names: Sequence[str]) -> list[Environment]:
-    """Return the environments of these names, all of them without any name.
-
-    Args:
-        names: As `torch` or `keras-jax`.
-
-    Returns:
-        The environments, in the order of the tables.
-
-    Raises:
-        ConfigError: for an unknown name.
-
-    Example:
-        >>> [environment.name for environment in choose_environments(["mlx", "torch"])]
-        ['torch', 'mlx']
-    """
+    """Return the environments of these names in the order of the tables; all of them without any name."""
     known = [environment.name for environment in ENVIRONMENTS]
     for name in names:
         if name not in known:
@@ -86,18 +61,9 @@ def choose_environments(names: Sequence[str]) -> list[Environment]:
 
 
 def run_task(environment: Environment, task: str, **arguments: Any) -> Any:
-    """Run a task of `convlstm.conformance.worker` in a process of its own.
+    """Run a function of `convlstm.conformance.worker` in its own process, and return its result through JSON.
 
-    Args:
-        environment: Where it runs.
-        task: Name of the function.
-        **arguments: Its JSON arguments, except the frontend.
-
-    Returns:
-        What it returned, through JSON.
-
-    Raises:
-        DependencyError: if a package is missing, or the process fails; its last line is in the message.
+    Raise DependencyError if a package is missing, or with the last line of a process that fails.
     """
     environment.check()
     with tempfile.TemporaryDirectory() as folder:

@@ -14,12 +14,7 @@ from convlstm.conformance.random_layers import common_case, random_case
 
 
 def draw_cases(start: int, count: int) -> Iterator[tuple[str, AnyCase]]:
-    """Yield `count` random layers, and a fifth as many common cells and forecasters, with a name for each.
-
-    Example:
-        >>> [name for name, _ in draw_cases(7, 2)]
-        ['layer7', 'layer8', 'common7', 'forecaster7']
-    """
+    """Yield `count` random layers, and a fifth as many common cells and forecasters, with a name for each."""
     for seed in range(start, start + count):
         yield f"layer{seed}", random_case(seed)
     for seed in range(start, start + max(1, count // 5)):
@@ -29,23 +24,20 @@ def draw_cases(start: int, count: int) -> Iterator[tuple[str, AnyCase]]:
 
 
 def keep_expectations(folder: str | Path, start: int, count: int, dtype: str) -> None:
-    """Compute and keep what the reference makes of the cases, rounded to a type."""
+    """Compute the results of the reference for the cases, rounded to a type, and save them."""
     for name, case in draw_cases(start, count):
         expected = expect(case, dtype)
-        np.savez(_path(folder, name, dtype), derivatives=expected.derivatives, **_marked(expected))  # type: ignore[arg-type]
+        results = {f"result.{key}": value for key, value in expected.results.items()}
+        np.savez(_path(folder, name, dtype), derivatives=expected.derivatives, **results)  # type: ignore[arg-type]
 
 
 def load_expectation(folder: str | Path, name: str, case: AnyCase, dtype: str) -> Expectation:
-    """Return what was kept of a case."""
+    """Return the saved results of a case."""
     with np.load(_path(folder, name, dtype), allow_pickle=False) as kept:
         derivatives = kept["derivatives"]
         results = {key.removeprefix("result."): kept[key] for key in kept.files if key.startswith("result.")}
-    own = rounded(case, dtype)
-    return Expectation(own, dtype, results, loss_weights(own, results), derivatives)
-
-
-def _marked(expected: Expectation) -> dict[str, np.ndarray]:
-    return {f"result.{key}": value for key, value in expected.results.items()}
+    case = rounded(case, dtype)
+    return Expectation(case, dtype, results, loss_weights(case, results), derivatives)
 
 
 def _path(folder: str | Path, name: str, dtype: str) -> Path:

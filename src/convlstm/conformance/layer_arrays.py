@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from convlstm.conformance.random_layers import Case
@@ -20,14 +20,3 @@ def layer_times(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
     if case.spec.memory_decay:
         gaps = tuple(arrays[f"gaps.{direction}"] for direction in case.spec.directions)
     return {"durations": arrays.get("durations"), "gaps": gaps}
-
-
-def layer_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
-    """Return the results of a layer's call by the names of the reference."""
-    if isinstance(output, tuple):
-        results = {f"output.{n}": part for n, part in enumerate(output)}
-    else:
-        results = {"output": output}
-    for n, (hidden, cell) in enumerate(zip(h, c, strict=True)):
-        results |= {f"h.{n}": hidden, f"c.{n}": cell}
-    return results

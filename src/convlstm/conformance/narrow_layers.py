@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convlstm.conformance.derivatives import picker
 from convlstm.conformance.random_layers import Case, random_case
 
 FAMILIES = ("any", "one column", "depth 1", "odd channels", "any")
@@ -27,37 +28,18 @@ SMOOTH = {
 
 
 def family_of(seed: int) -> str:
-    """Return the family of a seed.
-
-    Example:
-        >>> family_of(1)
-        'one column'
-    """
+    """Return the family of a seed."""
     return FAMILIES[seed % len(FAMILIES)]
 
 
 def narrow_case(seed: int, **fixed: Any) -> Case:
-    """Return a random layer of the family of a seed, with inputs.
-
-    Args:
-        seed: What everything is drawn from.
-        **fixed: Options of the spec to hold fixed.
-
-    Returns:
-        The case.
-
-    Example:
-        >>> narrow_case(2).arrays["x"].shape[3]
-        1
-    """
+    """Return a random layer of the family of a seed, with inputs; `fixed` are options that are not random."""
     family = family_of(seed)
     if family == "any":
         return random_case(seed, **fixed)
     random = np.random.default_rng([seed, 12])
 
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
+    pick = picker(random)
     options: dict[str, Any] = {
         "in_channels": pick(1, 3, 4, 5, 8, 16, 17),
         "hidden_channels": pick(1, 3, 4, 5, 8),

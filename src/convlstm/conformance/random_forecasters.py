@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from convlstm.conformance.derivatives import picker
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.forecaster import OUTPUT_ACTIVATIONS, ROLLOUTS, ForecasterSpec
@@ -19,15 +19,10 @@ from convlstm.weights.canonical import initialise
 
 @dataclass(frozen=True)
 class ForecastCase:
-    """One forecaster with inputs for every argument it takes.
+    """A forecaster with inputs for every argument.
 
-    Args:
-        seed: What it was drawn from.
-        spec: The forecaster.
-        arrays: What a gradient is taken of: `frames`, `durations`, `lead_durations`, `gaps` and the weights by
-            canonical key, float64.
-        horizon: Frames to forecast.
-        mask: True where a frame is valid (batch, time), or None.
+    `arrays` are those that a gradient is taken of, in float64: `frames`, `durations`, `lead_durations`, `gaps` and the
+    weights by canonical key. `mask` (batch, time) is True where a frame is valid.
     """
 
     seed: int
@@ -38,18 +33,7 @@ class ForecastCase:
 
 
 def random_forecast_case(seed: int) -> ForecastCase:
-    """Return a random forecaster with inputs.
-
-    Args:
-        seed: What everything is drawn from.
-
-    Returns:
-        A case in evaluation mode; half of the masked ones hold NaN in their masked frames.
-
-    Example:
-        >>> random_forecast_case(3).spec == random_forecast_case(3).spec
-        True
-    """
+    """Return a random forecaster in evaluation mode; half of the masked ones hold NaN in their masked frames."""
     random = np.random.default_rng([seed, 3])
     grid = tuple(int(n) for n in random.integers(3, 6, 2))
     spec = _random_spec(random, grid)
@@ -73,27 +57,20 @@ def random_forecast_case(seed: int) -> ForecastCase:
     return ForecastCase(seed, spec, arrays, horizon, mask)
 
 
-def reference_forecast(case: ForecastCase, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Return what the reference computes, as `forecast`.
-
-    Args:
-        case: The configuration.
-        arrays: Other values for its arrays, complex ones too.
-
-    Returns:
-        The forecast by name.
-    """
+def reference_forecast(
+    case: ForecastCase, arrays: Mapping[str, Array] | None = None, norm_variances: list[float] | None = None
+) -> dict[str, Array]:
+    """Return what the reference computes, as `forecast`; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
-    optional = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
-    frames = arrays["frames"]
-    forecast = reference_forecaster.forecast(case.spec, arrays, frames, case.horizon, mask=case.mask, **optional)
+    times = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
+    forecast = reference_forecaster.forecast(
+        case.spec, arrays, arrays["frames"], case.horizon, mask=case.mask, norm_variances=norm_variances, **times
+    )
     return {"forecast": forecast}
 
 
 def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> ForecasterSpec:
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
+    pick = picker(random)
     rollout = pick(*ROLLOUTS)
     even = rollout == "feedback"  # which takes no durations
     channels, patch, depth, peephole = pick(1, 2), pick(1, 2, 3), pick(1, 2), pick("none", "channel", "pixel")

@@ -5,7 +5,7 @@ Tests, docs and `convlstm doctor --conformance` share them, so that a new case r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.conformance.derivatives import normal
+from convlstm.conformance.derivatives import normal, picker
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
@@ -60,16 +60,12 @@ _RATES = ("input_dropout", "recurrent_dropout", "zoneout_h", "zoneout_c")
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration with inputs for every argument it takes.
+    """A layer stack with inputs for every argument.
 
-    Args:
-        seed: What it was drawn from.
-        spec: The stack.
-        arrays: What a gradient is taken of: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time), `gaps.{direction}`
-            (batch, time) and the weights by canonical key, float64. Masked steps may hold NaN.
-        mask: True where a step is valid (batch, time), or None.
-        masks: Random draws by (layer, direction), or None in evaluation.
-        dropout: Factors between layers (batch, time, channels, *grid), or None.
+    `arrays` are those that a gradient is taken of, in float64: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time),
+    `gaps.{direction}` (batch, time) and the weights by canonical key. Masked steps may hold NaN. `mask` (batch, time)
+    is True where a step is valid, `masks` is None in evaluation, and `dropout` has the factors between layers
+    (batch, time, channels, *grid).
     """
 
     seed: int
@@ -81,19 +77,9 @@ class Case:
 
 
 def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: Any) -> Case:
-    """Return a random configuration with inputs.
+    """Return a random, valid stack with inputs, whose grids are not empty.
 
-    Args:
-        seed: What everything is drawn from.
-        size: Spatial size of the frames; None along an axis, or for all of them, draws it.
-        **fixed: Options of the spec to hold fixed.
-
-    Returns:
-        A case whose spec is valid and whose grids are not empty.
-
-    Example:
-        >>> random_case(3).spec == random_case(3).spec
-        True
+    `size` is the spatial size of the frames, drawn where it is None; `fixed` are options that are not random.
     """
     for attempt in range(1000):
         random = np.random.default_rng([seed, attempt])
@@ -113,31 +99,14 @@ def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: 
 
 
 def common_case(seed: int) -> Case:
-    """Return a random configuration of the common cell, with peepholes in every second one.
-
-    Args:
-        seed: What everything is drawn from.
-
-    Returns:
-        A case with dropout at most on inputs and between layers.
-
-    Example:
-        >>> common_case(3).spec.peephole
-        'channel'
-    """
+    """Return a random stack of the common cell, with peepholes for odd seeds, and dropout only on or between layers."""
     return random_case(seed, peephole=("none", "channel")[seed % 2], **COMMON)
 
 
-def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Return what the reference computes: `output` (or `output.0`, `output.1`), `h.{n}` and `c.{n}`.
-
-    Args:
-        case: The configuration.
-        arrays: Other values for its arrays, complex ones too.
-
-    Returns:
-        Results by name.
-    """
+def reference_arrays(
+    case: Case, arrays: Mapping[str, Array] | None = None, norm_variances: list[float] | None = None
+) -> dict[str, Array]:
+    """Return the results of the reference by name; `arrays` replaces those of the case and may be complex."""
     arrays = case.arrays if arrays is None else arrays
     count = case.spec.depth * len(case.spec.directions)
     output, final = reference.stack(
@@ -150,17 +119,23 @@ def reference_arrays(case: Case, arrays: Mapping[str, Array] | None = None) -> d
         gaps={d: arrays[f"gaps.{d}"] for d in case.spec.directions} if case.spec.memory_decay else None,
         masks=case.masks,
         dropout=case.dropout,
+        norm_variances=norm_variances,
     )
-    parts = output if isinstance(output, tuple) else (output,)
-    names = [f"output.{n}" for n in range(len(parts))] if len(parts) > 1 else ["output"]
-    results = dict(zip(names, parts, strict=True))
-    for n, (h, c) in enumerate(final):
-        results |= {f"h.{n}": h, f"c.{n}": c}
+    return layer_results(output, *zip(*final, strict=True))
+
+
+def layer_results(output: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
+    """Return outputs and final states by name: `output` (or `output.0` and `output.1`), `h.{n}` and `c.{n}`."""
+    results = (
+        {f"output.{n}": part for n, part in enumerate(output)} if isinstance(output, tuple) else {"output": output}
+    )
+    for n, (h_n, c_n) in enumerate(zip(h, c, strict=True)):
+        results |= {f"h.{n}": h_n, f"c.{n}": c_n}
     return results
 
 
 def _random_options(random: np.random.Generator, spatial_dims: int | None) -> dict[str, Any]:
-    pick = _picker(random)
+    pick = picker(random)
 
     def sizes(*values: int) -> list[tuple[int, ...]]:
         return [tuple(pick(*values) for _ in range(rank)) for _ in range(depth)]
@@ -190,13 +165,6 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
         "memory_decay": pick(False, True),
     } | {name: pick(0.0, 0.0, 0.3) for name in _RATES}
     return options | _dependent_options(random, options, pick, depth)
-
-
-def _picker(random: np.random.Generator) -> Callable[..., Any]:
-    def pick(*values: Any) -> Any:
-        return values[random.integers(len(values))]
-
-    return pick
 
 
 def _dependent_options(
@@ -303,16 +271,10 @@ def _random_masks(
 def convert_masks(
     case: Case, build: Callable[..., Any], convert: Callable[[Array], Any], key: Callable[[int, str], Any] | None = None
 ) -> DropoutMasks | None:
-    """Return the dropout masks of a case as a frontend takes them.
+    """Return the dropout masks of a case as a frontend takes them, or None in evaluation.
 
-    Args:
-        case: The case.
-        build: Make `LayerMasks` of converted masks.
-        convert: Make a tensor of a mask, which has its channels first and, with a mask each step, time before batch.
-        key: Key of a layer's masks, from its index and direction; None keeps the pair.
-
-    Returns:
-        The masks, or None in evaluation.
+    `build` makes the engine's masks of one layer, `convert` a tensor of an array with its channels first and, with a
+    mask for each step, time before batch. `key` maps a layer's index and direction to its key; None keeps the pair.
     """
     if case.masks is None:
         return None

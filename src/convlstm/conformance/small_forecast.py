@@ -17,14 +17,7 @@ from convlstm.weights.canonical import initialise
 
 
 def small_forecast(frontend: str) -> dict[str, Any]:
-    """Forecast with a small model in this process.
-
-    Args:
-        frontend: Subpackage of the framework.
-
-    Returns:
-        `description`, `difference` from the reference and `seconds`.
-    """
+    """Return `description`, `difference` from the reference and `seconds` of a forecast with a small model."""
     stack = ConvLSTMSpec(in_channels=4, hidden_channels=[8, 8], kernel_size=3, peephole="channel")
     spec = ForecasterSpec(encoder=stack, patch_size=2, residual=True)
     random = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.conformance.compare import TARGETS, Found, judge
+from convlstm.conformance.compare import TARGETS, CaseErrors, judge
 from convlstm.conformance.drop_in import check
 from convlstm.conformance.expectations import draw_cases, load_expectation
 from convlstm.conformance.small_forecast import small_forecast
@@ -39,41 +39,32 @@ def drop_in(frontend: str) -> list[dict[str, Any]]:
 def compare_cases(
     frontend: str, *, dtype: str, start: int, count: int, folder: str, keep: str | None = None
 ) -> dict[str, Any]:
-    """Run random layers and forecasters, and return the worst errors and where they arose.
+    """Run the cases of `draw_cases`; return their number, and the worst and median errors with their labels.
 
-    Args:
-        frontend: Subpackage of the framework.
-        dtype: The type to compute in.
-        start: Seed of the first case.
-        count: Number of layers; a fifth as many common cells and forecasters.
-        folder: Where the reference's results are kept.
-        keep: Name of the file for the results, to be compared with those of other frameworks.
-
-    Returns:
-        Counts, worst and median errors, and the labels of the worst cases.
+    The results of the reference are read from `folder`, where those of the framework are written under the name `keep`.
     """
     run = import_module(f"convlstm.conformance.adapters.{frontend}").run
-    found: list[Found] = []
+    errors: list[CaseErrors] = []
     kept: dict[str, np.ndarray] = {}
     for name, case in draw_cases(start, count):
         expected = load_expectation(folder, name, case, dtype)
         results, gradients = run(expected.case, dtype, expected.factors)
-        found.append(judge(expected, results, gradients))
+        errors.append(judge(expected, results, gradients))
         kept |= {f"{name}:{key}": np.asarray(value) for key, value in results.items()}
     if keep is not None:
         np.savez(Path(folder) / keep, **kept)  # type: ignore[arg-type]
-    return {"count": len(found), **{part: _worst(found, part, dtype) for part in ("value", "derivative")}}
+    return {"count": len(errors), **{part: _worst(errors, part, dtype) for part in ("value", "derivative")}}
 
 
-def _worst(found: list[Found], part: str, dtype: str) -> dict[str, Any]:
-    judged = [one for one in found if not np.isnan(getattr(one, part))]
-    ranked = sorted(judged, key=lambda one: -getattr(one, part))
+def _worst(errors: list[CaseErrors], part: str, dtype: str) -> dict[str, Any]:
+    judged = [case for case in errors if not np.isnan(getattr(case, part))]
+    ranked = sorted(judged, key=lambda case: -getattr(case, part))
     limit = TARGETS[dtype][("value", "derivative").index(part)]
-    missed = [one.label for one in ranked if getattr(one, part) > limit]
+    missed = [case.label for case in ranked if getattr(case, part) > limit]
     return {
         "judged": len(judged),
         "worst": getattr(ranked[0], part) if ranked else 0.0,
-        "median": float(np.median([getattr(one, part) for one in judged])) if judged else 0.0,
+        "median": float(np.median([getattr(case, part) for case in judged])) if judged else 0.0,
         "missed": missed[:5],
         "missed_count": len(missed),
         "label": ranked[0].label if ranked else "",

@@ -17,22 +17,14 @@ from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.presets import PRESETS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import Spec
-from convlstm.weights.checkpoint import load_model
+from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, kind_of, load_model
 
-_KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to inspect.
-
-    Args:
-        spec: Its options.
-        digest: SHA-256 of its weights, or None without weights.
-        pipeline: The data pipeline in the file (`convlstm.nowcast.pipeline`); empty for a model that
-            `convlstm train` did not write.
-    """
+    """A model to inspect: its spec, the digest of its weights, and the data pipeline if `convlstm train` wrote it."""
 
     spec: Spec
     digest: str | None = None
@@ -41,30 +33,14 @@ class Subject:
     @property
     def kind(self) -> str:
         """`layer` or `forecaster`."""
-        return "forecaster" if isinstance(self.spec, ForecasterSpec) else "layer"
+        return kind_of(self.spec)
 
 
 def read_subject(target: str) -> Subject:
-    """Return the model that an argument of the command line names.
-
-    Args:
-        target: A model file, the folder of a run, a spec as a JSON file, or the name of a preset.
-
-    Returns:
-        The model.
-
-    Raises:
-        ConfigError: if it is none of these, or the JSON file is no spec.
-        SpecError: naming an option that is not allowed.
-        WeightsError: if the model file is damaged or foreign.
-
-    Example:
-        >>> read_subject("shi2015-5x5-256").kind
-        'forecaster'
-    """
+    """Return the model of a model file, a run folder, a spec as a JSON file, or the name of a preset."""
     path = Path(target)
     if path.is_dir():
-        return _read_model(path / "model.safetensors")
+        return _read_model(path / MODEL_FILE)
     if path.suffix == ".json" and path.is_file():
         return Subject(_read_spec(path))
     if path.is_file():
@@ -84,24 +60,7 @@ def workload(
 ) -> Workload:
     """Return the workload of a model; the values of its training are the defaults.
 
-    Args:
-        subject: The model.
-        text: Frames as `10x1x128x128`: time, channel and the spatial axes.
-        batch: Samples.
-        horizon: Frames to forecast, for a forecaster only.
-        precision: `float32` or `bfloat16`.
-
-    Returns:
-        The workload, checked against the model.
-
-    Raises:
-        ConfigError: for a text of another form, or a horizon for a layer.
-        SpecError: for a number below 1 or an unknown precision.
-        ShapeError: if channels or grid do not fit the model.
-
-    Example:
-        >>> workload(read_subject("openstl-mmnist-s"), "10x1x64x64", horizon=10).steps
-        10
+    `text` holds the frames as `10x1x128x128`: time, channel and the spatial axes.
     """
     if horizon is not None and subject.kind == "layer":
         raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="Leave `--horizon` out.")
@@ -115,26 +74,17 @@ def workload(
     return result
 
 
-def describe(subject: Subject, given: Workload, cost: ModelCost) -> dict[str, Any]:
-    """Return the output of `inspect` as plain JSON values.
-
-    Args:
-        subject: The model.
-        given: The workload.
-        cost: The cost of the model.
-
-    Returns:
-        Sizes in points or pixels, FLOP and bytes.
-    """
+def describe(subject: Subject, workload: Workload, cost: ModelCost) -> dict[str, Any]:
+    """Return the output of `inspect` as plain JSON values: sizes in points or pixels, FLOP and bytes."""
     forecaster = subject.kind == "forecaster"
     return {
         "kind": subject.kind,
         "digest": subject.digest,
         "pipeline": dict(subject.pipeline) or None,
-        "input": list(given.shape),
-        "batch": given.batch,
-        "horizon": given.horizon if forecaster else None,
-        "precision": given.precision,
+        "input": list(workload.shape),
+        "batch": workload.batch,
+        "horizon": workload.horizon if forecaster else None,
+        "precision": workload.precision,
         "layers": [asdict(layer) for layer in cost.layers],
         "head": None if cost.head is None else asdict(cost.head),
         "parameters": cost.parameters,
@@ -155,7 +105,7 @@ def _read_spec(path: Path) -> Spec:
     form = '{"kind": "layer" or "forecaster", "spec": {...}}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind, options = _KINDS[content.pop("kind")], content.pop("spec")
+        kind, options = SPEC_TYPES[content.pop("kind")], content.pop("spec")
         if content:
             raise ValueError(f"the unknown key {sorted(content)[0]!r}")
         return kind.from_dict(options)

@@ -1,265 +1,301 @@
-"""The memory of a training step, computed from the spec: every large array, in the order of the engine.
+"""The peak memory of a model in PyTorch on a CPU, estimated from its spec.
 
-A ledger adds and removes the bytes of forward pass, loss (mean square), backward pass and AdamW, and records the peak.
-It ignores code, the scratch memory of oneDNN and the overhead of the allocator; see docs/inspect.md for the accuracy.
+    peak of training = frames + 4 · weights + Winograd buffers + max over the layers, last to first, of
+                       arrays saved by this layer and those below + gradient of its output + its workspace
+
+Weights count with their gradients and AdamW's two moments. The workspace is the largest set of temporary arrays in the
+layer's backward pass. Program code, oneDNN's scratch memory and the overhead of the allocator are left out;
+docs/inspect.md compares the estimate with measurements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
-from convlstm.cost.memory_run import SINGLE, WIDTHS, Run, runs
-from convlstm.cost.workload import Workload, calls
+from convlstm.cost.workload import Call, Workload, calls
+from convlstm.engine.torch import winograd_rule as winograd
+from convlstm.engine.torch.block import BLOCK_VALUES
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import pad_widths
+from convlstm.spec.layer import LayerSpec
 from convlstm.spec.stack import ConvLSTMSpec
-from convlstm.weights.canonical import Spec, canonical_shapes, parameter_count
+from convlstm.spec.types import Size
+from convlstm.weights.canonical import Spec, canonical_shapes, layer_shapes, parameter_count
 
-_KERNEL_FORMS = 2  # copies of a kernel in use: channels last, and in the layout of oneDNN
-_KERNEL_GRADIENT_FORMS = 4  # the kernel channels last, its gradient as oneDNN has it, as asked for, and converted
-_SQUARE_GRADIENT_FORMS = 4  # the gradient of a mean square: that of the mean, and three factors and products
-_STEP_CELLS = 5  # arrays of one step in the backward pass: the gradient of c, and four products of gates
+SINGLE = 4
+"""Bytes of a float32 value."""
+WIDTHS = {"float32": SINGLE, "bfloat16": 2}
+"""Bytes of a value in the type that convolutions compute in, by precision."""
+_KERNEL_FORMS = 5  # W_hh flipped; a kernel channels last, its gradient in oneDNN's layout, as requested, and in float32
+_SQUARE_FORMS = 4  # arrays of the gradient of a mean square: that of the mean, and three factors and products
 
 
-class Ledger:
-    """Bytes in use, and their peak.
+@dataclass(frozen=True)
+class Run:
+    """One layer in one direction over a sequence in training; sizes are in bytes."""
 
-    Example:
-        >>> ledger = Ledger()
-        >>> ledger.take(3)
-        >>> ledger.touch(4)
-        >>> ledger.held, ledger.peak
-        (3, 7)
-    """
+    layer: LayerSpec
+    direction: str
+    call: Call
+    batch: int
+    size: Size  # of its input
+    width: int  # of a value in the type that convolutions compute in
 
-    def __init__(self) -> None:
-        self.held = self.peak = 0
+    @cached_property
+    def grid(self) -> Size:
+        """Points per spatial axis of its states."""
+        return self.layer.grid(self.size)
 
-    def take(self, *sizes: int) -> None:
-        """Add these bytes."""
-        self.held += sum(sizes)
-        self.peak = max(self.peak, self.held)
+    @property
+    def h(self) -> int:
+        """The hidden state of one step."""
+        return self.batch * self.layer.hidden_channels * prod(self.grid) * self.width
 
-    def free(self, *sizes: int) -> None:
-        """Remove these bytes."""
-        self.held -= sum(sizes)
+    @property
+    def c(self) -> int:
+        """The cell state of one step, in float32."""
+        return self.h // self.width * SINGLE
 
-    def touch(self, *sizes: int) -> None:
-        """Add these bytes and remove them at once."""
-        self.take(*sizes)
-        self.free(*sizes)
+    @property
+    def outputs(self) -> int:
+        """The hidden states of all steps."""
+        return self.call.steps * self.h
+
+    @property
+    def frames(self) -> int:
+        """Its input."""
+        return self.call.steps * self.batch * self.layer.in_channels * prod(self.size) * self.width
+
+    @property
+    def has_input_gradient(self) -> bool:
+        """Whether the gradient of its input is taken."""
+        return self.layer.index > 0 or self.call.input_gradient
+
+    @cached_property
+    def kernels(self) -> tuple[int, int]:
+        """W_ih, 0 for a layer without input, and W_hh, in the type that convolutions compute in."""
+        shapes = layer_shapes(self.layer)
+        w_ih = self.width * prod(shapes["weight_ih"]) if "weight_ih" in shapes else 0
+        return w_ih, self.width * prod(shapes["weight_hh"])
+
+    @property
+    def parameters(self) -> int:
+        """Its weights, in float32."""
+        return SINGLE * sum(prod(shape) for shape in layer_shapes(self.layer).values())
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the fused implementation computes it in training."""
+        spec = self.layer.stack
+        has_dropout = any((spec.dropout, spec.input_dropout, spec.recurrent_dropout))
+        has_durations = spec.duration_strategy != "none" or spec.memory_decay
+        return self.layer.is_standard_cell and not has_dropout and not has_durations
+
+    @property
+    def uses_winograd(self) -> bool:
+        """Whether Winograd's algorithm computes its convolutions."""
+        is_supported = self.is_fused and self.width == SINGLE
+        return is_supported and winograd.is_faster(self.layer, self.call.steps, self.batch, self.size)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether Winograd's algorithm convolves the input together with h."""
+        return self.uses_winograd and winograd.is_joint(self.layer, self.size)
+
+    @property
+    def saved(self) -> int:
+        """What the forward pass saves for the backward pass, without the frames of the caller."""
+        saved = sum(self.kernels) if self.width < SINGLE else 0
+        if self.call.continues or not self.is_fused:
+            saved += self.h + self.c
+        if not self.is_fused:
+            layer = self.layer
+            widths = pad_widths(self.size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+            points = prod(n + before + after for n, (before, after) in zip(self.size, widths, strict=True))
+            padded_frames = self.frames // prod(self.size) * points
+            return saved + padded_frames + self.call.steps * self.saved_by_generic_step
+        if self.width < SINGLE and not self.layer.index:
+            saved += self.frames
+        return saved + 5 * self.outputs + self.h + (self.call.steps + 1) * self.c
+
+    @property
+    def saved_by_generic_step(self) -> int:
+        """What autograd saves of one step: gates, c, φ(c) and h with its padding; then what the options add."""
+        spec, layer = self.layer.stack, self.layer
+        padded_points = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
+        saved = 4 * self.h + 2 * self.c + self.h // prod(self.grid) * padded_points
+        if spec.norm != "none":
+            saved += 12 * self.h  # three forms of the gates
+        arrays = (spec.duration_strategy != "none") + spec.memory_decay  # the scaled candidate, the decayed cell
+        arrays += 2 * (spec.zoneout_h > 0) + 2 * (spec.zoneout_c > 0)  # a mask and its complement
+        arrays += spec.dropout > 0 and layer.index < spec.depth - 1
+        return saved + arrays * self.c
+
+    @property
+    def steps_per_chunk(self) -> int:
+        """Steps whose input the fused implementation convolves together; c has as many bytes as z has values."""
+        return min(self.call.steps, max(1, BLOCK_VALUES // self.c))
+
+    @property
+    def gate_arithmetic(self) -> int:
+        """Two temporary arrays of the size of z and two of the size of c, for one block of a step."""
+        values = self.c
+        if values > BLOCK_VALUES:
+            values = max(BLOCK_VALUES // 4, values // self.batch)
+        return 5 * SINGLE * values // 2
+
+    @property
+    def workspace(self) -> int:
+        """The largest set of temporary arrays in its backward pass."""
+        if not self.is_fused:  # the gradient of W_ih ∗ x, the partial sum, and products of one step
+            unread = self.call.steps * 4 * self.h - self.saved_by_generic_step
+            return max(4 * self.outputs, 2 * unread) + 5 * self.c
+        convolution = self.frames if self.has_input_gradient else 0
+        is_joined = len(self.call.spec.directions) > 1 and self.call.spec.merge in ("concat", "separate")
+        if self.layer.index == 0 or is_joined:  # a copy of the input with channels last, of one chunk at a time
+            convolution += self.frames // self.call.steps * self.steps_per_chunk
+        if len(self.grid) == 1:  # PyTorch has no channels last there, so that oneDNN copies dz and h
+            convolution += 5 * self.outputs
+        w_ih, w_hh = self.kernels
+        kernel_forms = _KERNEL_FORMS * max(w_ih, w_hh)
+        if self.uses_winograd:
+            filters = w_hh + w_ih if self.is_joint else w_hh
+            kernel_forms = 3 * filters * winograd.points(self.layer) // self.layer.recurrent_kernel_size[0]
+        return self.h + self.c + kernel_forms + max(self.gate_arithmetic, convolution)
+
+    @property
+    def forward_workspace(self) -> int:
+        """The temporary arrays of its forward pass without gradients."""
+        if not self.is_fused:
+            return 5 * self.outputs + 4 * self.c
+        return 4 * self.h * self.steps_per_chunk + self.h + self.c + 2 * sum(self.kernels) + self.gate_arithmetic
+
+    @property
+    def winograd_buffers(self) -> int:
+        """Products, input transforms and padded inputs of Winograd's algorithm, which all layers share."""
+        if not self.uses_winograd:
+            return 0
+        samples = min(self.call.steps * self.batch, winograd.samples(self.layer, self.grid))
+        inputs, points = sum(winograd.channels(self.layer, self.size)), winograd.points(self.layer)
+        values = points * (4 * self.layer.hidden_channels + inputs) // winograd.ROWS + inputs
+        return SINGLE * samples * prod(self.grid) * values
+
+
+def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
+    """Return the runs of a stack: its layers, first to last, each with its directions; `width` is that of a value."""
+    size, layers = call.size, []
+    for layer in call.spec.layers:
+        layers.append([Run(layer, direction, call, batch, size, width) for direction in call.spec.directions])
+        size = layer.grid(size)
+    return layers
 
 
 def training_memory(spec: Spec, workload: Workload) -> int:
-    """Return the peak memory of a training step after the first, with frames, weights and moments.
-
-    Args:
-        spec: A layer stack or a forecaster.
-        workload: The input.
-
-    Returns:
-        Bytes.
+    """Return the peak of a training step after the first, in bytes, with a mean square as the loss.
 
     Example:
         >>> stack = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=3)
         >>> training_memory(stack, Workload(shape=(10, 64, 64, 64), batch=2)) // 10**6
         261
     """
-    ledger, weights = Ledger(), SINGLE * parameter_count(spec)
-    ledger.take(SINGLE * workload.batch * prod(workload.shape))
-    ledger.take(weights, weights, 2 * weights)  # the weights, the gradients of the previous step, the moments of AdamW
-    if isinstance(spec, ForecasterSpec):
-        _forecaster_step(ledger, spec, workload)
-    else:
-        _layer_step(ledger, spec, workload)
-    sizes = [SINGLE * prod(shape) for shape in canonical_shapes(spec).values()]
-    ledger.touch(max(before + 2 * size for before, size in pairwise([0, *sizes])))  # AdamW, array by array
-    return ledger.peak
+    layers = _layers(spec, workload)
+    saved, output, hidden = sum(map(_saved, layers)), _output(spec, workload, layers), _head_input(spec, layers)
+    loss = _SQUARE_FORMS * output - SINGLE * parameter_count(spec)  # the old gradients are deleted before
+    last = layers[-1]
+    is_stacked = len(last) == 1 and not last[0].is_fused
+    if isinstance(spec, ForecasterSpec) or is_stacked or workload.precision != "float32":
+        loss += output  # an array other than those that are saved, or converted for the loss
+    head = 2 * hidden + 2 * output  # the gradient of the hidden states, and both in oneDNN's layout
+    peak = max(saved + hidden + max(loss, head), _backward(layers, hidden + output))
+    return _constant(spec, workload, layers) + max(peak, _optimiser(spec))
 
 
-def _layer_step(ledger: Ledger, spec: ConvLSTMSpec, workload: Workload) -> None:
-    layers = runs(calls(spec, workload)[0], workload.batch, WIDTHS[workload.precision])
-    ledger.take(_room(layers))
-    _stack_forward(ledger, layers)
-    output = _joined(layers[-1])
-    single = output // layers[-1][0].width * SINGLE
-    converted = single if single > output else 0
-    own = 0 if len(layers[-1]) > 1 or layers[-1][0].fused else output
-    ledger.take(converted, own)
-    _mean_square(ledger, single, parameter_count(spec))
-    ledger.free(converted, single, own)
-    ledger.take(output)
-    _stack_backward(ledger, layers, output)
+def checkpointed_memory(spec: ConvLSTMSpec, workload: Workload, segment: int) -> int:
+    """Return the peak of a training step of a layer that computes segments of its steps again (`checkpoint`)."""
+    layers = _layers(spec, replace(workload, shape=(segment, *workload.shape[1:])))
+    count, weights = -(-workload.steps // segment), SINGLE * parameter_count(spec)
+    output = count * _output(spec, workload, layers)
+    kept = count * sum(run.h + run.c for directions in layers for run in directions)
+    if len(spec.directions) > 1:  # layer by layer, so that the inputs of all layers are kept
+        kept += count * sum(directions[0].frames for directions in layers[1:])
+    peak = max((1 + _SQUARE_FORMS) * output - weights, weights + output + _backward(layers, output // count))
+    return _constant(spec, workload, layers) + kept + max(peak, _optimiser(spec))
 
 
-def _forecaster_step(ledger: Ledger, spec: ForecasterSpec, workload: Workload) -> None:
-    width = WIDTHS[workload.precision]
-    ledger.take(SINGLE * workload.batch * prod(workload.shape))  # folded into patches
-    encoder, second = (runs(call, workload.batch, width) for call in calls(spec, workload))
-    future = workload.batch * workload.horizon * spec.frame_channels * prod(workload.size) * width
-    count = parameter_count(spec)
-    ledger.take(_room([*encoder, *second]))
-    _stack_forward(ledger, encoder)
-    if spec.rollout == "feedback":
-        for _ in range(workload.horizon - 1):
-            ledger.take(second[0][0].frames)
-            _stack_forward(ledger, second)
-        seen = encoder[-1][0].h  # the state of the last forecast, which the head keeps; the others are a run's start
-        activated = 0 if spec.output_activation == "identity" else future  # each by itself, before they are joined
-        ledger.take(future, seen, activated)
-        _mean_square(ledger, future // width * SINGLE, count)
-        ledger.free(seen, activated)
-        _feedback_backward(ledger, encoder, second, workload.horizon - 1)
-        return
-    _stack_forward(ledger, second)
-    hidden = sum(run.outputs for directions in second for run in directions)
-    ledger.take(hidden)
-    ledger.touch(hidden, hidden, future)  # joined, in one batch (kept), and in oneDNN's order
-    ledger.take(future)
-    _mean_square(ledger, future // width * SINGLE, count)
-    ledger.touch(hidden, hidden, future)  # the gradient, and the hidden states in oneDNN's order
-    ledger.free(future)
-    _stack_backward(ledger, second, 0)
-    ledger.free(hidden)
-    _stack_backward(ledger, encoder, 0)
-
-
-def _feedback_backward(
-    ledger: Ledger, encoder: Sequence[Sequence[Run]], second: Sequence[Sequence[Run]], repeats: int
-) -> None:
-    for number in range(repeats):
-        _stack_backward(ledger, second, 0, again=number > 0)
-        ledger.free(second[0][0].frames)
-    _stack_backward(ledger, encoder, 0, again=repeats > 0)
-
-
-def _room(layers: Sequence[Sequence[Run]]) -> int:
-    """Return the bytes of the buffer for Winograd products, which all layers and calls share."""
-    return max((sum(run.near(run.together)) for directions in layers for run in directions if run.winograd), default=0)
-
-
-def _mean_square(ledger: Ledger, output: int, parameters: int) -> None:
-    """Add the loss of an output and its gradient, which stays; the old gradients are freed in between."""
-    ledger.touch(output)
-    ledger.free(SINGLE * parameters)
-    ledger.touch(_SQUARE_GRADIENT_FORMS * output)
-    ledger.take(output)
-
-
-def _stack_forward(ledger: Ledger, layers: Sequence[Sequence[Run]]) -> None:
+def forward_memory(spec: Spec, workload: Workload) -> int:
+    """Return the peak of a forward pass without gradients, in bytes."""
+    layers = _layers(spec, workload)
+    hidden, widest, below = _head_input(spec, layers), 0, 0
     for directions in layers:
-        for run in directions:
-            _forward(ledger, run)
-        ledger.take(_merged(directions))
-        ledger.free(directions[0].outputs if len(directions) > 1 and directions[0].spec.merge != "mul" else 0)
-    ledger.free(sum(run.outputs for directions in layers for run in directions if not run.fused))
+        outputs = sum(run.outputs for run in directions)
+        merged = outputs if len(directions) > 1 else 0
+        widest = max(widest, below + outputs + merged + max(run.forward_workspace for run in directions))
+        below = outputs
+    constant = _constant(spec, workload, layers) - 3 * SINGLE * parameter_count(spec)
+    if not isinstance(spec, ForecasterSpec):
+        return constant + widest
+    return constant + max(hidden + widest, 4 * hidden + 2 * _output(spec, workload, layers))  # joined and reordered
 
 
-def _stack_backward(ledger: Ledger, layers: Sequence[Sequence[Run]], gradient: int, *, again: bool = False) -> None:
-    """Add the backward pass of a stack; `gradient` is that of its output, which is freed like the merged output."""
-    for directions in reversed(layers):
-        ledger.free(_merged(directions))
-        for run in reversed(directions):
-            _backward(ledger, run, again=again)
-        ledger.free(gradient)
-        first = directions[0]
-        gradient = first.frames if first.input_gradient else 0
-        ledger.free(gradient * (len(directions) - 1))
-    ledger.free(gradient)
+def _layers(spec: Spec, workload: Workload) -> list[list[Run]]:
+    """Return the layers of all stacks of a model, each with its directions."""
+    width = WIDTHS[workload.precision]
+    return [directions for call in calls(spec, workload) for directions in runs(call, workload.batch, width)]
 
 
-def _merged(directions: Sequence[Run]) -> int:
-    """Return the bytes of the merged output of two directions; 0 for one direction."""
-    return _joined(directions) if len(directions) > 1 else 0
+def _constant(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -> int:
+    """Return the frames, the weights with gradients and moments, and the buffers of Winograd's algorithm."""
+    frames = SINGLE * workload.batch * prod(workload.shape)
+    if isinstance(spec, ForecasterSpec):
+        frames *= 2  # folded into patches
+    buffers = max(run.winograd_buffers for directions in layers for run in directions)
+    return frames + 4 * SINGLE * parameter_count(spec) + buffers
+
+
+def _output(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -> int:
+    """Return the bytes of the result in float32."""
+    if isinstance(spec, ForecasterSpec):
+        return SINGLE * workload.batch * workload.horizon * spec.frame_channels * prod(workload.size)
+    return _joined(layers[-1]) // WIDTHS[workload.precision] * SINGLE
+
+
+def _head_input(spec: Spec, layers: Sequence[Sequence[Run]]) -> int:
+    """Return the hidden states of all layers that the output convolution joins; 0 where it takes those of one step."""
+    if not isinstance(spec, ForecasterSpec) or spec.rollout == "feedback":
+        return 0
+    return sum(run.outputs for directions in layers[spec.encoder.depth :] for run in directions)
 
 
 def _joined(directions: Sequence[Run]) -> int:
     """Return the bytes of a layer's output."""
-    both = len(directions) > 1 and directions[0].spec.merge in ("concat", "separate")
-    return directions[0].outputs * (2 if both else 1)
+    is_concatenated = len(directions) > 1 and directions[0].call.spec.merge in ("concat", "separate")
+    return directions[0].outputs * (2 if is_concatenated else 1)
 
 
-def _forward(ledger: Ledger, run: Run) -> None:
-    if not run.fused:
-        ledger.take(run.kept)
-        ledger.touch(run.gates, 2 * run.outputs)  # W_ih ∗ x, and h before and after they are stacked
-        ledger.take(run.outputs)  # which no derivative needs, but the stack holds until it is through
-        return
-    states = (run.steps + 1) * (run.h + run.c)
-    ledger.take(run.kept - run.gates - states)
-    ledger.take(run.gates, states)
-    frames = 0 if run.joint else run.making_ready * run.steps_per_chunk // run.steps
-    if run.winograd:
-        kernels = run.convolved_together  # as one, row by row, and at the points
-        forms = 2 * kernels + run.at_points(kernels) + (0 if run.joint else _KERNEL_FORMS * run.kernel_ih)
-        ledger.touch(forms, run.scratch, frames)
-        return
-    ledger.touch(_KERNEL_FORMS * (run.kernel_hh + run.kernel_ih), run.scratch, frames)
+def _saved(directions: Sequence[Run]) -> int:
+    """Return what a layer saves in all its runs, with its merged output and frames that are fed back."""
+    saved, first = sum(run.saved for run in directions), directions[0]
+    if len(directions) > 1:
+        saved += _joined(directions)
+    if first.call.input_gradient and first.layer.index == 0:
+        saved += first.frames
+    return first.call.runs * saved
 
 
-def _backward(ledger: Ledger, run: Run, *, again: bool) -> None:
-    """Add the backward pass of one run: free its kept arrays, and add the gradients of input and weights.
-
-    With `again` the weights already have a gradient, to which this one is added.
-    """
-    if run.fused:
-        _fused_backward(ledger, run)
-    else:
-        _plain_backward(ledger, run)
-    ledger.take(run.frames if run.input_gradient else 0)
-    if again:
-        ledger.touch(run.parameters)
-    else:
-        ledger.take(run.parameters)
+def _backward(layers: Sequence[Sequence[Run]], gradient: int) -> int:
+    """Return the peak of the backward pass; a layer's arrays are deleted after it. `gradient` is that of the output."""
+    saved, peak = sum(map(_saved, layers)), 0
+    for directions in reversed(layers):
+        peak = max(peak, saved + gradient + max(run.workspace for run in directions))
+        saved -= _saved(directions)
+        if directions[0].layer.index:
+            gradient = directions[0].frames
+    return peak
 
 
-def _fused_backward(ledger: Ledger, run: Run) -> None:
-    if run.winograd:
-        _winograd_backward(ledger, run)
-        return
-    steps = (run.kernel_hh, run.h, run.c)  # W_hh turned round, and the gradients of h and c
-    ledger.take(*steps)
-    ledger.touch(run.kernel_hh, run.scratch)
-    gradient = _input_gradient(ledger, run) if run.layer.in_channels else 0
-    ledger.take(gradient)
-    copies = run.outputs if run.uneven_states else 0
-    copies += run.gates + run.outputs if len(run.size) == 1 else 0
-    ledger.touch(_KERNEL_GRADIENT_FORMS * run.kernel_hh, copies)
-    ledger.touch(run.kernel_hh, run.steps * run.c if run.spec.peephole == "channel" else 0)
-    ledger.free(*steps, gradient, run.kept)
-
-
-def _winograd_backward(ledger: Ledger, run: Run) -> None:
-    held = (run.at_points(run.kernel_hh), run.h, run.c)  # W_hh turned round, and the gradients of h and c
-    ledger.take(*held)
-    ledger.touch(run.scratch)
-    gradient = run.frames if run.joint and run.input_gradient else 0
-    ordered = run.making_ready * run.together // run.steps if run.joint else 0
-    ledger.touch(gradient, 2 * run.at_points(run.convolved_together), ordered)
-    ledger.take(run.kernel_hh)
-    if run.layer.in_channels:
-        gradient = gradient + run.kernel_ih if run.joint else _input_gradient(ledger, run)
-    ledger.take(gradient)
-    ledger.touch(run.steps * run.c if run.spec.peephole == "channel" else 0)
-    ledger.free(*held, run.kernel_hh, gradient, run.kept)
-
-
-def _input_gradient(ledger: Ledger, run: Run) -> int:
-    """Add the gradients of x and W_ih and remove them; return their bytes."""
-    ordered = run.gates + max(run.frames, run.gates if len(run.size) > 1 else 0) if run.channels_first else 0
-    steps_at_once = run.steps_per_chunk if run.made_ready else run.steps
-    making, ready, ordered = (size * steps_at_once // run.steps for size in (run.making_ready, run.ready, ordered))
-    of_input = max(ready, run.frames) if run.input_gradient else 0
-    ledger.touch(making)
-    ledger.touch(ready, of_input, _KERNEL_GRADIENT_FORMS * run.kernel_ih, ordered)
-    again = run.frames if run.input_gradient and (run.uneven or steps_at_once < run.steps) else 0
-    ledger.touch(ready, of_input, run.kernel_ih, again)  # cropped, or joined from its parts
-    return run.kernel_ih + (run.frames if run.input_gradient else 0)
-
-
-def _plain_backward(ledger: Ledger, run: Run) -> None:
-    # the gradient of each step's slice of W_ih ∗ x fills an array for all steps, next to the partial sum
-    ledger.touch(max(2 * run.gates - 2 * run.generic_step, run.gates), _STEP_CELLS * run.c)
-    ledger.free(run.kept)
-    ledger.touch(2 * run.gates, 2 * run.padded_frames, run.frames if run.input_gradient else 0)
+def _optimiser(spec: Spec) -> int:
+    """Return the temporary arrays of AdamW, which takes one weight after the other."""
+    return 2 * SINGLE * max(prod(shape) for shape in canonical_shapes(spec).values())

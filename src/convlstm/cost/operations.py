@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from convlstm.cost.memory import training_memory
-from convlstm.cost.memory_run import SINGLE, WIDTHS, Run, runs
+from convlstm.cost.memory import SINGLE, WIDTHS, Run, runs, training_memory
 from convlstm.cost.workload import Call, Workload, calls, check_frames
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import effective_kernel
@@ -23,44 +22,24 @@ from convlstm.weights.canonical import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """The cost of one layer in one direction.
-
-    Args:
-        part: `layer`, `encoder` or `forecaster`.
-        index: Index in the stack, from 0.
-        direction: `forward` or `reverse`.
-        grid: Points per spatial axis of its states.
-        hidden_channels: Channels of h and c.
-        parameters: Trainable values.
-        receptive_field: Pixels per axis of the latest input frame that affect one point of its first step.
-        growth: Pixels per axis that each earlier step adds.
-        forward_flop: FLOP of a forward pass over the batch.
-        training_flop: FLOP of a forward and a backward pass.
-        training_bytes: Bytes of weights, gradients, two moments, and the arrays kept for the backward pass.
-    """
+    """The cost of one layer in one direction."""
 
     part: str
     index: int
     direction: str
-    grid: Size
+    grid: Size  # of its states
     hidden_channels: int
     parameters: int
-    receptive_field: Size
-    growth: Size
-    forward_flop: int
-    training_flop: int
-    training_bytes: int
+    receptive_field: Size  # pixels of the latest frame that affect one point of its first step
+    growth: Size  # pixels that each earlier step adds
+    forward_flop: int  # over the batch
+    training_flop: int  # of a forward and a backward pass
+    training_bytes: int  # weights, gradients, two moments, and the arrays kept for the backward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadCost:
-    """The cost of the output convolution of a forecaster.
-
-    Args:
-        parameters: Trainable values.
-        forward_flop: Of a forward pass over the batch.
-        training_flop: Of a forward and a backward pass.
-    """
+    """The cost of the output convolution of a forecaster."""
 
     parameters: int
     forward_flop: int
@@ -69,13 +48,10 @@ class HeadCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """The cost of a model.
+    """The cost of a model: its layers, one entry per direction, and the head of a forecaster.
 
-    Args:
-        layers: Its layers, one entry per direction.
-        head: The output convolution; None for a layer.
-        training_bytes: Peak memory of a training step, with weights, optimiser and frames. It is not the sum of the
-            layers: there are temporary arrays, and the upper layers are freed before the lower ones.
+    `training_bytes` is the peak of a training step. It is not the sum of the layers: there are temporary arrays, and
+    the upper layers are freed before the lower ones.
     """
 
     layers: tuple[LayerCost, ...]
@@ -103,24 +79,7 @@ class ModelCost:
 
 
 def model_cost(spec: Spec, workload: Workload) -> ModelCost:
-    """Return the cost of a model, computed from its spec.
-
-    Args:
-        spec: A layer stack or a forecaster.
-        workload: Frames, batch, horizon and precision.
-
-    Returns:
-        Costs by layer and in all.
-
-    Raises:
-        ShapeError: if the frames do not fit the model.
-
-    Example:
-        >>> stack = ConvLSTMSpec(in_channels=64, hidden_channels=64, kernel_size=3)
-        >>> cost = model_cost(stack, Workload(shape=(10, 64, 64, 64), batch=8))
-        >>> f"{cost.forward_flop / 1e9:.1f} and {cost.training_flop / 1e9:.1f} GFLOP"
-        '193.3 and 483.2 GFLOP'
-    """
+    """Return the cost of a model; frames that do not fit it are a ShapeError."""
     check_frames(spec, workload.full_shape)
     stack_calls = calls(spec, workload)
     parts = list(dict.fromkeys(call.part for call in stack_calls))
@@ -130,21 +89,11 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
 
 
 def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size, Size]]:
-    """Return the receptive field of each layer in a frame, and its growth per earlier step.
+    """Return the receptive field of each layer in a frame, and its growth per earlier step, in pixels per axis.
 
     Each input kernel adds (k_eff − 1) · j pixels, where j is the distance of two points of its grid in pixels. A step
-    back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth.
-
-    Args:
-        spec: A layer stack without norm (the statistics of a norm depend on every point).
-        patch_size: Pixels per axis of one point of its input.
-
-    Returns:
-        For each layer, pixels per axis of the frame of the same step, and of each further step.
-
-    Example:
-        >>> receptive_fields(ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=[(3, 3), (5, 5)]))
-        [((3, 3), (2, 2)), ((7, 7), (4, 4))]
+    back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth. The stack has
+    no norm, whose statistics depend on every point.
     """
     result = []
     apart = field = (patch_size,) * spec.spatial_dims
@@ -159,35 +108,36 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
     return result
 
 
-def _stack(spec: Spec, workload: Workload, made: Sequence[Call]) -> list[LayerCost]:
+def _stack(spec: Spec, workload: Workload, stack_calls: Sequence[Call]) -> list[LayerCost]:
     """Return the costs of one stack, which may be called several times."""
-    width = WIDTHS[workload.precision]
-    found = [runs(call, workload.batch, width) for call in made]
-    sights = _sights(spec, workload, made[0].part)
-    result = []
-    for index, directions in enumerate(found[0]):
+    runs_of_calls = [runs(call, workload.batch, WIDTHS[workload.precision]) for call in stack_calls]
+    fields = _fields(spec, workload, stack_calls[0].part)
+    costs = []
+    for index, directions in enumerate(runs_of_calls[0]):
         for number, run in enumerate(directions):
-            flops = [_flops(call, layers[index][number]) for call, layers in zip(made, found, strict=True)]
-            kept = sum(call.runs * layers[index][number].kept for call, layers in zip(made, found, strict=True))
-            result.append(
+            same = [(call, layers[index][number]) for call, layers in zip(stack_calls, runs_of_calls, strict=True)]
+            flops = [_flops(call, layer_run) for call, layer_run in same]
+            saved = sum(call.runs * layer_run.saved for call, layer_run in same)
+            receptive_field, growth = fields[index]
+            costs.append(
                 LayerCost(
-                    part=made[0].part,
+                    part=stack_calls[0].part,
                     index=index,
                     direction=run.direction,
                     grid=run.grid,
                     hidden_channels=run.layer.hidden_channels,
                     parameters=run.parameters // SINGLE,
-                    receptive_field=sights[index][0],
-                    growth=sights[index][1],
+                    receptive_field=receptive_field,
+                    growth=growth,
                     forward_flop=sum(forward for forward, _ in flops),
                     training_flop=sum(training for _, training in flops),
-                    training_bytes=4 * run.parameters + kept,
+                    training_bytes=4 * run.parameters + saved,
                 )
             )
-    return result
+    return costs
 
 
-def _sights(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]]:
+def _fields(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]]:
     """Return receptive field and growth of each layer; the forecaster's first step is one after the last frame."""
     stack, patch = (spec.encoder, spec.patch_size) if isinstance(spec, ForecasterSpec) else (spec, 1)
     if stack.norm != "none":
@@ -200,11 +150,10 @@ def _sights(spec: Spec, workload: Workload, part: str) -> list[tuple[Size, Size]
 
 def _flops(call: Call, run: Run) -> tuple[int, int]:
     """Return forward and training FLOP of a layer in one direction, over all runs of a call."""
-    kernels = (run.kernel_ih // run.width, run.kernel_hh // run.width)
     points = 2 * call.runs * call.steps * run.batch * prod(run.grid)
-    of_input, of_state = (points * kernel for kernel in kernels)
+    of_input, of_state = (points * kernel // run.width for kernel in run.kernels)
     first = 0 if call.state_gradient else of_state // call.steps
-    training = (3 if run.input_gradient else 2) * of_input + 3 * of_state - first
+    training = (3 if run.has_input_gradient else 2) * of_input + 3 * of_state - first
     return of_input + of_state, training
 
 

@@ -9,29 +9,17 @@ from convlstm.spec import parsing
 from convlstm.spec.calls import check_forecast, frame_axes
 from convlstm.spec.calls import check_frames as check_layer_frames
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.options import PRECISIONS
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec
 
-PRECISIONS = ("float32", "bfloat16")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The input of one training step.
+    """The frames of one sample (time, channel, *space), the batch, and the horizon of a forecaster.
 
-    Args:
-        shape: Frames of one sample (time, channel, *space).
-        batch: Samples.
-        horizon: Frames to forecast; not used for a layer.
-        precision: `float32`, or `bfloat16` for autocast with weights and cell state in float32.
-
-    Raises:
-        SpecError: for a number below 1 or an unknown precision.
-
-    Example:
-        >>> Workload(shape=(10, 1, 64, 48)).size
-        (64, 48)
+    `bfloat16` is autocast with weights and cell state in float32. A number below 1 is a SpecError.
     """
 
     shape: Size
@@ -63,18 +51,7 @@ class Workload:
 
 
 def check_frames(spec: Spec, shape: Size) -> None:
-    """Check the shape of frames with the checks of the model.
-
-    Args:
-        spec: The model.
-        shape: Shape of the frames (batch, time, channel, *space).
-
-    Raises:
-        ShapeError: if axes, channels or grid do not fit.
-
-    Example:
-        >>> check_frames(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3), (4, 10, 1, 64, 64))
-    """
+    """Raise ShapeError, with the message of the model, for frames (batch, time, channel, *space) that do not fit it."""
     if isinstance(spec, ForecasterSpec):
         check_forecast(spec, shape)
         return
@@ -87,25 +64,15 @@ def check_frames(spec: Spec, shape: Size) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """The runs of one stack over a sequence in a training step.
+    """The runs of one stack over a sequence in a training step, each from the states of the run before it."""
 
-    Args:
-        part: `layer`, `encoder` or `forecaster`.
-        spec: The stack.
-        steps: Steps of one run.
-        size: Spatial size of its input.
-        runs: Number of runs, each from the states of the previous run.
-        input_gradient: Whether the gradient of its input is taken.
-        state_gradient: Whether the gradient of its initial states is taken.
-    """
-
-    part: str
+    part: str  # `layer`, `encoder` or `forecaster`
     spec: ConvLSTMSpec
-    steps: int
-    size: Size
+    steps: int  # of one run
+    size: Size  # of its input
     runs: int = 1
     input_gradient: bool = False
-    state_gradient: bool = False
+    state_gradient: bool = False  # whether the gradient of its initial states is taken
 
     @property
     def continues(self) -> bool:
@@ -114,21 +81,7 @@ class Call:
 
 
 def calls(spec: Spec, workload: Workload) -> list[Call]:
-    """Return the runs of a model's stacks in one training step, in order.
-
-    Args:
-        spec: A layer stack or a forecaster.
-        workload: The input.
-
-    Returns:
-        One call for a layer, two for a forecaster: over the input frames, and over the lead times.
-
-    Example:
-        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=8, kernel_size=3)
-        >>> model = ForecasterSpec(encoder=stack, patch_size=4)
-        >>> [(call.part, call.steps, call.size) for call in calls(model, Workload(shape=(6, 1, 32, 32)))]
-        [('encoder', 6, (8, 8)), ('forecaster', 12, (8, 8))]
-    """
+    """Return the runs of a model's stacks in order: for a forecaster over the input frames, then the lead times."""
     if isinstance(spec, ConvLSTMSpec):
         # the initial state of a layer may be trainable, so its gradient is counted; frames are not
         return [Call("layer", spec, workload.steps, workload.size, state_gradient=True)]

@@ -12,19 +12,22 @@ from convlstm.conformance.environments import ENVIRONMENTS, Environment, run_tas
 from convlstm.errors import DependencyError, install
 
 PACKAGES = (
-    *(
-        "numpy",
-        "safetensors",
-        "torch",
-        "convlstm-native",
-        "lightning-fabric",
-        "keras",
-        "tensorflow",
-        "tensorflow-cpu",
-        "jax",
-        "flax",
-    ),
-    *("dm-haiku", "mlx", "xarray", "zarr", "netCDF4", "scores"),
+    "numpy",
+    "safetensors",
+    "torch",
+    "convlstm-native",
+    "lightning-fabric",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "flax",
+    "dm-haiku",
+    "mlx",
+    "xarray",
+    "zarr",
+    "netCDF4",
+    "scores",
 )
 TOLERANCE = 1e-5
 """Largest difference from the float64 reference that float32 may show (CONTRACT, Precision)."""
@@ -32,19 +35,12 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Health:
-    """One framework compared with the reference.
-
-    Args:
-        environment: Name of the framework's environment.
-        description: Version, device and precision; the problem where there is one.
-        difference: Largest difference from the reference; infinite where it failed, None where it is not installed.
-        seconds: Time of one forecast of the small model.
-    """
+    """One framework compared with the reference."""
 
     environment: str
-    description: str
-    difference: float | None
-    seconds: float
+    description: str  # version, device and precision, or the problem
+    difference: float | None  # from the reference; infinite if it failed, None if it is not installed
+    seconds: float  # of one forecast
 
     @property
     def well(self) -> bool:
@@ -53,12 +49,7 @@ class Health:
 
 
 def installed() -> dict[str, str]:
-    """Return Python, the system, and the version of each package that matters, or `not installed`.
-
-    Example:
-        >>> "numpy" in installed()
-        True
-    """
+    """Return Python, the system, and the version of each package that matters, or `not installed`."""
     system = f"{platform.system()} {platform.machine()}"
     versions = {"convlstm": __version__, "Python": platform.python_version(), "system": system}
     for name in PACKAGES:
@@ -70,22 +61,15 @@ def installed() -> dict[str, str]:
 
 
 def check_environments(environments: Sequence[Environment] = ENVIRONMENTS) -> list[Health]:
-    """Run a small forecaster in every environment, each in a process of its own, and compare it with the reference.
-
-    Args:
-        environments: Which ones.
-
-    Returns:
-        What was found, in the same order.
-    """
-    found = []
+    """Run a small forecaster in each environment, in its own process, and compare it with the reference."""
+    results = []
     for environment in environments:
         if not environment.installed:
-            found.append(Health(environment.name, install(environment.frontend), None, 0.0))
+            results.append(Health(environment.name, install(environment.frontend), None, 0.0))
             continue
         try:
             answer = run_task(environment, "small_forecast")
         except DependencyError as problem:
             answer = {"description": str(problem.received), "difference": float("inf"), "seconds": 0.0}
-        found.append(Health(environment.name, **answer))
-    return found
+        results.append(Health(environment.name, **answer))
+    return results

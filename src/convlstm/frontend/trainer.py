@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from convlstm.errors import ConfigError, WeightsError
+from convlstm.spec.options import PRECISIONS
 from convlstm.spec.types import Array
 
-PRECISIONS = ("float32", "bfloat16")
 _WEIGHTS, _OPTIMISER = "weights.", "optimiser."
 DECAYED = ("weight_ih", "weight_hh", "head.weight")
 """How the canonical keys of convolution kernels end, to which alone weight decay applies."""

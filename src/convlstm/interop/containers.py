@@ -17,6 +17,7 @@ from convlstm.errors import OutputError, WeightsError
 from convlstm.files import write_atomic
 from convlstm.interop import hdf5
 from convlstm.spec.types import Array
+from convlstm.weights.checkpoint import check_is_file, file_error
 
 _TORCH = "Run in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
 _PLAIN = "Save plain arrays in the framework that wrote the file: numpy.savez('weights.npz', **arrays)."
@@ -31,51 +32,19 @@ _LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Read every array of a file; nothing in it is executed, and sizes are checked before allocation.
-
-    Args:
-        path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
-
-    Returns:
-        Arrays by their names in the file.
-
-    Raises:
-        WeightsError: for a missing, damaged or unsafe file, or a file of another kind.
-        DependencyError: for HDF5 without h5py.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
-        >>> np.savez(path, kernel=np.zeros(2))
-        >>> read_arrays(path)["kernel"]
-        array([0., 0.])
-    """
+    """Read every array of a file by name; nothing in it is executed, and sizes are checked before allocation."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        raise unfit(path, f"{', '.join(_READERS)}, which cannot hold code", f"a {suffix} file", _REFUSED[suffix])
+        raise file_error(path, f"{', '.join(_READERS)}, which cannot hold code", f"a {suffix} file", _REFUSED[suffix])
     if suffix not in _READERS:
-        raise unfit(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
-    if not path.is_file():
-        what = "nothing there" if not path.exists() else "a folder or device"
-        raise unfit(path, "a file of weights", what, "Correct the path.")
+        raise file_error(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
+    check_is_file(path, "a file of weights")
     return _READERS[suffix](path)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
-    """Write named arrays to one file atomically.
-
-    Args:
-        path: `*.safetensors`, `*.npz` or `*.h5`.
-        arrays: Arrays by name.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: if the path cannot be written, or the name has another ending.
-        DependencyError: for HDF5 without h5py.
-    """
+    """Write named arrays to one `*.safetensors`, `*.npz` or `*.h5` atomically; return the path."""
     path = Path(path)
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(
@@ -87,21 +56,16 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array]) -> Path:
     return write_atomic(path, lambda draft: _WRITERS[path.suffix.lower()](draft, arrays))
 
 
-def unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
-    """Return the error of a file that cannot be read."""
-    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), hint=hint)
-
-
 def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
         with safe_open(path, framework="numpy") as file:
             types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (no mapping)
             low = sorted(types - {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL"})
             if low:
-                raise unfit(path, "float16, float32 or float64", low[0], "Save the arrays as float32.")
+                raise file_error(path, "float16, float32 or float64", low[0], "Save the arrays as float32.")
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
+        raise file_error(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -114,7 +78,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
     except WeightsError:  # a ValueError too
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
-        raise unfit(
+        raise file_error(
             path, "an intact .npz file of plain arrays", str(error), "Save the arrays again with numpy.savez."
         ) from error
 
@@ -127,7 +91,7 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     bomb = member.file_size > max(_LARGE, _EXPANSION * member.compress_size)
     if promised != follows or bomb:
         received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
-        raise unfit(path, "arrays of the size in their headers", received, "Save the arrays again.")
+        raise file_error(path, "arrays of the size in their headers", received, "Save the arrays again.")
 
 
 def _promised(path: Path, name: str, stream: IO[bytes]) -> int:
@@ -136,7 +100,7 @@ def _promised(path: Path, name: str, stream: IO[bytes]) -> int:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject:
-        raise unfit(path, "plain numbers", f"{name}, which holds Python objects", _PLAIN)
+        raise file_error(path, "plain numbers", f"{name}, which holds Python objects", _PLAIN)
     return math.prod(shape) * int(dtype.itemsize)
 
 

@@ -22,19 +22,7 @@ _LISTED = 8
 
 
 def flatten(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
-    """Return a tree of arrays as one mapping of dotted names.
-
-    Args:
-        arrays: Arrays or further mappings by name; a slash within a name counts as a dot.
-        prefix: Prefix of every name.
-
-    Returns:
-        NumPy arrays by dotted name.
-
-    Example:
-        >>> sorted(flatten({"params": {"ih/kernel": np.zeros(2)}}))
-        ['params.ih.kernel']
-    """
+    """Return a tree of arrays as NumPy arrays by dotted name; a slash within a name counts as a dot."""
     flat: dict[str, Array] = {}
     for name, value in arrays.items():
         key = prefix + str(name).replace("/", ".")
@@ -48,15 +36,7 @@ def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
-    """Return the layers of this layout by their paths, in natural order (2 before 10).
-
-    Args:
-        layout: The layout.
-        flat: Arrays by dotted name.
-
-    Returns:
-        The names of the arrays by path.
-    """
+    """Return the names of the arrays of each layer of this layout by its path, in natural order (2 before 10)."""
     places: dict[str, Parts] = {}
     for key in flat:
         for part in (*layout.kernels, *layout.biases, *layout.dead):
@@ -73,22 +53,14 @@ def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
     return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
 
 
-def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts], names: Sequence[str]) -> list[Layer]:
-    """Return the layers to read, first to last.
+def choose(
+    layout: Layout, flat: Mapping[str, Array], parts_by_path: Mapping[str, Parts], names: Sequence[str]
+) -> list[Layer]:
+    """Return the path of each layer to read by direction, first to last.
 
-    Args:
-        layout: The layout.
-        flat: Arrays by dotted name.
-        found: The result of `find`.
-        names: Parts of paths that name the layers in order; none reads all, if their order is unambiguous.
-
-    Returns:
-        Per layer, its path by direction.
-
-    Raises:
-        WeightsError: if there is no such layer, or the layers of the stack are ambiguous.
+    `names` are parts of paths, in order; none reads all layers, and raises WeightsError if their order is ambiguous.
     """
-    layers = _pair(found) if layout.two_ways else [{"forward": place} for place in found]
+    layers = _pair(parts_by_path) if layout.two_ways else [{"forward": place} for place in parts_by_path]
     if not layers:
         raise WeightsError(
             layout.name,
@@ -101,7 +73,7 @@ def choose(layout: Layout, flat: Mapping[str, Array], found: Mapping[str, Parts]
     if len(layers) == 1:
         return layers
     shapes = {re.sub(r"_?\d+", "", layer["forward"]) for layer in layers}
-    between = [] if layout.one_object else left_out(flat, found)
+    between = [] if layout.one_object else left_out(flat, parts_by_path)
     if len(shapes) > 1 or between:
         others = f" and {listed(between)}" if between else ""
         raise WeightsError(
@@ -120,17 +92,7 @@ def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:
 
 
 def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
-    """Raise an error for a layer with unknown arrays, which would be lost.
-
-    Args:
-        place: The layer's path.
-        parts: Its known arrays.
-        flat: Arrays by dotted name.
-        source: The foreign layer's name.
-
-    Raises:
-        WeightsError: naming the array.
-    """
+    """Raise WeightsError for a layer with unknown arrays, which would be lost."""
     for key in flat:
         inside = not place or key.startswith(f"{place}.")
         if inside and key not in parts.values() and flat[key].dtype.kind == "f":
@@ -149,12 +111,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(name or "(top level)" for name in names[:_LISTED]) + more
 
 
-def _pair(found: Mapping[str, Parts]) -> list[Layer]:
-    twins = {place: _FORWARD.sub(r"\1backward", place) for place in found if _FORWARD.search(place)}
-    reverse = {twin for twin in twins.values() if twin in found}
+def _pair(parts_by_path: Mapping[str, Parts]) -> list[Layer]:
+    twins = {place: _FORWARD.sub(r"\1backward", place) for place in parts_by_path if _FORWARD.search(place)}
+    reverse = {twin for twin in twins.values() if twin in parts_by_path}
     return [
         {"forward": place} | ({"reverse": twins[place]} if twins.get(place) in reverse else {})
-        for place in found
+        for place in parts_by_path
         if place not in reverse
     ]
 

@@ -26,14 +26,7 @@ Write = Callable[[Spec, Mapping[str, Array]], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Format:
-    """A foreign layout with its reader and writer.
-
-    Args:
-        layout: The layout of its arrays.
-        read: Function from arrays to spec, canonical weights and notes.
-        write: Function from spec and canonical weights to arrays; None if it is only read.
-        options: Names of the options that `read` takes.
-    """
+    """A foreign layout, its reader and writer (None if it is only read), and the options that `read` takes."""
 
     layout: Layout
     read: Callable[..., Converted]

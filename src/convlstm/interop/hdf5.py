@@ -13,23 +13,13 @@ from typing import Any
 
 from convlstm.errors import DependencyError, WeightsError
 from convlstm.spec.types import Array
+from convlstm.weights.checkpoint import file_error
 
 _DEEPEST = 64
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Read every floating-point dataset of an HDF5 file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays by path within the file.
-
-    Raises:
-        WeightsError: for a damaged file, or one with anything but plain groups and datasets.
-        DependencyError: without h5py.
-    """
+    """Return every floating-point dataset of an HDF5 file by its path in the file."""
     h5py = _h5py()
     try:
         with h5py.File(path, "r") as file:
@@ -40,25 +30,17 @@ def read(path: Path) -> dict[str, Array]:
             promised, there = sum(map(_size, floats.values())), path.stat().st_size
             if promised > there:
                 received = f"{promised:,} bytes of data in a file of {there:,}"
-                raise _unfit(path, "no more data than the file size", received, "Save the weights again.")
+                raise file_error(path, "no more data than the file size", received, "Save the weights again.")
             return {name: dataset[()] for name, dataset in floats.items()}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         # h5py does not define an error class
         if isinstance(error, WeightsError):
             raise
-        raise _unfit(path, "an intact HDF5 file", str(error), "Copy or download the file again.") from error
+        raise file_error(path, "an intact HDF5 file", str(error), "Copy or download the file again.") from error
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as plain datasets; the slashes in their names make groups.
-
-    Args:
-        path: The file.
-        arrays: Arrays by path within the file.
-
-    Raises:
-        DependencyError: without h5py.
-    """
+    """Write arrays as plain datasets; the slashes in their names make groups."""
     with _h5py().File(path, "w") as file:
         for name in sorted(arrays):
             file.create_dataset(name, data=arrays[name])
@@ -73,11 +55,11 @@ def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
             full = f"{prefix}{name}"
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise _unfit(path, "groups and datasets only", f"the link {full}", "Save the weights again.")
+                raise file_error(path, "groups and datasets only", f"the link {full}", "Save the weights again.")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen or full.count("/") > _DEEPEST:
-                raise _unfit(path, "one path per object", f"a second path, {full}", "Save the weights again.")
+                raise file_error(path, "one path per object", f"a second path, {full}", "Save the weights again.")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 waiting.append((f"{full}/", item))
@@ -90,10 +72,12 @@ def _check_plain(h5py: Any, path: Path, name: str, dataset: Any) -> None:
     properties = dataset.id.get_create_plist()
     plain = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if not plain or properties.get_external_count() or properties.get_nfilters():
-        raise _unfit(path, "plain datasets", f"{name}, which is external, virtual or packed", "Save without filters.")
+        raise file_error(
+            path, "plain datasets", f"{name}, which is external, virtual or packed", "Save without filters."
+        )
     if dataset.dtype.kind == "f" and _size(dataset) != dataset.id.get_storage_size():
         stored = f"{name} of {_size(dataset):,} bytes with {dataset.id.get_storage_size():,} stored"
-        raise _unfit(path, "datasets of their stored size", stored, "Save the weights again.")
+        raise file_error(path, "datasets of their stored size", stored, "Save the weights again.")
 
 
 def _size(dataset: Any) -> int:
@@ -108,7 +92,3 @@ def _h5py() -> Any:
             "h5py", expected="h5py for .h5 files", received="none installed", hint="Run: pip install h5py."
         ) from error
     return h5py
-
-
-def _unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
-    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), hint=hint)

@@ -30,8 +30,8 @@ def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
 def _own_name(key: str) -> str:
     """Return the Keras name of an array, for which weights files use a number."""
     key = key.removesuffix(":0")
-    found = _NUMBERED.fullmatch(key)
-    return f"{found[1]}cell.{_PARTS[int(found[2])]}" if found else key
+    numbered = _NUMBERED.fullmatch(key)
+    return f"{numbered[1]}cell.{_PARTS[int(numbered[2])]}" if numbered else key
 
 
 def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:

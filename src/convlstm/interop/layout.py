@@ -16,49 +16,27 @@ Place = Callable[[ConvLSTMSpec, int, str], str]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The array layout of one kind of foreign layer, and its differences from this package.
+    """The array layout of one kind of foreign layer, and its differences from this package."""
 
-    Args:
-        name: Name in `convlstm convert --from`.
-        source: Name of the foreign layer.
-        gates: Order of the gates on their common axis.
-        axes: Axes of a kernel: gate and hidden channel, and input channel.
-        kernels: Names of W_ih and W_hh within a layer, or of the one kernel over [x; h].
-        biases: Names of the biases, whose sum the foreign layer uses.
-        forget_offset: Constant that the foreign layer adds to the forget gate and does not store.
-        dead: Names of arrays that the foreign layer never uses.
-        own_name: Function from a dotted name in a file to the name in the foreign layer.
-        within: Pattern of the paths of such layers.
-        place: Path of a layer when it is written; None for a layout that is only read.
-        separator: Separator of the parts of a written path.
-        one_object: Whether one foreign object is a whole stack, without other layers in between.
-        two_ways: Whether it can be bidirectional, with the paths `forward…` and `backward…`.
-        ranks: Supported numbers of spatial axes.
-        odd_kernels: Whether it supports odd kernels only.
-        choices: Options of `ConvLSTMSpec` that its arrays do not show, with the defaults of the foreign layer.
-        own_words: Function from values of `choices` to the arguments of the foreign constructor.
-        facts: Further differences, as sentences.
-    """
-
-    name: str
-    source: str
-    gates: tuple[str, str, str, str]
-    axes: tuple[int, int]
-    kernels: tuple[str, ...]
-    biases: tuple[str, ...] = ()
-    forget_offset: float = 0.0
-    dead: tuple[str, ...] = ()
-    own_name: Callable[[str], str] = str
-    within: str = r".*"
-    place: Place | None = None
-    separator: str = "."
-    one_object: bool = False
-    two_ways: bool = False
-    ranks: tuple[int, ...] = (1, 2, 3)
-    odd_kernels: bool = False
-    choices: Mapping[str, Any] = field(default_factory=dict)
-    own_words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
-    facts: tuple[str, ...] = ()
+    name: str  # in `convlstm convert --from`
+    source: str  # name of the foreign layer
+    gates: tuple[str, str, str, str]  # order on their common axis
+    axes: tuple[int, int]  # of a kernel: gate and hidden channel, and input channel
+    kernels: tuple[str, ...]  # names of W_ih and W_hh within a layer, or of the one kernel over [x; h]
+    biases: tuple[str, ...] = ()  # whose sum the foreign layer uses
+    forget_offset: float = 0.0  # added to the forget gate by the foreign layer, and not stored
+    dead: tuple[str, ...] = ()  # names of arrays that the foreign layer never uses
+    own_name: Callable[[str], str] = str  # from a dotted name in a file to the name in the foreign layer
+    within: str = r".*"  # pattern of the paths of such layers
+    place: Place | None = None  # None for a layout that is only read
+    separator: str = "."  # of the parts of a written path
+    one_object: bool = False  # whether one foreign object is a whole stack, without other layers in between
+    two_ways: bool = False  # whether it can be bidirectional, with the paths `forward…` and `backward…`
+    ranks: tuple[int, ...] = (1, 2, 3)  # supported numbers of spatial axes
+    odd_kernels: bool = False  # whether it supports odd kernels only
+    choices: Mapping[str, Any] = field(default_factory=dict)  # defaults of options that its arrays do not show
+    own_words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict  # from choices to its constructor's arguments
+    facts: tuple[str, ...] = ()  # further differences, as sentences
 
 
 @dataclass(frozen=True)

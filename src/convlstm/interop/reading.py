@@ -26,26 +26,18 @@ def read(
 ) -> Converted:
     """Read a stack of foreign layers.
 
-    Args:
-        layout: The layout of their arrays.
-        arrays: Arrays by name, flat or as a tree.
-        layers: Parts of paths that name the layers in order; none reads the only stack.
-        **options: Options that the arrays do not show, by the names of `ConvLSTMSpec`.
-
-    Returns:
-        Spec, canonical weights and notes.
-
-    Raises:
-        SpecError: for an option that the foreign layer does not have.
-        WeightsError: if there is no such layer, several that are not a stack, or arrays that do not fit.
+    `layers` are parts of paths that name the layers in order; none reads the only stack. `options` are those that the
+    arrays do not show, by the names of `ConvLSTMSpec`.
     """
     check_options(
         options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
     )
     flat = named(layout, arrays)
-    found = find(layout, flat)
-    chosen = choose(layout, flat, found, layers)
-    cells = [{way: _cell(layout, flat, place, found[place]) for way, place in layer.items()} for layer in chosen]
+    parts_by_path = find(layout, flat)
+    chosen = choose(layout, flat, parts_by_path, layers)
+    cells = [
+        {way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen
+    ]
     assumed = _assumed(layout, options, two_ways=any("reverse" in layer for layer in chosen))
     spec = _spec(layout, cells, chosen, assumed | options)
     weights = {
@@ -55,7 +47,7 @@ def read(
         for name, array in parts.items()
     }
     check_weights(spec, weights)
-    read_parts = {place: found[place] for layer in chosen for place in layer.values()}
+    read_parts = {place: parts_by_path[place] for layer in chosen for place in layer.values()}
     notes = Notes(
         layers=tuple(read_parts),
         differences=(*differences(layout), *_unused(layout, read_parts, flat)),
@@ -170,19 +162,7 @@ def _spec(
 
 
 def differences(layout: Layout) -> tuple[str, ...]:
-    """Return the general differences of a foreign layer.
-
-    Args:
-        layout: The layout of its arrays.
-
-    Returns:
-        Sentences.
-
-    Example:
-        >>> from convlstm.interop.ndrplz import NDRPLZ
-        >>> differences(NDRPLZ)[0]
-        'The order of the gates is i, f, o, g there and i, f, g, o here.'
-    """
+    """Return the general differences of a foreign layer as sentences."""
     lines: list[str] = []
     if layout.gates != GATES:
         lines.append(f"The order of the gates is {', '.join(layout.gates)} there and {', '.join(GATES)} here.")

@@ -24,20 +24,7 @@ _FREE = (
 
 
 def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays of a layer stack in a foreign layout.
-
-    Args:
-        layout: The layout.
-        spec: The stack; every option must be one that the foreign layer has.
-        weights: Its canonical arrays.
-
-    Returns:
-        Arrays by their names in the foreign file.
-
-    Raises:
-        SpecError: naming an option that the foreign layer does not support.
-        WeightsError: if weights and spec differ.
-    """
+    """Return the arrays of a layer stack by their names in a foreign file; an option that it lacks is a SpecError."""
     stack = _check_holds(layout, spec)
     check_weights(stack, weights)
     arrays: dict[str, Array] = {}
@@ -45,8 +32,8 @@ def write(layout: Layout, spec: Spec, weights: Mapping[str, Array]) -> dict[str,
         for way in stack.directions:
             assert layout.place is not None
             prefix, place = layer_prefix(layer.index, way), layout.place(stack, layer.index, way)
-            own = {key.removeprefix(prefix): array for key, array in weights.items() if key.startswith(prefix)}
-            for part, array in _parts(layout, own).items():
+            layer_arrays = {key.removeprefix(prefix): array for key, array in weights.items() if key.startswith(prefix)}
+            for part, array in _parts(layout, layer_arrays).items():
                 arrays[place + part.replace(".", layout.separator)] = array
     return arrays
 
@@ -62,25 +49,13 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
         Values by the names of `ConvLSTMSpec`.
     """
     assert isinstance(spec, ConvLSTMSpec), "what was written is a stack"
-    both, spec = spec.direction == "bidirectional", _in_words(spec)
-    return {name: getattr(spec, name) for name in layout.choices if name != "merge" or both}
+    is_bidirectional = spec.direction == "bidirectional"
+    spec = _in_words(spec)
+    return {name: getattr(spec, name) for name in layout.choices if name != "merge" or is_bidirectional}
 
 
 def own_words(layout: Layout, spec: Spec) -> dict[str, Any]:
-    """Return these options as arguments of the foreign constructor, one value if all layers or axes agree.
-
-    Args:
-        layout: The layout.
-        spec: The stack that was written.
-
-    Returns:
-        Values by the foreign names; a list has one per layer.
-
-    Example:
-        >>> from convlstm.interop.linen import LINEN
-        >>> own_words(LINEN, ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, direction="reverse"))
-        {'reverse': True, 'keep_order': True}
-    """
+    """Return these options as arguments of the foreign constructor, one value if all layers or axes agree."""
     options = constructor_options(layout, spec)
     return layout.own_words({name: _briefly(name, value) for name, value in options.items()})
 
@@ -89,20 +64,20 @@ def _briefly(name: str, value: Any) -> Any:
     if name not in PER_LAYER:
         return value
     layers = [axes[0] if isinstance(axes, tuple) and len(set(axes)) == 1 else axes for axes in value]
-    return layers[0] if all(one == layers[0] for one in layers) else layers
+    return layers[0] if all(value == layers[0] for value in layers) else layers
 
 
-def _parts(layout: Layout, own: Mapping[str, Array]) -> dict[str, Array]:
-    kernels = [own["weight_ih"], own["weight_hh"]]
+def _parts(layout: Layout, layer_arrays: Mapping[str, Array]) -> dict[str, Array]:
+    kernels = [layer_arrays["weight_ih"], layer_arrays["weight_hh"]]
     if len(layout.kernels) == 1:
         kernels = [np.concatenate(kernels, axis=2)]
     parts = {
         name: np.ascontiguousarray(np.moveaxis(_in_their_order(layout, kernel), (0, 1), layout.axes))
         for name, kernel in zip(layout.kernels, kernels, strict=True)
     }
-    bias = own.get("bias")
+    bias = layer_arrays.get("bias")
     if bias is None and layout.forget_offset:  # it acts there even without a bias, and must be cancelled
-        bias = np.zeros(own["weight_hh"].shape[:2], own["weight_hh"].dtype)
+        bias = np.zeros(layer_arrays["weight_hh"].shape[:2], layer_arrays["weight_hh"].dtype)
     if bias is None:
         return parts
     *rest, last = [bias, *(np.zeros_like(bias) for _ in layout.biases[1:])]

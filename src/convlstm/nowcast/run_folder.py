@@ -17,7 +17,7 @@ from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.spec.types import Array
-from convlstm.weights.checkpoint import load_arrays, save_arrays
+from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.model = self.path / "model.safetensors"
+        self.model = self.path / MODEL_FILE
         self.config = self.path / "config.yaml"
         self._state = self.path / "state.safetensors"
         self._log = self.path / "log.jsonl"

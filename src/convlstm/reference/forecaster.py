@@ -40,38 +40,60 @@ def forecast(
     durations: Array | None = None,
     lead_durations: Array | None = None,
     gaps: Array | None = None,
+    norm_variances: list[float] | None = None,
 ) -> Array:
     """Return the `horizon` frames that follow (batch, horizon, channels, height, width) from canonical weights.
 
     The frames are (batch, time, channels, height, width). The mask, durations and gaps of the input are (batch, time),
     the durations of the forecast (batch, horizon).
+    `norm_variances` is a list that receives the least variance in each norm.
     """
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
     gap_of = None if gaps is None else {_FORWARD: gaps}
     encoder = _part(weights, "encoder.")
-    _, states = reference.stack(spec.encoder, encoder, patched, mask=mask, durations=durations, gaps=gap_of)
+    _, states = reference.stack(
+        spec.encoder, encoder, patched, mask=mask, durations=durations, gaps=gap_of, norm_variances=norm_variances
+    )
     if spec.rollout == "feedback":
-        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon)
-    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations)
+        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, norm_variances)
+    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations, norm_variances)
     result = _head(spec, weights, hidden)
     return result + _last_valid(frames, valid)[:, None] if spec.residual else result
 
 
 def _forecaster_states(
-    spec: ForecasterSpec, weights: Weights, states: list[reference.State], horizon: int, durations: Array | None
+    spec: ForecasterSpec,
+    weights: Weights,
+    states: list[reference.State],
+    horizon: int,
+    durations: Array | None,
+    norm_variances: list[float] | None,
 ) -> Array:
     """Return the hidden states of all forecaster layers (batch, horizon, Σ hidden, height, width)."""
     x, outputs = None, []
     for layer in spec.forecaster.layers:
         layer_weights = _part(weights, f"forecaster.layers.{layer.index}.{_FORWARD}.")
-        x, _ = reference.sequence(layer, layer_weights, x, states[layer.index], steps=horizon, durations=durations)
+        x, _ = reference.sequence(
+            layer,
+            layer_weights,
+            x,
+            states[layer.index],
+            steps=horizon,
+            durations=durations,
+            norm_variances=norm_variances,
+        )
         outputs.append(x)
     return np.concatenate(outputs, axis=2)
 
 
 def _feedback(
-    spec: ForecasterSpec, weights: Weights, last: Array, states: list[reference.State], horizon: int
+    spec: ForecasterSpec,
+    weights: Weights,
+    last: Array,
+    states: list[reference.State],
+    horizon: int,
+    norm_variances: list[float] | None,
 ) -> Array:
     frames: list[Array] = []
     for _ in range(horizon):
@@ -80,7 +102,9 @@ def _feedback(
         frames.append(frame + last if spec.residual else frame)
         last = frames[-1]
         patched = space_to_depth(last[:, None], spec.patch_size)
-        _, states = reference.stack(spec.encoder, _part(weights, "encoder."), patched, states)
+        _, states = reference.stack(
+            spec.encoder, _part(weights, "encoder."), patched, states, norm_variances=norm_variances
+        )
     return np.stack(frames, axis=1)
 
 

@@ -35,6 +35,7 @@ def step(
     retention: Array | float = 1.0,
     masks: LayerMasks | None = None,
     t: int = 0,
+    norm_variances: list[float] | None = None,
 ) -> State:
     """Return h_t and c_t (batch, hidden, *grid) after one step of the cell.
 
@@ -49,12 +50,13 @@ def step(
     Source: Shi et al. (2015), Eq. 3, arXiv:1506.04214. `docs/contract.md` defines δ (`factor`) and memory decay
     (`retention`, a factor on c_{t-1}). x is (batch, in_channels, *space), or None for a layer without input. Without
     masks zoneout uses its rates; with masks t selects those of the step.
+    `norm_variances` is a list that receives the least variance in each norm.
     """
     spec, masks = layer.stack, masks or LayerMasks()
     sigma = ACTIVATION_FUNCTIONS[spec.recurrent_activation]
     phi = ACTIVATION_FUNCTIONS[spec.activation]
     h_before, c_before = state[0], state[1] * retention
-    z = _gates(layer, weights, x, h_before, masks)
+    z = _gates(layer, weights, x, h_before, masks, norm_variances)
     p_i, p_f, p_o = np.zeros(3) if spec.peephole == "none" else _peephole(spec, weights["peephole"])
     i = sigma(z[0] + p_i * c_before)
     f = sigma(z[1] + p_f * c_before)
@@ -79,6 +81,7 @@ def sequence(
     durations: Array | None = None,
     gaps: Array | None = None,
     masks: LayerMasks | None = None,
+    norm_variances: list[float] | None = None,
 ) -> tuple[Array, State]:
     """Run one layer in one direction; return outputs (batch, time, hidden, *grid) in input order and the final state.
 
@@ -107,6 +110,7 @@ def sequence(
             retention=1.0 if retentions is None else _over_grid(retentions[:, t], spec.spatial_dims),
             masks=masks,
             t=t,
+            norm_variances=norm_variances,
         )
         h, c = np.where(valid_t, h_new, h), np.where(valid_t, c_new, c)
         last_output = np.where(valid_t, h, last_output if spec.masked_output == "hold" else 0.0)
@@ -127,6 +131,7 @@ def stack(
     gaps: Mapping[str, Array] | None = None,
     masks: Mapping[tuple[int, str], LayerMasks] | None = None,
     dropout: Sequence[Array] | None = None,
+    norm_variances: list[float] | None = None,
 ) -> tuple[Array | tuple[Array, ...], list[State]]:
     """Return the merged output of the last layer (a tuple, forward first, with merge `separate`), and the final states.
 
@@ -157,6 +162,7 @@ def stack(
                 durations=durations,
                 gaps=None if gaps is None else gaps[direction],
                 masks=None if masks is None else masks[layer.index, direction],
+                norm_variances=norm_variances,
             )
             parts.append(output)
             final.append(state)
@@ -188,7 +194,14 @@ def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dty
     return [(np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)) for shape in shapes]  # type: ignore[call-overload]
 
 
-def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks: LayerMasks) -> list[Array]:
+def _gates(
+    layer: LayerSpec,
+    weights: Weights,
+    x: Array | None,
+    h: Array,
+    masks: LayerMasks,
+    norm_variances: list[float] | None,
+) -> list[Array]:
     spec, rank = layer.stack, layer.stack.spatial_dims
     if masks.recurrent is not None:
         h = h * masks.recurrent
@@ -209,15 +222,17 @@ def _gates(layer: LayerSpec, weights: Weights, x: Array | None, h: Array, masks:
                 groups=layer.groups,
             )
         if spec.norm != "none":
-            z = _over_grid(weights["norm_scale"][gate], rank) * _normalised(z, spec.norm_groups or 1)
+            z = _over_grid(weights["norm_scale"][gate], rank) * _normalised(z, spec.norm_groups or 1, norm_variances)
         gates.append(z + _over_grid(weights["bias"][gate], rank) if spec.bias else z)
     return gates
 
 
-def _normalised(z: Array, groups: int) -> Array:
+def _normalised(z: Array, groups: int, variances: list[float] | None) -> Array:
     parts = z.reshape(len(z), groups, -1)
     centred = parts - parts.mean(axis=2, keepdims=True)
     variance = (centred * centred).mean(axis=2, keepdims=True)
+    if variances is not None:
+        variances.append(float(variance.real.min(initial=np.inf)))
     scaled: Array = centred / np.sqrt(variance + NORM_EPSILON)
     return scaled.reshape(z.shape)
 

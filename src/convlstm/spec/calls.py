@@ -14,42 +14,22 @@ Shape = tuple[int | None, ...]
 
 
 def fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
-    """Return whether a shape is the expected one; a size that is not known yet (None) is not checked.
-
-    Example:
-        >>> fits((None, 4), (2, 4)), fits((None, 3), (2, 4))
-        (True, False)
-    """
+    """Return whether a shape is the expected one; a size that is not known yet (None) is not checked."""
     known = (n == m or n is None or m is None for n, m in zip(shape, expected, strict=False))
     return len(shape) == len(expected) and all(known)
 
 
 def frame_axes(spec: ConvLSTMSpec, *leading: str, channels_last: bool = False) -> tuple[str, ...]:
-    """Return the names of the axes of frames, preceded by the leading axes.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> frame_axes(spec, "batch", "time", channels_last=True)
-        ('batch', 'time', 'height', 'width', 'channel')
-    """
+    """Return the names of the axes of frames, preceded by the leading axes."""
     space = AXIS_NAMES[spec.spatial_dims]
     return (*leading, *space, "channel") if channels_last else (*leading, "channel", *space)
 
 
 def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence[str], name: str = "x") -> bool:
-    """Check the shape of a layer's or cell's input; a size that is not known yet (None) is not checked.
+    """Check the shape of a layer's or cell's input; return whether it has a batch axis.
 
-    Args:
-        spec: The stack.
-        shape: The shape received.
-        axes: Names of the axes, as `frame_axes` returns them; the batch axis may be missing from the shape.
-        name: Name of the argument.
-
-    Returns:
-        Whether there is a batch axis.
-
-    Raises:
-        ShapeError: if the number of axes, the channels, or the size of a pixel peephole's frames do not fit.
+    `axes` are those of `frame_axes`, of which the batch axis may be missing. A size of None is not known yet and not
+    checked.
     """
     batched = len(shape) == len(axes)
     present = [axis for axis in axes if batched or axis != "batch"]
@@ -89,16 +69,7 @@ def _frames_hint(channels: int, shape: Sequence[int | None], axes: Sequence[str]
 
 
 def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channels_last: bool = False) -> None:
-    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not checked.
-
-    Args:
-        spec: The forecaster.
-        shape: The shape received.
-        channels_last: Whether the channel axis is the last one.
-
-    Raises:
-        ShapeError: naming the sizes that the patches or pixel peepholes require.
-    """
+    """Check the shape of a forecaster's frames; a size that is not known yet (None) is not checked."""
     patch, encoder = spec.patch_size, spec.encoder
     axes = frame_axes(encoder, "batch", "time", channels_last=channels_last)
     sizes = dict(zip(axes, shape, strict=False))
@@ -131,26 +102,26 @@ def check_horizon(horizon: Any, *kinds: Any) -> None:
         )
 
 
-def check_given(name: str, wanted: bool, given: object, option: str = "duration_strategy") -> None:
+def check_given(name: str, wanted: bool, value: object, option: str = "duration_strategy") -> None:
     """Raise an error for durations or gaps that the layer does not use, or that it needs and did not receive."""
-    if wanted != (given is not None):
+    if wanted != (value is not None):
         raise ShapeError(
             name,
             expected="one value per step (batch, time)" if wanted else f"None in a layer without {option}",
-            received="None" if given is None else type(given).__name__,
+            received="None" if value is None else type(value).__name__,
             hint=f"Pass `{name}`, one value per step."
             if wanted
             else f"Leave `{name}` out, or build the layer with `{option}`.",
         )
 
 
-def read_gaps(spec: ConvLSTMSpec, given: Any) -> Mapping[str, Any]:
+def read_gaps(spec: ConvLSTMSpec, gaps: Any) -> Mapping[str, Any]:
     """Return the gaps of a call by direction, empty for a layer without memory decay."""
     count = len(spec.directions) if spec.memory_decay else 0
-    if given is None:
+    if gaps is None:
         parts: tuple[Any, ...] = ()
     else:
-        parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        parts = tuple(gaps) if isinstance(gaps, (tuple, list)) else (gaps,)
     if len(parts) != count:
         compute = "Compute them with `convlstm.spec.durations.durations_from_times`, one array per direction."
         raise ShapeError(
@@ -217,13 +188,7 @@ def check_lengths(lengths: Any, batch: int, steps: int, *, whole: bool, inside: 
 def state_shapes(
     spec: ConvLSTMSpec, batch: int, input_size: Sequence[int], *, channels_last: bool = False
 ) -> list[tuple[int, ...]]:
-    """Return the shape of h and c of every layer and direction, indexed layer · D + direction.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, direction="bidirectional")
-        >>> state_shapes(spec, 2, (16, 16))
-        [(2, 8, 16, 16), (2, 8, 16, 16)]
-    """
+    """Return the shape of h and c of every layer and direction, indexed layer · D + direction."""
     shapes: list[tuple[int, ...]] = []
     for layer, grid in zip(spec.layers, spec.grids(tuple(input_size)), strict=True):
         frame = (*grid, layer.hidden_channels) if channels_last else (layer.hidden_channels, *grid)
@@ -231,15 +196,15 @@ def state_shapes(
     return shapes
 
 
-def state_pair(given: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
+def state_pair(state: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tuple[Any, Any]:
     """Return h_0 and c_0 of a state, or raise an error if it is not a pair."""
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        return given[0], given[1]
+    if isinstance(state, (tuple, list)) and len(state) == 2:
+        return state[0], state[1]
     is_stack = parts == "(h_0, c_0)"
     raise StateError(
         name,
         expected=f"a pair {parts}",
-        received=f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__,
+        received=f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__,
         hint=f"Pass {parts}, each {'a tuple with one tensor per layer and direction' if is_stack else 'one tensor'}.",
     )
 

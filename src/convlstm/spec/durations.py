@@ -71,19 +71,7 @@ def durations_from_times(
 
 
 def check_durations(name: str, durations: Any, mask: Array | None = None) -> None:
-    """Raise an error for negative or non-finite durations of valid steps.
-
-    Args:
-        name: `durations` or `gaps`, for the message.
-        durations: Concrete values (batch, time).
-        mask: True where a step is valid (batch, time); masked steps are never checked.
-
-    Raises:
-        ShapeError: naming the first bad value.
-
-    Example:
-        >>> check_durations("durations", np.array([[5.0, 10.0]]))
-    """
+    """Raise ShapeError for the first negative or non-finite duration of a valid step; both are (batch, time)."""
     values = np.asarray(durations, dtype=np.float64)
     bad = ~(np.isfinite(values) & (values >= 0))
     if mask is not None:

@@ -28,23 +28,10 @@ def pad_widths(
     dilation: Sequence[int],
     padding: Padding,
 ) -> Widths:
-    """Return the points added before and after each spatial axis.
+    """Return the points (before, after) that are added along each spatial axis.
 
-    `same` follows TensorFlow and JAX: total = max((⌈n/s⌉ − 1)·s + k_eff − n, 0), the odd extra at the end.
-
-    Args:
-        size: Points per spatial axis of the input.
-        kernel: Kernel size per axis.
-        stride: Stride per axis.
-        dilation: Dilation per axis.
-        padding: `same`, `valid`, or the symmetric number of points per axis.
-
-    Returns:
-        A pair (before, after) per axis.
-
-    Example:
-        >>> pad_widths((8,), (4,), (1,), (1,), "same")
-        ((1, 2),)
+    `same` follows TensorFlow and JAX: total = max((⌈n/s⌉ − 1)·s + k_eff − n, 0), the odd extra at the end. Numbers in
+    `padding` are added on both sides.
     """
     if padding == "valid":
         return ((0, 0),) * len(size)
@@ -58,18 +45,7 @@ def pad_widths(
 
 
 def recurrent_pad_widths(kernel: Sequence[int]) -> Widths:
-    """Return the padding of the recurrent convolution, whose output has the size of its input.
-
-    Args:
-        kernel: Recurrent kernel size per axis.
-
-    Returns:
-        A pair (before, after) per axis; an even kernel has its extra point at the end.
-
-    Example:
-        >>> recurrent_pad_widths((3, 2))
-        ((1, 1), (0, 1))
-    """
+    """Return the points (before, after) that keep the size of h; an even kernel has its extra point at the end."""
     return tuple(((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel)
 
 
@@ -80,25 +56,7 @@ def output_size(
     dilation: Sequence[int],
     padding: Padding,
 ) -> tuple[int, ...]:
-    """Return the size of a convolution's output, which is the grid of the state.
-
-    Args:
-        size: Points per spatial axis of the input.
-        kernel: Kernel size per axis.
-        stride: Stride per axis.
-        dilation: Dilation per axis.
-        padding: `same`, `valid`, or the symmetric number of points per axis.
-
-    Returns:
-        Points per spatial axis of the output.
-
-    Raises:
-        ShapeError: if an axis would be empty; the message names it.
-
-    Example:
-        >>> output_size((8, 8), (3, 3), (2, 1), (1, 1), "valid")
-        (3, 6)
-    """
+    """Return the size of a convolution's output, which is the grid of the state; an empty axis is a ShapeError."""
     widths = pad_widths(size, kernel, stride, dilation, padding)
     result = []
     for axis, (n, k, s, d, (before, after)) in enumerate(zip(size, kernel, stride, dilation, widths, strict=True)):
@@ -116,19 +74,7 @@ def output_size(
 
 
 def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str]) -> None:
-    """Raise an error for a padding that the boundary rule cannot fill.
-
-    Args:
-        size: Points per spatial axis.
-        widths: Pairs (before, after) per axis.
-        boundary: Boundary rule per axis.
-
-    Raises:
-        ShapeError: `reflect` needs a pad smaller than the axis, `circular` one no larger; the axis is named.
-
-    Example:
-        >>> check_boundary((4,), ((4, 4),), ("circular",))
-    """
+    """Raise ShapeError if `reflect` has a pad that is not smaller than the axis, or `circular` one that is larger."""
     limits = {"reflect": -1, "circular": 0}
     for axis, (n, width, rule) in enumerate(zip(size, widths, boundary, strict=True)):
         if rule in limits and max(width) > n + limits[rule]:

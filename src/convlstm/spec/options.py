@@ -20,6 +20,7 @@ NORMS = ("none", "layer", "group")
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 MERGES = ("concat", "sum", "mul", "ave", "separate")
 MASKED_OUTPUTS = ("zero", "hold")
+PRECISIONS = ("float32", "bfloat16")
 
 PER_LAYER = (
     "hidden_channels",

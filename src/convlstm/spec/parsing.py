@@ -118,18 +118,6 @@ def per_layer_and_axis(name: str, value: object, num_layers: int, rank: int) -> 
     A list of numbers is read per axis if its length fits the spatial axes only, and per layer if it fits the layers
     only. A list that fits both is an error, unless all its numbers are equal or there is one layer.
 
-    Args:
-        name: Name of the option.
-        value: One value, a tuple or list per axis, or a list per layer of any of these.
-        num_layers: Number of layers.
-        rank: Number of spatial axes.
-
-    Returns:
-        One item per layer.
-
-    Raises:
-        SpecError: for a list that fits neither, or both.
-
     Example:
         >>> per_layer_and_axis("kernel_size", [3, 5], 1, 2)
         [(3, 5)]
@@ -172,22 +160,9 @@ def layer_count(num_layers: object, hidden_channels: object) -> int:
 
 
 def spatial_dims(dims: object, kernel_size: object, num_layers: int) -> int:
-    """Return the number of spatial axes: as given, or the length of a kernel of 1 to 3 numbers, or 2.
+    """Return the number of spatial axes: `dims`, or the length of a kernel of 1 to 3 numbers, or 2.
 
-    Args:
-        dims: The option `spatial_dims`, or None.
-        kernel_size: The option `kernel_size`. A list of 2 or 3 numbers counts only if there is one layer.
-        num_layers: Number of layers.
-
-    Returns:
-        1, 2 or 3.
-
-    Raises:
-        SpecError: for a number out of this range.
-
-    Example:
-        >>> spatial_dims(None, (3, 3, 3), 1), spatial_dims(None, [(3,), (5,)], 2), spatial_dims(None, 3, 1)
-        (3, 1, 2)
+    A list of 2 or 3 numbers is a kernel only if there is one layer.
     """
     if dims is not None:
         rank = integer("spatial_dims", dims, 1)
@@ -213,20 +188,7 @@ def _float(value: Real) -> float:
 
 
 def check_keys(argument: str, options: object, cls: type[Any]) -> None:
-    """Raise an error unless the keys of a mapping are a dataclass's fields (those with defaults may be missing).
-
-    Args:
-        argument: Name for the error.
-        options: The value read from a file.
-        cls: The dataclass to build from it.
-
-    Raises:
-        SpecError: naming the first wrong key.
-
-    Example:
-        >>> from convlstm.spec.stack import ConvLSTMSpec
-        >>> check_keys("spec", {"in_channels": 1, "hidden_channels": 2, "kernel_size": 3}, ConvLSTMSpec)
-    """
+    """Raise SpecError unless the keys of a mapping are a dataclass's fields; those with defaults may be missing."""
     if not isinstance(options, dict):
         raise SpecError(
             argument,
@@ -249,18 +211,9 @@ def check_keys(argument: str, options: object, cls: type[Any]) -> None:
 
 
 def check_options(options: Mapping[str, object], known: Collection[str], fallback: str | None = None) -> None:
-    """Raise an error for a keyword that is not an option, with a hint at the right name.
+    """Raise SpecError for a keyword that is not an option, with a hint at the right name.
 
-    Args:
-        options: The keyword arguments.
-        known: Names of the options.
-        fallback: Hint for a keyword that resembles no option; None for the options of a layer.
-
-    Raises:
-        SpecError: naming the first unknown keyword.
-
-    Example:
-        >>> check_options({"peephole": "channel"}, ["peephole", "norm"])
+    `fallback` is the hint for a keyword that resembles no option; None for the options of a layer.
     """
     for name in options:
         if name not in known:

@@ -11,19 +11,7 @@ _AXES = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation"
 
 
 def options_in_words(spec: ConvLSTMSpec) -> str:
-    """Return the options that differ from their defaults, as keyword arguments.
-
-    Args:
-        spec: The stack.
-
-    Returns:
-        The arguments of a constructor that build the same spec.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 4], kernel_size=(3, 5), stride=[(2, 2), (1, 1)])
-        >>> options_in_words(spec)
-        '1, [8, 4], kernel_size=(3, 5), stride=[(2, 2), (1, 1)]'
-    """
+    """Return the options that differ from their defaults, as the arguments of a constructor."""
     plain = ConvLSTMSpec(
         in_channels=1, hidden_channels=[1] * spec.depth, kernel_size=1, spatial_dims=spec.spatial_dims, bias=spec.bias
     )

@@ -29,19 +29,7 @@ MEMORY_DECAY_START = -3.0
 
 
 def layer_shapes(layer: LayerSpec) -> dict[str, Shape]:
-    """Return the shape of each array of one layer and direction.
-
-    Args:
-        layer: The layer in its normalised form.
-
-    Returns:
-        Shapes by name, sorted; `docs/contract.md` lists the names.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> layer_shapes(spec.layers[0])["weight_ih"]
-        (4, 8, 1, 3, 3)
-    """
+    """Return the shape of each array of one layer and direction by name, sorted (names: `docs/contract.md`)."""
     spec, hidden, gates = layer.stack, layer.hidden_channels, len(GATES)
     shapes: dict[str, Shape] = {"weight_hh": (gates, hidden, hidden, *layer.recurrent_kernel_size)}
     if layer.in_channels:
@@ -79,19 +67,7 @@ def stacks(spec: Spec) -> dict[str, ConvLSTMSpec]:
 
 
 def canonical_shapes(spec: Spec) -> dict[str, Shape]:
-    """Return the shape of every array of a model, keys sorted.
-
-    Args:
-        spec: A layer stack or a forecaster.
-
-    Returns:
-        Shapes by canonical key.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> sorted(canonical_shapes(spec))
-        ['layers.0.forward.bias', 'layers.0.forward.weight_hh', 'layers.0.forward.weight_ih']
-    """
+    """Return the shape of every array of a model by canonical key, sorted."""
     shapes: dict[str, Shape] = {}
     for stack_prefix, stack in stacks(spec).items():
         for layer in stack.layers:
@@ -148,35 +124,13 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
 
 
 def check_weights(spec: Spec, arrays: Mapping[str, Array]) -> None:
-    """Raise an error unless the arrays are exactly those of the spec.
-
-    Args:
-        spec: The model.
-        arrays: Arrays by canonical key.
-
-    Raises:
-        WeightsError: naming the first array that is missing, unknown, misshapen, or not of finite floating numbers.
-
-    Example:
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)
-        >>> check_weights(spec, initialise(spec, seed=0))
-    """
+    """Raise WeightsError unless the arrays are exactly those of the spec, of finite floating numbers."""
     check_shapes(spec, {key: tuple(array.shape) for key, array in arrays.items()})
     check_values(arrays)
 
 
 def check_values(arrays: Mapping[str, Array]) -> None:
-    """Raise an error for weights that are integers, bools, NaN or infinite.
-
-    Args:
-        arrays: Arrays by key.
-
-    Raises:
-        WeightsError: naming the first wrong array.
-
-    Example:
-        >>> check_values({"bias": np.zeros(4)})
-    """
+    """Raise WeightsError for the first array of integers or bools, or with NaN or infinity."""
     for key, array in arrays.items():
         if not (np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"):
             raise WeightsError(
@@ -196,15 +150,7 @@ def check_values(arrays: Mapping[str, Array]) -> None:
 
 
 def check_shapes(spec: Spec, shapes: Mapping[str, Shape]) -> None:
-    """Raise an error unless the shapes are exactly those of the spec; no array is read.
-
-    Args:
-        spec: The model.
-        shapes: Shapes by canonical key.
-
-    Raises:
-        WeightsError: naming the first missing, unknown or misshapen array.
-    """
+    """Raise WeightsError for the first missing, unknown or misshapen array; no array is read."""
     expected = canonical_shapes(spec)
     for key in sorted(set(expected) ^ set(shapes)):
         known = key in expected

@@ -26,14 +26,14 @@ from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, check_shapes, check_values, check_weights
 
 FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+"""Name of the model file in a run folder."""
+SPEC_TYPES: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
+"""Types of specs by the kind of model in a file."""
 _ENTRY = "convlstm"
 _DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "|u1": "U8"}
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": float(np.finfo(np.float32).max)}
 """Largest number of each type that is narrower than float64."""
-_KINDS: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {
-    "layer": ConvLSTMSpec,
-    "forecaster": ForecasterSpec,
-}
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,25 @@ class Model:
                 )
 
 
+def file_error(path: Path, expected: str, received: str, hint: str) -> WeightsError:
+    """Return the error of a file that cannot be read."""
+    return WeightsError(str(path), expected=expected, received=" ".join(received.split()), hint=hint)
+
+
+def check_is_file(path: Path, expected: str) -> None:
+    """Raise WeightsError for a path that is missing or no plain file."""
+    if not path.is_file():
+        received = "nothing there" if not path.exists() else "a folder or device"
+        raise file_error(path, expected, received, "Correct the path.")
+
+
+def kind_of(spec: Spec) -> str:
+    """Return the kind of model in a file: `layer` or `forecaster`."""
+    return "forecaster" if isinstance(spec, ForecasterSpec) else "layer"
+
+
 def weights_digest(arrays: Mapping[str, Array]) -> str:
-    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes.
-
-    Args:
-        arrays: Arrays by key.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> weights_digest({"a": np.zeros(2, dtype=np.float32)})[:8]
-        'd3ba0fd7'
-    """
+    """Return the SHA-256 of all arrays: per key, the line `name dtype shape` and the little-endian bytes."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
         array = _portable(key, arrays[key])
@@ -127,8 +133,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
         True
     """
     check_weights(spec, weights)
-    kind = "forecaster" if isinstance(spec, ForecasterSpec) else "layer"
-    content = {"kind": kind, "spec": spec.to_dict(), "extra": extra or {}}
+    content = {"kind": kind_of(spec), "spec": spec.to_dict(), "extra": extra or {}}
     return save_arrays(path, weights, content)
 
 
@@ -150,14 +155,14 @@ def load_model(path: str | Path) -> Model:
     def check(content: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
         nonlocal spec
         kind = content.get("kind")
-        if not isinstance(kind, str) or kind not in _KINDS:
-            raise _unfit(path, "a model file", f"kind {kind!r}", "Pass a file written by `save_model`.")
+        if not isinstance(kind, str) or kind not in SPEC_TYPES:
+            raise file_error(path, "a model file", f"kind {kind!r}", "Pass a file written by `save_model`.")
         try:
-            spec = _KINDS[kind].from_dict(content.get("spec", {}))
+            spec = SPEC_TYPES[kind].from_dict(content.get("spec", {}))
             check_shapes(spec, shapes)
         except ConvLSTMError as error:
             received = f"a file whose {error.argument} is {error.received}, not {error.expected}"
-            raise _unfit(
+            raise file_error(
                 path, "a model file with a valid spec and its arrays", received, "Save the model again."
             ) from error
 
@@ -167,25 +172,12 @@ def load_model(path: str | Path) -> Model:
         check_values(arrays)
     except WeightsError as error:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
-        raise _unfit(path, wanted, str(error.received), error.hint) from error
+        raise file_error(path, wanted, str(error.received), error.hint) from error
     return Model(spec, arrays, content.get("extra", {}), digest)
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:
-    """Write named arrays and JSON values to one safetensors file.
-
-    Args:
-        path: The file to write.
-        arrays: Arrays by key: float, integer or bool.
-        content: JSON values.
-
-    Returns:
-        The digest of the arrays.
-
-    Raises:
-        WeightsError: for an array of another type.
-        OutputError: if the file cannot be written.
-    """
+    """Write named arrays (float, integer or bool) and JSON values to one safetensors file; return the digest."""
     digest = weights_digest(arrays)
     plain = json.loads(_to_json({"format": FORMAT_VERSION, "digest": digest, **content}))
     entry = _to_json(plain | {"seal": _seal(plain)})
@@ -196,22 +188,12 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str
 
 
 def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], dict[str, Any], str]:
-    """Read a file written by `save_arrays`.
+    """Return the arrays, the JSON content and the digest of a file written by `save_arrays`.
 
-    Args:
-        path: The file.
-        check: Function of the JSON content and the shapes by key, called before any array is read; may raise.
-
-    Returns:
-        Arrays by key, the JSON content, and the digest.
-
-    Raises:
-        WeightsError: if the file is missing, not a plain file, damaged or of another format.
+    `check` is a function of the content and the shapes by key, called before any array is read; it may raise.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "nothing there" if not path.exists() else "a folder or device"
-        raise _unfit(path, "a safetensors file", what, "Correct the path.")
+    check_is_file(path, "a safetensors file")
     try:
         with safe_open(path, framework="numpy") as file:
             content = _read_entry(path, file.metadata())
@@ -219,17 +201,17 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
             shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
             foreign = {part.get_dtype() for part in slices.values()} - set(_DTYPES.values())
             if foreign:
-                raise _unfit(
+                raise file_error(
                     path, f"arrays of {', '.join(_DTYPES.values())}", min(foreign), "Convert the arrays first."
                 )
             if check is not None:
                 check(content, shapes)
             arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
     except (SafetensorError, OSError) as error:
-        raise _unfit(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
+        raise file_error(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
     digest = weights_digest(arrays)
     if digest != content.get("digest"):
-        raise _unfit(path, "intact arrays", "arrays with another digest", "Copy or download the file again.")
+        raise file_error(path, "intact arrays", "arrays with another digest", "Copy or download the file again.")
     return arrays, content, digest
 
 
@@ -239,13 +221,15 @@ def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
         version = content["format"]
         intact = content.pop("seal", None) == _seal(content)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _unfit(
+        raise file_error(
             path, "a file written by convlstm", "other metadata", "Convert the file with `convlstm convert`."
         ) from error
     if version != FORMAT_VERSION:
-        raise _unfit(path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm.")
+        raise file_error(
+            path, f"format {FORMAT_VERSION}", f"format {version!r}", "Install a newer version of convlstm."
+        )
     if not intact:
-        raise _unfit(path, "intact options", "options that were changed", "Copy or download the file again.")
+        raise file_error(path, "intact options", "options that were changed", "Copy or download the file again.")
     return dict(content)
 
 
@@ -268,7 +252,3 @@ def _portable(key: str, array: Array) -> Array:
         received=array.dtype,
         hint="Convert the array first.",
     )
-
-
-def _unfit(path: Path, expected: str, received: str, hint: str) -> WeightsError:
-    return WeightsError(str(path), expected=expected, received=received, hint=hint)

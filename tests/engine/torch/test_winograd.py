@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convlstm.conformance.adapters.torch import run
 from convlstm.conformance.compare import compare
 from convlstm.conformance.random_layers import COMMON, Case, random_case
-from convlstm.cost.memory_run import runs
+from convlstm.cost.memory import runs
 from convlstm.cost.workload import Call
 from convlstm.engine.torch import buffers as torch_memory
 from convlstm.engine.torch import fused as torch_fused
@@ -249,5 +249,5 @@ def test_the_count_of_memory_follows_the_engine(kernel: int, channels: int, monk
     with torch.no_grad():
         layer(torch.randn(4, 2, channels, 32, 32))
     call = Call("layer", layer.spec, 2, (32, 32), runs=1, input_gradient=False, state_gradient=False)
-    counted = [(run.winograd, run.joint) for (run,) in runs(call, 4, 4)]
+    counted = [(run.uses_winograd, run.is_joint) for (run,) in runs(call, 4, 4)]
     assert counted == made

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional

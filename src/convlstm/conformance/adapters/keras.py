@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_results, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
-from convlstm.conformance.random_layers import Case, convert_masks
+from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
+from convlstm.conformance.drop_in import STRATEGIES, UsageExample, UsageResult, against_reference
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 from convlstm.jax.weights import from_canonical
 from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
 
-STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
 CHANNELS, HIDDEN = 3, 64
 
 

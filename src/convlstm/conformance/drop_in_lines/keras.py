@@ -11,13 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from convlstm.conformance.drop_in import UsageExample, UsageResult, against_reference
+from convlstm.conformance.drop_in import STRATEGIES, UsageExample, UsageResult, against_reference
 from convlstm.keras.compat import DurationAwareConvLSTMCell
 from convlstm.keras.rnn import RNN
 from convlstm.keras.weights import load_canonical, to_canonical
 from convlstm.spec.types import Array
-
-STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}
 
 
 def duration_aware(strategy: str) -> UsageResult:
