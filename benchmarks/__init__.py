@@ -1,1 +1,1 @@
-"""Studies that measure this package and its peers; none of it is in the wheel."""
+"""Studies that measure this package and other implementations; they are not in the wheel."""

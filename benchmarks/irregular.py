@@ -1,12 +1,12 @@
-"""Does it help to know the time between frames? One model told of durations, and the same model blind to them.
+"""Compare a model with durations and the same model without them on radar rain with randomly dropped frames.
 
     python benchmarks/irregular.py RADOLAN.nc [--steps 600] [--seeds 3]
 
-Frames of the radar sequence are dropped at random, so that gaps of 5 to 30 minutes are left, drawn evenly. Both models
-see the same windows in the same order from the same first weights (what the blind one lacks, the aware one starts
-neutral), for the same number of steps, and forecast the frames that are left, at whatever times they stand. Scores are
-in mm/h on the test day, over three draws of dropped frames, by lead time; persistence stands beside them. Every
-seed draws its own weights, batches and dropped frames.
+The gaps between the remaining frames are 5 to 30 minutes, uniformly distributed. Both models train on the same windows
+in the same order, from the same initial weights, for the same number of steps. The further weights of the model with
+durations have no effect at initialisation. Both forecast the remaining frames at their actual times. The scores are in
+mm/h on the test day by lead time, over three samples of dropped frames, with persistence for comparison. Each seed
+samples other weights, batches and dropped frames.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("irregular.json"))
     options = parser.parse_args()
     frames = open_frames(options.data, units="mm")
-    found = []
+    runs = []
     for seed in range(options.seeds):
-        found.append(run(frames, options, seed))
+        runs.append(run(frames, options, seed))
         settings = {"steps": options.steps, "strategy": options.strategy, "decay": options.decay}
-        options.output.write_text(json.dumps(settings | {"runs": found}, indent=1))
-        print(f"seed {seed}:", json.dumps(found[-1]), flush=True)
-    for line in table(found):
+        options.output.write_text(json.dumps(settings | {"runs": runs}, indent=1))
+        print(f"seed {seed}:", json.dumps(runs[-1]), flush=True)
+    for line in table(runs):
         print(line)
 
 
@@ -70,33 +70,35 @@ def run(frames: Frames, options: argparse.Namespace, seed: int) -> dict[str, dic
     )
     thinned = thin(frames, np.random.default_rng([seed, 1]))
     data, pipeline = prepare(config, thinned)
-    aware = config.model.spec(1, pipeline.time_step)
-    blind = replace(aware, encoder=plain(aware.encoder))
+    timed = config.model.spec(1, pipeline.time_step)
+    untimed_spec = replace(timed, encoder=without_durations(timed.encoder))
     trainers = {
         name: Trainer(spec, initialise(spec, seed), Optimisation(precision="float32"))
-        for name, spec in (("aware", aware), ("blind", blind))
+        for name, spec in (("with durations", timed), ("without", untimed_spec))
     }
     for step in range(options.steps):
         sample = to_sample(data.train.batch(step), pipeline, config)
         for name, trainer in trainers.items():
-            trainer.step(sample if name == "aware" else untimed(sample), learning_rate(config, step), step)
+            trainer.step(
+                sample if name == "with durations" else without_times(sample), learning_rate(config, step), step
+            )
     return score(frames, config, pipeline, trainers)
 
 
 def thin(frames: Frames, random: np.random.Generator) -> Frames:
-    """Drop frames so that the time between those left is drawn evenly from `MINUTES`, where none was missing."""
+    """Drop frames so that the gaps are uniformly distributed over `MINUTES`, where the source has no gap."""
     wanted = np.cumsum(random.choice(MINUTES, len(frames.seconds))) * 60.0
     keep = np.isin(frames.seconds, frames.seconds[0] + wanted)
     channels = tuple(replace(channel, packed=channel.packed[keep]) for channel in frames.channels)
     return replace(frames, time=frames.time[keep], seconds=frames.seconds[keep], channels=channels)
 
 
-def plain(spec: ConvLSTMSpec) -> ConvLSTMSpec:
+def without_durations(spec: ConvLSTMSpec) -> ConvLSTMSpec:
     """Return the stack without durations."""
     return replace(spec, duration_strategy="none", memory_decay=False, reference_duration=1.0)
 
 
-def untimed(sample: Sample) -> Sample:
+def without_times(sample: Sample) -> Sample:
     """Return the sample without durations."""
     return replace(sample, durations=None, lead_durations=None, gaps=None)
 
@@ -104,19 +106,19 @@ def untimed(sample: Sample) -> Sample:
 def score(
     frames: Frames, config: Config, pipeline: Pipeline, trainers: dict[str, Trainer]
 ) -> dict[str, dict[str, list[float]]]:
-    """Return RMSE and CSI of every model and of persistence, by bins of lead time, over three draws of frames."""
-    counts = {name: np.zeros((len(BINS), 5)) for name in ("aware", "blind", "persistence")}
-    for draw in range(3):
-        thinned = thin(frames, np.random.default_rng([draw, 2]))
+    """Return RMSE and CSI of each model and of persistence by bins of lead time, over three samples of frames."""
+    counts = {name: np.zeros((len(BINS), 5)) for name in ("with durations", "without", "persistence")}
+    for sample_number in range(3):
+        thinned = thin(frames, np.random.default_rng([sample_number, 2]))
         for batch in test_batches(thinned, config, pipeline):
             sample = to_sample(batch, pipeline, config)
             truth = pipeline.transform.inverse(batch.targets)
             shape = truth.shape[-2:]
             forecasts = {"persistence": np.repeat(pipeline.transform.inverse(batch.inputs[:, -1:]), truth.shape[1], 1)}
             for name, trainer in trainers.items():
-                own = sample if name == "aware" else untimed(sample)
-                given = trainer.predict(own, truth.shape[1])[..., : shape[0], : shape[1]]
-                forecasts[name] = np.maximum(pipeline.transform.inverse(given), 0.0)
+                inputs = sample if name == "with durations" else without_times(sample)
+                values = trainer.predict(inputs, truth.shape[1])[..., : shape[0], : shape[1]]
+                forecasts[name] = np.maximum(pipeline.transform.inverse(values), 0.0)
             minutes = np.cumsum(batch.lead_durations, axis=1) / 60.0
             for name, forecast in forecasts.items():
                 counts[name] += tally(forecast, truth, batch.weight, minutes)
@@ -137,8 +139,16 @@ def test_batches(frames: Frames, config: Config, pipeline: Pipeline) -> list[Bat
 def tally(forecast: np.ndarray, truth: np.ndarray, weight: np.ndarray, minutes: np.ndarray) -> np.ndarray:
     """Return per bin: squared error, known values, hits, misses, false alarms."""
     known = weight > 0
-    seen, told = (truth >= THRESHOLD) & known, (forecast >= THRESHOLD) & known
-    parts = np.stack([np.where(known, (forecast - truth) ** 2, 0), known, seen & told, seen & ~told, told & ~seen])
+    observed_event, forecast_event = (truth >= THRESHOLD) & known, (forecast >= THRESHOLD) & known
+    parts = np.stack(
+        [
+            np.where(known, (forecast - truth) ** 2, 0),
+            known,
+            observed_event & forecast_event,
+            observed_event & ~forecast_event,
+            forecast_event & ~observed_event,
+        ]
+    )
     sums = parts.sum(axis=(-3, -2, -1), dtype=np.float64)  # (5, batch, lead)
     return np.array([sums[:, (minutes > low) & (minutes <= high)].sum(axis=1) for low, high in BINS])
 
@@ -152,18 +162,20 @@ def scores(counts: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def table(found: list[dict[str, dict[str, list[float]]]]) -> list[str]:
+def table(runs: list[dict[str, dict[str, list[float]]]]) -> list[str]:
     """Return mean and spread over seeds as a Markdown table."""
     heads = [f"{low}–{high} min" for low, high in BINS]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for measure in ("rmse", "csi"):
-        for name in ("aware", "blind", "persistence"):
-            values = np.array([one[name][measure] for one in found])
+        for name in ("with durations", "without", "persistence"):
+            values = np.array([run_scores[name][measure] for run_scores in runs])
             cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), values.std(0, ddof=1), strict=True)]
             lines.append(f"| {measure.upper()}, {name} | {' | '.join(cells)} |")
-        gain = np.array([np.subtract(one["aware"][measure], one["blind"][measure]) for one in found])
+        gain = np.array(
+            [np.subtract(run_scores["with durations"][measure], run_scores["without"][measure]) for run_scores in runs]
+        )
         cells = [f"{m:+.3f} ± {s:.3f}" for m, s in zip(gain.mean(0), gain.std(0, ddof=1), strict=True)]
-        lines.append(f"| {measure.upper()}, aware − blind | {' | '.join(cells)} |")
+        lines.append(f"| {measure.upper()}, with − without | {' | '.join(cells)} |")
     return lines
 
 

@@ -1,9 +1,9 @@
-"""The pool of large arrays under garbage collection at every allocation, in several threads.
+"""Stress the pool of large arrays: several threads, with garbage collection at every allocation.
 
     python benchmarks/memory_pool.py --takes 1000000
 
-Each area ends in a reference cycle, so that its memory comes back in the middle of some other operation. Prints the
-number of takes, of exceptions, and the bytes that the pool still counts as used, which must be 0.
+Each area is part of a reference cycle, so that garbage collection returns it during some other operation. The script
+prints the number of allocations and of exceptions, and the bytes that the pool still counts as used, which must be 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from convlstm.engine.torch.buffers import _Pool
 
 
 def take(pool: _Pool, takes: int) -> int:
-    """Take areas of 24 sizes; return the number of exceptions."""
+    """Allocate areas of 24 sizes; return the number of exceptions."""
     failed = 0
     for n in range(takes):
         try:
@@ -41,7 +41,7 @@ def main() -> None:
         failed = sum(job.result() for job in jobs)
     gc.collect()
     seconds = perf_counter() - started
-    print(f"{part * arguments.threads} takes in {arguments.threads} threads, {seconds:.0f} s")
+    print(f"{part * arguments.threads} allocations in {arguments.threads} threads, {seconds:.0f} s")
     print(f"{failed} exceptions, {pool.used_bytes} bytes in use")
 
 

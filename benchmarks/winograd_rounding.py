@@ -1,8 +1,8 @@
-"""Rounding of Winograd's convolution beside the plain one, in PyTorch on a CPU: outputs in float32 against float64.
+"""Measure the rounding error of Winograd convolution and of direct convolution, in PyTorch on a CPU.
 
-    python benchmarks/winograd_rounding.py
+    python -m benchmarks.winograd_rounding
 
-Prints, for three layers, the largest and the root mean square difference of either from float64.
+For three layers, the script prints the largest and the root mean square difference of the float32 outputs from float64.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ def main() -> None:
         torch.manual_seed(0)
         layer = ConvLSTM(case.channels, list(case.hidden), case.kernel)
         x = torch.randn(batch, case.steps, case.channels, *case.size)
-        found = {}
+        outputs = {}
         with torch.no_grad():
             winograd._MIN_SAVED_PER_STEP = 0
-            found["Winograd"] = layer(x)[0]
+            outputs["Winograd"] = layer(x)[0]
             winograd._MIN_SAVED_PER_STEP = 1 << 62
-            found["plain"] = layer(x)[0]
+            outputs["direct"] = layer(x)[0]
             exact = layer.double()(x.double())[0]
-        for kind, output in found.items():
-            off = output.double() - exact
-            print(f"{name:8s} {kind:9s} most {off.abs().max():.1e}  rms {off.pow(2).mean().sqrt():.1e}")
+        for kind, output in outputs.items():
+            difference = output.double() - exact
+            print(
+                f"{name:8s} {kind:9s} largest {difference.abs().max():.1e}  rms {difference.pow(2).mean().sqrt():.1e}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 // The arithmetic of convlstm's fused implementation in PyTorch on a CPU, in one pass where PyTorch needs several.
 //
-// Each operator reads its arrays once and writes them once. They are called through PyTorch's dispatcher and know
-// PyTorch by its stable interface alone, so that one build serves every release from 2.10 on; they run on PyTorch's
-// own threads. Equations and names: convlstm/engine/torch/gates.py and convlstm/engine/torch/winograd.py. One file, as
-// all operators share the numbers and the checks of arrays.
+// Each operator reads and writes its arrays once, on PyTorch's own threads. The operators are called through PyTorch's
+// dispatcher and use its stable interface only, so that one build works with PyTorch 2.10 and later. Equations and
+// names: convlstm/engine/torch/gates.py and convlstm/engine/torch/winograd.py. The file is longer than 400 lines
+// because all operators share the number types and the checks of arrays.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -18,8 +18,8 @@
 #include <optional>
 #include <vector>
 
-// One build serves every processor: the loops are compiled for several, and the first call takes the best. GCC knows
-// these names from version 12 on; other compilers build for the oldest processor of the kind.
+// The loops are compiled for three generations of x86-64 processors, and the loader selects the best one. GCC has these
+// names from version 12 on; other compilers build for the oldest generation.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -45,18 +45,18 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using torch::stable::parallel_for;
 
-constexpr int64_t GRAIN = 16384;  // values that are worth a thread of their own
-constexpr int64_t WINDOW = 4;     // rows of z that one window gives
+constexpr int64_t GRAIN = 16384;  // smallest number of values per thread
+constexpr int64_t WINDOW = 4;     // output rows per window
 
 // ---- numbers -------------------------------------------------------------------------------------------------
 
-struct Brief {  // bfloat16, the upper half of a float
+struct BFloat16 {  // bfloat16, the upper half of a float
   uint16_t bits;
 };
 
 INLINE float wide(float x) { return x; }
 
-INLINE float wide(Brief x) {
+INLINE float wide(BFloat16 x) {
   const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
   float value;
   std::memcpy(&value, &bits, sizeof value);
@@ -65,16 +65,16 @@ INLINE float wide(Brief x) {
 
 INLINE void put(float& to, float x) { to = x; }
 
-INLINE void put(Brief& to, float x) {  // to the nearest, halves to the even one
+INLINE void put(BFloat16& to, float x) {  // round to nearest, ties to even
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   to.bits = static_cast<uint16_t>(x != x ? 0x7FC0u : rounded);
 }
 
-INLINE void put(Brief& to, Brief x) { to = x; }
+INLINE void put(BFloat16& to, BFloat16 x) { to = x; }
 
-// e^x within two units in the last place (Cephes' expf); beyond -87 and 88 the value there
+// e^x within two units in the last point (Cephes' expf); x is clamped to -87 … 88
 INLINE float exponential(float x) {
   x = x > 88.0f ? 88.0f : x;
   x = x < -87.0f ? -87.0f : x;
@@ -106,14 +106,15 @@ T* data(const Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
-bool is_brief(const Tensor& x) { return x.scalar_type() == ScalarType::BFloat16; }
+bool is_bfloat16(const Tensor& x) { return x.scalar_type() == ScalarType::BFloat16; }
 
-void check_type(const Tensor& x, bool may_be_brief) {
+void check_type(const Tensor& x, bool may_be_bfloat16) {
   STD_TORCH_CHECK(
-      x.scalar_type() == ScalarType::Float || (may_be_brief && is_brief(x)), "array of a type that is not served");
+      x.scalar_type() == ScalarType::Float || (may_be_bfloat16 && is_bfloat16(x)),
+      "array of an unsupported type");
 }
 
-// Whether axes `first` and later stand one within the other without gaps, the innermost `inner` values apart
+// Whether the axes from `first` on are contiguous, with stride `inner` along the last one
 bool is_dense(const Tensor& x, int64_t first, int64_t inner) {
   for (int64_t axis = x.dim() - 1; axis >= first; --axis) {
     if (x.size(axis) != 1 && x.stride(axis) != inner) return false;
@@ -130,17 +131,17 @@ bool is_channels_last(const Tensor& x) {
 
 // ---- gates ---------------------------------------------------------------------------------------------------
 
-// `size` cells of a row, and their gates i, f, g, o, which stand `row` apart, as the three peepholes do. z in float32
-// keeps sigmoid(2 z_g) of the third gate, z in bfloat16 g itself, as TorchGates does.
-template <typename T, bool peeps>
-INLINE void advance_cells(
+// `size` cells of a row. Their gates i, f, g, o are `row` values apart, and so are the three peepholes. For the third
+// gate, z stores sigmoid(2 z_g) in float32 and g in bfloat16, as the class TorchGates does.
+template <typename T, bool has_peepholes>
+INLINE void forward_cells(
     T* z, const float* before, float* after, T* h, const float* p, int64_t row, int64_t size) {
   constexpr bool keeps_sigmoid = sizeof(T) == sizeof(float);
   T *zi = z, *zf = z + row, *zg = z + 2 * row, *zo = z + 3 * row;
   INDEPENDENT
   for (int64_t n = 0; n < size; ++n) {
     float c = before[n], i = wide(zi[n]), f = wide(zf[n]), o = wide(zo[n]);
-    if (peeps) {
+    if (has_peepholes) {
       i += p[n] * c;
       f += p[row + n] * c;
     }
@@ -148,7 +149,7 @@ INLINE void advance_cells(
     f = sigmoid(f);
     const float s = sigmoid(2.0f * wide(zg[n])), g = 2.0f * s - 1.0f;
     c = f * c + i * g;
-    o = sigmoid(peeps ? o + p[2 * row + n] * c : o);
+    o = sigmoid(has_peepholes ? o + p[2 * row + n] * c : o);
     after[n] = c;
     put(zi[n], i);
     put(zf[n], f);
@@ -158,25 +159,25 @@ INLINE void advance_cells(
   }
 }
 
-template <typename T, bool peeps>
-INLINE void retreat_cells(
+template <typename T, bool has_peepholes>
+INLINE void backward_cells(
     T* z, const float* before, const float* after, const T* dh, float* dc, const float* p, int64_t row, int64_t size) {
   constexpr bool keeps_sigmoid = sizeof(T) == sizeof(float);
   T *zi = z, *zf = z + row, *zg = z + 2 * row, *zo = z + 3 * row;
   INDEPENDENT
   for (int64_t n = 0; n < size; ++n) {
-    const float i = wide(zi[n]), f = wide(zf[n]), o = wide(zo[n]), of_h = wide(dh[n]);
+    const float i = wide(zi[n]), f = wide(zf[n]), o = wide(zo[n]), dh_n = wide(dh[n]);
     const float g = keeps_sigmoid ? 2.0f * wide(zg[n]) - 1.0f : wide(zg[n]);
     const float tanh_c = hyperbolic_tangent(after[n]);
-    const float of_o = of_h * tanh_c * o * (1.0f - o);
-    float of_c = dc[n] + of_h * o * (1.0f - tanh_c * tanh_c);
-    if (peeps) of_c += p[2 * row + n] * of_o;
-    const float of_i = of_c * g * i * (1.0f - i), of_f = of_c * before[n] * f * (1.0f - f);
-    dc[n] = peeps ? of_c * f + p[n] * of_i + p[row + n] * of_f : of_c * f;
-    put(zi[n], of_i);
-    put(zf[n], of_f);
-    put(zg[n], of_c * i * (1.0f - g * g));
-    put(zo[n], of_o);
+    const float dz_o = dh_n * tanh_c * o * (1.0f - o);
+    float dc_n = dc[n] + dh_n * o * (1.0f - tanh_c * tanh_c);
+    if (has_peepholes) dc_n += p[2 * row + n] * dz_o;
+    const float dz_i = dc_n * g * i * (1.0f - i), dz_f = dc_n * before[n] * f * (1.0f - f);
+    dc[n] = has_peepholes ? dc_n * f + p[n] * dz_i + p[row + n] * dz_f : dc_n * f;
+    put(zi[n], dz_i);
+    put(zf[n], dz_f);
+    put(zg[n], dc_n * i * (1.0f - g * g));
+    put(zo[n], dz_o);
   }
 }
 
@@ -184,44 +185,45 @@ struct Step {
   const Tensor &z, &before, &after, &h;
   float* dc;       // null in the forward pass
   const float* p;  // (3, row), or null
-  int64_t row;     // cells that stand together: the channels of a place, or a sample where channels come first
+  int64_t row;     // contiguous cells: the channels of a point, or a sample if channels come first
 };
 
 // Cells from `begin` to `end`, a row or a part of one at a time
-template <typename T, bool peeps>
-FOR_EACH_PROCESSOR void advance_range(const Step& step, int64_t begin, int64_t end) {
+template <typename T, bool has_peepholes>
+FOR_EACH_PROCESSOR void forward_range(const Step& step, int64_t begin, int64_t end) {
   T *z = data<T>(step.z), *h = data<T>(step.h);
   const float* before = data<float>(step.before);
   float* after = data<float>(step.after);
   for (int64_t n = begin, size; n < end; n += size) {
     const int64_t within = n % step.row;
     size = std::min(step.row - within, end - n);
-    advance_cells<T, peeps>(
-        z + 4 * (n - within) + within, before + n, after + n, h + n, step.p + (peeps ? within : 0), step.row, size);
+    forward_cells<T, has_peepholes>(
+        z + 4 * (n - within) + within, before + n, after + n, h + n, step.p + (has_peepholes ? within : 0),
+        step.row, size);
   }
 }
 
-template <typename T, bool peeps>
-FOR_EACH_PROCESSOR void retreat_range(const Step& step, int64_t begin, int64_t end) {
+template <typename T, bool has_peepholes>
+FOR_EACH_PROCESSOR void backward_range(const Step& step, int64_t begin, int64_t end) {
   T *z = data<T>(step.z), *h = data<T>(step.h);
   const float *before = data<float>(step.before), *after = data<float>(step.after);
   for (int64_t n = begin, size; n < end; n += size) {
     const int64_t within = n % step.row;
     size = std::min(step.row - within, end - n);
-    retreat_cells<T, peeps>(
-        z + 4 * (n - within) + within, before + n, after + n, h + n, step.dc + n, step.p + (peeps ? within : 0),
+    backward_cells<T, has_peepholes>(
+        z + 4 * (n - within) + within, before + n, after + n, h + n, step.dc + n, step.p + (has_peepholes ? within : 0),
         step.row, size);
   }
 }
 
 template <typename T>
 void run_range(const Step& step, int64_t begin, int64_t end) {
-  const auto run = step.dc ? (step.p ? retreat_range<T, true> : retreat_range<T, false>)
-                           : (step.p ? advance_range<T, true> : advance_range<T, false>);
+  const auto run = step.dc ? (step.p ? backward_range<T, true> : backward_range<T, false>)
+                           : (step.p ? forward_range<T, true> : forward_range<T, false>);
   run(step, begin, end);
 }
 
-// z and h are of one type, the rest float32
+// z and h have the same type, the other arrays float32
 void run_step(
     const Tensor& z, const Tensor& before, const Tensor& after, const Tensor& h, const Tensor* dc,
     const std::optional<Tensor>& peepholes) {
@@ -232,8 +234,9 @@ void run_step(
   const int64_t row = last ? after.size(1) : after.numel() / after.size(0);
   for (const Tensor* x : {&z, &before, &after, &h, dc}) {
     if (!x) continue;
-    STD_TORCH_CHECK(x == &z || x->numel() == after.numel(), "arrays of one step must be of one size");
-    STD_TORCH_CHECK(last ? is_channels_last(*x) : is_dense(*x, 0, 1), "arrays of one step must stand in one order");
+    STD_TORCH_CHECK(x == &z || x->numel() == after.numel(), "arrays of one step must have the same size");
+    STD_TORCH_CHECK(
+        last ? is_channels_last(*x) : is_dense(*x, 0, 1), "arrays of one step must have the same memory layout");
     if (x != &z && x != &h) check_type(*x, false);
   }
   if (peepholes) {
@@ -242,9 +245,9 @@ void run_step(
   }
   const Step step{z, before, after, h, dc ? data<float>(*dc) : nullptr,
                   peepholes ? data<float>(*peepholes) : nullptr, row};
-  const bool brief = is_brief(z);
+  const bool is_low = is_bfloat16(z);
   parallel_for(0, after.numel(), GRAIN, [&](int64_t begin, int64_t end) {
-    brief ? run_range<Brief>(step, begin, end) : run_range<float>(step, begin, end);
+    is_low ? run_range<BFloat16>(step, begin, end) : run_range<float>(step, begin, end);
   });
 }
 
@@ -259,24 +262,24 @@ void retreat(Tensor z, Tensor before, Tensor after, Tensor dh, Tensor dc, std::o
 // ---- Winograd's transforms -----------------------------------------------------------------------------------
 
 struct Windows {
-  int64_t samples, windows, columns, channels;  // channels of this input
-  int64_t rows, edge;                           // of the grid, and of padding around it
-  int64_t of_sample, of_row, of_column;         // strides of the grid
-  int64_t of_point, all;                        // stride from point to point, channels of all inputs
+  int64_t samples, windows, columns, channels;       // channels of this input
+  int64_t rows, edge;                                // rows of the grid, and of the padding around it
+  int64_t sample_stride, row_stride, column_stride;  // strides of the grid
+  int64_t point_stride, all;                         // stride from point to point, channels of all inputs
 
-  // Row r of a window, or what stands for the rows outside the grid
+  // Row r of a window, or `outside` for a row outside the grid
   template <typename T>
   T* row(T* grid, T* outside, int64_t sample, int64_t window, int64_t column, int64_t r) const {
     const int64_t row = WINDOW * window + r - edge;
-    return row < 0 || row >= rows ? outside : grid + sample * of_sample + row * of_row + column * of_column;
+    return row < 0 || row >= rows ? outside : grid + sample * sample_stride + row * row_stride + column * column_stride;
   }
 
-  int64_t place(int64_t sample, int64_t window, int64_t column) const {
+  int64_t offset(int64_t sample, int64_t window, int64_t column) const {
     return ((sample * windows + window) * columns + column) * all;
   }
 };
 
-// One value of a product with a matrix, whose factors stand `apart`
+// One value of a product with a matrix, whose factors are `apart` values apart
 template <int size>
 INLINE float product(const float* factors, int64_t apart, const float (&x)[size]) {
   float sum = factors[0] * x[0];
@@ -294,14 +297,14 @@ FOR_EACH_PROCESSOR void to_points_of(
       const int64_t sample = number / w.windows, window = number % w.windows;
       const float* in[k];
       for (int r = 0; r < k; ++r) in[r] = w.row(grid, zeros, sample, window, column, r);
-      float* out = points + w.place(sample, window, column);
+      float* out = points + w.offset(sample, window, column);
       INDEPENDENT
       for (int64_t c = 0; c < w.channels; ++c) {
         float x[k];
         UNROLLED
         for (int r = 0; r < k; ++r) x[r] = in[r][c];
         UNROLLED
-        for (int p = 0; p < n; ++p) out[p * w.of_point + c] = product(matrix + p * k, 1, x);
+        for (int p = 0; p < n; ++p) out[p * w.point_stride + c] = product(matrix + p * k, 1, x);
       }
     }
 }
@@ -315,31 +318,32 @@ FOR_EACH_PROCESSOR void from_points_of(
       const int64_t sample = number / w.columns, column = number % w.columns;
       float* out[k];
       for (int r = 0; r < k; ++r) out[r] = w.row(grid, spare, sample, window, column, r);
-      const float* in = points + w.place(sample, window, column);
+      const float* in = points + w.offset(sample, window, column);
       INDEPENDENT
       for (int64_t c = 0; c < w.channels; ++c) {
         float x[n];
         UNROLLED
-        for (int p = 0; p < n; ++p) x[p] = in[p * w.of_point + c];
+        for (int p = 0; p < n; ++p) x[p] = in[p * w.point_stride + c];
         UNROLLED
         for (int r = 0; r < k; ++r) out[r][c] += product(matrix + r, k, x);
       }
     }
 }
 
-// points (n, samples, windows, columns, all); grid (samples, channels, rows, columns), channels side by side
+// points (n, samples, windows, columns, all); grid (samples, channels, rows, columns), channels contiguous
 Windows windows_of(const Tensor& points, const Tensor& grid, const Tensor& matrix, int64_t edge, int64_t offset) {
   for (const Tensor* x : {&points, &grid, &matrix}) check_type(*x, false);
-  STD_TORCH_CHECK(points.dim() == 5 && grid.dim() == 4 && matrix.dim() == 2, "points, grid and matrix must have axes");
+  STD_TORCH_CHECK(
+      points.dim() == 5 && grid.dim() == 4 && matrix.dim() == 2, "points, grid and matrix must have 5, 4 and 2 axes");
   STD_TORCH_CHECK(is_dense(points, 0, 1) && is_dense(matrix, 0, 1), "points and matrix must be contiguous");
-  STD_TORCH_CHECK(grid.size(1) == 1 || grid.stride(1) == 1, "channels must stand side by side");
+  STD_TORCH_CHECK(grid.size(1) == 1 || grid.stride(1) == 1, "channels must be contiguous");
   const int64_t n = matrix.size(0), k = matrix.size(1);
-  STD_TORCH_CHECK((n == 6 || n == 8) && (k == WINDOW || k == n), "a matrix that is not served");
+  STD_TORCH_CHECK((n == 6 || n == 8) && (k == WINDOW || k == n), "unsupported size of the matrix");
   STD_TORCH_CHECK(
       points.size(0) == n && points.size(1) == grid.size(0) && WINDOW * points.size(2) == grid.size(2) &&
           points.size(3) == grid.size(3) && offset >= 0 && offset <= points.size(4) - grid.size(1),
-      "points and grid must fit");
-  STD_TORCH_CHECK(edge >= 0 && edge <= n, "an edge wider than a window");
+      "the sizes of points and grid must agree");
+  STD_TORCH_CHECK(edge >= 0 && edge <= n, "edge must be between 0 and the rows of a window");
   return {points.size(1), points.size(2),  points.size(3), grid.size(1),    grid.size(2),  edge,
           grid.stride(0), grid.stride(2), grid.stride(3), points.stride(0), points.size(4)};
 }
@@ -370,38 +374,38 @@ void from_points(Tensor grid, Tensor points, Tensor matrix, int64_t edge, int64_
 
 constexpr int64_t TILE = 16;
 
-// From (samples, channels, places) to (samples, places, channels), by tiles that stay near
+// From (samples, channels, grid_points) to (samples, grid_points, channels), in tiles that fit into the cache
 template <typename To, typename From>
-void put_tiles(To* to, const From* from, int64_t channels, int64_t places, int64_t of_channel) {
+void put_tiles(To* to, const From* from, int64_t channels, int64_t grid_points, int64_t channel_stride) {
   for (int64_t c = 0; c < channels; c += TILE) {
     const int64_t more = std::min(TILE, channels - c);
-    for (int64_t place = 0; place < places; ++place)
-      for (int64_t m = 0; m < more; ++m) put(to[place * channels + c + m], from[(c + m) * of_channel + place]);
+    for (int64_t point = 0; point < grid_points; ++point)
+      for (int64_t m = 0; m < more; ++m) put(to[point * channels + c + m], from[(c + m) * channel_stride + point]);
   }
 }
 
 void put_channels_last(Tensor to, Tensor from) {
   check_type(to, true);
-  check_type(from, is_brief(to));
+  check_type(from, is_bfloat16(to));
   STD_TORCH_CHECK(to.dim() == from.dim() && to.dim() > 2 && to.numel() > 0, "arrays must have the same axes");
   for (int64_t axis = 0; axis < to.dim(); ++axis)
     STD_TORCH_CHECK(to.size(axis) == from.size(axis), "arrays must be of the same size");
-  STD_TORCH_CHECK(is_channels_last(to) && is_dense(from, 2, 1), "from channels first to channels last");
-  const int64_t channels = to.size(1), places = to.numel() / (to.size(0) * channels);
-  const int64_t parts = (places + TILE - 1) / TILE, grain = std::max<int64_t>(1, GRAIN / (TILE * channels));
+  STD_TORCH_CHECK(is_channels_last(to) && is_dense(from, 2, 1), "expected channels last and channels first");
+  const int64_t channels = to.size(1), grid_points = to.numel() / (to.size(0) * channels);
+  const int64_t parts = (grid_points + TILE - 1) / TILE, grain = std::max<int64_t>(1, GRAIN / (TILE * channels));
   const auto put_all = [&](auto* target, const auto* source) {
     parallel_for(0, to.size(0) * parts, grain, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
         const int64_t sample = part / parts, first = part % parts * TILE;
         put_tiles(
-            target + (sample * places + first) * channels, source + sample * from.stride(0) + first, channels,
-            std::min(TILE, places - first), from.stride(1));
+            target + (sample * grid_points + first) * channels, source + sample * from.stride(0) + first, channels,
+            std::min(TILE, grid_points - first), from.stride(1));
       }
     });
   };
-  if (!is_brief(to)) put_all(data<float>(to), data<const float>(from));
-  else if (!is_brief(from)) put_all(data<Brief>(to), data<const float>(from));
-  else put_all(data<Brief>(to), data<const Brief>(from));
+  if (!is_bfloat16(to)) put_all(data<float>(to), data<const float>(from));
+  else if (!is_bfloat16(from)) put_all(data<BFloat16>(to), data<const float>(from));
+  else put_all(data<BFloat16>(to), data<const BFloat16>(from));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Build the operators against PyTorch's stable interface: one library for every release from 2.10 on."""
+"""Build the operators against PyTorch's stable interface: one library works with PyTorch 2.10 and later."""
 
 import platform
 import sys
@@ -10,7 +10,7 @@ FLAGS = [
     "-O3",
     "-std=c++20",
     "-fvisibility=hidden",
-    # a square root or a division sets no flags here that anything reads: loops may run over vectors
+    # nothing reads errno or floating-point exceptions here, and without them loops can be vectorised
     "-fno-math-errno",
     "-fno-trapping-math",
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" and sys.platform == "linux" else []),

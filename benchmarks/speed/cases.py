@@ -1,4 +1,4 @@
-"""What is measured: shapes of sequences, and layers of one hidden size each."""
+"""The measured stacks and sequences."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Case:
     """A stack and its sequence.
 
     Args:
-        batch: Samples.
-        steps: Steps.
+        batch: Number of samples.
+        steps: Number of steps.
         channels: Channels of the frames.
         hidden: Hidden channels of each layer.
         size: Spatial size.
-        kernel: Kernel along every axis.
+        kernel: Kernel size along every axis.
     """
 
     batch: int

@@ -1,10 +1,10 @@
-"""Compare the speed of two checkouts of this project, call by call in turns.
+"""Compare the speed of two checkouts of this project by alternating calls.
 
     python benchmarks/speed/commits.py BEFORE AFTER --case wide --case first --framework torch
 
-BEFORE and AFTER are folders. For each pair of processes both are started and warmed up; then they take turns, and the
-one that waits does nothing. The figure is the time of AFTER divided by that of BEFORE: the median over the turns of a
-pair, then the median over the pairs, with the lowest and highest pair beside it.
+BEFORE and AFTER are folders. Each pair of processes is started and warmed up. Then the two alternate, and one is idle
+while the other computes. The figure is the time of AFTER divided by that of BEFORE: the median over the turns of a
+pair, then the median over the pairs, with the lowest and highest pair in brackets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--case", action="append")
     parser.add_argument("--work", default="train", choices=("train", "forward"))
     parser.add_argument("--pairs", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=20.0, help="time of the turns of one pair")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of one pair")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     rows = []
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def python_path(tree: Path, folder: Path) -> str:
-    """Build a checkout's compiled operators into a folder; return the module path of both."""
+    """Build the compiled operators of a checkout into a folder; return a PYTHONPATH with both."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps"]
     subprocess.run([*command, "--target", str(folder), str(tree / "native")], check=True)
     return os.pathsep.join([str(folder), str(tree.resolve() / "src"), str(tree.resolve())])
@@ -91,7 +91,7 @@ def compare(paths: list[str], framework: str, case: str, options: argparse.Names
 
 
 def start(path: str, framework: str, case: str, options: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start a process that does the work as often as it is told."""
+    """Start a process that reads numbers of calls and does the work that often."""
     module, environment = FRAMEWORKS[framework]
     environment = {**os.environ, **environment, "PYTHONPATH": path, "OMP_NUM_THREADS": str(options.threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", module, case, options.work]
@@ -101,7 +101,7 @@ def start(path: str, framework: str, case: str, options: argparse.Namespace) -> 
 
 
 def take_turn(process: subprocess.Popen[str], calls: int) -> float:
-    """Return the seconds of one call, the mean over some."""
+    """Return the seconds of one call, as the mean over some calls."""
     print(calls, file=process.stdin, flush=True)
     while not (answer := process.stdout.readline()).startswith("seconds "):  # type: ignore[union-attr]
         if not answer:
@@ -110,7 +110,7 @@ def take_turn(process: subprocess.Popen[str], calls: int) -> float:
 
 
 def worker(module: str, case: str, work: str, threads: str) -> None:
-    """Build the layer, and answer each number of calls with the seconds of one."""
+    """Build the layer; answer each number of calls on standard input with the seconds of one call."""
     try:
         package = "benchmarks.speed"
         cases: Any = import_module(f"{package}.cases")
@@ -127,7 +127,7 @@ def worker(module: str, case: str, work: str, threads: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        sys.path.pop(0)  # the folder of this file holds modules named like frameworks' own
+        sys.path.pop(0)  # this folder has modules with names of other packages
         worker(*sys.argv[2:])
     else:
         main()

@@ -1,4 +1,4 @@
-"""What is measured beside what: contenders that share a process, ours first."""
+"""The groups of implementations that are compared in one process, ours first."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
 
 @dataclass(frozen=True)
 class Group:
-    """Contenders by turns; the first is ours.
+    """Implementations that alternate; the first is ours.
 
     Args:
-        name: As `torch bf16`.
-        module: The file that builds them.
-        contenders: Their names.
-        cases: Of `cases.py`.
-        packages: What must be installed.
-        environment: Variables of the process.
-        memory: Whose memory is taken, in the training step.
-        apart: For contenders that need another process: its module and environment.
-        works: What is timed.
+        name: Name of the group, such as `torch bf16`.
+        module: Module that builds them.
+        contenders: Names of the implementations.
+        cases: Names of cases in `cases.py`.
+        packages: Packages that must be installed.
+        environment: Environment variables of the process.
+        memory: Implementations whose memory is measured, in the training step.
+        apart: Module and environment of the implementations that need another process.
+        works: The timed works, forward or train.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What of its packages is not there."""
+        """The packages that are not installed."""
         names = {"haiku": "dm-haiku"}
         absent = [names.get(name, name) for name in self.packages if find_spec(name) is None]
         if "LD_PRELOAD" in self.environment and not find_library("openblas"):

@@ -1,4 +1,4 @@
-"""Contenders in JAX: ours, `flax.linen.ConvLSTMCell` in `nn.RNN`, and Haiku's `Conv2DLSTM`."""
+"""Implementations in JAX: ours, `flax.linen.ConvLSTMCell` in `nn.RNN`, and Haiku's `Conv2DLSTM`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.speed.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of a contender once; XLA takes its threads from NPROC."""
+    """Return a function that does the work of an implementation once; XLA reads its threads from NPROC."""
     data = np.random.default_rng(0).standard_normal(case.shape(channels_last=True), dtype=np.float32)
     x = jnp.asarray(data)
     params, apply = {"ours": _ours, "linen": _linen, "haiku": _haiku}[name](case, x)

@@ -1,4 +1,4 @@
-"""Contenders in Keras, on the backend of this process: ours, and `keras.layers.ConvLSTM2D`."""
+"""Implementations in Keras, on the backend of this process: ours, and `keras.layers.ConvLSTM2D`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.speed.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of a contender once; a name ends in `xla` for TensorFlow with XLA."""
+    """Return a function that does the work of an implementation once; `xla` after the name is TensorFlow with XLA."""
     backend = os.environ["KERAS_BACKEND"]
     _set_threads(backend, threads)
     import keras

@@ -1,4 +1,4 @@
-"""Contenders in MLX: ours, and the common cell written plainly."""
+"""Implementations in MLX: ours, and the common cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convlstm.mlx import ConvLSTM
 
 
 class CommonStack(nn.Module):
-    """x and h concatenated, one convolution, split."""
+    """The common cell, layer by layer: one convolution over the concatenated x and h, then a split into gates."""
 
     def __init__(self, case: Case) -> None:
         nn.Module.__init__(self)  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ class CommonStack(nn.Module):
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of a contender once; OpenBLAS takes its threads from its variable."""
+    """Return a function that does the work of an implementation once; OpenBLAS reads its threads from a variable."""
     mx.set_default_device(mx.cpu)
     x = mx.array(np.random.default_rng(0).standard_normal(case.shape(channels_last=True), dtype=np.float32))
     if name == "ours":

@@ -1,4 +1,4 @@
-"""Contenders in PyTorch: ours, with `convlstm-native` and without, the common cell in two formats, the floor."""
+"""Implementations in PyTorch: ours with and without `convlstm-native`, the common cell, and its convolutions alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_la
 
 
 class CommonStack(nn.Module):
-    """The cell of most repositories, layer by layer: x and h concatenated, one convolution, split."""
+    """The common cell, layer by layer: one convolution over the concatenated x and h, then a split into gates."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class CommonStack(nn.Module):
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of a contender once; a name ends in `bf16` for autocast."""
+    """Return a function that does the work of an implementation once; `bf16` after the name is autocast."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kind, _, precision = name.partition(" ")
@@ -59,7 +59,7 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
     else:
         model = CommonStack(case)
         if kind == "common-last":
-            to: Any = model.to  # its types know no memory format
+            to: Any = model.to  # its type hints have no memory format
             to(memory_format=LAST[len(case.size)])
 
     def run() -> None:
@@ -77,11 +77,11 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
 
 
 def floor(case: Case, work: str, dtype: torch.dtype) -> Callable[[], None]:
-    """Return the convolutions alone, each in PyTorch's quickest form, on arrays that are there already.
+    """Return the convolutions alone, each in PyTorch's fastest form, on arrays that exist already.
 
     Forward: the input's for all steps at once, the states' step by step. Backward: the states' data gradient step by
     step, and the weight gradients over all steps at once; from the second layer on the input's data gradient too.
-    One body, so that all of the floor is read in one place.
+    It is one function, so that the whole work can be read together.
     """
     rank, around = len(case.size), case.kernel // 2
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]

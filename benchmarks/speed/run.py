@@ -1,8 +1,8 @@
-"""Times and memory of contenders, each framework in a process of its own, as ratios of one run.
+"""Measure time and memory of implementations, each framework in a separate process, as ratios within one run.
 
-Contenders of a process take turns, so that a drift of the machine meets all of them; where they need processes of
-their own, the processes take turns. The figure is the median of ours over the median of the peer's. Memory is taken in
-one more process for each contender.
+The implementations in a process alternate, so that a drift of the machine affects all of them. If they need separate
+processes, the processes alternate. The figure is the median of ours over the median of the other. Memory is measured in
+one further process for each implementation.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The amount of work of a measurement.
 
     Args:
         repeats: Rounds after the first call.
-        threads: Of each process.
-        limit: Seconds for one process.
+        threads: Threads per process.
+        limit: Seconds after which a process is stopped.
     """
 
     repeats: int
@@ -57,15 +57,15 @@ def measured(group: Group, cases: Sequence[str], works: Sequence[str], effort: E
     """Measure a group, row by row.
 
     Args:
-        group: What beside what.
-        cases: Those wanted of its cases.
-        works: Of forward, train and memory.
-        effort: How much.
+        group: The implementations.
+        cases: Names of cases; those that the group lacks are left out.
+        works: Some of forward, train and memory.
+        effort: Rounds, threads and limit.
 
     Yields:
-        Rows of group, case, work, contender; with median, least, most and first in seconds, or bytes; and ratio, ours
-        over it. A process that took too long gives a row with `stopped`, the seconds that a
-        call takes at least, and the most its ratio can be.
+        Rows of group, case, work and contender, with median, least, most and first in seconds, or bytes, and the
+        ratio of ours to it. A process that was stopped gives a row with `stopped`, the least seconds of a call, and
+        an upper bound of the ratio.
 
     Raises:
         DependencyError: if a process fails; its last line is in the message.
@@ -81,11 +81,11 @@ def merged(before: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """Return rows with those of an earlier run that were not measured again, in the order of the tables.
 
     Args:
-        before: Of the earlier run.
-        rows: Of this one.
+        before: Rows of the earlier run.
+        rows: Rows of this run.
 
     Returns:
-        All.
+        The rows of both.
     """
     done = {(row["group"], row["case"], row["work"]) for row in rows}
     kept = [row for row in before if (row["group"], row["case"], row["work"]) not in done]
@@ -93,10 +93,10 @@ def merged(before: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Return what the figures belong to: processor, threads, Python, and versions of the packages.
+    """Return processor, threads, Python, and versions of the packages of this run.
 
     Args:
-        threads: Of each process.
+        threads: Threads per process.
 
     Returns:
         `machine` and `versions`.
@@ -112,23 +112,23 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def choose(kind: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return names that are known, all where none is given.
+    """Return the chosen names after a check, or all names if none is chosen.
 
     Args:
-        kind: What they are, for the message.
-        names: Those wanted.
-        known: Those there are.
+        kind: Kind of the names, for the message.
+        names: The chosen names.
+        known: All names.
 
     Returns:
         The names, in the order of the tables.
 
     Raises:
-        ConfigError: for one that is unknown.
+        ConfigError: for an unknown name.
     """
     for name in names:
         if name not in known:
             raise ConfigError(
-                kind, expected=f"one of {', '.join(known)}", received=repr(name), hint="choose among these."
+                kind, expected=f"one of {', '.join(known)}", received=repr(name), hint="Choose one of these."
             )
     return [name for name in known if not names or name in names]
 
@@ -142,7 +142,7 @@ def _timed(group: Group, case: str, work: str, effort: Effort) -> Iterator[Row]:
     ours = statistics.median(found[group.contenders[0]]["seconds"])
     for contender, times in found.items():
         if "stopped" in times:
-            least = effort.limit / (effort.repeats + 1)  # of a call, were each as quick as the others
+            least = effort.limit / (effort.repeats + 1)  # lower bound of a call, if all calls take the same time
             yield place | {"contender": contender, "stopped": least, "ratio": ours / least}
             continue
         seconds = times["seconds"]
@@ -151,7 +151,7 @@ def _timed(group: Group, case: str, work: str, effort: Effort) -> Iterator[Row]:
 
 
 def _by_turns(group: Group, effort: Effort, request: Row) -> dict[str, Any] | None:
-    """Return the times of all contenders: of one process, or of as many as they need, three times each."""
+    """Return the times of all implementations, from one process or from three processes for each."""
     if not group.apart:
         return _ask(group, group.module, group.environment, effort, request | {"contenders": group.contenders})
     found: dict[str, Any] = {}
@@ -185,7 +185,7 @@ def _weighed(group: Group, case: str, effort: Effort) -> Iterator[Row]:
 def _ask(
     group: Group, module: str, environment: Mapping[str, str], effort: Effort, request: Row
 ) -> dict[str, Any] | None:
-    """Run a request in a process of its own; None where it took longer than the limit."""
+    """Run a request in a separate process; return None if it was stopped at the limit."""
     count, quiet = str(effort.threads), {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
     threads = {"OMP_NUM_THREADS": count, "NPROC": count, "OPENBLAS_NUM_THREADS": count}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""What grows with the length of a sequence, what a stream's step costs, and what loading costs a training, in PyTorch.
+"""Measure time and memory against sequence length, the cost of a stream's step, and of loading, in PyTorch.
 
     python benchmarks/speed/scaling.py [length memory streaming loader] [--output docs/benchmarks/scaling.json]
 
-Nothing else should run meanwhile. Each memory is taken in a process of its own.
+Run nothing else at the same time. Each memory is measured in a separate process.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def length() -> dict[str, Any]:
-    """Return the time of a training step at each length, and how far a straight line is from it.
+    """Return the time of a training step at each length, and its difference from a straight line.
 
-    A length keeps its turn for a while, as in a training: the memory of another length does not fit.
+    Each length runs several times in a row, as in training, because the memory of another length cannot be reused.
     """
     torch.manual_seed(0)
     layer, taken = ConvLSTM(16, 32, 3), {steps: [] for steps in LENGTHS}
@@ -67,7 +67,7 @@ def length() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Return the most a checkpointed training step holds beside input, output and the output's gradient, by length."""
+    """Return the peak memory of a checkpointed training step without input, output and its gradient, by length."""
     found = {}
     for steps in LONG:
         command = [sys.executable, __file__, "--one", str(steps)]
@@ -76,7 +76,7 @@ def memory() -> dict[str, Any]:
 
 
 def held(steps: int) -> int:
-    """Return that of one length, in this process."""
+    """Return the peak memory of one length, in this process."""
     layer = ConvLSTM(16, 64, 3, checkpoint=True)
     x = torch.randn(1, steps, 16, 32, 32)
     layer(x[:, :4])[0].square().mean().backward()
@@ -87,13 +87,13 @@ def held(steps: int) -> int:
 
 
 def status(name: str) -> int:
-    """Return a figure of this process in bytes."""
+    """Return an entry of /proc/self/status in bytes."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 
 def streaming() -> list[dict[str, Any]]:
-    """Return the time of one step of a stream of one sample, beside its two convolutions alone."""
+    """Return the time of one step of a stream of one sample, and of its two convolutions alone."""
     rows = []
     for name, channels, hidden, size, kernel in (
         ("wide", 64, 64, 64, 3),
@@ -128,7 +128,7 @@ def streaming() -> list[dict[str, Any]]:
 
 
 def loader() -> dict[str, Any]:
-    """Return what preparing a batch takes of a training step: the shipped radar sample, and the same as a Zarr."""
+    """Return the share of loading in a training step, for the radar sample and for the same data as Zarr."""
     import tempfile
 
     import xarray as xr
@@ -163,7 +163,7 @@ def loader() -> dict[str, Any]:
 
 
 def turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
-    """Return the seconds of each, by turns, after two calls that do not count."""
+    """Return the seconds of alternating calls of each function, after two calls that are not counted."""
     times: dict[Any, list[float]] = {name: [] for name in runs}
     for number in range(repeats + 2):
         for name, run in runs.items():

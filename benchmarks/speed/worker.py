@@ -1,4 +1,4 @@
-"""One process of a measurement: contenders of one framework by turns, or the memory of one of them.
+"""One process of a measurement: the times of implementations that alternate, or the memory of one of them.
 
 A request is JSON: module, case, contenders, work, measure, repeats, threads, limit, and the file for the answer.
 """
@@ -18,13 +18,13 @@ from benchmarks.speed.cases import CASES
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the seconds of the first call, and of all later ones, of each contender; they take turns.
+    """Return the seconds of the first call and of all later calls of each implementation; they alternate.
 
     Args:
-        request: As above.
+        request: The request (see the module).
 
     Returns:
-        Per contender `first` and `seconds`.
+        `first` and `seconds` by implementation.
     """
     module, runs = import_module(request["module"]), {}
     found: dict[str, dict[str, Any]] = {}
@@ -42,13 +42,13 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the most bytes taken by three calls, less what the process had with its model and input in place.
+    """Return the peak memory of three calls minus the memory of the process before them, with model and input.
 
     Args:
-        request: As above, with one contender.
+        request: The request, with one implementation.
 
     Returns:
-        Its `bytes`.
+        `bytes` by implementation.
     """
     (name,) = request["contenders"]
     run = import_module(request["module"]).build(name, CASES[request["case"]], request["work"], request["threads"])
@@ -64,7 +64,7 @@ def _status(name: str) -> int:
 
 
 def main() -> None:
-    """Answer the request of the command line; exit code 124 where it took longer than its limit."""
+    """Answer the request of the command line; exit with code 124 after its time limit."""
     request = json.loads(sys.argv[1])
     timer = threading.Timer(request["limit"], os._exit, (124,))
     timer.daemon = True

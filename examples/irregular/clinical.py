@@ -1,8 +1,8 @@
-"""Clinical series with irregular vitals: foretell a reading at the hour when it will be taken.
+"""Clinical vital signs at uneven times: predict the next reading.
 
-Six vital signs of a patient move back to their baseline after a disturbance, each at its own pace; readings are taken
-after uneven pauses of half an hour to eight hours. Neighbours in the row of signs are coupled, which a one-dimensional
-ConvLSTM can use. The last step repeats the last reading and asks for the next; its duration is the pause until then.
+Six vital signs of a patient return to their baselines after a disturbance, each at its own rate. The readings are half
+an hour to eight hours apart. Adjacent signs are coupled, which a one-dimensional ConvLSTM can use. The last input step
+repeats the last reading with a flag; its duration is the time until the reading to predict.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from compare import Batch, LastStep, compare
 READINGS, SIGNS = 6, 6
 
 
-def draw(generator: torch.Generator) -> Batch:
-    """Return readings and a flag for the question, hours since the reading before, and the next reading."""
+def sample_batch(generator: torch.Generator) -> Batch:
+    """Return readings with the flag, hours since the previous reading, and the next reading."""
     batch = 64
     pauses = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])
     hours = pauses[torch.randint(len(pauses), (batch, READINGS + 1), generator=generator)]
@@ -24,10 +24,10 @@ def draw(generator: torch.Generator) -> Batch:
     start = torch.randn(batch, 1, SIGNS, generator=generator)
     start = start + 0.5 * start.roll(1, dims=2)
     vitals = start * torch.exp(-pace * time) + 0.02 * torch.randn(batch, READINGS + 1, SIGNS, generator=generator)
-    known = torch.cat([vitals[:, :-1], vitals[:, -2:-1]], dim=1)
-    question = torch.zeros_like(known)
-    question[:, -1] = 1.0
-    return torch.stack([known, question], dim=2), hours, vitals[:, -1]
+    inputs = torch.cat([vitals[:, :-1], vitals[:, -2:-1]], dim=1)
+    flag = torch.zeros_like(inputs)
+    flag[:, -1] = 1.0
+    return torch.stack([inputs, flag], dim=2), hours, vitals[:, -1]
 
 
 def mean_square(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -37,8 +37,8 @@ def mean_square(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     compare(
-        lambda aware: LastStep(2, 24, 1, aware=aware, spatial_dims=1),
-        draw,
+        lambda uses_durations: LastStep(2, 24, 1, uses_durations=uses_durations, spatial_dims=1),
+        sample_batch,
         mean_square,
         lambda output, target: mean_square(output, target).sqrt(),
         "root mean square error, in units of the disturbance",

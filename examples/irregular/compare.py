@@ -1,4 +1,4 @@
-"""Train a model that is told of durations and the same model blind to them, on the same batches, and print both."""
+"""Train a model with durations and the same model without them on the same batches, and print both scores."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class LastStep(nn.Module):
     """A ConvLSTM, and a 1×1 convolution of its last hidden state."""
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, *, aware: bool, spatial_dims: int = 2) -> None:
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, *, uses_durations: bool, spatial_dims: int = 2
+    ) -> None:
         super().__init__()
-        strategy = "mlp" if aware else "none"
+        strategy = "mlp" if uses_durations else "none"
         self.layer = ConvLSTM(in_channels, hidden, 3, spatial_dims=spatial_dims, duration_strategy=strategy)
         self.head = (nn.Conv1d, nn.Conv2d)[spatial_dims - 1](hidden, out_channels, 1)
-        self.aware = aware
+        self.uses_durations = uses_durations
 
     def forward(self, frames: Tensor, durations: Tensor) -> Tensor:
         """Return the head's output after the last frame."""
-        _, (h_n, _) = self.layer(frames, durations=durations if self.aware else None)
+        _, (h_n, _) = self.layer(frames, durations=durations if self.uses_durations else None)
         return self.head(h_n[-1])
 
 
 def compare(
     build: Callable[..., nn.Module],
-    draw: Callable[[torch.Generator], Batch],
+    sample_batch: Callable[[torch.Generator], Batch],
     loss_of: Callable[[Tensor, Tensor], Tensor],
     score_of: Callable[[Tensor, Tensor], Tensor],
     unit: str,
@@ -39,22 +41,22 @@ def compare(
     """Train both models and print their scores on fresh batches.
 
     Args:
-        build: Makes a model; `aware` says whether it is told of durations.
-        draw: Makes frames (batch, time, channel, *space), durations (batch, time) and targets.
+        build: Returns a model; `uses_durations` is whether it receives durations.
+        sample_batch: Returns frames (batch, time, channel, *space), durations (batch, time) and targets.
         loss_of: Loss of output and target.
         score_of: Score of output and target.
-        unit: What the score is, in words.
+        unit: Name and unit of the score.
         steps: Optimiser steps.
     """
     torch.set_num_threads(1)
-    for aware in (False, True):
+    for uses_durations in (False, True):
         torch.manual_seed(0)
-        model = build(aware=aware)
+        model = build(uses_durations=uses_durations)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
         generator = torch.Generator().manual_seed(1)
         for _ in range(steps):
-            frames, durations, target = draw(generator)
+            frames, durations, target = sample_batch(generator)
             loss = loss_of(model(frames, durations), target)
             optimiser.zero_grad()
             loss.backward()
@@ -62,6 +64,6 @@ def compare(
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            fresh = [draw(torch.Generator().manual_seed(100 + n)) for n in range(10)]
+            fresh = [sample_batch(torch.Generator().manual_seed(100 + n)) for n in range(10)]
             score = torch.stack([score_of(model(x, d), y) for x, d, y in fresh]).mean()
-        print(f"{'told of durations' if aware else 'blind to durations'}: {score:.4f} {unit}")
+        print(f"{'with durations' if uses_durations else 'without durations'}: {score:.4f} {unit}")

@@ -1,7 +1,7 @@
-"""Robot motion with variable time steps: foretell where an arm's tip will be.
+"""Robot motion with variable time steps: predict the position of an arm's tip.
 
-A camera sees a two-link arm whose joints turn at constant rates; pictures arrive after 20 to 200 ms, as the bus lets
-them through. The model sees five of them, the last one twice, and says where the tip is one more pause later.
+A camera sees a two-link arm whose joints turn at constant rates. The pictures arrive 20 to 200 ms apart. The input has
+five of them, and repeats the last one with a flag; the duration of that step is the time until the position to predict.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ FRAMES, SIZE = 5, 16
 LINKS_CM = (30.0, 25.0)
 
 
-def draw(generator: torch.Generator) -> Batch:
-    """Return pictures of tip and elbow with a flag, seconds since the picture before, and the tip in metres."""
+def sample_batch(generator: torch.Generator) -> Batch:
+    """Return pictures of tip and elbow with the flag, durations in tenths of a second, and the tip in metres."""
     batch = 16
     seconds = 0.02 + 0.18 * torch.rand(batch, FRAMES + 1, generator=generator)
     rates = 6.0 * (torch.rand(batch, 1, 2, generator=generator) - 0.5)
@@ -24,16 +24,16 @@ def draw(generator: torch.Generator) -> Batch:
     tip = elbow + LINKS_CM[1] * torch.stack([bend.cos(), bend.sin()], dim=-1)
     points = torch.stack([tip, elbow], dim=2)  # (batch, time, point, axis)
     grid = torch.linspace(-60.0, 60.0, SIZE)
-    away = (grid - points[..., None]) / 10.0
-    pictures = torch.exp(-0.5 * (away[..., 0, :, None] ** 2 + away[..., 1, None, :] ** 2))
-    known = torch.cat([pictures[:, :-1], pictures[:, -2:-1]], dim=1)
-    question = torch.zeros_like(known[:, :, :1])
-    question[:, -1] = 1.0
-    return torch.cat([known, question], dim=2), seconds / 0.1, tip[:, -1] / 100.0
+    distance = (grid - points[..., None]) / 10.0
+    pictures = torch.exp(-0.5 * (distance[..., 0, :, None] ** 2 + distance[..., 1, None, :] ** 2))
+    inputs = torch.cat([pictures[:, :-1], pictures[:, -2:-1]], dim=1)
+    flag = torch.zeros_like(inputs[:, :, :1])
+    flag[:, -1] = 1.0
+    return torch.cat([inputs, flag], dim=2), seconds / 0.1, tip[:, -1] / 100.0
 
 
-def place(output: torch.Tensor) -> torch.Tensor:
-    """Return the centre of a map of where the tip may be, in metres (batch, 2)."""
+def position(output: torch.Tensor) -> torch.Tensor:
+    """Return the mean position (batch, 2) of the tip in metres, for a map of logits."""
     share = output[:, 0].flatten(1).softmax(1).unflatten(1, (SIZE, SIZE))
     grid = torch.linspace(-0.6, 0.6, SIZE)
     return torch.stack([(share.sum(2) * grid).sum(1), (share.sum(1) * grid).sum(1)], dim=1)
@@ -41,9 +41,9 @@ def place(output: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     compare(
-        lambda aware: LastStep(3, 16, 1, aware=aware),
-        draw,
-        lambda output, target: (place(output) - target).square().sum(1).mean() * 100.0,
-        lambda output, target: 100.0 * (place(output) - target).norm(dim=1).mean(),
+        lambda uses_durations: LastStep(3, 16, 1, uses_durations=uses_durations),
+        sample_batch,
+        lambda output, target: (position(output) - target).square().sum(1).mean() * 100.0,
+        lambda output, target: 100.0 * (position(output) - target).norm(dim=1).mean(),
         "cm from the tip",
     )

@@ -79,7 +79,7 @@ def test_a_file_of_another_kind_is_left_alone(
     path = tmp_path / "notes.json"
     path.write_text(text)
     assert main(["--output", str(path)]) == 4
-    assert "what an earlier bench wrote" in capsys.readouterr().err
+    assert "a file of an earlier run" in capsys.readouterr().err
     assert path.read_text() == text
 
 

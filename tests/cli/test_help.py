@@ -68,12 +68,12 @@ def test_help_loads_nothing_heavy():
 def test_the_examples_run_one_after_the_other(cli, fails, make_rain, tmp_path, tiny):
     make_rain(frames=30).to_netcdf(tmp_path / "rain.nc")
     settings = {"train": tiny, "demo": [*tiny, "--set", "training.batch_size=1"]}
-    np.savez(tmp_path / "ndrplz.npz", **{"cell_list.0.conv.weight": np.zeros((8, 3, 3, 3), "f")})
+    np.savez(tmp_path / "weights.npz", **{"cell_list.0.conv.weight": np.zeros((8, 3, 3, 3), "f")})
     for name in ("train", "forecast", "evaluate", "report", "inspect", "convert", "doctor", "demo"):
         code, out, err = cli(*shlex.split(example(name)), *settings.get(name, []))
         assert (code, err) == (0, ""), (name, out, err)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    for folder in ("run", "demo/run"):
+    for folder in ("my-run", "demo/run"):
         assert {f"{folder}/{name}" for name in ("model.safetensors", "config.yaml", "log.jsonl")} <= written
     assert {f"evaluation/{name}" for name in ("scores.csv", "cases.nc", "evaluation.json")} <= written
     assert {"forecast.nc", "report.html", "demo/forecast.nc", "demo/scores.csv", "demo/report.html"} <= written

@@ -39,7 +39,7 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, metavar="", help="Print the version.")
     ] = False,
 ) -> None:
     """Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."""

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Weights file: *.safetensors, *.npz, or *.h5 of Keras.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Weights file: *.safetensors, *.npz, or *.h5 of Keras.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
     from_layout: Annotated[
@@ -30,20 +33,28 @@ def convert(
     ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Layer to read, as its path or a part of it. Repeat in the order of the stack."),
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="Layer to read, as its path or a part of it. Repeat in the order of the stack.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Option of the layer that the file does not show, such as padding=same."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Option of the layer that the file does not show, such as padding=same."
+        ),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="List how the other layer differs.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", metavar="", help="List how the other layer differs.")] = False,
 ) -> None:
     """Convert the weights of another ConvLSTM to a model file of this package, or back.
 
     The file is checked before it is read, and nothing in it is executed: *.pt, *.pth and *.keras files are not
     opened. Options that the file does not show are printed with their assumed values; override them with `--set`.
 
-    Example: `convlstm convert ndrplz.npz -o layer.safetensors --from ndrplz --explain`
+    `ndrplz` is the GitHub repository ndrplz/ConvLSTM_pytorch, and `tomo-oga` is tomo-oga/convlstm-mlx.
+
+    Example: `convlstm convert weights.npz -o layer.safetensors --from ndrplz --explain`
     """
     from convlstm.files import check_not_input, check_writable
     from convlstm.interop import read_file

@@ -14,23 +14,29 @@ if TYPE_CHECKING:
 def doctor(
     conformance: Annotated[
         bool,
-        typer.Option("--conformance", help="Compare every framework with the float64 reference over random layers."),
+        typer.Option(
+            "--conformance", metavar="", help="Compare every framework with the float64 reference over random layers."
+        ),
     ] = False,
     drop_in: Annotated[
-        bool, typer.Option("--drop-in", help="Run lines of other ConvLSTM projects, as they are written there.")
+        bool,
+        typer.Option(
+            "--drop-in", metavar="", help="Check that call sites copied from other ConvLSTM projects run unchanged."
+        ),
     ] = False,
     cases: Annotated[
-        int, typer.Option(min=1, help="Random layers for --conformance; a fifth as many common cells and forecasters.")
+        int, typer.Option(min=1, help="N random layers for --conformance, plus N/5 standard cells and N/5 forecasters.")
     ] = 20,
     start: Annotated[int, typer.Option(min=0, help="Seed of the first random layer.")] = 0,
     framework: Annotated[
-        list[str] | None, typer.Option(help="Only this framework, such as torch or keras-jax; repeat for more.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this framework, such as torch or keras-jax. Repeat for more."),
     ] = None,
 ) -> None:
-    """Show what is installed, and whether each framework computes what the contract says.
+    """Show what is installed, and the difference of each framework from the float64 reference.
 
     Each framework runs in its own process: PyTorch, Keras on each backend, Flax, MLX. The exit code is 1 if an
-    installed framework fails or misses a target.
+    installed framework fails or exceeds its tolerance.
 
     Example: `convlstm doctor --drop-in --framework torch`
     """

@@ -18,16 +18,25 @@ def evaluate(
         "evaluation"
     ),
     days: Annotated[
-        list[str] | None, typer.Option("--day", help="Day to evaluate on, such as 2018-05-20. Repeat for more.")
+        list[str] | None,
+        typer.Option(
+            "--day", metavar="DATE", help="Day to score, such as 2018-05-20. Repeat for more. Default: the test days."
+        ),
     ] = None,
     max_cases: Annotated[
         int, typer.Option(min=1, help="Maximum number of forecasts, spread evenly over the days.")
     ] = 48,
     min_wet: Annotated[
-        float, typer.Option(min=0, max=1, help="Minimum share of cells with rain at the start of a forecast.")
+        float,
+        typer.Option(min=0, max=1, help="Minimum share of cells with at least 0.1 mm/h at the start of a forecast."),
     ] = 0.05,
     threshold: Annotated[
-        list[float] | None, typer.Option(help="Threshold of an event (value or above). Repeat for more.")
+        list[float] | None,
+        typer.Option(
+            metavar="VALUE",
+            help="Threshold of an event in the unit of the data. Repeat for more. Default: 0.1, 1 and 5 mm/h for rain, "
+            "else percentiles of the training data.",
+        ),
     ] = None,
     fss_window: Annotated[int, typer.Option(min=1, help="Window of the fractions skill score, in cells.")] = 10,
     framework: options.Framework = "torch",
@@ -41,10 +50,11 @@ def evaluate(
 ) -> None:
     """Score a model on days outside its training, and compare it with persistence and optical flow.
 
-    The default days are the test days of the training. The command writes `scores.csv` (one row per method, lead
-    time, score and threshold, with counts and 90 % intervals), `cases.nc` and `evaluation.json`.
+    The default days are the test days of the training run. If the data has none of them, all days are scored that the
+    run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
+    and 90 % intervals), `cases.nc` and `evaluation.json`.
 
-    Example: `convlstm evaluate run rain.nc -o evaluation --threshold 0.5 --threshold 2`
+    Example: `convlstm evaluate my-run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
     from convlstm.cli.output import say
     from convlstm.cli.work import evaluate_with_progress

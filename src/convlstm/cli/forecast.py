@@ -18,10 +18,16 @@ def forecast(
         Path, typer.Option("--output", "-o", help="NetCDF file to write, or Zarr folder if the name ends in .zarr.")
     ] = Path("forecast.nc"),
     init_time: Annotated[
-        str | None, typer.Option(help="Time of the last input frame, such as 2018-05-20T12:00. Default: the latest.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Time of the last input frame, such as 2018-05-20T12:00. Default: the latest."
+        ),
     ] = None,
     lead_times: Annotated[
-        str | None, typer.Option(help="Lead times in minutes, such as 10,30,60. Default: the horizon of the training.")
+        str | None,
+        typer.Option(
+            metavar="MINUTES", help="Increasing list such as 10,30,60. Default: every step up to the training horizon."
+        ),
     ] = None,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
@@ -34,10 +40,11 @@ def forecast(
 ) -> None:
     """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
-    The reading options of the training are the defaults. The output follows the CF conventions: `lead_time`, valid
-    `time`, `forecast_reference_time`, and a history with the command, seed and weights.
+    Lead times are multiples of the time step, or any times for a model trained with `model.duration_strategy`. They may
+    exceed the training horizon. The reading options of the training are the defaults. The output follows the CF
+    conventions: `lead_time`, valid `time`, `forecast_reference_time`, and a history with the command, seed and weights.
 
-    Example: `convlstm forecast run rain.nc -o forecast.nc --lead-times 30,60,120`
+    Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
     from convlstm.files import check_not_input, check_writable

@@ -20,24 +20,29 @@ def inspect(
     target: Annotated[
         str,
         typer.Argument(
-            help="Model file, run folder, preset (such as shi2015-5x5-256), or spec as *.json.", show_default=False
+            metavar="TARGET",
+            help="Model file, run folder, preset (such as shi2015-5x5-256), or spec as *.json.",
+            show_default=False,
         ),
     ],
     frames: Annotated[
         str | None,
-        typer.Option("--input", help="Size of one sample, time x channel x space, such as 10x1x128x128."),
+        typer.Option(
+            "--input", metavar="SIZES", help="Size of one sample, time x channel x space, such as 10x1x128x128."
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Frames to forecast. Default: the horizon of the training, or 12.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Precision: float32 or bfloat16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print sizes, FLOP and bytes as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print sizes, FLOP and bytes as JSON.")] = False,
 ) -> None:
     """Show the layers of a model and their cost, without allocating memory.
 
-    Each row has grid, parameters, receptive field, GFLOP and training memory. The receptive field is in pixels of the
-    latest frame, with its growth per earlier step. GFLOP counts 2 × multiply-adds of the convolutions.
+    Each row has grid, parameters, receptive field, GFLOP and training memory. A receptive field of
+    `20x20 + 8x8/step` is 20 × 20 pixels of the latest frame, plus 8 × 8 for each earlier frame. GFLOP counts
+    2 × multiply-adds of the convolutions.
 
     Example: `convlstm inspect shi2015-5x5-128-64-64 --input 10x1x64x64 --batch 8 --horizon 10`
     """

@@ -9,11 +9,13 @@ import typer
 
 _READING = "Reading options"
 
-DataPath = Annotated[Path, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)]
-ModelPath = Annotated[Path, typer.Argument(help="Model file or run folder.", show_default=False)]
+DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="NetCDF file or Zarr folder.", show_default=False)]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file or run folder.", show_default=False)]
 Variables = Annotated[
     list[str] | None,
-    typer.Option("--variable", help="Variable to read. Repeat for more channels.", rich_help_panel=_READING),
+    typer.Option(
+        "--variable", metavar="NAME", help="Variable to read. Repeat for more channels.", rich_help_panel=_READING
+    ),
 ]
 Units = Annotated[
     str | None,
@@ -26,7 +28,7 @@ TimeDim = Annotated[str | None, typer.Option(help="Name of the time dimension.",
 YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_help_panel=_READING)]
 XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
 Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads. Default: the choice of the framework.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: what the framework chooses.")]
 
 
 def reading(

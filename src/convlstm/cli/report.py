@@ -9,7 +9,9 @@ import typer
 
 
 def report(
-    evaluation: Annotated[Path, typer.Argument(help="Folder written by `convlstm evaluate`.", show_default=False)],
+    evaluation: Annotated[
+        Path, typer.Argument(metavar="EVALUATION", help="Folder written by `convlstm evaluate`.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write an evaluation as one HTML page with maps, an animation, curves by lead time and tables.

@@ -11,17 +11,27 @@ from convlstm.cli import options
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="NetCDF file or Zarr folder.", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="NetCDF file or Zarr folder. Not needed with --show-config.", show_default=False
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")] = Path("run"),
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file, TOML or YAML.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Option to change, such as training.steps=500. Repeat for more.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Option to change, such as training.steps=500. Repeat for more."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the folder with its configuration.")
+        bool, typer.Option("--resume", metavar="", help="Continue the run in the folder with its configuration.")
     ] = False,
-    show_config: Annotated[bool, typer.Option("--show-config", help="Print every option and exit.")] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", metavar="", help="Print every option and exit.")
+    ] = False,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     variable: options.Variables = None,
@@ -34,9 +44,10 @@ def train(
     """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
     The command writes `model.safetensors` (the best on the validation days), `config.yaml`, `log.jsonl` and
-    `state.safetensors`. A run that continues with `--resume` gives the same bits as an uninterrupted run.
+    `state.safetensors`. A run that continues with `--resume` gives the same bits as an uninterrupted run, on the same
+    CPU with the same `--threads`.
 
-    Example: `convlstm train rain.nc -o run --set training.steps=2000 --set model.hidden_channels=[64,64]`
+    Example: `convlstm train rain.nc -o my-run --set training.steps=500 --set 'model.hidden_channels=[64,64]'`
     """
     from convlstm.cli.output import say
     from convlstm.cli.work import train_with_progress
