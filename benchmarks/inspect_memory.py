@@ -23,7 +23,7 @@ from typing import Any
 from convlstm.cost.memory import checkpointed_memory, forward_memory, training_memory
 from convlstm.cost.workload import Workload
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import Spec
 
 STEPS = 2

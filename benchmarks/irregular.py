@@ -24,7 +24,7 @@ from convlstm.nowcast.config import Config, validate
 from convlstm.nowcast.fit import learning_rate
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import prepare, to_sample
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.torch.training import Trainer
 from convlstm.weights.canonical import initialise
 

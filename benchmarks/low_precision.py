@@ -39,7 +39,7 @@ from convlstm.conformance import compare
 from convlstm.conformance.derivatives import loss_weights
 from convlstm.conformance.environments import ENVIRONMENTS
 from convlstm.conformance.narrow_layers import family_of, narrow_case
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 TARGET = 5e-2
 

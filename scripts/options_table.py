@@ -14,10 +14,10 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
+from convlstm.spec.choices import ACTS_WITH, KERAS_WORDS, PER_LAYER
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.options import ACTS_WITH, KERAS_WORDS, PER_LAYER
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 # Options with one value per axis for the whole stack; those per layer and axis follow from the types of LayerSpec.

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convlstm.spec.forecaster import ForecasterSpec as ForecasterSpec
-    from convlstm.spec.stack import ConvLSTMSpec as ConvLSTMSpec
+    from convlstm.spec.options import ConvLSTMSpec as ConvLSTMSpec
 
 __version__ = "0.1.0"
 __all__ = ["ConvLSTMSpec", "ForecasterSpec", "__version__"]
 
-_MODULES = {"ConvLSTMSpec": "convlstm.spec.stack", "ForecasterSpec": "convlstm.spec.forecaster"}
+_MODULES = {"ConvLSTMSpec": "convlstm.spec.options", "ForecasterSpec": "convlstm.spec.forecaster"}
 _KERAS_NAMES = {"ConvLSTM": "ConvLSTM2D", "ConvLSTMCell": "ConvLSTM2DCell"}
 _FRAMEWORK_NAMES = ("ConvLSTM", "ConvLSTMCell", "Forecaster", "load", "save")
 

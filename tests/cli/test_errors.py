@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise
 from convlstm.weights.checkpoint import save_model
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise
 from convlstm.weights.checkpoint import save_model
 

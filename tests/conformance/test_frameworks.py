@@ -18,7 +18,7 @@ from convlstm.conformance.derivatives import COMPLEX_STEP, loss_weights
 from convlstm.conformance.narrow_layers import SMOOTH, family_of, narrow_case
 from convlstm.conformance.random_forecasters import random_forecast_case
 from convlstm.conformance.random_layers import SMALL, random_case, reference_arrays
-from convlstm.spec import options as vocabulary
+from convlstm.spec import choices
 
 LIBRARIES = {"torch": "torch", "mlx": "mlx.core", "flax": "flax"}
 CHOSEN = (10_067, 10_070, 10_080, 10_087, 10_136, 10_185, 10_187, 10_200, 10_247)
@@ -29,15 +29,15 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "num_layers": (1, 2, 3),
     "bias": (False, True),
     "memory_decay": (False, True),
-    "activation": vocabulary.ACTIVATIONS,
-    "recurrent_activation": vocabulary.RECURRENT_ACTIVATIONS,
-    "peephole": vocabulary.PEEPHOLES,
-    "norm": vocabulary.NORMS,
-    "direction": vocabulary.DIRECTIONS,
-    "merge": vocabulary.MERGES,
-    "masked_output": vocabulary.MASKED_OUTPUTS,
-    "duration_strategy": vocabulary.DURATION_STRATEGIES,
-    "duration_activation": vocabulary.DURATION_ACTIVATIONS,
+    "activation": choices.ACTIVATIONS,
+    "recurrent_activation": choices.RECURRENT_ACTIVATIONS,
+    "peephole": choices.PEEPHOLES,
+    "norm": choices.NORMS,
+    "direction": choices.DIRECTIONS,
+    "merge": choices.MERGES,
+    "masked_output": choices.MASKED_OUTPUTS,
+    "duration_strategy": choices.DURATION_STRATEGIES,
+    "duration_activation": choices.DURATION_ACTIVATIONS,
     "duration_features": (1, "channel"),
 }
 

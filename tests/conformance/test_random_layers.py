@@ -12,7 +12,7 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.derivatives import directional_derivatives, directions, loss_weights
 from convlstm.conformance.random_forecasters import random_forecast_case, reference_forecast
 from convlstm.conformance.random_layers import Case, random_case, reference_arrays
-from convlstm.spec import options as vocabulary
+from convlstm.spec import choices
 from convlstm.spec.forecaster import OUTPUT_ACTIVATIONS, ROLLOUTS
 from convlstm.spec.geometry import BOUNDARIES
 
@@ -26,15 +26,15 @@ def cases() -> list[Case]:
 
 def test_every_word_is_drawn(cases: list[Case]) -> None:
     words = {
-        "peephole": vocabulary.PEEPHOLES,
-        "activation": vocabulary.ACTIVATIONS,
-        "recurrent_activation": vocabulary.RECURRENT_ACTIVATIONS,
-        "norm": vocabulary.NORMS,
-        "direction": vocabulary.DIRECTIONS,
-        "merge": vocabulary.MERGES,
-        "masked_output": vocabulary.MASKED_OUTPUTS,
-        "duration_strategy": vocabulary.DURATION_STRATEGIES,
-        "duration_activation": vocabulary.DURATION_ACTIVATIONS,
+        "peephole": choices.PEEPHOLES,
+        "activation": choices.ACTIVATIONS,
+        "recurrent_activation": choices.RECURRENT_ACTIVATIONS,
+        "norm": choices.NORMS,
+        "direction": choices.DIRECTIONS,
+        "merge": choices.MERGES,
+        "masked_output": choices.MASKED_OUTPUTS,
+        "duration_strategy": choices.DURATION_STRATEGIES,
+        "duration_activation": choices.DURATION_ACTIVATIONS,
         "duration_features": (1, "channel"),
         "spatial_dims": (1, 2, 3),
         "num_layers": (1, 2, 3),
@@ -80,8 +80,8 @@ def test_forecasters_of_every_kind_are_drawn() -> None:
         assert any(getattr(spec, item.name) != getattr(plain, item.name) for spec in specs), item.name
     assert {spec.rollout for spec in specs} == set(ROLLOUTS)
     assert {spec.output_activation for spec in specs} == set(OUTPUT_ACTIVATIONS)
-    assert {spec.encoder.duration_strategy for spec in specs} == set(vocabulary.DURATION_STRATEGIES)
-    assert {spec.encoder.peephole for spec in specs} == set(vocabulary.PEEPHOLES)
+    assert {spec.encoder.duration_strategy for spec in specs} == set(choices.DURATION_STRATEGIES)
+    assert {spec.encoder.peephole for spec in specs} == set(choices.PEEPHOLES)
 
 
 def central_differences(case: Any, run: Any) -> list[float]:

@@ -20,8 +20,8 @@ from convlstm.errors import ShapeError, SpecError
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.reference import recurrence as reference
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.presets import PRESETS
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import ConvLSTM, Forecaster
 from convlstm.weights.canonical import initialise, parameter_count
 

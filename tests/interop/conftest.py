@@ -11,7 +11,7 @@ import pytest
 from convlstm.conformance.compare import error
 from convlstm.interop import Converted
 from convlstm.reference import recurrence as reference
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Compare = Callable[..., None]
 

@@ -11,7 +11,7 @@ from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
 from convlstm.nowcast.prepare import prepare, to_sample
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.checkpoint import Model
 
 

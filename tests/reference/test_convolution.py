@@ -11,8 +11,8 @@ from scipy import ndimage
 from convlstm.errors import ShapeError
 from convlstm.reference.activations import ACTIVATION_FUNCTIONS
 from convlstm.reference.convolution import convolve, pad
+from convlstm.spec.choices import ACTIVATIONS, DURATION_ACTIVATIONS, RECURRENT_ACTIVATIONS
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
-from convlstm.spec.options import ACTIVATIONS, DURATION_ACTIVATIONS, RECURRENT_ACTIVATIONS
 
 RANDOM = np.random.default_rng(0)
 SCIPY_MODES = {"zeros": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap"}

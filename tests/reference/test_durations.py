@@ -11,8 +11,8 @@ import pytest
 from convlstm import ConvLSTMSpec
 from convlstm.errors import ShapeError
 from convlstm.reference.durations import retention, scale
+from convlstm.spec.choices import DURATION_STRATEGIES
 from convlstm.spec.durations import check_durations, durations_from_times
-from convlstm.spec.options import DURATION_STRATEGIES
 from convlstm.weights.canonical import initialise
 
 R = (0.0, 1e-7, 1e-6, 0.2, 0.37, 0.5, 1.0, 2.0, 3.7, 50.0)

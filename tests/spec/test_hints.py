@@ -9,7 +9,7 @@ import pytest
 from convlstm import ConvLSTMSpec
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.spec.calls import check_frames, frame_axes, state_pair
-from convlstm.spec.options import FOREIGN_NAMES, FOREIGN_OPTIONS, LayerOptions
+from convlstm.spec.choices import FOREIGN_NAMES, FOREIGN_OPTIONS, LayerOptions
 from convlstm.spec.parsing import check_options
 
 SPEC = ConvLSTMSpec(in_channels=3, hidden_channels=4, kernel_size=3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.random_forecasters import random_forecast_case
 from convlstm.conformance.random_layers import random_case
 from convlstm.errors import ShapeError, SpecError
-from convlstm.spec.options import ACTS_WITH
+from convlstm.spec.choices import ACTS_WITH
 
 BASE: dict[str, Any] = {"in_channels": 4, "hidden_channels": 6, "kernel_size": 3}
 TWO = {"num_layers": 2}

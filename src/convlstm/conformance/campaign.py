@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.conformance.compare import TARGETS, error
+from convlstm.conformance.compare import error
 from convlstm.conformance.environments import ENVIRONMENTS, Environment, run_task
 from convlstm.conformance.expectations import keep_expectations
+from convlstm.conformance.tolerances import TOLERANCES
 from convlstm.errors import DependencyError
 
 PAIR_TARGET = 2e-5
@@ -63,7 +64,7 @@ def compare_all(
     that is not installed has a row with the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for dtype in TARGETS for row in _rows(folder, dtype, count, start, environments, on_step)]
+        rows = [row for dtype in TOLERANCES for row in _rows(folder, dtype, count, start, environments, on_step)]
         compared = [s.name for s in environments if (Path(folder) / f"{s.name}.npz").exists()]
         pairs = [Pair(a, b, _difference(folder, a, b)) for a, b in combinations(compared, 2)]
     return rows, pairs

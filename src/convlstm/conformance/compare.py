@@ -17,15 +17,13 @@ from convlstm.conformance import random_layers as cases
 from convlstm.conformance.derivatives import directional_derivatives, directions, loss_weights
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case
+from convlstm.conformance.tolerances import TOLERANCES
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 AnyCase = Case | ForecastCase
 Arrays = Mapping[str, Array]
-
-TARGETS = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4)}
-"""Largest error of values and of derivatives, by type (CONTRACT, Precision)."""
 
 INPUTS = ("x", "frames", "h.", "c.", "durations", "lead_durations", "gaps")
 """How the names of a case's arrays begin that are no weights."""
@@ -69,7 +67,7 @@ class CaseErrors:
 
     def misses(self, dtype: str) -> bool:
         """Return whether a target of the contract is missed."""
-        return self.value > TARGETS[dtype][0] or self.derivative > TARGETS[dtype][1]
+        return self.value > TOLERANCES[dtype][0] or self.derivative > TOLERANCES[dtype][1]
 
 
 def expect(case: AnyCase, dtype: str = "float64") -> Expectation:
@@ -89,7 +87,7 @@ def judge(expected: Expectation, results: Arrays, gradients: Arrays) -> CaseErro
     value = max(error(results[name], wanted) for name, wanted in expected.results.items())
     along = [sum(np.sum(gradients[name] * d[name]) for name in gradients) for d in directions(case)]
     derivative = error(np.array(along, dtype=np.float64), expected.derivatives)
-    if dtype == "float32" and derivative > TARGETS[dtype][1] and is_ill_conditioned(case):
+    if dtype == "float32" and derivative > TOLERANCES[dtype][1] and is_ill_conditioned(case):
         derivative = UNJUDGED
     return CaseErrors(value, derivative, describe(case))
 

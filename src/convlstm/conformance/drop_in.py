@@ -13,7 +13,7 @@ import numpy as np
 
 from convlstm.conformance.compare import error
 from convlstm.reference import recurrence as reference
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 STRATEGIES = {"linear": "linear", "log": "log", "exponential damping": "exp", "learned scalar": "scalar", "MLP": "mlp"}

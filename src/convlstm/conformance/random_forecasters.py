@@ -9,10 +9,10 @@ import numpy as np
 
 from convlstm.conformance.derivatives import picker
 from convlstm.reference import forecaster as reference_forecaster
+from convlstm.spec.choices import DURATION_STRATEGIES
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.forecaster import OUTPUT_ACTIVATIONS, ROLLOUTS, ForecasterSpec
-from convlstm.spec.options import DURATION_STRATEGIES
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
 

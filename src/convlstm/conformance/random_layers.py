@@ -17,11 +17,11 @@ from convlstm.conformance.derivatives import normal, picker
 from convlstm.errors import ConvLSTMError
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
+from convlstm.spec.choices import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.geometry import check_boundary, pad_widths, recurrent_pad_widths
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.options import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
 

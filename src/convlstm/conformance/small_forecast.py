@@ -12,7 +12,7 @@ from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.nowcast.frameworks import build_trainer
 from convlstm.reference.forecaster import forecast
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.conformance.compare import TARGETS, CaseErrors, judge
+from convlstm.conformance.compare import CaseErrors, judge
 from convlstm.conformance.drop_in import check
 from convlstm.conformance.expectations import draw_cases, load_expectation
 from convlstm.conformance.small_forecast import small_forecast
+from convlstm.conformance.tolerances import TOLERANCES
 
 
 def drop_in(frontend: str) -> list[dict[str, Any]]:
@@ -59,7 +60,7 @@ def compare_cases(
 def _worst(errors: list[CaseErrors], part: str, dtype: str) -> dict[str, Any]:
     judged = [case for case in errors if not np.isnan(getattr(case, part))]
     ranked = sorted(judged, key=lambda case: -getattr(case, part))
-    limit = TARGETS[dtype][("value", "derivative").index(part)]
+    limit = TOLERANCES[dtype][("value", "derivative").index(part)]
     missed = [case.label for case in ranked if getattr(case, part) > limit]
     return {
         "judged": len(judged),

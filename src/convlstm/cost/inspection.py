@@ -14,8 +14,8 @@ from convlstm.cost.workload import Workload, check_frames
 from convlstm.errors import ConfigError, ConvLSTMError
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.presets import PRESETS
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.weights.canonical import Spec
 from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, kind_of, load_model
 

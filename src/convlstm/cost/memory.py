@@ -21,7 +21,7 @@ from convlstm.engine.torch.block import BLOCK_VALUES
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec, canonical_shapes, layer_shapes, parameter_count
 

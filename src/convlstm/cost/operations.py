@@ -15,7 +15,7 @@ from convlstm.cost.memory import SINGLE, WIDTHS, Run, runs, training_memory
 from convlstm.cost.workload import Call, Workload, calls, check_frames
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import effective_kernel
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec
 

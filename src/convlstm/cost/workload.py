@@ -8,9 +8,9 @@ from convlstm.errors import ShapeError
 from convlstm.spec import parsing
 from convlstm.spec.calls import check_forecast, frame_axes
 from convlstm.spec.calls import check_frames as check_layer_frames
+from convlstm.spec.choices import PRECISIONS
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.options import PRECISIONS
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Size
 from convlstm.weights.canonical import Spec
 

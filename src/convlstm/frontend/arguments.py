@@ -7,8 +7,8 @@ from typing import Any
 
 from convlstm.errors import SpecError
 from convlstm.spec import parsing
-from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import LayerOptions
+from convlstm.spec.options import ConvLSTMSpec
 
 _KEYWORDS = ("stride", "padding", "dilation", "groups", "bias", *LayerOptions.__annotations__)
 _CELL = {"num_layers": 1, "direction": "forward", "masked_output": "zero"}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from convlstm.errors import ShapeError
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 KINDS = LayerMasks._fields
 """The masks inside a layer, in the order of `LayerMasks`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.merge import merge_directions
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Tensor = TypeVar("Tensor")
 State = TypeVar("State")
@@ -44,18 +45,3 @@ def run_layers(
             factor = None if masks is None else masks.dropout[layer.index]
             x = x if factor is None else x * factor
     return outputs, final
-
-
-def merge_directions(parts: Sequence[Any], merge: str, concatenate: Callable[[list[Any]], Any]) -> Any:
-    """Return the output of a layer from those of its directions, forward first; with `separate` a tuple of two."""
-    if len(parts) == 1:
-        return parts[0]
-    if merge == "separate":
-        return tuple(parts)
-    if merge == "concat":
-        return concatenate(list(parts))
-    forward, backward = parts
-    if merge == "mul":
-        return forward * backward
-    total = forward + backward
-    return total * 0.5 if merge == "ave" else total

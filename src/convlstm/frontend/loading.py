@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from convlstm.errors import WeightsError
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import load_model
 

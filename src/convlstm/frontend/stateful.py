@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convlstm.errors import SpecError, StateError
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 def check_stateful(spec: ConvLSTMSpec) -> None:

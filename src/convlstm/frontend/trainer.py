@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convlstm.errors import ConfigError, WeightsError
-from convlstm.spec.options import PRECISIONS
+from convlstm.spec.choices import PRECISIONS
 from convlstm.spec.types import Array
 
 _WEIGHTS, _OPTIMISER = "weights.", "optimiser."

@@ -11,8 +11,8 @@ from convlstm.interop.finding import flatten
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.interop.writing import write
-from convlstm.spec.options import KERAS_WORDS
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import KERAS_WORDS
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec
 

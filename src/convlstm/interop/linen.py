@@ -8,7 +8,7 @@ from typing import Any
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.interop.writing import write
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec
 

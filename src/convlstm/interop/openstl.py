@@ -14,7 +14,7 @@ from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import check_weights
 

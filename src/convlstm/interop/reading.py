@@ -10,9 +10,9 @@ import numpy as np
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.finding import Layer, Parts, check_whole, choose, find, left_out, listed, named
 from convlstm.interop.layout import Converted, Layout, Notes
-from convlstm.spec.options import GATES
+from convlstm.spec.choices import GATES
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.parsing import check_options
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import check_weights, layer_prefix
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from convlstm.errors import SpecError
 from convlstm.interop.layout import Layout
+from convlstm.spec.choices import GATES, PER_LAYER
 from convlstm.spec.geometry import effective_kernel
-from convlstm.spec.options import GATES, PER_LAYER
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, check_weights, layer_prefix
 

@@ -12,7 +12,7 @@ from jax import Array
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec
 from convlstm.jax.weights import layer_name
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 jax.tree_util.register_dataclass(DropoutMasks)  # so that a transformed function takes masks as they are
 

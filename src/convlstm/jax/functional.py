@@ -14,14 +14,14 @@ from jax.typing import ArrayLike, DTypeLike
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
 from convlstm.frontend.dropout import DropoutMasks
-from convlstm.frontend.layers import merge_directions
+from convlstm.frontend.merge import merge_directions
 from convlstm.jax import inputs
 from convlstm.jax.dropout import check_masks, sample_masks
 from convlstm.jax.segments import read_checkpoint, run_segments
 from convlstm.jax.stack import concatenate, run_stack
 from convlstm.jax.weights import Params, check_params
 from convlstm.spec import calls
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 def layer(

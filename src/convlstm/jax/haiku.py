@@ -17,8 +17,8 @@ from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional, inputs
 from convlstm.jax.inputs import as_type_of_carry, state_from_pair
 from convlstm.jax.weights import fresh, parameter_shapes
-from convlstm.spec.options import StackOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import StackOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
 
 

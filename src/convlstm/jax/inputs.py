@@ -14,7 +14,7 @@ from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array as NumpyArray
 
 

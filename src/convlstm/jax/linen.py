@@ -22,8 +22,8 @@ from convlstm.jax.inputs import as_type_of_carry, floating, state_from_pair
 from convlstm.jax.linen_options import as_axes, read_options, read_padding
 from convlstm.jax.segments import read_checkpoint
 from convlstm.jax.weights import fresh, parameter_shapes
-from convlstm.spec.options import StackOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import StackOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convlstm.errors import SpecError
-from convlstm.spec.options import PER_LAYER
+from convlstm.spec.choices import PER_LAYER
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

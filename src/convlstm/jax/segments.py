@@ -17,7 +17,7 @@ from convlstm.jax import inputs
 from convlstm.jax.stack import run_stack
 from convlstm.jax.weights import Params
 from convlstm.spec import parsing
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 _BATCH_FIRST = ("mask", "durations", "gaps", "output_mask")
 

@@ -14,7 +14,7 @@ from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.jax.weights import Params, layer_name, layer_weights
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 concatenate = partial(jnp.concatenate, axis=-1)
 """Join outputs along their channels."""

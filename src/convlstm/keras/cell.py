@@ -29,7 +29,7 @@ from convlstm.keras.options import (
 from convlstm.keras.stack import cell_dtype, grids, run_stack, zero_states
 from convlstm.keras.weights import KERNELS, add_variables, engine_weights
 from convlstm.spec import parsing
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 from convlstm.weights.canonical import MEMORY_DECAY_START, layer_shapes
 

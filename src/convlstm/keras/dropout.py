@@ -10,7 +10,7 @@ from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import Size, grids
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 def sample_masks(

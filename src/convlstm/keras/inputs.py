@@ -14,7 +14,7 @@ from convlstm.keras.options import translate_error
 from convlstm.keras.stack import cell_dtype
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
 

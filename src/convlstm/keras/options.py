@@ -9,7 +9,7 @@ import keras
 
 from convlstm.errors import ConvLSTMError, SpecError
 from convlstm.keras.engines import Tensor
-from convlstm.spec.options import KERAS_WORDS, CellOptions
+from convlstm.spec.choices import KERAS_WORDS, CellOptions
 
 Shape = tuple[int | None, ...]
 

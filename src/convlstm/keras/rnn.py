@@ -15,8 +15,8 @@ from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
 from convlstm.keras.stack import cell_dtype, run_stack
-from convlstm.spec.options import MASKED_OUTPUTS
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import MASKED_OUTPUTS
+from convlstm.spec.options import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
 

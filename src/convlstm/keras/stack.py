@@ -13,7 +13,7 @@ from convlstm.frontend.layers import run_layers
 from convlstm.keras.engines import State, Tensor, sequence
 from convlstm.spec.geometry import effective_kernel
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Size = tuple[Any, ...]
 concatenate = partial(keras.ops.concatenate, axis=-1)

@@ -8,13 +8,13 @@ import keras
 
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.dropout import DropoutMasks
-from convlstm.frontend.layers import merge_directions
+from convlstm.frontend.merge import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack
 from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
 Shape = tuple[int | None, ...]

@@ -12,8 +12,8 @@ from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import run_stack
 from convlstm.spec import calls, parsing
-from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import LayerOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 def sample_masks(

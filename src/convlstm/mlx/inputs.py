@@ -12,7 +12,7 @@ from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 LOW = (mx.bfloat16, mx.float16)

@@ -10,12 +10,12 @@ import mlx.core as mx
 from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
-from convlstm.frontend.layers import merge_directions
+from convlstm.frontend.merge import merge_directions
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import concatenate, run_stack
-from convlstm.spec.options import LayerOptions
+from convlstm.spec.choices import LayerOptions
 from convlstm.spec.types import LayerSizes, Padding
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]

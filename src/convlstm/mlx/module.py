@@ -15,8 +15,8 @@ from convlstm.frontend.arguments import check_spec_type
 from convlstm.mlx import inputs
 from convlstm.mlx.weights import empty_layers, reset
 from convlstm.spec.calls import state_shapes
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.printing import options_in_words
-from convlstm.spec.stack import ConvLSTMSpec
 
 
 class SpecModule(nn.Module):

@@ -12,7 +12,7 @@ from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 concatenate = partial(mx.concatenate, axis=-1)
 """Join outputs along their channels."""

@@ -12,12 +12,12 @@ import numpy as np
 from convlstm.reference import durations as duration_rules
 from convlstm.reference.activations import ACTIVATION_FUNCTIONS
 from convlstm.reference.convolution import convolve
+from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import check_durations
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.options import NORM_EPSILON
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import layer_prefix
 

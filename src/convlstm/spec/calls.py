@@ -8,7 +8,7 @@ from typing import Any
 from convlstm.errors import ShapeError, StateError
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
 

@@ -9,7 +9,7 @@ from typing import Any
 from convlstm.errors import SpecError
 from convlstm.spec import parsing
 from convlstm.spec.geometry import effective_kernel
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 OUTPUT_ACTIVATIONS = ("identity", "sigmoid", "relu", "softplus")
 ROLLOUTS = ("states", "feedback")

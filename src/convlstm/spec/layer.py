@@ -9,7 +9,7 @@ from convlstm.errors import SpecError
 from convlstm.spec.geometry import Padding, output_size
 
 if TYPE_CHECKING:
-    from convlstm.spec.stack import ConvLSTMSpec
+    from convlstm.spec.options import ConvLSTMSpec
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LayerSpec:
         they belong to the call, or act outside the cell.
 
         Example:
-            >>> from convlstm.spec.stack import ConvLSTMSpec
+            >>> from convlstm.spec.options import ConvLSTMSpec
             >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=[8, 8], kernel_size=3, norm="layer")
             >>> [layer.is_standard_cell for layer in spec.layers]
             [False, False]

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from convlstm.errors import SpecError
-from convlstm.spec.options import FOREIGN_NAMES, FOREIGN_OPTIONS
+from convlstm.spec.choices import FOREIGN_NAMES, FOREIGN_OPTIONS
 
 MAX_LAYERS = 1000
 """Limit on the number of layers, checked before a list of them is built."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 
 def _shi(hidden: list[int], kernel: int, recurrent: int) -> ForecasterSpec:

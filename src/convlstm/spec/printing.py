@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convlstm.spec.options import PER_LAYER
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import PER_LAYER
+from convlstm.spec.options import ConvLSTMSpec
 
 _AXES = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation", "boundary")
 

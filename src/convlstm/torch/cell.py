@@ -10,8 +10,8 @@ from torch import Tensor
 from convlstm.frontend.arguments import cell_spec, check_cell
 from convlstm.spec import parsing
 from convlstm.spec.calls import state_shapes
-from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import LayerOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 from convlstm.torch import inputs
 from convlstm.torch.dropout import sample_masks

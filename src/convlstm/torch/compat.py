@@ -16,8 +16,8 @@ from torch import Tensor
 from convlstm.errors import SpecError, StateError
 from convlstm.frontend.stateful import continue_sequence
 from convlstm.spec import parsing
-from convlstm.spec.options import PER_LAYER
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import PER_LAYER
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
 from convlstm.torch import cell as native
 from convlstm.torch import layer as native_layer

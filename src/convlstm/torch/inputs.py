@@ -14,7 +14,7 @@ from convlstm.engine.torch.precision import autocast_dtype
 from convlstm.errors import ShapeError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 

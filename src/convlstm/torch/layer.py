@@ -11,9 +11,9 @@ from torch import Tensor
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
-from convlstm.frontend.layers import merge_directions
+from convlstm.frontend.merge import merge_directions
 from convlstm.spec import parsing
-from convlstm.spec.options import LayerOptions
+from convlstm.spec.choices import LayerOptions
 from convlstm.spec.types import LayerSizes, Padding
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_masks, sample_masks

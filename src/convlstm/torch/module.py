@@ -12,8 +12,8 @@ from convlstm.engine.torch.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec.calls import state_shapes
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.printing import options_in_words
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.torch import inputs
 from convlstm.torch.weights import native_name, register, reset
 from convlstm.weights.canonical import layer_shapes

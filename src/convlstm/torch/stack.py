@@ -17,7 +17,7 @@ from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.spec import parsing
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.torch.dropout import cut_steps
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]

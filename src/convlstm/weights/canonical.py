@@ -13,12 +13,12 @@ from zlib import crc32
 import numpy as np
 
 from convlstm.errors import WeightsError
+from convlstm.spec.choices import GATES, PEEPHOLE_GATES
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.layer import LayerSpec
-from convlstm.spec.options import GATES, PEEPHOLE_GATES
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.parsing import integer
-from convlstm.spec.stack import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 Spec = ConvLSTMSpec | ForecasterSpec

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from convlstm.errors import ConvLSTMError, WeightsError
 from convlstm.files import write_atomic
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, check_shapes, check_values, check_weights
 

@@ -13,7 +13,7 @@ import numpy as np
 from convlstm.conformance.drop_in import STRATEGIES, UsageExample, UsageResult, against_reference
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 from convlstm.jax.weights import from_canonical
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
-from convlstm.spec.options import NORM_EPSILON
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import NORM_EPSILON
+from convlstm.spec.options import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
 

@@ -22,7 +22,7 @@ from convlstm.engine.jax.padding import pad
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Weights = Mapping[str, Array]
 

@@ -15,12 +15,12 @@ import mlx.core as mx
 
 from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS, exp
 from convlstm.engine.mlx.convolution import convolve, convolve_state
+from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.options import NORM_EPSILON
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Weights = Mapping[str, mx.array]
 State = tuple[mx.array, mx.array]

@@ -18,11 +18,11 @@ from convlstm.engine.tensorflow.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.tensorflow.convolution import convolve, convolve_state
 from convlstm.engine.tensorflow.padding import input_widths, pad, sizes, state_grid
 from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
+from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import network_sizes
 from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.options import NORM_EPSILON
 
 Tensor = Any
 Weights = Mapping[str, Tensor]

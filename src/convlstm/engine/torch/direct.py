@@ -23,7 +23,7 @@ from convlstm.engine.torch.convolution import (
     padded,
     prepack,
 )
-from convlstm.engine.torch.plan import Plan, flatten_time
+from convlstm.engine.torch.fused_plan import Plan, flatten_time
 from convlstm.spec.geometry import Widths, recurrent_pad_widths
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from convlstm.engine.torch.convolution import needs_two_columns, one_output_column
 from convlstm.engine.torch.direct import DirectConvolutions
+from convlstm.engine.torch.fused_plan import Plan
 from convlstm.engine.torch.gates import gate_arithmetic, peephole_gradient, sum_over_points
 from convlstm.engine.torch.modes import are_batched, transforms_are_active
 from convlstm.engine.torch.native import is_native, put_channels_last
-from convlstm.engine.torch.plan import Plan
 from convlstm.engine.torch.precision import wide_type, without_autocast
 from convlstm.engine.torch.winograd_layer import convolutions
 from convlstm.spec.geometry import pad_widths

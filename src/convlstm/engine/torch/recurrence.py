@@ -17,11 +17,11 @@ from convlstm.engine.torch.convolution import CONVOLUTIONS, contiguous_strides, 
 from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
+from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
-from convlstm.spec.options import NORM_EPSILON
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.options import ConvLSTMSpec
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]

@@ -12,9 +12,9 @@ from torch import Tensor
 from convlstm.engine.torch import winograd_rule as rule
 from convlstm.engine.torch.convolution import can_add
 from convlstm.engine.torch.direct import DirectConvolutions, Gradients
+from convlstm.engine.torch.fused_plan import Plan, flatten_time
 from convlstm.engine.torch.modes import matmul_is_float32
 from convlstm.engine.torch.native import is_native
-from convlstm.engine.torch.plan import Plan, flatten_time
 from convlstm.engine.torch.winograd import NativeWinograd, Winograd
 
 

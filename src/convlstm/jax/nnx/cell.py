@@ -13,8 +13,8 @@ from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.arguments import cell_spec
 from convlstm.jax import functional
 from convlstm.jax.nnx.module import RandomSource, SpecModule, one_key
-from convlstm.spec.options import LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import LayerOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 
 

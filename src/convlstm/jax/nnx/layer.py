@@ -15,8 +15,8 @@ from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.nnx.module import RandomSource, SpecModule
 from convlstm.jax.segments import read_checkpoint
-from convlstm.spec.options import PER_LAYER, LayerOptions
-from convlstm.spec.stack import ConvLSTMSpec
+from convlstm.spec.choices import PER_LAYER, LayerOptions
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, Padding
 
 
