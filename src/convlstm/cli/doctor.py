@@ -21,7 +21,9 @@ def doctor(
     drop_in: Annotated[
         bool,
         typer.Option(
-            "--drop-in", metavar="", help="Check that call sites copied from other ConvLSTM projects run unchanged."
+            "--drop-in",
+            metavar="",
+            help="Check that lines copied from other ConvLSTM projects run with this package.",
         ),
     ] = False,
     cases: Annotated[

@@ -188,7 +188,7 @@ def _first_wrong(error: ValidationError) -> ConfigError:
     if problems[0]["type"] == "extra_forbidden":
         close = get_close_matches(name, _option_names(), n=1, cutoff=0.8)
         hint = f"Use `{close[0]}`." if close else HINT
-        return ConfigError(name, expected="a known option", received=received, hint=hint)
+        return ConfigError(name, expected="the name of an option", received="an unknown name", hint=hint)
     same_option = [problem for problem in problems if problem["loc"][:2] == location]
     messages = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in same_option)
     expected = " or ".join(message.removeprefix("Input should be ") for message in messages)
