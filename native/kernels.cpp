@@ -74,7 +74,7 @@ INLINE void put(BFloat16& to, float x) {  // round to nearest, ties to even
 
 INLINE void put(BFloat16& to, BFloat16 x) { to = x; }
 
-// e^x within two units in the last point (Cephes' expf); x is clamped to -87 … 88
+// e^x within two units in the last place (Cephes' expf); x is clamped to -87 … 88
 INLINE float exponential(float x) {
   x = x > 88.0f ? 88.0f : x;
   x = x < -87.0f ? -87.0f : x;

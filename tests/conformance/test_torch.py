@@ -37,7 +37,7 @@ def test_the_fused_path(hold, dtype: str, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(("dtype", "limit"), LOW_PRECISION)
 @pytest.mark.parametrize("seed", range(50_000, 50_015))
 def test_layers_in_low_precision(dtype: str, limit: float, seed: int) -> None:
-    """Weights and inputs are rounded first; c stays in float32 (limits: CONTRACT, Precision)."""
+    """Weights and inputs are rounded first; c stays in float32 (limits: docs/contract.md, Precision)."""
     case = rounded(random_case(seed, norm="none", **DETERMINISTIC), dtype)
     case = replace(case, masks=None, dropout=None)
     expected = reference_arrays(case)

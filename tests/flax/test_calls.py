@@ -13,6 +13,7 @@ from flax import nnx
 
 from convlstm.errors import ConvLSTMError, ShapeError, SpecError, StateError
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, functional, linen
+from convlstm.jax.dropout import sample_masks
 
 
 def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
@@ -196,3 +197,18 @@ def test_rnn_over_a_cell_is_the_layer_in_every_type(dtype: Any, param_dtype: Any
         assert y.dtype == expected.dtype
         limit = {2: 0.02, 4: 1e-6, 8: 1e-12}[y.dtype.itemsize]  # as much as the steps may be rounded otherwise
         np.testing.assert_allclose(np.float64(y), np.float64(expected), rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("checkpoint", [False, 2])
+def test_wider_dropout_masks_do_not_change_the_compute_type(checkpoint: Any) -> None:
+    layer = build(1, [2, 2], 3, dropout=0.3, dtype=jnp.bfloat16, checkpoint=checkpoint)
+    masks = sample_masks(layer.spec, jax.random.key(0), 2, (4, 4), 3)
+    carry, y = layer(jnp.ones((2, 3, 4, 4, 1)), dropout_masks=masks)
+    assert y.dtype == jnp.bfloat16
+    assert {h.dtype for h in carry.h} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_the_type_of_traced_lengths_is_in_the_error() -> None:
+    layer, x = build(1, 2, 3), jnp.ones((2, 3, 4, 4, 1))
+    with pytest.raises(ShapeError, match=r"lengths: expected 2 integers from 0 to 3, got shape \(2,\) of float32"):
+        jax.jit(lambda lengths: layer(x, lengths=lengths)[1])(jnp.array([1.0, 2.0]))

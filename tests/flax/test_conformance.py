@@ -20,7 +20,7 @@ DETERMINISTIC = {"input_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout_h": 0.
 @pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 5e-2), (jnp.float16, 1e-2)], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("seed", range(50_000, 50_003))
 def test_low_precision(dtype: jnp.dtype, limit: float, seed: int) -> None:
-    """Weights and inputs are rounded first; c stays in float32 (limits: CONTRACT, Precision)."""
+    """Weights and inputs are rounded first; c stays in float32 (limits: docs/contract.md, Precision)."""
     case = random_case(
         seed, norm="none", direction="forward", duration_strategy="none", memory_decay=False, **DETERMINISTIC
     )

@@ -1,4 +1,4 @@
-"""Wrong types, keys and draws: one line that names the argument, what was expected, what was received, and a hint."""
+"""Wrong types, keys and masks: one line that names the argument, what was expected, what was received, and a hint."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_wrong_random_key_is_refused_by_name(wrong: Any, refused) -> None:
     ):
         with refused(SpecError, "key"):
             call()
-    with refused(ShapeError, "draws"):
-        layer(FRAMES, draws=wrong)
+    with refused(ShapeError, "dropout_masks"):
+        layer(FRAMES, dropout_masks=wrong)
 
 
 def test_streams_that_are_not_there_and_draws_of_another_call(refused) -> None:
@@ -89,9 +89,9 @@ def test_streams_that_are_not_there_and_draws_of_another_call(refused) -> None:
     layer = build(1, 2, 3, recurrent_dropout=0.5)
     with refused(SpecError, "rngs"):
         layer(FRAMES, rngs=nnx.Rngs(params=0))
-    with refused(ShapeError, "draws"):
-        layer(FRAMES, draws=sample_masks(layer.spec, KEY, 2, (4, 4), 2))
-    with refused(ShapeError, "draws"):
-        layer(FRAMES, draws=sample_masks(layer.spec, KEY, 1, (4, 3), 2))
+    with refused(ShapeError, "dropout_masks"):
+        layer(FRAMES, dropout_masks=sample_masks(layer.spec, KEY, 2, (4, 4), 2))
+    with refused(ShapeError, "dropout_masks"):
+        layer(FRAMES, dropout_masks=sample_masks(layer.spec, KEY, 1, (4, 3), 2))
     for key in (KEY, jax.random.PRNGKey(0), nnx.Rngs(0), nnx.Rngs(0).dropout):
         assert layer(FRAMES, rngs=key)[1].shape == (1, 2, 4, 4, 2)

@@ -78,7 +78,9 @@ def test_forms_of_durations_and_gaps(frontend) -> None:
 def test_sizes_of_one_keep_their_axes(options: dict, train: bool, frontend) -> None:
     sizes = product((1, 2), repeat=4)
     if frontend.compiles:
-        sizes = [(1, 1, 1, 1), (2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)] if not (options or train) else []
+        if options or train:
+            pytest.skip("each size compiles for seconds; the first parameters cover all of them")
+        sizes = [(1, 1, 1, 1), (2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)]
     for batch, steps, channels, hidden in sizes:
         layer = frontend.build("ConvLSTM", channels, hidden, 3, **options)
         layer.train() if train else layer.eval()

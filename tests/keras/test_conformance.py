@@ -18,7 +18,7 @@ from convlstm.keras.engines import BACKEND
 MANY, FEW = (3, 2) if BACKEND == "jax" else (30, 10)
 
 
-def hold(found: comparison.Found, dtype: str) -> None:
+def hold(found: comparison.CaseErrors, dtype: str) -> None:
     assert not found.misses(dtype), f"value {found.value:.1e}, derivative {found.derivative:.1e}: {found.label}"
 
 

@@ -241,7 +241,7 @@ def test_precision(policy: str) -> None:
     low = policy.replace("mixed_", "")
     kinds = [keras.backend.standardize_dtype(a.dtype) for a in (output, h, c)]
     assert kinds == [low, low, "float64" if low == "float64" else "float32"]
-    limits = {"mixed_bfloat16": 5e-2, "mixed_float16": 1e-2, "float64": 1e-6}  # CONTRACT, Precision
+    limits = {"mixed_bfloat16": 5e-2, "mixed_float16": 1e-2, "float64": 1e-6}  # docs/contract.md, Precision
     for a, b in zip((output, h, c), exact(x, durations=d), strict=True):
         close(keras.ops.cast(a, "float32"), b, limits[policy])
     symbols = layer(keras.Input((None, 6, 5, 1)), durations=keras.Input((None,)))

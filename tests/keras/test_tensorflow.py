@@ -231,7 +231,7 @@ def test_low_precision_keeps_the_cell_state_in_float32(dtype: Any, rank: int) ->
         output, (h_n, c_n) = engine.sequence(layer, low, x, (h, h), steps=3)
         loss = tf.reduce_sum(tf.cast(output, tf.float32))
     assert (output.dtype, h_n.dtype, c_n.dtype) == (dtype, dtype, tf.float32)
-    np.testing.assert_allclose(tf.cast(output, tf.float64), exact, rtol=0, atol=5e-2)  # CONTRACT, Precision
+    np.testing.assert_allclose(tf.cast(output, tf.float64), exact, rtol=0, atol=5e-2)  # docs/contract.md, Precision
     np.testing.assert_allclose(tf.cast(c_n, tf.float64), c_exact, rtol=0, atol=1e-1)
     assert all(g is None or bool(tf.reduce_all(tf.math.is_finite(g))) for g in tape.gradient(loss, low).values())
 

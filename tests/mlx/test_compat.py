@@ -100,4 +100,4 @@ def test_every_form_runs_and_agrees_with_the_reference(form: UsageExample) -> No
     checked = check(form)
     assert not checked.failure
     assert checked.outcome is not None
-    assert checked.outcome.difference <= 1e-5  # float32: CONTRACT, Precision
+    assert checked.outcome.difference <= 1e-5  # float32: docs/contract.md, Precision

@@ -35,7 +35,7 @@ def test_groups(dims: int, groups: int, dtype: str) -> None:
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 5e-2), ("float16", 1e-2)])
 @pytest.mark.parametrize("seed", range(50_000, 50_006))
 def test_low_precision(dtype: str, limit: float, seed: int) -> None:
-    """Weights and inputs are rounded first; c stays in float32 (limits: CONTRACT, Precision)."""
+    """Weights and inputs are rounded first; c stays in float32 (limits: docs/contract.md, Precision)."""
     case = rounded(random_case(seed, norm="none", **DETERMINISTIC), dtype)
     case = replace(case, masks=None, dropout=None)
     kind = getattr(mx, dtype)

@@ -39,18 +39,18 @@ def test_what_is_no_key_and_no_draws(wrong: Any, training: bool, refused) -> Non
         module.train(training)
         with refused(SpecError, "key"):
             module(**call, key=wrong)
-    with refused(ShapeError, "draws"):
-        layer(X, draws=wrong)
+    with refused(ShapeError, "dropout_masks"):
+        layer(X, dropout_masks=wrong)
 
 
 def test_draws_of_another_call(refused) -> None:
     layer = ConvLSTM(1, [4, 4], 3, recurrent_dropout=0.5, dropout=0.2)
     frames = X.swapaxes(0, 1)
     for like, size, steps in ((frames[:, :1], (8, 8), 5), (frames, (8, 7), 5), (frames, (8, 8), 4)):
-        with refused(ShapeError, "draws"):
-            layer(X, draws=sample_masks(layer.spec, like, size, steps, mx.random.key(0)))
-    with refused(ShapeError, "draws"):
-        ConvLSTM(1, 4, 3)(X, draws=sample_masks(layer.spec, frames, (8, 8), 5, None))
+        with refused(ShapeError, "dropout_masks"):
+            layer(X, dropout_masks=sample_masks(layer.spec, like, size, steps, mx.random.key(0)))
+    with refused(ShapeError, "dropout_masks"):
+        ConvLSTM(1, 4, 3)(X, dropout_masks=sample_masks(layer.spec, frames, (8, 8), 5, None))
 
 
 def test_threads_cannot_be_set(refused) -> None:

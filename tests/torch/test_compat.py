@@ -202,3 +202,15 @@ def test_the_gate_is_the_cells() -> None:
     i, f, g, o = gate(x, h)
     after = f * c + i * g
     torch.testing.assert_close(cell(x, (h, c)), (o * after.relu(), after))
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_all_layers_in_a_call_is_refused(stateful: bool) -> None:
+    module = compat.ConvLSTM(1, 3, 3, 1, batch_first=True, stateful=stateful)
+    with pytest.raises(SpecError, match="all_layers: expected `return_all_layers` of the constructor"):
+        module(torch.rand(2, 4, 1, 8, 8), all_layers=False)
+
+
+def test_initial_state_of_a_cell_takes_an_image_size_of_one_number() -> None:
+    cell = ConvLSTMCell(1, 4, 3, spatial_dims=1)
+    assert [tuple(part.shape) for part in cell.init_hidden(3, 5)] == [(3, 4, 5)] * 2

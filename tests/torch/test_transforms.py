@@ -152,7 +152,7 @@ def test_autocast_keeps_weights_gradients_and_c_in_float32(name: str) -> None:
     assert {output.dtype, *(a.dtype for a in h)} == {torch.bfloat16}
     assert {a.dtype for a in c} == {torch.float32}
     for a, b in zip(flat((output, (h, c))), exact, strict=True):
-        torch.testing.assert_close(a.float(), b, rtol=5e-2, atol=5e-2)  # bfloat16: CONTRACT, Precision
+        torch.testing.assert_close(a.float(), b, rtol=5e-2, atol=5e-2)  # bfloat16: docs/contract.md, Precision
     sum(t.float().pow(2).sum() for t in (output, *h, *c)).backward()
     of_cast = [p.grad.clone() for p in layer.parameters()]
     layer.zero_grad()
@@ -357,6 +357,6 @@ def test_autocast_of_a_forecaster() -> None:
     exact = model(frames, 3)
     with torch.autocast("cpu", torch.bfloat16):
         quick = model(frames, 3)
-    torch.testing.assert_close(quick.float(), exact, rtol=5e-2, atol=5e-2)  # bfloat16: CONTRACT, Precision
+    torch.testing.assert_close(quick.float(), exact, rtol=5e-2, atol=5e-2)  # bfloat16: docs/contract.md, Precision
     quick.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())

@@ -26,10 +26,25 @@ BUILDS: list[tuple[str, dict[str, Any]]] = [
 
 CALLS: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [
     (ShapeError, "x", {}, {"x": torch.nn.utils.rnn.pack_padded_sequence(X, [5, 5], batch_first=True)}),
-    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": DropoutMasks()}),
-    (ShapeError, "draws", {}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X)}),
-    (ShapeError, "draws", {"recurrent_dropout": 0.5}, {"draws": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).draw(X[:1])}),
-    (ShapeError, "draws", {"zoneout_h": 0.5}, {"draws": ConvLSTM(1, 4, 3, zoneout_h=0.5).draw(X[:, :4])}),
+    (ShapeError, "dropout_masks", {"recurrent_dropout": 0.5}, {"dropout_masks": DropoutMasks()}),
+    (
+        ShapeError,
+        "dropout_masks",
+        {},
+        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X)},
+    ),
+    (
+        ShapeError,
+        "dropout_masks",
+        {"recurrent_dropout": 0.5},
+        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X[:1])},
+    ),
+    (
+        ShapeError,
+        "dropout_masks",
+        {"zoneout_h": 0.5},
+        {"dropout_masks": ConvLSTM(1, 4, 3, zoneout_h=0.5).sample_dropout_masks(X[:, :4])},
+    ),
     (ShapeError, "duration_strategy", {"duration_strategy": lambda r: r.squeeze(-1)}, {"durations": 1.0}),
     (ShapeError, "duration_strategy", {"duration_strategy": lambda r: 2.0}, {"durations": 1.0}),
     (ShapeError, "x", {}, {"x": X.long()}),
@@ -61,11 +76,11 @@ def test_a_forecaster_on_another_device(refused) -> None:
 
 def test_draws_belong_to_training(refused) -> None:
     layer = ConvLSTM(1, 4, 3, recurrent_dropout=0.5)
-    draws = layer.draw(X)
-    with refused(SpecError, "draws"):
-        layer(X, draws=draws, generator=torch.Generator())
-    with refused(SpecError, "draws"):
-        layer.eval()(X, draws=draws)
+    dropout_masks = layer.sample_dropout_masks(X)
+    with refused(SpecError, "dropout_masks"):
+        layer(X, dropout_masks=dropout_masks, generator=torch.Generator())
+    with refused(SpecError, "dropout_masks"):
+        layer.eval()(X, dropout_masks=dropout_masks)
 
 
 def test_a_spec_that_a_cell_cannot_compute(refused) -> None:

@@ -18,7 +18,7 @@ from convlstm.conformance.tolerances import TOLERANCES
 from convlstm.errors import DependencyError
 
 PAIR_TARGET = 2e-5
-"""Largest float32 difference between two frameworks on one weights file (CONTRACT, Precision)."""
+"""Largest float32 difference between two frameworks on one weights file (docs/contract.md, Precision)."""
 
 
 @dataclass(frozen=True)

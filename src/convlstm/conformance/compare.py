@@ -32,7 +32,7 @@ TIMES = ("durations", "lead_durations", "gaps")
 """Those that stay in float32 at least."""
 
 UNJUDGED = float("nan")
-"""A float32 derivative that misses its target where the case magnifies rounding (CONTRACT, Precision)."""
+"""A float32 derivative that misses its target where the case magnifies rounding (docs/contract.md, Precision)."""
 
 
 class Run(Protocol):

@@ -30,7 +30,7 @@ PACKAGES = (
     "scores",
 )
 TOLERANCE = 1e-5
-"""Largest difference from the float64 reference that float32 may show (CONTRACT, Precision)."""
+"""Largest difference from the float64 reference that float32 may show (docs/contract.md, Precision)."""
 
 
 @dataclass(frozen=True)

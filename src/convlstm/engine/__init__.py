@@ -5,7 +5,7 @@ A subpackage holds pure functions on arrays and depends on specs alone. Its modu
 - `recurrence`: the functions below, with every option of the contract.
 - `convolution`, `padding`, `activations`: the operations of the recurrence, in the forms that the library computes
   correctly and fast.
-- `durations`, `gates`: parts of the recurrence that `torch` and `jax` keep in files of their own.
+- `durations`, `gates`: parts of the recurrence that `torch` and `jax` keep in separate files.
 - `fused` in `torch` and `tensorflow`: a faster implementation of the standard cell, which `sequence` chooses.
 
 `recurrence` has the same functions, with the same parameters, in every subpackage (`tests/engine/test_signatures.py`).

@@ -1,1 +1,1 @@
-"""What every framework shares above its engine, without arrays of its own."""
+"""What every framework shares above its engine, without arrays."""

@@ -41,7 +41,9 @@ class CallReader(ABC):
             inside = tuple(counts.shape) == (self.batch,)
             if inside and known is not None:
                 inside = bool(((known >= 0) & (known <= self.steps)).all())
-            received = f"shape {tuple(counts.shape)}" if known is None else known.tolist()
+            received: Any = f"shape {tuple(counts.shape)} of {self.type_name(counts)}"
+            if known is not None:
+                received = known.tolist()
             whole = "int" in str(counts.dtype)
             calls.check_lengths(received, self.batch, self.steps, whole=whole, inside=inside)
             return self.arange(self.steps) < counts[:, None]

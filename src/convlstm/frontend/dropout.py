@@ -110,7 +110,7 @@ def check_masks(given: object, expected: DropoutMasks | None, sampled_by: str) -
     if isinstance(given, DropoutMasks) and _shapes(given) == shapes:
         return
     raise ShapeError(
-        "draws",
+        "dropout_masks",
         expected=f"the {len(shapes)} masks that {sampled_by} samples for this call",
         received=f"{len(_shapes(given))} of other shapes" if isinstance(given, DropoutMasks) else type(given).__name__,
         hint="Sample them for frames of this batch, length and size.",

@@ -126,7 +126,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def _load_moments(self, moments: Mapping[str, Array]) -> None:
-        """Take over the optimiser's state; an empty one starts it anew."""
+        """Load the optimiser's state; an empty one resets it."""
 
     def _is_memory_error(self, error: RuntimeError) -> bool:
         """Return whether the framework says with an error that memory has run out."""

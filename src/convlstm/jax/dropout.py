@@ -36,8 +36,8 @@ def sample_masks(
 
     Example:
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, recurrent_dropout=0.5)
-        >>> draws = sample_masks(spec, jax.random.key(0), batch=2, input_size=(16, 16), steps=5)
-        >>> draws.masks["layers_0_forward"].recurrent.shape
+        >>> dropout_masks = sample_masks(spec, jax.random.key(0), batch=2, input_size=(16, 16), steps=5)
+        >>> dropout_masks.masks["layers_0_forward"].recurrent.shape
         (2, 16, 16, 8)
     """
     if key is None:

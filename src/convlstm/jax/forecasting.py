@@ -95,7 +95,7 @@ def _hidden(
         states,
         steps=horizon,
         durations=lead,
-        draws=sample_masks(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
+        dropout_masks=sample_masks(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
         plain=plain,
     )
     return jnp.swapaxes(jnp.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
@@ -110,7 +110,7 @@ def _feedback(
     key: Array | None,
     plain: bool,
 ) -> Array:
-    """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+    """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
     stack, dtype = spec.encoder, states[0].h.dtype
 
     def show(states: list[State], last: Array) -> Array:
@@ -121,8 +121,10 @@ def _feedback(
         last, states = carry
         patched = space_to_depth(last, spec.patch_size)[None].astype(dtype)
         step_key = None if key is None else jax.random.fold_in(key, t)
-        draws = sample_masks(stack, step_key, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
-        _, states = run_stack(stack, params["encoder"], patched, states, steps=1, draws=draws, plain=plain)
+        dropout_masks = sample_masks(stack, step_key, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
+        _, states = run_stack(
+            stack, params["encoder"], patched, states, steps=1, dropout_masks=dropout_masks, plain=plain
+        )
         frame = show(states, last)
         return (frame, states), frame
 

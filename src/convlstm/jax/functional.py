@@ -35,7 +35,7 @@ def layer(
     durations: ArrayLike | None = None,
     gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
     key: Array | None = None,
-    draws: DropoutMasks | None = None,
+    dropout_masks: DropoutMasks | None = None,
     dtype: DTypeLike | None = None,
     plain: bool = False,
     checkpoint: bool | int = False,
@@ -51,8 +51,8 @@ def layer(
         mask: True where a step is valid (batch, time).
         durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
         gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-        key: Random key of the draws of training; None means evaluation.
-        draws: The draws themselves, in place of new ones: the same dropout over several calls.
+        key: Random key of the dropout masks in training; None means evaluation.
+        dropout_masks: Dropout masks in place of new ones: the same dropout over several calls.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether reverse mode keeps the states between √T segments and computes the steps again; a number
@@ -83,8 +83,8 @@ def layer(
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     reader = inputs.CallReader(frames, batch, steps)
     valid = reader.valid_steps(lengths, mask)
-    if draws is not None:
-        check_masks(spec, draws, batch, size, steps)
+    if dropout_masks is not None:
+        check_masks(spec, dropout_masks, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
     run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(
@@ -96,7 +96,7 @@ def layer(
         mask=valid,
         durations=reader.durations(spec, durations, valid),
         gaps=reader.gaps(spec, gaps, valid) or {},
-        draws=sample_masks(spec, key, batch, size, steps, dtype) if draws is None else draws,
+        dropout_masks=sample_masks(spec, key, batch, size, steps, dtype) if dropout_masks is None else dropout_masks,
         plain=plain,
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
@@ -124,7 +124,7 @@ def cell(
         x: (batch, *space, in_features), or without the batch axis.
         duration: Δ of this step: a number, (), (batch,) or (batch, 1).
         gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
-        key: Random key of the draws of training; None means evaluation.
+        key: Random key of the dropout masks in training; None means evaluation.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         plain: Leave every derivative to JAX.
 
@@ -169,7 +169,7 @@ def cell(
         steps=1,
         durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
         gaps=None if gaps is None else {"forward": gaps},
-        draws=sample_masks(spec, key, batch, size, 1, dtype),
+        dropout_masks=sample_masks(spec, key, batch, size, 1, dtype),
         plain=plain,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]

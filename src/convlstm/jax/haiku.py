@@ -82,7 +82,7 @@ class ConvLSTM(hk.Module):
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
         gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
         deterministic: bool = False,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
@@ -94,7 +94,7 @@ class ConvLSTM(hk.Module):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            draws: The draws of training themselves, in place of new ones.
+            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
@@ -113,8 +113,8 @@ class ConvLSTM(hk.Module):
             mask=mask,
             durations=durations,
             gaps=gaps,
-            key=random_key(self.spec, deterministic) if draws is None else None,
-            draws=draws,
+            key=random_key(self.spec, deterministic) if dropout_masks is None else None,
+            dropout_masks=dropout_masks,
             dtype=self.dtype,
             plain=self.plain,
         )
@@ -257,7 +257,7 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
 
 
 class _Group(hk.Module):
-    """The parameters of one layer and direction, under a name of their own."""
+    """The parameters of one layer and direction, under one name."""
 
     def __call__(self, shapes: dict[str, tuple[int, ...]], dtype: Any, start: Any) -> dict[str, jax.Array]:
         return {

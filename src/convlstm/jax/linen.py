@@ -122,7 +122,7 @@ class ConvLSTM(nn.Module):
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
         gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
         deterministic: bool | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
@@ -134,7 +134,7 @@ class ConvLSTM(nn.Module):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            draws: The draws of training themselves, in place of new ones.
+            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
             deterministic: Overrides the module's own.
 
         Returns:
@@ -154,8 +154,8 @@ class ConvLSTM(nn.Module):
             mask=mask,
             durations=durations,
             gaps=gaps,
-            key=random_key(self, self.spec, quiet) if draws is None else None,
-            draws=draws,
+            key=random_key(self, self.spec, quiet) if dropout_masks is None else None,
+            dropout_masks=dropout_masks,
             dtype=self.dtype,
             plain=self.plain,
             checkpoint=self.checkpoint,

@@ -42,7 +42,7 @@ def run_segments(
     mask: Array | None,
     durations: Array | None,
     gaps: Mapping[str, Array],
-    draws: DropoutMasks | None,
+    dropout_masks: DropoutMasks | None,
     plain: bool,
     checkpoint: bool | int,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
@@ -54,14 +54,16 @@ def run_segments(
     reverse = spec.direction == "reverse"
     # a segment cannot tell from its mask whether a step before it was valid
     output_mask = None if mask is None else mask_of_output(spec, mask, reverse=reverse)
-    each_step = None if draws is None else (_zoneout(draws), draws.dropout)
-    parts = {"x": x, "draws": each_step, "mask": mask, "durations": durations, "gaps": dict(gaps)}
+    each_step = None if dropout_masks is None else (_zoneout(dropout_masks), dropout_masks.dropout)
+    parts = {"x": x, "dropout_masks": each_step, "mask": mask, "durations": durations, "gaps": dict(gaps)}
     parts["output_mask"] = output_mask
     parts |= {name: jax.tree.map(jnp.transpose, parts[name]) for name in _BATCH_FIRST}
 
     def run(states: list[State], part: dict[str, Any]) -> tuple[list[State], Array]:
         step_inputs = {name: jax.tree.map(jnp.transpose, part[name]) for name in _BATCH_FIRST}
-        step_inputs["draws"] = None if draws is None else _with_steps(draws, *part["draws"])
+        step_inputs["dropout_masks"] = (
+            None if dropout_masks is None else _with_steps(dropout_masks, *part["dropout_masks"])
+        )
         outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **step_inputs)
         return after, outputs[-1][0]
 
@@ -91,11 +93,11 @@ def _in_segments(run: Any, states: Any, parts: Any, steps: int, length: int, rev
     return states, jnp.concatenate(outputs)
 
 
-def _zoneout(draws: DropoutMasks) -> dict[str, Any]:
-    return {name: (masks.zoneout_h, masks.zoneout_c) for name, masks in draws.masks.items()}
+def _zoneout(dropout_masks: DropoutMasks) -> dict[str, Any]:
+    return {name: (masks.zoneout_h, masks.zoneout_c) for name, masks in dropout_masks.masks.items()}
 
 
-def _with_steps(draws: DropoutMasks, zoneout: Mapping[str, Any], dropout: Any) -> DropoutMasks:
+def _with_steps(dropout_masks: DropoutMasks, zoneout: Mapping[str, Any], dropout: Any) -> DropoutMasks:
     """Return masks with the steps of one segment alone."""
-    masks = {name: draws.masks[name]._replace(zoneout_h=h, zoneout_c=c) for name, (h, c) in zoneout.items()}
+    masks = {name: dropout_masks.masks[name]._replace(zoneout_h=h, zoneout_c=c) for name, (h, c) in zoneout.items()}
     return DropoutMasks(masks, dropout)

@@ -30,7 +30,7 @@ def run_stack(
     mask: Array | None = None,
     durations: Array | None = None,
     gaps: Mapping[str, Array] | None = None,
-    draws: DropoutMasks | None = None,
+    dropout_masks: DropoutMasks | None = None,
     plain: bool = False,
     output_mask: Array | None = None,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
@@ -40,8 +40,11 @@ def run_stack(
     layer those of its directions, forward first. `output_mask` says where the output is not zero (batch, time), in a
     segment of a longer sequence.
     """
+    compute_type = None if x is None else x.dtype
 
     def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State | None) -> tuple[Array, State]:
+        if x is not None and compute_type is not None:
+            x = x.astype(compute_type)  # a dropout mask of the caller may have a wider type
         result: tuple[Array, State] = engine.sequence(
             layer,
             layer_weights(params, layer, direction),
@@ -52,10 +55,10 @@ def run_stack(
             mask=mask,
             durations=durations,
             gaps=gaps[direction] if gaps else None,
-            masks=None if draws is None else draws.masks[layer_name(layer.index, direction)],
+            masks=None if dropout_masks is None else dropout_masks.masks[layer_name(layer.index, direction)],
             generic=plain,
             output_mask=output_mask,
         )
         return result
 
-    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=dropout_masks)

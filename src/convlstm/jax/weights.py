@@ -41,7 +41,7 @@ class HasWeights(Protocol):
         """Its parameters as a tree of arrays."""
 
     def set_params(self, params: Params) -> None:
-        """Take over other arrays of the same tree."""
+        """Replace the arrays by others of the same tree."""
 
 
 def native_path(key: str) -> tuple[str, ...]:

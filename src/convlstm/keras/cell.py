@@ -63,7 +63,7 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         bias_constraint: As in Keras.
         dropout: Rate on the input, one mask per call for all steps and gates.
         recurrent_dropout: Rate on h before the recurrent convolution, one mask per call.
-        seed: Of the random draws in training.
+        seed: Of the dropout masks in training.
         **options: Every further option of `ConvLSTMSpec` that applies to one layer (recurrent_kernel_size, groups,
             boundary, forget_bias, peephole, norm, zoneout_h, zoneout_c, duration_strategy, memory_decay and so on),
             and those of every Keras layer (name, dtype, trainable).
@@ -175,21 +175,28 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         Args:
             inputs: The frame, or a tuple with the duration and the gap that the cell uses.
             states: h and c of the step before.
-            training: Whether dropout and zoneout draw.
+            training: Whether dropout and zoneout are applied.
 
         Returns:
             h, and [h, c], after the step.
         """
         x, state, durations, gaps = self._read(inputs, states)
         batch, *size = keras.ops.shape(x)[:-1]
-        draws = (
+        dropout_masks = (
             sample_masks(self.spec, self.compute_dtype, batch, tuple(size), 1, self.seed_generator)
             if training
             else None
         )
         frames = keras.ops.expand_dims(x, 0)
         _, final = run_stack(
-            self.spec, self.weights_of, frames, [state], steps=1, durations=durations, gaps=gaps, draws=draws
+            self.spec,
+            self.weights_of,
+            frames,
+            [state],
+            steps=1,
+            durations=durations,
+            gaps=gaps,
+            dropout_masks=dropout_masks,
         )
         h, c = (self.to_user(a) for a in final[0])
         return h, [h, c]

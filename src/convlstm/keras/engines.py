@@ -72,7 +72,7 @@ def at_hand(values: Tensor) -> bool:
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Return a tensor's values as an array of their own; `keras.ops.convert_to_numpy` warns under NumPy 2."""
+    """Return a tensor's values as a new array; `keras.ops.convert_to_numpy` warns under NumPy 2."""
     if BACKEND == "jax":
         return np.array(tensor)
     if BACKEND == "torch":

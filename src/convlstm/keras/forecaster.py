@@ -37,7 +37,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
     Args:
         spec: Every option of the model.
         horizon: Number of frames to forecast where a call does not say, as in `fit` and `export`.
-        seed: Of the initial weights and of the random draws in training; None draws one.
+        seed: Of the initial weights and of the dropout masks in training; None draws one.
         **options: As of every Keras model (name, dtype, trainable).
 
     Shapes:
@@ -104,7 +104,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             frames: (batch, time, height, width, frame_channels).
             horizon: Number of frames to forecast, at least 1; None takes the model's own.
             mask: True where an input frame is valid (batch, time).
-            training: Whether dropout and zoneout draw.
+            training: Whether dropout and zoneout are applied.
             durations: Δ of the input frames (batch, time), for a duration strategy.
             lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
             gaps: Time since the last valid frame (batch, time), for memory decay.
@@ -118,13 +118,15 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         frames, steps, valid, lead = self._read(frames, horizon, mask, lead_durations)
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
-        draws = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
-        _, (h, c) = self.encoder(patched, mask=valid, training=training, durations=durations, gaps=gaps, draws=draws)
+        dropout_masks = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
+        _, (h, c) = self.encoder(
+            patched, mask=valid, training=training, durations=durations, gaps=gaps, dropout_masks=dropout_masks
+        )
         states = list(zip(h, c, strict=True))
         last = _last_valid(frames, valid)
         if self.forecaster is None:
             return self._feedback(last, states, steps, training)
-        draws = self._draw(self.spec.forecaster, frames, size, steps, training)
+        dropout_masks = self._draw(self.spec.forecaster, frames, size, steps, training)
         outputs, _ = run_stack(
             self.spec.forecaster,
             self.forecaster.weights_of,
@@ -132,7 +134,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             states,
             steps=steps,
             durations=lead,
-            draws=draws,
+            dropout_masks=dropout_masks,
         )
         hidden = keras.ops.concatenate([parts[0] for parts in outputs], axis=-1)
         future = self._head(keras.ops.swapaxes(hidden, 0, 1))
@@ -183,7 +185,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         return cls(**config | {"spec": ForecasterSpec.from_dict(config["spec"])})
 
     def _feedback(self, last: Tensor, states: list[State], horizon: int, training: bool) -> Tensor:
-        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
         spec, future = self.spec.encoder, list[Tensor]()
         for step in range(horizon):
             frame = self._head(keras.ops.expand_dims(states[-1][0], 1))[:, 0]
@@ -192,9 +194,11 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             if step == horizon - 1:
                 break
             patched = space_to_depth(keras.ops.expand_dims(last, 1), self.spec.patch_size)
-            draws = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
+            dropout_masks = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
             x = keras.ops.cast(keras.ops.swapaxes(patched, 0, 1), self.compute_dtype)
-            _, states = run_stack(spec, self.encoder.weights_of, x, states, steps=1, draws=draws, training=training)
+            _, states = run_stack(
+                spec, self.encoder.weights_of, x, states, steps=1, dropout_masks=dropout_masks, training=training
+            )
         return keras.ops.stack(future, axis=1)
 
     def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:

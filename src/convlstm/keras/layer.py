@@ -44,7 +44,7 @@ class ConvLSTM(RNN):
         use_bias: Whether the gates have a bias.
         return_sequences: Whether the outputs of all steps come back, or the last one alone.
         return_state: Whether h and c come back after the output.
-        go_backwards: Whether the last step comes first; outputs then stand in that order.
+        go_backwards: Whether the last step comes first; outputs are then in that order.
         stateful: Whether a call starts from the states that the call before ended with.
         masked_output: Output of a masked step: `hold` for the previous output, or `zero`.
         **options: Every further argument of Keras's layer, by name (initializers,

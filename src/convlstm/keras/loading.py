@@ -22,7 +22,7 @@ def load(path: str | Path, *, dtype: str | None = None) -> ConvLSTMStack | Forec
         A stack or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file, or holds float64 that JAX would round to float32.
+        WeightsError: if the file is not an intact model file, or holds float64 that JAX would round to float32.
 
     Example:
         >>> import tempfile

@@ -31,7 +31,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         cell: A `ConvLSTM1DCell`, `ConvLSTM2DCell` or `ConvLSTM3DCell`.
         return_sequences: Whether the outputs of all steps come back, or the last one alone.
         return_state: Whether h and c come back after the output.
-        go_backwards: Whether the last step comes first; outputs then stand in that order.
+        go_backwards: Whether the last step comes first; outputs are then in that order.
         stateful: Whether a call starts from the states that the call before ended with.
         masked_output: Output of a masked step: `hold` for the previous output, or `zero`.
         **options: As of every Keras layer (name, dtype, trainable), and Keras's `zero_output_for_mask`. `unroll` is
@@ -135,7 +135,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             sequences: Frames, or a tuple of frames and the durations and gaps that the layer uses.
             initial_state: [h, c]; None means zeros, or the kept states of a stateful layer.
             mask: True where a step is valid (batch, time).
-            training: Whether dropout and zoneout draw.
+            training: Whether dropout and zoneout are applied.
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), for `memory_decay`.
 
@@ -158,7 +158,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
             mask=valid,
             durations=given,
             gaps=by_direction,
-            draws=self._draw(batch, tuple(size), steps) if training else None,
+            dropout_masks=self._draw(batch, tuple(size), steps) if training else None,
             training=training,
         )
         h, c = (cell.to_user(a) for a in final[0])
@@ -228,7 +228,7 @@ class RNN(keras.layers.RNN):  # type: ignore[misc]
         return sample_masks(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)
 
     def _output(self, outputs: Tensor) -> Tensor:
-        """Return what the layer shows of its outputs, which stand time first and in input order."""
+        """Return what the layer returns of its outputs, which are time first and in input order."""
         if not self.return_sequences:
             return self.cell.to_user(outputs[0 if self.go_backwards else -1])
         outputs = keras.ops.flip(outputs, axis=0) if self.go_backwards else outputs

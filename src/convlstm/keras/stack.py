@@ -30,7 +30,7 @@ def run_stack(
     mask: Tensor | None = None,
     durations: Tensor | None = None,
     gaps: Mapping[str, Tensor] | None = None,
-    draws: DropoutMasks | None = None,
+    dropout_masks: DropoutMasks | None = None,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
@@ -38,8 +38,11 @@ def run_stack(
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
+    compute_type = None if x is None else x.dtype
 
     def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+        if x is not None and compute_type is not None and x.dtype != compute_type:
+            x = keras.ops.cast(x, compute_type)  # a dropout mask of the caller may have a wider type
         return sequence(
             layer,
             weights_of(layer.index, direction),
@@ -50,11 +53,11 @@ def run_stack(
             mask=mask,
             durations=durations,
             gaps=None if not gaps else gaps[direction],
-            masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            masks=None if dropout_masks is None else dropout_masks.masks.get((layer.index, direction)),
             training=training,
         )
 
-    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=dropout_masks)
 
 
 def zero_states(spec: ConvLSTMSpec, dtype: str, batch: Any, input_size: Size) -> list[State]:

@@ -30,7 +30,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
 
     Args:
         spec: Every option of the stack.
-        seed: Of the initial weights and of the random draws in training; None draws one.
+        seed: Of the initial weights and of the dropout masks in training; None draws one.
         **options: As of every Keras layer (name, dtype, trainable).
 
     Shapes:
@@ -42,7 +42,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         spec: The options as a `ConvLSTMSpec`.
 
     Raises:
-        SpecError: for what is no spec.
+        SpecError: for an argument that is not a spec.
 
     Example:
         >>> import numpy as np
@@ -88,7 +88,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
@@ -96,10 +96,10 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             x: (batch, time, *space, in_channels).
             state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
             mask: True where a step is valid (batch, time).
-            training: Whether dropout and zoneout draw.
+            training: Whether dropout and zoneout are applied.
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            draws: Random draws in place of the stack's own.
+            dropout_masks: Dropout masks in place of new ones.
 
         Returns:
             output and (h_n, c_n); with merge `separate` output is a tuple, forward first.
@@ -111,8 +111,8 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         spec, dtype = self.spec, self.compute_dtype
         x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
-        if draws is None and training:
-            draws = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
+        if dropout_masks is None and training:
+            dropout_masks = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
         outputs, final = run_stack(
             spec,
             self.weights_of,
@@ -122,7 +122,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
             mask=valid,
             durations=given,
             gaps=by_direction,
-            draws=draws,
+            dropout_masks=dropout_masks,
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
@@ -138,7 +138,7 @@ class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
     ) -> tuple[Any, Any]:
         """Return the results as symbols, for inputs that `call` takes."""
         self._read(x, state, mask, durations, gaps)

@@ -110,7 +110,7 @@ class ConvLSTMCell(SpecModule):
             state: h and c of the step before; None means zeros.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
-            key: Source of the random draws in training.
+            key: Source of random numbers in training.
 
         Returns:
             h and c after the step.
@@ -134,6 +134,6 @@ class ConvLSTMCell(SpecModule):
             steps=1,
             durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
             gaps=None if gaps is None else {"forward": gaps},
-            draws=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
+            dropout_masks=sample_masks(spec, frames, tuple(frames.shape[2:-1]), 1, key) if self.training else None,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

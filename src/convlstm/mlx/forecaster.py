@@ -87,7 +87,7 @@ class Forecaster(nn.Module):
             durations: Δ of the input frames (batch, time), for a duration strategy.
             lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
             gaps: Time since the last valid frame (batch, time), for memory decay.
-            key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
+            key: Source of random numbers in training, from `mx.random.key`; None means MLX's global one.
 
         Returns:
             (batch, horizon, height, width, frame_channels).
@@ -121,12 +121,12 @@ class Forecaster(nn.Module):
             states,
             steps=horizon,
             durations=lead,
-            draws=sample_masks(stack.spec, like, tuple(h.shape[1:-1]), horizon, key) if self.training else None,
+            dropout_masks=sample_masks(stack.spec, like, tuple(h.shape[1:-1]), horizon, key) if self.training else None,
         )
         return mx.concatenate([parts[0] for parts in outputs], axis=-1).swapaxes(0, 1)
 
     def _feedback(self, last: mx.array, states: list[State], horizon: int, key: mx.array | None) -> mx.array:
-        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
         spec, future = self.spec.encoder, list[mx.array]()
         keys = [None] * horizon if key is None else list(mx.random.split(key, horizon))
         for step in range(horizon):
@@ -136,8 +136,12 @@ class Forecaster(nn.Module):
             if step == horizon - 1:
                 break
             patched = self._patched(last)[None]
-            draws = sample_masks(spec, patched, tuple(patched.shape[2:-1]), 1, keys[step]) if self.training else None
-            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, steps=1, draws=draws)
+            dropout_masks = (
+                sample_masks(spec, patched, tuple(patched.shape[2:-1]), 1, keys[step]) if self.training else None
+            )
+            _, states = run_stack(
+                spec, self.encoder.layer_weights, patched, states, steps=1, dropout_masks=dropout_masks
+            )
         return mx.stack(future, axis=1)
 
     def _patched(self, frames: mx.array) -> mx.array:

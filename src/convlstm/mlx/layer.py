@@ -110,7 +110,7 @@ class ConvLSTM(SpecModule):
         durations: mx.array | float | None = None,
         gaps: mx.array | tuple[mx.array, ...] | None = None,
         key: mx.array | None = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -122,8 +122,8 @@ class ConvLSTM(SpecModule):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            key: Source of the random draws in training, from `mx.random.key`; None means MLX's global one.
-            draws: The dropout masks themselves, in place of new ones, from `convlstm.mlx.dropout.sample_masks`: the
+            key: Source of random numbers in training, from `mx.random.key`; None means MLX's global one.
+            dropout_masks: Dropout masks in place of new ones, from `convlstm.mlx.dropout.sample_masks`: the
                 same dropout over several calls.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
@@ -141,10 +141,10 @@ class ConvLSTM(SpecModule):
         frames, batched = inputs.time_first(spec, x)
         reader = inputs.CallReader(frames, frames.shape[1], len(frames))
         valid = reader.valid_steps(lengths, mask)
-        if draws is not None:
-            check_masks(spec, draws, frames)
+        if dropout_masks is not None:
+            check_masks(spec, dropout_masks, frames)
         elif self.training:
-            draws = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
+            dropout_masks = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -154,7 +154,7 @@ class ConvLSTM(SpecModule):
             mask=valid,
             durations=reader.durations(spec, durations, valid),
             gaps=reader.gaps(spec, gaps, valid),
-            draws=draws,
+            dropout_masks=dropout_masks,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         merged = []

@@ -23,7 +23,7 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
         A layer or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file.
+        WeightsError: if the file is not an intact model file.
 
     Example:
         >>> import tempfile

@@ -28,7 +28,7 @@ def run_stack(
     mask: mx.array | None = None,
     durations: mx.array | None = None,
     gaps: dict[str, mx.array] | None = None,
-    draws: DropoutMasks | None = None,
+    dropout_masks: DropoutMasks | None = None,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
 
@@ -47,7 +47,7 @@ def run_stack(
             mask=mask,
             durations=durations,
             gaps=None if gaps is None else gaps[direction],
-            masks=None if draws is None else draws.masks.get((layer.index, direction)),
+            masks=None if dropout_masks is None else dropout_masks.masks.get((layer.index, direction)),
         )
 
-    return run_layers(spec, x, states, run_layer, concatenate, masks=draws)
+    return run_layers(spec, x, states, run_layer, concatenate, masks=dropout_masks)

@@ -1,6 +1,6 @@
 """Canonical arrays to and from MLX parameters: the one file that knows both layouts.
 
-MLX's parameter tree has the canonical names: `layer.layers[0].forward.weight_ih`. Arrays stand channels last, with the
+MLX's parameter tree has the canonical names: `layer.layers[0].forward.weight_ih`. Arrays are channels last, with the
 gates i, f, g, o stacked along the first axis, as in `mlx.nn.LSTM` and `mlx.nn.Conv2d`.
 """
 
@@ -78,7 +78,7 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
 
 
 def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
-    """Take over canonical arrays as a module's parameters, in the type those have.
+    """Load canonical arrays as a module's parameters, in the type those have.
 
     Args:
         module: A layer, cell or forecaster of `convlstm.mlx`.

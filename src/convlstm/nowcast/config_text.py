@@ -56,7 +56,8 @@ def _set_option(values: dict[str, Any], name: str, value: object, *, source: str
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise ConfigError(source, expected="a section", received=repr(section), hint=HINT)
+            received = f"{section}: {BRIEF.repr(target)}"
+            raise ConfigError(source, expected="a section", received=received, hint=HINT)
     target[option] = value
 
 

@@ -79,7 +79,7 @@ class ConvLSTMCell(SpecModule):
         """Raise an error for a spec that needs the whole sequence, or several layers."""
         check_cell(spec)
 
-    def init_hidden(self, batch_size: int, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def init_hidden(self, batch_size: int, image_size: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return zero states for frames of this size.
 
         Args:
@@ -114,7 +114,7 @@ class ConvLSTMCell(SpecModule):
             state: h and c of the step before; None means zeros.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
-            generator: Source of the random draws in training.
+            generator: Source of random numbers in training.
 
         Returns:
             h and c after the step.
@@ -129,13 +129,13 @@ class ConvLSTMCell(SpecModule):
         reader = inputs.CallReader(frames, frames.shape[1])
         durations = reader.one_step("duration", spec.duration_strategy != "none", duration)
         gaps = reader.one_step("gap", spec.memory_decay, gap)
-        draws = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
+        dropout_masks = sample_masks(spec, frames, tuple(frames.shape[3:]), 1, generator) if self.training else None
         _, ((h, c),) = run_stack(
             spec,
             self.layer_weights,
             frames,
             self._states(state, reader, batched),
-            StepInputs(None, durations, None if gaps is None else {"forward": gaps}, draws),
+            StepInputs(None, durations, None if gaps is None else {"forward": gaps}, dropout_masks),
             steps=1,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

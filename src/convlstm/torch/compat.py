@@ -246,10 +246,17 @@ class ConvLSTM(native_layer.ConvLSTM):
         Returns:
             Outputs and (h, c), of the last layer or of all.
         """
+        if "all_layers" in options:
+            raise SpecError(
+                "all_layers",
+                expected="`return_all_layers` of the constructor",
+                received=f"all_layers={options['all_layers']!r} in a call",
+                hint="Build the module with `return_all_layers`.",
+            )
         run = super().forward
         if hidden_state is None and self.stateful:
             state = _by_part(self.last_state)
-            outputs, (h, c) = continue_sequence(run, input_tensor, state, {"all_layers": True, **options})
+            outputs, (h, c) = continue_sequence(run, input_tensor, state, {**options, "all_layers": True})
         else:
             outputs, (h, c) = run(input_tensor, _by_part(hidden_state), all_layers=True, **options)
         if self.stateful:

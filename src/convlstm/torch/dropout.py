@@ -30,7 +30,7 @@ def check_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> None:
     """Raise an error for masks that do not fit frames (time, batch, channel, *space)."""
     meta = frames.new_empty(frames.shape, device="meta")
     expected = sample_masks(spec, meta, tuple(frames.shape[3:]), len(frames), None)
-    dropout.check_masks(given, expected, "layer.draw(x)")
+    dropout.check_masks(given, expected, "layer.sample_dropout_masks(x)")
 
 
 def cut_steps(masks: DropoutMasks, span: slice) -> DropoutMasks:

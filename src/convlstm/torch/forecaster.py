@@ -91,7 +91,7 @@ class Forecaster(nn.Module):
             durations: Δ of the input frames (batch, time), for a duration strategy.
             lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
             gaps: Time since the last valid frame (batch, time), for memory decay.
-            generator: Source of the random draws in training.
+            generator: Source of random numbers in training.
 
         Returns:
             (batch, horizon, frame_channels, height, width).
@@ -117,14 +117,14 @@ class Forecaster(nn.Module):
         assert self.forecaster is not None
         spec, h = self.spec.forecaster, states[0][0]
         like = h.new_empty((horizon, *h.shape[:1]))
-        draws = sample_masks(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
-        given = StepInputs(durations=lead, draws=draws)
+        dropout_masks = sample_masks(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
+        given = StepInputs(durations=lead, dropout_masks=dropout_masks)
         weights_of = self.forecaster.layer_weights
         outputs, _ = run_stack(spec, weights_of, None, states, given, steps=horizon, every_layer=True)
         return torch.cat([parts[0] for parts in outputs], dim=2).transpose(0, 1)
 
     def _feedback(self, last: Tensor, states: list[State], horizon: int, generator: torch.Generator | None) -> Tensor:
-        """Return the frames of the roll-out; in training each fed-back step is a call with draws of its own."""
+        """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
         spec, future = self.spec.encoder, list[Tensor]()
         for step in range(horizon):
             frame = self._head(states[-1][0].unsqueeze(1)).squeeze(1)
@@ -133,8 +133,12 @@ class Forecaster(nn.Module):
             if step == horizon - 1:
                 break
             patched = F.pixel_unshuffle(last, self.spec.patch_size).unsqueeze(0)
-            draws = sample_masks(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
-            _, states = run_stack(spec, self.encoder.layer_weights, patched, states, StepInputs(draws=draws), steps=1)
+            dropout_masks = (
+                sample_masks(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
+            )
+            _, states = run_stack(
+                spec, self.encoder.layer_weights, patched, states, StepInputs(dropout_masks=dropout_masks), steps=1
+            )
         return torch.stack(future, dim=1)
 
     def _head(self, hidden: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ class ConvLSTM(SpecModule):
         durations: Tensor | float | None = None,
         gaps: Tensor | tuple[Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
         all_layers: bool = False,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
@@ -141,8 +141,8 @@ class ConvLSTM(SpecModule):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            generator: Source of the random draws in training; None means PyTorch's global one.
-            draws: The random draws themselves, in place of new ones, as `draw` makes them: the same dropout over
+            generator: Source of random numbers in training; None means PyTorch's global one.
+            dropout_masks: Dropout masks in place of new ones, from `sample_dropout_masks`: the same dropout over
                 several calls.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
@@ -159,7 +159,7 @@ class ConvLSTM(SpecModule):
         frames, batched = inputs.time_first(spec, x, first)
         reader = inputs.CallReader(frames, frames.shape[1], len(frames), first)
         valid = reader.valid_steps(lengths, mask, batched)
-        draws = self._draws(frames, generator, draws)
+        dropout_masks = self._draws(frames, generator, dropout_masks)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -169,7 +169,7 @@ class ConvLSTM(SpecModule):
                 valid,
                 reader.durations(spec, durations, valid),
                 reader.gaps(spec, gaps, valid),
-                draws,
+                dropout_masks,
             ),
             steps=len(frames),
             every_layer=all_layers,
@@ -183,8 +183,8 @@ class ConvLSTM(SpecModule):
         ]
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
-        """Sample the dropout masks of a call in training, to be passed to several calls as `draws`.
+    def sample_dropout_masks(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
+        """Sample the dropout masks of a call in training, to be passed to several calls as `dropout_masks`.
 
         Args:
             x: Frames as of the call.
@@ -195,8 +195,8 @@ class ConvLSTM(SpecModule):
 
         Example:
             >>> layer, x = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2), torch.ones(2, 5, 1, 16, 16)
-            >>> draws = layer.draw(x)
-            >>> torch.equal(layer(x, draws=draws)[0], layer(x, draws=draws)[0])
+            >>> dropout_masks = layer.sample_dropout_masks(x)
+            >>> torch.equal(layer(x, dropout_masks=dropout_masks)[0], layer(x, dropout_masks=dropout_masks)[0])
             True
         """
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
@@ -210,12 +210,12 @@ class ConvLSTM(SpecModule):
             return sample_masks(self.spec, frames, size, len(frames), generator) if self.training else None
         if not self.training or generator is not None:
             raise SpecError(
-                "draws",
+                "dropout_masks",
                 expected="None in evaluation" if not self.training else "None together with a generator",
                 received=type(given).__name__,
                 hint="Call `train()` before the call."
                 if not self.training
-                else "Pass `draws` or `generator`, not both.",
+                else "Pass `dropout_masks` or `generator`, not both.",
             )
         check_masks(self.spec, given, frames)
         return given

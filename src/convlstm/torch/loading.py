@@ -26,7 +26,7 @@ def load(
         A layer or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file.
+        WeightsError: if the file is not an intact model file.
 
     Example:
         >>> import tempfile

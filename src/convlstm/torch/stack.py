@@ -33,7 +33,7 @@ class StepInputs:
     mask: Tensor | None = None
     durations: Tensor | None = None
     gaps: dict[str, Tensor] | None = None
-    draws: DropoutMasks | None = None
+    dropout_masks: DropoutMasks | None = None
     output_masks: dict[str, Tensor] | None = None
 
     def part(self, span: slice) -> StepInputs:
@@ -49,7 +49,7 @@ class StepInputs:
             cut(self.mask),
             cut(self.durations),
             cut_each(self.gaps),
-            self.draws and cut_steps(self.draws, span),
+            self.dropout_masks and cut_steps(self.dropout_masks, span),
             cut_each(self.output_masks),
         )
 
@@ -113,7 +113,7 @@ class _Run:
             states,
             run_layer,
             channel_concatenation(self.spec),
-            masks=given.draws,
+            masks=given.dropout_masks,
             every_layer=self.every_layer,
         )
         return [part for parts in outputs for part in parts], final
@@ -130,7 +130,7 @@ class _Run:
                 mask=given.mask,
                 durations=given.durations,
                 gaps=None if given.gaps is None else given.gaps[direction],
-                masks=None if given.draws is None else given.draws.masks.get((layer.index, direction)),
+                masks=None if given.dropout_masks is None else given.dropout_masks.masks.get((layer.index, direction)),
                 output_mask=None if given.output_masks is None else given.output_masks[direction],
             )
             return [output], [state]

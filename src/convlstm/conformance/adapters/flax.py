@@ -58,7 +58,7 @@ def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
         State(*initial_state(case, leaves)),
         mask=case.mask,
         **layer_times(case, leaves),
-        draws=_masks(case),
+        dropout_masks=_masks(case),
     )
     return layer_results(output, h, c)
 
@@ -74,7 +74,7 @@ def _masks(case: Case) -> DropoutMasks | None:
 
 
 def _channel_axis(name: str) -> int | None:
-    """Return where the channels of an input or result stand in the contract; None for times."""
+    """Return where the channels of an input or result are in the contract; None for times."""
     if name.startswith(TIMES):
         return None
     return 2 if name.startswith(("x", "frames", "output", "forecast")) else 1

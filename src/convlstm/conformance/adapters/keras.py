@@ -42,7 +42,7 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
         return {name: _channels_first(value, rank) for name, value in found.items()}
 
     def loss(tensors: Tensors) -> Tensor:
-        found = results(tensors, training=True)  # an engine may have a gradient of its own there
+        found = results(tensors, training=True)  # an engine may have a custom gradient there
         products = [_tensor(f, "float64") * keras.ops.cast(found[name], "float64") for name, f in factors.items()]
         return sum(keras.ops.sum(product) for product in products)
 
@@ -74,7 +74,7 @@ def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) 
         mask=case.mask,
         training=training or case.masks is not None,
         **layer_times(case, tensors),
-        draws=_masks(case, module.compute_dtype),
+        dropout_masks=_masks(case, module.compute_dtype),
     )
     return layer_results(output, h, c)
 

@@ -21,7 +21,7 @@ from convlstm.spec.types import Array
 Leaves = dict[str, mx.array]
 
 _CHANNEL_AXES = {"x": 2, "frames": 2, "output": 2, "forecast": 2, "h": 1, "c": 1}
-"""Where channels stand in a case's arrays; here they stand last."""
+"""Axis of the channels in a case's arrays; here they are last."""
 
 
 def run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -56,7 +56,7 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         initial_state(case, leaves),
         mask=mask,
         **layer_times(case, leaves),
-        draws=_masks(case, leaves["x"].dtype),
+        dropout_masks=_masks(case, leaves["x"].dtype),
     )
     return layer_results(output, h, c)
 
@@ -71,7 +71,7 @@ def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:
 
 
 def build(case: AnyCase, dtype: mx.Dtype) -> ConvLSTM | Forecaster:
-    """Return the module of a case, in evaluation mode: its draws are passed in."""
+    """Return the module of a case, in evaluation mode: its dropout masks are passed in."""
     if isinstance(case, ForecastCase):
         module: ConvLSTM | Forecaster = Forecaster(case.spec, dtype=dtype)
     else:

@@ -51,7 +51,7 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
         initial_state(case, leaves),
         mask=None if case.mask is None else torch.tensor(case.mask),
         **layer_times(case, leaves),
-        draws=_masks(case, dtype),
+        dropout_masks=_masks(case, dtype),
     )
     return layer_results(output, h, c), leaves
 

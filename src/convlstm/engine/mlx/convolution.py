@@ -1,6 +1,6 @@
 """Convolution in MLX, channels last, with replacements of equal value where the primitive is missing.
 
-- Three spatial axes: MLX has no groups there, so each group is a convolution of its own.
+- Three spatial axes: MLX has no groups there, so each group is a separate convolution.
 - float64 (CPU only): MLX's own convolution has single precision and refuses groups and dilation, so the result is a sum
   of products, one per kernel point; accurate to the last digits, and slow.
 - An empty input: MLX's gradient fails, so the empty result is created without a convolution.

@@ -2,7 +2,7 @@
 
 Arrays have MLX's layout, channels last: `weight_ih` (4·hidden, *kernel, in/groups), `weight_hh` (4·hidden, *kernel,
 hidden), `bias` and `norm_scale` (4·hidden), `peephole` (3[, *grid], hidden), gates in the order i, f, g, o; the rest as
-in `docs/contract.md`. The loop has no gradient rule of its own: on CPU one weight gradient over all steps was slower
+in `docs/contract.md`. The loop has no custom gradient rule: on CPU one weight gradient over all steps was slower
 than MLX's own. `convolution`, `padding` and `activations` have replacements for missing primitives, and faster forms.
 """
 

@@ -61,5 +61,5 @@ def _checked(scale: Tensor, r: Tensor, hidden: int) -> Tensor:
         "duration_strategy",
         expected=f"a function whose result is (batch, time, 1 or {hidden}), for durations {tuple(r.shape)}",
         received=f"shape {tuple(scale.shape)}",
-        hint="keep the axes of its argument.",
+        hint="Return an array with the axes of the argument.",
     )

@@ -47,7 +47,7 @@ def _is_wanted() -> bool:
             SWITCH,
             expected="0 or 1",
             received=repr(value),
-            hint="set it to 0 to switch convlstm-native off; to 1, or not at all, to use it.",
+            hint=f"Set {SWITCH}=0 to run without convlstm-native, or unset it.",
         )
     return value == "1"
 

@@ -33,7 +33,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
-        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+        rngs: Keys: `params` for the weights, `dropout` for the masks in training.
         **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
 
     Shapes:
@@ -125,7 +125,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             x: (batch, *space, in_features), or without the batch axis.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
-            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the cell's own.
+            rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the cell's own.
 
         Returns:
             The carry State(h, c) after the step, and h once more as output.

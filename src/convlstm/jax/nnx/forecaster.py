@@ -25,7 +25,7 @@ class Forecaster(SpecModule):
         dtype: Type of the convolutions; None takes that of frames and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
-        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+        rngs: Keys: `params` for the weights, `dropout` for the masks in training.
 
     Shapes:
         frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
@@ -83,7 +83,7 @@ class Forecaster(SpecModule):
             durations: Δ of the input frames (batch, time), for a duration strategy.
             lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
             gaps: Time since the last valid frame (batch, time), for memory decay.
-            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the model's own.
+            rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the model's own.
 
         Returns:
             (batch, horizon, height, width, frame_channels).

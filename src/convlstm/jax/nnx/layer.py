@@ -52,7 +52,7 @@ class ConvLSTM(SpecModule):
         plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the backward
             pass; a number is the steps per segment. For stacks of one direction.
-        rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+        rngs: Keys: `params` for the weights, `dropout` for the masks in training.
         **options: Every further option of `ConvLSTMSpec`: direction, peephole, boundary, norm, durations and so on.
 
     Shapes:
@@ -127,7 +127,7 @@ class ConvLSTM(SpecModule):
             param_dtype: Type of the parameters.
             plain: Leave every derivative to JAX.
             checkpoint: Whether training keeps only √T of the steps' activations, or the steps per segment.
-            rngs: Keys: `params` for the weights, `dropout` for the draws of training.
+            rngs: Keys: `params` for the weights, `dropout` for the masks in training.
 
         Returns:
             A freshly initialised layer.
@@ -160,7 +160,7 @@ class ConvLSTM(SpecModule):
         durations: ArrayLike | None = None,
         gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
         rngs: RandomSource | None = None,
-        draws: DropoutMasks | None = None,
+        dropout_masks: DropoutMasks | None = None,
     ) -> tuple[State, Any]:
         """Run the stack over a sequence.
 
@@ -171,8 +171,8 @@ class ConvLSTM(SpecModule):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            rngs: Source of the draws of training: `nnx.Rngs` or a key; None takes the layer's own.
-            draws: The dropout masks themselves, in place of new ones, from `convlstm.jax.dropout.sample_masks`.
+            rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the layer's own.
+            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
 
         Returns:
             The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
@@ -190,8 +190,8 @@ class ConvLSTM(SpecModule):
             mask=mask,
             durations=durations,
             gaps=gaps,
-            key=self._key(rngs) if draws is None else None,
-            draws=draws,
+            key=self._key(rngs) if dropout_masks is None else None,
+            dropout_masks=dropout_masks,
             dtype=self.dtype,
             plain=self.plain,
             checkpoint=self.checkpoint,

@@ -30,7 +30,7 @@ def load(
         A layer or a forecaster with the file's weights.
 
     Raises:
-        WeightsError: if the file is no intact model file, or holds float64 that JAX would round to float32.
+        WeightsError: if the file is not an intact model file, or holds float64 that JAX would round to float32.
 
     Example:
         >>> import tempfile
