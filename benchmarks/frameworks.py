@@ -1,4 +1,4 @@
-"""Train one model by the command line in each of the six frameworks, on the sample in the package.
+"""Train one model from the command line in each of the six frameworks, on the sample in the package.
 
     python benchmarks/frameworks.py OUTPUT [--steps 150] [--seeds 3]
 

@@ -1,10 +1,10 @@
-"""Peak memory: the estimate of `convlstm inspect`, and what a fresh process takes.
+"""Compare the memory estimate of `convlstm inspect` with the measured peak of a new process.
 
     python benchmarks/inspect_memory.py [CASE ...]
 
 Each case runs in its own process. It imports PyTorch, trains a tiny layer for one step so that all code is loaded, and
-notes its resident memory. Then it makes model, optimiser and frames, and takes two training steps (forward, mean
-square, backward, AdamW), or two forward passes. "Measured" is the peak (ru_maxrss) minus the noted memory. It is
+records its resident memory. Then it creates the model, optimiser and frames, and runs two training steps (forward, mean
+square, backward, AdamW), or two forward passes. "Measured" is the peak (ru_maxrss) minus the recorded memory. It is
 measured twice: with MALLOC_MMAP_THRESHOLD_=131072, with which glibc returns freed arrays to the system, and with
 glibc's default.
 """

@@ -3,7 +3,7 @@
     python benchmarks/irregular.py RADOLAN.nc [--steps 600] [--seeds 3]
 
 The gaps between the remaining frames are 5 to 30 minutes, uniformly distributed. Both models train on the same windows
-in the same order, from the same initial weights, for the same number of steps. The further weights of the model with
+in the same order, from the same initial weights, for the same number of steps. The additional weights of the model with
 durations have no effect at initialisation. Both forecast the remaining frames at their actual times. The scores are in
 mm/h on the test day by lead time, over three samples of dropped frames, with persistence for comparison. Each seed
 samples other weights, batches and dropped frames.

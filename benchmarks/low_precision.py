@@ -1,4 +1,4 @@
-"""Values and gradients in bfloat16 against the float64 reference, in every framework, over random layers.
+"""Compare bfloat16 values and gradients with the float64 reference, in every framework, over random layers.
 
     python benchmarks/low_precision.py --count 2000 torch keras-torch keras-tensorflow mlx
     python benchmarks/low_precision.py --count 300 keras-jax flax

@@ -188,7 +188,7 @@ struct Step {
   int64_t row;     // contiguous cells: the channels of a point, or a sample if channels come first
 };
 
-// Cells from `begin` to `end`, a row or a part of one at a time
+// Compute the cells from `begin` to `end`, at most one row at a time
 template <typename T, bool has_peepholes>
 FOR_EACH_PROCESSOR void forward_range(const Step& step, int64_t begin, int64_t end) {
   T *z = data<T>(step.z), *h = data<T>(step.h);
@@ -279,7 +279,7 @@ struct Windows {
   }
 };
 
-// One value of a product with a matrix, whose factors are `apart` values apart
+// One element of a matrix product; `apart` is the stride between the matrix's factors
 template <int size>
 INLINE float product(const float* factors, int64_t apart, const float (&x)[size]) {
   float sum = factors[0] * x[0];
@@ -370,7 +370,7 @@ void from_points(Tensor grid, Tensor points, Tensor matrix, int64_t edge, int64_
   });
 }
 
-// ---- order ---------------------------------------------------------------------------------------------------
+// ---- memory layout -------------------------------------------------------------------------------------------
 
 constexpr int64_t TILE = 16;
 

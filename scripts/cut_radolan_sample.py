@@ -49,7 +49,7 @@ ATTRIBUTES = {
 
 
 def frames(runs: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    """Return the frame numbers in the source of runs of hours."""
+    """Return the frame numbers of ranges of hours in the source."""
     hours = [np.arange(day * 24 + first, day * 24 + last) for day, first, last in runs]
     return (np.concatenate(hours)[:, None] * FRAMES_PER_HOUR + np.arange(FRAMES_PER_HOUR)).ravel()
 
@@ -61,7 +61,7 @@ def box_sums(field: np.ndarray) -> np.ndarray:
 
 
 def wettest_square(counts: np.ndarray) -> tuple[int, int]:
-    """Return row and column of the square without missing values whose driest split is wettest."""
+    """Return row and column of the square without missing values with the largest wet fraction in its driest split."""
     wet_fraction = [
         box_sums((counts[frames(runs)] >= WET).sum(0)) / frames(runs).size for runs in (TRAIN, VALIDATION, TEST)
     ]

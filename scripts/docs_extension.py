@@ -1,4 +1,4 @@
-"""Griffe extension for the API pages: sections that hold code, and generated signatures."""
+"""Griffe extension for the API pages: sections that contain code, and generated signatures."""
 
 from __future__ import annotations
 

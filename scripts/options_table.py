@@ -77,7 +77,7 @@ def argument_descriptions(spec: type) -> dict[str, str]:
 
 
 def scope(name: str) -> str:
-    """Return what an option takes one value per: layer, axis, both or the whole stack."""
+    """Return the scope of one value of an option: layer, axis, both or the whole stack."""
     annotation = str(LayerSpec.__dataclass_fields__[name].type) if name in PER_LAYER else ""
     has_axes = name in PER_AXIS_OF_STACK or "tuple" in annotation or annotation == "Padding"
     words = [word for word, applies in (("layer", name in PER_LAYER), ("axis", has_axes)) if applies]

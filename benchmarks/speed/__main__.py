@@ -65,7 +65,7 @@ def bench(
         for row in measured(one, cases, works, effort):
             rows.append(row)
             say(_line(row))
-        if output is not None:  # after each group, so that an interruption loses one at most
+        if output is not None:  # after each group, so that an interruption loses at most one
             text = json.dumps(machine(effort.threads) | {"rows": merged(before, rows)}, indent=1) + "\n"
             write_atomic(output, partial(_write, text=text))
     if not rows:

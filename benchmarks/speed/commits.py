@@ -91,7 +91,7 @@ def compare(paths: list[str], framework: str, case: str, options: argparse.Names
 
 
 def start(path: str, framework: str, case: str, options: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start a process that reads numbers of calls and does the work that often."""
+    """Start a process that reads numbers of calls and makes as many calls."""
     module, environment = FRAMEWORKS[framework]
     environment = {**os.environ, **environment, "PYTHONPATH": path, "OMP_NUM_THREADS": str(options.threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", module, case, options.work]
@@ -101,7 +101,7 @@ def start(path: str, framework: str, case: str, options: argparse.Namespace) -> 
 
 
 def take_turn(process: subprocess.Popen[str], calls: int) -> float:
-    """Return the seconds of one call, as the mean over some calls."""
+    """Return the seconds of one call, averaged over `calls` calls."""
     print(calls, file=process.stdin, flush=True)
     while not (answer := process.stdout.readline()).startswith("seconds "):  # type: ignore[union-attr]
         if not answer:

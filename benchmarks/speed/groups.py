@@ -27,7 +27,7 @@ class Group:
         environment: Environment variables of the process.
         memory: Implementations whose memory is measured, in the training step.
         apart: Module and environment of the implementations that need another process.
-        works: The timed works, forward or train.
+        works: The kinds of work that are timed: forward, train or both.
     """
 
     name: str

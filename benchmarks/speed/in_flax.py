@@ -14,7 +14,7 @@ from benchmarks.speed.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of an implementation once; XLA reads its threads from NPROC."""
+    """Return a function that does the work of an implementation once; XLA takes its thread count from NPROC."""
     data = np.random.default_rng(0).standard_normal(case.shape(channels_last=True), dtype=np.float32)
     x = jnp.asarray(data)
     params, apply = {"ours": _ours, "linen": _linen, "haiku": _haiku}[name](case, x)

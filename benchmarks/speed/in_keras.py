@@ -11,7 +11,7 @@ from benchmarks.speed.cases import Case
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of an implementation once; `xla` after the name is TensorFlow with XLA."""
+    """Return a function that does the work of an implementation once; the suffix `xla` selects TensorFlow with XLA."""
     backend = os.environ["KERAS_BACKEND"]
     _set_threads(backend, threads)
     import keras

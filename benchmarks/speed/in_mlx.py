@@ -40,7 +40,7 @@ class CommonStack(nn.Module):
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of an implementation once; OpenBLAS reads its threads from a variable."""
+    """Return a function that does the work of an implementation once; OPENBLAS_NUM_THREADS sets the threads."""
     mx.set_default_device(mx.cpu)
     x = mx.array(np.random.default_rng(0).standard_normal(case.shape(channels_last=True), dtype=np.float32))
     if name == "ours":

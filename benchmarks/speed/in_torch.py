@@ -47,7 +47,7 @@ class CommonStack(nn.Module):
 
 
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
-    """Return a function that does the work of an implementation once; `bf16` after the name is autocast."""
+    """Return a function that does the work of an implementation once; the suffix `bf16` selects autocast."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kind, _, precision = name.partition(" ")
@@ -77,11 +77,12 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
 
 
 def floor(case: Case, work: str, dtype: torch.dtype) -> Callable[[], None]:
-    """Return the convolutions alone, each in PyTorch's fastest form, on arrays that exist already.
+    """Return a function that runs the convolutions alone, in PyTorch's fastest form, on preallocated arrays.
 
-    Forward: the input's for all steps at once, the states' step by step. Backward: the states' data gradient step by
-    step, and the weight gradients over all steps at once; from the second layer on the input's data gradient too.
-    It is one function, so that the whole work can be read together.
+    Forward: the input convolution of all steps at once, the recurrent convolution step by step. Backward: the data
+    gradient of the recurrent convolution step by step, and the weight gradients of all steps at once. From the second
+    layer on, the backward pass includes the data gradient of the input convolution.
+    All of it is in one function, so that it can be read from top to bottom.
     """
     rank, around = len(case.size), case.kernel // 2
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]

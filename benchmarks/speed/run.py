@@ -68,7 +68,7 @@ def measured(group: Group, cases: Sequence[str], works: Sequence[str], effort: E
         an upper bound of the ratio.
 
     Raises:
-        DependencyError: if a process fails; its last line is in the message.
+        DependencyError: if a process fails; the message has the last line of its standard error.
     """
     for case in (case for case in group.cases if case in cases):
         for work in (work for work in group.works if work in works):

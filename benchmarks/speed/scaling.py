@@ -1,4 +1,4 @@
-"""Measure time and memory against sequence length, the cost of a stream's step, and of loading, in PyTorch.
+"""Measure time and memory by sequence length, the time of a streaming step, and the share of loading, in PyTorch.
 
     python benchmarks/speed/scaling.py [length memory streaming loader] [--output docs/benchmarks/scaling.json]
 

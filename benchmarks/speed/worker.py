@@ -18,7 +18,7 @@ from benchmarks.speed.cases import CASES
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the seconds of the first call and of all later calls of each implementation; they alternate.
+    """Return the seconds of the first call and of all later calls of each implementation; the later calls alternate.
 
     Args:
         request: The request (see the module).
@@ -42,7 +42,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the peak memory of three calls minus the memory of the process before them, with model and input.
+    """Return the peak memory of three calls minus the memory before them, which includes model and input.
 
     Args:
         request: The request, with one implementation.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 INTERFACE = 1
-"""Version of the operators and their arguments; convlstm uses the package only if it knows this number."""
+"""Version of the operators and their arguments; convlstm uses the package only if it supports this version."""
 
 _FILES = [path for path in Path(__file__).parent.glob("_kernels*") if path.suffix in (".so", ".pyd")]
 if len(_FILES) != 1:
