@@ -49,6 +49,18 @@ def by_hand(nowcaster, frames, ends):
     return named, xr.DataArray(np.stack(observation), dims=dims, coords=coords)
 
 
+def test_differences_are_those_between_the_rows_of_the_table(evaluation) -> None:
+    folder, scores = evaluation
+    table = pd.read_csv(folder / "differences.csv")
+    assert set(table["method"]) == {"convlstm"}
+    assert set(table["other"]) == {"optical flow", "persistence"}
+    values = scores.fillna({"threshold": -1.0}).set_index(["method", "lead_time", "score", "threshold"])["value"]
+    for row in table.fillna({"threshold": -1.0}).dropna(subset="difference").itertuples():
+        key = (row.lead_time, row.score, row.threshold)
+        assert row.difference == pytest.approx(values[("convlstm", *key)] - values[(row.other, *key)], abs=1e-9)
+    assert len(table) == len(scores) * 2 / 3
+
+
 def test_the_table_is_that_of_every_held_back_case(evaluation, make_nowcaster, rain_frames):
     folder, scores = evaluation
     expected = score_forecasts(*by_hand(make_nowcaster(), rain_frames, ENDS), thresholds=(0.1, 1.0, 5.0))

@@ -70,6 +70,21 @@ def make_scores(skill, thresholds):
     return pd.DataFrame(rows, columns=names)
 
 
+def make_differences(scores):
+    """Return the first method minus each other, with intervals of ±0.05."""
+    first, *others = scores["method"].unique()
+    ours = scores[scores["method"] == first].reset_index(drop=True)
+    columns = ["method", "other", "lead_time", "score", "threshold", "difference", "lower", "upper", "block_length"]
+    tables = [pd.DataFrame(columns=[*columns, "cases"])]
+    for other in others:
+        theirs = scores[scores["method"] == other].reset_index(drop=True)
+        difference = ours["value"] - theirs["value"]
+        bounds = {"difference": difference, "lower": difference - 0.05, "upper": difference + 0.05}
+        key = ours[["method", "lead_time", "score", "threshold"]]
+        tables.append(key.assign(other=other, **bounds, block_length=1.0, cases=24))
+    return pd.concat(tables[1:] or tables)
+
+
 @pytest.fixture
 def make_evaluation(tmp_path):
     """Write an evaluation folder; keywords replace what `evaluation.json` says."""
@@ -96,6 +111,7 @@ def make_evaluation(tmp_path):
         (folder / "evaluation.json").write_text(json.dumps(described))
         table = make_scores(skill, thresholds) if scores is None else scores
         table.to_csv(folder / "scores.csv", index=False)
+        make_differences(make_scores(skill, thresholds)).to_csv(folder / "differences.csv", index=False)
         (make_cases(skill) if cases is None else cases).to_netcdf(folder / "cases.nc")
         return folder
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from convlstm.report.tables import details, overview, uneven_samples
+from convlstm.errors import DataError
+from convlstm.report.results import read_results
+from convlstm.report.tables import details, differences, overview, uneven_samples
 
 
 def plain(text):
@@ -80,3 +82,31 @@ def test_different_samples_are_noticed(make_results, synthetic_scores):
 @pytest.mark.parametrize("skill", [{"convlstm": 0.4}])
 def test_alone_nobody_is_best(make_results, skill):
     assert not any(cell.best for row in overview(make_results(skill=skill)).rows for cell in row.cells)
+
+
+def test_differences_are_bold_where_the_interval_excludes_zero(make_results):
+    skill = {"convlstm": 0.45, "optical flow": 0.41, "persistence": 0.30}
+    flow, last = differences(make_results(skill=skill))
+    assert (flow.title, last.title) == ("ConvLSTM minus Optical flow", "ConvLSTM minus Persistence")
+    assert flow.columns == ["CSI at 0.1 mm/h", "CSI at 1 mm/h", "CSI at 5 mm/h", "RMSE in mm/h"]
+    cell = next(row for row in flow.rows if row.lead == "30 min").cells[1]
+    assert plain(cell.text) == "0.040 [−0.010, 0.090]"
+    assert not cell.best
+    cell = next(row for row in last.rows if row.lead == "30 min").cells[1]
+    assert plain(cell.text) == "0.150 [0.100, 0.200]"
+    assert cell.best
+
+
+def test_a_folder_of_an_earlier_version_has_no_differences(make_evaluation):
+    folder = make_evaluation()
+    (folder / "differences.csv").unlink()
+    assert differences(read_results(folder)) == []
+
+
+@pytest.mark.parametrize("part", [20, 200, -200])
+def test_a_damaged_table_of_differences_is_refused(make_evaluation, refused, part):
+    folder = make_evaluation()
+    text = (folder / "differences.csv").read_text()
+    (folder / "differences.csv").write_text(text[:part])
+    with refused(DataError, str(folder / "differences.csv")):
+        read_results(folder)

@@ -52,7 +52,7 @@ def evaluate(
 
     The default days are the test days of the training run. If the data has none of them, all days are scored that the
     run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
-    and 90 % intervals), `cases.nc` and `evaluation.json`.
+    and 90 % intervals), `differences.csv`, `cases.nc` and `evaluation.json`.
 
     Example: `convlstm evaluate my-run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
@@ -67,4 +67,7 @@ def evaluate(
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     run = RunFolder(model if model.is_dir() else model.parent)
     evaluate_with_progress(nowcaster, frames, output, selection, run)
-    say(f"{output}: scores.csv, cases.nc, evaluation.json; next: convlstm report {shlex.quote(str(output))}")
+    say(
+        f"{output}: scores.csv, differences.csv, cases.nc, evaluation.json; "
+        f"next: convlstm report {shlex.quote(str(output))}"
+    )

@@ -25,9 +25,17 @@ from convlstm.nowcast.evaluation_cases import (
     run_cases,
 )
 from convlstm.nowcast.nowcaster import Nowcaster
-from convlstm.verification import score_forecasts
-from convlstm.verification.evaluation_folder import CASES_FILE, DESCRIPTION_FILE, FILES, METHODS, SCORES_FILE
+from convlstm.verification.differences import difference_table
+from convlstm.verification.evaluation_folder import (
+    CASES_FILE,
+    DESCRIPTION_FILE,
+    DIFFERENCES_FILE,
+    FILES,
+    METHODS,
+    SCORES_FILE,
+)
 from convlstm.verification.lead_times import lead_unit
+from convlstm.verification.scorecard import case_sums, score_table
 from convlstm.weights.canonical import parameter_count
 
 _EXAMPLES = 4
@@ -44,7 +52,7 @@ def evaluate(
     facts: Mapping[str, str] | None = None,
     on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
-    """Forecast the selected cases with every method, and write `scores.csv`, `cases.nc` and `evaluation.json`.
+    """Forecast the selected cases with every method, and write the files of an evaluation folder.
 
     The first variable is scored. `training` and `facts` are lines of the training log and further entries for the
     report; `on_case` receives the number of finished cases and of all cases. Returns one row per method, lead time,
@@ -58,7 +66,8 @@ def evaluate(
     mask, chosen_days = choose_days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
     cases = run_cases(nowcaster, frames, ends, on_case)
-    scores = score_forecasts(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
+    sums = case_sums(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
+    scores, differences = score_table(sums), difference_table(sums, METHODS[0])
     description = {
         "title": _title(nowcaster, chosen_days),
         "units": frames.channels[0].units,
@@ -73,6 +82,7 @@ def evaluate(
     }
     text = json.dumps(description, indent=1, ensure_ascii=False)
     write_atomic(folder / SCORES_FILE, lambda draft: scores.to_csv(draft, index=False))
+    write_atomic(folder / DIFFERENCES_FILE, lambda draft: differences.to_csv(draft, index=False))
     write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return scores

@@ -19,7 +19,7 @@ from convlstm.report.glossary import SCORES, Score, method_label
 from convlstm.report.headline import Headline, headline_lead, make_headline
 from convlstm.report.maps import Atlas, CaseMaps, Still
 from convlstm.report.results import Evaluation, Results, read_results
-from convlstm.report.tables import Table, details, overview, uneven_samples
+from convlstm.report.tables import Table, details, differences, overview, uneven_samples
 from convlstm.verification.evaluation_folder import FILES
 
 # Centred on a point; the first is for the method under test. Shapes differ so that colour is never needed.
@@ -48,6 +48,7 @@ class Page:
     training: Chart | None
     overview: Table
     details: list[Table]
+    differences: list[Table]
     uneven_samples: bool
     scores: list[Score]
     cells_per_pixel: int
@@ -90,6 +91,7 @@ def _make_page(results: Results) -> Page:
         training=training_chart(results.evaluation.training),
         overview=overview(results),
         details=details(results),
+        differences=differences(results),
         uneven_samples=uneven_samples(results),
         scores=[s for s in SCORES if not s.by_threshold or results.thresholds],
         cells_per_pixel=results.cells_per_pixel,

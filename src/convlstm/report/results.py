@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convlstm.errors import DataError
 from convlstm.verification.categorical import COUNTS
-from convlstm.verification.evaluation_folder import BASELINES, CASES_FILE, DESCRIPTION_FILE, SCORES_FILE
+from convlstm.verification.evaluation_folder import (
+    BASELINES,
+    CASES_FILE,
+    DESCRIPTION_FILE,
+    DIFFERENCES_FILE,
+    SCORES_FILE,
+)
 from convlstm.verification.lead_times import LeadUnit, lead_unit
 
 LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen, and small enough for the page
@@ -23,6 +29,9 @@ LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen, and s
 _NUMBERS = ("value", "lower", "upper", *COUNTS, "cases", "pixels")
 _KEY = ("method", "lead_time", "score", "threshold")
 _COLUMNS = {"method": "str", "score": "str"} | dict.fromkeys(("lead_time", "threshold", *_NUMBERS), "float64")
+_DIFFERENCE_COLUMNS = dict.fromkeys(("method", "other", "score"), "str") | dict.fromkeys(
+    ("lead_time", "threshold", "difference", "lower", "upper", "block_length", "cases"), "float64"
+)
 _DIMENSIONS = {
     "forecast": ("method", "case", "lead_time", "y", "x"),
     "observation": ("case", "lead_time", "y", "x"),
@@ -70,6 +79,7 @@ class Results:
     evaluation: Evaluation
     scores: pd.DataFrame  # one row per method, lead time (minutes), score and threshold
     cases: xr.Dataset  # as in `cases.nc`; the first row is the northern edge if the file gives the direction
+    differences: pd.DataFrame | None  # as in `differences.csv`; None in a folder of an earlier version
     cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
@@ -116,7 +126,8 @@ def read_results(folder: str | Path) -> Results:
     factor = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
     if factor > 1:
         cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
-    return Results(evaluation, scores, cases, factor)
+    differences = _read_differences(folder / DIFFERENCES_FILE, scores)
+    return Results(evaluation, scores, cases, differences, factor)
 
 
 def _read_evaluation(path: Path) -> Evaluation:
@@ -142,6 +153,21 @@ def _read_scores(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     scored = table.loc[table["score"] == "csi", "threshold"].to_numpy()
     _require(path, "threshold", [t for t in evaluation.thresholds if not np.isclose(scored, t).any()], [])
     _require(path, "score", ["rmse"], table["score"].unique())
+    return table
+
+
+def _read_differences(path: Path, scores: pd.DataFrame) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, dtype=_DIFFERENCE_COLUMNS)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a table of differences", error) from error
+    _require(path, "column", _DIFFERENCE_COLUMNS, table.columns)
+    rows = len(table[["lead_time", "score", "threshold"]].drop_duplicates()) * table["other"].nunique()
+    lead_times = set(scores["lead_time"]) if rows else set()
+    if len(table) != rows or set(table["lead_time"]) != lead_times or table["cases"].isna().any():
+        raise _unreadable(path, "the same lead times, scores and thresholds for each method", f"{len(table)} rows")
     return table
 
 

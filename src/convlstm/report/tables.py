@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+
 from convlstm.report.glossary import SCORES, Score, count, decimals, interval_text, method_label, number
 from convlstm.report.results import Results
 
@@ -69,6 +72,36 @@ def details(results: Results) -> list[Table]:
     errors = [s for s in SCORES if not s.by_threshold]
     tables = [_detail(results, f"{t:g} {units} or more", events, t) for t in results.thresholds]
     return [*tables, _detail(results, f"Error in {units}", errors, None)]
+
+
+def differences(results: Results) -> list[Table]:
+    """Return a table of CSI and RMSE minus those of each other method, with intervals; bold where zero is outside."""
+    table = results.differences
+    if table is None or table.empty:
+        return []
+    unit, units = results.lead_unit, results.evaluation.units
+    tables = []
+    for (method, other), pair in table.groupby(["method", "other"], sort=False):
+        blocks = [
+            (f"CSI at {t:g} {units}", pair[np.isclose(pair["threshold"], t) & (pair["score"] == "csi")])
+            for t in results.thresholds
+        ]
+        blocks.append((f"RMSE in {units}", pair[pair["score"] == "rmse"]))
+        rows = []
+        for lead in results.lead_times:
+            cells = [_difference_cell(block[np.isclose(block["lead_time"], lead)]) for _, block in blocks]
+            rows.append(Row(unit.label(lead), "", cells))
+        title = f"{method_label(str(method))} minus {method_label(str(other))}"
+        tables.append(Table(title, [], [name for name, _ in blocks], rows))
+    return tables
+
+
+def _difference_cell(rows: pd.DataFrame) -> Cell:
+    if rows.empty:
+        return Cell(number(math.nan, 3))
+    row = rows.iloc[0]
+    excludes_zero = row["lower"] > 0 or row["upper"] < 0
+    return Cell(interval_text(row["difference"], row["lower"], row["upper"], 3), best=bool(excludes_zero))
 
 
 def uneven_samples(results: Results) -> bool:

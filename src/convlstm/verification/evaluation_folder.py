@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 SCORES_FILE = "scores.csv"
+DIFFERENCES_FILE = "differences.csv"
 CASES_FILE = "cases.nc"
 DESCRIPTION_FILE = "evaluation.json"
-FILES = (SCORES_FILE, CASES_FILE, DESCRIPTION_FILE)
+FILES = (SCORES_FILE, DIFFERENCES_FILE, CASES_FILE, DESCRIPTION_FILE)
 
 METHOD_LABELS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence": "Persistence"}
 """Headings of the methods, the model first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,32 @@ from convlstm.verification.continuous import error_scores, error_sums
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
 
 DIMS = ("method", "init_time", "lead_time", "y", "x")
+
+
+@dataclass(frozen=True, eq=False)
+class CaseSums:
+    """The sums per case (init_time, in order of time) of one method at one lead time, from which all scores follow."""
+
+    method: str
+    lead_time: float  # minutes
+    events: Mapping[float, xr.Dataset]  # by threshold, from `event_sums`
+    errors: xr.Dataset  # from `error_sums`
+
+    @property
+    def cases(self) -> int:
+        """Number of cases with at least one pair of values."""
+        return int((self.errors["pixels"] > 0).sum())
+
+    @property
+    def groups(self) -> list[float]:
+        """The thresholds, and NaN for the errors."""
+        return [*self.events, np.nan]
+
+    def scores(self, threshold: float, weights: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the scores (draw,) of the weighted cases by name: those of a threshold, or for NaN the errors."""
+        if threshold in self.events:
+            return event_scores(pool(self.events[threshold], weights))
+        return error_scores(pool(self.errors, weights))
 
 
 def score_forecasts(
@@ -52,20 +79,38 @@ def score_forecasts(
         >>> table[table.score == "csi"][["lead_time", "value", "hits", "misses"]].values.tolist()
         [[5.0, 1.0, 4, 0]]
     """
+    return score_table(case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window), seed=seed)
+
+
+def case_sums(
+    forecast: xr.DataArray, observation: xr.DataArray, *, thresholds: Sequence[float], fss_window: int = 10
+) -> list[CaseSums]:
+    """Return the sums of every method and lead time; arguments and errors as in `score_forecasts`."""
     _check(forecast, observation, thresholds, fss_window)
     # A fixed order, so that the same seed draws the same cases for every order in the file.
     order = np.argsort(forecast["init_time"].values, kind="stable")
-    weights = resampling_weights(len(order), seed)
-    rows: list[dict[str, object]] = []
+    found = []
     for method in range(forecast.sizes["method"]):
         for lead in range(forecast.sizes["lead_time"]):
             # One lead time at a time, so that files larger than memory can be scored.
             predicted = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
             observed = observation[{"init_time": order, "lead_time": lead}].compute()
-            key = {"method": str(predicted["method"].item()), "lead_time": float(predicted["lead_time"])}
-            rows += [key | row for row in _score_pair(predicted, observed, thresholds, fss_window, weights)]
-    counts = [*COUNTS, "cases", "pixels"]
-    return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+            found.append(
+                CaseSums(
+                    method=str(predicted["method"].item()),
+                    lead_time=float(predicted["lead_time"]),
+                    events={t: event_sums(predicted, observed, t, fss_window) for t in map(float, thresholds)},
+                    errors=error_sums(predicted, observed),
+                )
+            )
+    return found
+
+
+def score_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:
+    """Return the table of `score_forecasts` from sums per case."""
+    weights = resampling_weights(sums[0].errors.sizes["init_time"], seed)
+    rows = [row for each in sums for row in _score_rows(each, weights)]
+    return pd.DataFrame(rows).astype(dict.fromkeys([*COUNTS, "cases", "pixels"], "Int64"))
 
 
 def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None) -> pd.DataFrame:
@@ -102,36 +147,26 @@ def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None
     return table[list(chosen["method"].unique())]
 
 
-def _score_pair(
-    forecast: xr.DataArray,
-    observation: xr.DataArray,
-    thresholds: Sequence[float],
-    fss_window: int,
-    weights: xr.DataArray,
-) -> Iterator[dict[str, object]]:
-    """Yield the rows of one method at one lead time (init_time, y, x)."""
-    errors = error_sums(forecast, observation)
-    cases = int((errors["pixels"] > 0).sum())
-    sample_size = {"cases": cases, "pixels": int(errors["pixels"].sum())}
-    for threshold in map(float, thresholds):
-        sums = event_sums(forecast, observation, threshold, fss_window)
-        counts = {name: int(sums[name].sum()) for name in COUNTS}
-        for name, score in event_scores(pool(sums, weights)).items():
-            yield _row(name, threshold, score, counts | sample_size)
-    for name, score in error_scores(pool(errors, weights)).items():
-        yield _row(name, np.nan, score, dict.fromkeys(COUNTS) | sample_size)
-
-
-def _row(name: str, threshold: float, score: xr.DataArray, counts: Mapping[str, int | None]) -> dict[str, object]:
-    value, lower, upper = value_and_interval(score, counts["cases"] or 0)
-    return {
-        "score": name,
-        "threshold": threshold,
-        "value": value,
-        "lower": lower,
-        "upper": upper,
-        **counts,
-    }
+def _score_rows(sums: CaseSums, weights: xr.DataArray) -> Iterator[dict[str, object]]:
+    """Yield the rows of one method at one lead time."""
+    size = {"cases": sums.cases, "pixels": int(sums.errors["pixels"].sum())}
+    for threshold in sums.groups:
+        counts: dict[str, int | None] = dict.fromkeys(COUNTS)
+        if threshold in sums.events:
+            counts = {count: int(sums.events[threshold][count].sum()) for count in COUNTS}
+        for name, score in sums.scores(threshold, weights).items():
+            value, lower, upper = value_and_interval(score, sums.cases)
+            yield {
+                "method": sums.method,
+                "lead_time": sums.lead_time,
+                "score": name,
+                "threshold": threshold,
+                "value": value,
+                "lower": lower,
+                "upper": upper,
+                **counts,
+                **size,
+            }
 
 
 def _label(score: str, threshold: float) -> str:
