@@ -41,8 +41,9 @@ class Run(Protocol):
     def __call__(self, case: AnyCase, dtype: str, factors: Arrays) -> tuple[Arrays, Arrays]:
         """Compute a case as a user of the framework would.
 
-        Return the results by the reference's names, and the gradient of Σ factors · results by every array of the case,
-        in its shape and layout, with zeros where the array does not enter.
+        Return the results by the reference's names, and the gradients of Σ factors · results.
+
+        There is a gradient for every array of the case, in its shape and layout; zeros where the array has no effect.
         """
 
 

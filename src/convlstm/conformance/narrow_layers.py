@@ -1,8 +1,8 @@
 """Random layers of the families in which other libraries' bfloat16 convolutions are wrong on processors with AMX.
 
-oneDNN reads outside its input where a stride above 1 leaves one output column, and where frames of depth 1 and an odd
-number of channels are padded along the depth; TensorFlow's `einsum` is wrong for odd numbers of channels. The engines
-avoid all of these; tests and `benchmarks/low_precision.py` draw such layers more often than chance would.
+oneDNN reads outside its input where a stride above 1 leaves one output column. It also does where frames of depth 1
+with an odd number of channels are padded along the depth. TensorFlow's `einsum` is wrong for odd numbers of channels.
+The engines avoid all of these; tests and `benchmarks/low_precision.py` draw such layers more often than chance would.
 """
 
 from __future__ import annotations

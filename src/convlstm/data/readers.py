@@ -66,8 +66,8 @@ def open_frames(
         The sequence.
 
     Raises:
-        DataError: if the path is not readable NetCDF or Zarr, a variable or dimension cannot be found, the times
-            are missing or out of order, there are fewer than two frames, the data is too large, or holds no value.
+        DataError: if the path is not readable NetCDF or Zarr, or a variable or dimension cannot be found. Also if the
+            times are missing or out of order, or there are fewer than two frames, too many values, or none.
         ConfigError: if `time_step` is not above 0.
 
     Example:

@@ -66,9 +66,9 @@ def find_conversion(
 ) -> Conversion:
     """Return the conversion of a variable: rain to mm/h, reflectivity to dBZ, nothing for other variables.
 
-    The CF standard name decides whether a variable is rain. Without a standard name, a variable is rain if its name or
-    long name has "rain" or "precip", if its unit is one of rain only ("mm/h"), or if the caller gives "mm". A standard
-    name of rain with another unit is a `DataError`.
+    The CF standard name decides whether a variable is rain. Without one, a variable is rain if its name or
+    long name has "rain" or "precip". It also is if its unit is one of rain only ("mm/h"), or the caller gives
+    "mm". A standard name of rain with another unit is a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
     unit = _normalised(units or "")

@@ -64,9 +64,9 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
         dropout: Rate on the input, one mask per call for all steps and gates.
         recurrent_dropout: Rate on h before the recurrent convolution, one mask per call.
         seed: Of the dropout masks in training.
-        **options: Every further option of `ConvLSTMSpec` that applies to one layer (recurrent_kernel_size, groups,
-            boundary, forget_bias, peephole, norm, zoneout_h, zoneout_c, duration_strategy, memory_decay and so on),
-            and those of every Keras layer (name, dtype, trainable).
+        **options: Every further option of `ConvLSTMSpec` that applies to one layer: recurrent_kernel_size, groups,
+            boundary, forget_bias, peephole, norm, zoneout_h, zoneout_c, duration_strategy, memory_decay and so on.
+            Also the options of every Keras layer: name, dtype, trainable.
 
     Shapes:
         inputs: (batch, *space, channels), or a tuple with the duration (batch,) and the gap (batch,) the cell uses

@@ -1,7 +1,6 @@
 """Canonical weights: names, shapes, seeded initialisation, and the check of arrays against a spec.
 
-Arrays are C-ordered and channels first, with a separate gate axis in the order i, f, g, o, so that the order of the
-gates is the same in every file.
+Arrays are C-ordered and channels first. A separate gate axis has the order i, f, g, o in every file.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ def convolve(
 def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int]) -> Tensor:
     """Return W ∗ x by TensorFlow's own convolution, with at least two output columns under a stride.
 
-    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
-    stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21); in float32 too, where
-    oneDNN's environment variables allow bfloat16. A second column is computed and dropped. For a width that is not
-    known yet, this is done in bfloat16 alone.
+    On processors with AMX, oneDNN reads outside the input of a bfloat16 convolution, and of its weight gradient. This
+    happens where the stride along the last axis is above 1 and the output has one point there (TensorFlow 2.21). It
+    happens in float32 too, where oneDNN's environment variables allow bfloat16. A second column is
+    computed and dropped. For a width that is not known yet, this is done in bfloat16 alone.
     """
     columns, taps, step = x.shape[-2], kernel.shape.as_list()[:-2], stride[-1]
     has_one_column = x.dtype == tf.bfloat16 if columns is None else (columns - taps[-1]) // step == 0

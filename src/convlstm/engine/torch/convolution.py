@@ -22,9 +22,9 @@ UNIT: Form = ((), ())
 def contiguous_strides(x: Tensor) -> Tensor:
     """Return x (batch, channels, *space), with the strides of channels first if it has one channel.
 
-    Such an input fits either memory format. With the strides of channels last, as in a view of NumPy's or Keras's
-    frames, oneDNN's convolution reads past its end where the strides of the convolution differ, and the result is
-    silently wrong (PyTorch 2.13).
+    Such an input fits either memory format. A view of NumPy's or Keras's frames has the strides of
+    channels last. Where the strides of the convolution differ, oneDNN then reads past the end of the input, and the
+    result is silently wrong (PyTorch 2.13).
     """
     return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
 
@@ -71,9 +71,10 @@ def one_output_column(
 ) -> tuple[Tensor, list[int]]:
     """Return padded frames x (..., *space), cut to the columns under the kernel if the output has one, and the stride.
 
-    oneDNN on processors with AMX reads outside the input, in a bfloat16 convolution or its weight gradient, where the
-    stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow 2.21). So it does
-    in float32 where `torch.backends.mkldnn.conv.fp32_precision` or oneDNN's environment variables allow bfloat16.
+    On processors with AMX, oneDNN reads outside the input of a bfloat16 convolution, and of its weight gradient. This
+    happens where the stride along the last axis is above 1 and the output has one point there (PyTorch 2.13, TensorFlow
+    2.21). It happens in float32 too, where `torch.backends.mkldnn.conv.fp32_precision` or
+    oneDNN's environment variables allow bfloat16.
     """
     span = effective_kernel(kernel[-1], dilation[-1])
     if stride[-1] == 1 or (x.shape[-1] - span) // stride[-1] > 0:
