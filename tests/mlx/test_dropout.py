@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn, optimizers
 
-from convlstm.mlx import ConvLSTM
+from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.mlx import ConvLSTM, Forecaster
 from convlstm.mlx.dropout import sample_masks
 
 
@@ -35,3 +37,15 @@ def test_it_learns_to_remember() -> None:
         losses.append(loss.item())
     assert losses[0] > 0.8  # the variance of what is to be recalled is 1
     assert sum(losses[-10:]) / 10 < 0.35
+
+
+def test_global_seed_decides_the_masks_of_a_forecaster() -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3, zoneout_h=0.5)
+    model = Forecaster(ForecasterSpec(encoder=stack, patch_size=2))
+    model.train()
+    results = []
+    for seed in (2, 2, 3):
+        mx.random.seed(seed)
+        results.append(np.array(model(mx.ones((1, 3, 8, 8, 1)), 2)))
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0] != results[2]).any()
