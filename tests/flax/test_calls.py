@@ -114,7 +114,7 @@ def test_wrong_calls_are_refused_by_name(kind: Any, argument: str, options: dict
         ("kernel_size", lambda: build(1, 3, 0)),
         ("dtype", lambda: build(1, 3, 3, dtype=jnp.int32)),
         ("param_dtype", lambda: build(1, 3, 3, param_dtype=jnp.int32)),
-        ("plain", lambda: build(1, 3, 3, plain="yes")),
+        ("generic", lambda: build(1, 3, 3, generic="yes")),
         ("direction", lambda: build(1, 3, 3, cls=ConvLSTMCell, direction="reverse")),
         ("masked_output", lambda: build(1, 3, 3, cls=ConvLSTMCell, masked_output="hold")),
         ("spec", lambda: build("model", cls=Forecaster)),

@@ -29,7 +29,7 @@ def setting(spec: ConvLSTMSpec = SPEC) -> tuple[Any, jax.Array]:
 
 
 def loss(params: Any, x: jax.Array, plain: bool = False, spec: ConvLSTMSpec = SPEC) -> jax.Array:
-    carry, y = functional.layer(spec, params, x, plain=plain)
+    carry, y = functional.layer(spec, params, x, generic=plain)
     return jnp.square(y).sum() + 2 * carry.h[0].sum() + jnp.square(carry.c[0]).sum()
 
 
@@ -84,7 +84,7 @@ def test_forward_mode_needs_the_plain_form() -> None:
         jax.jvp(lambda x: loss(params, x), (x,), (x,))
     _, tangent = jax.jvp(lambda x: loss(params, x, True), (x,), (x,))
     np.testing.assert_allclose(tangent, (jax.grad(loss, 1)(params, x) * x).sum(), rtol=1e-12)
-    layer = ConvLSTM(2, 3, 3, plain=True, rngs=nnx.Rngs(0))
+    layer = ConvLSTM(2, 3, 3, generic=True, rngs=nnx.Rngs(0))
     jax.jvp(lambda x: layer(x)[1], (x,), (x,))
 
 

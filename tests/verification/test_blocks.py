@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convlstm.verification.blocks import automatic_block_length, stationary_weights
+from convlstm.verification.blocks import automatic_block_length
+from convlstm.verification.intervals import resampling_weights
 
 
 def autoregressive(cases: int, correlation: float, seed: int) -> NDArray[np.float64]:
@@ -19,7 +20,7 @@ def autoregressive(cases: int, correlation: float, seed: int) -> NDArray[np.floa
 
 
 def interval(series: NDArray[np.float64], block_length: float, seed: int) -> tuple[float, float]:
-    weights = stationary_weights(len(series), block_length, draws=400, seed=seed).values[1:]
+    weights = resampling_weights(len(series), seed, block_length, draws=400).values[1:]
     lower, upper = np.quantile(weights @ series / len(series), (0.05, 0.95))
     return float(lower), float(upper)
 
@@ -34,14 +35,14 @@ def coverage(correlation: float, *, automatic: bool) -> float:
 
 
 def test_blocks_of_one_are_the_ordinary_bootstrap() -> None:
-    weights = stationary_weights(50, 1.0, draws=4000, seed=0).values[1:]
+    weights = resampling_weights(50, 0, 1.0, draws=4000).values[1:]
     assert weights.mean() == pytest.approx(1.0)
     assert weights.var(axis=0).mean() == pytest.approx(1 - 1 / 50, rel=0.05)  # multinomial
     assert np.corrcoef(weights[:, 3], weights[:, 4])[0, 1] == pytest.approx(-1 / 49, abs=0.06)
 
 
 def test_neighbours_in_a_block_are_drawn_together() -> None:
-    weights = stationary_weights(50, 10.0, draws=4000, seed=0).values[1:]
+    weights = resampling_weights(50, 0, 10.0, draws=4000).values[1:]
     assert np.corrcoef(weights[:, 3], weights[:, 4])[0, 1] > 0.8
 
 

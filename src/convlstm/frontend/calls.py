@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from convlstm.errors import ShapeError
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
+
+
+def not_an_array(name: str, argument: object, function: str) -> ShapeError:
+    """Return the error for an argument that a framework cannot convert into an array."""
+    return ShapeError(
+        name,
+        expected="an array, or numbers",
+        received=type(argument).__name__,
+        hint=f"Convert `{name}` with `{function}`.",
+    )
 
 
 @dataclass(frozen=True, eq=False)

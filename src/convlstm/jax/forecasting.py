@@ -32,7 +32,7 @@ def forecast(
     gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
     key: Array | None = None,
     dtype: DTypeLike | None = None,
-    plain: bool = False,
+    generic: bool = False,
 ) -> Array:
     """Return the forecast frames of `Forecaster` as a pure function of its parameters; arguments: its `__call__`.
 
@@ -48,15 +48,15 @@ def forecast(
     if key is not None:
         inputs.check_key("key", key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    options: dict[str, Any] = {"dtype": dtype, "plain": plain}
+    options: dict[str, Any] = {"dtype": dtype, "generic": generic}
     patched = space_to_depth(frames, spec.patch_size)
     times: dict[str, Any] = {"mask": mask, "durations": durations, "gaps": gaps}
     (h, c), _ = layer(spec.encoder, params["encoder"], patched, key=keys[0], **times, **options)
     states = [State(*pair) for pair in zip(h, c, strict=True)]
     last = _last_valid(frames, mask).astype(jnp.promote_types(frames.dtype, dtype))
     if spec.rollout == "feedback":
-        return _feedback(spec, params, last, states, horizon, keys[1], plain)
-    hidden = _hidden(spec, params, states, horizon, lead, keys[1], plain)
+        return _feedback(spec, params, last, states, horizon, keys[1], generic)
+    hidden = _hidden(spec, params, states, horizon, lead, keys[1], generic)
     future = _head(spec, params, hidden)
     return future + last[:, None] if spec.residual else future
 
@@ -84,7 +84,7 @@ def _hidden(
     horizon: int,
     lead: Array | None,
     key: Array | None,
-    plain: bool,
+    generic: bool,
 ) -> Array:
     """Return the hidden states of all forecaster layers (batch, horizon, height, width, Σ hidden)."""
     stack, h = spec.forecaster, states[0].h
@@ -96,7 +96,7 @@ def _hidden(
         steps=horizon,
         durations=lead,
         dropout_masks=sample_masks(stack, key, h.shape[0], tuple(h.shape[1:-1]), horizon, h.dtype),
-        plain=plain,
+        generic=generic,
     )
     return jnp.swapaxes(jnp.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
 
@@ -108,7 +108,7 @@ def _feedback(
     states: list[State],
     horizon: int,
     key: Array | None,
-    plain: bool,
+    generic: bool,
 ) -> Array:
     """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
     stack, dtype = spec.encoder, states[0].h.dtype
@@ -123,7 +123,7 @@ def _feedback(
         step_key = None if key is None else jax.random.fold_in(key, t)
         dropout_masks = sample_masks(stack, step_key, patched.shape[1], tuple(patched.shape[2:-1]), 1, dtype)
         _, states = run_stack(
-            stack, params["encoder"], patched, states, steps=1, dropout_masks=dropout_masks, plain=plain
+            stack, params["encoder"], patched, states, steps=1, dropout_masks=dropout_masks, generic=generic
         )
         frame = show(states, last)
         return (frame, states), frame

@@ -37,7 +37,7 @@ def layer(
     key: Array | None = None,
     dropout_masks: DropoutMasks | None = None,
     dtype: DTypeLike | None = None,
-    plain: bool = False,
+    generic: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[State, Any]:
     """Run a stack of ConvLSTM layers over a sequence.
@@ -54,7 +54,7 @@ def layer(
         key: Random key of the dropout masks in training; None means evaluation.
         dropout_masks: Dropout masks in place of new ones: the same dropout over several calls.
         dtype: Type of the convolutions; None takes that of input and parameters together.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether reverse mode keeps the states between √T segments and computes the steps again; a number
             is the steps per segment. For stacks of one direction.
 
@@ -97,7 +97,7 @@ def layer(
         durations=reader.durations(spec, durations, valid),
         gaps=reader.gaps(spec, gaps, valid) or {},
         dropout_masks=sample_masks(spec, key, batch, size, steps, dtype) if dropout_masks is None else dropout_masks,
-        plain=plain,
+        generic=generic,
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
     return _carry(final, batched), merge_directions(parts, spec.merge, concatenate)
@@ -113,7 +113,7 @@ def cell(
     gap: ArrayLike | None = None,
     key: Array | None = None,
     dtype: DTypeLike | None = None,
-    plain: bool = False,
+    generic: bool = False,
 ) -> tuple[State, Array]:
     """Take one step of one ConvLSTM layer, as the body of a `jax.lax.scan`.
 
@@ -126,7 +126,7 @@ def cell(
         gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
         key: Random key of the dropout masks in training; None means evaluation.
         dtype: Type of the convolutions; None takes that of input and parameters together.
-        plain: Leave every derivative to JAX.
+        generic: Leave every derivative to JAX.
 
     Returns:
         The carry State(h, c), each (batch, *grid, hidden_features), in the types it was given in, as a scan asks
@@ -170,7 +170,7 @@ def cell(
         durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
         gaps=None if gaps is None else {"forward": gaps},
         dropout_masks=sample_masks(spec, key, batch, size, 1, dtype),
-        plain=plain,
+        generic=generic,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]
     pairs = zip(after, after if before is None else before, strict=True)

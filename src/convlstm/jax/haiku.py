@@ -33,7 +33,7 @@ class ConvLSTM(hk.Module):
         num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         name: As in every Haiku module.
         **options: Every further option of `ConvLSTMSpec`: stride, padding, direction, peephole, durations and so on.
 
@@ -63,7 +63,7 @@ class ConvLSTM(hk.Module):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         name: str | None = None,
         **options: Unpack[StackOptions],
     ) -> None:
@@ -71,7 +71,7 @@ class ConvLSTM(hk.Module):
         self.spec = layer_spec(
             in_features, hidden_features, kernel_size, num_layers, options, in_argument="in_features"
         )
-        self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
+        self.dtype, self.param_dtype, self.generic = dtype, inputs.floating("param_dtype", param_dtype), generic
 
     def __call__(
         self,
@@ -116,7 +116,7 @@ class ConvLSTM(hk.Module):
             key=random_key(self.spec, deterministic) if dropout_masks is None else None,
             dropout_masks=dropout_masks,
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
         )
 
 
@@ -128,7 +128,7 @@ class ConvLSTMCell(hk.Module):
         kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX.
+        generic: Leave every derivative to JAX.
         name: As in every Haiku module.
         **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
 
@@ -149,13 +149,13 @@ class ConvLSTMCell(hk.Module):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         name: str | None = None,
         **options: Unpack[StackOptions],
     ) -> None:
         super().__init__(name=name)
         self._hidden_features, self._kernel_size, self._options = hidden_features, kernel_size, options
-        self.dtype, self.param_dtype, self.plain = dtype, inputs.floating("param_dtype", param_dtype), plain
+        self.dtype, self.param_dtype, self.generic = dtype, inputs.floating("param_dtype", param_dtype), generic
 
     def __call__(
         self,
@@ -188,7 +188,7 @@ class ConvLSTMCell(hk.Module):
             gap=gap,
             key=random_key(spec, deterministic),
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
         )
 
     def initial_state(self, input_shape: tuple[int, ...]) -> State:

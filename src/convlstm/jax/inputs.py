@@ -127,12 +127,7 @@ def as_array(name: str, given: Any) -> Array:
     try:
         return jnp.asarray(given)
     except (TypeError, ValueError) as error:
-        raise ShapeError(
-            name,
-            expected="an array, or numbers",
-            received=type(given).__name__,
-            hint=f"Convert `{name}` with `jnp.asarray`.",
-        ) from error
+        raise shared.not_an_array(name, given, "jnp.asarray") from error
 
 
 def as_floats(name: str, given: Any, dtype: Any = None) -> Array:

@@ -40,7 +40,7 @@ class ConvLSTM(nn.Module):
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         deterministic: True in evaluation; training draws from the rng `dropout`.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the backward
             pass; a number is the steps per segment. For stacks of one direction.
         parent: As in every linen module.
@@ -68,7 +68,7 @@ class ConvLSTM(nn.Module):
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
     deterministic: bool = False
-    plain: bool = False
+    generic: bool = False
     checkpoint: bool | int = False
 
     # the one field `spec` stands for all options: linen turns lists among its fields into tuples, which here mean
@@ -84,7 +84,7 @@ class ConvLSTM(nn.Module):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         deterministic: bool = False,
-        plain: bool = False,
+        generic: bool = False,
         checkpoint: bool | int = False,
         parent: Any = nn.module._unspecified_parent,
         name: str | None = None,
@@ -103,7 +103,7 @@ class ConvLSTM(nn.Module):
         self.checkpoint = read_checkpoint(spec, checkpoint)
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
         self.param_dtype = floating("param_dtype", param_dtype)
-        self.deterministic, self.plain, self.parent, self.name = deterministic, plain, parent, name
+        self.deterministic, self.generic, self.parent, self.name = deterministic, generic, parent, name
         self.__post_init__()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -157,7 +157,7 @@ class ConvLSTM(nn.Module):
             key=random_key(self, self.spec, quiet) if dropout_masks is None else None,
             dropout_masks=dropout_masks,
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
             checkpoint=self.checkpoint,
         )
 
@@ -180,7 +180,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         carry_init: Initialiser of c and h.
         options: Further options of `ConvLSTMSpec` that make sense in one step.
         deterministic: True in evaluation; training draws from the rng `dropout`.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
 
     Example:
         >>> x = jnp.zeros((2, 5, 16, 16, 3))
@@ -200,7 +200,7 @@ class ConvLSTMCell(nn.RNNCellBase):
     carry_init: Any = nn.initializers.zeros_init()
     options: Mapping[str, Any] = FrozenDict()  # type: ignore[no-untyped-call]
     deterministic: bool = False
-    plain: bool = False
+    generic: bool = False
 
     @nn.compact
     def __call__(self, carry: Any, inputs: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -228,7 +228,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         one_batch = [a.reshape(-1, *a.shape[len(lead) :]) for a in (carry[1], carry[0], inputs)]
         params, key = declared(self, spec, self.param_dtype), random_key(self, spec, self.deterministic)
         (h, c), y = functional.cell(
-            spec, params, State(*one_batch[:2]), one_batch[2], key=key, dtype=self.dtype, plain=self.plain
+            spec, params, State(*one_batch[:2]), one_batch[2], key=key, dtype=self.dtype, generic=self.generic
         )
         h, c, y = (array.reshape(*lead, *array.shape[1:]) for array in (h, c, y))
         return (c, h), y
@@ -283,7 +283,7 @@ class DurationAwareConvLSTMCell(nn.Module):
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         deterministic: True in evaluation; training draws from the rng `dropout`.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
 
     Example:
         >>> cell = DurationAwareConvLSTMCell(hidden_features=8, kernel_size=(3, 3))
@@ -303,7 +303,7 @@ class DurationAwareConvLSTMCell(nn.Module):
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
     deterministic: bool = False
-    plain: bool = False
+    generic: bool = False
 
     @nn.compact
     def __call__(self, carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, jax.Array]:
@@ -332,7 +332,7 @@ class DurationAwareConvLSTMCell(nn.Module):
             duration=duration,
             key=random_key(self, spec, self.deterministic),
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
         )
         return as_type_of_carry(carry, state), y
 

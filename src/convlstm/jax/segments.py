@@ -43,7 +43,7 @@ def run_segments(
     durations: Array | None,
     gaps: Mapping[str, Array],
     dropout_masks: DropoutMasks | None,
-    plain: bool,
+    generic: bool,
     checkpoint: bool | int,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
     """Run a stack of one direction as `run_stack`, and return the outputs of its last layer alone.
@@ -64,7 +64,9 @@ def run_segments(
         step_inputs["dropout_masks"] = (
             None if dropout_masks is None else _with_steps(dropout_masks, *part["dropout_masks"])
         )
-        outputs, after = run_stack(spec, params, part["x"], states, steps=len(part["x"]), plain=plain, **step_inputs)
+        outputs, after = run_stack(
+            spec, params, part["x"], states, steps=len(part["x"]), generic=generic, **step_inputs
+        )
         return after, outputs[-1][0]
 
     length = math.ceil(math.sqrt(max(steps, 1))) if checkpoint is True else int(checkpoint)

@@ -31,7 +31,7 @@ def run_stack(
     durations: Array | None = None,
     gaps: Mapping[str, Array] | None = None,
     dropout_masks: DropoutMasks | None = None,
-    plain: bool = False,
+    generic: bool = False,
     output_mask: Array | None = None,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
@@ -56,7 +56,7 @@ def run_stack(
             durations=durations,
             gaps=gaps[direction] if gaps else None,
             masks=None if dropout_masks is None else dropout_masks.masks[layer_name(layer.index, direction)],
-            generic=plain,
+            generic=generic,
             output_mask=output_mask,
         )
         return result

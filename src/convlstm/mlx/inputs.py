@@ -73,12 +73,7 @@ class CallReader(shared.CallReader):
         try:
             return mx.array(plain, dtype=dtype) if dtype else mx.array(plain)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ShapeError(
-                name,
-                expected="an array, or numbers",
-                received=type(given).__name__,
-                hint=f"Convert `{name}` with `mx.array`.",
-            ) from error
+            raise shared.not_an_array(name, given, "mx.array") from error
 
     def as_floats(self, name: str, given: Any) -> mx.array:
         """Return an argument in float64 with frames of float64, else in float32."""

@@ -91,12 +91,7 @@ class CallReader(shared.CallReader):
         try:
             return torch.as_tensor(given, dtype=dtype, device=self.like.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ShapeError(
-                name,
-                expected="a tensor, or numbers",
-                received=type(given).__name__,
-                hint=f"Convert `{name}` with `torch.as_tensor`.",
-            ) from error
+            raise shared.not_an_array(name, given, "torch.as_tensor") from error
 
     def as_floats(self, name: str, given: Any) -> Tensor:
         """Return an argument in float64 with frames of float64, else in float32."""

@@ -79,7 +79,10 @@ def run_stack(
     run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
     count = len(spec.directions)
     if run.segment and given.mask is not None:
-        masks = {way: engine.mask_of_output(spec, given.mask, reverse=way == "reverse") for way in spec.directions}
+        masks = {
+            direction: engine.mask_of_output(spec, given.mask, reverse=direction == "reverse")
+            for direction in spec.directions
+        }
         given = replace(given, output_masks=masks)
     if run.segment and count == 1:
         reverse = spec.directions == ("reverse",)

@@ -13,8 +13,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm.verification.blocks import automatic_block_length, stationary_weights
-from convlstm.verification.intervals import DRAWS, value_and_interval
+from convlstm.verification.blocks import automatic_block_length
+from convlstm.verification.intervals import resampling_weights, value_and_interval
 from convlstm.verification.scorecard import CaseSums
 
 _NUDGE = 1e-3  # added to the weight of one case, to find its influence on a score
@@ -56,7 +56,7 @@ def difference_table(sums: Sequence[CaseSums], method: str, *, seed: int = 0) ->
 def _difference_rows(ours: CaseSums, other: CaseSums, threshold: float, seed: int) -> list[dict[str, object]]:
     count = ours.errors.sizes["init_time"]
     block_length = automatic_block_length(_influence(ours, other, threshold))
-    weights = stationary_weights(count, block_length, draws=DRAWS, seed=seed)
+    weights = resampling_weights(count, seed, block_length)
     theirs = other.scores(threshold, weights)
     cases = min(ours.cases, other.cases)
     rows: list[dict[str, object]] = []

@@ -11,11 +11,34 @@ BOUNDS = (0.05, 0.95)
 """The quantiles of the draws that make a 90 % interval."""
 
 
-def resampling_weights(cases: int, seed: int) -> xr.DataArray:
-    """Return the weight of each case (draw, init_time): ones for the sample, then 1000 draws with replacement."""
-    draws = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=DRAWS)
-    weights = np.concatenate([np.ones((1, cases)), draws])
-    return xr.DataArray(weights, dims=("draw", "init_time"))
+def resampling_weights(cases: int, seed: int, block_length: float = 1.0, *, draws: int = DRAWS) -> xr.DataArray:
+    """Return how often each case occurs in the sample and in each draw of a stationary bootstrap.
+
+    Blocks of consecutive cases are drawn, with lengths that follow a geometric distribution (Politis & Romano 1994).
+
+    Args:
+        cases: Number of cases, in order of time.
+        seed: Seed of the draws.
+        block_length: Mean number of cases in a block, at least 1; 1 draws the cases independently.
+        draws: Number of draws.
+
+    Returns:
+        Weights (draw, init_time): ones in row 0, which is the sample, then one row for each draw.
+
+    Example:
+        >>> weights = resampling_weights(5, seed=0, block_length=2.0, draws=3)
+        >>> weights.shape, weights.sum("init_time").values.tolist()
+        ((4, 5), [5.0, 5.0, 5.0, 5.0])
+    """
+    random = np.random.default_rng(seed)
+    index = random.integers(cases, size=draws)
+    weights = np.zeros((draws, cases))
+    row = np.arange(draws)
+    for _ in range(cases):
+        weights[row, index] += 1.0
+        starts_new = random.random(draws) < 1.0 / block_length
+        index = np.where(starts_new, random.integers(cases, size=draws), (index + 1) % cases)
+    return xr.DataArray(np.concatenate([np.ones((1, cases)), weights]), dims=("draw", "init_time"))
 
 
 def pool(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:

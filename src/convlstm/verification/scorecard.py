@@ -89,13 +89,13 @@ def case_sums(
     _check(forecast, observation, thresholds, fss_window)
     # A fixed order, so that the same seed draws the same cases for every order in the file.
     order = np.argsort(forecast["init_time"].values, kind="stable")
-    found = []
+    all_sums = []
     for method in range(forecast.sizes["method"]):
         for lead in range(forecast.sizes["lead_time"]):
             # One lead time at a time, so that files larger than memory can be scored.
             predicted = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
             observed = observation[{"init_time": order, "lead_time": lead}].compute()
-            found.append(
+            all_sums.append(
                 CaseSums(
                     method=str(predicted["method"].item()),
                     lead_time=float(predicted["lead_time"]),
@@ -103,7 +103,7 @@ def case_sums(
                     errors=error_sums(predicted, observed),
                 )
             )
-    return found
+    return all_sums
 
 
 def score_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:

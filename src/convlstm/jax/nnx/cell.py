@@ -32,7 +32,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         bias: Whether the gates have a bias.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         rngs: Keys: `params` for the weights, `dropout` for the masks in training.
         **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
 
@@ -67,7 +67,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
         bias: bool = True,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
     ) -> None:
@@ -78,7 +78,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias, **options},
             in_argument="in_features",
         )
-        super().__init__(spec, dtype, param_dtype, plain, rngs)
+        super().__init__(spec, dtype, param_dtype, generic, rngs)
 
     @property
     def num_feature_axes(self) -> int:
@@ -143,5 +143,5 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
             gap=gap,
             key=self._key(rngs),
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
         )

@@ -24,7 +24,7 @@ class Forecaster(SpecModule):
         spec: Every option of the model.
         dtype: Type of the convolutions; None takes that of frames and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         rngs: Keys: `params` for the weights, `dropout` for the masks in training.
 
     Shapes:
@@ -57,11 +57,11 @@ class Forecaster(SpecModule):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
         check_spec_type(spec, ForecasterSpec)
-        super().__init__(spec, dtype, param_dtype, plain, rngs)
+        super().__init__(spec, dtype, param_dtype, generic, rngs)
 
     def __call__(
         self,
@@ -102,5 +102,5 @@ class Forecaster(SpecModule):
             gaps=gaps,
             key=self._key(rngs),
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
         )

@@ -49,7 +49,7 @@ class ConvLSTM(SpecModule):
         bias: Whether the gates have a bias.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
-        plain: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
+        generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether training keeps only √T of the steps' activations and computes the rest again in the backward
             pass; a number is the steps per segment. For stacks of one direction.
         rngs: Keys: `params` for the weights, `dropout` for the masks in training.
@@ -92,7 +92,7 @@ class ConvLSTM(SpecModule):
         bias: bool = True,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         checkpoint: bool | int = False,
         rngs: nnx.Rngs,
         **options: Unpack[LayerOptions],
@@ -106,7 +106,7 @@ class ConvLSTM(SpecModule):
             in_argument="in_features",
         )
         self.checkpoint = read_checkpoint(spec, checkpoint)
-        super().__init__(spec, dtype, param_dtype, plain, rngs)
+        super().__init__(spec, dtype, param_dtype, generic, rngs)
 
     @classmethod
     def from_spec(
@@ -115,7 +115,7 @@ class ConvLSTM(SpecModule):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        plain: bool = False,
+        generic: bool = False,
         checkpoint: bool | int = False,
         rngs: nnx.Rngs,
     ) -> ConvLSTM:
@@ -125,7 +125,7 @@ class ConvLSTM(SpecModule):
             spec: Every option of the stack.
             dtype: Type of the convolutions; None takes that of input and parameters together.
             param_dtype: Type of the parameters.
-            plain: Leave every derivative to JAX.
+            generic: Leave every derivative to JAX.
             checkpoint: Whether training keeps only √T of the steps' activations, or the steps per segment.
             rngs: Keys: `params` for the weights, `dropout` for the masks in training.
 
@@ -145,7 +145,7 @@ class ConvLSTM(SpecModule):
             **options,
             dtype=dtype,
             param_dtype=param_dtype,
-            plain=plain,
+            generic=generic,
             checkpoint=checkpoint,
             rngs=rngs,
         )
@@ -193,6 +193,6 @@ class ConvLSTM(SpecModule):
             key=self._key(rngs) if dropout_masks is None else None,
             dropout_masks=dropout_masks,
             dtype=self.dtype,
-            plain=self.plain,
+            generic=self.generic,
             checkpoint=self.checkpoint,
         )

@@ -24,12 +24,12 @@ class SpecModule(nnx.Module):
     """An nnx module whose parameters are those of a spec, under the names of `convlstm.jax.weights`."""
 
     def __init__(
-        self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, plain: bool, rngs: nnx.Rngs
+        self, spec: Spec, dtype: DTypeLike | None, param_dtype: DTypeLike, generic: bool, rngs: nnx.Rngs
     ) -> None:
         if not isinstance(rngs, nnx.Rngs):
             raise SpecError("rngs", expected="nnx.Rngs", received=type(rngs).__name__, hint="Pass `nnx.Rngs(seed)`.")
         self.spec, self.dtype = spec, None if dtype is None else floating("dtype", dtype)
-        self.plain, self.deterministic = parsing.flag("plain", plain), False
+        self.generic, self.deterministic = parsing.flag("generic", generic), False
         self._is_random = (spec.encoder if isinstance(spec, ForecasterSpec) else spec).is_random
         key = one_key(rngs, "params")
         self.rngs = _dropout_stream(rngs, key) if self._is_random else nnx.data(None)
