@@ -67,8 +67,8 @@ CASES = {
     "stride 2, kernel 4": layer(16, [32, 64], (10, 128, 128), 2, kernel_size=[(3, 3), (4, 4)], stride=[(1, 1), (2, 2)]),
     "1-D": layer(64, 64, (10, 4096), 2),
     "3-D": layer(64, 64, (10, 16, 16, 16), 2),
-    "norm (generic path)": layer(32, [32, 32], (8, 64, 64), 2, norm="layer"),
-    "durations, zoneout (generic path)": layer(
+    "norm (generic implementation)": layer(32, [32, 32], (8, 64, 64), 2, norm="layer"),
+    "durations, zoneout (generic implementation)": layer(
         32, [32, 32], (8, 64, 64), 2, duration_strategy="mlp", zoneout_h=0.1, zoneout_c=0.1
     ),
     "forecaster, 96×96, batch 8": forecaster([48, 48], 6, 12, 96, 8, residual=True),
@@ -77,7 +77,7 @@ CASES = {
     "Shi 2015, 128-64-64, batch 8": forecaster(
         [128, 64, 64], 10, 10, 64, 8, kernel_size=5, peephole="channel", output_activation="sigmoid"
     ),
-    "forecaster, recurrent dropout (generic path)": forecaster([48, 48], 6, 12, 96, 8, recurrent_dropout=0.1),
+    "forecaster, recurrent dropout (generic implementation)": forecaster([48, 48], 6, 12, 96, 8, recurrent_dropout=0.1),
     "forecaster, feedback": forecaster([48, 48], 6, 12, 96, 4, rollout="feedback"),
     "checkpoint of 8 of 64 steps": replace(layer(32, 32, (64, 64, 64), 2), segment=8),
     "checkpoint of 6 of 36 steps, 2 × 32": replace(layer(16, [32, 32], (36, 64, 64), 2), segment=6),

@@ -1,4 +1,4 @@
-"""The fused path and low precision of PyTorch against the reference, over random configurations."""
+"""The fused implementation and low precision of PyTorch against the reference, over random configurations."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_parameters_of_layers_and_head_make_the_model(preset):
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Every layer takes the generic path, whose convolutions PyTorch's counter sees."""
+    """Every layer takes the generic implementation, whose convolutions PyTorch's counter sees."""
     monkeypatch.setattr(torch_fused, "serves", lambda layer, state: False)
 
 
@@ -276,7 +276,7 @@ def test_memory_grows_with_what_it_is_made_of():
 
     assert bytes_of(batch=8) - bytes_of(batch=7) == pytest.approx(bytes_of(batch=7) - bytes_of(batch=6), rel=1e-3)
     assert bytes_of(precision="bfloat16") < 0.95 * bytes_of()
-    assert bytes_of(replace(WIDE, recurrent_dropout=0.1)) > 1.2 * bytes_of()  # the generic path keeps more
+    assert bytes_of(replace(WIDE, recurrent_dropout=0.1)) > 1.2 * bytes_of()  # the generic implementation keeps more
 
 
 def stack(channels, **options):

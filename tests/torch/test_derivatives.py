@@ -1,4 +1,4 @@
-"""Derivatives of every kind through the fused path, which has a backward pass of its own."""
+"""Derivatives of every kind through the fused implementation, which has a backward pass of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def frames(dtype: torch.dtype = torch.float64, batch: int = 2) -> Tensor:
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> Any:
-    """Return what the generic path makes of the same work."""
+    """Return what the generic implementation makes of the same work."""
     with monkeypatch.context() as patch:
         patch.setattr(torch_fused, "serves", lambda *_: False)
         return work()
@@ -90,7 +90,7 @@ def test_gradcheck_and_gradgradcheck(name: str) -> None:
         return output, *h_n, *c_n
 
     arguments = (x, h, c, *weights)
-    # a second backward pass takes the generic path, so its rounding differs from the first's
+    # a second backward pass takes the generic implementation, so its rounding differs from the first's
     assert gradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
     assert gradgradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
 

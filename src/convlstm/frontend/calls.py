@@ -65,24 +65,24 @@ class CallReader(ABC):
         calls.check_mask(valid.shape, self.type_name(valid), (self.batch, self.steps), whole=whole)
         return valid != 0
 
-    def durations(self, spec: ConvLSTMSpec, given: Any, valid: Any) -> Any:
+    def durations(self, spec: ConvLSTMSpec, argument: Any, valid: Any) -> Any:
         """Return durations (batch, time) in at least float32, or None for a layer that does not use them."""
-        calls.check_given("durations", spec.duration_strategy != "none", given)
-        return None if given is None else self.per_step("durations", given, valid)
+        calls.check_given("durations", spec.duration_strategy != "none", argument)
+        return None if argument is None else self.per_step("durations", argument, valid)
 
-    def lead_durations(self, used: bool, given: Any) -> Any:
+    def lead_durations(self, used: bool, argument: Any) -> Any:
         """Return the durations of the forecast steps (batch, horizon), or None."""
-        calls.check_given("lead_durations", used, given)
-        return None if given is None else self.per_step("lead_durations", given)
+        calls.check_given("lead_durations", used, argument)
+        return None if argument is None else self.per_step("lead_durations", argument)
 
-    def gaps(self, spec: ConvLSTMSpec, given: Any, valid: Any) -> dict[str, Any] | None:
+    def gaps(self, spec: ConvLSTMSpec, argument: Any, valid: Any) -> dict[str, Any] | None:
         """Return gaps (batch, time) by direction, or None for a layer without memory decay."""
-        parts = calls.read_gaps(spec, given)
+        parts = calls.read_gaps(spec, argument)
         return {direction: self.per_step("gaps", gap, valid) for direction, gap in parts.items()} or None
 
-    def per_step(self, name: str, given: Any, valid: Any = None) -> Any:
+    def per_step(self, name: str, argument: Any, valid: Any = None) -> Any:
         """Return durations or gaps as (batch, time), after checking shape and, where it is known, range."""
-        values = self.as_floats(name, given)
+        values = self.as_floats(name, argument)
         full = (self.batch, self.steps) if self.batch_first else (self.steps, self.batch)
         calls.check_per_step(name, values.shape, full, self.steps)
         if values.ndim == 3:
@@ -90,33 +90,33 @@ class CallReader(ABC):
         if values.ndim == 2 and not self.batch_first:
             values = values.swapaxes(0, 1)
         values = self.namespace.broadcast_to(values, (self.batch, self.steps))
-        known = self.known_values(values, given)
+        known = self.known_values(values, argument)
         if known is not None:
             known_valid = None if valid is None else self.known_values(valid, valid)
             if valid is None or known_valid is not None:
                 check_durations(name, known, known_valid)
         return values
 
-    def one_step(self, name: str, used: bool, given: Any) -> Any:
+    def one_step(self, name: str, used: bool, argument: Any) -> Any:
         """Return a cell's duration or gap as (batch, 1), after checking shape and, where it is known, range."""
-        calls.check_given(name, used, given, "duration_strategy" if name == "duration" else "memory_decay")
-        if given is None:
+        calls.check_given(name, used, argument, "duration_strategy" if name == "duration" else "memory_decay")
+        if argument is None:
             return None
-        values = self.as_floats(name, given)
+        values = self.as_floats(name, argument)
         calls.check_one_step(name, values.shape, self.batch)
-        known = self.known_values(values, given)
+        known = self.known_values(values, argument)
         if known is not None:
             check_durations(name, known)
         column = values if values.ndim == 2 else values[..., None]
         return self.namespace.broadcast_to(column, (self.batch, 1))
 
-    def states(self, given: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[tuple[Any, Any]]:
+    def states(self, argument: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[tuple[Any, Any]]:
         """Return (h_0, c_0) as (h, c) indexed layer · D + direction, after checking them against their shapes.
 
         Each part is one array or a tuple of them; without a batch axis (`batched`) one of size 1 is added.
         """
         parts = []
-        for name, part in zip(("h_0", "c_0"), calls.state_pair(given), strict=True):
+        for name, part in zip(("h_0", "c_0"), calls.state_pair(argument), strict=True):
             arrays = tuple(part) if isinstance(part, (tuple, list)) else (part,)
             count = len(arrays) if all(self.is_state(array) for array in arrays) else 0
             received = f"{len(arrays)}: {', '.join(self.type_name(array) for array in arrays)}"
@@ -137,18 +137,18 @@ class CallReader(ABC):
         return str(getattr(value, "dtype", type(value).__name__))
 
     @abstractmethod
-    def as_array(self, name: str, given: Any) -> Any:
+    def as_array(self, name: str, argument: Any) -> Any:
         """Return an argument as an array, or raise an error that names it."""
 
     @abstractmethod
-    def as_floats(self, name: str, given: Any) -> Any:
+    def as_floats(self, name: str, argument: Any) -> Any:
         """Return an argument as an array of at least float32, or raise an error that names it."""
 
     @abstractmethod
-    def known_values(self, values: Any, given: Any) -> Array | None:
+    def known_values(self, values: Any, argument: Any) -> Array | None:
         """Return values that can be read without waiting for an accelerator, and None while a function is traced.
 
-        `given` is the argument that the values were made of.
+        `argument` is the argument that the values were made of.
         """
 
     @abstractmethod

@@ -33,7 +33,7 @@ def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
 
 
 def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
-    """Return the type convolutions run in: the given one, or that of input and parameters together, as in Flax."""
+    """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax."""
     if dtype is not None:
         return floating("dtype", dtype)
     return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
@@ -65,15 +65,15 @@ class CallReader(shared.CallReader):
 
     namespace: ClassVar[Any] = jnp
 
-    def as_array(self, name: str, given: Any) -> Array:
+    def as_array(self, name: str, argument: Any) -> Array:
         """Return an argument as a JAX array."""
-        return as_array(name, given)
+        return as_array(name, argument)
 
-    def as_floats(self, name: str, given: Any) -> Array:
+    def as_floats(self, name: str, argument: Any) -> Array:
         """Return an argument as an array of at least float32."""
-        return as_floats(name, given)
+        return as_floats(name, argument)
 
-    def known_values(self, values: Array, given: Any) -> NumpyArray | None:
+    def known_values(self, values: Array, argument: Any) -> NumpyArray | None:
         """Return values that are not traced, and that can be read without waiting for an accelerator."""
         if isinstance(values, jax.core.Tracer) or any(d.platform != "cpu" for d in values.devices()):
             return None
@@ -88,20 +88,20 @@ class CallReader(shared.CallReader):
         return isinstance(value, (jax.Array, np.ndarray)) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def read_states(spec: ConvLSTMSpec, given: Any, reader: CallReader, batched: bool = True) -> Sequence[State | None]:
+def read_states(spec: ConvLSTMSpec, argument: Any, reader: CallReader, batched: bool = True) -> Sequence[State | None]:
     """Return the states of a call per layer and direction for the reader's frames; None means zeros."""
     size = reader.like.shape[2:-1]
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
-    if given is None:
+    if argument is None:
         return [None] * len(shapes)
-    if not isinstance(given, State):  # in Flax's own cells a bare pair is (c, h)
+    if not isinstance(argument, State):  # in Flax's own cells a bare pair is (c, h)
         raise StateError(
             "carry",
             expected="State(h, c)",
-            received=f"a bare {type(given).__name__}",
+            received=f"a bare {type(argument).__name__}",
             hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
-    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(given, shapes, batched)]
+    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched)]
 
 
 def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
@@ -122,17 +122,17 @@ def as_type_of_carry(carry: Any, state: State) -> Any:
     return state if carry is None or isinstance(carry, State) else type(carry)(state)
 
 
-def as_array(name: str, given: Any) -> Array:
+def as_array(name: str, argument: Any) -> Array:
     """Return an argument as an array, or raise an error that names it."""
     try:
-        return jnp.asarray(given)
+        return jnp.asarray(argument)
     except (TypeError, ValueError) as error:
-        raise shared.not_an_array(name, given, "jnp.asarray") from error
+        raise shared.not_an_array(name, argument, "jnp.asarray") from error
 
 
-def as_floats(name: str, given: Any, dtype: Any = None) -> Array:
-    """Return a floating array: of the given type, or of at least float32."""
-    array = as_array(name, given)
+def as_floats(name: str, argument: Any, dtype: Any = None) -> Array:
+    """Return a floating array: of the type passed in, or of at least float32."""
+    array = as_array(name, argument)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ShapeError(name, expected="real numbers", received=array.dtype, hint="Pass the real part.")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32) if dtype is None else dtype)

@@ -67,21 +67,22 @@ class CallReader(shared.CallReader):
         """Return the type of an MLX array, or of another value, for errors."""
         return _short(value.dtype) if isinstance(value, mx.array) else type(value).__name__
 
-    def as_array(self, name: str, given: Any, dtype: mx.Dtype | None = None) -> mx.array:
+    def as_array(self, name: str, argument: Any, dtype: mx.Dtype | None = None) -> mx.array:
         """Return an argument as an MLX array."""
-        plain = np.array(given, order="C") if isinstance(given, np.ndarray) else given  # MLX reads no reversed axis
+        # MLX reads no reversed axis
+        values = np.array(argument, order="C") if isinstance(argument, np.ndarray) else argument
         try:
-            return mx.array(plain, dtype=dtype) if dtype else mx.array(plain)
+            return mx.array(values, dtype=dtype) if dtype else mx.array(values)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise shared.not_an_array(name, given, "mx.array") from error
+            raise shared.not_an_array(name, argument, "mx.array") from error
 
-    def as_floats(self, name: str, given: Any) -> mx.array:
+    def as_floats(self, name: str, argument: Any) -> mx.array:
         """Return an argument in float64 with frames of float64, else in float32."""
-        return self.as_array(name, given, mx.float64 if self.like.dtype == mx.float64 else mx.float32)
+        return self.as_array(name, argument, mx.float64 if self.like.dtype == mx.float64 else mx.float32)
 
-    def known_values(self, values: mx.array, given: Any) -> Array | None:
+    def known_values(self, values: mx.array, argument: Any) -> Array | None:
         """Return values that can be read without waiting for an accelerator, and None within a transform."""
-        if isinstance(given, mx.array) and mx.default_device().type != mx.cpu:
+        if isinstance(argument, mx.array) and mx.default_device().type != mx.cpu:
             return None
         try:
             return np.array(values)

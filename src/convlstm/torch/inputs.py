@@ -84,20 +84,20 @@ class CallReader(shared.CallReader):
         """Return the type and device of a tensor, or the type of another value, for errors."""
         return f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
 
-    def as_array(self, name: str, given: Any, dtype: torch.dtype | None = None) -> Tensor:
+    def as_array(self, name: str, argument: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Return an argument as a tensor on the frames' device."""
-        if isinstance(given, np.ndarray):
-            given = np.asarray(given, order="C")  # PyTorch takes no negative strides, as of a reversed view
+        if isinstance(argument, np.ndarray):
+            argument = np.asarray(argument, order="C")  # PyTorch takes no negative strides, as of a reversed view
         try:
-            return torch.as_tensor(given, dtype=dtype, device=self.like.device)
+            return torch.as_tensor(argument, dtype=dtype, device=self.like.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise shared.not_an_array(name, given, "torch.as_tensor") from error
+            raise shared.not_an_array(name, argument, "torch.as_tensor") from error
 
-    def as_floats(self, name: str, given: Any) -> Tensor:
+    def as_floats(self, name: str, argument: Any) -> Tensor:
         """Return an argument in float64 with frames of float64, else in float32."""
-        return self.as_array(name, given, torch.float64 if self.like.dtype == torch.float64 else torch.float32)
+        return self.as_array(name, argument, torch.float64 if self.like.dtype == torch.float64 else torch.float32)
 
-    def known_values(self, values: Tensor, given: Any) -> Array | None:
+    def known_values(self, values: Tensor, argument: Any) -> Array | None:
         """Return values that can be read without a graph break or waiting for an accelerator."""
         if values.device.type != "cpu" or torch.compiler.is_compiling() or transforms_are_active():
             return None

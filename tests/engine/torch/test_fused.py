@@ -1,4 +1,4 @@
-"""The private names of PyTorch that the fused path leans on, and when it is taken."""
+"""The private names of PyTorch that the fused implementation leans on, and when it is taken."""
 
 from __future__ import annotations
 

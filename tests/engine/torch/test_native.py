@@ -31,7 +31,7 @@ SHAPES = [(2, 3, 7), (2, 5, 4, 6), (1, 16, 3, 3), (3, 1, 4, 5), (2, 4, 3, 2, 5),
 
 
 def _step(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    """Return z, c before, c after, h, dh and dc of a step, in the order of the fused path."""
+    """Return z, c before, c after, h, dh and dc of a step, in the order of the fused implementation."""
     torch.manual_seed(sum(shape))
     batch, hidden, *grid = shape
     order = {"memory_format": LAST[len(shape)]}

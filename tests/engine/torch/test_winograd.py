@@ -122,7 +122,7 @@ def _derivatives(layer: ConvLSTM, x: Tensor, state: Any, wanted: tuple[str, ...]
 def test_larger_grids_and_parts_of_a_batch(
     used: list[bool], monkeypatch: pytest.MonkeyPatch, form: str, wanted: tuple[str, ...], near: int
 ) -> None:
-    """Against the generic path in float64, which other tests hold to the reference.
+    """Against the generic implementation in float64, which other tests hold to the reference.
 
     The room for products is that of one sample, of some samples of a step, of some steps and of all.
     """
@@ -192,7 +192,7 @@ def _gradients(layer: ConvLSTM, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.usefixtures("_either_way")
 def test_layers_as_large_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the generic path in float64."""
+    """No limit is moved: 16 and 64 channels, as oneDNN takes them, beside the generic implementation in float64."""
     layer, x = _large()
     seen: list[object] = []
     backward = torch_winograd.Winograd.backward
