@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
         reference_duration=pick(1.0, 5.0),
         memory_decay=False if even else pick(True, False),
     )
-    return ForecasterSpec(
+    spec = ForecasterSpec(
         encoder=encoder,
         frame_channels=channels,
         patch_size=patch,
@@ -98,3 +98,12 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
         output_activation=pick(*OUTPUT_ACTIVATIONS),
         residual=pick(True, False),
     )
+    if rollout == "feedback":
+        return spec
+    detail = replace(
+        spec, detail_channels=pick(0, 2, 3), detail_frames=pick(1, 2, 4), detail_kernel=pick(1, 3, 5)
+    )
+    thresholds = pick((), (0.5,), (0.1, 1.0, 5.0))
+    if not thresholds:
+        return detail
+    return replace(detail, thresholds=thresholds, residual=False, output_activation="identity")

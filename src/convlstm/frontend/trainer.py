@@ -13,7 +13,7 @@ from convlstm.spec.choices import PRECISIONS
 from convlstm.spec.types import Array
 
 _WEIGHTS, _OPTIMISER = "weights.", "optimiser."
-DECAYED = ("weight_ih", "weight_hh", "head.weight")
+DECAYED = ("weight_ih", "weight_hh", "head.weight", "detail.0.weight", "detail.1.weight", "output.weight")
 """How the canonical keys of convolution kernels end, to which alone weight decay applies."""
 
 
@@ -23,7 +23,8 @@ class Sample:
 
     Args:
         inputs: (batch, time, channel, height, width).
-        targets: (batch, lead_time, channel, height, width).
+        targets: (batch, lead_time, channel, height, width); for a model with thresholds (batch, lead_time, threshold,
+            height, width), 1 where the threshold is reached, else 0.
         weight: Weight of each target value, 0 where it is missing; shape of the targets.
         durations: Δ of the inputs (batch, time), for a model that uses them, else None.
         lead_durations: Δ of the targets (batch, lead_time), in the same unit.
@@ -44,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """How a step changes the weights: AdamW on Σ w·(e² + a·|e|) / Σ w.
+    """How a step changes the weights: AdamW on Σ w·(e² + a·|e|) / Σ w, or with thresholds on the cross-entropy.
 
     Args:
         weight_decay: Of convolution kernels only.
@@ -158,6 +159,19 @@ def weighted_loss(
     """
     error = forecast - targets
     each = weight * (square(error) + absolute_error * abs(error))
+    return total(each) / at_least(total(weight), 1e-12)
+
+
+def event_loss(
+    logits: Any,
+    events: Any,
+    weight: Any,
+    softplus: Callable[[Any], Any],
+    total: Callable[[Any], Any],
+    at_least: Callable[[Any, float], Any],
+) -> Any:
+    """Return the cross-entropy Σ w·(softplus(l) − y·l) / Σ w of logits and events on arrays of any framework."""
+    each = weight * (softplus(logits) - events * logits)
     return total(each) / at_least(total(weight), 1e-12)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from convlstm.reference import recurrence as reference
-from convlstm.reference.activations import ACTIVATION_FUNCTIONS
+from convlstm.reference.activations import ACTIVATION_FUNCTIONS, sigmoid
 from convlstm.reference.convolution import convolve
 from convlstm.reference.recurrence import Weights
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 
 _FORWARD = "forward"
+_ZEROS = ("zeros", "zeros")
 
 
 def space_to_depth(frames: Array, patch: int) -> Array:
@@ -42,9 +43,9 @@ def forecast(
     gaps: Array | None = None,
     norm_variances: list[float] | None = None,
 ) -> Array:
-    """Return the `horizon` frames that follow (batch, horizon, channels, height, width) from canonical weights.
+    """Return the `horizon` frames that follow (batch, horizon, output_channels, height, width) from canonical weights.
 
-    The frames are (batch, time, channels, height, width). The mask, durations and gaps of the input are (batch, time),
+    The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations and gaps of the input are (batch, time),
     the durations of the forecast (batch, horizon).
     `norm_variances` is a list that receives the least variance in each norm.
     """
@@ -58,7 +59,13 @@ def forecast(
     if spec.rollout == "feedback":
         return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, norm_variances)
     hidden = _forecaster_states(spec, weights, states, horizon, lead_durations, norm_variances)
-    result = _head(spec, weights, hidden)
+    if spec.detail_channels:
+        output = _detailed_output(spec, weights, hidden, frames, valid)
+    else:
+        output = depth_to_space(_head(spec, weights, hidden), spec.patch_size)
+    if spec.thresholds:
+        return _ordered_logits(output)
+    result = ACTIVATION_FUNCTIONS[spec.output_activation](output)
     return result + _last_valid(frames, valid)[:, None] if spec.residual else result
 
 
@@ -98,7 +105,8 @@ def _feedback(
     frames: list[Array] = []
     for _ in range(horizon):
         hidden = states[-1][0][:, None]
-        frame = _head(spec, weights, hidden)[:, 0]
+        patches = _head(spec, weights, hidden)[:, 0]
+        frame = ACTIVATION_FUNCTIONS[spec.output_activation](depth_to_space(patches, spec.patch_size))
         frames.append(frame + last if spec.residual else frame)
         last = frames[-1]
         patched = space_to_depth(last[:, None], spec.patch_size)
@@ -109,13 +117,69 @@ def _feedback(
 
 
 def _head(spec: ForecasterSpec, weights: Weights, hidden: Array) -> Array:
+    """Return the 1×1 convolution of the hidden states (batch, horizon, head_outputs, height, width)."""
     batch, steps = hidden.shape[:2]
     flat = hidden.reshape(batch * steps, *hidden.shape[2:])
-    patches = convolve(flat, weights["head.weight"], widths=((0, 0), (0, 0)), boundary=("zeros", "zeros"))
+    result = convolve(flat, weights["head.weight"], widths=((0, 0), (0, 0)), boundary=_ZEROS)
     if spec.head_bias:
-        patches = patches + weights["head.bias"][:, None, None]
-    frames = depth_to_space(patches.reshape(batch, steps, *patches.shape[1:]), spec.patch_size)
-    return ACTIVATION_FUNCTIONS[spec.output_activation](frames)
+        result = result + weights["head.bias"][:, None, None]
+    return result.reshape(batch, steps, *result.shape[1:])
+
+
+def _detailed_output(spec: ForecasterSpec, weights: Weights, hidden: Array, frames: Array, valid: Array) -> Array:
+    """Return the output (batch, horizon, output_channels, height, width) from features of the last frames.
+
+    features = W1 ∗ silu(W0 ∗ frames + b0) + b1; output = Wo ∗ silu(features · (1 + gain) + offset) + bo. The gain and
+    the offset of each feature and lead time are the head's output, enlarged to the grid of the frames.
+    """
+    last = last_frames(frames, valid, spec.detail_frames)
+    features = _convolve_same(_silu(_convolve_same(last, weights, "detail.0")), weights, "detail.1")
+    fine = enlarge(_head(spec, weights, hidden), spec.patch_size)
+    gain, offset = np.split(fine, 2, axis=2)
+    modulated = _silu(features[:, None] * (1.0 + gain) + offset)
+    batch, steps = modulated.shape[:2]
+    output = _convolve_same(modulated.reshape(batch * steps, *modulated.shape[2:]), weights, "output")
+    return output.reshape(batch, steps, *output.shape[1:])
+
+
+def last_frames(frames: Array, valid: Array, count: int) -> Array:
+    """Return the last frames as channels (batch, count · channel, height, width); masked or absent ones are zero."""
+    batch, time, channels, height, width = frames.shape
+    kept = min(count, time)
+    stacked = np.zeros((batch, count, channels, height, width), dtype=frames.dtype)
+    stacked[:, count - kept :] = np.where(valid[:, -kept:, None, None, None], frames[:, -kept:], 0.0)
+    return stacked.reshape(batch, count * channels, height, width)
+
+
+def enlarge(x: Array, factor: int) -> Array:
+    """Enlarge the last two axes by linear interpolation between the centres of the cells; edges are repeated."""
+    rows, columns = (enlargement(n, factor) for n in x.shape[-2:])
+    return np.einsum("yh,...hw,xw->...yx", rows, x, columns)
+
+
+def enlargement(size: int, factor: int) -> Array:
+    """Return the matrix (size · factor, size) of the linear interpolation along one axis."""
+    position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+    distance = np.abs(position[:, None] - np.arange(size))
+    return np.clip(1.0 - distance, 0.0, None)
+
+
+def _ordered_logits(output: Array) -> Array:
+    """Return logits that never increase with the threshold: logit k is logit k − 1 minus softplus(output k)."""
+    decrease = ACTIVATION_FUNCTIONS["softplus"](output[:, :, 1:])
+    first = output[:, :, :1]
+    return np.concatenate([first, first - np.cumsum(decrease, axis=2)], axis=2)
+
+
+def _convolve_same(x: Array, weights: Weights, name: str) -> Array:
+    kernel = weights[f"{name}.weight"]
+    width = (kernel.shape[-1] // 2,) * 2
+    bias: Array = weights[f"{name}.bias"][:, None, None]
+    return convolve(x, kernel, widths=(width, width), boundary=_ZEROS) + bias
+
+
+def _silu(x: Array) -> Array:
+    return x * sigmoid(x)
 
 
 def _last_valid(frames: Array, valid: Array) -> Array:

@@ -23,6 +23,13 @@ class ForecasterSpec:
     stack of the same widths, whose first layer has no input. `rollout="feedback"` is one stack that predicts the
     next frame and takes its own prediction as the next input (the ConvLSTM of OpenSTL).
 
+    With `thresholds` the model forecasts events: its output is one logit per threshold, and sigmoid(logit) is the
+    probability that the value of the first frame channel reaches the threshold. The logits never increase with the
+    threshold.
+
+    With `detail_channels` the output is made at full resolution: two convolutions of the last input frames give
+    features, and the hidden states give a gain and an offset for each feature and lead time.
+
     Args:
         encoder: The stack over the patched input frames; its in_channels is frame_channels · patch_size².
         frame_channels: Channels of a frame.
@@ -31,6 +38,10 @@ class ForecasterSpec:
         head_bias: Whether the 1×1 output convolution has a bias.
         output_activation: identity, sigmoid, relu or softplus.
         residual: Whether the last observed frame (with `feedback`, the last input frame) is added to the output.
+        thresholds: Increasing thresholds in the units of the data; empty for a forecast of frames.
+        detail_channels: Features of the output at full resolution; 0 for an output made of patches.
+        detail_frames: Last input frames that the features are made of.
+        detail_kernel: Side of the two kernels of the features, an odd number.
 
     Raises:
         SpecError: for an encoder whose states cannot start a forecaster, or any option out of range.
@@ -48,6 +59,10 @@ class ForecasterSpec:
     head_bias: bool = True
     output_activation: str = "identity"
     residual: bool = False
+    thresholds: tuple[float, ...] = ()
+    detail_channels: int = 0
+    detail_frames: int = 1
+    detail_kernel: int = 5
 
     def __post_init__(self) -> None:
         parsing.integer("frame_channels", self.frame_channels, 1)
@@ -56,6 +71,10 @@ class ForecasterSpec:
         parsing.choice("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         for name in ("head_bias", "residual"):
             parsing.flag(name, getattr(self, name))
+        object.__setattr__(self, "thresholds", parsing.increasing("thresholds", self.thresholds))
+        parsing.integer("detail_channels", self.detail_channels, 0)
+        parsing.integer("detail_frames", self.detail_frames, 1)
+        parsing.integer("detail_kernel", self.detail_kernel, 1)
         if not isinstance(self.encoder, ConvLSTMSpec):
             raise SpecError(
                 "encoder",
@@ -64,6 +83,12 @@ class ForecasterSpec:
                 hint="Build the encoder with `ConvLSTMSpec(...)`, or use `ForecasterSpec.from_dict`.",
             )
         self._check_encoder()
+        self._check_output()
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the output: one per threshold, or those of a frame."""
+        return len(self.thresholds) or self.frame_channels
 
     @property
     def patch_channels(self) -> int:
@@ -75,6 +100,11 @@ class ForecasterSpec:
         """Input channels of the output convolution: all hidden channels, or those of the last layer with `feedback`."""
         hidden = self.encoder.hidden_channels
         return int(sum(hidden)) if self.rollout == "states" else int(hidden[-1])
+
+    @property
+    def head_outputs(self) -> int:
+        """Output channels of the output convolution: a patch, or with `detail_channels` the gains and offsets."""
+        return 2 * self.detail_channels or self.output_channels * self.patch_size**2
 
     @cached_property
     def forecaster(self) -> ConvLSTMSpec:
@@ -90,13 +120,41 @@ class ForecasterSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain JSON values."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        return plain | {"encoder": self.encoder.to_dict()}
+        return plain | {"encoder": self.encoder.to_dict(), "thresholds": list(self.thresholds)}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> ForecasterSpec:
         """Return the spec written by `to_dict`; an unknown or missing option raises an error."""
         parsing.check_keys("spec", options, cls)
         return cls(**(options | {"encoder": ConvLSTMSpec.from_dict(options["encoder"])}))
+
+    def _check_output(self) -> None:
+        """Raise an error for options of the output that exclude each other."""
+        if self.detail_kernel % 2 == 0:
+            raise SpecError(
+                "detail_kernel",
+                expected="an odd number",
+                received=repr(self.detail_kernel),
+                hint=f"Pass `detail_kernel={self.detail_kernel + 1}`.",
+            )
+        events = "thresholds, since the output are logits of events"
+        wants: list[tuple[str, object, object, str]] = []
+        if self.thresholds:
+            wants += [
+                ("rollout", self.rollout, "states", events),
+                ("residual", self.residual, False, events),
+                ("output_activation", self.output_activation, "identity", events),
+            ]
+        if self.detail_channels:
+            wants.append(("rollout", self.rollout, "states", "detail_channels"))
+        for name, received, expected, why in wants:
+            if received != expected:
+                raise SpecError(
+                    name,
+                    expected=f"{expected!r} with {why}",
+                    received=repr(received),
+                    hint=f"Pass `{name}={expected!r}`.",
+                )
 
     def _check_encoder(self) -> None:
         encoder = self.encoder

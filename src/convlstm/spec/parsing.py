@@ -68,6 +68,20 @@ def rate(name: str, value: object) -> float:
     )
 
 
+def increasing(name: str, value: object) -> tuple[float, ...]:
+    """Return a list of finite numbers that increase, possibly empty, as a tuple of floats."""
+    if isinstance(value, (tuple, list)) and all(isinstance(v, Real) and not isinstance(v, bool) for v in value):
+        numbers = tuple(_float(v) for v in value)
+        if all(isfinite(v) for v in numbers) and list(numbers) == sorted(set(numbers)):
+            return numbers
+    raise SpecError(
+        name,
+        expected="finite numbers that increase",
+        received=repr(value),
+        hint=f"Pass a list such as `{name}=[0.1, 1, 5]`.",
+    )
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is a bool, or raise SpecError (also for 1 and "yes")."""
     if isinstance(value, bool):

@@ -32,13 +32,15 @@ class Forecaster(nn.Module):
 
     Shapes:
         frames:  (batch, time, frame_channels, height, width), height and width multiples of patch_size
-        returns: (batch, horizon, frame_channels, height, width)
+        returns: (batch, horizon, output_channels, height, width): frames, or logits with `spec.thresholds`
 
     Attributes:
         spec: The options as a `ForecasterSpec`.
         encoder: The stack over the input frames.
         forecaster: The stack over the lead times; None with `rollout="feedback"`.
-        head: The 1×1 output convolution.
+        head: The 1×1 convolution of the hidden states.
+        detail: The two convolutions of the last frames; None without `spec.detail_channels`.
+        output: The 1×1 convolution at full resolution; None without `spec.detail_channels`.
 
     Example:
         >>> from convlstm import ConvLSTMSpec
@@ -58,9 +60,15 @@ class Forecaster(nn.Module):
         self.forecaster = None
         if spec.rollout == "states":
             self.forecaster = ConvLSTM.from_spec(spec.forecaster, device=device, dtype=dtype)
-        self.head = nn.Conv2d(
-            spec.head_channels, spec.patch_channels, 1, bias=spec.head_bias, device=device, dtype=dtype
-        )
+        self.head = nn.Conv2d(spec.head_channels, spec.head_outputs, 1, bias=spec.head_bias, device=device, dtype=dtype)
+        self.detail, self.output = None, None
+        if spec.detail_channels:
+            frames, features, kernel = spec.detail_frames * spec.frame_channels, spec.detail_channels, spec.detail_kernel
+            self.detail = nn.ModuleList(
+                nn.Conv2d(channels, features, kernel, padding="same", device=device, dtype=dtype)
+                for channels in (frames, features)
+            )
+            self.output = nn.Conv2d(features, spec.output_channels, 1, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -94,7 +102,7 @@ class Forecaster(nn.Module):
             generator: Source of random numbers in training.
 
         Returns:
-            (batch, horizon, frame_channels, height, width).
+            (batch, horizon, output_channels, height, width): frames, or logits with `spec.thresholds`.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -107,7 +115,14 @@ class Forecaster(nn.Module):
         states = list(zip(h, c, strict=True))
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, mask), states, horizon, generator)
-        future = self._head(self._hidden(states, horizon, lead, generator))
+        hidden = self._hidden(states, horizon, lead, generator)
+        if self.spec.detail_channels:
+            output = self._detailed_output(hidden, _last_frames(frames, mask, self.spec.detail_frames))
+        else:
+            output = self._head(hidden)
+        if self.spec.thresholds:
+            return _ordered_logits(output)
+        future = ACTIVATION_FUNCTIONS[self.spec.output_activation](output)
         return future + _last_valid(frames, mask).unsqueeze(1) if self.spec.residual else future
 
     def _hidden(
@@ -127,7 +142,8 @@ class Forecaster(nn.Module):
         """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
         spec, future = self.spec.encoder, list[Tensor]()
         for step in range(horizon):
-            frame = self._head(states[-1][0].unsqueeze(1)).squeeze(1)
+            patches = self._head(states[-1][0].unsqueeze(1)).squeeze(1)
+            frame = ACTIVATION_FUNCTIONS[self.spec.output_activation](patches)
             last = frame + last if self.spec.residual else frame
             future.append(last)
             if step == horizon - 1:
@@ -143,13 +159,42 @@ class Forecaster(nn.Module):
 
     def _head(self, hidden: Tensor) -> Tensor:
         patches = self.head(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        frames = F.pixel_shuffle(patches, self.spec.patch_size)
-        return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
+        return F.pixel_shuffle(patches, self.spec.patch_size)
+
+    def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
+        """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
+        assert self.detail is not None and self.output is not None
+        first, second = self.detail
+        features = second(F.silu(first(last)))
+        coarse = self.head(hidden.flatten(0, 1))
+        size = tuple(last.shape[-2:])
+        fine = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False).unflatten(0, hidden.shape[:2])
+        gain, offset = fine.chunk(2, dim=2)
+        modulated = F.silu(features.unsqueeze(1) * (1 + gain) + offset)
+        result: Tensor = self.output(modulated.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        return result
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         inputs.check_tensor("frames", frames, self.head.weight)
         calls.check_forecast(self.spec, frames.shape)
         calls.check_horizon(horizon, torch.SymInt)
+
+
+def _ordered_logits(output: Tensor) -> Tensor:
+    """Return logits that never increase with the threshold: logit k is logit k − 1 minus softplus(output k)."""
+    first, others = output[:, :, :1], output[:, :, 1:]
+    return torch.cat([first, first - F.softplus(others).cumsum(dim=2)], dim=2)
+
+
+def _last_frames(frames: Tensor, mask: Tensor | None, count: int) -> Tensor:
+    """Return the last frames as channels (batch, count · channel, height, width); masked or absent ones are zero."""
+    last = frames[:, -count:]
+    if mask is not None:
+        valid = torch.as_tensor(mask, device=frames.device).bool()[:, -count:, None, None, None]
+        last = torch.where(valid, last, torch.zeros_like(last))
+    last = last.flatten(1, 2)
+    absent = count * frames.shape[2] - last.shape[1]
+    return F.pad(last, (0, 0, 0, 0, absent, 0))
 
 
 def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from convlstm.engine.torch.native import is_native
 from convlstm.frontend import trainer
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
@@ -114,15 +115,13 @@ class Trainer(trainer.Trainer):
 
     def _loss(self, sample: Sample, generator: torch.Generator | None) -> Tensor:
         forecast = self._forecast(sample, sample.targets.shape[1], generator)
-        loss: Tensor = weighted_loss(
-            forecast.float(),
-            self._tensor(sample.targets),
-            self._tensor(sample.weight),
-            self._options.absolute_error,
-            torch.square,
-            torch.sum,
-            torch.clamp,
-        )
+        targets, weight = self._tensor(sample.targets), self._tensor(sample.weight)
+        loss: Tensor
+        if self.module.spec.thresholds:
+            loss = event_loss(forecast.float(), targets, weight, F.softplus, torch.sum, torch.clamp)
+        else:
+            share = self._options.absolute_error
+            loss = weighted_loss(forecast.float(), targets, weight, share, torch.square, torch.sum, torch.clamp)
         return loss
 
     def _forecast(self, sample: Sample, horizon: int, generator: torch.Generator | None) -> Tensor:

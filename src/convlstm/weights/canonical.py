@@ -74,10 +74,24 @@ def canonical_shapes(spec: Spec) -> dict[str, Shape]:
                 prefix = stack_prefix + layer_prefix(layer.index, direction)
                 shapes |= {prefix + name: shape for name, shape in layer_shapes(layer).items()}
     if isinstance(spec, ForecasterSpec):
-        shapes["head.weight"] = (spec.patch_channels, spec.head_channels, 1, 1)
-        if spec.head_bias:
-            shapes["head.bias"] = (spec.patch_channels,)
+        shapes |= _output_shapes(spec)
     return dict(sorted(shapes.items()))
+
+
+def _output_shapes(spec: ForecasterSpec) -> dict[str, Shape]:
+    """Return the shapes of the convolutions that make a forecaster's output."""
+    convolutions = {"head": (spec.head_outputs, spec.head_channels, 1)}
+    features, kernel = spec.detail_channels, spec.detail_kernel
+    if features:
+        convolutions["detail.0"] = (features, spec.detail_frames * spec.frame_channels, kernel)
+        convolutions["detail.1"] = (features, features, kernel)
+        convolutions["output"] = (spec.output_channels, features, 1)
+    shapes: dict[str, Shape] = {}
+    for name, (outputs, inputs, side) in convolutions.items():
+        shapes[f"{name}.weight"] = (outputs, inputs, side, side)
+        if name != "head" or spec.head_bias:
+            shapes[f"{name}.bias"] = (outputs,)
+    return shapes
 
 
 def parameter_count(spec: Spec) -> int:
@@ -115,7 +129,11 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
         random = np.random.Generator(np.random.PCG64([seed, crc32(key.encode())]))
         prefix = next((p for p in owners if key.startswith(p + "layers.")), None)
         if prefix is None:
-            arrays[key] = _glorot(random, shape, shape[1], shape[0]) if key == "head.weight" else np.zeros(shape)
+            points = prod(shape[2:])
+            is_kernel = key.endswith(".weight")
+            arrays[key] = (
+                _glorot(random, shape, shape[1] * points, shape[0] * points) if is_kernel else np.zeros(shape)
+            )
         else:
             index, _, name = key[len(prefix) + len("layers.") :].split(".", 2)
             arrays[key] = _initialise_one(random, owners[prefix].layers[int(index)], name, shape)
