@@ -100,9 +100,7 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
     )
     if rollout == "feedback":
         return spec
-    detail = replace(
-        spec, detail_channels=pick(0, 2, 3), detail_frames=pick(1, 2, 4), detail_kernel=pick(1, 3, 5)
-    )
+    detail = replace(spec, detail_channels=pick(0, 2, 3), detail_frames=pick(1, 2, 4), detail_kernel=pick(1, 3, 5))
     thresholds = pick((), (0.5,), (0.1, 1.0, 5.0))
     if not thresholds:
         return detail

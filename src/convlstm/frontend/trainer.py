@@ -91,6 +91,16 @@ class Trainer(ABC):
     def weights(self) -> dict[str, Array]:
         """Return the weights as canonical arrays."""
 
+    @contextmanager
+    def using(self, weights: Mapping[str, Array]) -> Iterator[None]:
+        """Use other weights within the block, and the present ones again after it."""
+        present = self.weights()
+        self._load_weights(weights)
+        try:
+            yield
+        finally:
+            self._load_weights(present)
+
     def state(self) -> dict[str, Array]:
         """Return weights and optimiser state as arrays, from which `restore` goes on bit for bit."""
         weights = {_WEIGHTS + key: array for key, array in self.weights().items()}

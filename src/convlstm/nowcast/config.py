@@ -55,6 +55,9 @@ class DataConfig(_Part):
     )
     validation: Natural | list[Day] = Field(1, description="Validation days: a number, or a list of dates.")
     test: Natural | list[Day] = Field(1, description="Test days for `convlstm evaluate`: a number, or a list of dates.")
+    frame: Literal["fixed", "moving"] = Field(
+        "fixed", description="fixed, or moving: past and future frames are moved along the motion at the start."
+    )
     crop: Count | None = Field(96, description="Side of the square training crops in cells; null uses the whole grid.")
 
     @property
@@ -79,7 +82,14 @@ class ModelConfig(_Part):
     rollout: Literal["states", "feedback"] = Field(
         "states", description="states (encoder–forecaster) or feedback (each forecast frame is the next input)."
     )
-    residual: bool = Field(True, description="Whether the last frame is added to the output.")
+    thresholds: list[float] = Field(
+        [], description="Thresholds of events, such as 0.1, 1 and 5 mm/h; empty forecasts values instead."
+    )
+    detail_channels: Natural = Field(0, description="Features of an output at full resolution; 0 uses patches only.")
+    detail_frames: Count = Field(4, description="Last input frames that these features are made of.")
+    residual: bool | None = Field(
+        None, description="Whether the last frame is added to the output; null does so unless there are thresholds."
+    )
     output_activation: Literal["identity", "sigmoid", "relu", "softplus"] = Field(
         "identity", description="Output activation: identity, sigmoid, relu or softplus."
     )
@@ -87,6 +97,11 @@ class ModelConfig(_Part):
         "none", description="Effect of the step duration: none, linear, log, log1p, scalar, exp or mlp."
     )
     memory_decay: bool = Field(False, description="Whether the cell state decays over gaps.")
+
+    @property
+    def adds_last_frame(self) -> bool:
+        """Whether the last frame is added to the output."""
+        return not self.thresholds if self.residual is None else self.residual
 
     def spec(self, frame_channels: int, reference_duration: float = 1.0) -> ForecasterSpec:
         """Return the forecaster for frames with this many channels; the usual step is the unit of durations."""
@@ -109,8 +124,11 @@ class ModelConfig(_Part):
             frame_channels=frame_channels,
             patch_size=self.patch_size,
             rollout=self.rollout,
-            residual=self.residual,
+            residual=self.adds_last_frame,
             output_activation=self.output_activation,
+            thresholds=tuple(self.thresholds),
+            detail_channels=self.detail_channels,
+            detail_frames=self.detail_frames if self.detail_channels else 1,
         )
 
 
@@ -127,8 +145,20 @@ class TrainingConfig(_Part):
     emphasis: dict[float, Share] = Field(
         {1.0: 1.0, 5.0: 2.0}, description="Extra loss weight of targets at or above a rain rate in mm/h; rain only."
     )
+    threshold_weights: list[Share] = Field(
+        [], description="Loss weight of each of `model.thresholds`; empty gives all the weight 1."
+    )
+    first_lead_weight: Positive = Field(
+        1.0, description="Loss weight of the first lead time of events; that of the others decreases to 1 at the fifth."
+    )
     augment: bool | Literal["auto"] = Field(
         "auto", description="Whether to flip and rotate windows; auto does so for rain only."
+    )
+    intensity: Share = Field(
+        0.0, description="Standard deviation of the logarithm of a random factor on windows in the moving frame."
+    )
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay per step of the average of the weights, such as 0.995; 0 keeps the last weights."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of the convolutions: auto, float32 or bfloat16."
@@ -154,6 +184,13 @@ def validate(values: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise _first_wrong(error) from error
     config.model.spec(frame_channels=1)
+    _check_crop(config)
+    _check_durations(config)
+    _check_events(config)
+    return config
+
+
+def _check_crop(config: Config) -> None:
     data, model = config.data, config.model
     if data.crop is not None and data.crop % model.patch_size:
         raise ConfigError(
@@ -162,6 +199,10 @@ def validate(values: Mapping[str, Any]) -> Config:
             received=data.crop,
             hint="Change `data.crop` or `model.patch_size`.",
         )
+
+
+def _check_durations(config: Config) -> None:
+    data, model = config.data, config.model
     if data.max_gap is not None and model.duration_strategy == "none":
         raise ConfigError(
             "data.max_gap",
@@ -176,7 +217,48 @@ def validate(values: Mapping[str, Any]) -> Config:
             received="constant time steps only, where the option has no effect",
             hint="Set `data.max_gap` to the largest gap in seconds, or leave the option out.",
         )
-    return config
+
+
+def _check_events(config: Config) -> None:
+    """Raise an error for options of events without thresholds, and of the moving frame where it does not fit."""
+    data, model, training = config.data, config.model, config.training
+    weights, thresholds = training.threshold_weights, model.thresholds
+    if weights and len(weights) != len(thresholds):
+        raise ConfigError(
+            "training.threshold_weights",
+            expected=f"one weight for each of the {len(thresholds)} values of model.thresholds",
+            received=f"{len(weights)} weights",
+            hint="Pass one weight per threshold, or leave the option out.",
+        )
+    if training.first_lead_weight != 1 and not thresholds:
+        raise _without_effect("training.first_lead_weight", training.first_lead_weight, "model.thresholds")
+    if training.intensity and data.frame == "fixed":
+        raise _without_effect("training.intensity", training.intensity, "data.frame=moving")
+    if data.frame == "fixed":
+        return
+    if not thresholds:
+        raise ConfigError(
+            "data.frame",
+            expected="model.thresholds to be set too",
+            received="moving, with a model that forecasts values",
+            hint="Set `model.thresholds`, for example to [0.1, 1, 5].",
+        )
+    if data.max_gap is not None:
+        raise ConfigError(
+            "data.frame",
+            expected="fixed, for time steps of different length",
+            received="moving",
+            hint="Leave `data.max_gap` out, or set `data.frame` to fixed.",
+        )
+
+
+def _without_effect(name: str, value: object, other: str) -> ConfigError:
+    return ConfigError(
+        name,
+        expected=f"{other}, without which it has no effect",
+        received=value,
+        hint=f"Set `{other}`, or leave `{name}` out.",
+    )
 
 
 def _first_wrong(error: ValidationError) -> ConfigError:

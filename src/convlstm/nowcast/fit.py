@@ -19,12 +19,16 @@ from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
 from convlstm.frontend.trainer import Optimisation, Trainer
 from convlstm.nowcast.config import Config, TrainingConfig
+from convlstm.nowcast.events import EventCounts, EventRules, class_means
 from convlstm.nowcast.frameworks import build_trainer
+from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
 from convlstm.weights.checkpoint import save_model
 
@@ -59,19 +63,22 @@ def fit(
     `InterruptedTrainingError` is raised. A loss that is NaN or infinite is a `TrainingError`.
     """
     data, pipeline = prepare(config, frames)
-    spec = config.model.spec(len(pipeline.variables), pipeline.time_step)
+    spec = config.model.spec(pipeline.channels, pipeline.time_step)
     trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
     with folder.begun(config, resume):
         data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
         state, progress = folder.load_state(data_description)
+        average = WeightAverage(config.training.average)
         if state is not None:
-            trainer.restore(state)
+            trainer.restore(average.restore(state))
         if not progress.finished:
             with _collected_signals() as signals:
                 run = _TrainingRun(
-                    config, spec, data, pipeline, trainer, folder, progress, data_description, on_step, signals
+                    config, spec, data, pipeline, trainer, average, folder, progress, data_description, on_step, signals
                 )
                 run.train()
+            if spec.thresholds:
+                _save_event_rules(folder, frames, data, framework)
     return progress
 
 
@@ -103,6 +110,7 @@ class _TrainingRun:
     data: TrainingData
     pipeline: Pipeline
     trainer: Trainer
+    average: WeightAverage
     folder: RunFolder
     progress: Progress
     data_description: Mapping[str, Any]
@@ -120,8 +128,10 @@ class _TrainingRun:
             loss = self._step(rate)
             validation_loss = None
             if progress.step % options.validate_every == 0 or progress.step == options.steps:
-                validation_loss = _finite(self._validate(), progress.step)
-                self._keep_if_best(validation_loss)
+                weights = self.average.weights or self.trainer.weights()
+                with self.trainer.using(weights):
+                    validation_loss = _finite(self._validate(), progress.step)
+                self._keep_if_best(validation_loss, weights)
                 self._log(validation_loss, rate)
                 self._save_state()
             self.on_step(StepReport(progress.step, options.steps, loss, validation_loss, rate))
@@ -134,6 +144,7 @@ class _TrainingRun:
         sample = to_sample(self.data.train.batch(progress.step), self.pipeline, self.config)
         loss = self.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
+        self.average.add(self.trainer.weights, progress.step)
         progress.losses.append(_finite(loss, progress.step))
         return loss
 
@@ -155,7 +166,7 @@ class _TrainingRun:
             )
         return total / weight
 
-    def _keep_if_best(self, validation_loss: float) -> None:
+    def _keep_if_best(self, validation_loss: float, weights: Mapping[str, Array]) -> None:
         """Save the weights if they are the best on the validation days so far."""
         progress = self.progress
         if progress.best_loss is not None and validation_loss >= progress.best_loss:
@@ -165,7 +176,7 @@ class _TrainingRun:
         progress.best_step = progress.step
         progress.validations_without_improvement = 0
         extra = {"pipeline": self.pipeline.to_dict(), "provenance": Provenance.of_run(self.config).to_dict()}
-        save_model(self.folder.model, self.spec, self.trainer.weights(), extra)
+        save_model(self.folder.model, self.spec, weights, extra)
 
     def _log(self, validation_loss: float, rate: float) -> None:
         """Write a line of the log with the mean training loss since the last validation."""
@@ -175,7 +186,26 @@ class _TrainingRun:
         progress.losses.clear()
 
     def _save_state(self) -> None:
-        self.folder.save_state(self.trainer.state(), self.progress, self.data_description)
+        self.folder.save_state(self.trainer.state() | self.average.state(), self.progress, self.data_description)
+
+
+def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, framework: str) -> None:
+    """Choose the cuts on the validation windows, and add them to the model file."""
+    nowcaster = load_nowcaster(folder.model, framework)
+    pipeline, thresholds = nowcaster.pipeline, nowcaster.spec.thresholds
+    counts = EventCounts(pipeline.horizon, thresholds)
+    for start in data.validation_starts:
+        window = slice(start, start + pipeline.input_length + pipeline.horizon)
+        values, seconds = frames.read(window), frames.seconds[window]
+        past, future = np.split(np.arange(len(seconds)), [pipeline.input_length])
+        leads = seconds[future] - seconds[past[-1]]
+        probability = nowcaster.predict_probability(values[None, past], seconds[None, past], leads)[0]
+        counts.add(probability, values[future, 0])
+    means = class_means(data.training_values, thresholds, rain=pipeline.rain)
+    rules = EventRules(thresholds, counts.best_cuts(), means)
+    save_model(
+        folder.model, nowcaster.spec, nowcaster.model.weights, nowcaster.model.extra | {"events": rules.to_dict()}
+    )
 
 
 def _interrupted(number: int) -> InterruptedTrainingError:

@@ -69,15 +69,25 @@ def advect(frame: Array, motion: Array, lead_seconds: Numbers) -> NDArray[np.flo
     check_axes("frame", frame, ("height", "width"))
     leads = rising("lead_seconds", lead_seconds, len(lead_seconds), start=0.0)
     _check_motion(motion, frame.shape)
-    source, speed = fill_missing(frame), np.hypot(*motion).max()
-    origin = np.indices(frame.shape).astype(np.float64)
-    moved = np.empty((len(leads), *frame.shape), np.float32)
-    for index, duration in enumerate(np.diff(leads, prepend=0.0)):
-        steps = max(1, int(np.ceil(speed * duration / LONGEST_STEP)))
+    source = fill_missing(frame)
+    origins = trace(np.indices(frame.shape).astype(np.float64), motion, -leads)
+    return np.stack([ndimage.map_coordinates(source, origin, order=1, mode="nearest") for origin in origins])
+
+
+def trace(points: NDArray[np.float64], motion: Array, seconds: Numbers) -> NDArray[np.float64]:
+    """Follow points (row and column, ...) along a constant motion field, forward or backward in time.
+
+    The motion (2, height, width) is in pixels per second. The times count from now, and move away from it: all at least
+    0, or all at most 0. Returns the positions (time, 2, ...); outside the field the nearest motion applies.
+    """
+    speed, position = np.hypot(*motion).max(), points
+    positions = np.empty((len(seconds), *points.shape))
+    for index, duration in enumerate(np.diff(np.asarray(seconds, np.float64), prepend=0.0)):
+        steps = max(1, int(np.ceil(speed * abs(duration) / LONGEST_STEP)))
         for _ in range(steps):
-            origin = _step_back(origin, motion, duration / steps)
-        moved[index] = ndimage.map_coordinates(source, origin, order=1, mode="nearest")
-    return moved
+            position = _step(position, motion, duration / steps)
+        positions[index] = position
+    return positions
 
 
 def frames_with_data(inputs: Array) -> NDArray[np.intp]:
@@ -162,11 +172,11 @@ def _spread(shift: Array, weight: Array) -> Array:
     return spread
 
 
-def _step_back(origin: NDArray[np.float64], motion: Array, duration: float) -> NDArray[np.float64]:
-    """Trace the motion back for `duration` seconds with the midpoint rule."""
-    halfway = origin - 0.5 * duration * _at(motion, origin)
-    back: NDArray[np.float64] = origin - duration * _at(motion, halfway)
-    return back
+def _step(points: NDArray[np.float64], motion: Array, duration: float) -> NDArray[np.float64]:
+    """Return the positions after `duration` seconds, negative for the past, by the midpoint rule."""
+    halfway = points + 0.5 * duration * _at(motion, points)
+    after: NDArray[np.float64] = points + duration * _at(motion, halfway)
+    return after
 
 
 def _at(motion: Array, points: NDArray[np.float64]) -> Array:

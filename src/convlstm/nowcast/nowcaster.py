@@ -14,7 +14,10 @@ from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
+from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
+from convlstm.nowcast.motion import estimate_motion
+from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
 from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import RunFolder
@@ -42,26 +45,66 @@ class Nowcaster:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
         return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
 
+    @property
+    def rules(self) -> EventRules:
+        """The numbers that turn probabilities into fields, for a model with thresholds."""
+        return event_rules(self.model)
+
     def predict(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return forecasts (batch, lead_time, channel, height, width) in the model's units; never negative for rain.
 
         The inputs are frames (batch, time, channel, height, width) in these units, NaN where missing, and their times
         (batch, time) in seconds. Lead times are seconds from the last input frame, increasing; a model without
-        durations needs multiples of its time step.
+        durations needs multiples of its time step. A model with thresholds forecasts one channel, the field that
+        reaches each threshold where its event is forecast.
         """
-        batch, _, channels, height, width = inputs.shape
+        if self.spec.thresholds:
+            steps = self._lead_steps(lead_seconds)
+            assert steps is not None
+            probability = self.predict_probability(inputs, input_seconds, lead_seconds)
+            return self.rules.field(probability, steps)[:, :, None]
+        values = carry_forward(self.pipeline.transform.forward(inputs))
+        physical = self.pipeline.transform.inverse(self._forecast(values, input_seconds, lead_seconds))
+        return np.maximum(physical, 0) if self.pipeline.rain else physical
+
+    def predict_probability(
+        self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+    ) -> Field:
+        """Return the probability of each event (batch, lead_time, threshold, height, width); inputs as in `predict`.
+
+        Only for a model with thresholds. An event is a value of the first variable at or above a threshold.
+        """
+        assert self.spec.thresholds
+        self._lead_steps(lead_seconds)  # raises an error for lead times that the model does not support
+        if self.pipeline.frame == "moving":
+            samples = zip(inputs, input_seconds, strict=True)
+            return np.stack([self._moving_forecast(values, seconds, lead_seconds) for values, seconds in samples])
+        values = carry_forward(self.pipeline.transform.forward(inputs))
+        return _probability(self._forecast(values, input_seconds, lead_seconds))
+
+    def _moving_forecast(
+        self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+    ) -> Field:
+        """Return the probabilities of one sample, forecast in the moving frame and moved to the grid."""
+        grid = (inputs.shape[-2], inputs.shape[-1])
+        motion = estimate_motion(inputs[:, 0], input_seconds)
+        part = whole_frame(motion, float(lead_seconds[-1]), grid, self.spec.patch_size)
+        past = past_frames(inputs, motion, input_seconds - input_seconds[-1], part)
+        values = with_known(self.pipeline.transform.forward(past))
+        logits = self._forecast(values[None], input_seconds[None], lead_seconds)[0]
+        return _probability(to_grid(logits, motion, lead_seconds, part, grid))
+
+    def _forecast(self, values: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
+        """Return the model's output at the lead times for inputs in model values."""
+        batch, _, channels, height, width = values.shape
         steps = self._lead_steps(lead_seconds)
         horizon = len(lead_seconds) if steps is None else int(steps[-1])
-        values = carry_forward(self.pipeline.transform.forward(inputs))
         empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
         sample = pad_to_patches(
             Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
         )
         forecast = self.trainer.predict(sample, horizon)[..., :height, :width]
-        if steps is not None:
-            forecast = forecast[:, steps - 1]
-        physical = self.pipeline.transform.inverse(forecast)
-        return np.maximum(physical, 0) if self.pipeline.rain else physical
+        return forecast if steps is None else forecast[:, steps - 1]
 
     def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
         """Return lead times in steps, or None for a model that supports any lead time."""
@@ -104,6 +147,21 @@ class Nowcaster:
         since = np.diff(input_seconds, axis=1, prepend=first).astype(np.float32)
         ahead = np.tile(np.diff(lead_seconds, prepend=0.0).astype(np.float32), (len(since), 1))
         return since, ahead, since if self.spec.encoder.memory_decay else None
+
+
+def event_rules(model: Model) -> EventRules:
+    """Return the rules in a model file; before the end of a training, those with the cut 0.5."""
+    values = model.extra.get("events")
+    if values is not None:
+        return EventRules.from_dict(values)
+    assert isinstance(model.spec, ForecasterSpec)
+    thresholds = model.spec.thresholds
+    return EventRules(thresholds, ((0.5,) * len(thresholds),), (0.0, *thresholds))
+
+
+def _probability(logits: Field) -> Field:
+    """Return σ(logits) without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
 
 
 def load_nowcaster(path: str | Path, framework: str = "torch", threads: int | None = None) -> Nowcaster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,12 @@ class Pipeline:
     horizon: int  # number of forecast frames in training
     thresholds: tuple[float, ...]  # of the scores, in `units`
     days: dict[str, list[str]]  # days of the training data by split, as dates
+    frame: str = "fixed"  # or "moving": the model forecasts in the frame that moves with the rain
+
+    @property
+    def channels(self) -> int:
+        """Channels of an input frame: the variables, and in the moving frame one that says where they are known."""
+        return len(self.variables) + (self.frame == "moving")
 
     @property
     def rain(self) -> bool:
@@ -105,7 +112,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
             hint="Set `data.transform` to standard.",
         )
     if name == "standard":
-        return Standard.fit(_spread(frames, train))
+        return Standard.fit(spread_frames(frames, train))
     by_name: dict[str, type[Transform]] = {"log": LogRain, "dbz": Reflectivity, "identity": Identity}
     return by_name[name]()
 
@@ -114,8 +121,30 @@ def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, 
     """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
     if frames.units == RAIN_RATE:
         return (0.1, 1.0, 5.0)
-    quantiles = np.nanquantile(_spread(frames, train)[:, 0], [0.5, 0.9, 0.99])
+    quantiles = np.nanquantile(spread_frames(frames, train)[:, 0], [0.5, 0.9, 0.99])
     return tuple(dict.fromkeys(float(f"{value:.4g}") for value in quantiles))
+
+
+def events(
+    targets: Field,
+    weight: Field,
+    transform: Transform,
+    thresholds: Sequence[float],
+    *,
+    threshold_weights: Sequence[float] = (),
+    first_lead_weight: float = 1.0,
+) -> tuple[Field, Field]:
+    """Return the events of transformed targets, 1 where a threshold is reached, and the weight of each in the loss.
+
+    Targets and weight are (batch, lead_time, channel, height, width), of which the first channel is used. The results
+    are (batch, lead_time, threshold, height, width). The weight of the first lead time decreases to 1 at the fifth.
+    """
+    limits = transform.forward(np.asarray(thresholds, np.float32)).reshape(-1, 1, 1)
+    happened = (targets[:, :, :1] >= limits).astype(np.float32)
+    by_threshold = np.asarray(threshold_weights or [1.0] * len(thresholds), np.float32).reshape(-1, 1, 1)
+    lead = np.arange(targets.shape[1], dtype=np.float32)
+    by_lead = np.power(np.float32(first_lead_weight), np.clip(1 - lead / 4, 0, 1), dtype=np.float32)
+    return happened, weight[:, :, :1] * by_threshold * by_lead.reshape(-1, 1, 1, 1)
 
 
 def emphasis(targets: Field, transform: Transform, levels: dict[float, float]) -> Field:
@@ -146,7 +175,7 @@ def pad_to_patches(sample: Sample, patch: int) -> Sample:
     )
 
 
-def _spread(frames: Frames, train: NDArray[np.bool_]) -> Field:
+def spread_frames(frames: Frames, train: NDArray[np.bool_]) -> Field:
     """Read up to 200 frames spread over the training split."""
     index = np.flatnonzero(train)
     values = frames.read(index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)])

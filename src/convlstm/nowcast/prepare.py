@@ -19,10 +19,20 @@ from convlstm.data import (
     split_days,
     windows_within,
 )
+from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
-from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
+from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
+from convlstm.nowcast.pipeline import (
+    Pipeline,
+    choose_thresholds,
+    choose_transform,
+    emphasis,
+    events,
+    pad_to_patches,
+    spread_frames,
+)
 
 _VALIDATION_BATCH = 4
 
@@ -31,8 +41,10 @@ _VALIDATION_BATCH = 4
 class TrainingData:
     """Batches for training and validation."""
 
-    train: Batches
-    validation: OrderedBatches
+    train: Batches | MovingBatches
+    validation: OrderedBatches | MovingValidation
+    validation_starts: NDArray[np.intp]  # first input frames of the validation windows
+    training_values: Field  # of the first variable in up to 200 frames of the training days
 
 
 def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
@@ -52,8 +64,11 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         horizon=data.horizon,
         thresholds=choose_thresholds(frames, splits["train"]),
         days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
+        frame=data.frame,
     )
-    return _batches(config, frames, transform, starts), pipeline
+    train, validation, validation_starts = _batches(config, frames, transform, starts)
+    values = spread_frames(frames, splits["train"])[:, 0]
+    return TrainingData(train, validation, validation_starts, values), pipeline
 
 
 def _window_starts(
@@ -84,9 +99,26 @@ def _window_starts(
 
 def _batches(
     config: Config, frames: Frames, transform: Transform, starts: Mapping[str, NDArray[np.intp]]
-) -> TrainingData:
+) -> tuple[Batches | MovingBatches, OrderedBatches | MovingValidation, NDArray[np.intp]]:
+    """Return the batches for training and validation, and the starts of the validation windows."""
     data, training, patch = config.data, config.training, config.model.patch_size
     crop = None if data.crop is None else min(data.crop, *frames.shape[2:]) // patch * patch
+    augment = frames.units == RAIN_RATE if training.augment == "auto" else training.augment
+    validation_starts = starts["validation"]
+    count = min(len(validation_starts), training.validation_windows)
+    spread = validation_starts[np.linspace(0, len(validation_starts) - 1, count).astype(int)]
+    if data.frame == "moving":
+        windows = MovingWindows(frames, transform, data.input_length, data.horizon)
+        moving = MovingBatches(
+            windows,
+            starts["train"],
+            batch_size=training.batch_size,
+            crop=crop or None,
+            augment=augment,
+            intensity=training.intensity,
+            seed=config.seed,
+        )
+        return moving, MovingValidation(windows, spread, _VALIDATION_BATCH), spread
     train = Batches(
         frames,
         starts["train"],
@@ -95,12 +127,9 @@ def _batches(
         horizon=data.horizon,
         batch_size=training.batch_size,
         crop=crop or None,
-        augment=frames.units == RAIN_RATE if training.augment == "auto" else training.augment,
+        augment=augment,
         seed=config.seed,
     )
-    validation_starts = starts["validation"]
-    count = min(len(validation_starts), training.validation_windows)
-    spread = validation_starts[np.linspace(0, len(validation_starts) - 1, count).astype(int)]
     validation = Batches.in_order(
         frames,
         spread,
@@ -109,18 +138,27 @@ def _batches(
         horizon=data.horizon,
         batch_size=_VALIDATION_BATCH,
     )
-    return TrainingData(train, validation)
+    return train, validation, spread
 
 
 def to_sample(batch: Batch, pipeline: Pipeline, config: Config) -> Sample:
-    """Return the sample of a batch: inputs, targets, weights with emphasis on rain, and durations if used."""
-    weight = batch.weight
-    if pipeline.rain and config.training.emphasis:
-        weight = weight * emphasis(batch.targets, pipeline.transform, config.training.emphasis)
+    """Return the sample of a batch: inputs, targets or events with their weights, and durations if used."""
+    targets, weight, training = batch.targets, batch.weight, config.training
+    if config.model.thresholds:
+        targets, weight = events(
+            targets,
+            weight,
+            pipeline.transform,
+            config.model.thresholds,
+            threshold_weights=training.threshold_weights,
+            first_lead_weight=training.first_lead_weight,
+        )
+    elif pipeline.rain and training.emphasis:
+        weight = weight * emphasis(targets, pipeline.transform, training.emphasis)
     uses_durations = config.model.duration_strategy != "none"
     sample = Sample(
         batch.inputs,
-        batch.targets,
+        targets,
         weight,
         durations=batch.durations if uses_durations else None,
         lead_durations=batch.lead_durations if uses_durations else None,

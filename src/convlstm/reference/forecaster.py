@@ -45,8 +45,8 @@ def forecast(
 ) -> Array:
     """Return the `horizon` frames that follow (batch, horizon, output_channels, height, width) from canonical weights.
 
-    The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations and gaps of the input are (batch, time),
-    the durations of the forecast (batch, horizon).
+    The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations
+    and gaps of the input are (batch, time), the durations of the forecast (batch, horizon).
     `norm_variances` is a list that receives the least variance in each norm.
     """
     patched = space_to_depth(frames, spec.patch_size)
@@ -154,7 +154,8 @@ def last_frames(frames: Array, valid: Array, count: int) -> Array:
 def enlarge(x: Array, factor: int) -> Array:
     """Enlarge the last two axes by linear interpolation between the centres of the cells; edges are repeated."""
     rows, columns = (enlargement(n, factor) for n in x.shape[-2:])
-    return np.einsum("yh,...hw,xw->...yx", rows, x, columns)
+    enlarged: Array = np.einsum("yh,...hw,xw->...yx", rows, x, columns)
+    return enlarged
 
 
 def enlargement(size: int, factor: int) -> Array:

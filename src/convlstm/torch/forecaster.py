@@ -63,7 +63,11 @@ class Forecaster(nn.Module):
         self.head = nn.Conv2d(spec.head_channels, spec.head_outputs, 1, bias=spec.head_bias, device=device, dtype=dtype)
         self.detail, self.output = None, None
         if spec.detail_channels:
-            frames, features, kernel = spec.detail_frames * spec.frame_channels, spec.detail_channels, spec.detail_kernel
+            frames, features, kernel = (
+                spec.detail_frames * spec.frame_channels,
+                spec.detail_channels,
+                spec.detail_kernel,
+            )
             self.detail = nn.ModuleList(
                 nn.Conv2d(channels, features, kernel, padding="same", device=device, dtype=dtype)
                 for channels in (frames, features)
@@ -163,7 +167,8 @@ class Forecaster(nn.Module):
 
     def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
-        assert self.detail is not None and self.output is not None
+        assert self.detail is not None
+        assert self.output is not None
         first, second = self.detail
         features = second(F.silu(first(last)))
         coarse = self.head(hidden.flatten(0, 1))

@@ -131,9 +131,7 @@ def initialise(spec: Spec, seed: int) -> dict[str, Array]:
         if prefix is None:
             points = prod(shape[2:])
             is_kernel = key.endswith(".weight")
-            arrays[key] = (
-                _glorot(random, shape, shape[1] * points, shape[0] * points) if is_kernel else np.zeros(shape)
-            )
+            arrays[key] = _glorot(random, shape, shape[1] * points, shape[0] * points) if is_kernel else np.zeros(shape)
         else:
             index, _, name = key[len(prefix) + len("layers.") :].split(".", 2)
             arrays[key] = _initialise_one(random, owners[prefix].layers[int(index)], name, shape)

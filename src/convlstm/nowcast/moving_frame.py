@@ -1,0 +1,109 @@
+"""The frame that moves with the rain: past and future frames along the motion at the start of a forecast.
+
+In this frame (the Lagrangian frame of the literature) rain stays where it is, so that a model learns growth and decay
+only. A point of the frame has the coordinates of its place at the start time. The motion is constant in time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from convlstm.data.units import Field
+from convlstm.nowcast.motion import trace
+
+_KNOWN = 0.99
+"""Least share of known values among the neighbours of an interpolated value."""
+
+
+class Rectangle(NamedTuple):
+    """A part of the moving frame in cells of the grid; it may extend beyond the grid."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def points(self) -> NDArray[np.float64]:
+        """Return rows and columns of the cells (2, height, width)."""
+        first = np.array([self.top, self.left], np.float64).reshape(2, 1, 1)
+        points: NDArray[np.float64] = np.indices((self.height, self.width)) + first
+        return points
+
+
+def past_frames(frames: Field, motion: Field, seconds: NDArray[np.float64], part: Rectangle) -> Field:
+    """Return input frames in the moving frame (time, channel, height, width), NaN where unknown or outside the grid.
+
+    The frames are (time, channel, height, width) on the whole grid, NaN where missing. The times (time,) are seconds
+    from the start, at most 0 and increasing. Values are interpolated linearly.
+    """
+    points = part.points()
+    positions = trace(points, motion, seconds[::-1])[::-1]
+    moved = np.empty((*frames.shape[:2], part.height, part.width), np.float32)
+    for time, position in enumerate(positions):
+        for channel, frame in enumerate(frames[time]):
+            moved[time, channel] = _interpolate(frame, position)
+    return moved
+
+
+def future_frames(frames: Field, motion: Field, seconds: NDArray[np.float64], part: Rectangle) -> Field:
+    """Return the frames of the lead times in the moving frame, NaN where unknown or outside the grid.
+
+    Shapes as in `past_frames`; the times are at least 0 and increase. Each point takes the value of the nearest cell,
+    so that no value is smoothed.
+    """
+    moved = np.full((*frames.shape[:2], part.height, part.width), np.nan, np.float32)
+    height, width = frames.shape[-2:]
+    for time, position in enumerate(trace(part.points(), motion, seconds)):
+        rows, columns = np.rint(position).astype(np.intp)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        moved[time][:, inside] = frames[time][:, rows[inside], columns[inside]]
+    return moved
+
+
+def to_grid(
+    fields: Field, motion: Field, seconds: NDArray[np.float64], part: Rectangle, grid: tuple[int, int]
+) -> Field:
+    """Move forecasts from the moving frame to the grid (lead_time, channel, *grid).
+
+    The fields are (lead_time, channel, height, width) of `part`, for lead times in seconds. Values are interpolated
+    linearly; points that come from outside the part take its nearest value.
+    """
+    offset = np.array([part.top, part.left], np.float64).reshape(2, 1, 1)
+    points = np.indices(grid).astype(np.float64)
+    moved = np.empty((*fields.shape[:2], *grid), np.float32)
+    for lead, origin in enumerate(trace(points, motion, -seconds)):
+        for channel, field in enumerate(fields[lead]):
+            moved[lead, channel] = ndimage.map_coordinates(field, origin - offset, order=1, mode="nearest")
+    return moved
+
+
+def whole_frame(motion: Field, seconds: float, grid: tuple[int, int], multiple: int) -> Rectangle:
+    """Return the part of the moving frame that reaches the grid within a lead time, in seconds.
+
+    It has a margin of the longest way on each side, at most the size of the grid, and sides that are multiples of
+    `multiple`.
+    """
+    margins = [min(int(np.ceil(np.abs(speed).max() * seconds)), side) for speed, side in zip(motion, grid, strict=True)]
+    height, width = (-(-(side + 2 * m) // multiple) * multiple for side, m in zip(grid, margins, strict=True))
+    return Rectangle(-margins[0], -margins[1], height, width)
+
+
+def with_known(values: Field) -> Field:
+    """Return values (time, channel, ...) with 0 for missing ones, and a last channel that is 1 where all are known."""
+    known = np.isfinite(values)
+    filled = np.where(known, values, np.float32(0))
+    mask = known.all(axis=1, keepdims=True).astype(np.float32)
+    return np.concatenate([filled, mask], axis=1)
+
+
+def _interpolate(frame: Field, position: NDArray[np.float64]) -> Field:
+    """Return a frame at fractional positions (2, height, width), NaN next to missing values and outside the grid."""
+    known = np.isfinite(frame)
+    values = ndimage.map_coordinates(np.where(known, frame, 0), position, order=1, mode="constant")
+    share = ndimage.map_coordinates(known.astype(np.float32), position, order=1, mode="constant")
+    result: Field = np.where(share > _KNOWN, values, np.float32(np.nan)).astype(np.float32)
+    return result
