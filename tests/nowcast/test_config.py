@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from convlstm.errors import ConfigError, SpecError
+from convlstm.errors import ConfigError, ConvLSTMError, SpecError
 from convlstm.nowcast.config import Config, validate
 from convlstm.nowcast.config_text import read_config, to_yaml
 
@@ -22,6 +22,7 @@ CHANGED = {
         "max_gap": 1800.0,
         "validation": ["2020-02-30"],
         "test": 2,
+        "frame": "moving",
         "crop": None,
     },
     "model": {
@@ -34,6 +35,9 @@ CHANGED = {
         "dropout": 0.1,
         "recurrent_dropout": 0.2,
         "rollout": "feedback",
+        "thresholds": [0.5, 2.0],
+        "detail_channels": 6,
+        "detail_frames": 2,
         "residual": False,
         "output_activation": "relu",
         "duration_strategy": "mlp",
@@ -48,7 +52,11 @@ CHANGED = {
         "clip_norm": 2.0,
         "absolute_error": 0.0,
         "emphasis": {2.5: 4.0},
+        "threshold_weights": [1.0, 0.5],
+        "first_lead_weight": 2.0,
         "augment": False,
+        "intensity": 0.1,
+        "average": 0.99,
         "precision": "bfloat16",
         "validate_every": 7,
         "validation_windows": 9,
@@ -58,10 +66,17 @@ CHANGED = {
 }
 
 
-# feedback takes no durations: together they are refused
+# feedback excludes durations and thresholds, and uneven steps exclude the moving frame
+COMPATIBLE = CHANGED | {
+    "data": CHANGED["data"] | {"frame": "fixed"},
+    "model": CHANGED["model"] | {"rollout": "states", "output_activation": "identity"},
+    "training": CHANGED["training"] | {"intensity": 0.0},
+}
+
+
 @pytest.mark.parametrize(
     "values",
-    [{}, CHANGED | {"model": CHANGED["model"] | {"rollout": "states"}}],
+    [{}, COMPATIBLE],
     ids=["defaults", "nearly everything changed"],
 )
 def test_every_option_comes_back_from_yaml(tmp_path, values):
@@ -85,6 +100,34 @@ def test_every_option_is_one_line_with_what_it_means():
     assert len(options) == sum(len(CHANGED[section]) for section in ("data", "model", "training")) + 1
     assert all(line.endswith(".") and not line.endswith("None") for line in options)
     assert "  hidden_channels: [48, 48]  # Hidden channels of each layer." in options
+
+
+EVENTS = {"thresholds": [0.1, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"data": {"frame": "moving"}}, "data.frame: expected model.thresholds"),
+        (
+            {"data": {"frame": "moving", "max_gap": 900}, "model": EVENTS | {"duration_strategy": "mlp"}},
+            "data.frame: expected fixed",
+        ),
+        ({"training": {"intensity": 0.1}, "model": EVENTS}, "training.intensity: expected data.frame=moving"),
+        ({"training": {"first_lead_weight": 2}}, "training.first_lead_weight: expected model.thresholds"),
+        (
+            {"training": {"threshold_weights": [1, 1, 1]}, "model": EVENTS},
+            "training.threshold_weights: expected one weight for each of the 2 values",
+        ),
+        ({"model": {"thresholds": [1, 0.1]}}, "thresholds: expected finite numbers that increase"),
+        ({"model": EVENTS | {"residual": True}}, "residual: expected False with thresholds"),
+        ({"model": {"detail_channels": 4, "rollout": "feedback"}}, "rollout: expected 'states' with detail_channels"),
+    ],
+)
+def test_options_of_events_that_do_not_fit_are_one_line(values, words):
+    with pytest.raises(ConvLSTMError) as caught:
+        validate(values)
+    assert words in str(caught.value)
 
 
 def test_toml_and_yaml_say_the_same(tmp_path):

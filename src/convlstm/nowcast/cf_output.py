@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from convlstm import __version__
 from convlstm.data import Frames, find_windows
+from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.files import write_atomic
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.provenance import Provenance
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantiles of a forecast by a model with thresholds; 0.5 is the median."""
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 
@@ -33,6 +37,7 @@ def make_forecast(
 
     Lead times are in seconds; None uses the horizon of the training. The dataset has one variable per channel
     (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`; `command` is for its history.
+    A model with thresholds adds the mean, quantiles and the probability of each event.
     """
     pipeline = nowcaster.pipeline
     pipeline.check(frames)
@@ -47,8 +52,14 @@ def make_forecast(
             received="missing values only",
             hint="Choose another `--init-time`.",
         )
-    values = nowcaster.predict(inputs[None], frames.seconds[None, index], leads)[0]
-    return _dataset(nowcaster, frames, values, leads, last, command)
+    seconds = frames.seconds[None, index]
+    if not nowcaster.spec.thresholds:
+        values = nowcaster.predict(inputs[None], seconds, leads)[0]
+        return _dataset(nowcaster, frames, values, leads, last, command)
+    probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
+    field = nowcaster.field(probability, leads)
+    dataset = _dataset(nowcaster, frames, field[:, None], leads, last, command)
+    return _with_probabilities(dataset, nowcaster, probability)
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
@@ -149,6 +160,39 @@ def _dataset(
     source_attributes = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
     history = _history_line(nowcaster, command)
     return dataset.assign_attrs(source_attributes | {"Conventions": "CF-1.11", "history": history})
+
+
+def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: Field) -> xr.Dataset:
+    """Add mean, quantiles and probabilities (lead_time, threshold, y, x) of the only variable of a forecast."""
+    name, source = next(iter(dataset.data_vars.items()))
+    rules, attributes = nowcaster.rules, source.attrs
+    label = attributes.get("long_name", str(name))
+    quantiles = np.stack([rules.quantile(probability, level) for level in QUANTILES])
+    units = attributes["units"]
+    added = {
+        f"{name}_mean": (source.dims, rules.mean(probability), attributes | {"long_name": f"mean of the {label}"}),
+        f"{name}_quantile": (
+            ("quantile", *source.dims),
+            quantiles,
+            attributes | {"long_name": f"quantiles of the {label}"},
+        ),
+        f"probability_of_{name}_above_threshold": (
+            ("threshold", *source.dims),
+            np.moveaxis(probability, 1, 0),
+            {"units": "1", "long_name": f"probability that the {label} reaches the threshold"},
+        ),
+    }
+    result = dataset.assign(added).assign_coords(
+        quantile=(
+            "quantile",
+            list(QUANTILES),
+            {"units": "1", "long_name": "probability of a value up to the quantile"},
+        ),
+        threshold=("threshold", list(rules.thresholds), {"units": units}),
+    )
+    for variable in added:
+        result[variable].encoding |= {key: source.encoding[key] for key in ("grid_mapping",) if key in source.encoding}
+    return result
 
 
 def _history_line(nowcaster: Nowcaster, command: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
-from convlstm.weights.checkpoint import save_model
+from convlstm.weights.checkpoint import load_model, save_model
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def fit(
                     config, spec, data, pipeline, trainer, average, folder, progress, data_description, on_step, signals
                 )
                 run.train()
-            if spec.thresholds:
-                _save_event_rules(folder, frames, data, framework)
+        if spec.thresholds and "events" not in load_model(folder.model).extra:
+            _save_event_rules(folder, frames, data, framework)
     return progress
 
 

@@ -59,10 +59,8 @@ class Nowcaster:
         reaches each threshold where its event is forecast.
         """
         if self.spec.thresholds:
-            steps = self._lead_steps(lead_seconds)
-            assert steps is not None
             probability = self.predict_probability(inputs, input_seconds, lead_seconds)
-            return self.rules.field(probability, steps)[:, :, None]
+            return self.field(probability, lead_seconds)[:, :, None]
         values = carry_forward(self.pipeline.transform.forward(inputs))
         physical = self.pipeline.transform.inverse(self._forecast(values, input_seconds, lead_seconds))
         return np.maximum(physical, 0) if self.pipeline.rain else physical
@@ -81,6 +79,14 @@ class Nowcaster:
             return np.stack([self._moving_forecast(values, seconds, lead_seconds) for values, seconds in samples])
         values = carry_forward(self.pipeline.transform.forward(inputs))
         return _probability(self._forecast(values, input_seconds, lead_seconds))
+
+    def field(self, probability: Field, lead_seconds: NDArray[np.float64]) -> Field:
+        """Return the field (..., lead_time, height, width) that reaches a threshold where its event is forecast.
+
+        The probabilities are a result of `predict_probability` for these lead times.
+        """
+        leads = np.rint(lead_seconds / self.pipeline.time_step).astype(np.intp)
+        return self.rules.field(probability, np.maximum(leads, 1))
 
     def _moving_forecast(
         self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]

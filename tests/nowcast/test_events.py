@@ -1,0 +1,91 @@
+"""Fields from probabilities: worked by hand, and laws that hold for any probabilities."""
+
+import numpy as np
+import pytest
+
+from convlstm.nowcast.events import CUTS, EventCounts, EventRules, class_means
+
+RULES = EventRules(
+    thresholds=(0.1, 1.0, 5.0), cuts=((0.5, 0.4, 0.3), (0.3, 0.3, 0.2)), class_means=(0.0, 0.4, 2.0, 8.0)
+)
+
+
+def cell(*probabilities):
+    """Probabilities (lead_time, threshold, height, width) of one cell."""
+    return np.array(probabilities, np.float32).reshape(1, -1, 1, 1)
+
+
+@pytest.fixture
+def probability():
+    random = np.random.default_rng(0)
+    values = -np.sort(-random.random((2, 3, 20, 30)), axis=1)
+    return values.astype(np.float32)
+
+
+def test_a_value_between_two_thresholds_follows_the_probability_of_the_upper_one():
+    leads = np.array([1])
+    assert RULES.field(cell(0.49, 0.3, 0.1), leads) == 0
+    # half of the cut of 1 mm/h lies half between 0.1 and 1 mm/h
+    assert RULES.field(cell(0.9, 0.2, 0.0), leads).item() == pytest.approx(0.55)
+    assert RULES.field(cell(0.9, 0.4, 0.15), leads).item() == pytest.approx(3.0)
+    # from the cut of the last threshold at 5 mm/h to certainty at the mean of its class
+    assert RULES.field(cell(0.9, 0.8, 0.65), leads).item() == pytest.approx(6.5)
+
+
+def test_the_field_reaches_a_threshold_where_its_event_or_a_higher_one_is_forecast(probability):
+    leads = np.array([1, 2])
+    field = RULES.field(probability, leads)
+    reached = probability >= np.array(RULES.cuts, np.float32)[:, :, None, None]
+    for k, threshold in enumerate(RULES.thresholds):
+        np.testing.assert_array_equal(field >= np.float32(threshold), reached[:, k:].any(axis=1))
+
+
+def test_later_lead_times_use_the_cuts_of_the_last_one(probability):
+    np.testing.assert_array_equal(RULES.cuts_of(np.array([2, 3, 40])), np.array([RULES.cuts[1]] * 3, np.float32))
+
+
+def test_the_mean_weights_each_class_with_its_probability():
+    # 0.2 dry, 0.3 light, 0.4 moderate, 0.1 heavy
+    assert RULES.mean(cell(0.8, 0.5, 0.1)).item() == pytest.approx(0.3 * 0.4 + 0.4 * 2 + 0.1 * 8)
+
+
+def test_quantiles_are_interpolated_between_thresholds_and_increase_with_their_level(probability):
+    # exceeded with 0.8 at 0.1 and with 0.4 at 1 mm/h: the median lies three quarters of the way
+    assert RULES.quantile(cell(0.8, 0.4, 0.0), 0.5).item() == pytest.approx(0.1 + 0.75 * 0.9, rel=1e-5)
+    assert RULES.quantile(cell(0.4, 0.3, 0.0), 0.5).item() == 0
+    levels = [RULES.quantile(probability, level) for level in (0.1, 0.25, 0.5, 0.75, 0.9)]
+    assert all((upper >= lower).all() for lower, upper in zip(levels[:-1], levels[1:], strict=True))
+    assert (levels[-1] > levels[0]).any()
+
+
+def test_the_best_cut_is_that_of_an_exhaustive_search(probability):
+    observation = np.random.default_rng(1).gamma(0.5, 3.0, (2, 20, 30)).astype(np.float32)
+    observation[:, :3] = np.nan
+    counts = EventCounts(2, RULES.thresholds)
+    counts.add(probability[:, :, :, :15], observation[:, :, :15])
+    counts.add(probability[:, :, :, 15:], observation[:, :, 15:])
+    known = np.isfinite(observation)
+    for lead, row in enumerate(counts.best_cuts()):
+        for k, cut in enumerate(row):
+            happened = (observation[lead] >= RULES.thresholds[k])[known[lead]]
+            scores = []
+            for candidate in CUTS:
+                forecast = (probability[lead, k] >= np.float32(candidate))[known[lead]]
+                scores.append((forecast & happened).sum() / (forecast | happened).sum())
+            assert scores[int(np.flatnonzero(cut == CUTS)[0])] == max(scores)
+
+
+def test_an_event_that_never_happened_has_the_cut_one_half():
+    counts = EventCounts(1, (1.0,))
+    counts.add(np.full((1, 1, 2, 2), 0.3, np.float32), np.zeros((1, 2, 2), np.float32))
+    assert counts.best_cuts() == ((0.5,),)
+
+
+def test_class_means_leave_out_missing_values_and_call_light_rain_dry():
+    values = np.array([0.0, 0.05, 0.2, 0.4, np.nan, 3.0], np.float32)
+    assert class_means(values, (0.1, 1.0, 5.0), rain=True) == pytest.approx((0.0, 0.3, 3.0, 5.0))
+    assert class_means(values, (0.1,), rain=False)[0] == pytest.approx(0.025)
+
+
+def test_rules_survive_a_file():
+    assert EventRules.from_dict(RULES.to_dict()) == RULES
