@@ -17,6 +17,7 @@ CHANGED = {
         "y_dim": "lat",
         "x_dim": "lon",
         "transform": "standard",
+        "log_top": 7.0,
         "input_length": 5,
         "horizon": 7,
         "max_gap": 1800.0,

@@ -65,7 +65,7 @@ class Transform(ABC):
 
         Example:
             >>> LogRain().to_dict()
-            {'name': 'log_rain', 'scale': 10.0, 'ceiling': 100.0}
+            {'name': 'log_rain', 'scale': 10.0, 'ceiling': 100.0, 'top': 1.0}
         """
         return {"name": self.name, **asdict(self)}
 
@@ -78,14 +78,15 @@ class Transform(ABC):
 
 @dataclass(frozen=True)
 class LogRain(Transform):
-    """Rain rate on a logarithmic scale: y = ln(1 + s·R) / ln(1 + s·R_max), with R cut to 0 … R_max.
+    """Rain rate on a logarithmic scale: y = top · ln(1 + s·R) / ln(1 + s·R_max), with R cut to 0 … R_max.
 
-    No rain is 0 and the ceiling is 1. The inverse clips y to 0 … 1 first, so that the output of a model is never
+    No rain is 0 and the ceiling is `top`. The inverse clips y to 0 … top first, so that the output of a model is never
     negative and never above the ceiling.
 
     Args:
         scale: s, in h/mm; a larger value resolves light rain better.
         ceiling: R_max, in mm/h.
+        top: Model value of R_max.
 
     Raises:
         ConfigError: if an option is not a positive number.
@@ -98,22 +99,24 @@ class LogRain(Transform):
     name: ClassVar[str] = "log_rain"
     scale: float = 10.0
     ceiling: float = 100.0
+    top: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive("scale", self.scale)
         require_positive("ceiling", self.ceiling)
+        require_positive("top", self.top)
 
     def _forward(self, x: Field) -> Field:
         y: Field = np.log1p(np.clip(x, 0, self.ceiling) * np.float32(self.scale))
         return y / self._span
 
     def _inverse(self, y: Field) -> Field:
-        x: Field = np.expm1(np.clip(y, 0, 1) * self._span)
+        x: Field = np.expm1(np.clip(y, 0, self.top) * self._span)
         return x / np.float32(self.scale)
 
     @property
     def _span(self) -> np.float32:
-        return np.float32(math.log1p(self.scale * self.ceiling))
+        return np.float32(math.log1p(self.scale * self.ceiling) / self.top)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ class DataConfig(_Part):
     transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
         "auto", description="Transform: auto, log, dbz, standard or identity; auto is log for rain, else standard."
     )
+    log_top: Positive = Field(
+        1.0, description="Model value of 100 mm/h, for the transform log; 7 makes a model of events learn faster."
+    )
     input_length: Count = Field(6, description="Number of input frames.")
     horizon: Count = Field(12, description="Number of forecast frames in training; a forecast can have more.")
     max_gap: Positive | None = Field(

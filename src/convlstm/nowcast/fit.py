@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
-from convlstm.frontend.trainer import Optimisation, Trainer
+from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.config import Config, TrainingConfig
 from convlstm.nowcast.events import EventCounts, EventRules, class_means
 from convlstm.nowcast.frameworks import build_trainer
@@ -117,6 +119,11 @@ class _TrainingRun:
     on_step: Callable[[StepReport], None]
     signals: list[int]  # numbers of the signals received so far
 
+    @cached_property
+    def next_sample(self) -> Callable[[int], Sample]:
+        """The function that returns the sample of a step, and makes that of the next one in the background."""
+        return _with_next(lambda step: to_sample(self.data.train.batch(step), self.pipeline, self.config))
+
     def train(self) -> None:
         """Run the remaining steps; save after every validation, after a signal, and at the end."""
         options, progress = self.config.training, self.progress
@@ -141,7 +148,7 @@ class _TrainingRun:
     def _step(self, rate: float) -> float:
         """Make one optimiser step and return its loss."""
         progress = self.progress
-        sample = to_sample(self.data.train.batch(progress.step), self.pipeline, self.config)
+        sample = self.next_sample(progress.step)
         loss = self.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
         self.average.add(self.trainer.weights, progress.step)
@@ -187,6 +194,21 @@ class _TrainingRun:
 
     def _save_state(self) -> None:
         self.folder.save_state(self.trainer.state() | self.average.state(), self.progress, self.data_description)
+
+
+def _with_next(make: Callable[[int], Sample]) -> Callable[[int], Sample]:
+    """Return the same function of a step, which makes the result of the next step in a thread at each call."""
+    background = ThreadPoolExecutor(max_workers=1)
+    ready: dict[int, Future[Sample]] = {}
+
+    def read(step: int) -> Sample:
+        future = ready.pop(step, None) or background.submit(make, step)
+        sample = future.result()
+        ready.clear()
+        ready[step + 1] = background.submit(make, step + 1)
+        return sample
+
+    return read
 
 
 def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, framework: str) -> None:

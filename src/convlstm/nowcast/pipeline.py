@@ -96,7 +96,7 @@ class Pipeline:
             )
 
 
-def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Transform:
+def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_], log_top: float = 1.0) -> Transform:
     """Return the transform of a name, fitted to the training frames (mask over time) if it has parameters.
 
     `auto` is log for rain and standard for everything else.
@@ -113,7 +113,9 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_]) -> Tra
         )
     if name == "standard":
         return Standard.fit(spread_frames(frames, train))
-    by_name: dict[str, type[Transform]] = {"log": LogRain, "dbz": Reflectivity, "identity": Identity}
+    if name == "log":
+        return LogRain(top=log_top)
+    by_name: dict[str, type[Transform]] = {"dbz": Reflectivity, "identity": Identity}
     return by_name[name]()
 
 

@@ -52,7 +52,7 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
     data = config.data
     splits = split_days(frames.time, validation=data.validation, test=data.test)
     starts = _window_starts(config, frames, splits)
-    transform = choose_transform(data.transform, frames, splits["train"])
+    transform = choose_transform(data.transform, frames, splits["train"], data.log_top)
     days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
     pipeline = Pipeline(
         variables=frames.variables,

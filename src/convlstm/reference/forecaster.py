@@ -129,14 +129,18 @@ def _head(spec: ForecasterSpec, weights: Weights, hidden: Array) -> Array:
 def _detailed_output(spec: ForecasterSpec, weights: Weights, hidden: Array, frames: Array, valid: Array) -> Array:
     """Return the output (batch, horizon, output_channels, height, width) from features of the last frames.
 
-    features = W1 ∗ silu(W0 ∗ frames + b0) + b1; output = Wo ∗ silu(features · (1 + gain) + offset) + bo. The gain and
-    the offset of each feature and lead time are the head's output, enlarged to the grid of the frames.
+    The features are those of two convolutions, and the frames. The gain and the offset of each feature and lead time
+    are the head's output, enlarged to the grid of the frames. Equations: `docs/contract.md`.
     """
     last = last_frames(frames, valid, spec.detail_frames)
-    features = _convolve_same(_silu(_convolve_same(last, weights, "detail.0")), weights, "detail.1")
+    first = _silu(_convolve_same(last, weights, "detail.0"))
+    second = first + _silu(_convolve_same(first, weights, "detail.1"))
+    features = np.concatenate([second, last], axis=1)
     fine = enlarge(_head(spec, weights, hidden), spec.patch_size)
     gain, offset = np.split(fine, 2, axis=2)
-    modulated = _silu(features[:, None] * (1.0 + gain) + offset)
+    modulated = features[:, None] * (1.0 + gain) + offset
+    convolved, passed = np.split(modulated, [spec.detail_channels], axis=2)
+    modulated = np.concatenate([_silu(convolved), passed], axis=2)
     batch, steps = modulated.shape[:2]
     output = _convolve_same(modulated.reshape(batch * steps, *modulated.shape[2:]), weights, "output")
     return output.reshape(batch, steps, *output.shape[1:])

@@ -27,8 +27,8 @@ class ForecasterSpec:
     probability that the value of the first frame channel reaches the threshold. The logits never increase with the
     threshold.
 
-    With `detail_channels` the output is made at full resolution: two convolutions of the last input frames give
-    features, and the hidden states give a gain and an offset for each feature and lead time.
+    With `detail_channels` the output is made at full resolution: two convolutions of the last input frames, and these
+    frames, are features, and the hidden states give a gain and an offset for each feature and lead time.
 
     Args:
         encoder: The stack over the patched input frames; its in_channels is frame_channels · patch_size².
@@ -39,9 +39,9 @@ class ForecasterSpec:
         output_activation: identity, sigmoid, relu or softplus.
         residual: Whether the last observed frame (with `feedback`, the last input frame) is added to the output.
         thresholds: Increasing thresholds in the units of the data; empty for a forecast of frames.
-        detail_channels: Features of the output at full resolution; 0 for an output made of patches.
-        detail_frames: Last input frames that the features are made of.
-        detail_kernel: Side of the two kernels of the features, an odd number.
+        detail_channels: Channels of the convolutions at full resolution; 0 for an output made of patches.
+        detail_frames: Last input frames that these convolutions read.
+        detail_kernel: Side of their kernels, an odd number.
 
     Raises:
         SpecError: for an encoder whose states cannot start a forecaster, or any option out of range.
@@ -62,7 +62,7 @@ class ForecasterSpec:
     thresholds: tuple[float, ...] = ()
     detail_channels: int = 0
     detail_frames: int = 1
-    detail_kernel: int = 5
+    detail_kernel: int = 3
 
     def __post_init__(self) -> None:
         parsing.integer("frame_channels", self.frame_channels, 1)
@@ -102,9 +102,14 @@ class ForecasterSpec:
         return int(sum(hidden)) if self.rollout == "states" else int(hidden[-1])
 
     @property
+    def detail_features(self) -> int:
+        """Features at full resolution: the channels of the convolutions, and the frames that they read."""
+        return self.detail_channels + self.detail_frames * self.frame_channels if self.detail_channels else 0
+
+    @property
     def head_outputs(self) -> int:
         """Output channels of the output convolution: a patch, or with `detail_channels` the gains and offsets."""
-        return 2 * self.detail_channels or self.output_channels * self.patch_size**2
+        return 2 * self.detail_features or self.output_channels * self.patch_size**2
 
     @cached_property
     def forecaster(self) -> ConvLSTMSpec:

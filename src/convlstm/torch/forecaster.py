@@ -63,16 +63,14 @@ class Forecaster(nn.Module):
         self.head = nn.Conv2d(spec.head_channels, spec.head_outputs, 1, bias=spec.head_bias, device=device, dtype=dtype)
         self.detail, self.output = None, None
         if spec.detail_channels:
-            frames, features, kernel = (
-                spec.detail_frames * spec.frame_channels,
-                spec.detail_channels,
-                spec.detail_kernel,
-            )
+            frames = spec.detail_frames * spec.frame_channels
             self.detail = nn.ModuleList(
-                nn.Conv2d(channels, features, kernel, padding="same", device=device, dtype=dtype)
-                for channels in (frames, features)
+                nn.Conv2d(
+                    channels, spec.detail_channels, spec.detail_kernel, padding="same", device=device, dtype=dtype
+                )
+                for channels in (frames, spec.detail_channels)
             )
-            self.output = nn.Conv2d(features, spec.output_channels, 1, device=device, dtype=dtype)
+            self.output = nn.Conv2d(spec.detail_features, spec.output_channels, 1, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -170,12 +168,15 @@ class Forecaster(nn.Module):
         assert self.detail is not None
         assert self.output is not None
         first, second = self.detail
-        features = second(F.silu(first(last)))
+        convolved = F.silu(first(last))
+        features = torch.cat([convolved + F.silu(second(convolved)), last], dim=1)
         coarse = self.head(hidden.flatten(0, 1))
         size = tuple(last.shape[-2:])
         fine = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
-        modulated = F.silu(features.unsqueeze(1) * (1 + gain) + offset)
+        modulated = features.unsqueeze(1) * (1 + gain) + offset
+        channels = self.spec.detail_channels
+        modulated = torch.cat([F.silu(modulated[:, :, :channels]), modulated[:, :, channels:]], dim=2)
         result: Tensor = self.output(modulated.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         return result
 

@@ -85,7 +85,7 @@ def _output_shapes(spec: ForecasterSpec) -> dict[str, Shape]:
     if features:
         convolutions["detail.0"] = (features, spec.detail_frames * spec.frame_channels, kernel)
         convolutions["detail.1"] = (features, features, kernel)
-        convolutions["output"] = (spec.output_channels, features, 1)
+        convolutions["output"] = (spec.output_channels, spec.detail_features, 1)
     shapes: dict[str, Shape] = {}
     for name, (outputs, inputs, side) in convolutions.items():
         shapes[f"{name}.weight"] = (outputs, inputs, side, side)
