@@ -13,6 +13,7 @@ from convlstm.cli.doctor import doctor
 from convlstm.cli.evaluate import evaluate
 from convlstm.cli.forecast import forecast
 from convlstm.cli.inspect import inspect
+from convlstm.cli.model import model
 from convlstm.cli.report import report
 from convlstm.cli.train import train
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (demo, train, forecast, evaluate, report, inspect, convert, doctor):
     app.command()(command)
+app.add_typer(model, name="model")
 
 
 def _print_version(requested: bool) -> None:

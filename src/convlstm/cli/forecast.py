@@ -12,8 +12,14 @@ from convlstm.cli import options
 
 
 def forecast(
-    model: options.ModelPath,
-    data: options.DataPath,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] DATA",
+            help="NetCDF file or Zarr folder, after a model file or run folder. Default model: rain, of this package.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="NetCDF file to write, or Zarr folder if the name ends in .zarr.")
     ] = Path("forecast.nc"),
@@ -40,18 +46,28 @@ def forecast(
 ) -> None:
     """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
+    Without MODEL, a trained model of radar rain is used. It needs rain at 5-minute steps on a grid of about 1 km.
+
     Lead times are multiples of the time step, or any times for a model trained with `model.duration_strategy`. They may
     exceed the training horizon. The reading options of the training are the defaults. The output follows the CF
     conventions: `lead_time`, valid `time`, `forecast_reference_time`, and a history with the command, seed and weights.
+
+    Example: `convlstm forecast rain.nc -o forecast.nc`
 
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
     from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
+    from convlstm.nowcast.models import shipped_model
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
+    *given, data = paths
+    if len(given) > 1:
+        received = " ".join(str(path) for path in paths)
+        raise typer.BadParameter(f"expected DATA or MODEL DATA, got {received!r}", param_hint="[MODEL] DATA")
+    model = given[0] if given else shipped_model()
     check_writable(output, folder=output.suffix == ".zarr")
     check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)

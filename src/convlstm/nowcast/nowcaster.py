@@ -155,6 +155,12 @@ class Nowcaster:
         return since, ahead, since if self.spec.encoder.memory_decay else None
 
 
+def model_file(path: str | Path) -> Path:
+    """Return the path of a model file, or that of the model in a run folder."""
+    path = Path(path)
+    return RunFolder(path).model if path.is_dir() else path
+
+
 def event_rules(model: Model) -> EventRules:
     """Return the rules in a model file; before the end of a training, those with the cut 0.5."""
     values = model.extra.get("events")
@@ -173,9 +179,7 @@ def _probability(logits: Field) -> Field:
 def load_nowcaster(path: str | Path, framework: str = "torch", threads: int | None = None) -> Nowcaster:
     """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads."""
     set_threads(framework, threads)
-    path = Path(path)
-    if path.is_dir():
-        path = RunFolder(path).model
+    path = model_file(path)
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, Standard, Transform, transform_from_dict
+from convlstm.data.spacing import grid_spacing
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConvLSTMError, DataError, WeightsError
@@ -18,6 +19,8 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model
 
 _FIT_FRAMES = 200
+_SPACING_TOLERANCE = 1.5
+"""Largest ratio of the grid spacings of forecast and training."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Pipeline:
     thresholds: tuple[float, ...]  # of the scores, in `units`
     days: dict[str, list[str]]  # days of the training data by split, as dates
     frame: str = "fixed"  # or "moving": the model forecasts in the frame that moves with the rain
+    grid_spacing: float | None = None  # distance between cells in metres, if the data tell it
 
     @property
     def channels(self) -> int:
@@ -75,7 +79,7 @@ class Pipeline:
             ) from error
 
     def check(self, frames: Frames) -> None:
-        """Raise an error for data that differs from the training in number of channels, unit or time step."""
+        """Raise an error for data that differs from the training in channels, unit, time step or grid spacing."""
         for name, expected, received in (
             ("variables", len(self.variables), len(frames.variables)),
             ("units", self.units, frames.units),
@@ -93,6 +97,16 @@ class Pipeline:
                 expected=f"{self.time_step:g} s, as in the training",
                 received=f"{frames.time_step:g} s",
                 hint="Pass data with this time step, or train a model on this data.",
+            )
+        spacing = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
+        if self.grid_spacing is None or spacing is None:
+            return
+        if abs(np.log(spacing / self.grid_spacing)) > np.log(_SPACING_TOLERANCE):
+            raise DataError(
+                "grid spacing",
+                expected=f"about {self.grid_spacing / 1000:.3g} km, as in the training",
+                received=f"{spacing / 1000:.3g} km",
+                hint="Pass data on such a grid, or train a model on this data with `convlstm train`.",
             )
 
 

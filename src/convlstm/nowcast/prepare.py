@@ -19,6 +19,7 @@ from convlstm.data import (
     split_days,
     windows_within,
 )
+from convlstm.data.spacing import grid_spacing
 from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.frontend.trainer import Sample
@@ -65,6 +66,7 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         thresholds=choose_thresholds(frames, splits["train"]),
         days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
         frame=data.frame,
+        grid_spacing=grid_spacing(frames.grid, frames.y_dim, frames.x_dim),
     )
     train, validation, validation_starts = _batches(config, frames, transform, starts)
     values = spread_frames(frames, splits["train"])[:, 0]

@@ -1,0 +1,77 @@
+"""The distance between cells of a grid, from its coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+EARTH_RADIUS = 6_371_000.0
+"""Mean radius of the Earth in metres."""
+
+_METRES = {"m": 1.0, "metre": 1.0, "metres": 1.0, "meter": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0}
+
+
+def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
+    """Return the typical distance between neighbouring cells in metres, or None if the coordinates do not tell.
+
+    Uses coordinates of a projection in m or km, else latitudes and longitudes of one or two dimensions.
+
+    Args:
+        grid: Spatial coordinates, such as `Frames.grid`.
+        y_dim: Name of the dimension of rows.
+        x_dim: Name of the dimension of columns.
+
+    Returns:
+        The geometric mean of the distances along rows and columns.
+
+    Example:
+        >>> x = ("x", [0.0, 2.0, 4.0], {"units": "km", "standard_name": "projection_x_coordinate"})
+        >>> y = ("y", [0.0, 2.0], {"units": "km", "standard_name": "projection_y_coordinate"})
+        >>> grid_spacing(xr.Dataset(coords={"x": x, "y": y}), "y", "x")
+        2000.0
+    """
+    steps = [_projected_step(grid, dim) for dim in (y_dim, x_dim)]
+    if all(step is not None for step in steps):
+        return float(np.sqrt(np.prod(np.array(steps, float))))
+    latitude, longitude = (_geographic(grid, name) for name in ("latitude", "longitude"))
+    if latitude is None or longitude is None:
+        return None
+    latitude, longitude = xr.broadcast(latitude, longitude)
+    if set(latitude.dims) != {y_dim, x_dim}:
+        return None
+    phi, lam = (np.radians(c.transpose(y_dim, x_dim).values.astype(np.float64)) for c in (latitude, longitude))
+    distances = []
+    for axis in (0, 1):
+        north = np.diff(phi, axis=axis)
+        middle = phi[:-1] + north / 2 if axis == 0 else phi[:, :-1] + north / 2
+        east = np.diff(lam, axis=axis) * np.cos(middle)
+        distances.append(EARTH_RADIUS * np.median(np.hypot(north, east)))
+    spacing = float(np.sqrt(np.prod(distances)))
+    return spacing if np.isfinite(spacing) and spacing > 0 else None
+
+
+def _projected_step(grid: xr.Dataset, dim: str) -> float | None:
+    """Return the step of a coordinate of a dimension in metres, if it has a unit of length."""
+    coordinate = grid.coords.get(dim)
+    if coordinate is None or coordinate.ndim != 1 or coordinate.size < 2:
+        return None
+    scale = _METRES.get(str(coordinate.attrs.get("units", "")).strip().lower())
+    if scale is None:
+        return None
+    step = float(np.median(np.abs(np.diff(coordinate.values.astype(np.float64))))) * scale
+    return step if np.isfinite(step) and step > 0 else None
+
+
+def _geographic(grid: xr.Dataset, name: str) -> xr.DataArray | None:
+    """Return the coordinate with this standard name, unit or name."""
+    units = {"latitude": "degrees_north", "longitude": "degrees_east"}[name]
+    found: xr.DataArray
+    for key, found in grid.coords.items():
+        attrs = found.attrs
+        if (
+            attrs.get("standard_name") == name
+            or attrs.get("units") == units
+            or str(key).rstrip("s") in (name, name[:3])
+        ):
+            return found
+    return None
