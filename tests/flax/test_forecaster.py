@@ -40,6 +40,16 @@ def test_no_future_frame_and_no_masked_frame_is_needed() -> None:
     np.testing.assert_allclose(found[0], model(FRAMES[:1, :2], 2)[0], atol=1e-6)
 
 
+def test_export_with_open_batch_and_time_fills_absent_frames() -> None:
+    model = build(detail_channels=2, detail_frames=3, detail_kernel=3, thresholds=(0.1, 1.0))
+    model.eval()
+    batch, time = jax.export.symbolic_shape("batch, time")
+    frames = jax.ShapeDtypeStruct((batch, time, 6, 8, 1), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda frames: model(frames, 2)))(frames)
+    for steps in (2, 3):  # detail_frames is 3
+        np.testing.assert_allclose(exported.call(FRAMES[:1, :steps]), model(FRAMES[:1, :steps], 2), atol=1e-6)
+
+
 def test_residual_keeps_the_type_of_the_frames() -> None:
     model = Forecaster(ForecasterSpec(encoder=STACK, patch_size=2, residual=True), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert model(FRAMES, 2).dtype == jnp.float32

@@ -43,6 +43,7 @@ def test_paths() -> None:
     assert native_path("layers.1.forward.duration.weight") == ("layers_1_forward", "duration_kernel")
     assert native_path("forecaster.layers.1.forward.bias") == ("forecaster", "layers_1_forward", "bias")
     assert native_path("head.weight") == ("head", "kernel")
+    assert native_path("detail.1.bias") == ("detail_1", "bias")
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.reference import forecaster as reference
 from convlstm.spec.presets import PRESETS
+from convlstm.weights.canonical import canonical_shapes
+
+DETAIL = {"detail_channels": 3, "detail_frames": 4, "detail_kernel": 3}
+EVENTS = DETAIL | {"thresholds": (0.1, 1.0, 5.0)}
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -31,16 +36,55 @@ def test_shapes_and_parts(rollout: str, frontend) -> None:
     assert arrays["head.weight"].shape == (4, 8 if rollout == "states" else 5, 1, 1)
 
 
-@pytest.mark.parametrize("rollout", ["states", "feedback"])
-def test_longer_horizon_begins_with_the_shorter_forecast(rollout: str, frontend) -> None:
-    model, frames = build(frontend, rollout, residual=True), normal(2, 3, 1, 8, 6)
+@pytest.mark.parametrize(
+    "options",
+    [DETAIL | {"output_activation": "softplus", "residual": True}, {"thresholds": (0.1, 1.0, 5.0)}, EVENTS],
+    ids=["detail", "thresholds", "both"],
+)
+def test_output_is_that_of_the_reference(options: dict, frontend) -> None:
+    model, frames = build(frontend, **options), normal(2, 3, 1, 8, 6)
+    shapes = canonical_shapes(model.spec)
+    arrays = {key: 0.5 * normal(*shape) for key, shape in shapes.items()}
+    frontend.load_canonical(model, arrays)
+    forecast = frontend.forecast(model, frames, 4)
+    weights = {key: np.float64(array) for key, array in arrays.items()}
+    np.testing.assert_allclose(forecast, reference.forecast(model.spec, weights, np.float64(frames), 4), atol=1e-5)
+    assert forecast.shape == (2, 4, len(model.spec.thresholds) or 1, 8, 6)
+
+
+def test_logits_never_increase_with_the_threshold(frontend) -> None:
+    model = build(frontend, thresholds=tuple(range(12)))
+    arrays = frontend.to_canonical(model)
+    # softplus from 2e-9 to 1e-4: rounding could reverse such small differences
+    bias = np.repeat(np.linspace(0, 1, 12, dtype=np.float32) * 11 - 20, 4)
+    bias[:4] = 1.0
+    frontend.load_canonical(model, arrays | {"head.bias": bias})
+    logits = frontend.forecast(model, normal(2, 3, 1, 8, 6), 4)
+    assert (np.diff(logits, axis=2) <= 0).all()
+    assert (logits[:, :, -1] < logits[:, :, 0]).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"residual": True}, {"residual": True, "rollout": "feedback"}, EVENTS],
+    ids=["states", "feedback", "events"],
+)
+def test_longer_horizon_begins_with_the_shorter_forecast(options: dict, frontend) -> None:
+    model, frames = build(frontend, **options), normal(2, 3, 1, 8, 6)
     short, long = (frontend.forecast(model, frames, horizon) for horizon in (2, 6))
     np.testing.assert_allclose(long[:, :2], short, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("mask", [[[1, 1, 0], [0, 0, 0]], [[0, 1, 0], [1, 1, 1]]])
-def test_masked_frames_are_not_seen(mask: list, frontend) -> None:
-    model, frames, valid = build(frontend, residual=True), normal(2, 3, 1, 8, 6), np.array(mask, dtype=bool)
+@pytest.mark.parametrize(
+    ("mask", "options"),
+    [
+        ([[1, 1, 0], [0, 0, 0]], {"residual": True}),
+        ([[0, 1, 0], [1, 1, 1]], {"residual": True}),
+        ([[0, 1, 0], [1, 1, 1]], EVENTS),
+    ],
+)
+def test_masked_frames_are_not_seen(mask: list, options: dict, frontend) -> None:
+    model, frames, valid = build(frontend, **options), normal(2, 3, 1, 8, 6), np.array(mask, dtype=bool)
     native_mask = frontend.to_native(valid)
     derive = frontend.gradient(model, lambda call, x: call(x, 3, mask=native_mask).sum())
     forecasts = []

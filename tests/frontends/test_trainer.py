@@ -36,6 +36,21 @@ def array(*shape: int) -> np.ndarray:
 SAMPLE = Sample(array(2, 3, 1, 8, 6), array(2, 4, 1, 8, 6), (array(2, 4, 1, 8, 6) > 0).astype(np.float32))
 WITHOUT_WEIGHT = Sample(SAMPLE.inputs, SAMPLE.targets, np.zeros_like(SAMPLE.weight))
 
+EVENT_OPTIONS: dict[str, Any] = {
+    "thresholds": (-0.5, 0.5),
+    "detail_channels": 3,
+    "detail_frames": 2,
+    "detail_kernel": 3,
+}
+EVENTS = ForecasterSpec(encoder=SMALL.encoder, patch_size=2, **EVENT_OPTIONS)
+
+
+def event_sample(sample: Sample = SAMPLE, *times: np.ndarray) -> Sample:
+    """Return the events of a sample's targets for the thresholds of `EVENT_OPTIONS`."""
+    reached = [sample.targets >= threshold for threshold in EVENT_OPTIONS["thresholds"]]
+    weight = np.concatenate([sample.weight] * len(reached), axis=2)
+    return Sample(sample.inputs, np.concatenate(reached, axis=2).astype(np.float32), weight, *times)
+
 
 @pytest.fixture(params=FRAMEWORKS)
 def framework(request: pytest.FixtureRequest) -> str:
@@ -70,20 +85,34 @@ def test_loss_by_hand(framework: str) -> None:
     assert ours.loss(WITHOUT_WEIGHT) == 0.0
 
 
+def test_loss_of_events_by_hand(framework: str) -> None:
+    sample = event_sample()
+    weights = {key: np.float64(np.float32(value)) for key, value in initialise(EVENTS, 0).items()}
+    logits = reference.forecast(EVENTS, weights, np.float64(SAMPLE.inputs), 4)
+    probability = 1 / (1 + np.exp(-logits))
+    entropy = -np.where(sample.targets == 1, np.log(probability), np.log(1 - probability))
+    ours = trainer(framework, EVENTS)
+    assert ours.loss(sample) == pytest.approx((sample.weight * entropy).sum() / sample.weight.sum(), rel=1e-5)
+    np.testing.assert_allclose(ours.predict(sample, 4), logits, rtol=0, atol=1e-5)
+    assert ours.predict(sample, 7).shape == (2, 7, 2, 8, 6)
+    assert ours.loss(event_sample(WITHOUT_WEIGHT)) == 0.0
+
+
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "states": ({"peephole": "channel", "norm": "layer"}, {"rollout": "states"}),
-    "feedback": ({"peephole": "channel", "norm": "layer"}, {"rollout": "feedback"}),
+    "states": ({"peephole": "channel", "norm": "layer"}, {"residual": True}),
+    "feedback": ({"peephole": "channel", "norm": "layer"}, {"residual": True, "rollout": "feedback"}),
+    "events": ({"peephole": "channel"}, EVENT_OPTIONS),
     "durations": (
         {"norm": "layer", "duration_strategy": "mlp", "memory_decay": True, "recurrent_activation": "hard_sigmoid"},
-        {},
+        {"residual": True},
     ),
-    "pixel peephole": ({"peephole": "pixel", "input_size": (4, 3), "boundary": "replicate"}, {}),
+    "pixel peephole": ({"peephole": "pixel", "input_size": (4, 3), "boundary": "replicate"}, {"residual": True}),
 }
 
 
 # JAX and TensorFlow compile each case for seconds
 COMPARED = [("mlx", name) for name in CASES] + [
-    (one, name) for one in ("flax", "keras") for name in ("states", "feedback")
+    (one, name) for one in ("flax", "keras") for name in ("states", "feedback", "events")
 ]
 
 
@@ -92,12 +121,13 @@ COMPARED = [("mlx", name) for name in CASES] + [
 )
 def test_steps_are_those_of_pytorch(framework: str, name: str) -> None:
     pytest.importorskip("convlstm.torch.training")
-    options, rollout = CASES[name]
-    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3, **options)
-    spec = ForecasterSpec(encoder=stack, patch_size=2, residual=True, **rollout)
+    stack_options, options = CASES[name]
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3, **stack_options)
+    spec = ForecasterSpec(encoder=stack, patch_size=2, **options)
     times = [np.abs(array(2, n)) + 1 for n in (3, 4, 3)] if spec.uses_durations else []
     sample = Sample(SAMPLE.inputs, SAMPLE.targets, SAMPLE.weight, *times)
-    strong = {"clip_norm": 0.1, "weight_decay": 0.1} if rollout else {}
+    sample = event_sample(sample) if spec.thresholds else sample
+    strong = {"clip_norm": 0.1, "weight_decay": 0.1} if name in ("states", "feedback", "events") else {}
     ours, theirs = (trainer(one, spec, **strong) for one in (framework, "torch"))
     for key in range(4):
         assert ours.step(sample, 1e-2, key) == pytest.approx(theirs.step(sample, 1e-2, key), abs=1e-5, rel=1e-5)
@@ -108,13 +138,14 @@ def test_steps_are_those_of_pytorch(framework: str, name: str) -> None:
     np.testing.assert_allclose(ours.predict(sample, 4), theirs.predict(sample, 4), rtol=0, atol=1e-4)
 
 
-def test_step_returns_the_loss_before_it_and_lowers_it(framework: str) -> None:
-    ours = trainer(framework, SMALL)
-    before = ours.loss(SAMPLE)
-    assert ours.step(SAMPLE, 1e-2, key=0) == pytest.approx(before, rel=1e-6)
+@pytest.mark.parametrize(("spec", "sample"), [(SMALL, SAMPLE), (EVENTS, event_sample())], ids=["frames", "events"])
+def test_step_returns_the_loss_before_it_and_lowers_it(framework: str, spec: ForecasterSpec, sample: Sample) -> None:
+    ours = trainer(framework, spec)
+    before = ours.loss(sample)
+    assert ours.step(sample, 1e-2, key=0) == pytest.approx(before, rel=1e-6)
     for key in range(1, 30):
-        ours.step(SAMPLE, 1e-2, key)
-    assert ours.loss(SAMPLE) < 0.95 * before
+        ours.step(sample, 1e-2, key)
+    assert ours.loss(sample) < 0.95 * before
 
 
 def test_key_decides_the_dropout_of_a_step(framework: str) -> None:
@@ -137,18 +168,21 @@ RESUMED = [("mlx", "bfloat16"), *((framework, "float32") for framework in FRAMEW
 @pytest.mark.parametrize(
     ("framework", "precision"), [case for case in RESUMED if case[0] in FRAMEWORKS], indirect=["framework"]
 )
-def test_resumed_run_is_the_whole_bit_for_bit(framework: str, precision: str) -> None:
-    first, second = (trainer(framework, seed=seed, precision=precision) for seed in (0, 9))
+@pytest.mark.parametrize(("spec", "sample"), [(SPEC, SAMPLE), (EVENTS, event_sample())], ids=["frames", "events"])
+def test_resumed_run_is_the_whole_bit_for_bit(
+    framework: str, precision: str, spec: ForecasterSpec, sample: Sample
+) -> None:
+    first, second = (trainer(framework, spec, seed=seed, precision=precision) for seed in (0, 9))
     states = [first.state()]
     for key in range(4):
-        first.step(SAMPLE, 1e-2, key)
+        first.step(sample, 1e-2, key)
         states.append(first.state())
-    second.step(SAMPLE, 1e-2, 77)  # nothing of this step is left after `restore`
+    second.step(sample, 1e-2, 77)  # nothing of this step is left after `restore`
     for start in (0, 2):
         second.restore(states[start])
-        second.loss(SAMPLE)
+        second.loss(sample)
         for key in range(start, 4):
-            second.step(SAMPLE, 1e-2, key)
+            second.step(sample, 1e-2, key)
         same_state(second.state(), states[4])
 
 
@@ -182,11 +216,12 @@ def test_state_that_does_not_fit_is_refused_by_name(framework: str, refused) -> 
 def test_only_convolution_kernels_decay(framework: str) -> None:
     options = {"peephole": "pixel", "input_size": (4, 3), "norm": "layer"}
     stack = ConvLSTMSpec(in_channels=4, hidden_channels=3, kernel_size=3, **options)
-    ours = trainer(framework, ForecasterSpec(encoder=stack, patch_size=2), weight_decay=0.1)
+    ours = trainer(framework, ForecasterSpec(encoder=stack, patch_size=2, **EVENT_OPTIONS), weight_decay=0.1)
     ours.restore({key: np.full_like(value, 0.5) for key, value in ours.state().items() if key.startswith("weights.")})
-    ours.step(WITHOUT_WEIGHT, 0.1, 0)  # no gradient: only the decay acts
+    ours.step(event_sample(WITHOUT_WEIGHT), 0.1, 0)  # no gradient: only the decay acts
+    kernels = ("weight_ih", "weight_hh", "head.weight", "detail.0.weight", "detail.1.weight", "output.weight")
     for key, value in ours.weights().items():
-        kernel = key.endswith(("weight_ih", "weight_hh", "head.weight"))
+        kernel = key.endswith(kernels)
         np.testing.assert_allclose(value, 0.5 * (1 - 0.1 * 0.1) if kernel else 0.5, rtol=1e-6, err_msg=key)
 
 
@@ -199,15 +234,17 @@ def test_gradient_is_clipped(framework: str) -> None:
     assert norm == pytest.approx(0.5, rel=1e-3)
 
 
-def test_low_precision_keeps_weights_in_float32(framework: str) -> None:
-    spec = SMALL if framework == "flax" else SPEC
+@pytest.mark.parametrize("output", ["frames", "events"])
+def test_low_precision_keeps_weights_in_float32(framework: str, output: str) -> None:
+    frames = SMALL if framework == "flax" else SPEC
+    spec, sample = (frames, SAMPLE) if output == "frames" else (EVENTS, event_sample())
     ours, exact = trainer(framework, spec, precision="bfloat16"), trainer(framework, spec)
-    loss = ours.loss(SAMPLE)
-    assert loss != exact.loss(SAMPLE)
-    assert loss == pytest.approx(exact.loss(SAMPLE), rel=5e-2)
-    ours.step(SAMPLE, 1e-3, 0)
+    loss = ours.loss(sample)
+    assert loss != exact.loss(sample)
+    assert loss == pytest.approx(exact.loss(sample), rel=5e-2)
+    ours.step(sample, 1e-3, 0)
     assert {a.dtype for key, a in ours.state().items() if key != "optimiser.count"} == {np.dtype(np.float32)}
-    assert ours.predict(SAMPLE, 2).dtype == np.float32
+    assert ours.predict(sample, 2).dtype == np.float32
     assert "bfloat16" in ours.description
     assert "float32" in exact.description
 

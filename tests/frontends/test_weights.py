@@ -83,13 +83,22 @@ def test_file_is_loaded_in_another_type(frontend, tmp_path: Path) -> None:
     assert frontend.call(layer, normal(2, 3, 2, 5, 5).astype(float)).output.dtype == np.float64
 
 
-def test_forecaster_through_a_file(frontend, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"residual": True}, {"thresholds": (0.1, 1.0), "detail_channels": 3, "detail_frames": 2, "detail_kernel": 3}],
+    ids=["frames", "events"],
+)
+def test_forecaster_through_a_file(options: dict, frontend, tmp_path: Path) -> None:
     stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3)
-    model = frontend.build("Forecaster", ForecasterSpec(encoder=stack, patch_size=2, residual=True))
+    model = frontend.build("Forecaster", ForecasterSpec(encoder=stack, patch_size=2, **options))
     model.eval()
     frontend.save(tmp_path / "m", model)
-    found, wanted = (frontend.forecast(one, normal(2, 3, 1, 6, 6), 3) for one in (frontend.load(tmp_path / "m"), model))
+    again = frontend.load(tmp_path / "m")
+    assert again.spec == model.spec
+    found, wanted = (frontend.forecast(one, normal(2, 3, 1, 6, 6), 3) for one in (again, model))
     np.testing.assert_array_equal(found, wanted)
+    frontend.save(tmp_path / "again", again)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
 
 
 def test_cell_and_layer_share_their_weights(frontend) -> None:

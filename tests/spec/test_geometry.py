@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from math import ceil
 
+import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
@@ -12,6 +13,7 @@ from convlstm.errors import ShapeError
 from convlstm.spec.geometry import (
     check_boundary,
     effective_kernel,
+    enlargement,
     output_size,
     pad_widths,
     recurrent_pad_widths,
@@ -96,3 +98,16 @@ def test_boundaries_up_to_their_limit(rule: str, limit: int | None, refused) -> 
         else:
             with refused(ShapeError, "width"):
                 check_boundary((4, 4), widths, ("zeros", rule))
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "expected"),
+    [
+        (2, 2, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]),
+        (2, 3, [[1, 0], [1, 0], [2 / 3, 1 / 3], [1 / 3, 2 / 3], [0, 1], [0, 1]]),
+        (3, 1, np.eye(3)),
+        (1, 2, [[1], [1]]),
+    ],
+)
+def test_enlargement_interpolates_between_the_centres(size: int, factor: int, expected: list) -> None:
+    np.testing.assert_allclose(enlargement(size, factor), expected, rtol=0, atol=1e-15)

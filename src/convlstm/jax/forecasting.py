@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.jax.convolution import convolve
 from convlstm.engine.jax.recurrence import State
 from convlstm.jax import inputs
 from convlstm.jax.dropout import sample_masks
@@ -18,6 +20,7 @@ from convlstm.jax.stack import run_stack
 from convlstm.jax.weights import Params, check_params
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import enlargement
 
 
 def forecast(
@@ -34,7 +37,7 @@ def forecast(
     dtype: DTypeLike | None = None,
     generic: bool = False,
 ) -> Array:
-    """Return the forecast frames of `Forecaster` as a pure function of its parameters; arguments: its `__call__`.
+    """Return the forecast of `Forecaster` as a pure function of its parameters; arguments: its `__call__`.
 
     A `key` of None means evaluation, and `horizon` is static under `jit`.
     """
@@ -57,7 +60,13 @@ def forecast(
     if spec.rollout == "feedback":
         return _feedback(spec, params, last, states, horizon, keys[1], generic)
     hidden = _hidden(spec, params, states, horizon, lead, keys[1], generic)
-    future = _head(spec, params, hidden)
+    if spec.detail_channels:
+        output = _detailed_output(spec, params, hidden, _last_frames(frames, mask, spec.detail_frames))
+    else:
+        output = depth_to_space(_pointwise(params["head"], hidden), spec.patch_size)
+    if spec.thresholds:
+        return _ordered_logits(output)
+    future = ACTIVATION_FUNCTIONS[spec.output_activation](output)
     return future + last[:, None] if spec.residual else future
 
 
@@ -114,7 +123,8 @@ def _feedback(
     stack, dtype = spec.encoder, states[0].h.dtype
 
     def show(states: list[State], last: Array) -> Array:
-        frame = _head(spec, params, states[-1].h)
+        patches = _pointwise(params["head"], states[-1].h)
+        frame = ACTIVATION_FUNCTIONS[spec.output_activation](depth_to_space(patches, spec.patch_size))
         return (frame + last if spec.residual else frame).astype(last.dtype)
 
     def advance(carry: tuple[Array, list[State]], t: Array) -> tuple[tuple[Array, list[State]], Array]:
@@ -133,11 +143,56 @@ def _feedback(
     return jnp.concatenate([first[:, None], jnp.swapaxes(others, 0, 1)], axis=1)
 
 
-def _head(spec: ForecasterSpec, params: Params, hidden: Array) -> Array:
-    head = params["head"]
-    patches = hidden @ head["kernel"][0, 0].astype(hidden.dtype)  # a 1×1 convolution
-    patches = patches + head["bias"].astype(hidden.dtype) if spec.head_bias else patches
-    return ACTIVATION_FUNCTIONS[spec.output_activation](depth_to_space(patches, spec.patch_size))
+def _detailed_output(spec: ForecasterSpec, params: Params, hidden: Array, last: Array) -> Array:
+    """Return the output (batch, horizon, height, width, output_channels) from features of the last frames."""
+    first = _convolve_same(params["detail_0"], last.astype(hidden.dtype))
+    features = _convolve_same(params["detail_1"], jax.nn.silu(first))
+    fine = _enlarge(_pointwise(params["head"], hidden), spec.patch_size)
+    gain, offset = jnp.split(fine, 2, axis=-1)
+    return _pointwise(params["output"], jax.nn.silu(features[:, None] * (1 + gain) + offset))
+
+
+def _pointwise(convolution: Params, x: Array) -> Array:
+    """Return a 1×1 convolution of x (..., channel) in the type of x."""
+    return _add_bias(convolution, x @ convolution["kernel"][0, 0].astype(x.dtype))
+
+
+def _convolve_same(convolution: Params, x: Array) -> Array:
+    """Return a convolution of x (batch, height, width, channel) in the type of x, with zeros around x."""
+    kernel = convolution["kernel"].astype(x.dtype)
+    widths = tuple((side // 2, side // 2) for side in kernel.shape[:-2])
+    return _add_bias(convolution, convolve(x, kernel, widths))
+
+
+def _add_bias(convolution: Params, z: Array) -> Array:
+    return z + convolution["bias"].astype(z.dtype) if "bias" in convolution else z
+
+
+def _enlarge(x: Array, factor: int) -> Array:
+    """Enlarge height and width of x (..., height, width, channel) by linear interpolation."""
+    rows, columns = (jnp.asarray(enlargement(n, factor), x.dtype) for n in x.shape[-3:-1])
+    # by default an accelerator rounds both factors of a float32 product
+    product_of = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    return product_of("xw,...ywc->...yxc", columns, product_of("yh,...hwc->...ywc", rows, x))
+
+
+def _ordered_logits(output: Array) -> Array:
+    """Return logits that never increase with the threshold: logit k is logit k − 1 minus softplus(output k)."""
+    logits = [output[..., :1]]
+    for k in range(1, output.shape[-1]):  # a sum in another order could increase by its rounding
+        logits.append(logits[-1] - jax.nn.softplus(output[..., k : k + 1]))
+    return jnp.concatenate(logits, axis=-1)
+
+
+def _last_frames(frames: Array, mask: Any, count: int) -> Array:
+    """Return the last frames as channels (batch, height, width, count · channel); masked or absent ones are zero."""
+    last = frames[:, -count:]
+    if mask is not None:
+        last = jnp.where(jnp.asarray(mask).astype(bool)[:, -count:, None, None, None], last, 0)
+    last = jnp.moveaxis(last, 1, -2)
+    last = last.reshape(*last.shape[:-2], last.shape[-2] * last.shape[-1])
+    absent = count * frames.shape[-1] - last.shape[-1]
+    return jnp.pad(last, ((0, 0), (0, 0), (0, 0), (absent, 0)))
 
 
 def _last_valid(frames: Array, mask: Any) -> Array:

@@ -15,7 +15,7 @@ from jax._src import xla_bridge  # private, and the only one that knows whether 
 
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
-from convlstm.frontend.trainer import Optimisation, Sample, weighted_loss
+from convlstm.frontend.trainer import Optimisation, Sample, event_loss, weighted_loss
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -111,15 +111,13 @@ class Trainer(trainer.Trainer):
 
     def _loss(self, params: Params, sample: Sample, key: jax.Array | None) -> jax.Array:
         future = self._future(params, sample, key, sample.targets.shape[1]).astype(jnp.float32)
-        loss: jax.Array = weighted_loss(
-            future,
-            jnp.moveaxis(sample.targets, 2, -1),
-            jnp.moveaxis(sample.weight, 2, -1),
-            self._options.absolute_error,
-            jnp.square,
-            jnp.sum,
-            jnp.maximum,
-        )
+        targets, weight = (jnp.moveaxis(array, 2, -1) for array in (sample.targets, sample.weight))
+        loss: jax.Array
+        if self.spec.thresholds:
+            loss = event_loss(future, targets, weight, jax.nn.softplus, jnp.sum, jnp.maximum)
+        else:
+            share = self._options.absolute_error
+            loss = weighted_loss(future, targets, weight, share, jnp.square, jnp.sum, jnp.maximum)
         return loss
 
     def _future(self, params: Params, sample: Sample, key: jax.Array | None, horizon: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """Canonical arrays to and from Flax's parameters: the names of both, and trees of them.
 
 Parameters are a tree of two levels, `{"layers_0_forward": {"kernel": ..., "recurrent_kernel": ...}}`, the same in
-nnx, linen, Haiku and the pure functions; a forecaster has one such tree as `encoder`, one as `forecaster`, and `head`.
+nnx, linen, Haiku and the pure functions. A forecaster has one such tree as `encoder`, one as `forecaster`, and `head`;
+with `detail_channels` it also has `detail_0`, `detail_1` and `output`.
 Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o joined along the last axis.
 """
 
@@ -48,7 +49,8 @@ def native_path(key: str) -> tuple[str, ...]:
     """Return the place of a canonical array in the tree of parameters: ("layers_0_forward", "kernel")."""
     stack, layer, rest = key.partition("layers.")
     if not layer:
-        return tuple(key.replace("weight", "kernel").split("."))
+        convolution, name = key.rsplit(".", 1)
+        return convolution.replace(".", "_"), name.replace("weight", "kernel")
     index, direction, name = rest.split(".", 2)
     path = (layer_name(int(index), direction), native_name(name))
     return (stack.removesuffix("."), *path) if stack else path

@@ -6,6 +6,7 @@ import mlx.core as mx
 from mlx import nn
 
 from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.mlx.convolution import convolve
 from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.mlx import inputs
@@ -15,6 +16,7 @@ from convlstm.mlx.stack import run_stack
 from convlstm.mlx.weights import reset
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import enlargement
 
 
 class Forecaster(nn.Module):
@@ -30,13 +32,15 @@ class Forecaster(nn.Module):
 
     Shapes:
         frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
-        returns: (batch, horizon, height, width, frame_channels)
+        returns: (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`
 
     Attributes:
         spec: The options as a `ForecasterSpec`.
         encoder: The stack over the input frames.
         forecaster: The stack over the lead times; None with `rollout="feedback"`.
-        head: The 1×1 output convolution, which is a linear map of the channels.
+        head: The 1×1 convolution of the hidden states, which is a linear map of the channels.
+        detail: The two convolutions of the last frames; None without `spec.detail_channels`.
+        output: The 1×1 convolution at full resolution; None without `spec.detail_channels`.
 
     Example:
         >>> from convlstm import ConvLSTMSpec
@@ -54,8 +58,16 @@ class Forecaster(nn.Module):
         self.forecaster = None
         if spec.rollout == "states":
             self.forecaster = ConvLSTM.from_spec(spec.forecaster, dtype=dtype)
-        self.head = nn.Linear(spec.head_channels, spec.patch_channels, bias=spec.head_bias)
-        self.head.set_dtype(dtype)
+        self.head = nn.Linear(spec.head_channels, spec.head_outputs, bias=spec.head_bias)
+        self.detail, self.output = None, None
+        if spec.detail_channels:
+            features, kernel = spec.detail_channels, spec.detail_kernel
+            self.detail = [
+                nn.Conv2d(channels, features, kernel, padding=kernel // 2)
+                for channels in (spec.detail_frames * spec.frame_channels, features)
+            ]
+            self.output = nn.Linear(features, spec.output_channels)
+        self.set_dtype(dtype)
         self.reset_parameters()
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -90,7 +102,7 @@ class Forecaster(nn.Module):
             key: Source of random numbers in training, from `mx.random.key`; None means MLX's global one.
 
         Returns:
-            (batch, horizon, height, width, frame_channels).
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -105,7 +117,14 @@ class Forecaster(nn.Module):
         states = list(zip(h, c, strict=True))
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, mask), states, horizon, rolling)
-        future = self._head(self._hidden(self.forecaster, states, horizon, lead, rolling))
+        hidden = self._hidden(self.forecaster, states, horizon, lead, rolling)
+        if self.spec.detail_channels:
+            output = self._detailed_output(hidden, _last_frames(frames, mask, self.spec.detail_frames))
+        else:
+            output = self._head(hidden)
+        if self.spec.thresholds:
+            return _ordered_logits(output)
+        future = ACTIVATION_FUNCTIONS[self.spec.output_activation](output)
         return future + _last_valid(frames, mask)[:, None] if self.spec.residual else future
 
     def _hidden(
@@ -130,7 +149,7 @@ class Forecaster(nn.Module):
         spec, future = self.spec.encoder, list[mx.array]()
         keys = [None] * horizon if key is None else list(mx.random.split(key, horizon))
         for step in range(horizon):
-            frame = self._head(states[-1][0])
+            frame = ACTIVATION_FUNCTIONS[self.spec.output_activation](self._head(states[-1][0]))
             last = frame + last if self.spec.residual else frame
             future.append(last)
             if step == horizon - 1:
@@ -154,19 +173,68 @@ class Forecaster(nn.Module):
         return folded.reshape(*lead, height // p, width // p, channels * p**2).astype(self.encoder.dtype)
 
     def _head(self, hidden: mx.array) -> mx.array:
-        """Return frames (..., height, width, channel) from hidden states on the patches' grid."""
+        """Return the output (..., height, width, channel) from hidden states on the patches' grid."""
         p = self.spec.patch_size
         *lead, height, width, _ = hidden.shape
-        split = self.head(hidden).reshape(*lead, height, width, self.spec.frame_channels, p, p)
+        split = self.head(hidden).reshape(*lead, height, width, self.spec.output_channels, p, p)
         n = len(lead)
         unfolded = split.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
-        frames = unfolded.reshape(*lead, height * p, width * p, self.spec.frame_channels)
-        return ACTIVATION_FUNCTIONS[self.spec.output_activation](frames)
+        return unfolded.reshape(*lead, height * p, width * p, self.spec.output_channels)
+
+    def _detailed_output(self, hidden: mx.array, last: mx.array) -> mx.array:
+        """Return the output (batch, horizon, height, width, output_channels) from features of the last frames."""
+        assert self.detail is not None
+        assert self.output is not None
+        first, second = self.detail
+        features = _convolve_same(second, _silu(_convolve_same(first, last)))
+        gain, offset = _enlarge(self.head(hidden), self.spec.patch_size).split(2, axis=-1)
+        modulated = _silu(features[:, None] * (1 + gain) + offset)
+        result: mx.array = self.output(modulated.astype(self.output.weight.dtype))
+        return result
 
     def _check(self, frames: mx.array, horizon: int) -> None:
         inputs.check_array("frames", frames, *inputs.frame_types(self.encoder.dtype))
         calls.check_forecast(self.spec, frames.shape, channels_last=True)
         calls.check_horizon(horizon)
+
+
+def _convolve_same(convolution: nn.Conv2d, x: mx.array) -> mx.array:
+    """Return a convolution of x (batch, height, width, channel) in the type of its kernel, with zeros around x."""
+    weight = convolution.weight  # not the module's own call, which has single precision in float64
+    widths = tuple((side // 2, side // 2) for side in weight.shape[1:-1])
+    z = convolve(x.astype(weight.dtype), weight, widths, ("zeros", "zeros"))
+    return z + convolution.bias
+
+
+def _silu(x: mx.array) -> mx.array:
+    return x * ACTIVATION_FUNCTIONS["sigmoid"](x)
+
+
+def _enlarge(x: mx.array, factor: int) -> mx.array:
+    """Enlarge height and width of x (..., height, width, channel) by linear interpolation."""
+    *lead, height, width, channels = x.shape
+    rows, columns = (mx.array(enlargement(n, factor), dtype=x.dtype) for n in (height, width))
+    x = (rows @ x.reshape(*lead, height, width * channels)).reshape(*lead, height * factor, width, channels)
+    return columns @ x
+
+
+def _ordered_logits(output: mx.array) -> mx.array:
+    """Return logits that never increase with the threshold: logit k is logit k − 1 minus softplus(output k)."""
+    logits = [output[..., :1]]
+    for k in range(1, output.shape[-1]):  # a sum in another order could increase by its rounding
+        logits.append(logits[-1] - ACTIVATION_FUNCTIONS["softplus"](output[..., k : k + 1]))
+    return mx.concatenate(logits, axis=-1)
+
+
+def _last_frames(frames: mx.array, mask: mx.array | None, count: int) -> mx.array:
+    """Return the last frames as channels (batch, height, width, count · channel); masked or absent ones are zero."""
+    last = frames[:, -count:]
+    if mask is not None:
+        valid = mx.array(mask).astype(mx.bool_)[:, -count:, None, None, None]
+        last = mx.where(valid, last, mx.zeros_like(last))
+    last = last.transpose(0, 2, 3, 1, 4).flatten(3)
+    absent = count * frames.shape[-1] - last.shape[-1]
+    return mx.pad(last, [(0, 0), (0, 0), (0, 0), (absent, 0)])
 
 
 def _last_valid(frames: mx.array, mask: mx.array | None) -> mx.array:

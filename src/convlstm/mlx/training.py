@@ -11,9 +11,10 @@ import numpy as np
 from mlx import optimizers
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
+from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -91,8 +92,13 @@ class Trainer(trainer.Trainer):
     def _loss(self, parameters: Any, sample: Sample, key: mx.array | None) -> mx.array:
         forecast = self._forecast(parameters, sample, sample.targets.shape[1], key)
         targets, weight = _frames(sample.targets), _frames(sample.weight)
-        share = self._options.absolute_error
-        loss: mx.array = weighted_loss(forecast, targets, weight, share, mx.square, _total, mx.maximum)
+        loss: mx.array
+        if self.module.spec.thresholds:
+            softplus = ACTIVATION_FUNCTIONS["softplus"]
+            loss = event_loss(forecast, targets, weight, softplus, _total, mx.maximum)
+        else:
+            share = self._options.absolute_error
+            loss = weighted_loss(forecast, targets, weight, share, mx.square, _total, mx.maximum)
         return loss
 
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:

@@ -21,6 +21,8 @@ from convlstm.weights.canonical import Shape, Spec, canonical_shapes, check_weig
 from convlstm.weights.checkpoint import save_model
 
 _KERNELS = ("weight_ih", "weight_hh")
+_POINTWISE = ("head.weight", "output.weight")
+_CHANNELS_SECOND = ("peephole", "detail.0.weight", "detail.1.weight")
 _GATED = ("bias", "norm_scale")
 
 
@@ -45,14 +47,14 @@ def to_native(key: str, array: Array) -> Array:
         return np.moveaxis(array.reshape(-1, *array.shape[2:]), 1, -1)
     if name in _GATED:
         return array.reshape(-1)
-    if name == "peephole":
+    if name in _CHANNELS_SECOND:
         return np.moveaxis(array, 1, -1)
-    return array[:, :, 0, 0] if name == "head.weight" else array
+    return array[:, :, 0, 0] if name in _POINTWISE else array
 
 
 def from_native(key: str, array: Array, shape: Shape) -> Array:
     """Return an array in MLX's layout as the canonical one of this shape (see `to_native`)."""
-    if array_name(key) in (*_KERNELS, "peephole"):
+    if array_name(key) in _KERNELS + _CHANNELS_SECOND:
         array = np.moveaxis(array, -1, 1)
     return np.ascontiguousarray(array).reshape(shape)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from convlstm.errors import ShapeError
+from convlstm.spec.types import Array
 
 AXIS_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """Names of the spatial axes for 1, 2 and 3 of them."""
@@ -71,6 +74,20 @@ def output_size(
             )
         result.append(points)
     return tuple(result)
+
+
+def enlargement(size: int, factor: int) -> Array:
+    """Return the matrix (size · factor, size) of linear interpolation between the centres of cells along one axis.
+
+    Cell i of the result takes the position clip((i + 1/2) / factor − 1/2, 0, size − 1), so that edges are repeated.
+
+    Example:
+        >>> enlargement(2, 2)[1]
+        array([0.75, 0.25])
+    """
+    position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+    distance = np.abs(position[:, None] - np.arange(size))
+    return np.clip(1.0 - distance, 0.0, None)
 
 
 def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str]) -> None:

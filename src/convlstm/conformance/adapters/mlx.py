@@ -95,7 +95,8 @@ def _channels_first(name: str, array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _channel_axis(name: str) -> int | None:
-    return _CHANNEL_AXES.get(name.partition(".")[0])
+    is_weight = name in ("output.weight", "output.bias")  # of a forecaster; `output.0` is a result of a layer
+    return None if is_weight else _CHANNEL_AXES.get(name.partition(".")[0])
 
 
 def _masks(case: Case, dtype: mx.Dtype) -> DropoutMasks | None:

@@ -29,13 +29,15 @@ class Forecaster(SpecModule):
 
     Shapes:
         frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
-        returns: (batch, horizon, height, width, frame_channels)
+        returns: (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`
 
     Attributes:
         spec: The options as a `ForecasterSpec`.
         encoder: The parameters of the stack over the input frames.
         forecaster: Those of the stack over the lead times; not there with `rollout="feedback"`.
-        head: Those of the 1×1 output convolution.
+        head: Those of the 1×1 convolution of the hidden states.
+        detail_0, detail_1: Those of the convolutions of the last frames; not there without `spec.detail_channels`.
+        output: Those of the 1×1 convolution at full resolution; not there without `spec.detail_channels`.
         deterministic: True in evaluation, as `nnx.Module.eval` and `train` set it.
 
     Raises:
@@ -86,7 +88,7 @@ class Forecaster(SpecModule):
             rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the model's own.
 
         Returns:
-            (batch, horizon, height, width, frame_channels).
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
