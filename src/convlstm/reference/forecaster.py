@@ -9,6 +9,7 @@ from convlstm.reference.activations import ACTIVATION_FUNCTIONS, sigmoid
 from convlstm.reference.convolution import convolve
 from convlstm.reference.recurrence import Weights
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import enlargement
 from convlstm.spec.types import Array
 
 _FORWARD = "forward"
@@ -155,13 +156,6 @@ def enlarge(x: Array, factor: int) -> Array:
     """Enlarge the last two axes by linear interpolation between the centres of the cells; edges are repeated."""
     rows, columns = (enlargement(n, factor) for n in x.shape[-2:])
     return np.einsum("yh,...hw,xw->...yx", rows, x, columns)
-
-
-def enlargement(size: int, factor: int) -> Array:
-    """Return the matrix (size · factor, size) of the linear interpolation along one axis."""
-    position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
-    distance = np.abs(position[:, None] - np.arange(size))
-    return np.clip(1.0 - distance, 0.0, None)
 
 
 def _ordered_logits(output: Array) -> Array:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from convlstm.errors import ShapeError
+from convlstm.spec.types import Array
 
 AXIS_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """Names of the spatial axes for 1, 2 and 3 of them."""
@@ -71,6 +74,23 @@ def output_size(
             )
         result.append(points)
     return tuple(result)
+
+
+def enlargement(size: int, factor: int) -> Array:
+    """Return the matrix (size · factor, size) of the linear interpolation along one axis.
+
+    It interpolates between the centres of the cells; points beyond the outer centres have the value of the edge cell.
+
+    Example:
+        >>> enlargement(2, 2)
+        array([[1.  , 0.  ],
+               [0.75, 0.25],
+               [0.25, 0.75],
+               [0.  , 1.  ]])
+    """
+    position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+    distance = np.abs(position[:, None] - np.arange(size))
+    return np.clip(1.0 - distance, 0.0, None)
 
 
 def check_boundary(size: Sequence[int], widths: Widths, boundary: Sequence[str]) -> None:
