@@ -7,6 +7,7 @@ import numpy as np
 from convlstm.spec.types import Array
 
 _KERNELS = ("weight_ih", "weight_hh")
+_OUTPUT_KERNELS = ("head.weight", "detail.0.weight", "detail.1.weight", "output.weight")
 
 
 def array_name(key: str) -> str:
@@ -24,7 +25,7 @@ def to_channels_last(key: str, array: Array) -> Array:
         return array.reshape(-1)
     if name == "peephole":
         return np.moveaxis(array, 1, -1)
-    if name == "head.weight":  # from (out, in, 1, 1) to (1, 1, in, out)
+    if name in _OUTPUT_KERNELS:  # from (out, in, *kernel) to (*kernel, in, out)
         return array.transpose(2, 3, 1, 0)
     return array.T if name.startswith("duration.") else array
 
@@ -36,7 +37,7 @@ def from_channels_last(key: str, array: Array, shape: tuple[int, ...]) -> Array:
         array = np.moveaxis(array, (-1, -2), (0, 1))
     elif name == "peephole":
         array = np.moveaxis(array, -1, 1)
-    elif name == "head.weight":
+    elif name in _OUTPUT_KERNELS:
         array = array.transpose(3, 2, 0, 1)
     elif name.startswith("duration."):
         array = array.T
