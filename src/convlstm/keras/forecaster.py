@@ -16,6 +16,8 @@ from convlstm.keras.stack_layer import ConvLSTMStack
 from convlstm.keras.weights import load_canonical, seed_of
 from convlstm.spec.calls import check_forecast, check_given, check_horizon
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import enlargement
+from convlstm.spec.types import Array
 from convlstm.weights.canonical import canonical_shapes, initialise
 
 _OUTPUTS = {
@@ -24,6 +26,7 @@ _OUTPUTS = {
     "relu": keras.ops.relu,
     "softplus": keras.ops.softplus,
 }
+_STACKS = ("encoder.", "forecaster.")
 
 
 @keras.saving.register_keras_serializable("convlstm")
@@ -42,12 +45,14 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     Shapes:
         frames:  (batch, time, height, width, frame_channels), height and width multiples of patch_size
-        returns: (batch, horizon, height, width, frame_channels), in at least float32
+        returns: (batch, horizon, height, width, output_channels), in at least float32: frames, or logits with
+            `spec.thresholds`
 
     Attributes:
         spec: The options as a `ForecasterSpec`.
         encoder: The stack over the input frames.
         forecaster: The stack over the lead times; None with `rollout="feedback"`.
+        output_variables: The kernels and biases of the convolutions that make the output, by canonical key.
 
     Example:
         >>> import numpy as np
@@ -71,10 +76,10 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         self.forecaster = None
         if spec.rollout == "states":
             self.forecaster = ConvLSTMStack(spec.forecaster, name="forecaster", dtype=self.dtype_policy)
-        self.head = {
+        self.output_variables = {
             key: self.add_weight(shape=channels_last_shape(key, shape), name=key.replace(".", "_"), autocast=False)
             for key, shape in sorted(canonical_shapes(spec).items(), reverse=True)
-            if key.startswith("head.")
+            if not key.startswith(_STACKS)
         }
         self.built = True
         load_canonical(self, initialise(spec, seed_of(self.seed_generator)))
@@ -85,7 +90,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         variables: dict[str, Any] = {}
         for prefix, stack in stacks.items():
             variables |= {prefix + key: variable for key, variable in stack.canonical_variables().items()}
-        return variables | self.head
+        return variables | self.output_variables
 
     @inputs.errors_unchanged
     def call(
@@ -110,7 +115,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             gaps: Time since the last valid frame (batch, time), for memory decay.
 
         Returns:
-            (batch, horizon, height, width, frame_channels).
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
@@ -123,9 +128,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             patched, mask=valid, training=training, durations=durations, gaps=gaps, dropout_masks=dropout_masks
         )
         states = list(zip(h, c, strict=True))
-        last = _last_valid(frames, valid)
         if self.forecaster is None:
-            return self._feedback(last, states, steps, training)
+            return self._feedback(_last_valid(frames, valid), states, steps, training)
         dropout_masks = self._draw(self.spec.forecaster, frames, size, steps, training)
         outputs, _ = run_stack(
             self.spec.forecaster,
@@ -136,9 +140,15 @@ class Forecaster(keras.Model):  # type: ignore[misc]
             durations=lead,
             dropout_masks=dropout_masks,
         )
-        hidden = keras.ops.concatenate([parts[0] for parts in outputs], axis=-1)
-        future = self._head(keras.ops.swapaxes(hidden, 0, 1))
-        return future + keras.ops.expand_dims(last, 1) if self.spec.residual else future
+        hidden = keras.ops.swapaxes(keras.ops.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
+        if self.spec.detail_channels:
+            output = self._detailed_output(hidden, _last_frames(frames, valid, self.spec.detail_frames))
+        else:
+            output = depth_to_space(self._convolve("head", hidden), self.spec.patch_size)
+        if self.spec.thresholds:
+            return _ordered_logits(output)
+        future = _OUTPUTS[self.spec.output_activation](output)
+        return future + keras.ops.expand_dims(_last_valid(frames, valid), 1) if self.spec.residual else future
 
     @inputs.errors_unchanged
     def compute_output_spec(
@@ -154,8 +164,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         """Return the forecast as a symbol, for inputs that `call` takes."""
         frames, steps, valid, _ = self._read(frames, horizon, mask, lead_durations)
         inputs.read_times(self.spec.encoder, durations, gaps, frames, valid)
-        batch, _, *frame = frames.shape
-        return keras.KerasTensor((batch, steps, *frame), dtype=cell_dtype(self.compute_dtype))
+        batch, _, *size, _ = frames.shape
+        shape = (batch, steps, *size, self.spec.output_channels)
+        return keras.KerasTensor(shape, dtype=cell_dtype(self.compute_dtype))
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **options: Any) -> None:
         """Write the forecast of `horizon` frames from frames alone, as every Keras model writes its call.
@@ -188,7 +199,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         """Return the frames of the roll-out; in training each fed-back step is a call with its own dropout masks."""
         spec, future = self.spec.encoder, list[Tensor]()
         for step in range(horizon):
-            frame = self._head(keras.ops.expand_dims(states[-1][0], 1))[:, 0]
+            patches = self._convolve("head", keras.ops.expand_dims(states[-1][0], 1))
+            frame = _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))[:, 0]
             last = frame + last if self.spec.residual else frame
             future.append(last)
             if step == horizon - 1:
@@ -205,14 +217,27 @@ class Forecaster(keras.Model):  # type: ignore[misc]
         batch = keras.ops.shape(like)[0]
         return sample_masks(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
 
-    def _head(self, hidden: Tensor) -> Tensor:
-        weight = keras.ops.cast(keras.ops.convert_to_tensor(self.head["head.weight"]), self.compute_dtype)
-        # the operator: keras.ops.matmul computes float64 in float32 on PyTorch
-        patches = keras.ops.cast(hidden, self.compute_dtype) @ weight[0, 0]
-        patches = keras.ops.cast(patches, cell_dtype(self.compute_dtype))
-        if self.spec.head_bias:
-            patches = patches + keras.ops.cast(self.head["head.bias"], patches.dtype)
-        return _OUTPUTS[self.spec.output_activation](depth_to_space(patches, self.spec.patch_size))
+    def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
+        """Return the output (batch, horizon, height, width, output_channels) from features of the last frames."""
+        features = self._convolve("detail.1", keras.ops.silu(self._convolve("detail.0", last)))
+        gain, offset = keras.ops.split(enlarge(self._convolve("head", hidden), self.spec.patch_size), 2, axis=-1)
+        modulated = keras.ops.silu(keras.ops.expand_dims(features, 1) * (1.0 + gain) + offset)
+        return self._convolve("output", modulated)
+
+    def _convolve(self, name: str, x: Tensor) -> Tensor:
+        """Return W ∗ x + b in at least float32, zeros around x (*batch, height, width, in)."""
+        weight, bias = (self.output_variables.get(f"{name}.{part}") for part in ("weight", "bias"))
+        weight = keras.ops.cast(keras.ops.convert_to_tensor(weight), self.compute_dtype)
+        x = keras.ops.cast(x, self.compute_dtype)
+        if tuple(weight.shape[:2]) == (1, 1):
+            # the operator: keras.ops.matmul computes float64 in float32 on PyTorch
+            z = x @ weight[0, 0]
+        else:
+            # TensorFlow's float32 convolution of an empty batch has the shape of the input
+            shape = (*keras.ops.shape(x)[:-1], weight.shape[-1])
+            z = keras.ops.reshape(keras.ops.conv(x, weight, padding="same", data_format="channels_last"), shape)
+        z = keras.ops.cast(z, cell_dtype(self.compute_dtype))
+        return z if bias is None else z + keras.ops.cast(bias, z.dtype)
 
     def _read(self, frames: Any, horizon: Any, mask: Any, lead_durations: Any) -> tuple[Any, ...]:
         """Return frames in at least float32, the horizon, mask and durations of the forecast frames, all checked."""
@@ -245,6 +270,57 @@ def depth_to_space(patched: Tensor, patch: int) -> Tensor:
     split = keras.ops.reshape(patched, (batch * steps, height, width, channels // patch**2, patch, patch))
     unfolded = keras.ops.transpose(split, (0, 1, 4, 2, 5, 3))
     return keras.ops.reshape(unfolded, (batch, steps, height * patch, width * patch, channels // patch**2))
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Enlarge the grid of x (batch, time, height, width, channel) as `geometry.enlargement` does along each axis.
+
+    Between three cells in a row, all points of the middle one are weighted means of the three. So the middle rows of
+    the matrix for three cells serve a grid of any size, also of one that only a graph knows.
+    """
+    if factor == 1:
+        return x
+    weights = enlargement(3, factor)[factor : 2 * factor]
+    batch, steps, height, width, channels = keras.ops.shape(x)
+    flat = keras.ops.reshape(x, (batch * steps, height, width, channels))
+    rows = keras.ops.reshape(_interpolate(flat, 1, weights), (batch * steps, height * factor, width, channels))
+    return keras.ops.reshape(_interpolate(rows, 2, weights), (batch, steps, height * factor, width * factor, channels))
+
+
+def _interpolate(x: Tensor, axis: int, weights: Array) -> Tensor:
+    """Return the points of each cell along an axis of x in a new axis after it, from weights (points, 3)."""
+    start = (slice(None),) * axis
+    first, last = x[(*start, slice(None, 1))], x[(*start, slice(-1, None))]
+    before = keras.ops.concatenate([first, x[(*start, slice(None, -1))]], axis=axis)
+    after = keras.ops.concatenate([x[(*start, slice(1, None))], last], axis=axis)
+    dtype, later_axes = keras.backend.standardize_dtype(x.dtype), len(x.shape) - axis - 1
+    columns = weights.T.reshape(3, -1, *(1,) * later_axes)
+    parts = (
+        keras.ops.expand_dims(cell, axis + 1) * keras.ops.convert_to_tensor(column, dtype=dtype)
+        for cell, column in zip((before, x, after), columns, strict=True)
+    )
+    return sum(parts)
+
+
+def _ordered_logits(output: Tensor) -> Tensor:
+    """Return logits that never increase with the threshold: logit k is logit k − 1 minus softplus(output k)."""
+    # a sum for each threshold: keras.ops.cumsum computes float64 in float32 on PyTorch
+    logits = [output[..., :1]]
+    for k in range(1, output.shape[-1]):
+        logits.append(logits[-1] - keras.ops.softplus(output[..., k : k + 1]))
+    return keras.ops.concatenate(logits, axis=-1)
+
+
+def _last_frames(frames: Tensor, mask: Tensor | None, count: int) -> Tensor:
+    """Return the last frames as channels (batch, height, width, count · channel); masked or absent ones are zero."""
+    if mask is not None:
+        valid = keras.ops.reshape(mask, (*keras.ops.shape(frames)[:2], 1, 1, 1))
+        frames = keras.ops.where(valid, frames, keras.ops.zeros_like(frames))
+    steps = frames.shape[1]
+    absent = max(count - steps, 0) if isinstance(steps, int) else count - 1
+    last = keras.ops.pad(frames, ((0, 0), (absent, 0), (0, 0), (0, 0), (0, 0)))[:, -count:]
+    batch, _, height, width, channels = keras.ops.shape(last)
+    return keras.ops.reshape(keras.ops.transpose(last, (0, 2, 3, 1, 4)), (batch, height, width, count * channels))
 
 
 def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:

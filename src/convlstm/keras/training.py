@@ -13,7 +13,7 @@ import numpy as np
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
 from convlstm.frontend.layouts import from_channels_last, to_channels_last
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, weighted_loss
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
@@ -128,16 +128,11 @@ class Trainer(trainer.Trainer):
     def _loss(self, weights: Tensors, sample: Tensors, seed: Tensor | None = None) -> Tensor:
         targets, weight = sample["targets"], sample["weight"]
         forecast = self._forecast(weights, sample, targets.shape[1], seed)
-        forecast = keras.ops.cast(forecast, "float32")
-        return weighted_loss(
-            forecast,
-            targets,
-            weight,
-            self._options.absolute_error,
-            keras.ops.square,
-            keras.ops.sum,
-            keras.ops.maximum,
-        )
+        forecast, total, at_least = keras.ops.cast(forecast, "float32"), keras.ops.sum, keras.ops.maximum
+        if self.module.spec.thresholds:
+            return event_loss(forecast, targets, weight, keras.ops.softplus, total, at_least)
+        share = self._options.absolute_error
+        return weighted_loss(forecast, targets, weight, share, keras.ops.square, total, at_least)
 
     def _forecast(self, weights: Tensors, sample: Tensors, horizon: int, seed: Tensor | None = None) -> Tensor:
         variables = self._variables | {_DRAWS: self.module.seed_generator.state}
