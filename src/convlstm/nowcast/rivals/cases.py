@@ -88,7 +88,7 @@ def compute_fields(frames: Fields, leads: Fields, method: Method, fallback: Meth
     """Return the fields at the positive lead times, by `fallback` where the frames do not allow the method."""
     positive = leads[leads > 0]
     if positive.size == 0:
-        positive = np.ones(1)  # its field gives the shape, and is not selected
+        positive, method = np.ones(1), fallback  # this field gives the shape, and is not selected
     # All whole steps are computed, because the path of a cell depends on the steps into which it is divided.
     times = np.union1d(np.arange(1, int(np.ceil(positive[-1])) + 1), positive)
     is_whole = times.size == int(times[-1])
