@@ -65,7 +65,7 @@ def test_the_table_is_that_of_every_held_back_case(evaluation, make_nowcaster, r
     folder, scores = evaluation
     expected = score_forecasts(*by_hand(make_nowcaster(), rain_frames, ENDS), thresholds=(0.1, 1.0, 5.0))
     expected = expected.astype(dict.fromkeys(expected.columns[4:], "float64"))
-    assert len(expected) == 3 * 4 * (5 * 3 + 3)
+    assert len(expected) == 3 * 4 * (7 * 3 + 3)
     written = pd.read_csv(folder / "scores.csv")
     for table in (scores, written):
         pd.testing.assert_frame_equal(table.astype(expected.dtypes), expected, check_dtype=False, rtol=1e-5)
