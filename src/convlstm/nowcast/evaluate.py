@@ -115,9 +115,7 @@ def _score(
         probability_coords = coords | {"threshold": list(cases.thresholds)}
         probabilities[METHODS[0]] = xr.DataArray(cases.probability, dims=probability_dims, coords=probability_coords)
     last_frame = np.stack([frames.read(slice(end, end + 1))[0, 0] for end in cases.ends])
-    sums = case_sums(
-        forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities
-    )
+    sums = case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities)
     spectra, fine_scales = spectrum_tables(
         forecast,
         observation,

@@ -152,10 +152,17 @@ def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, s
     return Axis(ticks, start, stop, title)
 
 
-def doubling_axis(start: float, stop: float, title: str) -> Axis:
+def doubling_axis(low: float, high: float, title: str) -> Axis:
     """Return a horizontal axis for log2 values, with the powers of two between its ends as numbers."""
-    powers = range(math.ceil(min(start, stop) - 1e-9), math.floor(max(start, stop) + 1e-9) + 1)
-    return Axis(tuple((float(p), f"{2.0**p:g}") for p in powers), start, stop, title)
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    return Axis(tuple((float(p), f"{2.0**p:g}") for p in powers), low, high, title)
+
+
+def wavelength_axis(longest: float, shortest: float, title: str) -> Axis:
+    """Return a horizontal axis for −log2 of wavelengths: from long ones on the left to short ones on the right."""
+    powers = range(math.floor(math.log2(longest)), math.ceil(math.log2(shortest)) - 1, -1)
+    start, stop = -math.log2(longest), -math.log2(shortest)
+    return Axis(tuple((-float(p), f"{2.0**p:g}") for p in powers), start, max(stop, start + 1), title)
 
 
 def _across(axis: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:

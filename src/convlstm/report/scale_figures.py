@@ -7,7 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from convlstm.report.charts import Axis, Chart, Series, counting_axis, doubling_axis, draw_chart, value_axis
+from convlstm.report.charts import (
+    Axis,
+    Chart,
+    Series,
+    counting_axis,
+    doubling_axis,
+    draw_chart,
+    value_axis,
+    wavelength_axis,
+)
 from convlstm.report.figures import ChartGroup, method_slot
 from convlstm.report.glossary import (
     FINE_SCALE_NOTES,
@@ -69,21 +78,26 @@ def spectrum_groups(results: Results) -> list[ChartGroup]:
 
 def spectrum_legend(results: Results) -> list[tuple[str, int]]:
     """Return labels and slots of the observation and the methods."""
-    return [(method_label(method), _slot(method, results)) for method in _with_observation(results)]
+    return [(_label(method), _slot(method, results)) for method in _with_observation(results)]
 
 
 def _spectrum_charts(results: Results, table: pd.DataFrame) -> list[Chart]:
     known = table.dropna(subset="power")
-    x = doubling_axis(
-        float(np.log2(known["wavelength"].max())), float(np.log2(known["wavelength"].min())), "Wavelength (cells)"
-    )
+    x = wavelength_axis(float(known["wavelength"].max()), float(known["wavelength"].min()), "Wavelength (cells)")
     high = float(known["power"].max())
     y = value_axis(max(float(known["power"].min()), high - _SPECTRUM_RANGE), high)
     charts = []
     for lead in few_leads(results):
         rows = known[np.isclose(known["lead_time"], lead)].rename(columns={"power": "value"})
         rows = rows.assign(lower=np.nan, upper=np.nan)
-        series = _series(results, rows, "wavelength", np.log2, lambda w: f"{w:.3g} cells", _with_observation(results))
+        series = _series(
+            results,
+            rows,
+            "wavelength",
+            lambda lengths: -np.log2(lengths),
+            lambda length: f"{length:.3g} cells",
+            _with_observation(results),
+        )
         title = f"{results.lead_unit.words(lead)} ahead"
         drawn = [Series(s.label, s.slot, s.x, s.y, s.lower, s.upper) for s in series]  # too many points for markers
         charts.append(draw_chart(title, f"Power spectra {title}, in dB. {_ends(series)}", drawn, x, y))
@@ -92,9 +106,7 @@ def _spectrum_charts(results: Results, table: pd.DataFrame) -> list[Chart]:
 
 def _fine_scale_chart(results: Results, title: str, rows: pd.DataFrame) -> Chart:
     leads, unit = results.lead_times, results.lead_unit
-    x = counting_axis(
-        min(0.0, leads[0]), leads[-1], f"Lead time ({unit.short})", unit=unit.minutes, steps=unit.steps
-    )
+    x = counting_axis(min(0.0, leads[0]), leads[-1], f"Lead time ({unit.short})", unit=unit.minutes, steps=unit.steps)
     series = _series(results, rows, "lead_time", np.asarray, unit.label, _with_observation(results))
     y = _axis_with_zero(rows["value"].to_numpy())
     return draw_chart("By lead time", f"{title}. {_ends(series)}", series, x, y)
@@ -118,16 +130,20 @@ def _series(
             .T
         )
         notes = tuple(
-            f"{method_label(method)}, {place_text(place)}: {interval_text(value, low, high, 2)}"
+            f"{_label(method)}, {place_text(place)}: {interval_text(value, low, high, 2)}"
             for place, value, low, high in zip(x, y, lower, upper, strict=True)
         )
         if len(x):
-            series.append(Series(method_label(method), _slot(method, results), scale(x), y, lower, upper, notes))
+            series.append(Series(_label(method), _slot(method, results), scale(x), y, lower, upper, notes))
     return series
 
 
 def _with_observation(results: Results) -> list[str]:
     return [*results.methods, OBSERVATION]
+
+
+def _label(method: str) -> str:
+    return "Observation" if method == OBSERVATION else method_label(method)
 
 
 def _slot(method: str, results: Results) -> int:

@@ -57,6 +57,11 @@ def event_fractions(events: Events, windows: Sequence[int]) -> dict[int, xr.Data
     return fraction_sums(events.predicted.values, events.observed.values, windows)
 
 
+def critical_success_index(counts: xr.Dataset) -> xr.DataArray:
+    """Return the score `csi` of `event_scores` without the others, for many weightings of the cases."""
+    return counts["hits"] / (counts["hits"] + counts["misses"] + counts["false_alarms"])
+
+
 def event_scores(counts: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return the scores of pooled counts; NaN where a score is undefined.
 

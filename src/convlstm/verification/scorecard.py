@@ -11,7 +11,14 @@ import xarray as xr
 
 from convlstm.errors import DataError
 from convlstm.verification.arguments import check_dimensions, check_minutes, check_same_entries
-from convlstm.verification.categorical import COUNTS, event_counts, event_fractions, event_scores, find_events
+from convlstm.verification.categorical import (
+    COUNTS,
+    critical_success_index,
+    event_counts,
+    event_fractions,
+    event_scores,
+    find_events,
+)
 from convlstm.verification.continuous import error_scores, error_sums
 from convlstm.verification.fractions import FSS_WINDOWS, fraction_score
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
@@ -59,6 +66,12 @@ class CaseSums:
         if threshold in self.brier:
             scores |= brier_scores(pool(self.brier[threshold], weights))
         return scores
+
+    def main_score(self, threshold: float, weights: xr.DataArray) -> xr.DataArray:
+        """Return CSI at a threshold, or for NaN RMSE (draw,)."""
+        if threshold not in self.counts:
+            return error_scores(pool(self.errors, weights))["rmse"]
+        return critical_success_index(pool(self.counts[threshold], weights))
 
 
 def score_forecasts(
