@@ -239,7 +239,8 @@ def test_reports_of_nothing(fails, cli, trained, tmp_path):
     (tmp_path / "folder" / "kept").mkdir(parents=True)
     assert cli("evaluate", trained / "run", trained / "rain.nc", "-o", "e", "--max-cases", "1")[0] == 0
     fails(6, "expected a path for a file, got a folder", "report", "e", "-o", "folder")
-    for name in ("scores.csv", "differences.csv", "cases.nc", "evaluation.json"):
+    tables = ("scores.csv", "differences.csv", "fss.csv", "spectra.csv", "fine_scales.csv")
+    for name in (*tables, "cases.nc", "evaluation.json"):
         whole = (tmp_path / "e" / name).read_bytes()
         (tmp_path / "e" / name).write_bytes(whole[: len(whole) // 2])
         fails(4, name, "report", "e")

@@ -11,6 +11,7 @@ import pytest
 
 from convlstm import errors
 from convlstm.cli.app import app
+from convlstm.verification.evaluation_folder import FILES
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands}
 
@@ -75,9 +76,7 @@ def test_the_examples_run_one_after_the_other(cli, fails, make_rain, tmp_path, t
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     for folder in ("my-run", "demo/run"):
         assert {f"{folder}/{name}" for name in ("model.safetensors", "config.yaml", "log.jsonl")} <= written
-    assert {
-        f"evaluation/{name}" for name in ("scores.csv", "differences.csv", "cases.nc", "evaluation.json")
-    } <= written
+    assert {f"evaluation/{name}" for name in FILES} <= written
     assert {"forecast.nc", "report.html", "demo/forecast.nc", "demo/scores.csv", "demo/report.html"} <= written
     words = "seed: expected 0, the value at the start of the run, got 1. Resume with that value"
     fails(3, words, "demo", *settings["demo"], "--seed", 1)

@@ -1,6 +1,7 @@
 """Evaluation: which cases, against what, and every number of the files it leaves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def test_the_table_is_that_of_every_held_back_case(evaluation, make_nowcaster, r
     folder, scores = evaluation
     expected = score_forecasts(*by_hand(make_nowcaster(), rain_frames, ENDS), thresholds=(0.1, 1.0, 5.0))
     expected = expected.astype(dict.fromkeys(expected.columns[4:], "float64"))
-    assert len(expected) == 3 * 4 * (5 * 3 + 3)
+    assert len(expected) == 3 * 4 * (7 * 3 + 3)
     written = pd.read_csv(folder / "scores.csv")
     for table in (scores, written):
         pd.testing.assert_frame_equal(table.astype(expected.dtypes), expected, check_dtype=False, rtol=1e-5)
@@ -275,6 +276,33 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_forecast(
     (tmp_path / "folder" / "cases.nc").mkdir(parents=True)
     with refused(OutputError, str(tmp_path / "folder" / "cases.nc")):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "folder", ALL_WET)
+
+
+def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_frames, tmp_path, monkeypatch):
+    run_cases = cases_module.run_cases
+
+    def with_probabilities(*arguments):
+        cases = run_cases(*arguments)
+        chance = np.stack([np.where(cases.observation >= t, 0.75, 0.25) for t in (0.1, 1.0)], axis=2)
+        return replace(cases, probability=chance.astype(np.float16), thresholds=(0.1, 1.0))
+
+    plain = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
+    assert not {"brier", "bss"} & set(plain["score"])
+    assert pd.read_csv(tmp_path / "e" / "reliability.csv").empty
+    assert "probabilities-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
+
+    monkeypatch.setattr(evaluate_module, "run_cases", with_probabilities)
+    scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
+    brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
+    assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8
+    events = scores[(scores["score"] == "csi") & (scores["method"] == "convlstm") & (scores["threshold"] == 5.0)]
+    wrong = (events["misses"] + events["false_alarms"]) / events["pixels"]
+    assert brier[("convlstm", 5.0)].tolist() == pytest.approx(wrong.tolist())
+    points = pd.read_csv(tmp_path / "e" / "reliability.csv")
+    assert len(points) == 4 * 2 * 10
+    filled = points[points["pixels"] > 0]
+    assert set(zip(filled["probability"], filled["frequency"], strict=True)) == {(0.25, 0.0), (0.75, 1.0)}
+    assert "probabilities-title" in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
 
 def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):

@@ -37,7 +37,7 @@ def test_values_are_those_of_the_table_of_scores() -> None:
     scores = score_forecasts(forecast, observation, thresholds=[1.0], fss_window=3)
     values = scores.fillna({"threshold": -1}).set_index(["method", "lead_time", "score", "threshold"])["value"]
     assert set(table["other"]) == {"flow", "last"}
-    assert len(table) == 2 * 2 * 8
+    assert len(table) == 2 * 2 * 10
     for row in table.fillna({"threshold": -1}).itertuples():
         key = (row.lead_time, row.score, row.threshold)
         expected = values[("model", *key)] - values[(row.other, *key)]

@@ -14,7 +14,7 @@ from scores.spatial import fss_2d
 from convlstm.errors import DataError
 from convlstm.verification import score_forecasts, skill_table
 
-EVENT_SCORES = ("csi", "pod", "far", "bias", "fss")
+EVENT_SCORES = ("csi", "hss", "ets", "pod", "far", "bias", "fss")
 VALUE_SCORES = ("rmse", "mae", "mean_error")
 
 
@@ -59,6 +59,7 @@ def test_the_rain_example_of_the_wwrp_verification_site():
     table = score_forecasts(*table_of(82, 23, 38, 222, columns=73), thresholds=[1.0], fss_window=1)
     found = values(table)
     assert_allclose([found[name] for name in ("pod", "far", "csi", "bias")], [0.781, 0.317, 0.573, 1.143], atol=5e-4)
+    assert_allclose([found["hss"], found["ets"]], [0.61, 0.44], atol=5e-3)
     row = table[table["score"] == "csi"].iloc[0]
     assert [row[c] for c in ("hits", "misses", "false_alarms", "correct_negatives")] == [82, 23, 38, 222]
     assert (row["cases"], row["pixels"]) == (1, 365)
@@ -69,6 +70,10 @@ def test_finley_s_tornado_forecasts():
     found = values(score_forecasts(*table_of(28, 23, 72, 2680, columns=2803), thresholds=[1.0], fss_window=1))
     assert_allclose([found["pod"], found["far"], found["csi"]], [28 / 51, 72 / 100, 28 / 123], rtol=1e-12)
     assert found["bias"] == pytest.approx(100 / 51)
+    # hits by chance: 100 · 51 / 2803; correct forecasts by chance: (100 · 51 + 2703 · 2752) / 2803
+    by_chance, correct = 5100 / 2803, (5100 + 2703 * 2752) / 2803
+    assert found["ets"] == pytest.approx((28 - by_chance) / (123 - by_chance))
+    assert found["hss"] == pytest.approx((2708 - correct) / (2803 - correct))
     # With a window of one pixel, FSS = 1 − (misses + false alarms) / (forecast + observed events).
     assert found["fss"] == pytest.approx(1 - 95 / 151)
 
@@ -104,7 +109,9 @@ def test_fss_worked_by_hand():
 def test_a_perfect_forecast():
     _, truth = rainy()
     table = score_forecasts(truth.expand_dims({"method": ["model"]}), truth, thresholds=[0.5, 2.0], fss_window=5)
-    wanted = dict.fromkeys(("csi", "pod", "bias", "fss"), 1.0) | dict.fromkeys(("far", *VALUE_SCORES), 0.0)
+    wanted = dict.fromkeys(("csi", "hss", "ets", "pod", "bias", "fss"), 1.0) | dict.fromkeys(
+        ("far", *VALUE_SCORES), 0.0
+    )
     assert_allclose(table["value"], table["score"].map(wanted), atol=1e-12)
     assert_allclose(table["lower"], table["value"], atol=1e-12)
     assert_allclose(table["upper"], table["value"], atol=1e-12)
@@ -124,6 +131,15 @@ def test_pod_and_bias_are_undefined_without_an_event():
     assert np.isnan(found["pod"])
     assert np.isnan(found["bias"])
     assert (found["csi"], found["far"], found["fss"]) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("pixels", [7, 49, 192, 1000, 4171])
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_skill_against_chance_is_undefined_if_nothing_varies(pixels, value):
+    """The library's Heidke score is 1 for some of these sizes, where rounding makes 0/0 a ratio."""
+    field = np.full((1, pixels), value)
+    found = values(score_forecasts(*pair(field, field), thresholds=[1.0], fss_window=1))
+    assert np.isnan([found["hss"], found["ets"]]).all()
 
 
 def test_missing_pairs_count_nowhere():
@@ -168,6 +184,8 @@ def test_equal_to_the_library_s_own_pooled_scores(threshold):
         both = f.notnull() & o.notnull()
         wanted = {
             "csi": manager.critical_success_index(),
+            "hss": manager.heidke_skill_score(),
+            "ets": manager.gilberts_skill_score(),
             "pod": manager.probability_of_detection(),
             "far": manager.false_alarm_ratio(),
             "bias": manager.frequency_bias(),
@@ -184,7 +202,7 @@ def test_equal_to_the_library_s_own_pooled_scores(threshold):
             "mae": mae(f.astype(float), o.astype(float)),
             "mean_error": mean_error(f.astype(float), o.astype(float)),
         }
-        assert found == pytest.approx({name: float(score) for name, score in wanted.items()}, rel=1e-9)
+        assert found == pytest.approx({name: float(score) for name, score in wanted.items()}, rel=1e-9, nan_ok=True)
 
 
 def test_the_interval_of_two_cases_runs_from_one_to_the_other():

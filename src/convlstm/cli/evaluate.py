@@ -52,7 +52,8 @@ def evaluate(
 
     The default days are the test days of the training run. If the data has none of them, all days are scored that the
     run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
-    and 90 % intervals), `differences.csv`, `cases.nc` and `evaluation.json`.
+    and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `reliability.csv`, `cases.nc`
+    and `evaluation.json`.
 
     Example: `convlstm evaluate my-run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
@@ -61,13 +62,11 @@ def evaluate(
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
+    from convlstm.verification.evaluation_folder import FILES
 
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     run = RunFolder(model if model.is_dir() else model.parent)
     evaluate_with_progress(nowcaster, frames, output, selection, run)
-    say(
-        f"{output}: scores.csv, differences.csv, cases.nc, evaluation.json; "
-        f"next: convlstm report {shlex.quote(str(output))}"
-    )
+    say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")

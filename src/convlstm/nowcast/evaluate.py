@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,17 @@ from convlstm.verification.evaluation_folder import (
     DESCRIPTION_FILE,
     DIFFERENCES_FILE,
     FILES,
+    FINE_SCALES_FILE,
+    FSS_FILE,
     METHODS,
+    RELIABILITY_FILE,
     SCORES_FILE,
+    SPECTRA_FILE,
 )
 from convlstm.verification.lead_times import lead_unit
-from convlstm.verification.scorecard import case_sums, score_table
+from convlstm.verification.probabilities import reliability_table
+from convlstm.verification.scorecard import case_sums, fss_table, score_table
+from convlstm.verification.spectra import spectrum_tables
 from convlstm.weights.canonical import parameter_count
 
 _EXAMPLES = 4
@@ -66,8 +73,7 @@ def evaluate(
     mask, chosen_days = choose_days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
     cases = run_cases(nowcaster, frames, ends, on_case)
-    sums = case_sums(*_arrays(frames, cases), thresholds=thresholds, fss_window=selection.fss_window)
-    scores, differences = score_table(sums), difference_table(sums, METHODS[0])
+    tables = _score(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
         "title": _title(nowcaster, chosen_days),
         "units": frames.channels[0].units,
@@ -78,14 +84,15 @@ def evaluate(
         "methods": list(METHODS),
         "thresholds": thresholds,
         "fss_window": selection.fss_window,
+        "patch_size": nowcaster.spec.patch_size,
         "training": list(training),
     }
     text = json.dumps(description, indent=1, ensure_ascii=False)
-    write_atomic(folder / SCORES_FILE, lambda draft: scores.to_csv(draft, index=False))
-    write_atomic(folder / DIFFERENCES_FILE, lambda draft: differences.to_csv(draft, index=False))
+    for name, table in tables.items():
+        write_atomic(folder / name, partial(table.to_csv, index=False))
     write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
-    return scores
+    return tables[SCORES_FILE]
 
 
 def attribution(frames: Frames) -> str:
@@ -94,11 +101,35 @@ def attribution(frames: Frames) -> str:
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
-def _arrays(frames: Frames, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
+def _score(
+    nowcaster: Nowcaster, frames: Frames, cases: Cases, thresholds: Sequence[float], fss_window: int
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of the evaluation folder by file name."""
     coords = {"init_time": cases.ends, "lead_time": cases.lead_seconds / 60.0}
     dims = ("init_time", "lead_time", "y", "x")
     observation = xr.DataArray(cases.observation, dims=dims, coords=coords)
-    return xr.DataArray(cases.forecast, dims=("method", *dims), coords=coords | {"method": list(METHODS)}), observation
+    forecast = xr.DataArray(cases.forecast, dims=("method", *dims), coords=coords | {"method": list(METHODS)})
+    probabilities: dict[str, xr.DataArray] = {}
+    if cases.probability is not None:
+        probability_dims = ("init_time", "lead_time", "threshold", "y", "x")
+        probability_coords = coords | {"threshold": list(cases.thresholds)}
+        probabilities[METHODS[0]] = xr.DataArray(cases.probability, dims=probability_dims, coords=probability_coords)
+    last_frame = np.stack([frames.read(slice(end, end + 1))[0, 0] for end in cases.ends])
+    sums = case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities)
+    spectra, fine_scales = spectrum_tables(
+        forecast,
+        observation,
+        xr.DataArray(last_frame, dims=("init_time", "y", "x")),
+        patch_size=nowcaster.spec.patch_size,
+    )
+    return {
+        SCORES_FILE: score_table(sums),
+        DIFFERENCES_FILE: difference_table(sums, METHODS[0]),
+        FSS_FILE: fss_table(sums),
+        SPECTRA_FILE: spectra,
+        FINE_SCALES_FILE: fine_scales,
+        RELIABILITY_FILE: reliability_table(probabilities, observation),
+    }
 
 
 def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:

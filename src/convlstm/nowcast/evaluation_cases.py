@@ -38,6 +38,9 @@ class Cases:
     lead_seconds: NDArray[np.float64]  # from that frame to each forecast frame
     forecast: NDArray[np.float32]  # (method, case, lead_time, height, width)
     observation: NDArray[np.float32]  # (case, lead_time, height, width)
+    # of the model, that a value reaches each of `thresholds`: (case, lead_time, threshold, height, width)
+    probability: NDArray[np.float16] | NDArray[np.float32] | None = None
+    thresholds: tuple[float, ...] = ()  # of `probability`, ascending, in the unit of the observation
 
 
 def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> list[float]:

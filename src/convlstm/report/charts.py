@@ -78,6 +78,7 @@ class Chart:
     y_ticks: list[tuple[float, str]]  # pairs of place and text
     reference: float | None  # height of the line of the perfect value; None outside the chart
     lines: list[Line]  # in drawing order
+    diagonal: str = ""  # SVG path of the line on which both axes have the same value; empty for none
 
 
 def draw_chart(
@@ -88,11 +89,12 @@ def draw_chart(
     y: Axis,
     *,
     reference: float | None = None,
+    diagonal: bool = False,
 ) -> Chart:
     """Return a chart of the series, the most important first: it is drawn on top.
 
     The chart is in the units of `GEOMETRY`, whose y runs downward; a horizontal line marks the value
-    `reference`.
+    `reference`. `diagonal` marks where x and y are equal.
     """
     lines = []
     for s in reversed(series):
@@ -107,6 +109,7 @@ def draw_chart(
                 [point for point in points if math.isfinite(point[1])],
             )
         )
+    ends = np.array([x.start, x.stop])
     x_places = _across(x, np.array([value for value, _ in x.ticks]))
     y_places = _down(y, np.array([value for value, _ in y.ticks]))
     return Chart(
@@ -117,6 +120,7 @@ def draw_chart(
         list(zip(y_places.tolist(), [text for _, text in y.ticks], strict=True)),
         None if reference is None else float(_down(y, np.array(reference))),
         lines,
+        _join(_across(x, ends), _down(y, ends)) if diagonal else "",
     )
 
 
@@ -146,6 +150,19 @@ def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, s
     marks = round_ticks(low, high, most=6) if step is None else step * np.arange(low // step, high // step + 1)
     ticks = tuple((float(m) * unit, signed(f"{m:.6g}")) for m in marks if low <= m <= high)
     return Axis(ticks, start, stop, title)
+
+
+def doubling_axis(low: float, high: float, title: str) -> Axis:
+    """Return a horizontal axis for log2 values, with the powers of two between its ends as numbers."""
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    return Axis(tuple((float(p), f"{2.0**p:g}") for p in powers), low, high, title)
+
+
+def wavelength_axis(longest: float, shortest: float, title: str) -> Axis:
+    """Return a horizontal axis for −log2 of wavelengths: from long ones on the left to short ones on the right."""
+    powers = range(math.floor(math.log2(longest)), math.ceil(math.log2(shortest)) - 1, -1)
+    start, stop = -math.log2(longest), -math.log2(shortest)
+    return Axis(tuple((-float(p), f"{2.0**p:g}") for p in powers), start, max(stop, start + 1), title)
 
 
 def _across(axis: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:

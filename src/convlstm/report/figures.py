@@ -41,6 +41,8 @@ def score_groups(results: Results) -> list[ChartGroup]:
     evaluation = results.evaluation
     groups, errors = [], []
     for score in SCORES:
+        if not score.charted:
+            continue
         if score.by_threshold:
             sets = {f"{t:g} {evaluation.units}": _series(results, score, t) for t in results.thresholds}
             note = score.definition.format(window=evaluation.fss_window)

@@ -20,6 +20,8 @@ class Score:
     span: str  # range of possible values, in words
     perfect: float  # value of a perfect forecast; the nearer of two values is the better
     by_threshold: bool  # whether it is a score of an event (a value at or above the threshold)
+    charted: bool = True  # whether it has charts by lead time; all scores are in the tables
+    scaled: bool = False  # whether the decimals of a score by threshold follow from its values, as for errors
 
     def distance(self, value: float) -> float:
         """Return the distance of a value from the perfect value; NaN for an undefined score."""
@@ -34,6 +36,24 @@ SCORES = (
         "0 to 1",
         1,
         by_threshold=True,
+    ),
+    Score(
+        "hss",
+        "HSS",
+        "Heidke skill score: share of correct forecasts, on a scale from 0 for random forecasts to 1 for perfect ones.",
+        "−1 to 1",
+        1,
+        by_threshold=True,
+        charted=False,
+    ),
+    Score(
+        "ets",
+        "ETS",
+        "Equitable threat score (Gilbert skill score): CSI without the hits that random forecasts have.",
+        "−1/3 to 1",
+        1,
+        by_threshold=True,
+        charted=False,
     ),
     Score("rmse", "RMSE", "Root of the mean squared error.", "0 to ∞", 0, by_threshold=False),
     Score("mae", "MAE", "Mean absolute error.", "0 to ∞", 0, by_threshold=False),
@@ -63,6 +83,54 @@ SCORES = (
         1,
         by_threshold=True,
     ),
+    Score(
+        "brier",
+        "Brier score",
+        "Mean squared error of the probability, with 1 for an observed event and 0 for none. "
+        "A method without probabilities has 1 where it forecasts the event, else 0.",
+        "0 to 1",
+        0,
+        by_threshold=True,
+        scaled=True,
+    ),
+    Score(
+        "bss",
+        "Brier skill score",
+        "1 − Brier score / that of the constant probability with which the event occurred in these cases "
+        "(sample climatology); 0 is no better.",
+        "−∞ to 1",
+        1,
+        by_threshold=True,
+    ),
+)
+
+WINDOW_NOTE = (
+    "The fractions skill score compares how many event cells forecast and observation have in each window. "
+    "A forecast that puts rain at a slightly wrong place has a low score in narrow windows and a high one in wide windows."
+)
+SPECTRUM_NOTE = (
+    "A power spectrum tells how strongly a field varies at each wavelength. A forecast below the observation at short "
+    "wavelengths is too smooth; one above it has too much detail."
+)
+FINE_SCALE_NOTES = {
+    "last_frame_correlation": (
+        "Fine scales and the last input frame",
+        "Correlation of structures below 4 cells with those of the last input frame. A forecast far above the "
+        "observation still shows the old frame in place.",
+    ),
+    "patch_peak": (
+        "Peak at the patch size (dB)",
+        "Power at the period of the {patch} × {patch} patches that the model writes, compared with similar wavelengths. "
+        "A forecast far above the observation shows the grid of the patches.",
+    ),
+}
+RELIABILITY_NOTE = (
+    "Cells are grouped by their forecast probability. If the event occurs in 70 % of the cells with a forecast of 70 %, "
+    "the point is on the dotted diagonal; below it the probabilities are too high."
+)
+SHARPNESS_NOTE = (
+    "The share of cells with each forecast probability. A sharp forecast has most cells near 0 or 1; "
+    "it is useful only if it is also reliable."
 )
 
 
@@ -74,10 +142,10 @@ def method_label(method: str) -> str:
 def decimals(score: Score, values: Iterable[float]) -> int:
     """Return the number of decimals (0 to 6) for three significant figures of the largest value.
 
-    A score by threshold has no unit and always two decimals.
+    A score by threshold has no unit and two decimals, unless it is `scaled`.
     """
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
-    if score.by_threshold or largest == 0:
+    if largest == 0 or (score.by_threshold and not score.scaled):
         return 2
     return min(max(2 - math.floor(math.log10(largest)), 0), 6)
 

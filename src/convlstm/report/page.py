@@ -18,7 +18,9 @@ from convlstm.report.figures import ChartGroup, method_slot, score_groups, train
 from convlstm.report.glossary import SCORES, Score, method_label
 from convlstm.report.headline import Headline, headline_lead, make_headline
 from convlstm.report.maps import Atlas, CaseMaps, Still
+from convlstm.report.probability_figures import lead_legend, reliability_groups
 from convlstm.report.results import Evaluation, Results, read_results
+from convlstm.report.scale_figures import spectrum_groups, spectrum_legend, window_group
 from convlstm.report.tables import Table, details, differences, overview, uneven_samples
 from convlstm.verification.evaluation_folder import FILES
 
@@ -30,6 +32,7 @@ _MARKERS = (
     "M0,-3.9L3.9,0L0,3.9L-3.9,0Z",
     "M0,3.6L3.4,-2.6H-3.4Z",
     "M-1.1,-3.3H1.1V-1.1H3.3V1.1H1.1V3.3H-1.1V1.1H-3.3V-1.1H-1.1Z",
+    "M-3.4,-1H3.4V1H-3.4Z",  # the observation
 )
 
 
@@ -45,6 +48,11 @@ class Page:
     stills: list[Still]
     case_maps: list[CaseMaps]
     groups: list[ChartGroup]
+    window_group: ChartGroup | None
+    spectrum_groups: list[ChartGroup]
+    spectrum_legend: list[tuple[str, int]]
+    reliability_groups: list[ChartGroup]
+    lead_legend: list[tuple[str, int]]
     training: Chart | None
     overview: Table
     details: list[Table]
@@ -88,12 +96,17 @@ def _make_page(results: Results) -> Page:
         stills=atlas.stills(lead),
         case_maps=atlas.case_maps(),
         groups=score_groups(results),
+        window_group=window_group(results),
+        spectrum_groups=spectrum_groups(results),
+        spectrum_legend=spectrum_legend(results),
+        reliability_groups=reliability_groups(results),
+        lead_legend=lead_legend(results),
         training=training_chart(results.evaluation.training),
         overview=overview(results),
         details=details(results),
         differences=differences(results),
         uneven_samples=uneven_samples(results),
-        scores=[s for s in SCORES if not s.by_threshold or results.thresholds],
+        scores=[s for s in SCORES if s.name in results.known_scores],
         cells_per_pixel=results.cells_per_pixel,
         script=_template_text("player.js"),
         style=_template_text("report.css"),

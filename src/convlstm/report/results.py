@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from convlstm.verification.evaluation_folder import (
     CASES_FILE,
     DESCRIPTION_FILE,
     DIFFERENCES_FILE,
+    FINE_SCALES_FILE,
+    FSS_FILE,
+    RELIABILITY_FILE,
     SCORES_FILE,
+    SPECTRA_FILE,
 )
 from convlstm.verification.lead_times import LeadUnit, lead_unit
 
@@ -32,6 +36,18 @@ _COLUMNS = {"method": "str", "score": "str"} | dict.fromkeys(("lead_time", "thre
 _DIFFERENCE_COLUMNS = dict.fromkeys(("method", "other", "score"), "str") | dict.fromkeys(
     ("lead_time", "threshold", "difference", "lower", "upper", "block_length", "cases"), "float64"
 )
+# columns of the tables that a folder of an earlier version does not have, and those that identify a row
+_FSS = ("method", "lead_time", "threshold", "window", "value", "lower", "upper", "cases")
+_FSS_KEY = ("method", "lead_time", "threshold", "window")
+_SPECTRA = ("method", "lead_time", "wavelength", "power", "cases")
+_SPECTRA_KEY = ("method", "lead_time", "wavelength")
+_FINE_SCALES = ("method", "lead_time", "score", "value", "lower", "upper", "cases")
+_FINE_SCALES_KEY = ("method", "lead_time", "score")
+_RELIABILITY = (
+    *("method", "lead_time", "threshold", "bin_start", "bin_end", "probability", "frequency", "lower", "upper"),
+    *("pixels", "cases"),
+)
+_RELIABILITY_KEY = ("method", "lead_time", "threshold", "bin_start")
 _DIMENSIONS = {
     "forecast": ("method", "case", "lead_time", "y", "x"),
     "observation": ("case", "lead_time", "y", "x"),
@@ -64,6 +80,7 @@ class Evaluation(BaseModel):
     attribution: str = ""
     thresholds: list[float] = []
     fss_window: int = 10
+    patch_size: int = 1
     training: list[TrainingStep] = []
 
     @property
@@ -79,7 +96,12 @@ class Results:
     evaluation: Evaluation
     scores: pd.DataFrame  # one row per method, lead time (minutes), score and threshold
     cases: xr.Dataset  # as in `cases.nc`; the first row is the northern edge if the file gives the direction
-    differences: pd.DataFrame | None  # as in `differences.csv`; None in a folder of an earlier version
+    # the next five are as in the files of these names, and None in a folder of an earlier version
+    differences: pd.DataFrame | None
+    fss: pd.DataFrame | None
+    spectra: pd.DataFrame | None
+    fine_scales: pd.DataFrame | None
+    reliability: pd.DataFrame | None
     cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
@@ -104,6 +126,11 @@ class Results:
         """Thresholds of the events, ascending; may be empty."""
         return sorted(self.evaluation.thresholds)
 
+    @property
+    def known_scores(self) -> set[str]:
+        """Names of the scores in the table."""
+        return set(self.scores["score"])
+
     def select(self, score: str, threshold: float | None, method: str) -> pd.DataFrame:
         """Return the rows of one score of one method by lead time (minutes), ascending; may be empty."""
         table = self.scores
@@ -126,8 +153,17 @@ def read_results(folder: str | Path) -> Results:
     factor = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
     if factor > 1:
         cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
-    differences = _read_differences(folder / DIFFERENCES_FILE, scores)
-    return Results(evaluation, scores, cases, differences, factor)
+    return Results(
+        evaluation,
+        scores,
+        cases,
+        differences=_read_differences(folder / DIFFERENCES_FILE, scores),
+        fss=_read_table(folder / FSS_FILE, _FSS, _FSS_KEY, scores),
+        spectra=_read_table(folder / SPECTRA_FILE, _SPECTRA, _SPECTRA_KEY, scores),
+        fine_scales=_read_table(folder / FINE_SCALES_FILE, _FINE_SCALES, _FINE_SCALES_KEY, scores),
+        reliability=_read_table(folder / RELIABILITY_FILE, _RELIABILITY, _RELIABILITY_KEY, scores),
+        cells_per_pixel=factor,
+    )
 
 
 def _read_evaluation(path: Path) -> Evaluation:
@@ -168,6 +204,26 @@ def _read_differences(path: Path, scores: pd.DataFrame) -> pd.DataFrame | None:
     lead_times = set(scores["lead_time"]) if rows else set()
     if len(table) != rows or set(table["lead_time"]) != lead_times or table["cases"].isna().any():
         raise _unreadable(path, "the same lead times, scores and thresholds for each method", f"{len(table)} rows")
+    return table
+
+
+def _read_table(path: Path, columns: Sequence[str], key: Sequence[str], scores: pd.DataFrame) -> pd.DataFrame | None:
+    """Read a table that has every combination of the values of its key, once; None without the file."""
+    if not path.exists():
+        return None
+    text = ("method", "score")
+    try:
+        table = pd.read_csv(path, dtype={column: "str" if column in text else "float64" for column in columns})
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a table of an evaluation", error) from error
+    _require(path, "column", columns, table.columns)
+    if table.empty:
+        return table
+    rows = math.prod(table[column].nunique() for column in key)
+    repeated = table.duplicated(list(key)).any()
+    lead_times = set(scores["lead_time"])
+    if len(table) != rows or repeated or set(table["lead_time"]) != lead_times or table["cases"].isna().any():
+        raise _unreadable(path, f"one row for each combination of {', '.join(key)}", f"{len(table)} rows")
     return table
 
 

@@ -68,8 +68,9 @@ def overview(results: Results) -> Table:
 def details(results: Results) -> list[Table]:
     """Return tables of every score with interval and counts per threshold, and of the errors."""
     units = results.evaluation.units
-    events = [s for s in SCORES if s.by_threshold]
-    errors = [s for s in SCORES if not s.by_threshold]
+    known = [s for s in SCORES if s.name in results.known_scores]
+    events = [s for s in known if s.by_threshold]
+    errors = [s for s in known if not s.by_threshold]
     tables = [_detail(results, f"{t:g} {units} or more", events, t) for t in results.thresholds]
     return [*tables, _detail(results, f"Error in {units}", errors, None)]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import xarray as xr
 from scores.categorical import BasicContingencyManager
-from scores.fast.fss.fss_numpy import FssNumpy
-from scores.utils import NumpyThresholdOperator
+
+from convlstm.verification.fractions import fraction_sums
 
 COUNTS = {
     "hits": "tp_count",
@@ -17,57 +20,67 @@ COUNTS = {
 """Our names of the four cells of the contingency table, and those of `scores`."""
 
 
-def event_sums(forecast: xr.DataArray, observation: xr.DataArray, threshold: float, fss_window: int) -> xr.Dataset:
-    """Return the sums per case for the scores of events: values at or above the threshold, in the data's precision.
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Forecast and observed events (init_time, y, x); `valid` marks the pairs without a missing value."""
 
-    Both arrays are (init_time, y, x), NaN where missing. The result has the four counts of the contingency table, and
-    `fss_error` and `fss_reference`, the numerator and denominator of the fractions skill score (Roberts & Lean 2008,
-    equations 5 to 7).
+    predicted: xr.DataArray
+    observed: xr.DataArray
+    valid: xr.DataArray
+
+
+def find_events(forecast: xr.DataArray, observation: xr.DataArray, threshold: float) -> Events:
+    """Return the values at or above the threshold, in the data's precision; no event where a value is missing.
+
+    Both arrays are (init_time, y, x), NaN where missing.
     """
     valid = forecast.notnull() & observation.notnull()
-    predicted, observed = (forecast >= threshold) & valid, (observation >= threshold) & valid
-    sums = xr.Dataset(
+    return Events((forecast >= threshold) & valid, (observation >= threshold) & valid, valid)
+
+
+def event_counts(events: Events) -> xr.Dataset:
+    """Return the four counts of the contingency table for each case (init_time,)."""
+    predicted, observed = events.predicted, events.observed
+    counts = xr.Dataset(
         {
             "hits": predicted & observed,
             "misses": ~predicted & observed,
             "false_alarms": predicted & ~observed,
-            "correct_negatives": valid & ~predicted & ~observed,
+            "correct_negatives": events.valid & ~predicted & ~observed,
         }
-    ).sum(("y", "x"))
-    return sums.assign(_fss_sums(predicted, observed, fss_window)).astype(np.float64)
+    )
+    return counts.sum(("y", "x")).astype(np.float64)
 
 
-def event_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return `csi`, `pod`, `far`, `bias` (frequency bias) and `fss` of pooled sums; NaN where a score is undefined."""
-    table = BasicContingencyManager({theirs: sums[ours] for ours, theirs in COUNTS.items()})
+def event_fractions(events: Events, windows: Sequence[int]) -> dict[int, xr.Dataset]:
+    """Return the parts of the fractions skill score for each case, by width of the window in cells."""
+    return fraction_sums(events.predicted.values, events.observed.values, windows)
+
+
+def critical_success_index(counts: xr.Dataset) -> xr.DataArray:
+    """Return the score `csi` of `event_scores` without the others, for many weightings of the cases."""
+    return counts["hits"] / (counts["hits"] + counts["misses"] + counts["false_alarms"])
+
+
+def event_scores(counts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the scores of pooled counts; NaN where a score is undefined.
+
+    They are `csi`, `hss` (Heidke), `ets` (equitable threat or Gilbert skill score), `pod`, `far` and `bias` (frequency
+    bias).
+    """
+    named = {theirs: counts[ours] for ours, theirs in COUNTS.items()}
+    total = counts["hits"] + counts["misses"] + counts["false_alarms"] + counts["correct_negatives"]
+    table = BasicContingencyManager(named | {"total_count": total})
     bias = table.frequency_bias()
+    # A forecast that is always right because nothing varies has no skill to measure: 0/0, which rounding can hide.
+    wrong = counts["misses"] + counts["false_alarms"]
+    varies = (wrong > 0) | ((counts["hits"] > 0) & (counts["correct_negatives"] > 0))
     return {
         "csi": table.critical_success_index(),
+        "hss": table.heidke_skill_score().where(varies),
+        "ets": table.equitable_threat_score().where(varies),
         "pod": table.probability_of_detection(),
         "far": table.false_alarm_ratio(),
         # False alarms with no event observed: a ratio without a denominator, not an infinite one.
         "bias": bias.where(np.isfinite(bias)),
-        "fss": 1.0 - sums["fss_error"] / sums["fss_reference"],
-    }
-
-
-def _fss_sums(predicted: xr.DataArray, observed: xr.DataArray, window: int) -> dict[str, xr.DataArray]:
-    """Return the parts of the score from `scores`, whose pooled score has no interval and is 0 for 0/0."""
-    parts = [
-        FssNumpy(
-            fcst=p,
-            obs=o,
-            event_threshold=np.float64(0),
-            threshold_operator=NumpyThresholdOperator(np.greater),
-            window_size=(window, window),
-            zero_padding=False,
-        )
-        .compute_fss_decomposed()
-        .item()
-        for p, o in zip(predicted.values, observed.values, strict=True)
-    ]
-    forecast_power, observed_power, error = np.array(parts).T
-    return {
-        "fss_error": xr.DataArray(error, dims="init_time"),
-        "fss_reference": xr.DataArray(forecast_power + observed_power, dims="init_time"),
     }

@@ -84,7 +84,6 @@ def _influence(ours: CaseSums, other: CaseSums, threshold: float) -> NDArray[np.
     count = ours.errors.sizes["init_time"]
     weights = np.concatenate([np.ones((1, count)), 1.0 + _NUDGE * np.eye(count)])
     probe = xr.DataArray(weights, dims=("draw", "init_time"))
-    name = "rmse" if np.isnan(threshold) else "csi"
-    difference = (ours.scores(threshold, probe)[name] - other.scores(threshold, probe)[name]).values
+    difference = (ours.main_score(threshold, probe) - other.main_score(threshold, probe)).values
     influence: NDArray[np.float64] = np.nan_to_num((difference[1:] - difference[0]) / _NUDGE)
     return influence

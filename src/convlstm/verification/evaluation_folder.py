@@ -4,9 +4,14 @@ from __future__ import annotations
 
 SCORES_FILE = "scores.csv"
 DIFFERENCES_FILE = "differences.csv"
+FSS_FILE = "fss.csv"
+SPECTRA_FILE = "spectra.csv"
+FINE_SCALES_FILE = "fine_scales.csv"
+RELIABILITY_FILE = "reliability.csv"  # without rows if no method has probabilities
 CASES_FILE = "cases.nc"
 DESCRIPTION_FILE = "evaluation.json"
-FILES = (SCORES_FILE, DIFFERENCES_FILE, CASES_FILE, DESCRIPTION_FILE)
+TABLES = (SCORES_FILE, DIFFERENCES_FILE, FSS_FILE, SPECTRA_FILE, FINE_SCALES_FILE, RELIABILITY_FILE)
+FILES = (*TABLES, CASES_FILE, DESCRIPTION_FILE)
 
 METHOD_LABELS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence": "Persistence"}
 """Headings of the methods, the model first."""

@@ -10,11 +10,29 @@ import pandas as pd
 import xarray as xr
 
 from convlstm.errors import DataError
-from convlstm.verification.categorical import COUNTS, event_scores, event_sums
+from convlstm.verification.arguments import check_dimensions, check_minutes, check_same_entries
+from convlstm.verification.categorical import (
+    COUNTS,
+    critical_success_index,
+    event_counts,
+    event_fractions,
+    event_scores,
+    find_events,
+)
 from convlstm.verification.continuous import error_scores, error_sums
+from convlstm.verification.fractions import FSS_WINDOWS, fraction_score
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
+from convlstm.verification.probabilities import (
+    brier_scores,
+    brier_sums,
+    brier_sums_of_events,
+    check_probability,
+    check_range,
+)
 
 DIMS = ("method", "init_time", "lead_time", "y", "x")
+_NO_PROBABILITIES = xr.DataArray(np.empty(0), dims="threshold", coords={"threshold": np.empty(0)})
+_FSS_COLUMNS = ("method", "lead_time", "threshold", "window", "value", "lower", "upper", "cases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +41,10 @@ class CaseSums:
 
     method: str
     lead_time: float  # minutes
-    events: Mapping[float, xr.Dataset]  # by threshold, from `event_sums`
+    fss_window: int  # the width in cells that gives the score `fss`
+    counts: Mapping[float, xr.Dataset]  # by threshold, from `event_counts`
+    fractions: Mapping[float, Mapping[int, xr.Dataset]]  # by threshold and width, from `event_fractions`
+    brier: Mapping[float, xr.Dataset]  # by threshold, from `brier_sums`; empty if no method has probabilities
     errors: xr.Dataset  # from `error_sums`
 
     @property
@@ -34,13 +55,23 @@ class CaseSums:
     @property
     def groups(self) -> list[float]:
         """The thresholds, and NaN for the errors."""
-        return [*self.events, np.nan]
+        return [*self.counts, np.nan]
 
     def scores(self, threshold: float, weights: xr.DataArray) -> dict[str, xr.DataArray]:
         """Return the scores (draw,) of the weighted cases by name: those of a threshold, or for NaN the errors."""
-        if threshold in self.events:
-            return event_scores(pool(self.events[threshold], weights))
-        return error_scores(pool(self.errors, weights))
+        if threshold not in self.counts:
+            return error_scores(pool(self.errors, weights))
+        scores = event_scores(pool(self.counts[threshold], weights))
+        scores["fss"] = fraction_score(pool(self.fractions[threshold][self.fss_window], weights))
+        if threshold in self.brier:
+            scores |= brier_scores(pool(self.brier[threshold], weights))
+        return scores
+
+    def main_score(self, threshold: float, weights: xr.DataArray) -> xr.DataArray:
+        """Return CSI at a threshold, or for NaN RMSE (draw,)."""
+        if threshold not in self.counts:
+            return error_scores(pool(self.errors, weights))["rmse"]
+        return critical_success_index(pool(self.counts[threshold], weights))
 
 
 def score_forecasts(
@@ -49,6 +80,7 @@ def score_forecasts(
     *,
     thresholds: Sequence[float],
     fss_window: int = 10,
+    probabilities: Mapping[str, xr.DataArray] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score forecasts by method, lead time and threshold.
@@ -62,15 +94,18 @@ def score_forecasts(
         observation: Observations at the valid times of the forecasts (init_time, lead_time, y, x), in the same unit.
         thresholds: An event is a value at or above a threshold, in the unit of the data; may be empty.
         fss_window: Side of the window of the fractions skill score in pixels.
+        probabilities: Probabilities of some methods, by method, as in `score_probabilities`. With them the table has
+            `brier` and `bss` for every method and threshold. Events of 0 and 1 are the probabilities of a method that
+            has none at a threshold.
         seed: Seed of the bootstrap over cases that gives the intervals.
 
     Returns:
-        One row per method, lead_time, score and threshold: `csi`, `pod`, `far`, `bias`, `fss` at each threshold;
-        `rmse`, `mae`, `mean_error` with threshold NaN. Columns: method, lead_time (minutes), score, threshold,
-        value, lower, upper (90 % interval), hits, misses, false_alarms, correct_negatives, cases, pixels.
+        One row per method, lead_time, score and threshold: `csi`, `hss`, `ets`, `pod`, `far`, `bias`, `fss` at each
+        threshold; `rmse`, `mae`, `mean_error` with threshold NaN. Columns: method, lead_time (minutes), score,
+        threshold, value, lower, upper (90 % interval), hits, misses, false_alarms, correct_negatives, cases, pixels.
 
     Raises:
-        DataError: if dimensions, coordinates, thresholds or window do not fit.
+        DataError: if dimensions, coordinates, thresholds, window or probabilities do not fit.
 
     Example:
         >>> rain = xr.DataArray(np.eye(4)[None, None], dims=("init_time", "lead_time", "y", "x"),
@@ -79,14 +114,22 @@ def score_forecasts(
         >>> table[table.score == "csi"][["lead_time", "value", "hits", "misses"]].values.tolist()
         [[5.0, 1.0, 4, 0]]
     """
-    return score_table(case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window), seed=seed)
+    sums = case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities)
+    return score_table(sums, seed=seed)
 
 
 def case_sums(
-    forecast: xr.DataArray, observation: xr.DataArray, *, thresholds: Sequence[float], fss_window: int = 10
+    forecast: xr.DataArray,
+    observation: xr.DataArray,
+    *,
+    thresholds: Sequence[float],
+    fss_window: int = 10,
+    probabilities: Mapping[str, xr.DataArray] | None = None,
 ) -> list[CaseSums]:
     """Return the sums of every method and lead time; arguments and errors as in `score_forecasts`."""
     _check(forecast, observation, thresholds, fss_window)
+    for array in (probabilities or {}).values():
+        check_probability(array, observation)
     # A fixed order, so that the same seed draws the same cases for every order in the file.
     order = np.argsort(forecast["init_time"].values, kind="stable")
     all_sums = []
@@ -95,15 +138,50 @@ def case_sums(
             # One lead time at a time, so that files larger than memory can be scored.
             predicted = forecast[{"method": method, "init_time": order, "lead_time": lead}].compute()
             observed = observation[{"init_time": order, "lead_time": lead}].compute()
-            all_sums.append(
-                CaseSums(
-                    method=str(predicted["method"].item()),
-                    lead_time=float(predicted["lead_time"]),
-                    events={t: event_sums(predicted, observed, t, fss_window) for t in map(float, thresholds)},
-                    errors=error_sums(predicted, observed),
-                )
-            )
+            probability: xr.DataArray | None = None
+            if probabilities:
+                probability = probabilities.get(str(predicted["method"].item()), _NO_PROBABILITIES)
+                probability = probability.isel(init_time=order, lead_time=lead, missing_dims="ignore")
+            all_sums.append(_sums_of(predicted, observed, [float(t) for t in thresholds], fss_window, probability))
     return all_sums
+
+
+def _sums_of(
+    predicted: xr.DataArray,
+    observed: xr.DataArray,
+    thresholds: Sequence[float],
+    fss_window: int,
+    probability: xr.DataArray | None,
+) -> CaseSums:
+    """Return the sums of one method at one lead time.
+
+    The fields are (init_time, y, x), and the probabilities have (init_time, threshold, y, x). They have no threshold
+    for a method without probabilities, and are None if no method has any.
+    """
+    windows = sorted({fss_window, *(w for w in FSS_WINDOWS if w <= min(observed.shape[1:]))})
+    counts, fractions, brier = {}, {}, {}
+    for threshold in thresholds:
+        events = find_events(predicted, observed, threshold)
+        counts[threshold] = event_counts(events)
+        fractions[threshold] = event_fractions(events, windows)
+        if probability is None:
+            continue
+        place = np.flatnonzero(np.isclose(probability["threshold"].values, threshold))
+        if place.size:
+            chance = probability[{"threshold": int(place[0])}].compute()
+            check_range(chance)
+            brier[threshold] = brier_sums(chance, observed, threshold)
+        else:
+            brier[threshold] = brier_sums_of_events(counts[threshold])
+    return CaseSums(
+        method=str(predicted["method"].item()),
+        lead_time=float(predicted["lead_time"]),
+        fss_window=fss_window,
+        counts=counts,
+        fractions=fractions,
+        brier=brier,
+        errors=error_sums(predicted, observed),
+    )
 
 
 def score_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:
@@ -111,6 +189,37 @@ def score_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:
     weights = resampling_weights(sums[0].errors.sizes["init_time"], seed)
     rows = [row for each in sums for row in _score_rows(each, weights)]
     return pd.DataFrame(rows).astype(dict.fromkeys([*COUNTS, "cases", "pixels"], "Int64"))
+
+
+def fss_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:
+    """Return the fractions skill score for windows of several widths.
+
+    The widths are 1, 5, 10, 20 and 40 cells, without those wider than the grid, and that of the score `fss`.
+
+    Args:
+        sums: The result of `case_sums`.
+        seed: Seed of the bootstrap over cases that gives the intervals.
+
+    Returns:
+        One row per method, lead_time (minutes), threshold and window (width in cells), with the columns method,
+        lead_time, threshold, window, value, lower, upper (90 % interval) and cases.
+
+    Example:
+        >>> rain = xr.DataArray(np.eye(6)[None, None], dims=("init_time", "lead_time", "y", "x"),
+        ...                     coords={"lead_time": [5.0]})
+        >>> table = fss_table(case_sums(rain.expand_dims(method=["perfect"]), rain, thresholds=[1.0], fss_window=2))
+        >>> table[["window", "value"]].values.tolist()
+        [[1.0, 1.0], [2.0, 1.0], [5.0, 1.0]]
+    """
+    weights = resampling_weights(sums[0].errors.sizes["init_time"], seed)
+    rows: list[dict[str, object]] = []
+    for each in sums:
+        for threshold, by_window in each.fractions.items():
+            for window, parts in by_window.items():
+                value, lower, upper = value_and_interval(fraction_score(pool(parts, weights)), each.cases)
+                key = {"method": each.method, "lead_time": each.lead_time, "threshold": threshold, "window": window}
+                rows.append(key | {"value": value, "lower": lower, "upper": upper, "cases": each.cases})
+    return pd.DataFrame(rows, columns=list(_FSS_COLUMNS))
 
 
 def skill_table(scores: pd.DataFrame, score: str, threshold: float | None = None) -> pd.DataFrame:
@@ -152,8 +261,8 @@ def _score_rows(sums: CaseSums, weights: xr.DataArray) -> Iterator[dict[str, obj
     size = {"cases": sums.cases, "pixels": int(sums.errors["pixels"].sum())}
     for threshold in sums.groups:
         counts: dict[str, int | None] = dict.fromkeys(COUNTS)
-        if threshold in sums.events:
-            counts = {count: int(sums.events[threshold][count].sum()) for count in COUNTS}
+        if threshold in sums.counts:
+            counts = {count: int(sums.counts[threshold][count].sum()) for count in COUNTS}
         for name, score in sums.scores(threshold, weights).items():
             value, lower, upper = value_and_interval(score, sums.cases)
             yield {
@@ -174,15 +283,10 @@ def _label(score: str, threshold: float) -> str:
 
 
 def _check(forecast: xr.DataArray, observation: xr.DataArray, thresholds: Sequence[float], fss_window: int) -> None:
-    for name, array, dims in (("forecast", forecast, DIMS), ("observation", observation, DIMS[1:])):
-        if array.dims != dims or array.size == 0:
-            raise DataError(
-                name,
-                expected=f"dimensions ({', '.join(dims)}), none empty",
-                received=str(dict(array.sizes)),
-                hint="Transpose or select the array to match.",
-            )
-    _check_coordinates(forecast, observation)
+    check_dimensions("forecast", forecast, DIMS)
+    check_dimensions("observation", observation, DIMS[1:])
+    check_same_entries("forecast", forecast, observation, DIMS[1:])
+    check_minutes("forecast", forecast, ("method", "lead_time"))
     if not np.isfinite(np.asarray(thresholds, np.float64)).all():
         raise DataError(
             "thresholds",
@@ -197,29 +301,3 @@ def _check(forecast: xr.DataArray, observation: xr.DataArray, thresholds: Sequen
             received=fss_window,
             hint="Decrease `fss_window`.",
         )
-
-
-def _check_coordinates(forecast: xr.DataArray, observation: xr.DataArray) -> None:
-    for dim in DIMS[1:]:
-        same_size = forecast.sizes[dim] == observation.sizes[dim]
-        named = dim in forecast.coords and dim in observation.coords
-        # xarray would silently score the common part only.
-        if not same_size or (named and not forecast[dim].equals(observation[dim])):
-            raise DataError(
-                dim,
-                expected="the same entries in forecast and observation",
-                received=f"{forecast.sizes[dim]} and {observation.sizes[dim]} entries that differ",
-                hint="Select the observations at the valid times and pixels of the forecasts.",
-            )
-    if "method" not in forecast.coords or "lead_time" not in forecast.coords:
-        received = f"coordinates {', '.join(map(str, forecast.coords)) or 'none'}"
-    elif forecast["lead_time"].dtype.kind not in "iuf":
-        received = f"lead_time of type {forecast['lead_time'].dtype}"
-    else:
-        return
-    raise DataError(
-        "forecast",
-        expected="the coordinates method and lead_time (numbers, in minutes)",
-        received=received,
-        hint="Assign them with `assign_coords`.",
-    )
