@@ -145,11 +145,16 @@ def _feedback(
 
 def _detailed_output(spec: ForecasterSpec, params: Params, hidden: Array, last: Array) -> Array:
     """Return the output (batch, horizon, height, width, output_channels) from features of the last frames."""
-    first = _convolve_same(params["detail_0"], last.astype(hidden.dtype))
-    features = _convolve_same(params["detail_1"], jax.nn.silu(first))
+    last = last.astype(hidden.dtype)
+    convolved = jax.nn.silu(_convolve_same(params["detail_0"], last))
+    convolved = convolved + jax.nn.silu(_convolve_same(params["detail_1"], convolved))
+    features = jnp.concatenate([convolved, last], axis=-1)
     fine = _enlarge(_pointwise(params["head"], hidden), spec.patch_size)
     gain, offset = jnp.split(fine, 2, axis=-1)
-    return _pointwise(params["output"], jax.nn.silu(features[:, None] * (1 + gain) + offset))
+    modulated = features[:, None] * (1 + gain) + offset
+    channels = spec.detail_channels
+    modulated = jnp.concatenate([jax.nn.silu(modulated[..., :channels]), modulated[..., channels:]], axis=-1)
+    return _pointwise(params["output"], modulated)
 
 
 def _pointwise(convolution: Params, x: Array) -> Array:

@@ -219,9 +219,15 @@ class Forecaster(keras.Model):  # type: ignore[misc]
 
     def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
         """Return the output (batch, horizon, height, width, output_channels) from features of the last frames."""
-        features = self._convolve("detail.1", keras.ops.silu(self._convolve("detail.0", last)))
+        convolved = keras.ops.silu(self._convolve("detail.0", last))
+        convolved = convolved + keras.ops.silu(self._convolve("detail.1", convolved))
+        features = keras.ops.concatenate([convolved, keras.ops.cast(last, convolved.dtype)], axis=-1)
         gain, offset = keras.ops.split(enlarge(self._convolve("head", hidden), self.spec.patch_size), 2, axis=-1)
-        modulated = keras.ops.silu(keras.ops.expand_dims(features, 1) * (1.0 + gain) + offset)
+        modulated = keras.ops.expand_dims(features, 1) * (1.0 + gain) + offset
+        channels = self.spec.detail_channels
+        modulated = keras.ops.concatenate(
+            [keras.ops.silu(modulated[..., :channels]), modulated[..., channels:]], axis=-1
+        )
         return self._convolve("output", modulated)
 
     def _convolve(self, name: str, x: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Forecaster(nn.Module):
                 nn.Conv2d(channels, features, kernel, padding=kernel // 2)
                 for channels in (spec.detail_frames * spec.frame_channels, features)
             ]
-            self.output = nn.Linear(features, spec.output_channels)
+            self.output = nn.Linear(spec.detail_features, spec.output_channels)
         self.set_dtype(dtype)
         self.reset_parameters()
 
@@ -186,9 +186,13 @@ class Forecaster(nn.Module):
         assert self.detail is not None
         assert self.output is not None
         first, second = self.detail
-        features = _convolve_same(second, _silu(_convolve_same(first, last)))
+        convolved = _silu(_convolve_same(first, last))
+        convolved = convolved + _silu(_convolve_same(second, convolved))
+        features = mx.concatenate([convolved, last.astype(convolved.dtype)], axis=-1)
         gain, offset = _enlarge(self.head(hidden), self.spec.patch_size).split(2, axis=-1)
-        modulated = _silu(features[:, None] * (1 + gain) + offset)
+        modulated = features[:, None] * (1 + gain) + offset
+        channels = self.spec.detail_channels
+        modulated = mx.concatenate([_silu(modulated[..., :channels]), modulated[..., channels:]], axis=-1)
         result: mx.array = self.output(modulated.astype(self.output.weight.dtype))
         return result
 
