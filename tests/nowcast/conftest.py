@@ -18,6 +18,19 @@ MODEL = {"hidden_channels": [4, 4], "dropout": 0.2, "recurrent_dropout": 0.1}
 TRAINING = {"steps": 6, "batch_size": 2, "validate_every": 2, "warmup_steps": 2, "precision": "float32"}
 
 
+EVENT_SECTIONS = {
+    "data": {"frame": "moving"},
+    "model": {"thresholds": [0.1, 1.0, 5.0], "detail_channels": 3, "detail_frames": 2},
+    "training": {
+        "average": 0.9,
+        "intensity": 0.1,
+        "threshold_weights": [1, 1, 0.5],
+        "first_lead_weight": 2,
+        "validation_windows": 4,
+    },
+}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Sums in one order, so that runs can be compared byte for byte."""
@@ -142,3 +155,23 @@ def make_nowcaster(tmp_path, tiny):
         return load_nowcaster(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def event_run(rain_frames, tiny, tmp_path_factory):
+    """The folder of a run that forecasts events in the moving frame."""
+    folder = RunFolder(tmp_path_factory.mktemp("events") / "run")
+    fit(tiny(**EVENT_SECTIONS), rain_frames, folder)
+    return folder
+
+
+@pytest.fixture
+def event_nowcaster(event_run):
+    """The model of that run."""
+    return load_nowcaster(event_run.model)
+
+
+@pytest.fixture
+def event_sections():
+    """The configuration of that run."""
+    return EVENT_SECTIONS

@@ -284,7 +284,8 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     def with_probabilities(*arguments):
         cases = run_cases(*arguments)
         chance = np.stack([np.where(cases.observation >= t, 0.75, 0.25) for t in (0.1, 1.0)], axis=2)
-        return replace(cases, probability=chance.astype(np.float16), thresholds=(0.1, 1.0))
+        given = cases_module.Probabilities((0.1, 1.0), chance.astype(np.float16), cases.forecast[0] + 0.5)
+        return replace(cases, probabilities={"convlstm": given})
 
     plain = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
     assert not {"brier", "bss"} & set(plain["score"])
@@ -295,6 +296,9 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
     brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
     assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8
+    # the errors are those of the means, which are half a millimetre per hour higher than the field
+    errors = [table[(table["score"] == "mean_error") & (table["method"] == "convlstm")] for table in (scores, plain)]
+    assert (errors[0]["value"].to_numpy() - errors[1]["value"].to_numpy()).tolist() == pytest.approx([0.5] * 4)
     events = scores[(scores["score"] == "csi") & (scores["method"] == "convlstm") & (scores["threshold"] == 5.0)]
     wrong = (events["misses"] + events["false_alarms"]) / events["pixels"]
     assert brier[("convlstm", 5.0)].tolist() == pytest.approx(wrong.tolist())
@@ -303,6 +307,47 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     filled = points[points["pixels"] > 0]
     assert set(zip(filled["probability"], filled["frequency"], strict=True)) == {(0.25, 0.0), (0.75, 1.0)}
     assert "probabilities-title" in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
+
+
+def test_a_model_of_events_is_scored_by_its_field_its_means_and_its_probabilities(
+    event_nowcaster, rain_frames, tmp_path
+):
+    scores = evaluate(event_nowcaster, rain_frames, tmp_path / "e", ALL_WET)
+    leads = np.arange(1, 5) * 300.0
+    squares, hits, either = [], 0, 0
+    for end in ENDS:
+        window = slice(end - 2, end + 1)
+        inputs, seconds = rain_frames.read(window)[None], rain_frames.seconds[None, window]
+        probability = event_nowcaster.predict_probability(inputs, seconds, leads)[0, 0]
+        observed = rain_frames.read(slice(end + 1, end + 2))[0, 0]
+        squares.append((event_nowcaster.rules.mean(probability) - observed) ** 2)
+        cut = event_nowcaster.rules.cuts[0]
+        event = (probability[1] >= np.float32(cut[1])) | (probability[2] >= np.float32(cut[2]))
+        hits += (event & (observed >= 1)).sum()
+        either += (event | (observed >= 1)).sum()
+    model = scores[(scores["method"] == "convlstm") & (scores["lead_time"] == 5)].set_index(["score", "threshold"])
+    assert model.loc[("csi", 1.0), "value"] == pytest.approx(hits / either)
+    assert model.loc["rmse", "value"].item() == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-5)
+    assert np.isfinite(model.loc[("brier", 5.0), "value"])
+
+
+def test_other_models_and_rivals_are_scored_on_the_same_cells(make_nowcaster, event_nowcaster, rain_frames, tmp_path):
+    def half_blind(inputs, seconds, leads):
+        values = np.full((len(leads), *inputs.shape[1:]), 2.0, np.float32)
+        values[..., :9] = np.nan
+        return values
+
+    scores = evaluate(
+        make_nowcaster(),
+        rain_frames,
+        tmp_path / "e",
+        ALL_WET,
+        others={"shipped": event_nowcaster},
+        rivals={"half blind": half_blind},
+    )
+    assert list(dict.fromkeys(scores["method"])) == ["convlstm", "shipped", "half blind", "optical flow", "persistence"]
+    assert scores.groupby("method")["pixels"].first().nunique() == 1
+    assert "half blind" in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
 
 def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):

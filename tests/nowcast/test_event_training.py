@@ -15,30 +15,6 @@ from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.reference.forecaster import forecast as reference_forecast
 from convlstm.weights.checkpoint import load_model
 
-SECTIONS = {
-    "data": {"frame": "moving"},
-    "model": {"thresholds": [0.1, 1.0, 5.0], "detail_channels": 3, "detail_frames": 2},
-    "training": {
-        "average": 0.9,
-        "intensity": 0.1,
-        "threshold_weights": [1, 1, 0.5],
-        "first_lead_weight": 2,
-        "validation_windows": 4,
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def event_run(rain_frames, tiny, tmp_path_factory):
-    folder = RunFolder(tmp_path_factory.mktemp("events") / "run")
-    fit(tiny(**SECTIONS), rain_frames, folder)
-    return folder
-
-
-@pytest.fixture
-def nowcaster(event_run):
-    return load_nowcaster(event_run.model)
-
 
 def inputs_of(frames, end):
     window = slice(end - 2, end + 1)
@@ -53,12 +29,14 @@ def test_the_model_file_has_a_cut_for_each_lead_time_and_threshold(event_run):
     assert events["class_means"] == sorted(events["class_means"])
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes_with_its_average(train, event_run, contents, stopped):
-    stopped(3, **SECTIONS)
-    assert contents(train(resume=True, **SECTIONS)) == contents(event_run)
+def test_a_stopped_run_goes_on_to_the_same_bytes_with_its_average(event_sections, train, event_run, contents, stopped):
+    stopped(3, **event_sections)
+    assert contents(train(resume=True, **event_sections)) == contents(event_run)
 
 
-def test_a_run_killed_before_the_cuts_were_saved_saves_them_on_resume(train, event_run, contents, monkeypatch):
+def test_a_run_killed_before_the_cuts_were_saved_saves_them_on_resume(
+    event_sections, train, event_run, contents, monkeypatch
+):
     class LostError(Exception):
         pass
 
@@ -68,49 +46,49 @@ def test_a_run_killed_before_the_cuts_were_saved_saves_them_on_resume(train, eve
     with monkeypatch.context() as patch:
         patch.setattr("convlstm.nowcast.fit._save_event_rules", fail)
         with pytest.raises(LostError):
-            train(**SECTIONS)
-    assert contents(train(resume=True, **SECTIONS)) == contents(event_run)
+            train(**event_sections)
+    assert contents(train(resume=True, **event_sections)) == contents(event_run)
 
 
-def test_probabilities_are_those_of_the_reference_in_the_moving_frame(nowcaster, rain_frames):
+def test_probabilities_are_those_of_the_reference_in_the_moving_frame(event_nowcaster, rain_frames):
     inputs, seconds = inputs_of(rain_frames, 40)
     leads = np.arange(1, 5) * rain_frames.time_step
-    probability = nowcaster.predict_probability(inputs, seconds, leads)[0]
+    probability = event_nowcaster.predict_probability(inputs, seconds, leads)[0]
     motion = estimate_motion(inputs[0, :, 0], seconds[0])
     grid = inputs.shape[-2:]
-    part = whole_frame(motion, leads[-1], grid, nowcaster.spec.patch_size)
+    part = whole_frame(motion, leads[-1], grid, event_nowcaster.spec.patch_size)
     past = past_frames(inputs[0], motion, seconds[0] - seconds[0, -1], part)
-    values = with_known(nowcaster.pipeline.transform.forward(past))
-    weights = {key: np.float64(value) for key, value in nowcaster.model.weights.items()}
-    logits = reference_forecast(nowcaster.spec, weights, np.float64(values)[None], 4)[0]
+    values = with_known(event_nowcaster.pipeline.transform.forward(past))
+    weights = {key: np.float64(value) for key, value in event_nowcaster.model.weights.items()}
+    logits = reference_forecast(event_nowcaster.spec, weights, np.float64(values)[None], 4)[0]
     expected = 1 / (1 + np.exp(-to_grid(logits.astype(np.float32), motion, leads, part, grid)))
     np.testing.assert_allclose(probability, expected, atol=1e-5)
     assert (np.diff(probability, axis=1) <= 0).all()
 
 
-def test_lead_times_are_free_and_each_is_the_same_alone(nowcaster, rain_frames):
+def test_lead_times_are_free_and_each_is_the_same_alone(event_nowcaster, rain_frames):
     inputs, seconds = inputs_of(rain_frames, 40)
     leads = np.array([2.0, 6.0]) * rain_frames.time_step
-    both = nowcaster.predict_probability(inputs, seconds, leads)
+    both = event_nowcaster.predict_probability(inputs, seconds, leads)
     assert both.shape == (1, 2, 3, *inputs.shape[-2:])
     assert np.isfinite(both).all()
 
 
-def test_missing_and_dry_input_gives_probabilities(nowcaster, rain_frames):
+def test_missing_and_dry_input_gives_probabilities(event_nowcaster, rain_frames):
     inputs, seconds = inputs_of(rain_frames, 40)
     leads = np.arange(1, 5) * rain_frames.time_step
     for values in (np.full_like(inputs, np.nan), np.zeros_like(inputs)):
-        probability = nowcaster.predict_probability(values, seconds, leads)
+        probability = event_nowcaster.predict_probability(values, seconds, leads)
         assert np.isfinite(probability).all()
     holes = inputs.copy()
     holes[:, :, :, 4:9, 4:9] = np.nan
-    assert np.isfinite(nowcaster.predict(holes, seconds, leads)).all()
+    assert np.isfinite(event_nowcaster.predict(holes, seconds, leads)).all()
 
 
-def test_a_forecast_file_has_the_field_the_mean_quantiles_and_probabilities(nowcaster, rain_frames, tmp_path):
+def test_a_forecast_file_has_the_field_the_mean_quantiles_and_probabilities(event_nowcaster, rain_frames, tmp_path):
     import xarray as xr
 
-    path = write_forecast(tmp_path / "forecast.nc", make_forecast(nowcaster, rain_frames))
+    path = write_forecast(tmp_path / "forecast.nc", make_forecast(event_nowcaster, rain_frames))
     with xr.open_dataset(path, decode_timedelta=True) as forecast:
         chance = forecast["probability_of_rain_above_threshold"]
         assert chance.dims == ("threshold", "lead_time", "y", "x")
@@ -119,15 +97,17 @@ def test_a_forecast_file_has_the_field_the_mean_quantiles_and_probabilities(nowc
         assert forecast["rain_quantile"].sizes["quantile"] == len(QUANTILES)
         assert float(chance.min()) >= 0
         assert float(chance.max()) <= 1
-        cuts = np.array(nowcaster.rules.cuts, np.float32).T[:, :, None, None]
+        cuts = np.array(event_nowcaster.rules.cuts, np.float32).T[:, :, None, None]
         reached = (chance.values >= cuts)[1:].any(axis=0)
         np.testing.assert_array_equal(forecast["rain"].values >= np.float32(1.0), reached)
         assert (np.diff(forecast["rain_quantile"].values, axis=0) >= 0).all()
 
 
-def test_more_training_beats_climatology_and_learns_the_motion(rain_frames, tiny, tmp_path):
+def test_more_training_beats_climatology_and_learns_the_motion(event_sections, rain_frames, tiny, tmp_path):
     """The rain of this sequence only moves, so that the moved frame is nearly right."""
-    sections = SECTIONS | {"training": {"steps": 60, "learning_rate": 1e-2, "validation_windows": 4, "patience": 99}}
+    sections = event_sections | {
+        "training": {"steps": 60, "learning_rate": 1e-2, "validation_windows": 4, "patience": 99}
+    }
     folder = RunFolder(tmp_path / "long")
     progress = fit(tiny(**sections), rain_frames, folder)
     assert progress.best_loss < 0.6 * folder.history()[0]["validation_loss"]

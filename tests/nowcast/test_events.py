@@ -1,5 +1,7 @@
 """Fields from probabilities: worked by hand, and laws that hold for any probabilities."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_quantiles_are_interpolated_between_thresholds_and_increase_with_their_l
     assert RULES.quantile(cell(0.8, 0.4, 0.0), 0.5).item() == pytest.approx(0.1 + 0.75 * 0.9, rel=1e-5)
     assert RULES.quantile(cell(0.4, 0.3, 0.0), 0.5).item() == 0
     levels = [RULES.quantile(probability, level) for level in (0.1, 0.25, 0.5, 0.75, 0.9)]
-    assert all((upper >= lower).all() for lower, upper in zip(levels[:-1], levels[1:], strict=True))
+    assert all((upper >= lower).all() for lower, upper in pairwise(levels))
     assert (levels[-1] > levels[0]).any()
 
 

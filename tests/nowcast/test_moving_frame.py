@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from convlstm.data import LogRain, find_windows
+from convlstm.nowcast.motion import advect
 from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
 from convlstm.nowcast.moving_frame import Rectangle, future_frames, past_frames, to_grid, whole_frame, with_known
-from convlstm.nowcast.motion import advect
 
 GRID = (40, 50)
 SPEED = (2, -3)  # cells down and right per step of 300 s

@@ -19,6 +19,7 @@ from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import (
     Cases,
+    FieldForecast,
     Selection,
     choose_cases,
     choose_days,
@@ -57,13 +58,15 @@ def evaluate(
     *,
     training: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, str] | None = None,
+    others: Mapping[str, Nowcaster] | None = None,
+    rivals: Mapping[str, FieldForecast] | None = None,
     on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """Forecast the selected cases with every method, and write the files of an evaluation folder.
 
     The first variable is scored. `training` and `facts` are lines of the training log and further entries for the
-    report; `on_case` receives the number of finished cases and of all cases. Returns one row per method, lead time,
-    score and threshold.
+    report; `others` and `rivals` are further models and forecasts to compare with, by name. `on_case` receives the
+    number of finished cases and of all cases. Returns one row per method, lead time, score and threshold.
     """
     folder, selection = Path(output), selection or Selection()
     nowcaster.pipeline.check(frames)
@@ -72,7 +75,9 @@ def evaluate(
     thresholds = choose_events(nowcaster, frames, selection)
     mask, chosen_days = choose_days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
-    cases = run_cases(nowcaster, frames, ends, on_case)
+    for other in (others or {}).values():
+        other.pipeline.check(frames)
+    cases = run_cases({METHODS[0]: nowcaster, **(others or {})}, frames, ends, on_case, rivals)
     tables = _score(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
         "title": _title(nowcaster, chosen_days),
@@ -81,7 +86,7 @@ def evaluate(
         "rain": nowcaster.pipeline.rain,
         "facts": _facts(nowcaster, selection, cases, chosen_days) | dict(facts or {}),
         "attribution": attribution(frames),
-        "methods": list(METHODS),
+        "methods": list(cases.methods),
         "thresholds": thresholds,
         "fss_window": selection.fss_window,
         "patch_size": nowcaster.spec.patch_size,
@@ -108,14 +113,17 @@ def _score(
     coords = {"init_time": cases.ends, "lead_time": cases.lead_seconds / 60.0}
     dims = ("init_time", "lead_time", "y", "x")
     observation = xr.DataArray(cases.observation, dims=dims, coords=coords)
-    forecast = xr.DataArray(cases.forecast, dims=("method", *dims), coords=coords | {"method": list(METHODS)})
-    probabilities: dict[str, xr.DataArray] = {}
-    if cases.probability is not None:
+    forecast = xr.DataArray(cases.forecast, dims=("method", *dims), coords=coords | {"method": list(cases.methods)})
+    probabilities, means = {}, {}
+    for method, given in cases.probabilities.items():
+        probability_coords = coords | {"threshold": list(given.thresholds)}
         probability_dims = ("init_time", "lead_time", "threshold", "y", "x")
-        probability_coords = coords | {"threshold": list(cases.thresholds)}
-        probabilities[METHODS[0]] = xr.DataArray(cases.probability, dims=probability_dims, coords=probability_coords)
+        probabilities[method] = xr.DataArray(given.values, dims=probability_dims, coords=probability_coords)
+        means[method] = xr.DataArray(given.means, dims=dims, coords=coords)
     last_frame = np.stack([frames.read(slice(end, end + 1))[0, 0] for end in cases.ends])
-    sums = case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities)
+    sums = case_sums(
+        forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities, means=means
+    )
     spectra, fine_scales = spectrum_tables(
         forecast,
         observation,
@@ -145,7 +153,7 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             "inputs": (("case", "input_time", "y", "x"), inputs),
         },
         coords={
-            "method": list(METHODS),
+            "method": list(cases.methods),
             "init_time": ("case", frames.time.values[ends]),
             "lead_time": cases.lead_seconds / 60.0,
             "input_time": minutes,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import Frames, find_windows, windows_within
+from convlstm.data.units import Field
 from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import lead_seconds
 from convlstm.nowcast.nowcaster import Nowcaster
-from convlstm.verification.evaluation_folder import METHODS
+from convlstm.verification.evaluation_folder import BASELINES
+
+FieldForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Field]
+"""A function of inputs (time, channel, height, width), their times, and lead times; as `optical_flow`."""
 
 _BATCH = 4
 _MAX_BYTES = 6 * 2**30
@@ -36,11 +40,19 @@ class Cases:
 
     ends: NDArray[np.intp]  # index of the last input frame of each case
     lead_seconds: NDArray[np.float64]  # from that frame to each forecast frame
+    methods: tuple[str, ...]
     forecast: NDArray[np.float32]  # (method, case, lead_time, height, width)
     observation: NDArray[np.float32]  # (case, lead_time, height, width)
-    # of the model, that a value reaches each of `thresholds`: (case, lead_time, threshold, height, width)
-    probability: NDArray[np.float16] | NDArray[np.float32] | None = None
-    thresholds: tuple[float, ...] = ()  # of `probability`, ascending, in the unit of the observation
+    probabilities: Mapping[str, Probabilities] = field(default_factory=dict)  # by method, of those that have some
+
+
+@dataclass(frozen=True, eq=False)
+class Probabilities:
+    """The probabilities of a method with thresholds, and the means that follow from them."""
+
+    thresholds: tuple[float, ...]  # ascending, in the unit of the observation
+    values: NDArray[np.float16]  # that a threshold is reached (case, lead_time, threshold, height, width)
+    means: NDArray[np.float32]  # (case, lead_time, height, width)
 
 
 def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> list[float]:
@@ -119,31 +131,83 @@ def choose_cases(
 
 
 def run_cases(
-    nowcaster: Nowcaster, frames: Frames, ends: NDArray[np.intp], on_case: Callable[[int, int], None]
+    models: Mapping[str, Nowcaster],
+    frames: Frames,
+    ends: NDArray[np.intp],
+    on_case: Callable[[int, int], None],
+    rivals: Mapping[str, FieldForecast] | None = None,
 ) -> Cases:
-    """Forecast every case with every method, within a limit of memory."""
-    pipeline = nowcaster.pipeline
+    """Forecast every case with every model, rival and baseline, within a limit of memory.
+
+    The first model gives the lead times. A rival has the arguments and the result of `optical_flow`, whose values
+    replace its missing ones, so that all methods are scored on the same cells.
+    """
+    rivals = rivals or {}
+    nowcaster = next(iter(models.values()))
     leads = lead_seconds(nowcaster)
+    methods = (*models, *rivals, *BASELINES)
     shape = (len(ends), len(leads), *frames.shape[2:])
-    size = 4 * (len(METHODS) + 1) * int(np.prod(shape))
+    _check_memory(models, len(methods), shape)
+    forecast = {method: np.empty(shape, np.float32) for method in methods}
+    observation = np.empty(shape, np.float32)
+    probabilities = {
+        name: _empty_probabilities(model, shape) for name, model in models.items() if model.spec.thresholds
+    }
+    for first in range(0, len(ends), _BATCH):
+        batch = slice(first, min(first + _BATCH, len(ends)))
+        for name, model in models.items():
+            _predict(model, frames, ends, batch, leads, forecast[name], probabilities.get(name))
+        for case in range(batch.start, batch.stop):
+            window = slice(ends[case] - nowcaster.pipeline.input_length + 1, ends[case] + 1)
+            inputs, seconds = frames.read(window)[:, :1], frames.seconds[window]
+            flow = optical_flow(inputs, seconds, leads)[:, 0]
+            forecast["optical flow"][case] = flow
+            forecast["persistence"][case] = persistence(inputs, leads)[:, 0]
+            for name, rival in rivals.items():
+                values = rival(inputs, seconds, leads)[:, 0]
+                forecast[name][case] = np.where(np.isfinite(values), values, flow)
+            observation[case] = frames.read(slice(ends[case] + 1, ends[case] + 1 + len(leads)))[:, 0]
+        on_case(batch.stop, len(ends))
+    return Cases(ends, leads, methods, np.stack(list(forecast.values())), observation, probabilities)
+
+
+def _predict(
+    model: Nowcaster,
+    frames: Frames,
+    ends: NDArray[np.intp],
+    batch: slice,
+    leads: NDArray[np.float64],
+    forecast: NDArray[np.float32],
+    probabilities: Probabilities | None,
+) -> None:
+    """Write the forecasts of a batch of cases into the arrays of a model."""
+    windows = [slice(end - model.pipeline.input_length + 1, end + 1) for end in ends[batch]]
+    inputs = np.stack([frames.read(window) for window in windows])
+    seconds = np.stack([frames.seconds[window] for window in windows])
+    if probabilities is None:
+        forecast[batch] = model.predict(inputs, seconds, leads)[:, :, 0]
+        return
+    probability = model.predict_probability(inputs, seconds, leads)
+    forecast[batch] = model.field(probability, leads)
+    probabilities.values[batch] = probability
+    probabilities.means[batch] = model.rules.mean(probability)
+
+
+def _empty_probabilities(model: Nowcaster, shape: tuple[int, ...]) -> Probabilities:
+    thresholds = model.spec.thresholds
+    values = np.empty((*shape[:2], len(thresholds), *shape[2:]), np.float16)
+    return Probabilities(thresholds, values, np.empty(shape, np.float32))
+
+
+def _check_memory(models: Mapping[str, Nowcaster], methods: int, shape: tuple[int, ...]) -> None:
+    """Raise an error if the forecasts of all cases take too much memory."""
+    fields = 4 * (methods + 1)
+    fields += sum(2 * len(model.spec.thresholds) + 4 for model in models.values() if model.spec.thresholds)
+    size = fields * int(np.prod(shape))
     if size > _MAX_BYTES:
         raise ConfigError(
             "--max-cases",
             expected=f"forecasts of at most {_MAX_BYTES / 2**30:.0f} GiB in all",
-            received=f"{size / 2**30:.1f} GiB for {len(ends)} cases",
+            received=f"{size / 2**30:.1f} GiB for {shape[0]} cases",
             hint="Decrease `--max-cases`.",
         )
-    forecast, observation = np.empty((len(METHODS), *shape), np.float32), np.empty(shape, np.float32)
-    for first in range(0, len(ends), _BATCH):
-        batch_ends = ends[first : first + _BATCH]
-        windows = [slice(end - pipeline.input_length + 1, end + 1) for end in batch_ends]
-        inputs = np.stack([frames.read(window) for window in windows])
-        seconds = np.stack([frames.seconds[window] for window in windows])
-        forecast[0, first : first + len(batch_ends)] = nowcaster.predict(inputs, seconds, leads)[:, :, 0]
-        for n, end in enumerate(batch_ends):
-            scored_inputs = inputs[n, :, :1]
-            forecast[1, first + n] = optical_flow(scored_inputs, seconds[n], leads)[:, 0]
-            forecast[2, first + n] = persistence(scored_inputs, leads)[:, 0]
-            observation[first + n] = frames.read(slice(end + 1, end + 1 + len(leads)))[:, 0]
-        on_case(first + len(batch_ends), len(ends))
-    return Cases(ends, leads, forecast, observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,7 @@ def score_forecasts(
     thresholds: Sequence[float],
     fss_window: int = 10,
     probabilities: Mapping[str, xr.DataArray] | None = None,
+    means: Mapping[str, xr.DataArray] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score forecasts by method, lead time and threshold.
@@ -97,6 +98,8 @@ def score_forecasts(
         probabilities: Probabilities of some methods, by method, as in `score_probabilities`. With them the table has
             `brier` and `bss` for every method and threshold. Events of 0 and 1 are the probabilities of a method that
             has none at a threshold.
+        means: Forecasts of some methods, by method, whose errors are scored instead (init_time, lead_time, y, x): a
+            field that is best for events is not the mean, which has the least squared error.
         seed: Seed of the bootstrap over cases that gives the intervals.
 
     Returns:
@@ -114,7 +117,9 @@ def score_forecasts(
         >>> table[table.score == "csi"][["lead_time", "value", "hits", "misses"]].values.tolist()
         [[5.0, 1.0, 4, 0]]
     """
-    sums = case_sums(forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities)
+    sums = case_sums(
+        forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities, means=means
+    )
     return score_table(sums, seed=seed)
 
 
@@ -125,6 +130,7 @@ def case_sums(
     thresholds: Sequence[float],
     fss_window: int = 10,
     probabilities: Mapping[str, xr.DataArray] | None = None,
+    means: Mapping[str, xr.DataArray] | None = None,
 ) -> list[CaseSums]:
     """Return the sums of every method and lead time; arguments and errors as in `score_forecasts`."""
     _check(forecast, observation, thresholds, fss_window)
@@ -142,7 +148,11 @@ def case_sums(
             if probabilities:
                 probability = probabilities.get(str(predicted["method"].item()), _NO_PROBABILITIES)
                 probability = probability.isel(init_time=order, lead_time=lead, missing_dims="ignore")
-            all_sums.append(_sums_of(predicted, observed, [float(t) for t in thresholds], fss_window, probability))
+            sums = _sums_of(predicted, observed, [float(t) for t in thresholds], fss_window, probability)
+            mean = (means or {}).get(sums.method)
+            if mean is not None:
+                sums = replace(sums, errors=error_sums(mean[{"init_time": order, "lead_time": lead}], observed))
+            all_sums.append(sums)
     return all_sums
 
 
