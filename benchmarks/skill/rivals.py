@@ -85,14 +85,17 @@ def main() -> None:
 
 
 def choose_starts(rain: np.ndarray, first_day: int, end_day: int, number: int) -> np.ndarray:
-    """Return every k-th wet frame of the days that has all inputs and an hour of observations, at most `number`."""
+    """Return every k-th wet frame of the days that has all inputs and an hour of observations, at least `number`.
+
+    The frames are spread over all the days. There are fewer only if the days have fewer.
+    """
     longest = LEADS[-1] * 60 // int(STEP)
     frames = np.arange(first_day * FRAMES_PER_DAY + 5, end_day * FRAMES_PER_DAY - longest)
     wet = np.array([(rain[frame] >= np.float32(THRESHOLDS[0])).mean() > WET for frame in frames])
     candidates = frames[wet]
     if candidates.size == 0:
         raise SystemExit(f"no frame of days {first_day} to {end_day - 1} has more than {WET:.0%} of wet cells")
-    return candidates[:: max(1, len(candidates) // number)][:number]
+    return candidates[:: max(1, len(candidates) // number)]
 
 
 def cached(method: str, rain: np.ndarray, known: np.ndarray, starts: Sequence[int], cache: Path) -> np.ndarray:

@@ -100,19 +100,6 @@ def test_boundaries_up_to_their_limit(rule: str, limit: int | None, refused) -> 
                 check_boundary((4, 4), widths, ("zeros", rule))
 
 
-@pytest.mark.parametrize(
-    ("size", "factor", "expected"),
-    [
-        (2, 2, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]),
-        (2, 3, [[1, 0], [1, 0], [2 / 3, 1 / 3], [1 / 3, 2 / 3], [0, 1], [0, 1]]),
-        (3, 1, np.eye(3)),
-        (1, 2, [[1], [1]]),
-    ],
-)
-def test_enlargement_interpolates_between_the_centres(size: int, factor: int, expected: list) -> None:
-    np.testing.assert_allclose(enlargement(size, factor), expected, rtol=0, atol=1e-15)
-
-
 def test_enlargement_by_hand() -> None:
     thirds = [[3, 0, 0], [3, 0, 0], [2, 1, 0], [1, 2, 0], [0, 3, 0], [0, 2, 1], [0, 1, 2], [0, 0, 3], [0, 0, 3]]
     np.testing.assert_allclose(enlargement(3, 3), np.array(thirds) / 3, atol=1e-15)

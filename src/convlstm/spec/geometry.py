@@ -77,13 +77,16 @@ def output_size(
 
 
 def enlargement(size: int, factor: int) -> Array:
-    """Return the matrix (size · factor, size) of linear interpolation between the centres of cells along one axis.
+    """Return the matrix (size · factor, size) of the linear interpolation along one axis.
 
-    Cell i of the result takes the position clip((i + 1/2) / factor − 1/2, 0, size − 1), so that edges are repeated.
+    It interpolates between the centres of the cells; points beyond the outer centres have the value of the edge cell.
 
     Example:
-        >>> enlargement(2, 2)[1]
-        array([0.75, 0.25])
+        >>> enlargement(2, 2)
+        array([[1.  , 0.  ],
+               [0.75, 0.25],
+               [0.25, 0.75],
+               [0.  , 1.  ]])
     """
     position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
     distance = np.abs(position[:, None] - np.arange(size))
