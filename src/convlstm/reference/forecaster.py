@@ -155,7 +155,8 @@ def last_frames(frames: Array, valid: Array, count: int) -> Array:
 def enlarge(x: Array, factor: int) -> Array:
     """Enlarge the last two axes by linear interpolation between the centres of the cells; edges are repeated."""
     rows, columns = (enlargement(n, factor) for n in x.shape[-2:])
-    return np.einsum("yh,...hw,xw->...yx", rows, x, columns)
+    result: Array = np.einsum("yh,...hw,xw->...yx", rows, x, columns)
+    return result
 
 
 def _ordered_logits(output: Array) -> Array:
