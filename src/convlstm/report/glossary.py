@@ -106,7 +106,8 @@ SCORES = (
 
 WINDOW_NOTE = (
     "The fractions skill score compares how many event cells forecast and observation have in each window. "
-    "A forecast with rain at a slightly wrong place has a low score in narrow windows and a high one in wide windows."
+    "A forecast that puts an event at a slightly wrong place has a low score in narrow windows and a high one in wide "
+    "windows."
 )
 SPECTRUM_NOTE = (
     "A power spectrum tells how strongly a field varies at each wavelength. A forecast below the observation at short "
@@ -120,13 +121,14 @@ FINE_SCALE_NOTES = {
     ),
     "patch_peak": (
         "Peak at the patch size (dB)",
-        "Power at the period of the {patch} × {patch} patches of the model, compared with similar wavelengths. "
+        "Power at the period of the {patch} × {patch} patches that the model writes, compared with similar "
+        "wavelengths. "
         "A forecast far above the observation shows the grid of the patches.",
     ),
 }
 RELIABILITY_NOTE = (
-    "Cells are grouped by their forecast probability. If the event occurs in 70 % of the cells with 70 % forecast, "
-    "the point is on the dotted diagonal; below it the probabilities are too high."
+    "Cells are grouped by their forecast probability. If the event occurs in 70 % of the cells with a forecast of "
+    "70 %, the point is on the dotted diagonal; below it the probabilities are too high."
 )
 SHARPNESS_NOTE = (
     "The share of cells with each forecast probability. A sharp forecast has most cells near 0 or 1; "

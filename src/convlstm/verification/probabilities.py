@@ -74,9 +74,9 @@ def reliability_table(
         seed: Seed of the bootstrap over cases that gives the intervals.
 
     Returns:
-        One row per method, lead_time (minutes), threshold and bin. Columns: method, lead_time, threshold, bin_start,
-        bin_end, probability (mean forecast in the bin), frequency (share of these cells with an observed event),
-        lower, upper (90 % interval of the frequency), pixels (number of cells in the bin: the sharpness) and cases.
+        One row per method, lead_time (minutes), threshold and bin. The columns bin_start and bin_end are the edges.
+        probability is the mean forecast in the bin, and frequency the share of these cells with an observed event.
+        lower and upper are its 90 % interval, pixels the number of cells (the sharpness), cases that of cases.
         probability and frequency are NaN in an empty bin.
 
     Raises:
