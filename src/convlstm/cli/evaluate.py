@@ -39,6 +39,10 @@ def evaluate(
         ),
     ] = None,
     fss_window: Annotated[int, typer.Option(min=1, help="Window of the fractions skill score, in cells.")] = 10,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Rival of pysteps: lk, sprog, anvil or linda. Repeat for more."),
+    ] = None,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     variable: options.Variables = None,
@@ -61,12 +65,14 @@ def evaluate(
     from convlstm.cli.work import evaluate_with_progress
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.nowcaster import load_nowcaster
+    from convlstm.nowcast.rivals import choose_rivals
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.verification.evaluation_folder import FILES
 
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
+    rivals = choose_rivals(rival or [])
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     run = RunFolder(model if model.is_dir() else model.parent)
-    evaluate_with_progress(nowcaster, frames, output, selection, run)
+    evaluate_with_progress(nowcaster, frames, output, selection, run.history(), rivals=rivals)
     say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
-    from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.evaluation_cases import FieldForecast, Selection
     from convlstm.nowcast.fit import StepReport
     from convlstm.nowcast.nowcaster import Nowcaster
     from convlstm.nowcast.run_folder import Progress, RunFolder
@@ -38,9 +39,19 @@ def train_with_progress(
 
 
 def evaluate_with_progress(
-    nowcaster: Nowcaster, frames: Frames, output: Path, selection: Selection, run: RunFolder
+    nowcaster: Nowcaster,
+    frames: Frames,
+    output: Path,
+    selection: Selection,
+    training: Sequence[Mapping[str, Any]],
+    *,
+    others: Mapping[str, Nowcaster] | None = None,
+    rivals: Mapping[str, FieldForecast] | None = None,
 ) -> None:
-    """Evaluate with a display of the number of cases, and print the main scores."""
+    """Evaluate with a display of the number of cases, and print the main scores.
+
+    `training` are lines of the training log; `others` and `rivals` are further models and forecasts by name.
+    """
     from convlstm.cli.output import console, progress, score_table
     from convlstm.nowcast.evaluate import evaluate
 
@@ -50,7 +61,9 @@ def evaluate_with_progress(
             frames,
             output,
             selection,
-            training=run.history(),
+            training=training,
+            others=others,
+            rivals=rivals,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,6 +83,20 @@ def fit(
         if spec.thresholds and "events" not in load_model(folder.model).extra:
             _save_event_rules(folder, frames, data, framework)
     return progress
+
+
+def seconds_per_step(config: Config, frames: Frames, framework: str, skipped: int, measured: int) -> float:
+    """Return the median time of a step, from a trial of `measured` steps after some that are skipped."""
+    data, pipeline = prepare(config, frames)
+    spec = config.model.spec(pipeline.channels, pipeline.time_step)
+    trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
+    next_sample = _with_next(lambda step: to_sample(data.train.batch(step), pipeline, config))
+    times = []
+    for step in range(skipped + measured):
+        started = time.perf_counter()
+        trainer.step(next_sample(step), config.training.learning_rate, 0)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[skipped:]))
 
 
 def optimisation(options: TrainingConfig) -> Optimisation:

@@ -5,7 +5,47 @@ be evenly spaced. A forecast is NaN where the method has no value: in gaps, and 
 `docs/rivals.md` lists the settings, and the result for dry, constant or missing frames.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from convlstm.errors import ConfigError
 from convlstm.nowcast.rivals.fields import anvil, linda, lk_extrapolation, sprog
+from convlstm.nowcast.rivals.methods import require_pysteps
 from convlstm.nowcast.rivals.probabilities import lagrangian_probability, steps_exceedance
 
-__all__ = ["anvil", "lagrangian_probability", "linda", "lk_extrapolation", "sprog", "steps_exceedance"]
+__all__ = ["anvil", "choose_rivals", "lagrangian_probability", "linda", "lk_extrapolation", "sprog", "steps_exceedance"]
+
+LABELS = {"lk": "LK extrapolation", "sprog": "S-PROG", "anvil": "ANVIL", "linda": "LINDA-D"}
+"""Names of the rivals of rain rates in reports, by their names in options."""
+
+_FORECASTS = {"lk": lk_extrapolation, "sprog": sprog, "anvil": anvil, "linda": linda}
+
+
+def choose_rivals(names: Sequence[str]) -> dict[str, Callable[..., object]]:
+    """Return the forecasts of rivals by their labels.
+
+    Args:
+        names: Of lk, sprog, anvil and linda.
+
+    Returns:
+        Functions with the arguments and the result of `optical_flow`.
+
+    Raises:
+        ConfigError: for an unknown name.
+        DependencyError: if pysteps or OpenCV is not installed.
+
+    Example:
+        `list(choose_rivals(["sprog"]))` is `["S-PROG"]`.
+    """
+    for name in names:
+        if name not in LABELS:
+            raise ConfigError(
+                "--rival",
+                expected=f"one of {', '.join(LABELS)}",
+                received=repr(name),
+                hint="Pass one of these. Repeat the option for more.",
+            )
+    if names:
+        require_pysteps()
+    return {LABELS[name]: _FORECASTS[name] for name in dict.fromkeys(names)}

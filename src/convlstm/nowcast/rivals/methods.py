@@ -35,13 +35,14 @@ def quiet() -> Iterator[None]:
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            _load()
+            require_pysteps()
             yield
         finally:
             np.random.set_state(state)
 
 
-def _load() -> None:
+def require_pysteps() -> None:
+    """Load pysteps and OpenCV, or raise a `DependencyError`."""
     try:
         import cv2  # noqa: F401 (pysteps itself reports a missing OpenCV late)
         import pysteps  # noqa: F401
