@@ -7,9 +7,10 @@ be evenly spaced. A forecast is NaN where the method has no value: in gaps, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from convlstm.errors import ConfigError
+from convlstm.nowcast.evaluation_cases import FieldForecast
 from convlstm.nowcast.rivals.fields import anvil, linda, lk_extrapolation, sprog
 from convlstm.nowcast.rivals.methods import require_pysteps
 from convlstm.nowcast.rivals.probabilities import lagrangian_probability, steps_exceedance
@@ -19,10 +20,10 @@ __all__ = ["anvil", "choose_rivals", "lagrangian_probability", "linda", "lk_extr
 LABELS = {"lk": "LK extrapolation", "sprog": "S-PROG", "anvil": "ANVIL", "linda": "LINDA-D"}
 """Names of the rivals of rain rates in reports, by their names in options."""
 
-_FORECASTS = {"lk": lk_extrapolation, "sprog": sprog, "anvil": anvil, "linda": linda}
+_FORECASTS: dict[str, FieldForecast] = {"lk": lk_extrapolation, "sprog": sprog, "anvil": anvil, "linda": linda}
 
 
-def choose_rivals(names: Sequence[str]) -> dict[str, Callable[..., object]]:
+def choose_rivals(names: Sequence[str]) -> dict[str, FieldForecast]:
     """Return the forecasts of rivals by their labels.
 
     Args:
