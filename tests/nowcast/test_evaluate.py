@@ -322,7 +322,7 @@ def test_a_model_of_events_is_scored_by_its_field_its_means_and_its_probabilitie
         observed = rain_frames.read(slice(end + 1, end + 2))[0, 0]
         squares.append((event_nowcaster.rules.mean(probability) - observed) ** 2)
         cut = event_nowcaster.rules.cuts[0]
-        event = (probability[1] >= np.float32(cut[1])) | (probability[2] >= np.float32(cut[2]))
+        event = (probability[0] >= np.float32(cut[0])) & (probability[1] >= np.float32(cut[1]))
         hits += (event & (observed >= 1)).sum()
         either += (event | (observed >= 1)).sum()
     model = scores[(scores["method"] == "convlstm") & (scores["lead_time"] == 5)].set_index(["score", "threshold"])

@@ -98,7 +98,7 @@ def test_a_forecast_file_has_the_field_the_mean_quantiles_and_probabilities(even
         assert float(chance.min()) >= 0
         assert float(chance.max()) <= 1
         cuts = np.array(event_nowcaster.rules.cuts, np.float32).T[:, :, None, None]
-        reached = (chance.values >= cuts)[1:].any(axis=0)
+        reached = (chance.values >= cuts)[:2].all(axis=0)
         np.testing.assert_array_equal(forecast["rain"].values >= np.float32(1.0), reached)
         assert (np.diff(forecast["rain_quantile"].values, axis=0) >= 0).all()
 

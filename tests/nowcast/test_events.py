@@ -34,12 +34,12 @@ def test_a_value_between_two_thresholds_follows_the_probability_of_the_upper_one
     assert RULES.field(cell(0.9, 0.8, 0.65), leads).item() == pytest.approx(6.5)
 
 
-def test_the_field_reaches_a_threshold_where_its_event_or_a_higher_one_is_forecast(probability):
+def test_the_field_reaches_a_threshold_where_its_event_and_all_lower_ones_are_forecast(probability):
     leads = np.array([1, 2])
     field = RULES.field(probability, leads)
     reached = probability >= np.array(RULES.cuts, np.float32)[:, :, None, None]
     for k, threshold in enumerate(RULES.thresholds):
-        np.testing.assert_array_equal(field >= np.float32(threshold), reached[:, k:].any(axis=1))
+        np.testing.assert_array_equal(field >= np.float32(threshold), reached[:, : k + 1].all(axis=1))
 
 
 def test_later_lead_times_use_the_cuts_of_the_last_one(probability):

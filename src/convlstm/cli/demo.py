@@ -31,7 +31,7 @@ SETTINGS: list[str] = [
 ]
 """Changes to the default configuration: a small model that forecasts the probability of rain."""
 
-TRAINED_NOW = "trained now"
+TRAINED_NOW = "Small ConvLSTM"
 """Name of the demo's own model in the report."""
 
 _TRIAL_STEPS = 6

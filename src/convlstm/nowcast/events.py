@@ -56,17 +56,18 @@ class EventRules:
     def field(self, probability: Field, leads: NDArray[np.intp]) -> Field:
         """Return the field (..., lead_time, height, width) that reaches a threshold where its event is forecast.
 
-        An event is forecast where its probability, or that of a higher event, reaches its cut. Between two thresholds
-        the value increases linearly with the probability of the upper one, up to its cut. Below the first threshold it
-        is the mean of that class.
+        An event is forecast where its probability reaches its cut, and the events of all lower thresholds are forecast
+        too. Between two thresholds the value increases linearly with the probability of the upper one, up to its cut.
+        Below the first threshold it is the mean of that class.
         """
         cuts = self.cuts_of(leads)[..., None, None]
         share = np.clip(probability / cuts, 0, 1)
         reached = probability >= cuts
         bounds = np.array([*self.thresholds, max(self.class_means[-1], self.thresholds[-1])], np.float32)
         result = np.full(probability[..., 0, :, :].shape, np.float32(self.class_means[0]), np.float32)
+        is_event = np.ones(result.shape, bool)
         for k in range(len(self.thresholds)):
-            is_event = reached[..., k:, :, :].any(axis=-3)
+            is_event &= reached[..., k, :, :]
             if k + 1 < len(self.thresholds):
                 upward = share[..., k + 1, :, :]
             else:
