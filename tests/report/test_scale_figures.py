@@ -89,6 +89,17 @@ def test_reliability_is_drawn_over_the_diagonal(scored):
     assert "forecast 0.8 to 0.9" in notes[1]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_sharpness_is_drawn_where_all_cells_have_one_probability(scored):
+    folder, tables = scored
+    table = tables["reliability"].copy()
+    pixels = table.groupby(["method", "lead_time", "threshold"])["pixels"].transform("sum")
+    table["pixels"] = pixels.where(table["bin_start"] == 0, 0)
+    table.to_csv(folder / "reliability.csv", index=False)
+    _, sharpness = reliability_groups(read_results(folder))
+    assert [note for *_, note in sharpness.charts[0].lines[0].points][0].endswith("100\N{NO-BREAK SPACE}% of the cells")
+
+
 def test_the_sections_are_on_the_page_and_left_out_without_their_tables(scored, tmp_path):
     folder, tables = scored
     page = write_report(folder, tmp_path / "report.html").read_text()

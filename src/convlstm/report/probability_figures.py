@@ -69,7 +69,7 @@ def _sharpness_chart(results: Results, threshold: float, rows: pd.DataFrame) -> 
 
     series = _series(results, rows, ("centre", "share", "none", "none"), note)
     known = rows["share"].dropna()
-    y = log_axis(float(known.min()), 0.0) if len(known) else log_axis(-1.0, 0.0)
+    y = log_axis(min(float(known.min()), -1.0) if len(known) else -1.0, 0.0)  # all cells may have one probability
     x = counting_axis(0.0, 1.0, "Forecast probability")
     return draw_chart(title, f"Share of cells by forecast probability, {title}.", series, x, y)
 

@@ -1,0 +1,43 @@
+"""`convlstm forecast` without a model, and `convlstm model card`."""
+
+import numpy as np
+import xarray as xr
+
+
+def test_a_forecast_without_a_model_uses_the_one_in_the_package(cli, make_rain, tmp_path):
+    make_rain().to_netcdf(tmp_path / "rain.nc")
+    code, out, err = cli("forecast", "rain.nc", "-o", "forecast.nc")
+    assert (code, err) == (0, "")
+    assert out.startswith("forecast.nc: 12 frames after 2020-06-04")
+    with xr.open_dataset(tmp_path / "forecast.nc", decode_timedelta=True) as forecast:
+        chance = forecast["probability_of_rain_above_threshold"]
+        assert chance.sizes["threshold"] == 6
+        assert float(chance.max()) > 0.3
+        assert np.isfinite(forecast["rain_mean"]).all()
+
+
+def test_data_of_another_step_are_refused_in_one_line(fails, make_rain, tmp_path):
+    make_rain(step=600).to_netcdf(tmp_path / "slow.nc")
+    fails(4, "time step: expected 300 s, as in the training, got 600 s", "forecast", "slow.nc")
+
+
+def test_three_paths_are_wrong_usage(fails, tmp_path):
+    fails(2, "expected DATA or MODEL DATA", "forecast", "a", "b", "c")
+
+
+def test_the_card_is_markdown(cli, trained):
+    code, out, err = cli("model", "card")
+    assert (code, err) == (0, "")
+    assert out.startswith("# Radar rain up to one hour ahead\n")
+    assert "| digest of the weights |" in out
+    own = cli("model", "card", trained / "run")[1]
+    assert own.startswith("# Forecaster of rain\n")
+    assert "## Cuts" not in own
+
+
+def test_a_card_of_nothing_is_one_line(fails):
+    fails(5, "nothing there", "model", "card", "absent.safetensors")
+
+
+def test_a_rival_is_named_or_refused(fails, trained):
+    fails(3, "--rival: expected one of lk, sprog, anvil, linda", "evaluate", trained / "run", "x.nc", "--rival", "dgmr")
