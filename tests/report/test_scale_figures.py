@@ -97,7 +97,9 @@ def test_sharpness_is_drawn_where_all_cells_have_one_probability(scored):
     table["pixels"] = pixels.where(table["bin_start"] == 0, 0)
     table.to_csv(folder / "reliability.csv", index=False)
     _, sharpness = reliability_groups(read_results(folder))
-    assert [note for *_, note in sharpness.charts[0].lines[0].points][0].endswith("100\N{NO-BREAK SPACE}% of the cells")
+    assert next(note for *_, note in sharpness.charts[0].lines[0].points).endswith(
+        "100\N{NO-BREAK SPACE}% of the cells"
+    )
 
 
 def test_the_sections_are_on_the_page_and_left_out_without_their_tables(scored, tmp_path):

@@ -64,7 +64,7 @@ def _sharpness_chart(results: Results, threshold: float, rows: pd.DataFrame) -> 
     )
 
     def note(row: pd.Series) -> str:
-        percent = f"{row['percent']:.2g}\N{NO-BREAK SPACE}% of the cells"
+        percent = f"{row['percent']:.3g}\N{NO-BREAK SPACE}% of the cells"
         return f"forecast {row['bin_start']:.1f} to {row['bin_end']:.1f}: {percent}"
 
     series = _series(results, rows, ("centre", "share", "none", "none"), note)
