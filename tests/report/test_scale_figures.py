@@ -97,7 +97,8 @@ def test_sharpness_is_drawn_where_all_cells_have_one_probability(scored):
     table["pixels"] = pixels.where(table["bin_start"] == 0, 0)
     table.to_csv(folder / "reliability.csv", index=False)
     _, sharpness = reliability_groups(read_results(folder))
-    assert next(note for *_, note in sharpness.charts[0].lines[0].points).endswith(
+    first = next(note for *_, note in sharpness.charts[0].lines[0].points)
+    assert first.endswith("100\N{NO-BREAK SPACE}% of the cells")
         "100\N{NO-BREAK SPACE}% of the cells"
     )
 
