@@ -99,8 +99,6 @@ def test_sharpness_is_drawn_where_all_cells_have_one_probability(scored):
     _, sharpness = reliability_groups(read_results(folder))
     first = next(note for *_, note in sharpness.charts[0].lines[0].points)
     assert first.endswith("100\N{NO-BREAK SPACE}% of the cells")
-        "100\N{NO-BREAK SPACE}% of the cells"
-    )
 
 
 def test_the_sections_are_on_the_page_and_left_out_without_their_tables(scored, tmp_path):
