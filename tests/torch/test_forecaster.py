@@ -44,3 +44,49 @@ def test_stride_of_one_number_gives_the_size_of_a_convolution(padding: int) -> N
     layer, x = ConvLSTM(1, 3, 3, stride=2, padding=padding), torch.rand(2, 3, 1, 9, 10)
     size = F.conv2d(x[:, 0], torch.ones(1, 1, 3, 3), stride=2, padding=padding).shape[2:]
     assert layer(x)[0].shape[3:] == size
+
+
+def events(**options: object) -> Forecaster:
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=[3, 3], kernel_size=3)
+    detail = {"detail_channels": 4, "detail_frames": 2, "thresholds": (0.1, 1.0, 5.0)}
+    return Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2, **{**detail, **options}))
+
+
+def test_a_forecast_without_gradients_is_the_same_with_one_lead_time_in_memory() -> None:
+    model, frames = events().eval(), torch.rand(2, 3, 2, 8, 12)
+    shapes = []
+    model.output.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    with torch.no_grad():
+        lean = model(frames, 4)
+    torch.testing.assert_close(lean, model(frames, 4), rtol=0, atol=1e-6)
+    assert shapes == [(2, 3, 8, 12)] * 4 + [(8, 3, 8, 12)]
+
+
+def test_a_forecast_of_events_exports_with_a_dynamic_grid() -> None:
+    model = events().eval()
+    height, width = (torch.export.Dim(name, min=2, max=64) for name in ("height", "width"))
+    shapes = {"frames": {3: 2 * height, 4: 2 * width}, "horizon": None}
+    program = torch.export.export(model, (torch.rand(1, 3, 2, 8, 12), 4), dynamic_shapes=shapes, strict=False)
+    frames = torch.rand(1, 3, 2, 10, 8)
+    torch.testing.assert_close(program.module()(frames, 4), model(frames, 4), rtol=0, atol=1e-5)
+
+
+def test_events_are_learned_by_more_training() -> None:
+    """Rain that stays where it is: the cross-entropy falls far below that of the climatology."""
+    torch.manual_seed(0)
+    model = events().train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    thresholds = torch.tensor([0.1, 1.0, 5.0]).reshape(3, 1, 1)
+    losses = []
+    for _ in range(60):
+        field = torch.distributions.Exponential(0.7).sample((4, 1, 1, 8, 8))
+        frames = torch.cat([field, torch.ones_like(field)], dim=2).expand(-1, 3, -1, -1, -1)
+        happened = (field >= thresholds).float().expand(-1, 2, -1, -1, -1)
+        loss = F.binary_cross_entropy_with_logits(model(frames, 2), happened)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    chance = torch.exp(-0.7 * thresholds)
+    climatology = F.binary_cross_entropy(chance, chance)
+    assert sum(losses[-5:]) / 5 < 0.5 * climatology

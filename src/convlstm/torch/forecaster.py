@@ -166,12 +166,19 @@ class Forecaster(nn.Module):
     def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
         assert self.detail is not None
-        assert self.output is not None
         first, second = self.detail
         convolved = F.silu(first(last))
         features = torch.cat([convolved + F.silu(second(convolved)), last], dim=1)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._output_of(features, hidden)
+        # one lead time at a time, so that a large grid needs the memory of one
+        return torch.cat([self._output_of(features, part) for part in hidden.split(1, dim=1)], dim=1)
+
+    def _output_of(self, features: Tensor, hidden: Tensor) -> Tensor:
+        """Return the output at lead times from the features (batch, feature, height, width) and hidden states."""
+        assert self.output is not None
         coarse = self.head(hidden.flatten(0, 1))
-        size = tuple(last.shape[-2:])
+        size = tuple(features.shape[-2:])
         fine = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
         modulated = features.unsqueeze(1) * (1 + gain) + offset
