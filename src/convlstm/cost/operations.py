@@ -93,9 +93,12 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
     stack_calls = calls(spec, workload)
     parts = list(dict.fromkeys(call.part for call in stack_calls))
     layers = [layer for part in parts for layer in _stack(spec, workload, [c for c in stack_calls if c.part == part])]
-    head, *detail = _convolutions(spec, workload) if isinstance(spec, ForecasterSpec) else [None]
+    convolutions = _convolutions(spec, workload) if isinstance(spec, ForecasterSpec) else []
     return ModelCost(
-        layers=tuple(layers), head=head, detail=tuple(detail), training_bytes=training_memory(spec, workload)
+        layers=tuple(layers),
+        head=convolutions[0] if convolutions else None,
+        detail=tuple(convolutions[1:]),
+        training_bytes=training_memory(spec, workload),
     )
 
 
