@@ -16,7 +16,7 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def layer(
 def forecaster(
     hidden: list[int], steps: int, horizon: int, side: int, batch: int, *, precision: str = "float32", **o: Any
 ) -> Case:
-    head = {name: o.pop(name) for name in ("rollout", "residual", "output_activation") if name in o}
+    encoder_options = {field.name for field in fields(ConvLSTMSpec)}
+    head = {name: o.pop(name) for name in list(o) if name not in encoder_options}
     stack = ConvLSTMSpec(in_channels=16, hidden_channels=hidden, **({"kernel_size": 3} | o))
     work = Workload(shape=(steps, 1, side, side), batch=batch, horizon=horizon, precision=precision)
     return Case(ForecasterSpec(encoder=stack, patch_size=4, **head), work)
@@ -79,10 +80,23 @@ CASES = {
     ),
     "forecaster, recurrent dropout (generic implementation)": forecaster([48, 48], 6, 12, 96, 8, recurrent_dropout=0.1),
     "forecaster, feedback": forecaster([48, 48], 6, 12, 96, 4, rollout="feedback"),
+    "forecaster, detail of 24, 96×96, batch 4": forecaster([48, 48], 6, 12, 96, 4, detail_channels=24, detail_frames=4),
+    "forecaster, detail of 8, 3 thresholds, batch 8": forecaster(
+        [32, 32], 6, 12, 96, 8, detail_channels=8, detail_frames=4, thresholds=(0.1, 1.0, 5.0)
+    ),
+    "forecaster, detail of 24, 96×96, batch 4, bfloat16": forecaster(
+        [48, 48], 6, 12, 96, 4, precision="bfloat16", detail_channels=24, detail_frames=4
+    ),
+    "forecaster, detail of 64 for 2 frames, batch 8": forecaster(
+        [48, 48], 6, 2, 96, 8, detail_channels=64, detail_kernel=5
+    ),
     "checkpoint of 8 of 64 steps": replace(layer(32, 32, (64, 64, 64), 2), segment=8),
     "checkpoint of 6 of 36 steps, 2 × 32": replace(layer(16, [32, 32], (36, 64, 64), 2), segment=6),
     "forward only, wide, batch 8": replace(layer(64, 64, (10, 64, 64), 8), training=False),
     "forward only, forecaster, 128×128, batch 8": replace(forecaster([48, 48], 6, 12, 128, 8), training=False),
+    "forward only, forecaster, detail of 24, batch 4": replace(
+        forecaster([48, 48], 6, 12, 96, 4, detail_channels=24, detail_frames=4), training=False
+    ),
 }
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
-from convlstm.weights.canonical import initialise
+from convlstm.weights.canonical import initialise, parameter_count
 from convlstm.weights.checkpoint import save_model
 
 LINE = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3, spatial_dims=1)
@@ -121,3 +122,23 @@ def test_nothing_is_allocated(cli):
     code, out, _ = cli("inspect", "openstl-kth", "--input", "1000x1x100000x100000", "--batch", "1000", "--json")
     assert code == 0
     assert json.loads(out)["training_bytes"] > 10**18
+
+
+def test_an_output_at_full_resolution(cli, tmp_path):
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=7, kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, patch_size=2, detail_channels=5, detail_frames=3, thresholds=(0.1, 1.0))
+    (tmp_path / "events.json").write_text(json.dumps({"kind": "forecaster", "spec": spec.to_dict()}))
+    command = ("inspect", "events.json", "--input", "3x1x8x6", "--batch", "2", "--horizon", "4")
+    code, out, _ = cli(*command)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["parameters", f"{parameter_count(spec):,}"] in rows
+    assert [row[:2] for row in rows[-5:-1]] == [
+        ["head", "128"],
+        ["detail.0", "140"],
+        ["detail.1", "230"],
+        ["output", "18"],
+    ]
+    found = json.loads(cli(*command, "--json")[1])
+    assert [part["name"] for part in (found["head"], *found["detail"])] == ["head", "detail.0", "detail.1", "output"]
+    assert [part["forward_flop"] for part in found["detail"]] == [25920, 43200, 12288]  # 2 · points · weights

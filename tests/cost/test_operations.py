@@ -131,6 +131,44 @@ def test_flop_of_forecasters_are_those_that_pytorch_counts(rollout, horizon):
     assert (cost.forward_flop, cost.training_flop) == counted(counter)
 
 
+DETAIL = {"detail_channels": 5, "detail_frames": 3, "detail_kernel": 5}
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (DETAIL, 4),
+        (DETAIL | {"thresholds": (0.1, 1.0, 5.0)}, 2),  # an absent frame is convolved as zeros
+        ({"detail_channels": 2, "detail_kernel": 1, "head_bias": False, "residual": True}, 3),
+        ({"thresholds": (0.1, 1.0, 5.0)}, 3),
+    ],
+)
+@pytest.mark.parametrize("horizon", [1, 4])
+@pytest.mark.usefixtures("plain")
+def test_flop_of_outputs_are_those_that_pytorch_counts(options, steps, horizon):
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=[4, 3], kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2, **options)
+    with FlopCounterMode(display=False) as counter:
+        Forecaster(spec)(torch.zeros(2, steps, 2, 8, 6), horizon).sum().backward()
+    cost = model_cost(spec, Workload(shape=(steps, 2, 8, 6), batch=2, horizon=horizon))
+    assert (cost.forward_flop, cost.training_flop) == counted(counter)
+    assert cost.parameters == parameter_count(spec)
+
+
+def test_convolutions_of_the_output_by_hand():
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=7, kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, patch_size=2, detail_channels=5, detail_frames=3, thresholds=(0.1, 1.0))
+    cost = model_cost(spec, Workload(shape=(3, 1, 8, 6), batch=2, horizon=4))
+    pixels, features = 2 * 8 * 6, 5 + 3
+    assert [(part.name, part.parameters, part.forward_flop, part.training_flop) for part in cost.convolutions] == [
+        ("head", 2 * features * (7 + 1), flop := 2 * (pixels // 4 * 4) * 2 * features * 7, 3 * flop),
+        ("detail.0", 5 * (3 * 9 + 1), flop := 2 * pixels * 5 * 3 * 9, 2 * flop),
+        ("detail.1", 5 * (5 * 9 + 1), flop := 2 * pixels * 5 * 5 * 9, 3 * flop),
+        ("output", 2 * (features + 1), flop := 2 * (pixels * 4) * 2 * features, 3 * flop),
+    ]
+    assert not model_cost(stack, Workload(shape=(3, 4, 8, 6))).convolutions
+
+
 def test_groups_divide_the_input_convolution():
     whole = ConvLSTMSpec(in_channels=4, hidden_channels=4, kernel_size=3)
     work = Workload(shape=(1, 4, 6, 6))

@@ -88,7 +88,7 @@ def _facts(subject: Subject, workload: Workload, cost: ModelCost) -> Table:
 
 
 def _layers(cost: ModelCost) -> Table:
-    """Return a table with a row per layer and direction, and one for the head."""
+    """Return a table with a row per layer and direction, and one per convolution of the output."""
     from rich.table import Table
 
     table = Table("layer", "grid", box=None, pad_edge=False)
@@ -106,9 +106,9 @@ def _layers(cost: ModelCost) -> Table:
             _giga(layer.training_flop),
             f"≈ {_mega(layer.training_bytes)}",
         )
-    if cost.head is not None:
-        flops = (_giga(cost.head.forward_flop), _giga(cost.head.training_flop))
-        table.add_row("head", "", "", f"{cost.head.parameters:,}", "", *flops, "")
+    for part in cost.convolutions:
+        flops = (_giga(part.forward_flop), _giga(part.training_flop))
+        table.add_row(part.name, "", "", f"{part.parameters:,}", "", *flops, "")
     return table
 
 

@@ -31,6 +31,7 @@ WIDTHS = {"float32": SINGLE, "bfloat16": 2}
 """Bytes of a value in the type that convolutions compute in, by precision."""
 _KERNEL_FORMS = 5  # W_hh flipped; a kernel channels last, its gradient in oneDNN's layout, as requested, and in float32
 _SQUARE_FORMS = 4  # arrays of the gradient of a mean square: that of the mean, and three factors and products
+_BLOCK = 16  # channels per block of oneDNN's layout
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,91 @@ class Run:
         return SINGLE * samples * prod(self.grid) * values
 
 
+@dataclass(frozen=True)
+class Detail:
+    """The arrays at full resolution of a forecaster with `detail_channels`; sizes are in bytes."""
+
+    spec: ForecasterSpec
+    workload: Workload
+
+    @property
+    def points(self) -> int:
+        """One channel of a frame of each sample, in float32."""
+        return SINGLE * self.workload.batch * prod(self.workload.size)
+
+    @property
+    def modulated(self) -> int:
+        """One value for each feature and lead time, in float32."""
+        return self.workload.horizon * self.spec.detail_features * self.points
+
+    @property
+    def width(self) -> float:
+        """Width of a convolution's result, as a part of that of float32."""
+        return WIDTHS[self.workload.precision] / SINGLE
+
+    @property
+    def features(self) -> int:
+        """The frames that are convolved, the arrays of both convolutions, and the features."""
+        frames = self.spec.detail_features - self.spec.detail_channels
+        convolved = 3 * self.spec.detail_channels * self.width
+        return int((frames + convolved + self.spec.detail_features) * self.points)
+
+    @property
+    def coarse(self) -> int:
+        """Gain and offset on the grid of the patches."""
+        return int(2 * self.width * self.modulated) // self.spec.patch_size**2
+
+    @property
+    def saved(self) -> int:
+        """What the forward pass saves: features, gain, and modulated features before and after their activation.
+
+        The gain and the last array have the type that convolutions compute in.
+        """
+        return self.features + int((1 + 2 * self.width) * self.modulated)
+
+    @property
+    def enlarged(self) -> int:
+        """Gain and offset on the grid of the frames."""
+        return int(2 * self.width * self.modulated)
+
+    @property
+    def activated(self) -> int:
+        """The modulated features of the convolutions after their activation."""
+        return self.modulated // self.spec.detail_features * self.spec.detail_channels
+
+    @property
+    def last_convolution(self) -> int:
+        """Copies for the last convolution: its input converted, input and output in blocks of channels; its output."""
+        inputs, outputs = self.spec.detail_features, self.spec.output_channels
+        converted = inputs if self.width < 1 else 0
+        channels = converted + _in_blocks(inputs) + _in_blocks(outputs) + outputs
+        return int(channels * self.width * self.points * self.workload.horizon)
+
+    @property
+    def training(self) -> int:
+        """The peak of its forward and backward pass.
+
+        It is in the last convolution, or in bfloat16 in the gradient of the product with the gain: three gradients, the
+        gain in both types, and the gradient of the offset.
+        """
+        gain = int(self.width * self.modulated)
+        forward = self.enlarged + gain + 2 * self.modulated + self.last_convolution
+        backward = 5 * self.modulated if self.width < 1 else 0
+        return self.features + self.coarse + max(forward, backward)
+
+    @property
+    def forward(self) -> int:
+        """The peak of its forward pass without gradients."""
+        joined = 2 * self.modulated + self.activated  # the activated features with the others
+        convolved = self.modulated + self.last_convolution
+        return self.features + self.coarse + self.enlarged + max(joined, convolved)
+
+
+def _in_blocks(channels: int) -> int:
+    """Return the channels of an array in oneDNN's layout."""
+    return -(-channels // _BLOCK) * _BLOCK
+
+
 def runs(call: Call, batch: int, width: int) -> list[list[Run]]:
     """Return the runs of a stack: its layers, first to last, each with its directions; `width` is that of a value."""
     size, layers = call.size, []
@@ -209,6 +295,9 @@ def training_memory(spec: Spec, workload: Workload) -> int:
     if isinstance(spec, ForecasterSpec) or is_stacked or workload.precision != "float32":
         loss += output  # an array other than those that are saved, or converted for the loss
     head = 2 * hidden + 2 * output  # the gradient of the hidden states, and both in oneDNN's layout
+    if isinstance(spec, ForecasterSpec) and spec.detail_channels:
+        head = Detail(spec, workload).training
+        loss += Detail(spec, workload).saved
     peak = max(saved + hidden + max(loss, head), _backward(layers, hidden + output))
     return _constant(spec, workload, layers) + max(peak, _optimiser(spec))
 
@@ -237,7 +326,10 @@ def forward_memory(spec: Spec, workload: Workload) -> int:
     constant = _constant(spec, workload, layers) - 3 * SINGLE * parameter_count(spec)
     if not isinstance(spec, ForecasterSpec):
         return constant + widest
-    return constant + max(hidden + widest, 4 * hidden + 2 * _output(spec, workload, layers))  # joined and reordered
+    head = 3 * hidden + 2 * _output(spec, workload, layers)  # joined and reordered
+    if spec.detail_channels:
+        head = Detail(spec, workload).forward
+    return constant + hidden + max(widest, head)
 
 
 def _layers(spec: Spec, workload: Workload) -> list[list[Run]]:
@@ -258,7 +350,7 @@ def _constant(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -
 def _output(spec: Spec, workload: Workload, layers: Sequence[Sequence[Run]]) -> int:
     """Return the bytes of the result in float32."""
     if isinstance(spec, ForecasterSpec):
-        return SINGLE * workload.batch * workload.horizon * spec.frame_channels * prod(workload.size)
+        return SINGLE * workload.batch * workload.horizon * spec.output_channels * prod(workload.size)
     return _joined(layers[-1]) // WIDTHS[workload.precision] * SINGLE
 
 

@@ -17,7 +17,7 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import effective_kernel
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Size
-from convlstm.weights.canonical import Spec
+from convlstm.weights.canonical import Spec, canonical_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,10 @@ class LayerCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadCost:
-    """The cost of the output convolution of a forecaster."""
+class ConvolutionCost:
+    """The cost of one convolution that makes the output of a forecaster."""
 
+    name: str  # `head`, `detail.0`, `detail.1` or `output`, as in the weights file
     parameters: int
     forward_flop: int
     training_flop: int
@@ -48,14 +49,17 @@ class HeadCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """The cost of a model: its layers, one entry per direction, and the head of a forecaster.
+    """The cost of a model: its layers, one entry per direction, and the convolutions of a forecaster's output.
+
+    `head` reads the hidden states. `detail` has the convolutions at full resolution, none without `detail_channels`.
 
     `training_bytes` is the peak of a training step. It is not the sum of the layers: there are temporary arrays, and
     the upper layers are freed before the lower ones.
     """
 
     layers: tuple[LayerCost, ...]
-    head: HeadCost | None
+    head: ConvolutionCost | None
+    detail: tuple[ConvolutionCost, ...]
     training_bytes: int
 
     @property
@@ -74,8 +78,13 @@ class ModelCost:
         return sum(part.training_flop for part in self._parts)
 
     @property
-    def _parts(self) -> tuple[LayerCost | HeadCost, ...]:
-        return self.layers if self.head is None else (*self.layers, self.head)
+    def convolutions(self) -> tuple[ConvolutionCost, ...]:
+        """The convolutions of the output, first the head; none of a layer."""
+        return () if self.head is None else (self.head, *self.detail)
+
+    @property
+    def _parts(self) -> tuple[LayerCost | ConvolutionCost, ...]:
+        return (*self.layers, *self.convolutions)
 
 
 def model_cost(spec: Spec, workload: Workload) -> ModelCost:
@@ -84,8 +93,13 @@ def model_cost(spec: Spec, workload: Workload) -> ModelCost:
     stack_calls = calls(spec, workload)
     parts = list(dict.fromkeys(call.part for call in stack_calls))
     layers = [layer for part in parts for layer in _stack(spec, workload, [c for c in stack_calls if c.part == part])]
-    head = _head(spec, workload) if isinstance(spec, ForecasterSpec) else None
-    return ModelCost(layers=tuple(layers), head=head, training_bytes=training_memory(spec, workload))
+    convolutions = _convolutions(spec, workload) if isinstance(spec, ForecasterSpec) else []
+    return ModelCost(
+        layers=tuple(layers),
+        head=convolutions[0] if convolutions else None,
+        detail=tuple(convolutions[1:]),
+        training_bytes=training_memory(spec, workload),
+    )
 
 
 def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size, Size]]:
@@ -157,10 +171,22 @@ def _flops(call: Call, run: Run) -> tuple[int, int]:
     return of_input + of_state, training
 
 
-def _head(spec: ForecasterSpec, workload: Workload) -> HeadCost:
-    weights = spec.patch_channels * spec.head_channels
-    points = workload.batch * workload.horizon * prod(workload.size) // spec.patch_size**2
-    forward = 2 * points * weights
-    return HeadCost(
-        parameters=weights + spec.patch_channels * spec.head_bias, forward_flop=forward, training_flop=3 * forward
-    )
+def _convolutions(spec: ForecasterSpec, workload: Workload) -> list[ConvolutionCost]:
+    """Return the costs of the convolutions that make the output, first the head."""
+    frames = workload.batch * prod(workload.size)  # points of one frame of each sample
+    points = {"head": frames * workload.horizon // spec.patch_size**2}
+    if spec.detail_channels:
+        points |= {"detail.0": frames, "detail.1": frames, "output": frames * workload.horizon}
+    shapes, costs = canonical_shapes(spec), []
+    for name, count in points.items():
+        weights = prod(shapes[f"{name}.weight"])
+        forward = 2 * count * weights
+        costs.append(
+            ConvolutionCost(
+                name=name,
+                parameters=weights + prod(shapes.get(f"{name}.bias", (0,))),
+                forward_flop=forward,
+                training_flop=(2 if name == "detail.0" else 3) * forward,  # frames have no gradient
+            )
+        )
+    return costs
