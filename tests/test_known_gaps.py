@@ -215,6 +215,47 @@ assert not quick[-1], "still as outside XLA"
     assert "still as outside XLA" not in errors_of("tensorflow", code)
 
 
+def keras_forecaster_output_shape() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+    from convlstm.keras import Forecaster
+
+    encoder = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=encoder), horizon=3)
+    assert model.compute_output_shape((2, 4, 6, 6, 1)) == (2, 3, 6, 6, 1)
+
+
+def events_of_further_variables() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+
+    encoder = ConvLSTMSpec(in_channels=2, hidden_channels=2, kernel_size=3)
+    assert ForecasterSpec(encoder=encoder, frame_channels=2, thresholds=(0.1, 1.0)).output_channels == 4
+
+
+def moving_frame_of_values() -> None:
+    from convlstm.nowcast.config import validate
+
+    validate({"data": {"frame": "moving"}})
+
+
+def moving_frame_of_uneven_steps() -> None:
+    from convlstm.nowcast.config import validate
+
+    data, model = {"frame": "moving", "max_gap": 900}, {"thresholds": [0.1], "duration_strategy": "mlp"}
+    validate({"data": data, "model": model})
+
+
+def inspect_of_detail() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+    from convlstm.cost.operations import model_cost
+    from convlstm.cost.workload import Workload
+    from convlstm.weights.canonical import parameter_count
+
+    encoder = ConvLSTMSpec(in_channels=4, hidden_channels=2, kernel_size=3)
+    spec = ForecasterSpec(encoder=encoder, patch_size=2, thresholds=(0.1, 1.0), detail_channels=3)
+    workload = Workload(batch=1, shape=(4, 1, 8, 8), horizon=2, precision="float32")
+    assert model_cost(spec, workload).parameters == parameter_count(spec)
+
+
 def duration_function_file() -> None:
     from convlstm.torch import ConvLSTM
 
@@ -277,6 +318,11 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_tensorflow_forward_mode_in_a_graph,
         keras_tensorflow_remat,
         keras_tensorflow_traced_before_xla,
+        keras_forecaster_output_shape,
+        events_of_further_variables,
+        moving_frame_of_values,
+        moving_frame_of_uneven_steps,
+        inspect_of_detail,
         duration_function_file,
     )
 }
