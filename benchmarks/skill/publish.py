@@ -1,6 +1,6 @@
 """Put a trained model and its scores into the package, as the model that `convlstm forecast` uses without a run.
 
-    python benchmarks/skill/publish.py RUN SCORES.json
+    python -m benchmarks.skill.publish RUN SCORES.json
 
 RUN is the folder of `convlstm train --config benchmarks/skill/shipped.yaml`, and SCORES.json the result of
 benchmarks/skill/score.py on its model. The reading options of the training data are left out: other files have others.
