@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from convlstm.nowcast.config_text import read_config
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -34,3 +36,14 @@ def test_tables_of_the_options_follow_the_specs():
     script = runpy.run_path(str(ROOT / "scripts" / "options_table.py"))
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert script["update"](page) == page, "run python scripts/options_table.py"
+
+
+def test_configurations_of_the_pages_are_valid(tmp_path):
+    found = 0
+    for page in PAGES:
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            path = tmp_path / "config.yaml"
+            path.write_text(block, encoding="utf-8")
+            read_config(path)
+            found += 1
+    assert found

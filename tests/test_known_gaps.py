@@ -215,6 +215,35 @@ assert not quick[-1], "still as outside XLA"
     assert "still as outside XLA" not in errors_of("tensorflow", code)
 
 
+def keras_forecaster_output_shape() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+    from convlstm.keras import Forecaster
+
+    encoder = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=encoder), horizon=3)
+    assert model.compute_output_shape((2, 4, 6, 6, 1)) == (2, 3, 6, 6, 1)
+
+
+def events_of_further_variables() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+
+    encoder = ConvLSTMSpec(in_channels=2, hidden_channels=2, kernel_size=3)
+    assert ForecasterSpec(encoder=encoder, frame_channels=2, thresholds=(0.1, 1.0)).output_channels == 4
+
+
+def moving_frame_of_values() -> None:
+    from convlstm.nowcast.config import validate
+
+    validate({"data": {"frame": "moving"}})
+
+
+def moving_frame_of_uneven_steps() -> None:
+    from convlstm.nowcast.config import validate
+
+    data, model = {"frame": "moving", "max_gap": 900}, {"thresholds": [0.1], "duration_strategy": "mlp"}
+    validate({"data": data, "model": model})
+
+
 def duration_function_file() -> None:
     from convlstm.torch import ConvLSTM
 
@@ -277,6 +306,10 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_tensorflow_forward_mode_in_a_graph,
         keras_tensorflow_remat,
         keras_tensorflow_traced_before_xla,
+        keras_forecaster_output_shape,
+        events_of_further_variables,
+        moving_frame_of_values,
+        moving_frame_of_uneven_steps,
         duration_function_file,
     )
 }

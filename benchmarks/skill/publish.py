@@ -1,6 +1,6 @@
 """Put a trained model and its scores into the package, as the model that `convlstm forecast` uses without a run.
 
-    python benchmarks/skill/publish.py RUN SCORES.json
+    python -m benchmarks.skill.publish RUN SCORES.json
 
 RUN is the folder of `convlstm train --config benchmarks/skill/shipped.yaml`, and SCORES.json the result of
 benchmarks/skill/score.py on its model. The reading options of the training data are left out: other files have others.
@@ -72,7 +72,7 @@ def card(scores: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of the model file that `convlstm model card` prints."""
     note = (
         f"{scores['starts']} forecasts from frames with rain on over 5 % of the cells, on days that nothing was "
-        "chosen on; 90 % intervals by a stationary bootstrap. Missing cells are left out for all methods."
+        "chosen on. Intervals hold 90 % of the draws of a bootstrap over cases. Missing cells are left out for all methods."
     )
     tables = [
         csi_table(scores, threshold, f"{note} The cut of every method was tuned on 17 May." if threshold == 1 else "")

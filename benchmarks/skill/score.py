@@ -1,6 +1,6 @@
 """Score the shipped model and its rivals on days that nothing was chosen on, and write the tables of its card.
 
-    python benchmarks/skill/score.py MODEL DATA CACHE OUTPUT.json [--check]
+    python -m benchmarks.skill.score MODEL DATA CACHE OUTPUT.json [--check]
 
 DATA is the RADOLAN YW file of pycomlink 0.6.0. The cuts of the rivals are tuned on day 7 (17 May 2018), as those of the
 model were. Scored are the wet frames of days 8 to 10: all frames with over 5 % of cells at or above 0.1 mm/h, every

@@ -27,6 +27,7 @@ from convlstm.torch import ConvLSTM, ConvLSTMCell
 THREADS = os.cpu_count() or 1
 LENGTHS = (25, 50, 100, 200, 400, 800)
 LONG = (60, 125, 250, 500, 1000)
+LOADER_SETTINGS = ["data.crop=64", "training.batch_size=4", "training.learning_rate=3e-3"]
 
 
 def main() -> None:
@@ -133,7 +134,6 @@ def loader() -> dict[str, Any]:
 
     import xarray as xr
 
-    from convlstm.cli.demo import SETTINGS
     from convlstm.data import open_frames, sample_path
     from convlstm.nowcast.config_text import read_config
     from convlstm.nowcast.fit import optimisation
@@ -141,7 +141,7 @@ def loader() -> dict[str, Any]:
     from convlstm.nowcast.prepare import prepare, to_sample
     from convlstm.weights.canonical import initialise
 
-    config, found = read_config(None, SETTINGS), {}
+    config, found = read_config(None, LOADER_SETTINGS), {}
     with tempfile.TemporaryDirectory() as folder:
         with xr.open_dataset(sample_path()) as dataset:
             dataset.load().drop_encoding().to_zarr(Path(folder) / "rain.zarr")
