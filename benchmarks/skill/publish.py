@@ -72,7 +72,7 @@ def card(scores: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of the model file that `convlstm model card` prints."""
     note = (
         f"{scores['starts']} forecasts from frames with rain on over 5 % of the cells, on days that nothing was "
-        "chosen on. Intervals hold 90 % of the draws of a bootstrap over cases. Missing cells are left out for all methods."
+        "chosen on. Intervals hold 90 % of the draws of a bootstrap over cases. Missing cells are left out."
     )
     tables = [
         csi_table(scores, threshold, f"{note} The cut of every method was tuned on 17 May." if threshold == 1 else "")

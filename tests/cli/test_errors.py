@@ -270,7 +270,8 @@ def test_a_memory_error_and_a_bug_are_one_line_too(cli, trained, monkeypatch):
 def test_unknown_words(fails, cli):
     fails(2, "No such command 'forcast'", "forcast")
     fails(2, "No such option: --verbose", "--verbose")
-    fails(2, "Missing argument", "forecast", "run")
+    fails(2, "Missing argument", "forecast")
+    fails(4, "run: expected a NetCDF file or a Zarr folder, got nothing there", "forecast", "run")
     code, out, err = cli()
     assert (code, err) == (0, "")
     assert "convlstm demo" in out

@@ -12,8 +12,7 @@ from convlstm.cli import options
 
 
 def evaluate(
-    model: options.ModelPath,
-    data: options.DataPath,
+    paths: options.Paths,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for scores and example cases.")] = Path(
         "evaluation"
     ),
@@ -54,6 +53,8 @@ def evaluate(
 ) -> None:
     """Score a model on days outside its training, and compare it with persistence and optical flow.
 
+    Without MODEL, the model of radar rain in this package is scored.
+
     The default days are the test days of the training run. If the data has none of them, all days are scored that the
     run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
     and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `reliability.csv`, `cases.nc`
@@ -69,6 +70,7 @@ def evaluate(
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.verification.evaluation_folder import FILES
 
+    model, data = options.model_and_data(paths)
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     rivals = choose_rivals(rival or [])
     nowcaster = load_nowcaster(model, framework, threads)

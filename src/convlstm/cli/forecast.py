@@ -12,14 +12,7 @@ from convlstm.cli import options
 
 
 def forecast(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="[MODEL] DATA",
-            help="NetCDF file or Zarr folder, after a model file or run folder. Default model: rain, of this package.",
-            show_default=False,
-        ),
-    ],
+    paths: options.Paths,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="NetCDF file to write, or Zarr folder if the name ends in .zarr.")
     ] = Path("forecast.nc"),
@@ -59,15 +52,10 @@ def forecast(
     from convlstm.cli.output import say
     from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
-    from convlstm.nowcast.models import shipped_model
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
-    *given, data = paths
-    if len(given) > 1:
-        received = " ".join(str(path) for path in paths)
-        raise typer.BadParameter(f"expected DATA or MODEL DATA, got {received!r}", param_hint="[MODEL] DATA")
-    model = given[0] if given else shipped_model()
+    model, data = options.model_and_data(paths)
     check_writable(output, folder=output.suffix == ".zarr")
     check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)

@@ -9,8 +9,14 @@ import typer
 
 _READING = "Reading options"
 
-DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="NetCDF file or Zarr folder.", show_default=False)]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file or run folder.", show_default=False)]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="[MODEL] DATA",
+        help="NetCDF file or Zarr folder, after a model file or run folder. Default model: rain, of this package.",
+        show_default=False,
+    ),
+]
 Variables = Annotated[
     list[str] | None,
     typer.Option(
@@ -29,6 +35,16 @@ YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_
 XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
 Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: what the framework chooses.")]
+
+
+def model_and_data(paths: list[Path]) -> tuple[Path, Path]:
+    """Return the paths of model and data; without a model, that of the model in this package."""
+    from convlstm.nowcast.models import shipped_model
+
+    if len(paths) > 2:
+        received = " ".join(str(path) for path in paths)
+        raise typer.BadParameter(f"expected DATA or MODEL DATA, got {received!r}", param_hint="[MODEL] DATA")
+    return (paths[0] if len(paths) == 2 else shipped_model()), paths[-1]
 
 
 def reading(

@@ -46,6 +46,9 @@ from convlstm.verification.scorecard import case_sums, fss_table, score_table
 from convlstm.verification.spectra import spectrum_tables
 from convlstm.weights.canonical import parameter_count
 
+_MEANINGS = {"optical flow": "extrapolation along the optical flow of the input frames"}
+"""Longer names of methods in the facts of a report."""
+
 _EXAMPLES = 4
 _MOST_LISTED = 12
 
@@ -207,7 +210,7 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
         "Evaluated on": _listed(days),
         "Cases": f"{len(cases.ends)} forecasts, spread evenly over these days{wet}",
         "Cases shown": "the most active ones that do not overlap",
-        "Rivals": "persistence; extrapolation along the optical flow of the input frames",
+        "Compared with": "; ".join(_MEANINGS.get(method, method) for method in cases.methods[1:]),
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],
     }
