@@ -99,9 +99,11 @@ def model_forecasts(model: Nowcaster, values: np.ndarray, starts: np.ndarray) ->
     fields, means, probabilities = [], [], []
     for start in starts:
         inputs = values[start - INPUT_LENGTH + 1 : start + 1][None, :, None]
-        probability = model.predict_probability(inputs, np.arange(INPUT_LENGTH)[None] * 300.0, leads)[0]
+        seconds = np.arange(INPUT_LENGTH)[None] * 300.0
+        probability = model.predict_probability(inputs, seconds, leads)
+        means.append(model.mean(probability, inputs, seconds, leads)[0])
+        probability = probability[0]
         fields.append(model.field(probability, leads))
-        means.append(model.rules.mean(probability))
         chosen = [model.spec.thresholds.index(threshold) for threshold in THRESHOLDS]
         probabilities.append(probability[:, chosen])
     return {MODEL: np.stack(fields), "mean": np.stack(means), "probability": np.stack(probabilities)}

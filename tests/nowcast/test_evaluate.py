@@ -320,7 +320,9 @@ def test_a_model_of_events_is_scored_by_its_field_its_means_and_its_probabilitie
         inputs, seconds = rain_frames.read(window)[None], rain_frames.seconds[None, window]
         probability = event_nowcaster.predict_probability(inputs, seconds, leads)[0, 0]
         observed = rain_frames.read(slice(end + 1, end + 2))[0, 0]
-        squares.append((event_nowcaster.rules.mean(probability) - observed) ** 2)
+        flow = optical_flow(inputs[0], seconds[0], leads)[0, 0]
+        mean = event_nowcaster.rules.mean(probability[None], flow[None], np.array([1]))[0]
+        squares.append((mean - observed) ** 2)
         cut = event_nowcaster.rules.cuts[0]
         event = (probability[0] >= np.float32(cut[0])) & (probability[1] >= np.float32(cut[1]))
         hits += (event & (observed >= 1)).sum()

@@ -1,11 +1,12 @@
 """Fields from probabilities: worked by hand, and laws that hold for any probabilities."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from convlstm.nowcast.events import CUTS, EventCounts, EventRules, class_means
+from convlstm.nowcast.events import CUTS, ClassLines, EventCounts, EventRules, class_means
 
 RULES = EventRules(
     thresholds=(0.1, 1.0, 5.0), cuts=((0.5, 0.4, 0.3), (0.3, 0.3, 0.2)), class_means=(0.0, 0.4, 2.0, 8.0)
@@ -48,7 +49,33 @@ def test_later_lead_times_use_the_cuts_of_the_last_one(probability):
 
 def test_the_mean_weights_each_class_with_its_probability():
     # 0.2 dry, 0.3 light, 0.4 moderate, 0.1 heavy
-    assert RULES.mean(cell(0.8, 0.5, 0.1)).item() == pytest.approx(0.3 * 0.4 + 0.4 * 2 + 0.1 * 8)
+    classes = 0.3 * 0.4 + 0.4 * 2 + 0.1 * 8
+    moved = np.full((1, 1, 1), 30.0, np.float32)
+    assert RULES.mean(cell(0.8, 0.5, 0.1), moved, np.array([1])).item() == pytest.approx(classes)
+    lines = (((0.0, 0.0), (0.1, 0.5), (0.5, 0.5), (2.0, 0.8)),)
+    rules = replace(RULES, class_lines=lines)
+    # 30 mm/h is cut to the upper bound of each class but the last
+    classes = 0.3 * (0.1 + 0.5 * 1) + 0.4 * (0.5 + 0.5 * 5) + 0.1 * (2 + 0.8 * 30)
+    assert rules.mean(cell(0.8, 0.5, 0.1), moved, np.array([1])).item() == pytest.approx(classes)
+
+
+def test_the_lines_of_the_classes_are_those_of_least_squares():
+    random = np.random.default_rng(0)
+    moved = random.gamma(0.6, 4.0, (2, 60, 70)).astype(np.float32)
+    observation = (moved * random.lognormal(0.0, 0.5, moved.shape)).astype(np.float32)
+    observation[0, :5] = np.nan
+    fit = ClassLines(2, RULES.thresholds)
+    fit.add(moved[:, :20], observation[:, :20])
+    fit.add(moved[:, 20:], observation[:, 20:])
+    lines = fit.lines(RULES.class_means, rain=True)
+    for lead in (0, 1):
+        assert lines[lead][0] == (0.0, 0.0)
+        for k, (lower, upper) in enumerate(((0.1, 1.0), (1.0, 5.0), (5.0, np.inf)), start=1):
+            inside = (observation[lead] >= np.float32(lower)) & (observation[lead] < np.float32(upper))
+            slope, intercept = np.polyfit(np.clip(moved[lead][inside], lower, upper), observation[lead][inside], 1)
+            assert lines[lead][k] == pytest.approx((intercept, slope), rel=1e-3)
+    few = ClassLines(1, RULES.thresholds).lines(RULES.class_means, rain=False)
+    assert few == ((*((mean, 0.0) for mean in RULES.class_means),),)
 
 
 def test_quantiles_are_interpolated_between_thresholds_and_increase_with_their_level(probability):

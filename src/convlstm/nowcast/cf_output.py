@@ -58,8 +58,9 @@ def make_forecast(
         return _dataset(nowcaster, frames, values, leads, last, command)
     probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
     field = nowcaster.field(probability, leads)
+    mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
     dataset = _dataset(nowcaster, frames, field[:, None], leads, last, command)
-    return _with_probabilities(dataset, nowcaster, probability)
+    return _with_probabilities(dataset, nowcaster, probability, mean)
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
@@ -162,7 +163,7 @@ def _dataset(
     return dataset.assign_attrs(source_attributes | {"Conventions": "CF-1.11", "history": history})
 
 
-def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: Field) -> xr.Dataset:
+def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: Field, mean: Field) -> xr.Dataset:
     """Add mean, quantiles and probabilities (lead_time, threshold, y, x) of the only variable of a forecast."""
     name, source = next(iter(dataset.data_vars.items()))
     rules, attributes = nowcaster.rules, source.attrs
@@ -170,7 +171,7 @@ def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: 
     quantiles = np.stack([rules.quantile(probability, level) for level in QUANTILES])
     units = attributes["units"]
     added = {
-        f"{name}_mean": (source.dims, rules.mean(probability), attributes | {"long_name": f"mean of the {label}"}),
+        f"{name}_mean": (source.dims, mean, attributes | {"long_name": f"mean of the {label}"}),
         f"{name}_quantile": (
             ("quantile", *source.dims),
             quantiles,

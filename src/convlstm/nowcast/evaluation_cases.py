@@ -190,7 +190,7 @@ def _predict(
     probability = model.predict_probability(inputs, seconds, leads)
     forecast[batch] = model.field(probability, leads)
     probabilities.values[batch] = probability
-    probabilities.means[batch] = model.rules.mean(probability)
+    probabilities.means[batch] = model.mean(probability, inputs, seconds, leads)
 
 
 def _empty_probabilities(model: Nowcaster, shape: tuple[int, ...]) -> Probabilities:

@@ -18,6 +18,11 @@ from convlstm.data.units import Field
 CUTS = np.round(np.arange(0.02, 0.9, 0.02), 2)
 """Probabilities among which the best cut is chosen."""
 
+_MIN_VALUES = 100
+"""Least number of values of a class for a line through them."""
+
+_TINY = 1e-9
+
 
 @dataclass(frozen=True)
 class EventRules:
@@ -28,11 +33,14 @@ class EventRules:
         cuts: Probability from which on an event is forecast, by lead time and threshold. The last lead time applies
             to all later ones.
         class_means: Mean value below the first threshold, between two thresholds, and from the last one on.
+        class_lines: Intercept and slope of the mean value of each class, by lead time and class, as a line over the
+            value of the frame moved along the optical flow, cut to the class. Empty uses `class_means`.
     """
 
     thresholds: tuple[float, ...]
     cuts: tuple[tuple[float, ...], ...]
     class_means: tuple[float, ...]
+    class_lines: tuple[tuple[tuple[float, float], ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -40,18 +48,19 @@ class EventRules:
             "thresholds": list(self.thresholds),
             "cuts": [list(row) for row in self.cuts],
             "class_means": list(self.class_means),
+            "class_lines": [[list(line) for line in row] for row in self.class_lines],
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EventRules:
         """Return the rules written by `to_dict`."""
         cuts = tuple(tuple(row) for row in values["cuts"])
-        return cls(tuple(values["thresholds"]), cuts, tuple(values["class_means"]))
+        lines = tuple(tuple((line[0], line[1]) for line in row) for row in values["class_lines"])
+        return cls(tuple(values["thresholds"]), cuts, tuple(values["class_means"]), lines)
 
     def cuts_of(self, leads: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the cuts (lead_time, threshold) of lead times, counted in steps from 1."""
-        cuts: NDArray[np.float32] = np.asarray(self.cuts, np.float32)[np.minimum(leads, len(self.cuts)) - 1]
-        return cuts
+        return _at_leads(self.cuts, leads)
 
     def field(self, probability: Field, leads: NDArray[np.intp]) -> Field:
         """Return the field (..., lead_time, height, width) that reaches a threshold where its event is forecast.
@@ -77,11 +86,26 @@ class EventRules:
             result = np.where(is_event, np.minimum(value, np.nextafter(bounds[k + 1], bounds[k])), result)
         return np.asarray(np.maximum(result, np.float32(self.class_means[0])), np.float32)
 
-    def mean(self, probability: Field) -> Field:
-        """Return the mean field (..., height, width): the probability of each class times its mean value."""
-        means = np.asarray(self.class_means, np.float32)
-        steps = np.diff(means)[:, None, None]
-        return np.asarray(means[0] + (probability * steps).sum(axis=-3), np.float32)
+    def mean(self, probability: Field, moved: Field, leads: NDArray[np.intp]) -> Field:
+        """Return the mean field (..., lead_time, height, width): the probability of each class times its mean value.
+
+        The mean value of a class depends on the last frame moved along the optical flow (..., lead_time, height,
+        width): of two cells of the last class, the one with more rain before has more rain later.
+        """
+        if self.class_lines:
+            lines = _at_leads(self.class_lines, leads)
+        else:
+            constant = [[(mean, 0.0) for mean in self.class_means]]
+            lines = _at_leads(constant, leads)
+        bounds = _class_bounds(self.thresholds)
+        certain = np.ones_like(probability[..., :1, :, :])
+        reached = np.concatenate([certain, probability, 0 * certain], axis=-3)
+        result = np.zeros(probability[..., 0, :, :].shape, np.float32)
+        for k, (lower, upper) in enumerate(bounds):
+            intercept, slope = (lines[:, k, n, None, None] for n in (0, 1))
+            value = intercept + slope * np.clip(moved, lower, upper)
+            result += (reached[..., k, :, :] - reached[..., k + 1, :, :]) * value
+        return np.asarray(result, np.float32)
 
     def quantile(self, probability: Field, level: float) -> Field:
         """Return the value (..., height, width) that is exceeded with probability 1 − level; 0.5 is the median.
@@ -100,6 +124,60 @@ class EventRules:
             value = bounds[k] + share * (bounds[k + 1] - bounds[k])
             result = np.where(lower >= exceeded, value, result)
         return result
+
+
+def _at_leads(rows: Sequence[Any], leads: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the rows of lead times, counted in steps from 1; the last row applies to all later ones."""
+    chosen: NDArray[np.float32] = np.asarray(rows, np.float32)[np.minimum(leads, len(rows)) - 1]
+    return chosen
+
+
+def _class_bounds(thresholds: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the lower and upper bound of each class."""
+    return list(pairwise([-np.inf, *thresholds, np.inf]))
+
+
+class ClassLines:
+    """The mean value of each class as a line over the moved frame, by least squares from sums over cases."""
+
+    def __init__(self, leads: int, thresholds: Sequence[float]) -> None:
+        self._bounds = _class_bounds([float(np.float32(threshold)) for threshold in thresholds])
+        self._sums = np.zeros((leads, len(self._bounds), 5))  # count, x, y, x·x, x·y
+
+    def add(self, moved: Field, observation: Field) -> None:
+        """Add one case: the moved frame and the values that came (lead_time, height, width)."""
+        for lead, k in np.ndindex(*self._sums.shape[:2]):
+            lower, upper = self._bounds[k]
+            inside = (observation[lead] >= lower) & (observation[lead] < upper)
+            x = np.clip(moved[lead][inside], lower, upper).astype(np.float64)
+            y = observation[lead][inside].astype(np.float64)
+            self._sums[lead, k] += [float(x.size), float(x.sum()), float(y.sum()), float(x @ x), float(x @ y)]
+
+    def lines(self, class_means: Sequence[float], *, rain: bool) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """Return intercept and slope by lead time and class.
+
+        The line of a class with fewer than 100 values, or with a slope below 0, is its mean. For rain, the class below
+        the first threshold is dry.
+        """
+        rows = []
+        for lead in range(len(self._sums)):
+            row = []
+            for k, mean in enumerate(class_means):
+                is_dry = rain and k == 0
+                row.append((0.0, 0.0) if is_dry else _line(self._sums[lead, k], mean))
+            rows.append(tuple(row))
+        return tuple(rows)
+
+
+def _line(sums: NDArray[np.float64], mean: float) -> tuple[float, float]:
+    count, x, y, xx, xy = sums
+    if count < _MIN_VALUES:
+        return mean, 0.0
+    variance = xx / count - (x / count) ** 2
+    slope = (xy / count - x * y / count**2) / variance if variance > _TINY else 0.0
+    if slope <= 0:
+        return float(y / count), 0.0
+    return float(y / count - slope * x / count), float(slope)
 
 
 class EventCounts:

@@ -21,8 +21,9 @@ import numpy as np
 from convlstm.data import Frames
 from convlstm.errors import DataError, TrainingError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
+from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.config import Config, TrainingConfig
-from convlstm.nowcast.events import EventCounts, EventRules, class_means
+from convlstm.nowcast.events import ClassLines, EventCounts, EventRules, class_means
 from convlstm.nowcast.frameworks import build_trainer
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.pipeline import Pipeline
@@ -227,10 +228,10 @@ def _with_next(make: Callable[[int], Sample]) -> Callable[[int], Sample]:
 
 
 def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, framework: str) -> None:
-    """Choose the cuts on the validation windows, and add them to the model file."""
+    """Choose the cuts and the lines of the mean on the validation windows, and add them to the model file."""
     nowcaster = load_nowcaster(folder.model, framework)
     pipeline, thresholds = nowcaster.pipeline, nowcaster.spec.thresholds
-    counts = EventCounts(pipeline.horizon, thresholds)
+    counts, lines = EventCounts(pipeline.horizon, thresholds), ClassLines(pipeline.horizon, thresholds)
     for start in data.validation_starts:
         window = slice(start, start + pipeline.input_length + pipeline.horizon)
         values, seconds = frames.read(window), frames.seconds[window]
@@ -238,8 +239,11 @@ def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, fra
         leads = seconds[future] - seconds[past[-1]]
         probability = nowcaster.predict_probability(values[None, past], seconds[None, past], leads)[0]
         counts.add(probability, values[future, 0])
+        moved = np.nan_to_num(optical_flow(values[past, :1], seconds[past], leads)[:, 0])
+        lines.add(moved, values[future, 0])
     means = class_means(data.training_values, thresholds, rain=pipeline.rain)
-    rules = EventRules(thresholds, counts.best_cuts(), means)
+    class_lines = lines.lines(means, rain=pipeline.rain)
+    rules = EventRules(thresholds, counts.best_cuts(), means, class_lines)
     save_model(
         folder.model, nowcaster.spec, nowcaster.model.weights, nowcaster.model.extra | {"events": rules.to_dict()}
     )

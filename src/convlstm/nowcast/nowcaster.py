@@ -14,6 +14,7 @@ from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
+from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
 from convlstm.nowcast.motion import estimate_motion
@@ -85,8 +86,22 @@ class Nowcaster:
 
         The probabilities are a result of `predict_probability` for these lead times.
         """
-        leads = np.rint(lead_seconds / self.pipeline.time_step).astype(np.intp)
-        return self.rules.field(probability, np.maximum(leads, 1))
+        return self.rules.field(probability, self._nearest_steps(lead_seconds))
+
+    def mean(
+        self,
+        probability: Field,
+        inputs: Field,
+        input_seconds: NDArray[np.float64],
+        lead_seconds: NDArray[np.float64],
+    ) -> Field:
+        """Return the mean (batch, lead_time, height, width) of probabilities that `predict_probability` gave."""
+        samples = zip(inputs[:, :, :1], input_seconds, strict=True)
+        moved = np.stack([optical_flow(values, seconds, lead_seconds)[:, 0] for values, seconds in samples])
+        return self.rules.mean(probability, np.nan_to_num(moved), self._nearest_steps(lead_seconds))
+
+    def _nearest_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp]:
+        return np.maximum(np.rint(lead_seconds / self.pipeline.time_step).astype(np.intp), 1)
 
     def _moving_forecast(
         self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
