@@ -29,8 +29,8 @@ USE = (
     "1 km, and at least six frames. It writes the probability of each threshold, a field, the mean and quantiles."
 )
 LIMITS = (
-    "- Trained on seven days of May 2018 in southern Germany, most of them convective. Snow, hail, other seasons and "
-    "other climates are untested.\n"
+    "- Trained on seven days of May 2018 in one region of Germany. Snow, hail, other seasons, other regions and "
+    "other radars are untested.\n"
     "- The motion is constant over the hour. Rain that forms outside the grid is forecast from what is near its edge.\n"
     "- Cells of 10 mm/h or more are rare in the training. Their probabilities are less certain than those of light "
     "rain.\n"

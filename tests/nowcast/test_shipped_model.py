@@ -49,11 +49,11 @@ def test_the_card_has_the_data_the_scores_the_cuts_and_the_digest():
 
 
 def test_unseen_rain_is_forecast_better_than_by_optical_flow(nowcaster, sample):
-    """Every twelfth start of the last day, which no training used: CSI at 1 mm/h from 15 minutes on."""
+    """Every fourth start of the last day, which no training used: CSI at 1 mm/h at 15, 30 and 60 minutes."""
     last_day = np.flatnonzero(sample.time.dt.strftime("%Y-%m-%d").values == "2018-05-20")
-    leads = np.array([15, 30, 45, 60]) * 60.0
+    leads = np.array([15, 30, 60]) * 60.0
     counts = np.zeros((2, len(leads), 2))
-    for end in last_day[5:-12:12]:
+    for end in last_day[5:-12:4]:
         window = slice(end - 5, end + 1)
         inputs, seconds = sample.read(window), sample.seconds[window]
         observed = sample.read(end + (leads // 300).astype(int))[:, 0] >= 1

@@ -33,8 +33,9 @@ class EventRules:
         cuts: Probability from which on an event is forecast, by lead time and threshold. The last lead time applies
             to all later ones.
         class_means: Mean value below the first threshold, between two thresholds, and from the last one on.
-        class_lines: Intercept and slope of the mean value of each class, by lead time and class, as a line over the
-            value of the frame moved along the optical flow, cut to the class. Empty uses `class_means`.
+        class_lines: Intercept and slope by lead time and class: the mean value of a class as a line over the moved
+            last frame. The frame is moved along the optical flow, and its values are cut to the class. Empty uses
+            `class_means`.
     """
 
     thresholds: tuple[float, ...]
