@@ -13,9 +13,11 @@ from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluate as evaluate_module
 from convlstm.nowcast import evaluation_cases as cases_module
 from convlstm.nowcast.baselines import optical_flow, persistence
-from convlstm.nowcast.evaluate import evaluate
+from convlstm.nowcast.evaluate import _check_compared, evaluate
 from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days
+from convlstm.nowcast.fit import fit
 from convlstm.nowcast.nowcaster import load_nowcaster
+from convlstm.nowcast.run_folder import RunFolder
 from convlstm.report import write_report
 from convlstm.report.results import read_results
 from convlstm.verification import score_forecasts
@@ -350,6 +352,26 @@ def test_other_models_and_rivals_are_scored_on_the_same_cells(make_nowcaster, ev
     assert list(dict.fromkeys(scores["method"])) == ["convlstm", "shipped", "half blind", "optical flow", "persistence"]
     assert scores.groupby("method")["pixels"].first().nunique() == 1
     assert "half blind" in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
+
+
+def test_models_with_different_thresholds_make_a_report(event_nowcaster, event_run, rain_frames, tiny, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    fit(tiny(model={"thresholds": [2.0]}), rain_frames, folder)
+    other = load_nowcaster(folder.model)
+    assert other.pipeline.thresholds == (2.0,)
+    evaluate(event_nowcaster, rain_frames, tmp_path / "e", ALL_WET, others={"one threshold": other})
+    assert "one threshold" in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
+
+
+def test_a_model_with_more_input_frames_and_rivals_of_other_data_are_refused(
+    make_nowcaster, event_nowcaster, rain_frames, tmp_path
+):
+    short = make_nowcaster(data={"input_length": 2})
+    with pytest.raises(ConfigError, match="long: expected at most 2 input frames"):
+        evaluate(short, rain_frames, tmp_path / "e", ALL_WET, others={"long": event_nowcaster})
+    cold = replace(short, pipeline=replace(short.pipeline, units="K"))
+    with pytest.raises(ConfigError, match="--rival: expected rain"):
+        _check_compared(cold, rain_frames, {}, {"S-PROG": optical_flow})
 
 
 def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):

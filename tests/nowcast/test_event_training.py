@@ -1,5 +1,8 @@
 """Training and forecasting events in the moving frame, from the configuration to the file of a forecast."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -132,3 +135,24 @@ def test_the_average_of_the_weights_is_exponential_and_comes_back_from_its_state
     rest = other.restore(average.state() | {"x": np.zeros(1)})
     assert list(rest) == ["x"]
     np.testing.assert_array_equal(other.weights["w"], average.weights["w"])
+
+
+def test_a_second_variable_is_an_input_and_not_forecast(make_rain, read, tiny, event_sections, tmp_path):
+    dataset = make_rain()
+    dataset["other"] = 2 * dataset["rain"]
+    dataset["other"].attrs["units"] = "mm/h"
+    frames = read(dataset, variables=["rain", "other"])
+    folder = RunFolder(tmp_path / "two")
+    fit(tiny(**event_sections), frames, folder)
+    forecast = make_forecast(load_nowcaster(folder.model), frames)
+    assert set(forecast.data_vars) == {"rain", "rain_mean", "rain_quantile", "probability_of_rain_above_threshold"}
+
+
+def test_the_thread_ends_with_the_training_and_with_an_error(train, stopped, event_sections):
+    before = threading.active_count()
+    train("done", **event_sections)
+    stopped(2, "failed", **event_sections)
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before

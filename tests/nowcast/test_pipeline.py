@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from convlstm.data import Identity, LogRain, Reflectivity, Standard
-from convlstm.errors import DataError, WeightsError
+from convlstm.errors import ConfigError, DataError, WeightsError
 from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
-from convlstm.nowcast.pipeline import Pipeline, choose_thresholds, choose_transform, emphasis, pad_to_patches
+from convlstm.nowcast.pipeline import (
+    Pipeline,
+    check_events,
+    choose_thresholds,
+    choose_transform,
+    emphasis,
+    events,
+    pad_to_patches,
+)
 from convlstm.nowcast.prepare import prepare, to_sample
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.checkpoint import Model
@@ -239,3 +247,27 @@ def test_dry_training_days_are_refused(make_rain, read, tiny, refused):
     dataset["rain"][:28] = 0.0
     with refused(DataError, "rain"):
         prepare(tiny(), read(dataset))
+
+
+def test_events_of_two_variables_are_those_of_the_first_one():
+    transform = Standard((10.0, -5.0), (2.0, 4.0))
+    targets = np.array([9.0, 11.0, 0.0, 30.0], np.float32).reshape(1, 1, 2, 1, 2)
+    values = transform.forward(targets)
+    happened, weight = events(values, np.ones_like(values), transform, [8.0, 10.0], threshold_weights=[1, 0.5])
+    assert happened.shape == weight.shape == (1, 1, 2, 1, 2)
+    np.testing.assert_array_equal(happened.ravel(), [1, 1, 0, 1])
+    np.testing.assert_array_equal(weight.ravel(), [1, 1, 0.5, 0.5])
+
+
+def test_the_weight_of_the_first_lead_time_decreases_to_one_at_the_fifth():
+    values = np.zeros((1, 7, 1, 1, 1), np.float32)
+    _, weight = events(values, np.ones_like(values), LogRain(), [0.1], first_lead_weight=16.0)
+    np.testing.assert_allclose(weight.ravel(), [16, 8, 4, 2, 1, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("thresholds", [[0.0, 1.0], [50.0, 150.0], [-1.0]])
+def test_a_threshold_that_the_transform_changes_is_refused(thresholds):
+    check_events([0.1, 1.0, 99.0], LogRain(top=7))
+    check_events([-20.0, 0.0, 30.0], Standard(5.0, 8.0))
+    with pytest.raises(ConfigError, match=r"model\.thresholds: expected values within the range"):
+        check_events(thresholds, LogRain())

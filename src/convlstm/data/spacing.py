@@ -8,7 +8,9 @@ import xarray as xr
 EARTH_RADIUS = 6_371_000.0
 """Mean radius of the Earth in metres."""
 
-_METRES = {"m": 1.0, "metre": 1.0, "metres": 1.0, "meter": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0}
+_METRES = dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0) | dict.fromkeys(
+    ("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1000.0
+)
 
 
 def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:

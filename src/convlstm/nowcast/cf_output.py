@@ -146,6 +146,7 @@ def _dataset(
         {
             name: (dims, values[:, n], {"units": channel.units, **rain_attributes})
             for n, (name, channel) in enumerate(zip(frames.variables, frames.channels, strict=True))
+            if n < values.shape[1]  # a model with thresholds forecasts the first variable
         },
         coords={
             "lead_time": ("lead_time", ahead, {"standard_name": "forecast_period"}),
@@ -155,7 +156,7 @@ def _dataset(
     )
     dataset = dataset.merge(frames.grid, combine_attrs="override")
     if mapping := frames.grid.attrs.get("grid_mapping"):
-        for name in frames.variables:
+        for name in dataset.data_vars:
             # as an encoding, so that xarray does not treat the projection as a coordinate
             dataset[name].encoding["grid_mapping"] = mapping
     source_attributes = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}

@@ -233,6 +233,13 @@ def _check_events(config: Config) -> None:
             received=f"{len(weights)} weights",
             hint="Pass one weight per threshold, or leave the option out.",
         )
+    if weights and not any(weights):
+        raise ConfigError(
+            "training.threshold_weights",
+            expected="a weight above 0",
+            received="zeros only",
+            hint="Give at least one threshold a weight above 0.",
+        )
     if training.first_lead_weight != 1 and not thresholds:
         raise _without_effect("training.first_lead_weight", training.first_lead_weight, "model.thresholds")
     if training.intensity and data.frame == "fixed":

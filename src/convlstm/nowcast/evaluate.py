@@ -15,6 +15,7 @@ import xarray as xr
 
 from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.errors import ConfigError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import (
@@ -78,8 +79,7 @@ def evaluate(
     thresholds = choose_events(nowcaster, frames, selection)
     mask, chosen_days = choose_days(nowcaster, frames, selection)
     ends = choose_cases(nowcaster, frames, mask, selection)
-    for other in (others or {}).values():
-        other.pipeline.check(frames)
+    _check_compared(nowcaster, frames, others or {}, rivals or {})
     cases = run_cases({METHODS[0]: nowcaster, **(others or {})}, frames, ends, on_case, rivals)
     tables = _score(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
@@ -101,6 +101,29 @@ def evaluate(
     write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
+
+
+def _check_compared(
+    nowcaster: Nowcaster, frames: Frames, others: Mapping[str, Nowcaster], rivals: Mapping[str, FieldForecast]
+) -> None:
+    """Raise an error for a further model whose windows do not fit, and for rivals of anything but rain."""
+    longest = nowcaster.pipeline.input_length
+    for name, other in others.items():
+        other.pipeline.check(frames)
+        if other.pipeline.input_length > longest:
+            raise ConfigError(
+                name,
+                expected=f"at most {longest} input frames, as the first model has",
+                received=other.pipeline.input_length,
+                hint="Pass the model with more input frames first.",
+            )
+    if rivals and not nowcaster.pipeline.rain:
+        raise ConfigError(
+            "--rival",
+            expected="rain in mm/h, which the rivals are made for",
+            received=nowcaster.pipeline.units,
+            hint="Leave `--rival` out.",
+        )
 
 
 def attribution(frames: Frames) -> str:

@@ -148,7 +148,8 @@ def run_cases(
     methods = (*models, *rivals, *BASELINES)
     shape = (len(ends), len(leads), *frames.shape[2:])
     _check_memory(models, len(methods), shape)
-    forecast = {method: np.empty(shape, np.float32) for method in methods}
+    forecasts = np.empty((len(methods), *shape), np.float32)
+    forecast = dict(zip(methods, forecasts, strict=True))  # views of it
     observation = np.empty(shape, np.float32)
     probabilities = {
         name: _empty_probabilities(model, shape) for name, model in models.items() if model.spec.thresholds
@@ -168,7 +169,7 @@ def run_cases(
                 forecast[name][case] = np.where(np.isfinite(values), values, flow)
             observation[case] = frames.read(slice(ends[case] + 1, ends[case] + 1 + len(leads)))[:, 0]
         on_case(batch.stop, len(ends))
-    return Cases(ends, leads, methods, np.stack(list(forecast.values())), observation, probabilities)
+    return Cases(ends, leads, methods, forecasts, observation, probabilities)
 
 
 def _predict(

@@ -175,7 +175,7 @@ def _line(sums: NDArray[np.float64], mean: float) -> tuple[float, float]:
     if count < _MIN_VALUES:
         return mean, 0.0
     variance = xx / count - (x / count) ** 2
-    slope = (xy / count - x * y / count**2) / variance if variance > _TINY else 0.0
+    slope = (xy / count - x * y / count**2) / variance if variance > _TINY * xx / count else 0.0
     if slope <= 0:
         return float(y / count), 0.0
     return float(y / count - slope * x / count), float(slope)

@@ -91,12 +91,13 @@ def seconds_per_step(config: Config, frames: Frames, framework: str, skipped: in
     data, pipeline = prepare(config, frames)
     spec = config.model.spec(pipeline.channels, pipeline.time_step)
     trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
-    next_sample = _with_next(lambda step: to_sample(data.train.batch(step), pipeline, config))
+    samples = _SamplesAhead(lambda step: to_sample(data.train.batch(step), pipeline, config), skipped + measured)
     times = []
     for step in range(skipped + measured):
         started = time.perf_counter()
-        trainer.step(next_sample(step), config.training.learning_rate, 0)
+        trainer.step(samples.of_step(step), config.training.learning_rate, 0)
         times.append(time.perf_counter() - started)
+    samples.close()
     return float(np.median(times[skipped:]))
 
 
@@ -136,12 +137,25 @@ class _TrainingRun:
     signals: list[int]  # numbers of the signals received so far
 
     @cached_property
-    def next_sample(self) -> Callable[[int], Sample]:
-        """The function that returns the sample of a step, and makes that of the next one in the background."""
-        return _with_next(lambda step: to_sample(self.data.train.batch(step), self.pipeline, self.config))
+    def samples(self) -> _SamplesAhead:
+        """The samples of the steps, of which the next one is made in the background."""
+        return _SamplesAhead(
+            lambda step: to_sample(self.data.train.batch(step), self.pipeline, self.config), self.config.training.steps
+        )
+
+    @cached_property
+    def class_means(self) -> tuple[float, ...]:
+        """The mean of the training values in each class of the thresholds."""
+        return class_means(self.data.training_values, self.spec.thresholds, rain=self.pipeline.rain)
 
     def train(self) -> None:
         """Run the remaining steps; save after every validation, after a signal, and at the end."""
+        try:
+            self._train()
+        finally:
+            self.samples.close()
+
+    def _train(self) -> None:
         options, progress = self.config.training, self.progress
         while progress.step < options.steps and progress.validations_without_improvement < options.patience:
             if self.signals:
@@ -164,7 +178,7 @@ class _TrainingRun:
     def _step(self, rate: float) -> float:
         """Make one optimiser step and return its loss."""
         progress = self.progress
-        sample = self.next_sample(progress.step)
+        sample = self.samples.of_step(progress.step)
         loss = self.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
         self.average.add(self.trainer.weights, progress.step)
@@ -198,7 +212,13 @@ class _TrainingRun:
         progress.best_loss = validation_loss
         progress.best_step = progress.step
         progress.validations_without_improvement = 0
-        extra = {"pipeline": self.pipeline.to_dict(), "provenance": Provenance.of_run(self.config).to_dict()}
+        extra: dict[str, Any] = {
+            "pipeline": self.pipeline.to_dict(),
+            "provenance": Provenance.of_run(self.config).to_dict(),
+        }
+        if self.spec.thresholds:
+            # the means of the classes, for a forecast before the end of the training
+            extra["class_means"] = self.class_means
         save_model(self.folder.model, self.spec, weights, extra)
 
     def _log(self, validation_loss: float, rate: float) -> None:
@@ -212,19 +232,25 @@ class _TrainingRun:
         self.folder.save_state(self.trainer.state() | self.average.state(), self.progress, self.data_description)
 
 
-def _with_next(make: Callable[[int], Sample]) -> Callable[[int], Sample]:
-    """Return the same function of a step, which makes the result of the next step in a thread at each call."""
-    background = ThreadPoolExecutor(max_workers=1)
-    ready: dict[int, Future[Sample]] = {}
+class _SamplesAhead:
+    """The samples of the steps; while one is used, a thread makes the next, up to the last step."""
 
-    def read(step: int) -> Sample:
-        future = ready.pop(step, None) or background.submit(make, step)
-        sample = future.result()
-        ready.clear()
-        ready[step + 1] = background.submit(make, step + 1)
+    def __init__(self, make: Callable[[int], Sample], steps: int) -> None:
+        self._make, self._steps = make, steps
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._next: tuple[int, Future[Sample]] | None = None
+
+    def of_step(self, step: int) -> Sample:
+        """Return the sample of a step, and begin with that of the next one."""
+        is_ready = self._next is not None and self._next[0] == step
+        sample = self._next[1].result() if self._next is not None and is_ready else self._make(step)
+        self._next = (step + 1, self._thread.submit(self._make, step + 1)) if step + 1 < self._steps else None
         return sample
 
-    return read
+    def close(self) -> None:
+        """End the thread without waiting for it."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._next = None
 
 
 def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, framework: str) -> None:

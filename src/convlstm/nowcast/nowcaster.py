@@ -183,7 +183,8 @@ def event_rules(model: Model) -> EventRules:
         return EventRules.from_dict(values)
     assert isinstance(model.spec, ForecasterSpec)
     thresholds = model.spec.thresholds
-    return EventRules(thresholds, ((0.5,) * len(thresholds),), (0.0, *thresholds))
+    class_means = tuple(model.extra.get("class_means", (0.0, *thresholds)))
+    return EventRules(thresholds, ((0.5,) * len(thresholds),), class_means)
 
 
 def _probability(logits: Field) -> Field:

@@ -13,7 +13,7 @@ from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, St
 from convlstm.data.spacing import grid_spacing
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
-from convlstm.errors import ConvLSTMError, DataError, WeightsError
+from convlstm.errors import ConfigError, ConvLSTMError, DataError, WeightsError
 from convlstm.frontend.trainer import Sample
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model
@@ -133,6 +133,21 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_], log_to
     return by_name[name]()
 
 
+def check_events(thresholds: Sequence[float], transform: Transform) -> None:
+    """Raise an error for a threshold outside the range of the transform, where it would be another event."""
+    values = np.asarray(thresholds, np.float32)[:, None, None, None]
+    back = transform.inverse(transform.forward(values))[:, 0].ravel()
+    for threshold, received in zip(thresholds, back, strict=True):
+        is_always_true = threshold <= 0 and isinstance(transform, LogRain | Reflectivity)
+        if is_always_true or not np.isclose(threshold, received, rtol=1e-3, atol=0):
+            raise ConfigError(
+                "model.thresholds",
+                expected=f"values within the range of the transform {transform.name!r}, above 0 for rain",
+                received=f"{threshold:g}",
+                hint="Choose other thresholds, or another `data.transform`.",
+            )
+
+
 def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
     if frames.units == RAIN_RATE:
@@ -155,7 +170,9 @@ def events(
     Targets and weight are (batch, lead_time, channel, height, width), of which the first channel is used. The results
     are (batch, lead_time, threshold, height, width). The weight of the first lead time decreases to 1 at the fifth.
     """
-    limits = transform.forward(np.asarray(thresholds, np.float32)).reshape(-1, 1, 1)
+    # one row per threshold and one column per variable, since a transform may have numbers for each variable
+    columns = np.broadcast_to(np.asarray(thresholds, np.float32)[:, None], (len(thresholds), targets.shape[2]))
+    limits = transform.forward(columns[:, :, None, None])[:, 0]
     happened = (targets[:, :, :1] >= limits).astype(np.float32)
     by_threshold = np.asarray(threshold_weights or [1.0] * len(thresholds), np.float32).reshape(-1, 1, 1)
     lead = np.arange(targets.shape[1], dtype=np.float32)

@@ -27,6 +27,7 @@ from convlstm.nowcast.config import Config
 from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
 from convlstm.nowcast.pipeline import (
     Pipeline,
+    check_events,
     choose_thresholds,
     choose_transform,
     emphasis,
@@ -54,6 +55,11 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
     splits = split_days(frames.time, validation=data.validation, test=data.test)
     starts = _window_starts(config, frames, splits)
     transform = choose_transform(data.transform, frames, splits["train"], data.log_top)
+    thresholds = choose_thresholds(frames, splits["train"])
+    if config.model.thresholds:
+        check_events(config.model.thresholds, transform)
+        # the scores of probabilities need thresholds of the model
+        thresholds = tuple(t for t in thresholds if t in config.model.thresholds) or tuple(config.model.thresholds)
     days = frames.time.dt.strftime("%Y-%m-%d").values.astype(str)
     pipeline = Pipeline(
         variables=frames.variables,
@@ -63,7 +69,7 @@ def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
         max_gap=data.max_gap,
         input_length=data.input_length,
         horizon=data.horizon,
-        thresholds=choose_thresholds(frames, splits["train"]),
+        thresholds=thresholds,
         days={name: sorted(set(days[mask].tolist())) for name, mask in splits.items()},
         frame=data.frame,
         grid_spacing=grid_spacing(frames.grid, frames.y_dim, frames.x_dim),

@@ -219,7 +219,10 @@ def _read_table(path: Path, columns: Sequence[str], key: Sequence[str], scores: 
     _require(path, "column", columns, table.columns)
     if table.empty:
         return table
-    rows = math.prod(table[column].nunique() for column in key)
+    # each method can have its own thresholds
+    others = [column for column in key if column != "method"]
+    parts = [part for _, part in table.groupby("method")] if "method" in key else [table]
+    rows = sum(math.prod(part[column].nunique() for column in others) for part in parts)
     repeated = table.duplicated(list(key)).any()
     lead_times = set(scores["lead_time"])
     if len(table) != rows or repeated or set(table["lead_time"]) != lead_times or table["cases"].isna().any():

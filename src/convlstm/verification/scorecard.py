@@ -176,7 +176,7 @@ def _sums_of(
         fractions[threshold] = event_fractions(events, windows)
         if probability is None:
             continue
-        place = np.flatnonzero(np.isclose(probability["threshold"].values, threshold))
+        place = np.flatnonzero(np.isclose(probability["threshold"].values, threshold, rtol=1e-6, atol=0))
         if place.size:
             chance = probability[{"threshold": int(place[0])}].compute()
             check_range(chance)
