@@ -267,7 +267,7 @@ def transform_from_dict(options: Mapping[str, Any]) -> Transform:
 
     Example:
         >>> transform_from_dict({"name": "log_rain", "scale": 5.0})
-        LogRain(scale=5.0, ceiling=100.0)
+        LogRain(scale=5.0, ceiling=100.0, top=1.0)
     """
     name = str(options.get("name"))
     if name not in TRANSFORMS:
