@@ -53,9 +53,10 @@ def demo(
 ) -> None:
     """Show the model of this package on radar rain that it has not seen, and train a small model next to it.
 
-    The demo takes about two minutes more than the training, on two CPU cores, and needs no network. It writes
+    The demo takes about a minute more than the training, on two CPU cores, and needs no network. It writes
     `report.html`, `forecast.nc`, `scores.csv` and the run of the small model. Both models, optical flow and persistence
-    are scored on the last day of the sample, which no training used.
+    are scored on the last day of the sample, which no training used. `--set training.steps` replaces `--minutes`, and a
+    run that was begun keeps its number of steps.
 
     Example: `convlstm demo -o demo --minutes 5`
     """

@@ -169,7 +169,7 @@ def weighted_loss(
     """
     error = forecast - targets
     each = weight * (square(error) + absolute_error * abs(error))
-    return total(each) / at_least(total(weight), 1e-12)
+    return _weighted_mean(each, weight, total, at_least)
 
 
 def event_loss(
@@ -182,7 +182,14 @@ def event_loss(
 ) -> Any:
     """Return the cross-entropy Σ w·(softplus(l) − y·l) / Σ w of logits and events on arrays of any framework."""
     each = weight * (softplus(logits) - events * logits)
-    return total(each) / at_least(total(weight), 1e-12)
+    return _weighted_mean(each, weight, total, at_least)
+
+
+def _weighted_mean(
+    weighted: Any, weight: Any, total: Callable[[Any], Any], at_least: Callable[[Any, float], Any]
+) -> Any:
+    """Return the sum of weighted values over that of their weights; 0 without any weight."""
+    return total(weighted) / at_least(total(weight), 1e-12)
 
 
 def read_precision(precision: str, best: str) -> str:
