@@ -73,7 +73,8 @@ def test_lead_times_can_skip_steps_and_exceed_those_of_the_training(event_nowcas
     inputs, seconds = inputs_of(rain_frames, 40)
     every = event_nowcaster.predict_probability(inputs, seconds, np.arange(1, 7) * rain_frames.time_step)
     some = event_nowcaster.predict_probability(inputs, seconds, np.array([2.0, 6.0]) * rain_frames.time_step)
-    np.testing.assert_array_equal(some, every[:, [1, 5]])
+    # the path to a lead time is followed in other steps
+    np.testing.assert_allclose(some, every[:, [1, 5]], atol=1e-3)
 
 
 def test_missing_and_dry_input_gives_probabilities(event_nowcaster, rain_frames):
