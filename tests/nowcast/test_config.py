@@ -69,9 +69,9 @@ CHANGED = {
 
 # feedback excludes durations and thresholds, and uneven steps exclude the moving frame
 COMPATIBLE = CHANGED | {
-    "data": CHANGED["data"] | {"frame": "fixed"},
+    "data": CHANGED["data"] | {"frame": "fixed", "transform": "log"},
     "model": CHANGED["model"] | {"rollout": "states", "output_activation": "identity"},
-    "training": CHANGED["training"] | {"intensity": 0.0},
+    "training": CHANGED["training"] | {"intensity": 0.0, "absolute_error": 0.3, "emphasis": {1.0: 1.0, 5.0: 2.0}},
 }
 
 
@@ -119,6 +119,12 @@ EVENTS = {"thresholds": [0.1, 1.0]}
         (
             {"training": {"threshold_weights": [1, 1, 1]}, "model": EVENTS},
             "training.threshold_weights: expected one weight for each of the 2 values",
+        ),
+        ({"model": {"detail_frames": 2}}, "model.detail_frames: expected model.detail_channels"),
+        ({"data": {"transform": "dbz", "log_top": 7}}, "data.log_top: expected data.transform=log"),
+        (
+            {"model": EVENTS, "training": {"emphasis": {5: 1}}},
+            "training.emphasis: expected its default with model.thresholds",
         ),
         ({"model": {"thresholds": [1, 0.1]}}, "thresholds: expected finite numbers that increase"),
         ({"model": EVENTS | {"residual": True}}, "residual: expected False with thresholds"),

@@ -240,6 +240,7 @@ def _check_events(config: Config) -> None:
             received="zeros only",
             hint="Give at least one threshold a weight above 0.",
         )
+    _check_effect(config)
     if training.first_lead_weight != 1 and not thresholds:
         raise _without_effect("training.first_lead_weight", training.first_lead_weight, "model.thresholds")
     if training.intensity and data.frame == "fixed":
@@ -260,6 +261,26 @@ def _check_events(config: Config) -> None:
             received="moving",
             hint="Leave `data.max_gap` out, or set `data.frame` to fixed.",
         )
+
+
+def _check_effect(config: Config) -> None:
+    """Raise an error for an option that was changed, and that another option makes ineffective."""
+    data, model, training = config.data, config.model, config.training
+    if model.detail_frames != ModelConfig().detail_frames and not model.detail_channels:
+        raise _without_effect("model.detail_frames", model.detail_frames, "model.detail_channels")
+    if data.log_top != 1 and data.transform not in ("auto", "log"):
+        raise _without_effect("data.log_top", data.log_top, "data.transform=log")
+    if not model.thresholds:
+        return
+    for name in ("absolute_error", "emphasis"):
+        value = getattr(training, name)
+        if value != getattr(TrainingConfig(), name):
+            raise ConfigError(
+                f"training.{name}",
+                expected="its default with model.thresholds, whose loss does not use it",
+                received=value,
+                hint=f"Leave `training.{name}` out, or leave `model.thresholds` out.",
+            )
 
 
 def _without_effect(name: str, value: object, other: str) -> ConfigError:
