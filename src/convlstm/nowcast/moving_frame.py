@@ -16,7 +16,7 @@ from convlstm.data.units import Field
 from convlstm.nowcast.motion import trace
 
 _LATTICE = 4
-"""Distance in cells of the points that are followed along the motion."""
+"""Distance in cells of the points whose displacement is computed."""
 
 _KNOWN = 0.99
 """Least share of known values among the neighbours of an interpolated value."""
@@ -33,16 +33,16 @@ class Rectangle(NamedTuple):
     def positions(self, motion: Field, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the places of the cells after each time (time, 2, height, width), as `motion.trace`.
 
-        Every fourth cell in each direction is followed, and the ways of the others are interpolated linearly: the
-        motion is smooth over many cells.
+        The displacement is computed for every fourth cell in each direction, and interpolated linearly for the others:
+        the motion is smooth over many cells.
         """
         rows, columns = (np.arange(-(-(side - 1) // _LATTICE) + 1) for side in (self.height, self.width))
         first = np.array([self.top, self.left], np.float64).reshape(2, 1, 1)
         lattice = np.stack(np.meshgrid(_LATTICE * rows, _LATTICE * columns, indexing="ij")) + first
-        ways = trace(lattice, motion, seconds) - lattice
+        displacements = trace(lattice, motion, seconds) - lattice
         by_row, by_column = (_interpolation(side) for side in (self.height, self.width))
         cells = np.indices((self.height, self.width)) + first
-        positions: NDArray[np.float64] = cells + by_row @ ways @ by_column.T
+        positions: NDArray[np.float64] = cells + by_row @ displacements @ by_column.T
         return positions
 
 
@@ -102,7 +102,7 @@ def to_grid(
 def whole_frame(motion: Field, seconds: float, grid: tuple[int, int], multiple: int) -> Rectangle:
     """Return the part of the moving frame that reaches the grid within a lead time, in seconds.
 
-    It has a margin of the longest way on each side, at most the size of the grid, and sides that are multiples of
+    It has a margin of the largest displacement on each side, at most the size of the grid. Its sides are multiples of
     `multiple`.
     """
     margins = [min(int(np.ceil(np.abs(speed).max() * seconds)), side) for speed, side in zip(motion, grid, strict=True)]
