@@ -2,17 +2,19 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from convlstm.data.units import RAIN_RATE
+from convlstm.errors import WeightsError
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.cf_output import QUANTILES, make_forecast, write_forecast
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
-from convlstm.nowcast.nowcaster import load_nowcaster
+from convlstm.nowcast.nowcaster import event_rules, load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.reference.forecaster import forecast as reference_forecast
@@ -156,3 +158,10 @@ def test_the_thread_ends_with_the_training_and_with_an_error(train, stopped, eve
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("damaged", [{}, {"thresholds": [1]}, [], {"thresholds": 1, "cuts": 2, "class_means": 3}])
+def test_a_model_file_with_damaged_rules_is_refused_in_one_line(event_run, damaged):
+    model = load_model(event_run.model)
+    with pytest.raises(WeightsError, match="events: expected thresholds, cuts, class means and lines"):
+        _ = event_rules(replace(model, extra=model.extra | {"events": damaged}))

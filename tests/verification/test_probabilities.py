@@ -188,3 +188,27 @@ def test_no_method_with_probabilities_gives_an_empty_table():
 def test_a_bad_argument_is_named(change, named):
     with pytest.raises(DataError, match=f"^{named}: expected"):
         score_probabilities(*change(*calibrated(cases=2)))
+
+
+@pytest.mark.parametrize("dims", [("time", "lead_time", "y", "x"), ("init_time", "lead_time", "y", "column")])
+def test_an_observation_of_other_dimensions_is_a_data_error(dims):
+    observation = xr.DataArray(np.zeros((2, 1, 3, 3)), dims=dims, coords={"lead_time": [5.0]})
+    chance = xr.DataArray(
+        np.zeros((2, 1, 1, 3, 3)),
+        dims=("init_time", "lead_time", "threshold", "y", "x"),
+        coords={"lead_time": [5.0], "threshold": [1.0]},
+    )
+    for score in (
+        lambda: score_probabilities(chance, observation),
+        lambda: reliability_table({"a": chance}, observation),
+    ):
+        with pytest.raises(DataError, match="observation: expected dimensions"):
+            score()
+
+
+def test_means_of_other_cases_are_a_data_error():
+    coords = {"init_time": [0, 1], "lead_time": [5.0]}
+    rain = xr.DataArray(np.zeros((2, 1, 4, 4)), dims=("init_time", "lead_time", "y", "x"), coords=coords)
+    other = rain.assign_coords(init_time=[1, 2])
+    with pytest.raises(DataError, match="init_time: expected the same entries in mean and observation"):
+        score_forecasts(rain.expand_dims(method=["a"]), rain, thresholds=[1.0], fss_window=2, means={"a": other})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convlstm.data import Frames, carry_forward, open_frames
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
-from convlstm.errors import ConfigError
+from convlstm.errors import ConfigError, WeightsError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.events import EventRules
@@ -180,7 +180,15 @@ def event_rules(model: Model) -> EventRules:
     """Return the rules in a model file; before the end of a training, those with the cut 0.5."""
     values = model.extra.get("events")
     if values is not None:
-        return EventRules.from_dict(values)
+        try:
+            return EventRules.from_dict(values)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                "events",
+                expected="thresholds, cuts, class means and lines in the model file",
+                received=f"{type(error).__name__}: {error}",
+                hint="Use another copy of the file, or train the model again.",
+            ) from error
     assert isinstance(model.spec, ForecasterSpec)
     thresholds = model.spec.thresholds
     class_means = tuple(model.extra.get("class_means", (0.0, *thresholds)))

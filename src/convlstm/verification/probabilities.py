@@ -49,6 +49,7 @@ def score_probabilities(probability: xr.DataArray, observation: xr.DataArray, *,
         >>> score_probabilities(chance, rain)[["score", "value"]].round(4).values.tolist()
         [['brier', 0.01], ['bss', 0.9467]]
     """
+    check_probability(probability, observation)
     weights = resampling_weights(observation.sizes["init_time"], seed)
     rows: list[dict[str, object]] = []
     for lead_time, threshold, chance, observed in _slices(probability, observation):
@@ -90,6 +91,8 @@ def reliability_table(
         >>> table[table.pixels > 0][["bin_start", "probability", "frequency", "pixels"]].values.tolist()
         [[0.0, 0.0, 0.0, 12.0], [0.8, 0.8, 1.0, 4.0]]
     """
+    for probability in probabilities.values():
+        check_probability(probability, observation)
     weights = resampling_weights(observation.sizes["init_time"], seed)
     rows: list[dict[str, object]] = []
     for method, probability in probabilities.items():
@@ -186,7 +189,6 @@ def _slices(
     probability: xr.DataArray, observation: xr.DataArray
 ) -> Iterator[tuple[float, float, xr.DataArray, xr.DataArray]]:
     """Yield lead time, threshold, probability and observation (init_time, y, x), one pair after another."""
-    check_probability(probability, observation)
     for lead in range(probability.sizes["lead_time"]):
         observed = observation[{"lead_time": lead}].compute()
         for index in range(probability.sizes["threshold"]):

@@ -136,6 +136,9 @@ def case_sums(
     _check(forecast, observation, thresholds, fss_window)
     for array in (probabilities or {}).values():
         check_probability(array, observation)
+    for array in (means or {}).values():
+        check_dimensions("mean", array, DIMS[1:])
+        check_same_entries("mean", array, observation, DIMS[1:])
     # A fixed order, so that the same seed draws the same cases for every order in the file.
     order = np.argsort(forecast["init_time"].values, kind="stable")
     all_sums = []
