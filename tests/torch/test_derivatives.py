@@ -90,9 +90,8 @@ def test_gradcheck_and_gradgradcheck(name: str) -> None:
         return output, *h_n, *c_n
 
     arguments = (x, h, c, *weights)
-    # a second backward pass takes the generic implementation, so its rounding differs from the first's
-    assert gradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
-    assert gradgradcheck(run, arguments, fast_mode=True, nondet_tol=1e-12)
+    assert gradcheck(run, arguments, fast_mode=True)
+    assert gradgradcheck(run, arguments, fast_mode=True)
 
 
 PLAIN: dict[str, dict[str, Any]] = {
@@ -121,15 +120,15 @@ def test_gradcheck_and_gradgradcheck_of_the_generic_path(name: str, masked: bool
         output, (h_n, c_n) = functional_call(layer, dict(zip(names, own, strict=True)), (x,), given)
         return output, *h_n, *c_n
 
-    assert gradcheck(run, (x, *weights), fast_mode=True, nondet_tol=1e-12)
-    assert gradgradcheck(run, (x, *weights), fast_mode=True, nondet_tol=1e-12)
+    assert gradcheck(run, (x, *weights), fast_mode=True)
+    assert gradgradcheck(run, (x, *weights), fast_mode=True)
 
 
 @pytest.mark.parametrize("dims", [1, 3])
 def test_gradcheck_in_one_and_three_dimensions(dims: int) -> None:
     layer = ConvLSTM(1, 2, 2, spatial_dims=dims, peephole="channel", dtype=torch.float64)
     x = torch.randn(2, 2, 1, *(3,) * dims, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda x: layer(x)[0], (x,), nondet_tol=1e-12)
+    assert gradcheck(lambda x: layer(x)[0], (x,))
 
 
 @pytest.mark.parametrize("name", ["plain", "peephole", "both ways, two layers"])
@@ -268,25 +267,55 @@ def test_saved_tensor_hooks() -> None:
     assert len(packed) > 3
 
 
-def test_changing_the_output_in_place_is_never_silently_wrong() -> None:
+IN_PLACE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "time first": {"batch_first": False},
+    "two layers": {"num_layers": 2},
+    "both ways, separate": {"bidirectional": True, "merge": "separate"},
+    "peephole": {"peephole": "channel"},
+    "norm": {"norm": "layer"},
+    "checkpoint": {"checkpoint": 2},
+    "three dimensions": {"spatial_dims": 3},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_outputs_changed_in_place_leave_the_gradients_right(name: str, dtype: torch.dtype) -> None:
+    layer = ConvLSTM(2, 4, 3, **IN_PLACE[name], dtype=dtype)
+    x = torch.randn(2, 4, 2, *(6,) * layer.spec.spatial_dims, dtype=dtype, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+
+    def gradients(*, in_place: bool) -> tuple[Tensor, ...]:
+        output, (h, _) = layer(x)
+        losses = []
+        for part in output if isinstance(output, tuple) else (output, h[0]):
+            changed = part if in_place else part.clone()
+            changed[:, 0] = 0.5
+            losses.append(torch.nn.functional.relu(changed, inplace=in_place).float().pow(2).sum())
+        return torch.autograd.grad(sum(losses), leaves)
+
+    tolerance = 1e-12 if dtype == torch.float64 else 3e-2  # in bfloat16 h is rounded from rounded gates
+    for changed, kept in zip(gradients(in_place=True), gradients(in_place=False), strict=True):
+        torch.testing.assert_close(changed, kept, rtol=tolerance, atol=tolerance * float(kept.abs().max()))
+
+
+def test_an_output_changed_under_no_grad_is_a_copy_for_the_next_call() -> None:
     layer, x = build(), frames()
+    with torch.no_grad():
+        first = layer(x)[0].clone()
+        layer(x)[0].zero_()
+        torch.testing.assert_close(layer(x)[0], first, rtol=0, atol=0)
 
-    def change(batch_first: bool) -> None:
-        layer.batch_first = batch_first
-        output, _ = layer(x)
-        output.mul_(2.0)
-        output.sum().backward()
 
-    for batch_first in (True, False):
-        with pytest.raises(RuntimeError, match="inplace"):
-            change(batch_first)
-    h = layer(x)[1][0][0]
-    h.mul_(2.0)
-    h.sum().backward()
-    changed = layer.weight_hh_l0.grad.clone()
-    layer.zero_grad()
-    (2.0 * layer(x)[1][0][0]).sum().backward()
-    torch.testing.assert_close(changed, layer.weight_hh_l0.grad)
+@pytest.mark.parametrize("name", ["plain", "peephole", "both ways, two layers"])
+def test_a_second_backward_pass_gives_the_same_bits(name: str) -> None:
+    layer, x = build(**SHAPES[name]), frames().requires_grad_()
+    loss = loss_of(layer, x)
+    first, second, third = (torch.autograd.grad(loss, [x, *layer.parameters()], retain_graph=True) for _ in range(3))
+    for a, b, c in zip(first, second, third, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_weight_changed_before_backward_is_an_error() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,3 +93,11 @@ def test_events_are_learned_by_more_training() -> None:
     chance = torch.exp(-0.7 * thresholds)
     climatology = F.binary_cross_entropy(chance, chance)
     assert sum(losses[-5:]) / 5 < 0.5 * climatology
+
+
+def test_a_forecaster_is_built_from_the_dict_that_a_configuration_file_holds() -> None:
+    spec = ForecasterSpec(
+        encoder=ConvLSTMSpec(in_channels=4, hidden_channels=[4, 5], kernel_size=3), patch_size=2, thresholds=(0.1, 1.0)
+    )
+    for plain in (json.loads(json.dumps(spec.to_dict())), json.loads(json.dumps(asdict(spec)))):
+        assert Forecaster(plain).spec == spec

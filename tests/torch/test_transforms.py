@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.registry import lookup_backend
 from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.random_layers import random_case
-from convlstm.errors import ShapeError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -62,6 +64,64 @@ def test_compiled_equals_eager(name: str, masked: bool) -> None:
         results.append([*tensors, *(p.grad for p in layer.parameters())])
     for eager, other in zip(*results, strict=True):
         torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)  # float32, other order of the same sums
+
+
+COMPILED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "both ways, two layers": {"bidirectional": True, "num_layers": 2, "peephole": "channel"},
+    "without bias": {"bias": False, "padding": "valid", "dilation": 2},
+    "one dimension": {"spatial_dims": 1},
+    "three dimensions": {"spatial_dims": 3},
+    "checkpoint": {"checkpoint": 2},
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_graph_calls_the_fused_implementation(name: str) -> None:
+    layer = ConvLSTM(2, 4, 3, **COMPILED[name])
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
+        graphs.append(graph.print_readable(print_output=False))
+        return lookup_backend("aot_eager")(graph, example)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    x = torch.randn(3, 4, 2, *(9,) * layer.spec.spatial_dims, requires_grad=True)
+    results = []
+    for run in (layer, compiled):
+        tensors = flat(run(x))
+        loss = sum(t.pow(2).sum() for t in tensors)
+        results.append([*tensors, *torch.autograd.grad(loss, [x, *layer.parameters()])])
+    assert all(torch.equal(eager, other) for eager, other in zip(*results, strict=True))
+    assert "convlstm.recurrence_with_gradient" in graphs[0]
+    with torch.no_grad():
+        assert torch.equal(compiled(x)[0], results[0][0])
+    assert "convlstm.recurrence(" in graphs[1]
+
+
+def test_a_compiled_layer_takes_other_sizes_and_outputs_changed_in_place() -> None:
+    layer = ConvLSTM(2, 4, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, steps, height in ((2, 3, 6), (3, 5, 8), (4, 2, 7)):
+        x = torch.randn(batch, steps, 2, height, 9)
+        gradients = []
+        for run in (layer, compiled):
+            output = run(x)[0]
+            torch.relu_(output)
+            gradients.append(torch.autograd.grad(output.sum(), list(layer.parameters())))
+        for eager, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_backward_pass_of_a_compiled_layer_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._functorch.config, "donated_buffer", False)  # else PyTorch itself refuses the second pass
+    layer, x = ConvLSTM(2, 4, 3), torch.randn(2, 3, 2, 6, 6)
+    torch._dynamo.reset()
+    loss = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0].square().sum()
+    first, second = (torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @torch.no_grad()
@@ -119,6 +179,63 @@ def test_export_with_free_batch_and_height(name: str) -> None:
         x = torch.randn(batch, 5, 2, height, 8)
         for a, b in zip(flat(program(x)), flat(layer(x)), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+OPEN_TIME: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "both ways, two layers": {"bidirectional": True, "num_layers": 2, "peephole": "channel"},
+    "strided": {"stride": 2},
+    "normed": {"norm": "group", "norm_groups": 2},
+    "durations": {"duration_strategy": "mlp"},
+    "held outputs": {"masked_output": "hold"},
+    "checkpoint": {"checkpoint": 2},
+}
+
+
+def inputs_of_open_time(layer: ConvLSTM, batch: int, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+    given = {}
+    if layer.spec.duration_strategy != "none":
+        given["durations"] = torch.rand(batch, steps) + 0.5
+    if layer.spec.masked_output == "hold":
+        given["mask"] = torch.rand(batch, steps) > 0.3
+    return torch.randn(batch, steps, 2, 10, 8), given
+
+
+@pytest.mark.parametrize("name", OPEN_TIME)
+def test_export_with_an_open_number_of_steps(name: str) -> None:
+    layer = ConvLSTM(2, 4, 3, **OPEN_TIME[name]).eval()
+    x, given = inputs_of_open_time(layer, 3, 5)
+    open_axes = {0: Dim("batch", max=64), 1: Dim("time", max=1000)}
+    shapes = {"x": open_axes} | dict.fromkeys(given, open_axes)
+    program = export(layer, (x,), given, dynamic_shapes=shapes, strict=False).module()
+    for batch, steps in ((3, 5), (4, 9)):
+        x, given = inputs_of_open_time(layer, batch, steps)
+        for a, b in zip(flat(program(x, **given)), flat(layer(x, **given)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["both ways, two layers", "durations", "held outputs"])
+def test_an_onnx_file_takes_any_number_of_steps(name: str, tmp_path: Path) -> None:
+    layer = ConvLSTM(2, 4, 3, **OPEN_TIME[name]).eval()
+    x, given = inputs_of_open_time(layer, 3, 5)
+    open_axes = {0: Dim("batch", max=64), 1: Dim("time", max=1000)}
+    shapes = {"x": open_axes} | dict.fromkeys(given, open_axes)
+    program = torch.onnx.export(layer, (x,), kwargs=given, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    program.save(tmp_path / "layer.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx")
+    x, given = inputs_of_open_time(layer, 4, 9)
+    feeds = {node.name: array.numpy() for node, array in zip(session.get_inputs(), (x, *given.values()), strict=True)}
+    torch.testing.assert_close(torch.tensor(session.run(None, feeds)[0]), layer(x, **given)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter is out of date, and warns of its own steps
+def test_the_older_onnx_exporter_writes_the_same_numbers(tmp_path: Path) -> None:
+    layer, x = ConvLSTM(2, 4, 3, num_layers=2).eval(), torch.randn(2, 3, 2, 8, 8)
+    torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", dynamo=False)
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx")
+    output = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.tensor(output), layer(x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_export_of_a_cell_with_a_free_batch() -> None:
@@ -317,10 +434,24 @@ def test_counters_and_traces_see_the_convolutions() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         layer(x)  # zeros need no convolution
     assert counter.get_total_flops() == 2 * 2 * 64 * 16 * (5 * 1 + 4 * 4) * 9
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # jit itself is out of date
-        traced = torch.jit.trace(layer, x)
-        torch.testing.assert_close(traced(x + 1)[0], layer(x + 1)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_made_with_gradients_is_right() -> None:
+    layer, x = ConvLSTM(1, 4, 3, num_layers=2).eval(), torch.randn(2, 5, 1, 8, 8)
+    traced = torch.jit.trace(layer, x)
+    torch.testing.assert_close(traced(x + 1)[0], layer(x + 1)[0])
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(x)[0], layer(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("module", [ConvLSTM(1, 4, 3), ConvLSTMCell(1, 4, 3)])
+def test_a_script_is_refused_with_what_to_do_instead(module: torch.nn.Module) -> None:
+    with pytest.raises(SpecError, match=r"torch.export.export"):
+        torch.jit.script(module)
 
 
 def test_vmap_over_lengths() -> None:

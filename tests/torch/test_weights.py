@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Callable
+from pathlib import Path
 
-from convlstm.torch import ConvLSTM, load_canonical, to_canonical
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from convlstm.errors import WeightsError
+from convlstm.torch import ConvLSTM, load, load_canonical, save, to_canonical
 from convlstm.torch.weights import native_name, native_shape
 from convlstm.weights.canonical import initialise
+
+PARAMETRISED: dict[str, Callable[[nn.Module, str], object]] = {
+    "weight norm": lambda layer, name: parametrizations.weight_norm(layer, name=name),
+    "spectral norm": lambda layer, name: parametrizations.spectral_norm(layer, name=name),
+    "orthogonal": lambda layer, name: parametrizations.orthogonal(layer, name=name),
+    "older weight norm": lambda layer, name: nn.utils.weight_norm(layer, name=name),
+    "older spectral norm": lambda layer, name: nn.utils.spectral_norm(layer, name=name),
+    "pruned": lambda layer, name: prune.l1_unstructured(layer, name=name, amount=0.3),
+}
 
 
 def test_names_and_shapes() -> None:
@@ -36,3 +52,18 @@ def test_seed_gives_the_first_weights_of_the_contract() -> None:
     for key, array in initialise(layer.spec, 11).items():
         np.testing.assert_array_equal(to_canonical(layer)[key], array)
     assert layer.bias_l0.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("kind", PARAMETRISED)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_parametrised_layer_is_saved_as_it_computes(kind: str, name: str, tmp_path: Path) -> None:
+    layer, x = ConvLSTM(2, 4, 3), torch.randn(2, 3, 2, 6, 6)
+    PARAMETRISED[kind](layer, name)
+    layer(x)[0].sum().backward()
+    torch.optim.SGD(layer.parameters(), 0.1).step()  # the older forms now hold the array of the last forward pass
+    layer.eval()
+    save(tmp_path / "layer.safetensors", layer)
+    torch.testing.assert_close(load(tmp_path / "layer.safetensors")(x)[0], layer(x)[0])
+    with pytest.raises(WeightsError, match="remove_parametrizations"):
+        load_canonical(layer, to_canonical(layer))

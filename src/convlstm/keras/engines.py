@@ -92,11 +92,12 @@ def _channels_first(
     """Run PyTorch's engine on channels-first views."""
     rank = layer.stack.spatial_dims
 
+    # Keras's exporter to ONNX writes negative axes of a transposition as they are, which ONNX does not accept
     def first(a: Tensor | None) -> Tensor | None:
-        return None if a is None else a.movedim(-1, -1 - rank)
+        return None if a is None else a.movedim(a.ndim - 1, a.ndim - 1 - rank)
 
     def last(a: Tensor) -> Tensor:
-        return a.movedim(-1 - rank, -1)
+        return a.movedim(a.ndim - 1 - rank, a.ndim - 1)
 
     if masks is not None:
         masks = LayerMasks(*(first(mask) for mask in masks))
@@ -108,7 +109,7 @@ def _channels_first(
 
 def _torch_layout(name: str, array: Tensor) -> Tensor:
     if name in ("weight_ih", "weight_hh"):
-        return array.movedim((-1, -2), (0, 1))
+        return array.movedim((array.ndim - 1, array.ndim - 2), (0, 1))
     if name == "peephole" and array.ndim > 2:
-        return array.movedim(-1, 1)
+        return array.movedim(array.ndim - 1, 1)
     return array.T if name.startswith("duration.") and array.ndim == 2 else array

@@ -141,10 +141,20 @@ class DataFormat:
         """Return a channels-last shape of one frame or state in the cell's data format."""
         return shape if self.data_format == "channels_last" else (shape[0], shape[-1], *shape[1:-1])
 
+    # Axes are counted from 0: Keras's exporter to ONNX writes negative axes as they are, which ONNX does not accept.
+
     def to_last(self, x: Tensor) -> Tensor:
         """Return frames or states, with any leading axes, with their channels last."""
-        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1 - self.rank, -1)
+        return (
+            x
+            if self.data_format == "channels_last"
+            else keras.ops.moveaxis(x, len(x.shape) - 1 - self.rank, len(x.shape) - 1)
+        )
 
     def to_user(self, x: Tensor) -> Tensor:
         """Return channels-last frames or states, with any leading axes, in the cell's data format."""
-        return x if self.data_format == "channels_last" else keras.ops.moveaxis(x, -1, -1 - self.rank)
+        return (
+            x
+            if self.data_format == "channels_last"
+            else keras.ops.moveaxis(x, len(x.shape) - 1, len(x.shape) - 1 - self.rank)
+        )

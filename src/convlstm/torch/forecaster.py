@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,11 +16,12 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
 from convlstm.torch.dropout import sample_masks
 from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.module import ExportableModule
 from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import reset
 
 
-class Forecaster(nn.Module):
+class Forecaster(ExportableModule):
     r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
@@ -26,7 +29,7 @@ class Forecaster(nn.Module):
     and the horizon is free. Definition: `convlstm.reference.forecaster`.
 
     Args:
-        spec: Every option of the model.
+        spec: Every option of the model, as a `ForecasterSpec` or as the dict of `ForecasterSpec.to_dict`.
         device: As in every PyTorch module.
         dtype: As in every PyTorch module.
 
@@ -51,9 +54,14 @@ class Forecaster(nn.Module):
     """
 
     def __init__(
-        self, spec: ForecasterSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        spec: ForecasterSpec | dict[str, Any],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        spec = ForecasterSpec.from_dict(spec) if isinstance(spec, dict) else spec
         check_spec_type(spec, ForecasterSpec)
         self.spec = spec
         self.encoder = ConvLSTM.from_spec(spec.encoder, device=device, dtype=dtype)

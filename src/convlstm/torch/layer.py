@@ -157,7 +157,7 @@ class ConvLSTM(SpecModule):
         spec, first = self.spec, self.batch_first
         inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
         frames, batched = inputs.time_first(spec, x, first)
-        reader = inputs.CallReader(frames, frames.shape[1], len(frames), first)
+        reader = inputs.CallReader(frames, frames.shape[1], frames.shape[0], first)
         valid = reader.valid_steps(lengths, mask, batched)
         dropout_masks = self._draws(frames, generator, dropout_masks)
         outputs, final = run_stack(
@@ -171,9 +171,9 @@ class ConvLSTM(SpecModule):
                 reader.gaps(spec, gaps, valid),
                 dropout_masks,
             ),
-            steps=len(frames),
+            steps=frames.shape[0],  # not len, which would fix a dynamic length
             every_layer=all_layers,
-            checkpoint=self.checkpoint if torch.is_grad_enabled() else False,
+            checkpoint=self.checkpoint if torch.is_grad_enabled() and not torch.compiler.is_exporting() else False,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         join = channel_concatenation(spec)
@@ -200,14 +200,14 @@ class ConvLSTM(SpecModule):
             True
         """
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
-        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), len(frames), generator)
+        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), frames.shape[0], generator)
 
     def _draws(
         self, frames: Tensor, generator: torch.Generator | None, given: DropoutMasks | None
     ) -> DropoutMasks | None:
         if given is None:
             size = tuple(frames.shape[3:])
-            return sample_masks(self.spec, frames, size, len(frames), generator) if self.training else None
+            return sample_masks(self.spec, frames, size, frames.shape[0], generator) if self.training else None
         if not self.training or generator is not None:
             raise SpecError(
                 "dropout_masks",

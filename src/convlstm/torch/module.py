@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -21,7 +22,31 @@ from convlstm.weights.canonical import layer_shapes
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-class SpecModule(nn.Module):
+class ExportableModule(nn.Module):
+    """A module that `torch.jit` treats as a whole: the older ONNX exporter exports it, and a script is refused."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Raise an error, in place of one about the first line that TorchScript does not know."""
+        raise SpecError(
+            "torch.jit.script",
+            expected="`torch.export.export` or `torch.jit.trace`",
+            received=type(self).__name__,
+            hint="TorchScript cannot compile this module; export it, or trace it with an example input.",
+        )
+
+    def _slow_forward(self, *arguments: Any, **options: Any) -> Any:
+        """Call `forward` while `torch.jit.trace` runs.
+
+        The older ONNX exporter passes the defaults of keyword arguments by position, in the order of the signature.
+        """
+        parameters = inspect.signature(self.forward).parameters.values()
+        by_position = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        further = dict(zip(names, arguments[len(by_position) :], strict=False))
+        return super()._slow_forward(*arguments[: len(by_position)], **further, **options)  # type: ignore[no-untyped-call]
+
+
+class SpecModule(ExportableModule):
     """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under PyTorch's names.
 
     Without `start` the parameters keep no values.

@@ -13,7 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
+from convlstm.errors import WeightsError
 from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise
@@ -31,6 +35,9 @@ class HasSpec(Protocol):
 
     def named_parameters(self) -> Any:
         """Yield names and parameters."""
+
+    def get_submodule(self, target: str) -> Any:
+        """Return a module inside by its name."""
 
 
 def native_name(key: str) -> str:
@@ -62,9 +69,8 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
         >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
-    parameters = dict(module.named_parameters())
     return {
-        key: _to_array(parameters[native_name(key)]).reshape(shape)
+        key: _to_array(_current_value(module, native_name(key))).reshape(shape)
         for key, shape in canonical_shapes(module.spec).items()
     }
 
@@ -88,10 +94,34 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
     """
     check_weights(module.spec, arrays)
     parameters = dict(module.named_parameters())
+    for key in arrays:
+        if native_name(key) not in parameters:
+            raise WeightsError(
+                native_name(key),
+                expected="a parameter of the module",
+                received="an array that a parametrisation, or pruning, computes",
+                hint="Remove it, for example with `torch.nn.utils.parametrize.remove_parametrizations`, then load.",
+            )
     with torch.no_grad():
         for key, array in arrays.items():
             parameter = parameters[native_name(key)]
             parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
+
+
+def _current_value(module: HasSpec, name: str) -> Tensor:
+    """Return an array as the next forward pass will use it, also where a parametrisation or a hook computes it."""
+    prefix, _, attribute = name.rpartition(".")
+    owner = module.get_submodule(prefix)
+    value: Tensor = getattr(owner, attribute)
+    for hook in owner._forward_pre_hooks.values():
+        # the older forms of weight norm, spectral norm and pruning compute it before each forward pass
+        if isinstance(hook, SpectralNorm) and hook.name == attribute:
+            value = hook.compute_weight(owner, do_power_iteration=False)
+        elif isinstance(hook, WeightNorm) and hook.name == attribute:
+            value = hook.compute_weight(owner)
+        elif isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
+            value = hook.apply_mask(owner)
+    return value
 
 
 def reset(module: HasSpec, seed: int | None) -> None:

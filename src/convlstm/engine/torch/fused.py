@@ -18,8 +18,13 @@ from torch import Tensor
 from convlstm.engine.torch.convolution import needs_two_columns, one_output_column
 from convlstm.engine.torch.direct import DirectConvolutions
 from convlstm.engine.torch.fused_plan import Plan
-from convlstm.engine.torch.gates import gate_arithmetic, peephole_gradient, sum_over_points
-from convlstm.engine.torch.modes import are_batched, transforms_are_active
+from convlstm.engine.torch.gates import gate_arithmetic, peephole_gradient, sum_over_points, write_hidden
+from convlstm.engine.torch.modes import (
+    are_batched,
+    is_jit_traced,
+    saved_tensors_are_replaced,
+    transforms_are_active,
+)
 from convlstm.engine.torch.native import is_native, put_channels_last
 from convlstm.engine.torch.precision import wide_type, without_autocast
 from convlstm.engine.torch.winograd_layer import convolutions
@@ -28,15 +33,14 @@ from convlstm.spec.layer import LayerSpec
 
 Weights = Mapping[str, Tensor]
 State = tuple[Tensor, Tensor]
+Generic = Callable[..., tuple[Tensor, State]]
 
 _SLOTS = ("weight_ih", "bias", "weight_hh", "peephole")
 
 
 def serves(layer: LayerSpec, shape: Sequence[int]) -> bool:
     """Return whether this implementation can compute the layer now, for states of this shape."""
-    return (
-        layer.is_standard_cell and 0 not in shape and not torch.compiler.is_compiling() and not transforms_are_active()
-    )
+    return layer.is_standard_cell and 0 not in shape and not transforms_are_active() and not is_jit_traced()
 
 
 def sequence(
@@ -48,25 +52,31 @@ def sequence(
     *,
     steps: int,
     reverse: bool,
-    generic: Callable[..., tuple[Tensor, State]],
+    generic: Generic,
 ) -> tuple[Tensor, State]:
     """Run a layer for which `serves` holds over at least one step, in the type of `weight_hh`.
 
     `generic` computes the derivatives that this implementation does not have; `shape` is that of h and c.
     """
     like = weights["weight_hh"]
-    arrays = [weights[name].to(like.dtype) if name in weights else None for name in _SLOTS]
+    arrays = weight_arrays(weights)
     if x is not None and needs_two_columns(like.dtype):
         layer, x = _with_one_output_column(layer, x)
-    plan = Plan(layer, steps, shape, reverse, generic)
+    plan = Plan(layer, steps, shape, reverse)
     x = None if x is None else _in_type(plan, x, like.dtype)
     inputs = (x, *(state or (None, None)), *arrays)
     with without_autocast(like):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            outputs, h, c = _Fused.apply(plan, *inputs)  # type: ignore[no-untyped-call]
+            outputs, h, c = _Fused.apply(plan, generic, *inputs)  # type: ignore[no-untyped-call]
         else:
-            outputs, h, c, _, _ = _run(plan, inputs, save=False)
+            outputs, h, c, _, _ = run(plan, inputs, save=False)
     return outputs, (h, c)
+
+
+def weight_arrays(weights: Weights) -> list[Tensor | None]:
+    """Return W_ih, b, W_hh and p in the type of W_hh, None for those that the layer lacks."""
+    dtype = weights["weight_hh"].dtype
+    return [weights[name].to(dtype) if name in weights else None for name in _SLOTS]
 
 
 def _with_one_output_column(layer: LayerSpec, x: Tensor) -> tuple[LayerSpec, Tensor]:
@@ -101,28 +111,41 @@ class _Narrowed(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """The recurrence with its own backward pass, in which only the gradient of the state goes step by step."""
+    """The recurrence with its own backward pass, in which only the gradient of the state goes step by step.
+
+    The caller may change the outputs in place. They lie in the memory of the saved h, but have their own version, and
+    an alias of them tells whether it changed.
+    """
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, h, c, gates, states = _run(plan, inputs, save=True)
-        ctx.plan, ctx.gates_are_overwritten = plan, False
+    def forward(ctx: Any, plan: Plan, generic: Generic, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, h, c, gates, states = run(plan, inputs, save=True)
+        ctx.plan, ctx.generic = plan, generic
+        ctx.gates_are_overwritten, ctx.alias = False, None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *states, gates)
+        if saved_tensors_are_replaced():  # by less memory, which an alias would keep
+            return outputs.clone(), h, c
+        ctx.alias, ctx.version = outputs.detach(), outputs._version
         return outputs, h, c
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, hidden, cells, gates = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
+        plan, needed = ctx.plan, ctx.needs_input_grad[2:]
         with without_autocast(hidden):
-            if torch.is_grad_enabled() or ctx.gates_are_overwritten or are_batched(gradients):
-                return None, *_generic_gradients(ctx.plan, inputs, gradients, needed)
-            ctx.gates_are_overwritten = True  # by dz; a second backward takes the generic implementation
-            return None, *_gradients(ctx.plan, inputs, hidden, cells, gates.data, gradients, needed)
+            if torch.is_grad_enabled() or are_batched(gradients):
+                return None, None, *_generic_gradients(plan, ctx.generic, inputs, gradients, needed)
+            gates = gates.data
+            if ctx.gates_are_overwritten:  # by dz of an earlier backward pass
+                _, _, _, gates, (hidden, cells) = run(plan, inputs, save=True)
+            elif ctx.alias is not None and ctx.alias._version != ctx.version:
+                hidden = _hidden_again(plan, hidden, cells, gates)
+            ctx.gates_are_overwritten, ctx.alias = True, None
+            return None, None, *gradients_of(plan, inputs, hidden, cells, gates, gradients, needed)
 
 
-def _run(
+def run(
     plan: Plan, inputs: Sequence[Tensor | None], *, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return outputs, final h and c, the activated gates, and h and c of all T + 1 steps; `save` keeps all of them.
@@ -151,9 +174,19 @@ def _run(
                 c_before = c_start
             convolved.add_recurrent_term(z_t, t, h_before)
             arithmetic.forward(z_t, c_before, c_after, hidden[after])
-    # no view of an array that autograd knows: the caller may detach it in place
+    # no views of an array that autograd knows: the caller may detach or change them in place
     c_end = cells[end].clone() if save else cells[0].detach()
-    return hidden[plan.after], hidden[end].clone(), c_end, gates, (hidden, cells)
+    return hidden[plan.after].data, hidden[end].clone(), c_end, gates, (hidden, cells)
+
+
+def _hidden_again(plan: Plan, hidden: Tensor, cells: Tensor, gates: Tensor) -> Tensor:
+    """Return h of all T + 1 steps, whose memory the caller changed, from the initial one and the gates."""
+    again = plan.empty(plan.steps + 1, plan.shape, hidden)
+    start = plan.time_order[0][1]
+    again[start].copy_(hidden[start])
+    for t, _, after in plan.time_order:
+        write_hidden(gates[t], cells[after], again[after])
+    return again
 
 
 def _initial_state(plan: Plan, slot: Tensor, state: Tensor | None, *, save: bool) -> Tensor:
@@ -166,7 +199,7 @@ def _initial_state(plan: Plan, slot: Tensor, state: Tensor | None, *, save: bool
     return state.contiguous(memory_format=plan.memory_format).as_strided(slot.shape, slot.stride())
 
 
-def _gradients(
+def gradients_of(
     plan: Plan,
     inputs: Sequence[Tensor | None],
     hidden: Tensor,
@@ -228,7 +261,11 @@ def _backward_steps(
 
 
 def _generic_gradients(
-    plan: Plan, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None], needed: Sequence[bool]
+    plan: Plan,
+    generic: Generic,
+    inputs: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the same gradients by the generic implementation, so that they can be differentiated again."""
     create_graph = torch.is_grad_enabled()
@@ -241,7 +278,7 @@ def _generic_gradients(
         x, h, c, *arrays = inputs
         weights = {name: array for name, array in zip(_SLOTS, arrays, strict=True) if array is not None}
         state = None if h is None else (h, c)
-        outputs, final = plan.generic(plan.layer, weights, x, state, plan.shape, steps=plan.steps, reverse=plan.reverse)
+        outputs, final = generic(plan.layer, weights, x, state, plan.shape, steps=plan.steps, reverse=plan.reverse)
     pairs = [(y, dy) for y, dy in zip((outputs, *final), gradients, strict=True) if dy is not None]
     differentiated = {n: t for n, t in enumerate(inputs) if needed[n] and t is not None}
     computed = torch.autograd.grad(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -15,8 +15,6 @@ from convlstm.engine.torch.convolution import contiguous_strides
 from convlstm.engine.torch.native import put_channels_last
 from convlstm.spec.geometry import Widths, pad_widths
 from convlstm.spec.layer import LayerSpec
-
-State = tuple[Tensor, Tensor]
 
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -31,13 +29,12 @@ def flatten_time(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """One layer over one sequence, with states of this shape; `generic` computes derivatives that `fused` lacks."""
+    """One layer over one sequence, with states of this shape."""
 
     layer: LayerSpec
     steps: int
     shape: tuple[int, ...]
     reverse: bool
-    generic: Callable[..., tuple[Tensor, State]]
 
     @property
     def rank(self) -> int:

@@ -157,6 +157,11 @@ def _in_cell_layout(peephole: Tensor, cell: Tensor) -> Tensor:
     return peephole.contiguous() if cell.ndim > 3 else peephole.repeat_interleave(cell.shape[2], dim=1)
 
 
+def write_hidden(z: Tensor, cell: Tensor, h: Tensor) -> None:
+    """Write h of one step, from its activated gates and its new cell state."""
+    torch.mul(z.chunk(4, dim=1)[3].to(cell.dtype), _tanh(cell, torch.empty_like(cell)), out=h)
+
+
 def peephole_gradient(dz: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Return the gradient of the peepholes (3, hidden) from all steps, each with the cell state before and after it."""
     di, df, _, do = dz.chunk(4, dim=2)

@@ -20,9 +20,19 @@ def are_batched(gradients: Sequence[Tensor | None]) -> bool:
     return any(dy is not None and any(kind(dy) for kind in kinds) for dy in gradients)
 
 
+def saved_tensors_are_replaced() -> bool:
+    """Return whether hooks replace the tensors saved for a backward pass, as activation checkpointing does."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+def is_jit_traced() -> bool:
+    """Return whether `torch.jit.trace`, or the older ONNX exporter, records the operations."""
+    return torch._C._get_tracing_state() is not None
+
+
 def is_traced() -> bool:
     """Return whether a trace or a dispatch mode, such as a counter, is active, which knows public operators only."""
-    return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
+    return is_jit_traced() or _get_current_dispatch_mode() is not None
 
 
 def matmul_is_float32() -> bool:

@@ -6,12 +6,15 @@ Arrays keep PyTorch's layout: `weight_ih` (4·hidden, in/groups, *kernel), `weig
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops import scan
 
-from convlstm.engine.torch import fused
+from convlstm.engine.torch import fused, operators
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.convolution import CONVOLUTIONS, contiguous_strides, needs_two_columns, one_output_column
 from convlstm.engine.torch.durations import duration_scale, retention
@@ -125,8 +128,12 @@ def sequence(
     state = None if state is None else _to_compute_type(weights, state)
     has_state_masks = masks is not None and (masks.recurrent, masks.zoneout_h, masks.zoneout_c) != (None, None, None)
     is_generic = has_state_masks or mask is not None or durations is not None or gaps is not None
+    if torch.compiler.is_compiling() and not operators.serve(layer, weights["weight_hh"]):
+        is_generic = True
     if steps and not is_generic and fused.serves(layer, shape):
         weights = {**weights, "weight_hh": weights["weight_hh"].to(_compute_type(weights))}
+        if torch.compiler.is_compiling():
+            return operators.sequence(layer, weights, x, state, shape, steps=steps, reverse=reverse)
         return fused.sequence(layer, weights, x, state, shape, steps=steps, reverse=reverse, generic=generic_sequence)
     return generic_sequence(
         layer,
@@ -171,7 +178,6 @@ def generic_sequence(
     """Run the steps one by one and leave every derivative to autograd; `shape` is that of h and c."""
     if state is None:
         state = _to_compute_type(weights, (weights["weight_hh"].new_zeros(shape),) * 2)
-    spec = layer.stack
     z_x = candidate_scales = retentions = None
     if x is not None:
         z_x = input_convolution(layer, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -181,27 +187,75 @@ def generic_sequence(
     if gaps is not None:
         with without_autocast(state[0]):
             retentions = retention(layer, weights, _clean(gaps, mask))
-    h, c = state
-    zeros = torch.zeros_like(h)
-    outputs = [zeros] * steps
+    steps_of = _StepArrays(z_x, candidate_scales, retentions, mask, output_mask)
+    if masks is None and isinstance(steps, torch.SymInt) and torch.compiler.is_exporting():
+        return _scanned(layer, weights, state, steps_of, reverse=reverse)
+    outputs = [torch.zeros_like(state[0])] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
-        h_new, c_new = step(
-            layer,
-            weights,
-            None if z_x is None else z_x[t],
-            (h, c),
-            candidate_scale=None if candidate_scales is None else _over_grid(candidate_scales[:, t], spec),
-            retention=None if retentions is None else _over_grid(retentions[:, t], spec),
-            masks=None if masks is None else masks.of_step(t),
-        )
-        if mask is None or output_mask is None:
-            h, c = h_new, c_new
-            outputs[t] = h
-        else:
-            valid_t = _mask_like(mask[:, t], h)
-            h, c = torch.where(valid_t, h_new, h), torch.where(valid_t, c_new, c)
-            outputs[t] = torch.where(_mask_like(output_mask[:, t], h), h, zeros)
-    return torch.stack(outputs) if steps else h.new_empty((0, *h.shape)), (h, c)
+        step_masks = None if masks is None else masks.of_step(t)
+        outputs[t], state = _masked_step(layer, weights, state, steps_of.at(t), step_masks)
+    return torch.stack(outputs) if steps else state[0].new_empty((0, *state[0].shape)), state
+
+
+class _StepArrays(NamedTuple):
+    """What the steps of a call read other than the state: z of the input (time, batch, ...), the others (batch, time).
+
+    The last two are the mask, and the mask of the outputs.
+    """
+
+    z_x: Tensor | None
+    candidate_scale: Tensor | None
+    retention: Tensor | None
+    valid: Tensor | None
+    output_valid: Tensor | None
+
+    def at(self, t: int) -> _StepArrays:
+        """Return the arrays of one step."""
+        z_x, *others = self
+        return _StepArrays(None if z_x is None else z_x[t], *(None if a is None else a[:, t] for a in others))
+
+
+def _masked_step(
+    layer: LayerSpec, weights: Weights, state: State, given: _StepArrays, masks: LayerMasks | None
+) -> tuple[Tensor, State]:
+    """Return the output and the state after a step, which leaves the state of masked rows unchanged."""
+    spec, (h, c) = layer.stack, state
+    h_new, c_new = step(
+        layer,
+        weights,
+        given.z_x,
+        state,
+        candidate_scale=None if given.candidate_scale is None else _over_grid(given.candidate_scale, spec),
+        retention=None if given.retention is None else _over_grid(given.retention, spec),
+        masks=masks,
+    )
+    if given.valid is None or given.output_valid is None:
+        return h_new, (h_new, c_new)
+    valid = _mask_like(given.valid, h)
+    h, c = torch.where(valid, h_new, h), torch.where(valid, c_new, c)
+    return torch.where(_mask_like(given.output_valid, h), h, torch.zeros_like(h)), (h, c)
+
+
+def _scanned(
+    layer: LayerSpec, weights: Weights, state: State, given: _StepArrays, *, reverse: bool
+) -> tuple[Tensor, State]:
+    """Run the steps as one loop of an exported program, whose number of steps is open."""
+    z_x, *others = given
+    arrays = {name: a.movedim(1, 0) for name, a in zip(_StepArrays._fields[1:], others, strict=True) if a is not None}
+    if z_x is not None:
+        arrays["z_x"] = z_x
+    absent = dict.fromkeys(_StepArrays._fields)
+
+    def body(carried: State, of_step: dict[str, Tensor]) -> tuple[State, Tensor]:
+        output, (h, c) = _masked_step(layer, weights, carried, _StepArrays(**absent | of_step), None)
+        return (h.clone(), c.clone()), output.clone()  # a loop must not return the same array twice
+
+    # the loop's arrays may not share memory, and have to be contiguous
+    carried = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of its own steps while it traces the loop
+        final, outputs = scan(body, carried, {name: a.contiguous() for name, a in arrays.items()}, reverse=reverse)
+    return outputs, final
 
 
 def _normalised(z: Tensor, groups: int) -> Tensor:
@@ -225,11 +279,11 @@ def _peepholes(spec: ConvLSTMSpec, weights: Weights) -> tuple[Tensor, ...]:
 
 
 def _over_grid(values: Tensor, spec: ConvLSTMSpec) -> Tensor:
-    return values.reshape(*values.shape, *(1,) * spec.spatial_dims)
+    return values[(..., *(None,) * spec.spatial_dims)]
 
 
 def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+    return mask[(..., *(None,) * (x.ndim - mask.ndim))]
 
 
 def _clean(values: Tensor, mask: Tensor | None) -> Tensor:
