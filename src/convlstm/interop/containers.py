@@ -1,4 +1,4 @@
-"""Files of named arrays: safetensors, `.npz`, and HDF5 of Keras."""
+"""Files of named arrays: safetensors, `.npz`, HDF5 of Keras, and checkpoints of PyTorch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from safetensors.numpy import save
 
 from convlstm.errors import OutputError, WeightsError
 from convlstm.files import write_atomic
-from convlstm.interop import hdf5
+from convlstm.interop import hdf5, torch_file
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import check_is_file, file_error
 
-_TORCH = "Run in PyTorch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."
 _PLAIN = "Save plain arrays in the framework that wrote the file: numpy.savez('weights.npz', **arrays)."
 # these can hold code or need the framework that wrote them, so they are not opened
 _REFUSED = {
-    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".tar"), _TORCH),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
     ".keras": "Run in Keras: model.save_weights('model.weights.h5').",
 }
@@ -32,11 +30,14 @@ _LARGE, _EXPANSION = 1 << 28, 100
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Read every array of a file by name; nothing in it is executed, and sizes are checked before allocation."""
+    """Read every array of a file by name; nothing in it is executed, and sizes are checked before allocation.
+
+    Of a PyTorch checkpoint the arrays are those of its `state_dict`.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        raise file_error(path, f"{', '.join(_READERS)}, which cannot hold code", f"a {suffix} file", _REFUSED[suffix])
+        raise file_error(path, ", ".join(_READERS), f"a {suffix} file", _REFUSED[suffix])
     if suffix not in _READERS:
         raise file_error(path, f"a file named {', '.join(_READERS)}", suffix or "no ending", _PLAIN)
     check_is_file(path, "a file of weights")
@@ -118,6 +119,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
     ".h5": hdf5.read,
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".tar"), torch_file.read),
 }
 _WRITERS: dict[str, Callable[[Path, Mapping[str, Array]], None]] = {
     ".safetensors": _write_safetensors,

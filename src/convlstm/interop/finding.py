@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ Parts = dict[str, str]
 Layer = dict[str, str]
 """From a direction to the path of its arrays."""
 
-_FORWARD = re.compile(r"(^|\.)forward(?=[_.])")
+_FORWARD = re.compile(r"(^|\.)forward(?=[_.]|$)")
 _LISTED = 8
 
 
@@ -35,22 +35,39 @@ def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
     return {layout.own_name(key): array for key, array in flatten(arrays).items()}
 
 
-def find(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Parts]:
-    """Return the names of the arrays of each layer of this layout by its path, in natural order (2 before 10)."""
+def find(layout: Layout, flat: Mapping[str, Array], *, anywhere: bool = False) -> dict[str, Parts]:
+    """Return the names of the arrays of each layer of this layout by its path, in natural order (2 before 10).
+
+    With `anywhere` a path may be any, so that some other convolution may be among the layers.
+    """
     places: dict[str, Parts] = {}
     for key in flat:
-        for part in (*layout.kernels, *layout.biases, *layout.dead):
+        for part in layout.known:
             if key == part or key.endswith(f".{part}"):
                 places.setdefault(key[: -len(part)].rstrip("."), {})[part] = key
     whole = {
         place: parts
         for place, parts in places.items()
-        if re.fullmatch(layout.within, place)
-        and all(kernel in parts for kernel in layout.kernels)
-        # a dense LSTM may use the same names
-        and all(flat[parts[kernel]].ndim > 2 for kernel in layout.kernels)
+        if (anywhere or is_certain(layout, place)) and _has_kernels(layout, parts, flat)
     }
     return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
+
+
+def is_certain(layout: Layout, place: str) -> bool:
+    """Return whether the path shows a layer of this layout; otherwise a user has to name it."""
+    return re.fullmatch(layout.within, place) is not None
+
+
+def _has_kernels(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> bool:
+    """Return whether all kernels are there, and can be those of such a layer."""
+    kernels = [part for name in layout.kernels for part in layout.parts(name)]
+    # a dense LSTM may use the same names
+    if any(part not in parts or flat[parts[part]].ndim <= 2 for part in kernels):
+        return False
+    if len(layout.kernels) > 1 or is_certain(layout, parts[kernels[0]][: -len(kernels[0])].rstrip(".")):
+        return True
+    rows, columns = (flat[parts[kernels[0]]].shape[axis] for axis in layout.axes)
+    return rows % 4 == 0 and columns > rows // 4
 
 
 def choose(
@@ -59,9 +76,11 @@ def choose(
     """Return the path of each layer to read by direction, first to last.
 
     `names` are parts of paths, in order; none reads all layers, and raises WeightsError if their order is ambiguous.
+    A layer that only its shapes show is read if it is named.
     """
-    layers = _pair(parts_by_path) if layout.two_ways else [{"forward": place} for place in parts_by_path]
-    if not layers:
+    certain = {place: parts for place, parts in parts_by_path.items() if is_certain(layout, place)}
+    layers, every = (_layers(layout, places) for places in (certain, parts_by_path))
+    if not (every if names else layers):
         raise WeightsError(
             layout.name,
             expected=f"a layer of {layout.source}",
@@ -69,18 +88,21 @@ def choose(
             hint="Pass the arrays of such a layer under their original names.",
         )
     if names:
-        return [layer for name in names for layer in _named(name, layers)]
+        return [
+            layer for name in names for layer in _named(name, layers) or _named(name, every) or _unknown(name, every)
+        ]
     if len(layers) == 1:
         return layers
     shapes = {re.sub(r"_?\d+", "", layer["forward"]) for layer in layers}
-    between = [] if layout.one_object else left_out(flat, parts_by_path)
+    is_one_object = layout.one_object and all(re.fullmatch(layout.one_object, layer["forward"]) for layer in layers)
+    between = [] if is_one_object else left_out(flat, certain)
     if len(shapes) > 1 or between:
         others = f" and {listed(between)}" if between else ""
         raise WeightsError(
             "layer",
             expected="the names of the layers in order, because the file has more than one plain stack",
             received=f"{listed([layer['forward'] for layer in layers])}{others}",
-            hint="Name each layer with `--layer` (`layers=[...]` in Python).",
+            hint="Name each layer with `--layer` (`layers=[...]` in Python); `--list` shows them.",
         )
     return layers
 
@@ -121,17 +143,26 @@ def _pair(parts_by_path: Mapping[str, Parts]) -> list[Layer]:
     ]
 
 
+def _layers(layout: Layout, places: Mapping[str, Parts]) -> list[Layer]:
+    return _pair(places) if layout.two_ways else [{"forward": place} for place in places]
+
+
+def is_named(path: str, name: str) -> bool:
+    """Return whether a name given by the user is a path or a part of it."""
+    return f".{name.replace('/', '.').strip('.')}." in f".{path}."
+
+
 def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
-    wanted = f".{name.replace('/', '.').strip('.')}."
-    chosen = [layer for layer in layers if wanted in f".{layer['forward']}."]
-    if not chosen:
-        raise WeightsError(
-            "layer",
-            expected=f"one of {listed([layer['forward'] for layer in layers])}",
-            received=repr(name),
-            hint="Pass one of these paths, or a part of one.",
-        )
-    return chosen
+    return [layer for layer in layers if is_named(layer["forward"], name)]
+
+
+def _unknown(name: str, layers: Sequence[Layer]) -> NoReturn:
+    raise WeightsError(
+        "layer",
+        expected=f"one of {listed([layer['forward'] for layer in layers])}",
+        received=repr(name),
+        hint="Pass one of these paths, or a part of one.",
+    )
 
 
 def _natural(place: str) -> list[tuple[int, str]]:

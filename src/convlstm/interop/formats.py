@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from convlstm.errors import SpecError, WeightsError
+from convlstm.interop.automan000 import AUTOMAN000, read_automan000
 from convlstm.interop.containers import read_arrays, write_arrays
-from convlstm.interop.finding import find, listed, named
+from convlstm.interop.finding import find, is_certain, listed, named
 from convlstm.interop.haiku import HAIKU, read_haiku
+from convlstm.interop.hzzone import HZZONE, read_hzzone
+from convlstm.interop.jhhuang96 import JHHUANG96, read_jhhuang96
+from convlstm.interop.kamo import KAMO, read_kamo
 from convlstm.interop.keras import KERAS, read_keras, write_keras
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.linen import LINEN, read_linen, write_linen
@@ -43,6 +47,10 @@ FORMATS: dict[str, Format] = {
         Format(NDRPLZ, read_ndrplz, write_ndrplz),
         Format(TOMO_OGA, read_tomo_oga),
         Format(OPENSTL, read_openstl, options=("patch_size",)),
+        Format(HZZONE, read_hzzone),
+        Format(JHHUANG96, read_jhhuang96, options=("constant_channel",)),
+        Format(AUTOMAN000, read_automan000),
+        Format(KAMO, read_kamo, options=tuple(KAMO.choices)),
     )
 }
 """Every layout that is read, by name."""
@@ -55,7 +63,8 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
     """Read a file of foreign weights.
 
     Args:
-        path: `*.safetensors`, `*.npz`, or Keras's `*.h5`.
+        path: `*.safetensors`, `*.npz`, Keras's `*.h5`, or a checkpoint of PyTorch (`*.pt`, `*.pth`, `*.ckpt`), which
+            holds tensors only.
         layout: A name in `FORMATS`.
         layers: Parts of paths that name the layers in order; none reads the only stack.
         **options: Options of the layer that the file does not show.
@@ -79,7 +88,7 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
     known = ", ".join(chosen.options)
     check_options(options, chosen.options, f"Use one of {known}." if known else "Remove it: this layout has none.")
     arrays = read_arrays(path)
-    if not _holds(chosen, arrays):
+    if not _holds(chosen, arrays, anywhere=bool(layers)):
         others = [name for name, item in FORMATS.items() if _holds(item, arrays)]
         raise WeightsError(
             str(path),
@@ -88,6 +97,51 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
             hint=f"Read it as {' or '.join(others)}." if others else "Pass a file with the weights of a ConvLSTM.",
         )
     return chosen.read(arrays, layers=layers, **options)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer in a file of foreign weights.
+
+    Args:
+        layout: Name of its layout, a key of `FORMATS`.
+        path: Its path in the file, to be passed as `layers`.
+        shapes: Shapes of its arrays by name.
+        is_certain: Whether its path shows the layout. Otherwise only the shapes fit, and it may be another convolution.
+    """
+
+    layout: str
+    path: str
+    shapes: Mapping[str, tuple[int, ...]]
+    is_certain: bool
+
+
+def find_layers(arrays: Mapping[str, Any], layout: str | None = None) -> tuple[Found, ...]:
+    """Return the layers in a mapping of foreign weights, of one layout or of all.
+
+    Args:
+        arrays: A tree or flat mapping of arrays, such as a `state_dict`.
+        layout: A name in `FORMATS`; None finds the layers of every layout.
+
+    Returns:
+        The layers, by layout and path.
+
+    Raises:
+        SpecError: for an unknown layout.
+
+    Example:
+        >>> import numpy as np
+        >>> [found] = find_layers({"net.cell_list.0.conv.weight": np.zeros((32, 9, 3, 3))})
+        >>> found.layout, found.path, found.shapes
+        ('ndrplz', 'net.cell_list.0', {'conv.weight': (32, 9, 3, 3)})
+    """
+    layers = []
+    for item in FORMATS.values() if layout is None else [_format(layout, FORMATS)]:
+        flat = named(item.layout, arrays)
+        for path, parts in find(item.layout, flat, anywhere=True).items():
+            shapes = {name: flat[key].shape for name, key in parts.items()}
+            layers.append(Found(item.layout.name, path, shapes, is_certain(item.layout, path)))
+    return tuple(layers)
 
 
 def write_file(path: str | Path, layout: str, spec: Spec, weights: Mapping[str, Array]) -> Path:
@@ -128,5 +182,5 @@ def _format(name: str, known: Sequence[str] | Mapping[str, Format]) -> Format:
     )
 
 
-def _holds(item: Format, arrays: Mapping[str, Array]) -> bool:
-    return bool(find(item.layout, named(item.layout, arrays)))
+def _holds(item: Format, arrays: Mapping[str, Array], *, anywhere: bool = False) -> bool:
+    return bool(find(item.layout, named(item.layout, arrays), anywhere=anywhere))

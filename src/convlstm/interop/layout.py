@@ -24,19 +24,34 @@ class Layout:
     axes: tuple[int, int]  # of a kernel: gate and hidden channel, and input channel
     kernels: tuple[str, ...]  # names of W_ih and W_hh within a layer, or of the one kernel over [x; h]
     biases: tuple[str, ...] = ()  # whose sum the foreign layer uses
+    gate_names: tuple[str, ...] = ()  # in the order of `gates`, for names with `{}`: one array per gate
+    peepholes: tuple[str, ...] = ()  # names of the peepholes of i, f and o, each (1, hidden, *grid)
+    norm_scale: str = ""  # name of the scale of a group normalisation between kernel and bias
+    norm_channels: int = 0  # channels of one of its groups
     forget_offset: float = 0.0  # added to the forget gate by the foreign layer, and not stored
     dead: tuple[str, ...] = ()  # names of arrays that the foreign layer never uses
     own_name: Callable[[str], str] = str  # from a dotted name in a file to the name in the foreign layer
     within: str = r".*"  # pattern of the paths of such layers
     place: Place | None = None  # None for a layout that is only read
     separator: str = "."  # of the parts of a written path
-    one_object: bool = False  # whether one foreign object is a whole stack, without other layers in between
+    one_object: str | None = None  # pattern of the paths of one stack, which has no other layers in between
     two_ways: bool = False  # whether it can be bidirectional, with the paths `forward…` and `backward…`
     ranks: tuple[int, ...] = (1, 2, 3)  # supported numbers of spatial axes
     odd_kernels: bool = False  # whether it supports odd kernels only
     choices: Mapping[str, Any] = field(default_factory=dict)  # defaults of options that its arrays do not show
     own_words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict  # from choices to its constructor's arguments
     facts: tuple[str, ...] = ()  # further differences, as sentences
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        """Return the names of the arrays behind one name above: itself, or one per gate."""
+        return tuple(name.format(gate) for gate in self.gate_names) if "{}" in name else (name,)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names of all arrays of a layer."""
+        scale = (self.norm_scale,) if self.norm_scale else ()
+        names = (*self.kernels, *self.biases, *self.peepholes, *scale, *self.dead)
+        return tuple(part for name in names for part in self.parts(name))
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ NDRPLZ = Layout(
     axes=(0, 1),
     kernels=("conv.weight",),
     biases=("conv.bias",),
-    within=r"|(.*\.)?cell_list\.\d+",
+    within=r"|(.*\.)?(cell_list\.\d+|[^.]*(?i:lstm|cell)[^.]*)",
     place=_place,
-    one_object=True,
+    one_object=r".*cell_list\.\d+",
     ranks=(2,),
     odd_kernels=True,
     facts=(
@@ -35,15 +35,16 @@ NDRPLZ = Layout(
         "A state given to the call raises an error there; here it is used.",
     ),
 )
-"""`state_dict` with `cell_list.0.conv.weight`, or of one `ConvLSTMCell`."""
+"""`state_dict` with `cell_list.0.conv.weight`, or of models with cells such as `encoder_1_convlstm.conv.weight`."""
 
 
 def read_ndrplz(state_dict: Mapping[str, Any], *, layers: Sequence[str] = ()) -> Converted:
-    """Read the `state_dict` of an ndrplz ConvLSTM, alone or within a model.
+    """Read the `state_dict` of an ndrplz ConvLSTM or of its cells, alone or within a model.
 
     Args:
         state_dict: Arrays, or tensors on the CPU, by name.
-        layers: Part of the path of the ConvLSTM if a model has several, such as `encoder`.
+        layers: Paths of the layers in order, or parts of them, if a model has several: `encoder`, or
+            `encoder_1_convlstm` and `encoder_2_convlstm` of holmdk/Video-Prediction-using-PyTorch.
 
     Returns:
         Spec, canonical weights and notes.

@@ -33,7 +33,7 @@ def read(
         options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
     )
     flat = named(layout, arrays)
-    parts_by_path = find(layout, flat)
+    parts_by_path = find(layout, flat, anywhere=True)
     chosen = choose(layout, flat, parts_by_path, layers)
     cells = [
         {way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen
@@ -80,22 +80,64 @@ def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> d
 
 def _cell(layout: Layout, flat: Mapping[str, Array], place: str, parts: Parts) -> dict[str, Array]:
     check_whole(place, parts, flat, layout.source)
-    kernels = [_kernel(layout, parts[name], flat[parts[name]]) for name in layout.kernels]
+    sources = [_joined(layout, flat, parts, name) for name in layout.kernels]
+    kernels = [_kernel(layout, key, array) for key, array in sources]
     hidden = kernels[0].shape[1]
     if len(kernels) == 1:
         inputs = kernels[0].shape[2] - hidden
         if inputs < 1:
-            raise _unfit(parts[layout.kernels[0]], f"more than {hidden} channels of x and h together", kernels[0])
+            raise _unfit(sources[0][0], f"more than {hidden} channels of x and h together", kernels[0])
         kernels = [kernels[0][:, :, :inputs], kernels[0][:, :, inputs:]]
     if kernels[1].shape[1:3] != (hidden, hidden):
-        raise _unfit(
-            parts[layout.kernels[1]], f"{4 * hidden} rows over {hidden} channels", flat[parts[layout.kernels[1]]]
-        )
+        raise _unfit(sources[1][0], f"{4 * hidden} rows over {hidden} channels", sources[1][1])
     cell = dict(zip(("weight_ih", "weight_hh"), map(np.ascontiguousarray, kernels), strict=True))
-    keys = [parts[name] for name in layout.biases if name in parts]
-    if keys or layout.forget_offset:
-        cell["bias"] = _bias(layout, [(key, flat[key]) for key in keys], hidden, kernels[0].dtype)
+    biases = [_joined(layout, flat, parts, name) for name in layout.biases if layout.parts(name)[0] in parts]
+    if biases or layout.forget_offset:
+        cell["bias"] = _bias(layout, biases, hidden, kernels[0].dtype)
+    if any(name in parts for name in layout.peepholes):
+        cell["peephole"] = _peephole(layout, flat, parts, hidden, rank=kernels[0].ndim - 3)
+    if layout.norm_scale:
+        key, scale = _joined(layout, flat, parts, layout.norm_scale)
+        cell["norm_scale"] = _vector(layout, key, scale, hidden)
     return cell
+
+
+def _joined(layout: Layout, flat: Mapping[str, Array], parts: Parts, name: str) -> tuple[str, Array]:
+    """Return the array of a name, joined over its gates, and the key of its first part in the file."""
+    names = layout.parts(name)
+    for part in names:
+        if part not in parts:
+            raise WeightsError(
+                part,
+                expected=f"an array of this name in each layer of {layout.source}",
+                received="none",
+                hint="Pass the whole state_dict.",
+            )
+    first, *rest = (flat[parts[part]] for part in names)
+    for part, array in zip(names[1:], rest, strict=True):
+        if array.shape != first.shape:
+            raise _unfit(parts[part], f"shape {first.shape}, as in the other gates", array)
+    return parts[names[0]], np.concatenate([first, *rest], layout.axes[0] if first.ndim > 1 else 0) if rest else first
+
+
+def _peephole(layout: Layout, flat: Mapping[str, Array], parts: Parts, hidden: int, rank: int) -> Array:
+    """Return the peepholes (3, hidden, *grid) of i, f and o."""
+    arrays = []
+    for name in layout.peepholes:
+        key, array = _joined(layout, flat, parts, name)
+        _check_floats(key, array)
+        if array.ndim != rank + 2 or array.shape[:2] != (1, hidden):
+            raise _unfit(key, f"shape (1, {hidden}, *grid)", array)
+        arrays.append(array)
+    return np.concatenate(arrays)
+
+
+def _vector(layout: Layout, key: str, array: Array, hidden: int) -> Array:
+    """Return an array with one value per gate and channel as (4, hidden)."""
+    _check_floats(key, array)
+    if array.shape != (4 * hidden,):
+        raise _unfit(key, f"shape ({4 * hidden},)", array)
+    return _in_our_order(layout, array)
 
 
 def _kernel(layout: Layout, key: str, array: Array) -> Array:
@@ -115,10 +157,7 @@ def _bias(layout: Layout, biases: Sequence[tuple[str, Array]], hidden: int, dtyp
     total = np.zeros((4, hidden))
     total[GATES.index("f")] = layout.forget_offset
     for key, array in reversed(biases):
-        _check_floats(key, array)
-        if array.shape != (4 * hidden,):
-            raise _unfit(key, f"shape ({4 * hidden},)", array)
-        total = total + _in_our_order(layout, array)
+        total = total + _vector(layout, key, array, hidden)
     return total.astype(dtype)
 
 
@@ -141,6 +180,7 @@ def _spec(
             received=listed([layer["forward"] for layer in chosen]),
             hint="Convert the layers one by one with `--layer`.",
         )
+    options = options | _peephole_options(firsts) | _norm_options(layout, firsts, chosen)
     spec = ConvLSTMSpec(
         in_channels=firsts[0]["weight_ih"].shape[2],
         hidden_channels=[parts["weight_ih"].shape[1] for parts in firsts],
@@ -159,6 +199,46 @@ def _spec(
                 hint="Name the layers of one stack in order with `--layer`.",
             )
     return spec
+
+
+def _peephole_options(layers: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+    """Return the options of peepholes on the grid; the frames have the size of the grid at stride 1."""
+    grids = {parts["peephole"].shape[2:] if "peephole" in parts else None for parts in layers}
+    if grids == {None}:
+        return {}
+    if len(grids) > 1:
+        raise WeightsError(
+            "layer",
+            expected="layers with peepholes on the same grid",
+            received=f"grids {', '.join(map(str, sorted(grids, key=str)))}",
+            hint="Convert the layers one by one with `--layer`.",
+        )
+    return {"peephole": "pixel", "input_size": grids.pop()}
+
+
+def _norm_options(layout: Layout, layers: Sequence[Mapping[str, Array]], chosen: Sequence[Layer]) -> dict[str, Any]:
+    """Return the options of a group normalisation whose groups have a fixed number of channels."""
+    if not layout.norm_scale:
+        return {}
+    groups = set()
+    for parts, place in zip(layers, chosen, strict=True):
+        hidden = parts["weight_ih"].shape[1]
+        if hidden % layout.norm_channels:
+            raise WeightsError(
+                place["forward"] or layout.name,
+                expected=f"a multiple of {layout.norm_channels} hidden channels, so that no group has parts of two gates",
+                received=hidden,
+                hint="Train a layer with `norm='group'` anew; this one cannot be represented.",
+            )
+        groups.add(hidden // layout.norm_channels)
+    if len(groups) > 1:
+        raise WeightsError(
+            "layer",
+            expected="layers with the same number of groups",
+            received=f"{', '.join(map(str, sorted(groups)))} groups",
+            hint="Convert the layers one by one with `--layer`.",
+        )
+    return {"norm": "group", "norm_groups": groups.pop()}
 
 
 def differences(layout: Layout) -> tuple[str, ...]:
