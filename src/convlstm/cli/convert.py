@@ -28,8 +28,8 @@ def convert(
         str | None,
         typer.Option(
             "--from",
-            help="Layout of the input: keras, linen, haiku, ndrplz, tomo-oga, openstl, hzzone, jhhuang96, automan000 or "
-            "kamo. Default: convlstm.",
+            help="Layout of the input: keras, linen, haiku, ndrplz, tomo-oga, openstl, hzzone, jhhuang96, automan000 "
+            "or kamo. Default: convlstm.",
         ),
     ] = None,
     to_layout: Annotated[

@@ -99,8 +99,8 @@ def _with_bias(kernel: Array, key: str, bias: Array, with_channel: bool) -> Arra
     if np.any(groups != groups[:, :1]):
         raise WeightsError(
             key,
-            expected=f"a bias before the normalisation that is equal in each group of {JHHUANG96.norm_channels} channels",
+            expected=f"a bias before the normalisation that is equal in each group of {groups.shape[1]} channels",
             received=f"values that differ by up to {np.ptp(groups, axis=1).max():.3g}",
-            hint="Pass `--set constant_channel=true` (`constant_channel=True`), and frames with a last channel of ones.",
+            hint="Pass `--set constant_channel=true` (in Python True), and frames with a last channel of ones.",
         )
     return kernel

@@ -226,7 +226,7 @@ def _norm_options(layout: Layout, layers: Sequence[Mapping[str, Array]], chosen:
         if hidden % layout.norm_channels:
             raise WeightsError(
                 place["forward"] or layout.name,
-                expected=f"a multiple of {layout.norm_channels} hidden channels, so that no group has parts of two gates",
+                expected=f"a multiple of {layout.norm_channels} hidden channels, with no group across two gates",
                 received=hidden,
                 hint="Train a layer with `norm='group'` anew; this one cannot be represented.",
             )

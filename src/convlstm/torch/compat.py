@@ -1,7 +1,7 @@
-"""The call forms of ConvLSTM code that people come from, as thin classes over this package's own.
+"""The call forms of other ConvLSTM code, as thin classes over this package's own.
 
-Import the names from here and the rest of the code stays as it is. The values differ where that code was wrong: see
-the page "Coming from" of the documentation.
+Import the names from here and the rest of the code stays as it is. `load_state_dict` reads the weights of that code
+too. The values differ where that code was wrong: see "Migrating from other implementations" in the documentation.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from convlstm.torch import cell as native
 from convlstm.torch import layer as native_layer
 from convlstm.torch.gate import ConvGate
 from convlstm.torch.module import SpecModule
+from convlstm.torch.old_names import LoadsFusedConvolutions
 from convlstm.torch.stateful import detached
 from convlstm.torch.weights import native_name
 
@@ -31,10 +32,13 @@ __all__ = ["ConvGate", "ConvLSTM", "ConvLSTMCell", "DurationAwareConvLSTMCell"]
 State = tuple[Tensor, Tensor]
 
 
-class DurationAwareConvLSTMCell(native.ConvLSTMCell):
+class DurationAwareConvLSTMCell(LoadsFusedConvolutions, native.ConvLSTMCell):
     """A cell whose candidate is scaled by a learned function of its duration: `h, c = cell(x, duration, (h, c))`.
 
         c_t = f ∘ c_{t-1} + i ∘ (g · δ(Δ_t)),   h_t = o ∘ tanh(c_t)
+
+    `load_state_dict` reads `conv_gates.weight` and `conv_gates.bias` of that code. Its `duration_mlp` is another
+    function of the duration and is reported as unexpected: pass `strict=False` to load the gates alone.
 
     Args:
         input_dim: Channels of a frame.
@@ -72,13 +76,20 @@ class DurationAwareConvLSTMCell(native.ConvLSTMCell):
             )
         super().__init__(input_dim, hidden_dim, kernel_size, duration_strategy=strategy, **options)
 
+    @classmethod
+    def old_name(cls, index: int) -> str:
+        """Return the name of the convolution in the code that this cell replaces."""
+        return "conv_gates"
+
     def forward(self, x: Tensor, duration: Tensor | float, state: State | None = None, **options: Any) -> State:  # type: ignore[override]
         """Take one step of this duration (arguments: `ConvLSTMCell.forward`)."""
         return super().forward(x, state, duration=duration, **options)
 
 
-class ConvLSTMCell(native.ConvLSTMCell):
+class ConvLSTMCell(LoadsFusedConvolutions, native.ConvLSTMCell):
     """The cell of the widely copied implementation: `h, c = cell(input_tensor=x, cur_state=[h, c])`.
+
+    `load_state_dict` reads `conv.weight` and `conv.bias` of that implementation.
 
     Args:
         input_dim: Channels of a frame.
@@ -100,6 +111,11 @@ class ConvLSTMCell(native.ConvLSTMCell):
         self, input_dim: int, hidden_dim: int, kernel_size: PerAxis, bias: bool = True, **options: Any
     ) -> None:
         super().__init__(input_dim, hidden_dim, kernel_size, bias=bias, **options)
+
+    @classmethod
+    def old_name(cls, index: int) -> str:
+        """Return the name of the convolution in the code that this cell replaces."""
+        return "conv"
 
     @property
     def input_dim(self) -> int:
@@ -126,8 +142,10 @@ class ConvLSTMCell(native.ConvLSTMCell):
         return super().forward(input_tensor, None if cur_state is None else tuple(cur_state), **options)  # type: ignore[arg-type]
 
 
-class ConvLSTM(native_layer.ConvLSTM):
+class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
     """The stack of the widely copied implementation: two lists come back, outputs and (h, c), layer by layer.
+
+    `load_state_dict` reads `cell_list.0.conv.weight`, `cell_list.0.conv.bias` and so on of that implementation.
 
     Args:
         input_dim: Channels of the frames.
@@ -187,6 +205,11 @@ class ConvLSTM(native_layer.ConvLSTM):
                 received="reverse",
                 hint="Remove `stateful` or `direction`.",
             )
+
+    @classmethod
+    def old_name(cls, index: int) -> str:
+        """Return the name of a layer's convolution in the code that this stack replaces."""
+        return f"cell_list.{index}.conv"
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
