@@ -138,8 +138,8 @@ def test_the_help_names_every_layout(cli, monkeypatch):
         (3, "patch_size: expected the side", ["openstl.npz", "--from", "openstl"]),
         (3, "padding: expected one of same, valid", ["keras.npz", "--from", "keras", "--set", "padding=full"]),
         (3, "model: expected a layer stack", ["forecaster.safetensors", "--to", "keras"]),
-        (5, "model.pt: expected .safetensors, .npz, .h5", ["model.pt", "--from", "ndrplz"]),
-        (5, "weights_only=True", ["model.pth", "--from", "ndrplz"]),
+        (5, "model.pt: expected a file of weights, got a folder or device", ["model.pt", "--from", "ndrplz"]),
+        (5, "model.pkl: expected .safetensors, .npz, .h5", ["model.pkl", "--from", "ndrplz"]),
         (5, "model.save_weights", ["model.keras", "--from", "keras"]),
         (5, "none.npz: expected a file of weights, got nothing there", ["none.npz", "--from", "keras"]),
         (5, "Read it as ndrplz", ["model.npz", "--from", "linen"]),
@@ -161,7 +161,7 @@ def test_how_it_refuses(fails, tmp_path, stack, code, words, command):
         tmp_path / "openstl.npz",
         **{f"cell_list.0.conv_{part}.0.weight": np.zeros((8, 2, 3, 3), "f") for part in "xh"},
     )
-    for suffix in ("pt", "pth", "keras"):
+    for suffix in ("pt", "pkl", "keras"):
         os.mkfifo(tmp_path / f"model.{suffix}")
     with h5py.File(tmp_path / "linked.h5", "w") as file:
         file["layers"] = h5py.ExternalLink("other.h5", "/")
@@ -172,3 +172,46 @@ def test_how_it_refuses(fails, tmp_path, stack, code, words, command):
     (tmp_path / "out.safetensors").write_bytes(b"the model of yesterday")
     where = [] if "-o" in command else ["-o", "out.safetensors"]
     fails(code, words, "convert", *command, *where)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A training checkpoint of a larger model with two cells, and one with an object in it."""
+    torch = pytest.importorskip("torch")
+    state = {f"model.{side}_convlstm.conv.weight": torch.randn(12, 5, 3, 3) for side in ("encoder", "decoder")}
+    state["model.head.weight"] = torch.zeros(1, 3, 1, 1)
+    torch.save({"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}}, tmp_path / "model.pth")
+    torch.save({"state_dict": state, "path": tmp_path}, tmp_path / "objects.pth")
+    return state
+
+
+def test_one_layer_of_a_larger_checkpoint(cli, tmp_path, checkpoint):
+    words = ("convert", "model.pth", "-o", "a.safetensors", "--from", "ndrplz", "--layer", "decoder_convlstm")
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == [
+        "read model.decoder_convlstm",
+        "not read: model.encoder_convlstm.conv.weight, model.head.weight",
+    ]
+    kernel = checkpoint["model.decoder_convlstm.conv.weight"].numpy()
+    weight = load_model(tmp_path / "a.safetensors").weights["layers.0.forward.weight_ih"]
+    np.testing.assert_array_equal(weight[2], kernel[9:, :2])  # g is the last gate there
+
+
+def test_layers_are_listed(cli, checkpoint):
+    lines = [f"ndrplz: model.{side}_convlstm: conv.weight (12, 5, 3, 3)" for side in ("decoder", "encoder")]
+    for words in ((), ("--from", "ndrplz")):
+        code, out, err = cli("convert", "model.pth", "--list", *words)
+        assert (code, err, sorted(out.splitlines())) == (0, "", lines)
+    code, out, err = cli("convert", "model.pth", "-o", "a.safetensors", "--from", "ndrplz")
+    assert (code, sorted(out.splitlines())) == (5, lines)
+    assert err.startswith("error: layer: expected the names of the layers in order")
+
+
+def test_layers_that_cannot_be_listed_or_read(cli, fails, tmp_path, checkpoint):
+    np.savez(tmp_path / "none.npz", head=np.zeros((3, 3)))
+    fails(5, "a ConvLSTM in a known layout", "convert", "none.npz", "--list")
+    fails(5, "torch.save(model.state_dict(), 'state.pth')", "convert", "objects.pth", "--list")
+    code, _, err = cli("convert", "model.pth", "--from", "ndrplz")
+    assert code == 2
+    assert "pass the file to write, or --list" in err

@@ -222,7 +222,7 @@ def test_jhhuang96_with_a_bias_that_the_normalisation_removes(same_numbers, hidd
         output, (h, c) = cell(x)
     converted = read_jhhuang96({prefix + key: value for key, value in cell.state_dict().items()})
     assert (converted.spec.norm, converted.spec.norm_groups) == ("group", hidden // 32)
-    same_numbers(converted, x, output.numpy(), [(h.numpy(), c.numpy())], tolerance=1e-6)
+    same_numbers(converted, x, output.numpy(), [(h.numpy(), c.numpy())], tolerance=TOLERANCE)
 
 
 def test_jhhuang96_with_any_bias_takes_a_channel_of_ones(same_numbers, refused):
@@ -235,7 +235,7 @@ def test_jhhuang96_with_any_bias_takes_a_channel_of_ones(same_numbers, refused):
     converted = read_jhhuang96(cell.state_dict(), constant_channel=True)
     assert "one more input channel" in converted.notes.differences[-1]
     frames = torch.cat([x, torch.ones_like(x[:, :, :1])], 2)
-    same_numbers(converted, frames, output.numpy(), [(h.numpy(), c.numpy())], tolerance=1e-6)
+    same_numbers(converted, frames, output.numpy(), [(h.numpy(), c.numpy())], tolerance=TOLERANCE)
 
 
 def test_jhhuang96_whose_groups_mix_gates_is_refused(refused):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -74,7 +75,9 @@ def _check_members(path: Path) -> None:
 
 def _tensors(path: Path, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats that either load or raise an error
+            content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         found = _OBJECT.search(str(error))
         name = next((group for group in found.groups() if group), "") if found else ""
