@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from convlstm.frontend.loading import load_module, no_float64
+from convlstm.frontend.loading import load_module
+from convlstm.jax.loading import parameter_dtype
 from convlstm.jax.nnx.forecaster import Forecaster
 from convlstm.jax.nnx.layer import ConvLSTM
 from convlstm.jax.weights import load_canonical
@@ -40,16 +38,9 @@ def load(
         >>> type(load(path)).__name__
         'ConvLSTM'
     """
-
-    def read_dtype(stored: str) -> Any:
-        chosen = stored if param_dtype is None else param_dtype
-        if np.dtype(chosen) == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-            raise no_float64(path, "param_dtype=jnp.float32")
-        return chosen
-
     module: ConvLSTM | Forecaster = load_module(
         path,
-        read_dtype,
+        lambda stored: parameter_dtype(path, stored, param_dtype),
         lambda spec, chosen: ConvLSTM.from_spec(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
         lambda spec, chosen: Forecaster(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
         load_canonical,

@@ -1,0 +1,62 @@
+"""Building a Haiku module from a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from convlstm.jax.haiku import ConvLSTM, to_params
+from convlstm.jax.loading import load_stack
+from convlstm.jax.weights import from_canonical
+
+
+def load(
+    path: str | Path,
+    *,
+    name: str = "conv_lstm",
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike | None = None,
+) -> tuple[Callable[[], ConvLSTM], dict[str, Any]]:
+    """Read the model file of a layer, of any framework, for use inside `hk.transform`.
+
+    Args:
+        path: A file that `save` of any framework or `convlstm convert` wrote.
+        name: Name of the module in Haiku.
+        dtype: Type of the convolutions; None takes that of input and parameters together.
+        param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
+
+    Returns:
+        A function that builds the module inside `hk.transform`, and its parameters. Pass `deterministic=True` to the
+        module in evaluation.
+
+    Raises:
+        WeightsError: if the file is no intact model file, is one of a forecaster, or holds float64 that JAX would round
+            to float32.
+
+    Example:
+        >>> import tempfile
+        >>> import haiku as hk
+        >>> import jax.numpy as jnp
+        >>> from convlstm import ConvLSTMSpec
+        >>> from convlstm.weights.canonical import initialise
+        >>> from convlstm.weights.checkpoint import save_model
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
+        >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> digest = save_model(path, spec, initialise(spec, seed=0))
+        >>> build, params = load(path, param_dtype=jnp.float32)
+        >>> layer = hk.without_apply_rng(hk.transform(lambda x: build()(x)))
+        >>> carry, y = layer.apply(params, jnp.zeros((2, 5, 16, 16, 1)))
+        >>> y.shape
+        (2, 5, 16, 16, 8)
+    """
+    spec, model, chosen = load_stack(path, param_dtype)
+    options = spec.to_dict()
+    sizes = [options.pop(key) for key in ("in_channels", "hidden_channels", "kernel_size", "num_layers")]
+
+    def build() -> ConvLSTM:
+        return ConvLSTM(*sizes, dtype=dtype, param_dtype=chosen, name=name, **options)
+
+    return build, to_params(from_canonical(spec, model.weights, chosen), name)
