@@ -321,3 +321,19 @@ def test_layers_of_every_layout_are_found():
     assert found["hzzone", "a"].shapes["Wci"] == (1, 3, *GRID)
     assert found["jhhuang96", "d"].shapes["conv.1.weight"] == (128,)
     assert {layer.layout for layer in find_layers(arrays, "kamo")} == {"kamo"}
+
+
+def test_stacks_are_not_joined_by_their_numbers_or_by_a_part_of_their_paths(refused):
+    kernel = randn(12, 6, 3, 3)
+    two = {f"net.convlstm{n}.cell_list.{layer}.conv.weight": kernel for n in (1, 2) for layer in (0, 1)}
+    for layers in ((), ("net",)):
+        with refused(WeightsError, "layer"):
+            read_ndrplz(two, layers=layers)
+    assert read_ndrplz(two, layers=["convlstm2"]).spec.depth == 2
+    assert read_ndrplz(two, layers=["convlstm2", "convlstm1"]).spec.depth == 4
+    stages = {f"encoder.rnn{n}.{key}": value for n in (1, 2) for key, value in hzzone(3, 3).items()}
+    assert read_hzzone(stages).spec.depth == 2
+    stages["encoder.stage2.weight"] = randn(3, 3, 3, 3)
+    for layers in ((), ("encoder",)):
+        with refused(WeightsError, "layer"):
+            read_hzzone(stages, layers=layers)

@@ -67,7 +67,7 @@ def _has_kernels(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> boo
     if len(layout.kernels) > 1 or is_certain(layout, parts[kernels[0]][: -len(kernels[0])].rstrip(".")):
         return True
     rows, columns = (flat[parts[kernels[0]]].shape[axis] for axis in layout.axes)
-    return rows % 4 == 0 and columns > rows // 4
+    return bool(rows % 4 == 0 and columns > rows // 4)
 
 
 def choose(
@@ -87,24 +87,33 @@ def choose(
             received=listed(sorted(flat)) or "no array at all",
             hint="Pass the arrays of such a layer under their original names.",
         )
-    if names:
-        return [
-            layer for name in names for layer in _named(name, layers) or _named(name, every) or _unknown(name, every)
-        ]
-    if len(layers) == 1:
+    others = left_out(flat, certain)
+    if not names:
+        _check_one_stack(layout, layers, others)
         return layers
-    shapes = {re.sub(r"_?\d+", "", layer["forward"]) for layer in layers}
-    is_one_object = layout.one_object and all(re.fullmatch(layout.one_object, layer["forward"]) for layer in layers)
-    between = [] if is_one_object else left_out(flat, certain)
-    if len(shapes) > 1 or between:
-        others = f" and {listed(between)}" if between else ""
+    chosen: list[Layer] = []
+    for name in names:
+        found = _named(name, layers) or _named(name, every) or _unknown(name, every)
+        _check_one_stack(layout, found, [key for key in others if is_named(key, name)])
+        chosen += found
+    return chosen
+
+
+def _check_one_stack(layout: Layout, layers: Sequence[Layer], others: Sequence[str]) -> None:
+    """Raise an error for layers that may not follow one another; `others` are arrays that may lie between them."""
+    paths = [layer["forward"] for layer in layers]
+    is_one_object = layout.one_object and all(re.fullmatch(layout.one_object, path) for path in paths)
+    # within one object the last number counts the layers, elsewhere any number may
+    numbers = r"\d+(?!.*\d)" if is_one_object else r"_?\d+"
+    stacks = {re.sub(numbers, "", path) for path in paths}
+    between = [] if is_one_object else others
+    if len(paths) > 1 and (len(stacks) > 1 or between):
         raise WeightsError(
             "layer",
-            expected="the names of the layers in order, because the file has more than one plain stack",
-            received=f"{listed([layer['forward'] for layer in layers])}{others}",
+            expected="the names of the layers in order, because there is more than one plain stack",
+            received=listed(paths) + (f" and {listed(between)}" if between else ""),
             hint="Name each layer with `--layer` (`layers=[...]` in Python); `--list` shows them.",
         )
-    return layers
 
 
 def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:

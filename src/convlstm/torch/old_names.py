@@ -72,4 +72,5 @@ class LoadsFusedConvolutions(SpecModule):
 
 def _in_our_order(array: Tensor) -> Tensor:
     order = [NDRPLZ.gates.index(gate) for gate in GATES]
-    return array.unflatten(0, (len(order), -1))[order].flatten(0, 1)
+    gates: Tensor = array.unflatten(0, (len(order), -1))
+    return gates[order].flatten(0, 1)
