@@ -2,11 +2,14 @@
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 
+from convlstm.cli.main import run
 from convlstm.nowcast.config_text import read_config
+from convlstm.weights.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,6 +28,30 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     code = code_of(page)
     exec(compile(code, str(page), "exec"), {"__name__": "page"})  # noqa: S102 (our own pages)
     assert code.strip()
+
+
+MIGRATING = [
+    page for page in PAGES if page.parent.name == "migrating" and "old = {" in page.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", MIGRATING, ids=lambda page: page.stem)
+def test_commands_and_new_imports_of_a_migration_page_run(page, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    text, values = page.read_text(encoding="utf-8"), {"__name__": "page"}
+    exec(compile(code_of(page), str(page), "exec"), values)  # noqa: S102
+    imports = re.findall(r"^\+(from convlstm.*)$", text, re.MULTILINE)
+    for line in imports:
+        exec(line, values)  # noqa: S102
+    commands = re.findall(r"^convlstm (convert .*)$", text, re.MULTILINE)
+    for command in map(shlex.split, commands):
+        torch.save({"state_dict": values["old"]}, command[1])
+        assert run(command) == 0
+        if "-o" in command:
+            assert load_model(command[command.index("-o") + 1]).weights
+    assert imports
+    assert commands
 
 
 def test_links_of_the_pages_lead_somewhere():
