@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -155,4 +156,26 @@ def test_old_pytorch_is_refused(refused, tmp_path, monkeypatch, version):
     torch.save(STATE, tmp_path / "model.pth")
     monkeypatch.setattr(torch, "__version__", version)
     with refused(DependencyError, "torch"):
+        read_arrays(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flipped_bits_are_refused_or_read_as_arrays(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    torch.save({"state_dict": {"a": torch.arange(12.0).reshape(3, 4)}}, path, _use_new_zipfile_serialization=zipped)
+    whole, random, read = path.read_bytes(), np.random.default_rng(0), 0
+    for place in random.integers(0, len(whole), 400):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(flipped)
+        with suppress(WeightsError):
+            read += bool(read_arrays(path))
+    assert 0 < read < 400
+
+
+def test_mapping_that_contains_itself_is_refused(refused, tmp_path):
+    content = {}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "model.pth")
+    with refused(WeightsError, str(tmp_path / "model.pth")):
         read_arrays(tmp_path / "model.pth")

@@ -2,6 +2,8 @@
 
 Each model is built twice from what is known of the project's structure: with a cell written from its equations, and
 with a layer of this package. Both have the same further modules. Their outputs agree to 1e-6.
+
+The file is long because each project has a cell and a structure of its own; they share only `advance`.
 """
 
 from __future__ import annotations

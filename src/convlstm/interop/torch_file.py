@@ -29,8 +29,7 @@ def read(path: Path) -> dict[str, Array]:
     The first pass reads shapes without memory for values. It refuses a file whose tensors are larger than its bytes.
     """
     torch = _torch()
-    if zipfile.is_zipfile(path):
-        _check_members(path)
+    _check_members(path)
     for name, tensor in _tensors(path, torch, "meta"):
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise file_error(path, "dense tensors", f"{name}, a {tensor.layout} tensor", "Save dense tensors.")
@@ -61,11 +60,14 @@ def _torch() -> Any:
 
 
 def _check_members(path: Path) -> None:
-    """Raise an error for an archive that unpacks to more than its own size."""
+    """Raise an error for an archive that unpacks to more than its own size; the older format is no archive."""
     try:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # as PyTorch distinguishes the two
+                return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise file_error(path, "an intact checkpoint", str(error), "Copy or download the file again.") from error
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
@@ -78,16 +80,15 @@ def _tensors(path: Path, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about formats that either load or raise an error
             content = torch.load(path, map_location=device, weights_only=True)
+        tensors = dict(_leaves(torch, _state_dict(torch, content)))
     except pickle.UnpicklingError as error:
         found = _OBJECT.search(str(error))
         name = next((group for group in found.groups() if group), "") if found else ""
         received = f"an object of {name}" if name else "other content"
         raise file_error(path, "a checkpoint of tensors and plain values only", received, _HINT) from error
-    # everything that a damaged file can raise inside PyTorch
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged file raises almost anything inside PyTorch, also AssertionError
         received = str(error).partition("\n")[0][:100] or type(error).__name__
         raise file_error(path, "an intact checkpoint of PyTorch", received, _HINT) from error
-    tensors = dict(_leaves(torch, _state_dict(torch, content)))
     if not tensors:
         received = f"a {type(content).__name__} without tensors by name"
         raise file_error(path, "a state_dict, or a checkpoint that holds one", received, _HINT)
