@@ -8,7 +8,8 @@ Kernels are (*space, in, out) as in `flax.linen.Conv`, gates i, f, g, o joined a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.errors import WeightsError
+from convlstm.frontend import saving
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
 from convlstm.jax.inputs import check_key, floating
 from convlstm.spec.layer import LayerSpec
@@ -137,6 +139,9 @@ def to_canonical(module: HasWeights) -> dict[str, Array]:
     Returns:
         Arrays by canonical key; low precision is widened to float32.
 
+    Raises:
+        WeightsError: for another module; the hint names a layer inside it.
+
     Example:
         >>> from flax import nnx
         >>> from convlstm.flax import ConvLSTM
@@ -144,6 +149,7 @@ def to_canonical(module: HasWeights) -> dict[str, Array]:
         >>> to_canonical(layer)["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
+    _check_module(module)
     return params_to_canonical(module.spec, module.params)
 
 
@@ -155,7 +161,7 @@ def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
         arrays: Arrays by canonical key; checked against the module's spec first.
 
     Raises:
-        WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
+        WeightsError: if any array is missing, unknown or misshapen, and for another module; nothing is copied then.
 
     Example:
         >>> from flax import nnx
@@ -165,6 +171,7 @@ def load_canonical(module: HasWeights, arrays: Mapping[str, Array]) -> None:
         >>> bool((twin.params["layers_0_forward"]["kernel"] == layer.params["layers_0_forward"]["kernel"]).all())
         True
     """
+    _check_module(module)
     given = from_canonical(module.spec, arrays)
     module.set_params(jax.tree.map(lambda old, new: new.astype(old.dtype), module.params, given))
 
@@ -181,6 +188,7 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
         The digest of the weights.
 
     Raises:
+        WeightsError: for swapped arguments, and for another module; the hint names a layer inside it.
         OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
@@ -192,7 +200,28 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
         >>> load(path).spec.hidden_channels
         (8,)
     """
-    return save_model(path, module.spec, to_canonical(module), extra)
+    saving.check_path(path, module)
+    arrays = to_canonical(module)
+    return save_model(path, module.spec, arrays, extra)
+
+
+def _check_module(module: object) -> None:
+    if type(module).__module__ in ("convlstm.jax.linen", "convlstm.jax.haiku"):  # they hold no parameters
+        raise WeightsError(
+            "module",
+            expected="an nnx layer, cell or forecaster",
+            received=f"{type(module).__name__} of {type(module).__module__.removeprefix('convlstm.jax.')}",
+            hint="Call `convlstm.weights.checkpoint.save_model(path, spec, params_to_canonical(spec, params))`.",
+        )
+    save_all = "orbax.checkpoint.StandardCheckpointer().save(path, nnx.state(module))"
+    saving.check_module(module, _parts(module), package="convlstm.flax", save_all=save_all)
+
+
+def _parts(module: object) -> Iterator[tuple[str, Any]]:
+    nnx = sys.modules.get("flax.nnx")  # loaded if there is an nnx module
+    if nnx is not None and isinstance(module, nnx.Module):
+        for path, part in sorted(nnx.iter_modules(module), key=lambda item: len(item[0])):
+            yield saving.expression_of(path), part
 
 
 def fresh(spec: Spec, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, Any]:

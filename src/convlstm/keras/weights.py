@@ -6,13 +6,14 @@ Keras's names and layouts are those of `keras.layers.ConvLSTM2D`: `kernel` (*ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 
 from convlstm.errors import WeightsError
+from convlstm.frontend import saving
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
 from convlstm.keras.engines import Tensor, to_array
 from convlstm.spec.types import Array
@@ -80,6 +81,7 @@ def initializer(array: Array, name: str) -> Callable[..., Any]:
 
 
 def _check_built(module: HasVariables) -> None:
+    saving.check_module(module, _parts(module), package="convlstm.keras", save_all="module.save('model.keras')")
     if not getattr(module, "built", True):
         raise WeightsError(
             "module",
@@ -87,6 +89,16 @@ def _check_built(module: HasVariables) -> None:
             received="one that has seen no input",
             hint="Call the layer once, or call `build` with the shape of its input.",
         )
+
+
+def _parts(module: object, expression: str = "module") -> Iterator[tuple[str, Any]]:
+    """Yield the layers of a model or of a wrapper such as `Bidirectional`, outer ones first."""
+    layers = [(f".get_layer({layer.name!r})", layer) for layer in getattr(module, "layers", ())]
+    names = ("forward_layer", "backward_layer", "layer", "cell")
+    wrapped = [(f".{name}", getattr(module, name)) for name in names if hasattr(module, name)]
+    for access, part in (*layers, *wrapped):
+        yield expression + access, part
+        yield from _parts(part, expression + access)
 
 
 def seed_of(generator: keras.random.SeedGenerator) -> int:
@@ -151,6 +163,7 @@ def save(path: str | Path, module: HasVariables, extra: dict[str, Any] | None = 
         The digest of the weights.
 
     Raises:
+        WeightsError: for swapped arguments, and for another module; the hint names a layer inside it.
         OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
@@ -163,7 +176,9 @@ def save(path: str | Path, module: HasVariables, extra: dict[str, Any] | None = 
         >>> load(path).spec == layer.spec
         True
     """
-    return save_model(path, module.spec, to_canonical(module), extra)
+    saving.check_path(path, module)
+    arrays = to_canonical(module)
+    return save_model(path, module.spec, arrays, extra)
 
 
 def _array(variable: Variable) -> Array:

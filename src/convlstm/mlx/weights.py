@@ -6,7 +6,7 @@ gates i, f, g, o stacked along the first axis, as in `mlx.nn.LSTM` and `mlx.nn.C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from convlstm.frontend import saving
 from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Shape, Spec, canonical_shapes, check_weights, initialise
@@ -68,11 +69,15 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
     Returns:
         Arrays by canonical key; low precision is widened to float32.
 
+    Raises:
+        WeightsError: for another module; the hint names a layer inside it.
+
     Example:
         >>> from convlstm.mlx import ConvLSTM
         >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
+    _check_module(module)
     parameters = named_parameters(module)
     return {
         key: from_native(key, to_numpy(parameters[key]), shape) for key, shape in canonical_shapes(module.spec).items()
@@ -87,7 +92,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         arrays: Arrays by canonical key; checked against the module's spec first.
 
     Raises:
-        WeightsError: if any array is missing, unknown or misshapen; nothing is taken over then.
+        WeightsError: if any array is missing, unknown or misshapen, and for another module; nothing is changed then.
 
     Example:
         >>> from convlstm.mlx import ConvLSTM
@@ -96,6 +101,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         >>> bool(mx.array_equal(twin.layers[0].forward.bias, layer.layers[0].forward.bias))
         True
     """
+    _check_module(module)
     check_weights(module.spec, arrays)
     types = {key: parameter.dtype for key, parameter in named_parameters(module).items()}
     module.update(native_tree(arrays, types))
@@ -146,6 +152,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
         The digest of the weights.
 
     Raises:
+        WeightsError: for swapped arguments, and for another module; the hint names a layer inside it.
         OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
@@ -156,12 +163,25 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
         >>> load(path)
         ConvLSTM(1, 8, kernel_size=3)
     """
-    return save_model(path, module.spec, to_canonical(module), extra)
+    saving.check_path(path, module)
+    arrays = to_canonical(module)
+    return save_model(path, module.spec, arrays, extra)
 
 
 def to_numpy(array: mx.array) -> Array:
     """Return a copy as a NumPy array; low precision is widened to float32."""
     return np.array(array.astype(mx.float32) if array.dtype in (mx.bfloat16, mx.float16) else array)
+
+
+def _check_module(module: object) -> None:
+    saving.check_module(module, _parts(module), package="convlstm.mlx", save_all="module.save_weights(path)")
+
+
+def _parts(module: object) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Module):
+        outer_first = sorted(module.named_modules(), key=lambda item: item[0].count("."))
+        for name, part in outer_first:
+            yield saving.expression_of(name.split(".")), part
 
 
 def _grouped(value: Any) -> Any:

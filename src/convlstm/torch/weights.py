@@ -6,7 +6,7 @@ stacked along the first axis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from convlstm.errors import WeightsError
+from convlstm.frontend import saving
 from convlstm.frontend.layouts import array_name
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, canonical_shapes, check_weights, initialise
@@ -64,11 +65,15 @@ def to_canonical(module: HasSpec) -> dict[str, Array]:
     Returns:
         Arrays by canonical key; low precision is widened to float32.
 
+    Raises:
+        WeightsError: for another module; the hint names a layer inside it.
+
     Example:
         >>> from convlstm.torch import ConvLSTM
         >>> to_canonical(ConvLSTM(1, 8, kernel_size=3))["layers.0.forward.weight_ih"].shape
         (4, 8, 1, 3, 3)
     """
+    _check_module(module)
     return {
         key: _to_array(_current_value(module, native_name(key))).reshape(shape)
         for key, shape in canonical_shapes(module.spec).items()
@@ -83,7 +88,8 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         arrays: Arrays by canonical key; checked against the module's spec first.
 
     Raises:
-        WeightsError: if any array is missing, unknown or misshapen; nothing is copied then.
+        WeightsError: if any array is missing, unknown or misshapen, for parametrised weights, and for another module;
+            nothing is copied then.
 
     Example:
         >>> from convlstm.torch import ConvLSTM
@@ -92,16 +98,17 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
         >>> torch.equal(twin.weight_ih_l0, layer.weight_ih_l0)
         True
     """
+    _check_module(module)
     check_weights(module.spec, arrays)
     parameters = dict(module.named_parameters())
-    for key in arrays:
-        if native_name(key) not in parameters:
-            raise WeightsError(
-                native_name(key),
-                expected="a parameter of the module",
-                received="an array that a parametrisation, or pruning, computes",
-                hint="Remove it, for example with `torch.nn.utils.parametrize.remove_parametrizations`, then load.",
-            )
+    hidden = [name for name in map(native_name, arrays) if name not in parameters]
+    if hidden:
+        raise WeightsError(
+            "module",
+            expected="plain parameters",
+            received=f"a parametrised {hidden[0]}",
+            hint="Remove the parametrisation with `torch.nn.utils.parametrize.remove_parametrizations` first.",
+        )
     with torch.no_grad():
         for key, array in arrays.items():
             parameter = parameters[native_name(key)]
@@ -142,6 +149,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
         The digest of the weights.
 
     Raises:
+        WeightsError: for swapped arguments, and for another module; the hint names a layer inside it.
         OutputError: if the file cannot be written; an existing file is unchanged.
 
     Example:
@@ -152,7 +160,9 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
         >>> load(path)
         ConvLSTM(1, 8, kernel_size=3)
     """
-    return save_model(path, module.spec, to_canonical(module), extra)
+    saving.check_path(path, module)
+    arrays = to_canonical(module)
+    return save_model(path, module.spec, arrays, extra)
 
 
 def register(
@@ -162,6 +172,18 @@ def register(
     for key, shape in canonical_shapes(spec).items():
         empty = torch.empty(native_shape(key, shape), device=device, dtype=dtype)
         module.register_parameter(native_name(key), nn.Parameter(empty))
+
+
+def _check_module(module: object) -> None:
+    saving.check_module(
+        module, _parts(module), package="convlstm.torch", save_all="torch.save(module.state_dict(), path)"
+    )
+
+
+def _parts(module: object) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Module):
+        for name, part in module.named_modules():
+            yield saving.expression_of(name.split(".")), part
 
 
 def _to_array(parameter: Tensor) -> Array:
