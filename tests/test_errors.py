@@ -15,6 +15,7 @@ BUILT_IN = {
     "DataError": ValueError,
     "WeightsError": ValueError,
     "ShapeError": ValueError,
+    "DtypeError": TypeError,
     "StateError": ValueError,
     "OutputError": OSError,
     "TrainingError": RuntimeError,

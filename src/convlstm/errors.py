@@ -101,6 +101,10 @@ class ShapeError(ConvLSTMError, ValueError):
     exit_code = 4
 
 
+class DtypeError(ShapeError, TypeError):
+    """An array has a data type or a memory layout that the layer does not compute with."""
+
+
 class StateError(ConvLSTMError, ValueError):
     """A recurrent state does not fit the call that receives it."""
 

@@ -42,6 +42,8 @@ class CallReader(ABC):
 
     namespace: ClassVar[Any]
     channels_last: ClassVar[bool] = True
+    state_type: ClassVar[str] = ""
+    """Name of the class that a state (h, c) must have, for errors; empty for a tuple."""
 
     def valid_steps(self, lengths: Any, mask: Any) -> Any:
         """Return True where a step is valid (batch, time), from lengths or a mask; None means everywhere."""
@@ -110,20 +112,30 @@ class CallReader(ABC):
         column = values if values.ndim == 2 else values[..., None]
         return self.namespace.broadcast_to(column, (self.batch, 1))
 
-    def states(self, argument: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True) -> list[tuple[Any, Any]]:
+    def states(
+        self, argument: Any, shapes: Sequence[tuple[int, ...]], batched: bool = True, *, cell: bool = False
+    ) -> list[tuple[Any, Any]]:
         """Return (h_0, c_0) as (h, c) indexed layer · D + direction, after checking them against their shapes.
 
-        Each part is one array or a tuple of them; without a batch axis (`batched`) one of size 1 is added.
+        Each part is one array or a tuple of them; without a batch axis (`batched`) one of size 1 is added. The errors
+        of a `cell` say (h, c).
         """
+        names = ("h", "c") if cell else ("h_0", "c_0")
         parts = []
-        for name, part in zip(("h_0", "c_0"), calls.state_pair(argument), strict=True):
+        for name, part in zip(names, calls.state_pair(argument, parts=f"({', '.join(names)})"), strict=True):
             arrays = tuple(part) if isinstance(part, (tuple, list)) else (part,)
             count = len(arrays) if all(self.is_state(array) for array in arrays) else 0
-            received = f"{len(arrays)}: {', '.join(self.type_name(array) for array in arrays)}"
-            calls.check_state_count(name, count, len(shapes), received, kind=self.state_kind)
+            received = None
+            if part is not None:
+                received = f"{len(arrays)}: {', '.join(self.type_name(array) for array in arrays)}"
+            form = f"{self.state_type}(h, c), each one array"
+            if not cell:
+                form = f"{self.state_type}(h_0, c_0), each a tuple with one array per layer and direction"
+            calls.check_state_count(name, count, len(shapes), received, kind=self.state_kind, form=form)
             full = [array if batched else array[None] for array in arrays]
             for index, (array, shape) in enumerate(zip(full, shapes, strict=True)):
-                calls.check_state_shape(f"{name}[{index}]", array.shape, shape, channels_last=self.channels_last)
+                label = name if cell else f"{name}[{index}]"
+                calls.check_state_shape(label, array.shape, shape, channels_last=self.channels_last)
             parts.append(full)
         return list(zip(*parts, strict=True))
 

@@ -23,15 +23,17 @@ def check_stateful(spec: ConvLSTMSpec) -> None:
 def continue_sequence(run: Callable[..., tuple[Any, Any]], x: Any, state: Any, options: dict[str, Any]) -> Any:
     """Run a layer from the state of its last call, or from zeros for None.
 
-    A state in `options`, or another batch, grid or device than in the last call, raises a `StateError`.
+    A state in `options` (`state` or `hx`) raises a `StateError`; so does another batch, grid or device than in the
+    last call.
     """
-    if "state" in options:
-        raise StateError(
-            "state",
-            expected="no state in a stateful layer",
-            received="one",
-            hint="Call `reset_state()`, or call the wrapped layer with a state.",
-        )
+    for name in ("state", "hx"):
+        if name in options:
+            raise StateError(
+                name,
+                expected="no state in a stateful layer",
+                received="one",
+                hint="Call `reset_state()`, or call the wrapped layer with a state.",
+            )
     try:
         return run(x, state, **options)
     except StateError as error:

@@ -160,7 +160,7 @@ def cell(
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     reader = inputs.CallReader(frame, batch)
     gaps = reader.one_step("gap", spec.memory_decay, gap)
-    (before,) = inputs.read_states(spec, carry, reader, batched)
+    (before,) = inputs.read_states(spec, carry, reader, batched, cell=True)
     _, final = run_stack(
         spec,
         params,

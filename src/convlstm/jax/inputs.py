@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
-from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.errors import DtypeError, SpecError, StateError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
 from convlstm.spec.options import ConvLSTMSpec
@@ -64,6 +64,7 @@ class CallReader(shared.CallReader):
     """Reads the masks, times and states of one call as JAX arrays."""
 
     namespace: ClassVar[Any] = jnp
+    state_type: ClassVar[str] = "State"
 
     def as_array(self, name: str, argument: Any) -> Array:
         """Return an argument as a JAX array."""
@@ -88,7 +89,9 @@ class CallReader(shared.CallReader):
         return isinstance(value, (jax.Array, np.ndarray)) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def read_states(spec: ConvLSTMSpec, argument: Any, reader: CallReader, batched: bool = True) -> Sequence[State | None]:
+def read_states(
+    spec: ConvLSTMSpec, argument: Any, reader: CallReader, batched: bool = True, *, cell: bool = False
+) -> Sequence[State | None]:
     """Return the states of a call per layer and direction for the reader's frames; None means zeros."""
     size = reader.like.shape[2:-1]
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
@@ -101,7 +104,7 @@ def read_states(spec: ConvLSTMSpec, argument: Any, reader: CallReader, batched: 
             received=f"a bare {type(argument).__name__}",
             hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
-    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched)]
+    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
 
 
 def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
@@ -124,6 +127,13 @@ def as_type_of_carry(carry: Any, state: State) -> Any:
 
 def as_array(name: str, argument: Any) -> Array:
     """Return an argument as an array, or raise an error that names it."""
+    if hasattr(argument, "todense"):  # sparse arrays of JAX and SciPy
+        raise DtypeError(
+            name,
+            expected="a dense array",
+            received=f"a sparse {type(argument).__name__}",
+            hint=f"Convert `{name}` with `{name}.todense()`.",
+        )
     try:
         return jnp.asarray(argument)
     except (TypeError, ValueError) as error:
@@ -134,5 +144,5 @@ def as_floats(name: str, argument: Any, dtype: Any = None) -> Array:
     """Return a floating array: of the type passed in, or of at least float32."""
     array = as_array(name, argument)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ShapeError(name, expected="real numbers", received=array.dtype, hint="Pass the real part.")
+        raise DtypeError(name, expected="real numbers", received=array.dtype, hint="Pass the real part.")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32) if dtype is None else dtype)

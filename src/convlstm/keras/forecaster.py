@@ -30,7 +30,7 @@ _STACKS = ("encoder.", "forecaster.")
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class Forecaster(keras.Model):  # type: ignore[misc]
+class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
     """Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;

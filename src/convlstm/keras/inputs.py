@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from convlstm.errors import ConvLSTMError, ShapeError
-from convlstm.keras.engines import State, Tensor, at_hand, to_array
+from convlstm.errors import ConvLSTMError, DtypeError, ShapeError
+from convlstm.keras.engines import BACKEND, State, Tensor, at_hand, to_array
 from convlstm.keras.options import translate_error
 from convlstm.keras.stack import cell_dtype
 from convlstm.spec import calls
@@ -43,6 +43,21 @@ def _guarded(call: Callable[..., Any], change: Callable[[ConvLSTMError], ConvLST
     return wrapped
 
 
+class MasksOnly:
+    """A layer whose call has masks and no lengths, as every layer of Keras."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer; `lengths` raises an error that says how to make the mask."""
+        if "lengths" in kwargs:
+            raise ShapeError(
+                "lengths",
+                expected="a mask, because layers of Keras have no lengths",
+                received=type(kwargs["lengths"]).__name__,
+                hint="Pass `mask=keras.ops.arange(steps) < keras.ops.expand_dims(lengths, 1)`.",
+            )
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+
 def is_symbol(*given: Any) -> bool:
     """Return whether any of these is a symbol: a tensor of a graph that is being built."""
     return any(keras.utils.is_keras_tensor(one) for one in given)
@@ -53,16 +68,30 @@ def tensor(name: str, given: Any, dtype: str | None = None) -> Tensor:
 
     Anything but real numbers raises a `ShapeError`, since a cast would drop an imaginary part in silence.
     """
+    if _is_sparse(given):
+        convert = f"{name}.to_dense()" if BACKEND == "torch" else f"keras.ops.convert_to_tensor({name}, sparse=False)"
+        raise DtypeError(
+            name,
+            expected="a dense tensor",
+            received=f"a sparse or ragged {type(given).__name__}",
+            hint=f"Convert `{name}` with `{convert}`.",
+        )
     try:
         array = given if is_symbol(given) else keras.ops.convert_to_tensor(given)
         kind = keras.backend.standardize_dtype(array.dtype)
     except (TypeError, ValueError):
         array, kind = None, type(given).__name__
     if not kind.startswith(("float", "bfloat", "int", "uint", "bool")) or array is None:
-        raise ShapeError(
-            name, expected="one array of real numbers", received=kind, hint=f"Convert `{name}` with `numpy.asarray`."
-        )
+        hint = "Pass the real part." if kind.startswith("complex") else f"Convert `{name}` with `numpy.asarray`."
+        raise DtypeError(name, expected="one array of real numbers", received=kind, hint=hint)
     return array if dtype is None else keras.ops.cast(array, dtype)
+
+
+def _is_sparse(given: Any) -> bool:
+    """Return whether a value is a sparse or ragged tensor, or the symbol of one, of any backend."""
+    attributes = ("sparse", "ragged", "is_sparse", "is_sparse_csr")
+    is_flagged = any(getattr(given, name, False) is True for name in attributes)
+    return is_flagged or type(given).__name__ in ("SparseTensor", "RaggedTensor") or hasattr(given, "todense")
 
 
 def split_inputs(given: Any, names: Sequence[str], separate: Sequence[Any]) -> tuple[Any, ...]:
@@ -169,10 +198,12 @@ def read_states(
     """
     pair = calls.state_pair(given) if name is None else calls.state_pair(given, name, "[h, c]")
     parts = ("h_0", "c_0") if name is None else (f"{name}[0]", f"{name}[1]")
+    form = "(h_0, c_0), each a tuple with one array per layer and direction" if name is None else "[h, c]"
     read = []
     for part, arrays, kind in zip(parts, pair, (dtype, cell_dtype(dtype)), strict=True):
         items = tuple(arrays) if isinstance(arrays, (tuple, list)) and name is None else (arrays,)
-        calls.check_state_count(part, len(items), len(shapes), f"{len(items)}", kind="arrays")
+        count, received = (0, None) if arrays is None else (len(items), f"{len(items)}")
+        calls.check_state_count(part, count, len(shapes), received, kind="arrays", form=form)
         tensors = []
         for index, (item, shape) in enumerate(zip(items, shapes, strict=True)):
             label = f"{part}[{index}]" if name is None else part

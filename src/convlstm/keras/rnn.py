@@ -22,7 +22,7 @@ Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class RNN(keras.layers.RNN):  # type: ignore[misc]
+class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
     """Runs a cell of this package over a sequence, as `keras.layers.RNN`, and takes durations with the frames.
 
     `keras.layers.RNN` refuses a tuple (frames, durations), and runs a cell step by step; this one runs the engine.

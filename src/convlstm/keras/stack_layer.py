@@ -22,7 +22,7 @@ States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class ConvLSTMStack(keras.layers.Layer):  # type: ignore[misc]
+class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
     """A stack of convolutional LSTM layers, in one or both directions, from one spec (equations: `ConvLSTM2D`).
 
     This is the layer that a file of any framework is read into. It starts from the contract's initialisation, and

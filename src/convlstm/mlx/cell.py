@@ -130,7 +130,7 @@ class ConvLSTMCell(SpecModule):
             spec,
             self.layer_weights,
             frames,
-            self._states(state, reader, batched),
+            self._states(state, reader, batched, cell=True),
             steps=1,
             durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
             gaps=None if gaps is None else {"forward": gaps},

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from convlstm.engine.mlx.recurrence import State
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import DtypeError, ShapeError, SpecError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
 from convlstm.spec.options import ConvLSTMSpec
@@ -26,11 +26,12 @@ def check_array(name: str, x: Any, *types: mx.Dtype) -> None:
             name, expected="an MLX array", received=type(x).__name__, hint=f"Convert `{name}` with `mx.array`."
         )
     if x.dtype not in types:
-        raise ShapeError(
+        module = f", or the module with `set_dtype({x.dtype})`" if mx.issubdtype(x.dtype, mx.floating) else ""
+        raise DtypeError(
             name,
             expected=f"{' or '.join(map(_short, types))}, as the weights",
             received=_short(x.dtype),
-            hint=f"Convert the input with `{name}.astype({types[0]})`, or the module with `set_dtype({x.dtype})`.",
+            hint=f"Convert the input with `{name}.astype({types[0]})`{module}.",
         )
 
 

@@ -78,7 +78,12 @@ class SpecModule(nn.Module):
         """Return the options that differ from their defaults; MLX's own form would list the groups of arrays."""
         return f"{type(self).__name__}({options_in_words(self.spec)})"
 
-    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> Sequence[State | None]:
-        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros."""
+    def _states(
+        self, given: Any, reader: inputs.CallReader, batched: bool, *, cell: bool = False
+    ) -> Sequence[State | None]:
+        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros.
+
+        The state of a `cell` is one pair of arrays (h, c).
+        """
         shapes = state_shapes(self.spec, reader.batch, reader.like.shape[2:-1], channels_last=True)
-        return [None] * len(shapes) if given is None else reader.states(given, shapes, batched)
+        return [None] * len(shapes) if given is None else reader.states(given, shapes, batched, cell=cell)

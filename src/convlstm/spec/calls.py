@@ -201,23 +201,31 @@ def state_pair(state: Any, name: str = "state", parts: str = "(h_0, c_0)") -> tu
     if isinstance(state, (tuple, list)) and len(state) == 2:
         return state[0], state[1]
     is_stack = parts == "(h_0, c_0)"
+    received = f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__
+    hint = f"Pass {parts}, each {'a tuple with one tensor per layer and direction' if is_stack else 'one tensor'}."
+    is_list = isinstance(state, (tuple, list)) and len(state) > 0
+    if is_stack and is_list and all(isinstance(item, (tuple, list)) and len(item) == 2 for item in state):
+        received = f"{len(state)} pair(s) (h, c), one per layer"
+        hint = f"Pass `tuple(zip(*{name}))`, which is (h_0, c_0), each a tuple with one tensor per layer."
+    raise StateError(name, expected=f"a pair {parts}", received=received, hint=hint)
+
+
+def check_state_count(name: str, count: int, expected: int, received: str | None, *, kind: str, form: str) -> None:
+    """Check the number of arrays in one part of a state; an array of a wrong kind is not counted.
+
+    `received` is None for a part that is None. `form` says what a whole state is, for the hint.
+    """
+    if count == expected:
+        return
+    hint = f"Pass None, or {form}."
+    if received is None:
+        hint = f"Pass None for the whole state, which means zeros, or {form}."
     raise StateError(
         name,
-        expected=f"a pair {parts}",
-        received=f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__,
-        hint=f"Pass {parts}, each {'a tuple with one tensor per layer and direction' if is_stack else 'one tensor'}.",
+        expected=f"{kind}, one per layer and direction ({expected} in total)",
+        received=received,
+        hint=hint,
     )
-
-
-def check_state_count(name: str, count: int, expected: int, received: str, *, kind: str) -> None:
-    """Check the number of arrays in one part of a state; an array of a wrong kind is not counted."""
-    if count != expected:
-        raise StateError(
-            name,
-            expected=f"{kind}, one per layer and direction ({expected} in total)",
-            received=received,
-            hint="Pass None, or (h_0, c_0), each a tuple with one tensor per layer and direction.",
-        )
 
 
 def check_state_shape(name: str, shape: Sequence[int | None], expected: Shape, *, channels_last: bool = False) -> None:

@@ -14,12 +14,13 @@ from convlstm.spec.choices import LayerOptions
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 from convlstm.torch import inputs
-from convlstm.torch.dropout import sample_masks
+from convlstm.torch.attributes import CellAttributes
+from convlstm.torch.dropout import check_generator, sample_masks
 from convlstm.torch.module import SpecModule
 from convlstm.torch.stack import StepInputs, run_stack
 
 
-class ConvLSTMCell(SpecModule):
+class ConvLSTMCell(SpecModule, CellAttributes):
     r"""One convolutional LSTM layer, one step a call, for loops and streams (equations: `ConvLSTM`).
 
     Args:
@@ -38,6 +39,10 @@ class ConvLSTMCell(SpecModule):
     Shapes:
         x:    (batch, in_channels, *space), or (in_channels, *space) without a batch
         h, c: (batch, hidden_channels, *grid)
+
+    Attributes:
+        spec: The options as a `ConvLSTMSpec`.
+        in_channels, hidden_channels, kernel_size, bias: The arguments; read-only.
 
     Raises:
         SpecError: for options out of range, or that need the whole sequence (two directions).
@@ -103,6 +108,7 @@ class ConvLSTMCell(SpecModule):
         x: Tensor,
         state: tuple[Tensor, Tensor] | None = None,
         *,
+        hx: tuple[Tensor, Tensor] | None = None,
         duration: Tensor | float | None = None,
         gap: Tensor | float | None = None,
         generator: torch.Generator | None = None,
@@ -112,6 +118,7 @@ class ConvLSTMCell(SpecModule):
         Args:
             x: (batch, in_channels, *space), or without the batch axis.
             state: h and c of the step before; None means zeros.
+            hx: Another name of `state`, as in `torch.nn.LSTMCell`.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             generator: Source of random numbers in training.
@@ -121,10 +128,12 @@ class ConvLSTMCell(SpecModule):
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            DtypeError: if x has another type than the weights, or is sparse.
             StateError: if the state does not fit the batch or the grid.
         """
-        spec = self.spec
+        spec, state = self.spec, inputs.one_state("state", state, hx)
         batched = inputs.check_frame(spec, x, self.layer_weights()["weight_hh"])
+        check_generator(generator, x)
         frames = (x if batched else x.unsqueeze(0)).unsqueeze(0)
         reader = inputs.CallReader(frames, frames.shape[1])
         durations = reader.one_step("duration", spec.duration_strategy != "none", duration)
@@ -134,7 +143,7 @@ class ConvLSTMCell(SpecModule):
             spec,
             self.layer_weights,
             frames,
-            self._states(state, reader, batched),
+            self._states(state, reader, batched, cell=True),
             StepInputs(None, durations, None if gaps is None else {"forward": gaps}, dropout_masks),
             steps=1,
         )

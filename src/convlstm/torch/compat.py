@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.errors import SpecError, StateError
 from convlstm.frontend.stateful import continue_sequence
@@ -20,6 +21,7 @@ from convlstm.spec.choices import PER_LAYER
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
 from convlstm.torch import cell as native
+from convlstm.torch import inputs
 from convlstm.torch import layer as native_layer
 from convlstm.torch.gate import ConvGate
 from convlstm.torch.module import SpecModule
@@ -120,26 +122,16 @@ class ConvLSTMCell(LoadsFusedConvolutions, native.ConvLSTMCell):
     @property
     def input_dim(self) -> int:
         """Channels of a frame."""
-        return self.spec.in_channels
+        return self.in_channels
 
     @property
     def hidden_dim(self) -> int:
         """Channels of h and c."""
-        return int(self.spec.hidden_channels[0])
-
-    @property
-    def kernel_size(self) -> tuple[int, ...]:
-        """Kernel of the input convolution."""
-        return tuple(self.spec.kernel_size[0])
-
-    @property
-    def bias(self) -> bool:
-        """Whether the gates have a bias."""
-        return self.spec.bias
+        return self.hidden_channels
 
     def forward(self, input_tensor: Tensor, cur_state: Sequence[Tensor] | None = None, **options: Any) -> State:  # type: ignore[override]
         """Take one step (arguments: `ConvLSTMCell.forward` of `convlstm.torch`)."""
-        return super().forward(input_tensor, None if cur_state is None else tuple(cur_state), **options)  # type: ignore[arg-type]
+        return super().forward(input_tensor, cur_state, **options)  # type: ignore[arg-type]
 
 
 class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
@@ -238,16 +230,6 @@ class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
         return list(self.spec.kernel_size)
 
     @property
-    def num_layers(self) -> int:
-        """Number of layers."""
-        return self.spec.depth
-
-    @property
-    def bias(self) -> bool:
-        """Whether the gates have a bias."""
-        return self.spec.bias
-
-    @property
     def cell_list(self) -> list[ConvLSTMCell]:
         """The layers as cells; their parameters are this module's own."""
         return [self._cell(index) for index in range(self.num_layers)]
@@ -257,13 +239,19 @@ class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
         self.last_state = None
 
     def forward(  # type: ignore[override]
-        self, input_tensor: Tensor, hidden_state: Sequence[Sequence[Tensor]] | None = None, **options: Any
-    ) -> tuple[list[Tensor], list[State]]:
+        self,
+        input_tensor: Tensor | PackedSequence,
+        hidden_state: Sequence[Sequence[Tensor]] | None = None,
+        *,
+        hx: Sequence[Sequence[Tensor]] | None = None,
+        **options: Any,
+    ) -> tuple[list[Any], list[State]]:
         """Run the stack (further arguments: `ConvLSTM.forward` of `convlstm.torch`).
 
         Args:
             input_tensor: Frames.
             hidden_state: [(h, c)] of every layer; None means zeros, or with `stateful` where the last call ended.
+            hx: Another name of `hidden_state`.
             **options: Lengths, masks, durations and so on.
 
         Returns:
@@ -277,6 +265,7 @@ class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
                 hint="Build the module with `return_all_layers`.",
             )
         run = super().forward
+        hidden_state = inputs.one_state("hidden_state", hidden_state, hx)
         if hidden_state is None and self.stateful:
             state = _by_part(self.last_state)
             outputs, (h, c) = continue_sequence(run, input_tensor, state, {**options, "all_layers": True})
@@ -284,7 +273,8 @@ class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
             outputs, (h, c) = run(input_tensor, _by_part(hidden_state), all_layers=True, **options)
         if self.stateful:
             self.last_state = list(zip(*detached((h, c)), strict=True))
-        if not self.batch_first and input_tensor.ndim == self.spec.spatial_dims + 3:
+        is_padded = isinstance(input_tensor, Tensor) and input_tensor.ndim == self.spec.spatial_dims + 3
+        if is_padded and not self.batch_first:
             outputs = [output.transpose(0, 1) for output in outputs]
         first = 0 if self.return_all_layers else -1
         return list(outputs)[first:], list(zip(h, c, strict=True))[first:]

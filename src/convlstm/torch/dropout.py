@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convlstm.errors import SpecError
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import DropoutMasks, MaskSpec
 from convlstm.spec.options import ConvLSTMSpec
@@ -24,6 +25,23 @@ def sample_masks(
         return (random < mask.rate).to(like.dtype)
 
     return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample)
+
+
+def check_generator(generator: object, like: Tensor) -> None:
+    """Raise an error unless the source of random numbers is None or a generator for the device of `like`."""
+    if generator is None:
+        return
+    received = repr(generator)
+    if isinstance(generator, torch.Generator):
+        if generator.device.type == like.device.type:
+            return
+        received = f"one on {generator.device}"
+    raise SpecError(
+        "generator",
+        expected=f"None or a torch.Generator on {like.device.type}",
+        received=received,
+        hint=f"Create it with `torch.Generator({like.device.type!r}).manual_seed(0)`.",
+    )
 
 
 def check_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> None:

@@ -14,7 +14,7 @@ from convlstm.frontend.arguments import check_spec_type
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
-from convlstm.torch.dropout import sample_masks
+from convlstm.torch.dropout import check_generator, sample_masks
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.module import ExportableModule
 from convlstm.torch.stack import StepInputs, run_stack
@@ -118,6 +118,7 @@ class Forecaster(ExportableModule):
             ShapeError: naming the argument, its expected and received axes.
         """
         self._check(frames, horizon)
+        check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[0], horizon)
         lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)

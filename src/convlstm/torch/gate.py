@@ -78,7 +78,7 @@ class ConvGate(SpecModule):
         if not batched:
             i, f, g, o = self(x.unsqueeze(0), h.unsqueeze(0))
             return i.squeeze(0), f.squeeze(0), g.squeeze(0), o.squeeze(0)
-        (state,) = self._states((h, h), inputs.CallReader(x, x.shape[0]), batched=True)
+        (state,) = self._states((h, h), inputs.CallReader(x, x.shape[0]), batched=True, cell=True)
         h = h if state is None else state[0]
         z = engine.gates(spec.layers[0], weights, engine.input_convolution(spec.layers[0], weights, x), h)
         sigma, phi = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,25 +12,39 @@ from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.engine.torch.modes import transforms_are_active
 from convlstm.engine.torch.precision import autocast_dtype
-from convlstm.errors import ShapeError
+from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
 from convlstm.frontend import calls as shared
 from convlstm.spec import calls
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""The types of weights that the layers compute with."""
+
+DTYPE_NAMES = ", ".join(map(str, DTYPES))
+"""Their names, for errors."""
+
 
 def check_tensor(name: str, x: Any, weight: Tensor) -> None:
-    """Check that x is a tensor of the weights' type and device; autocast converts all types but float64."""
+    """Check that x is a dense tensor of the weights' type and device; autocast converts all types but float64."""
     if isinstance(x, PackedSequence):
         raise ShapeError(
             name,
             expected="a tensor",
             received="a PackedSequence",
-            hint="Unpack it with `pad_packed_sequence`, and pass its lengths as `lengths`.",
+            hint="Unpack it with `torch.nn.utils.rnn.pad_packed_sequence`.",
         )
     if not isinstance(x, Tensor):
         raise ShapeError(
             name, expected="a tensor", received=type(x).__name__, hint=f"Convert `{name}` with `torch.as_tensor`."
+        )
+    if not _is_dense(x):
+        convert = f"torch.nested.to_padded_tensor({name}, 0.0)" if x.is_nested else f"{name}.to_dense()"
+        raise DtypeError(
+            name,
+            expected="a dense tensor",
+            received="a nested tensor" if x.is_nested else f"layout {x.layout}",
+            hint=f"Convert the input with `{convert}`.",
         )
     if x.device != weight.device:
         raise ShapeError(
@@ -38,14 +53,71 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
             received=x.device,
             hint=f"Move the input with `{name}.to({str(weight.device)!r})`, or move the layer.",
         )
+    _check_dtype(name, x, weight)
+
+
+def _check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
+    if weight.dtype not in DTYPES:
+        raise SpecError(
+            "dtype",
+            expected=f"weights of {DTYPE_NAMES}",
+            received=weight.dtype,
+            hint="Convert the layer with `layer.to(torch.float32)`.",
+        )
     cast = x.is_floating_point() and x.dtype != torch.float64 and autocast_dtype(weight) is not None
     if x.dtype != weight.dtype and not cast:
-        raise ShapeError(
+        layer = f", or the layer with `layer.to({x.dtype})`" if x.dtype in DTYPES else ""
+        raise DtypeError(
             name,
             expected=f"dtype {weight.dtype}, as the weights",
             received=x.dtype,
-            hint=f"Convert the input with `{name}.to({weight.dtype})`, or the layer with `layer.to({x.dtype})`.",
+            hint=f"Convert the input with `{name}.to({weight.dtype})`{layer}.",
         )
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.layout == torch.strided and not x.is_nested
+
+
+def one_state(name: str, state: Any, hx: Any) -> Any:
+    """Return the initial state of a call, which `hx` is another name of."""
+    if state is not None and hx is not None:
+        raise StateError(
+            "hx", expected=f"None together with `{name}`", received="both", hint=f"Pass `{name}` or `hx`, not both."
+        )
+    return hx if state is None else state
+
+
+def unstacked_state(state: Any, shapes: Sequence[tuple[int, ...]], batched: bool) -> Any:
+    """Return (h, c) with a tensor per layer and direction for one of stacked tensors, any other state as it is.
+
+    A stacked tensor is (layers · directions, batch, hidden_channels, *grid), as in `torch.nn.LSTM`.
+    """
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        return state
+    return tuple(_unstacked(f"{name}_0", part, shapes, batched) for name, part in zip("hc", state, strict=True))
+
+
+def _unstacked(name: str, part: Any, shapes: Sequence[tuple[int, ...]], batched: bool) -> Any:
+    if not isinstance(part, Tensor) or part.ndim != len(shapes[0]) + batched:
+        return part
+    if any(shape != shapes[0] for shape in shapes):
+        raise StateError(
+            name,
+            expected=f"a tuple of {len(shapes)} tensors, because the layers differ in channels or grid",
+            received=f"one tensor of shape {tuple(part.shape)}",
+            hint="Pass a tuple with one tensor per layer and direction.",
+        )
+    expected = (len(shapes), *shapes[0][0 if batched else 1 :])
+    if tuple(part.shape) != expected:
+        raise StateError(
+            name,
+            expected=f"({'layers · directions, batch' if batched else 'layers · directions'}, "
+            f"hidden_channels, *grid) = {expected}",
+            received=tuple(part.shape),
+            hint="Pass None, or the state of a call with the same batch and grid.",
+        )
+    return part.unbind(0)
 
 
 def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
@@ -78,11 +150,13 @@ class CallReader(shared.CallReader):
     @property
     def state_kind(self) -> str:
         """What the arrays of a state must be, for errors."""
-        return f"floating tensors on {self.like.device}"
+        return f"dense floating tensors on {self.like.device}"
 
     def type_name(self, value: Any) -> str:
         """Return the type and device of a tensor, or the type of another value, for errors."""
-        return f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(value, Tensor):
+            return type(value).__name__
+        return f"{value.dtype} on {value.device}" + ("" if _is_dense(value) else f" with layout {value.layout}")
 
     def as_array(self, name: str, argument: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Return an argument as a tensor on the frames' device."""
@@ -109,5 +183,6 @@ class CallReader(shared.CallReader):
         return torch.arange(steps, device=self.like.device)
 
     def is_state(self, value: Any) -> bool:
-        """Return whether a value is a floating tensor on the frames' device."""
-        return isinstance(value, Tensor) and value.is_floating_point() and value.device == self.like.device
+        """Return whether a value is a dense floating tensor on the frames' device."""
+        is_floating = isinstance(value, Tensor) and value.is_floating_point() and _is_dense(value)
+        return is_floating and value.device == self.like.device

@@ -7,8 +7,9 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from convlstm.errors import SpecError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.merge import merge_directions
@@ -16,14 +17,16 @@ from convlstm.spec import parsing
 from convlstm.spec.choices import LayerOptions
 from convlstm.spec.types import LayerSizes, Padding
 from convlstm.torch import inputs
-from convlstm.torch.dropout import check_masks, sample_masks
+from convlstm.torch.attributes import LayerAttributes
+from convlstm.torch.dropout import check_generator, check_masks, sample_masks
 from convlstm.torch.module import SpecModule
+from convlstm.torch.packing import pack, unpack
 from convlstm.torch.stack import StepInputs, channel_concatenation, read_checkpoint, run_stack
 
 States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
-class ConvLSTM(SpecModule):
+class ConvLSTM(SpecModule, LayerAttributes):
     r"""A stack of convolutional LSTM layers over a sequence of fields, called like `torch.nn.LSTM`.
 
     For each step t of each layer, with ∗ convolution and ∘ element-wise product:
@@ -59,12 +62,15 @@ class ConvLSTM(SpecModule):
         **options: Every further option of `ConvLSTMSpec`: peephole, boundary, norm, dropout, durations and so on.
 
     Shapes:
-        x:       (batch, time, in_channels, *space), or (time, in_channels, *space) without a batch
+        x:       (batch, time, in_channels, *space), or (time, in_channels, *space) without a batch, or a
+            `PackedSequence` with data (sum of lengths, in_channels, *space)
         output:  (batch, time, D · hidden_channels, *grid) with D = 2 if bidirectional (merge concat), else 1
         h_n, c_n: tuples indexed layer · D + direction, forward first, each (batch, hidden_channels, *grid)
 
     Attributes:
         spec: The options as a `ConvLSTMSpec`.
+        in_channels, hidden_channels, kernel_size, num_layers, bias, bidirectional: The arguments; read-only. Hidden
+            channels and kernel size are lists with one item per layer if the layers differ.
         weight_ih_l{k}: (4 · hidden_channels, in_channels / groups, *kernel), gates i, f, g, o.
         weight_hh_l{k}: (4 · hidden_channels, hidden_channels, *kernel), gates i, f, g, o.
         bias_l{k}: (4 · hidden_channels), gates i, f, g, o.
@@ -121,9 +127,10 @@ class ConvLSTM(SpecModule):
 
     def forward(
         self,
-        x: Tensor,
-        state: States | None = None,
+        x: Tensor | PackedSequence,
+        state: States | tuple[Tensor, Tensor] | None = None,
         *,
+        hx: States | tuple[Tensor, Tensor] | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
         durations: Tensor | float | None = None,
@@ -135,8 +142,12 @@ class ConvLSTM(SpecModule):
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, in_channels, *space), time first with batch_first=False, or without a batch axis.
-            state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            x: (batch, time, in_channels, *space), time first with batch_first=False, or without a batch axis; or a
+                `PackedSequence` with data (sum of lengths, in_channels, *space).
+            state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros. If all layers have
+                the same channels and grid, each may be one tensor (layers · D, batch, hidden_channels, *grid). The
+                rows are in the order before packing.
+            hx: Another name of `state`, as in `torch.nn.LSTM`.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -148,14 +159,33 @@ class ConvLSTM(SpecModule):
                 the last.
 
         Returns:
-            output and (h_n, c_n); with merge `separate` each output is a tuple, forward first.
+            output and (h_n, c_n); with merge `separate` each output is a tuple, forward first. Of a `PackedSequence`,
+            each output is packed in the same way.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            DtypeError: if x has another type than the weights, or is sparse.
             StateError: if the state does not fit the batch or the grid.
         """
         spec, first = self.spec, self.batch_first
+        state = inputs.one_state("state", state, hx)
+        if isinstance(x, PackedSequence):
+            _check_alone(lengths, mask)
+            padded, lengths = unpack(spec, x, first)
+            output, final_state = ConvLSTM.forward(  # a subclass may have another `forward`
+                self,
+                padded,
+                state,
+                lengths=lengths,
+                durations=durations,
+                gaps=gaps,
+                generator=generator,
+                dropout_masks=dropout_masks,
+                all_layers=all_layers,
+            )
+            return pack(output, x, lengths, first), final_state
         inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
+        check_generator(generator, x)
         frames, batched = inputs.time_first(spec, x, first)
         reader = inputs.CallReader(frames, frames.shape[1], frames.shape[0], first)
         valid = reader.valid_steps(lengths, mask, batched)
@@ -183,7 +213,9 @@ class ConvLSTM(SpecModule):
         ]
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def sample_dropout_masks(self, x: Tensor, generator: torch.Generator | None = None) -> DropoutMasks | None:
+    def sample_dropout_masks(
+        self, x: Tensor | PackedSequence, generator: torch.Generator | None = None
+    ) -> DropoutMasks | None:
         """Sample the dropout masks of a call in training, to be passed to several calls as `dropout_masks`.
 
         Args:
@@ -199,6 +231,9 @@ class ConvLSTM(SpecModule):
             >>> torch.equal(layer(x, dropout_masks=dropout_masks)[0], layer(x, dropout_masks=dropout_masks)[0])
             True
         """
+        if isinstance(x, PackedSequence):
+            x, _ = unpack(self.spec, x, self.batch_first)
+        check_generator(generator, x)
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
         return sample_masks(self.spec, frames, tuple(frames.shape[3:]), frames.shape[0], generator)
 
@@ -224,3 +259,15 @@ class ConvLSTM(SpecModule):
         if not batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
+
+
+def _check_alone(lengths: Any, mask: Any) -> None:
+    """Raise an error for lengths or a mask of a packed sequence, which has its own lengths."""
+    for name, value in (("lengths", lengths), ("mask", mask)):
+        if value is not None:
+            raise ShapeError(
+                name,
+                expected="None with a PackedSequence, which has its own lengths",
+                received=type(value).__name__,
+                hint=f"Remove `{name}`, or unpack the sequence with `torch.nn.utils.rnn.pad_packed_sequence`.",
+            )

@@ -19,8 +19,6 @@ from convlstm.torch import inputs
 from convlstm.torch.weights import native_name, register, reset
 from convlstm.weights.canonical import layer_shapes
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
 
 class ExportableModule(nn.Module):
     """A module that `torch.jit` treats as a whole: the older ONNX exporter exports it, and a script is refused."""
@@ -61,10 +59,12 @@ class SpecModule(ExportableModule):
         start: bool = True,
     ) -> None:
         super().__init__()
-        if dtype not in (None, *_DTYPES):
-            words = ", ".join(str(one) for one in _DTYPES)
+        if dtype not in (None, *inputs.DTYPES):
             raise SpecError(
-                "dtype", expected=f"None or one of {words}", received=repr(dtype), hint="Choose one of these."
+                "dtype",
+                expected=f"None or one of {inputs.DTYPE_NAMES}",
+                received=repr(dtype),
+                hint="Choose one of these.",
             )
         check_spec_type(spec, ConvLSTMSpec)
         if isinstance(spec.duration_strategy, nn.Module):
@@ -86,6 +86,10 @@ class SpecModule(ExportableModule):
         }
         if start:
             self.reset_parameters()
+
+    @property
+    def _options(self) -> ConvLSTMSpec:
+        return self.spec
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
@@ -133,9 +137,16 @@ class SpecModule(ExportableModule):
         """Return the options that differ from their defaults, as `torch.nn.LSTM` prints them."""
         return options_in_words(self.spec)
 
-    def _states(self, given: Any, reader: inputs.CallReader, batched: bool) -> Sequence[State | None]:
-        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros."""
+    def _states(
+        self, given: Any, reader: inputs.CallReader, batched: bool, *, cell: bool = False
+    ) -> Sequence[State | None]:
+        """Return the initial states for the reader's frames, checked against batch and grid; None means zeros.
+
+        The state of a `cell` is one pair of tensors (h, c).
+        """
         shapes = state_shapes(self.spec, reader.batch, reader.like.shape[-self.spec.spatial_dims :])
         if given is None:
             return [None] * len(shapes)
-        return reader.states(given, shapes, batched)
+        if not cell:
+            given = inputs.unstacked_state(given, shapes, batched)
+        return reader.states(given, shapes, batched, cell=cell)

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.errors import SpecError, StateError
 from convlstm.frontend.stateful import check_stateful, continue_sequence
+from convlstm.spec.options import ConvLSTMSpec
+from convlstm.torch.attributes import LayerAttributes
 from convlstm.torch.layer import ConvLSTM, States
 
 
@@ -19,7 +22,7 @@ def detached(state: States) -> States:
         return tuple(part.clone() for part in h), tuple(part.clone() for part in c)
 
 
-class StatefulConvLSTM(nn.Module):
+class StatefulConvLSTM(nn.Module, LayerAttributes):
     """A `ConvLSTM` that starts each call from the detached final state of the call before.
 
     The state is neither a parameter nor a buffer: it is not saved, and `reset_state` forgets it. Gradients end at
@@ -31,6 +34,7 @@ class StatefulConvLSTM(nn.Module):
     Attributes:
         layer: The layer.
         state: The state after the last call, detached, or None.
+        in_channels, hidden_channels, kernel_size, num_layers, bias, bidirectional: As in `ConvLSTM`.
 
     Raises:
         SpecError: for a layer that runs backwards, which no state can carry over.
@@ -55,6 +59,10 @@ class StatefulConvLSTM(nn.Module):
         self.layer = layer
         self.state: States | None = None
         self._batched = True
+
+    @property
+    def _options(self) -> ConvLSTMSpec:
+        return self.layer.spec
 
     def reset_state(self, rows: Any = None) -> None:
         """Forget the state.
@@ -84,12 +92,12 @@ class StatefulConvLSTM(nn.Module):
         )
         self.state = h, c
 
-    def forward(self, x: Tensor, **options: Any) -> tuple[Any, States]:
+    def forward(self, x: Tensor | PackedSequence, **options: Any) -> tuple[Any, States]:
         """Run the layer from where the last call ended.
 
         Args:
             x: As in `ConvLSTM`.
-            **options: As in `ConvLSTM.forward`, but `state`.
+            **options: As in `ConvLSTM.forward`, except `state` and `hx`.
 
         Returns:
             output and (h_n, c_n), which carry gradients; the stored state does not.
@@ -99,5 +107,5 @@ class StatefulConvLSTM(nn.Module):
         """
         output, state = continue_sequence(self.layer, x, self.state, options)
         self.state = detached(state)
-        self._batched = x.ndim == self.layer.spec.spatial_dims + 3
+        self._batched = isinstance(x, PackedSequence) or x.ndim == self.layer.spec.spatial_dims + 3
         return output, state
