@@ -21,6 +21,7 @@ from convlstm.flax import (
     fresh,
     from_canonical,
     functional,
+    linen,
     load,
     load_canonical,
     params_to_canonical,
@@ -190,3 +191,29 @@ def test_tree_of_a_forecaster_and_of_many_models_is_checked(refused) -> None:
         forecast(model.spec, short, np.ones((1, 2, 4, 4, 1)), 1)
     many = nnx.vmap(lambda key: ConvLSTM(1, 2, 3, rngs=nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 3))
     many.set_params(jax.tree.map(lambda array: 2 * array, many.params))
+
+
+class Encoder(nnx.Module):
+    def __init__(self) -> None:
+        self.layers = nnx.Sequential(nnx.relu, ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0)))
+
+
+def test_save_of_a_model_names_the_layer_inside_it(refused, tmp_path: Path) -> None:
+    module, path = Encoder(), tmp_path / "layer.safetensors"
+    with refused(WeightsError, "module"):
+        save(path, module)
+    with pytest.raises(WeightsError, match=r"Pass the part `module\.layers\.layers\[1\]`\. To save all of it, call"):
+        save(path, module)
+    save(path, module.layers.layers[1])
+    assert path.exists()
+
+
+def test_save_of_a_linen_layer_says_how_to_save_its_parameters(refused, tmp_path: Path) -> None:
+    layer, path = linen.ConvLSTM(1, 2, 3), tmp_path / "layer.safetensors"
+    with refused(WeightsError, "module"):
+        save(path, layer)
+    with pytest.raises(WeightsError, match=r"save_model\(path, spec, params_to_canonical\(spec, params\)\)"):
+        to_canonical(layer)
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 1)))["params"]
+    save_model(path, layer.spec, params_to_canonical(layer.spec, params))  # as the hint says
+    assert path.exists()

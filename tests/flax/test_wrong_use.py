@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental import sparse
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import ShapeError, SpecError
-from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, fresh, functional, linen
+from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
+from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, fresh, functional, linen
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 from convlstm.jax.dropout import sample_masks
 from convlstm.jax.forecasting import forecast
@@ -95,3 +96,21 @@ def test_streams_that_are_not_there_and_draws_of_another_call(refused) -> None:
         layer(FRAMES, dropout_masks=sample_masks(layer.spec, KEY, 1, (4, 3), 2))
     for key in (KEY, jax.random.PRNGKey(0), nnx.Rngs(0), nnx.Rngs(0).dropout):
         assert layer(FRAMES, rngs=key)[1].shape == (1, 2, 4, 4, 2)
+
+
+@pytest.mark.parametrize("make", [sparse.BCOO.fromdense, sparse.BCSR.fromdense], ids=["BCOO", "BCSR"])
+def test_sparse_frames_are_refused_with_the_call_that_converts_them(make: Any, refused) -> None:
+    frames = make(jnp.ones((4, 4)))
+    with refused(DtypeError, "x"):
+        build(1, 2, 3)(frames)
+    with pytest.raises(DtypeError, match=r"Convert `x` with `x\.todense\(\)`\."):
+        build(1, 2, 3)(frames)
+    with refused(DtypeError, "x"):
+        build(1, 2, 3)(FRAMES.astype(jnp.complex64))
+
+
+def test_a_state_of_none_says_to_pass_none_as_the_carry() -> None:
+    with pytest.raises(StateError, match=r"got None\. Pass None for the whole state, .* State\(h_0, c_0\)"):
+        build(1, 2, 3)(FRAMES, State(None, None))
+    with pytest.raises(StateError, match=r"got None\. Pass None for the whole state, .* State\(h, c\)"):
+        build(1, 2, 3, cls=ConvLSTMCell)(State(None, None), FRAME)

@@ -9,6 +9,7 @@ import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.random_layers import random_case
+from convlstm.errors import WeightsError
 from convlstm.weights.canonical import canonical_shapes, initialise
 from convlstm.weights.checkpoint import load_model, weights_digest
 
@@ -120,3 +121,25 @@ def test_file_of_pytorch_comes_back_byte_for_byte(seed: int, frontend, tmp_path:
     other.save(tmp_path / "again", other.load(tmp_path / "ours"))
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     assert (tmp_path / "again").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_save_with_the_arguments_of_torch_save_says_to_swap_them(frontend, refused, tmp_path: Path) -> None:
+    layer, path = frontend.build("ConvLSTM", 1, 4, 3), tmp_path / "layer.safetensors"
+    with refused(WeightsError, "path"):
+        frontend.save(layer, str(path))
+    with pytest.raises(WeightsError, match=r"Swap the arguments: `save\(path, module\)`."):
+        frontend.save(layer, path)
+    with refused(WeightsError, "path"):
+        frontend.save(layer, layer)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("wrong", [None, {}, "layer", ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=1)])
+def test_save_of_what_is_no_module_names_the_package(wrong: object, frontend, refused, tmp_path: Path) -> None:
+    for call in (lambda: frontend.save(tmp_path / "a", wrong), lambda: frontend.to_canonical(wrong)):
+        with refused(WeightsError, "module"):
+            call()
+        with pytest.raises(WeightsError, match=f"Pass a layer, cell or forecaster of `convlstm.{frontend.name}`"):
+            call()
+    with refused(WeightsError, "module"):
+        frontend.load_canonical(wrong, {})

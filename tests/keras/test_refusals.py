@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import ShapeError, SpecError, StateError
+from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
 from convlstm.keras import RNN, ConvLSTM2D, ConvLSTM2DCell, ConvLSTMStack, Forecaster
+from convlstm.keras.engines import BACKEND
 
 RANDOM = np.random.default_rng(0)
 PLAIN = ConvLSTMSpec(in_channels=1, hidden_channels=[3, 2], kernel_size=3)
@@ -276,3 +277,55 @@ def test_a_model_without_a_time_axis_is_refused_in_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ShapeError, match="height"):
         keras.Sequential([keras.Input((3, 8, 8, 1)), ConvLSTM2D(4, 9)])
+
+
+@pytest.mark.parametrize("kind", ["layer", "stack", "forecaster"])
+def test_lengths_are_refused_with_the_mask_that_means_the_same(kind: str, refused: Any) -> None:
+    x = RANDOM.normal(size=(2, 4, 8, 8, 1)).astype("float32")
+    spec = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 3], kernel_size=3)
+    module, options = {
+        "layer": (ConvLSTM2D(2, 3, return_sequences=True), {}),
+        "stack": (ConvLSTMStack(PLAIN), {}),
+        "forecaster": (Forecaster(ForecasterSpec(encoder=spec, patch_size=2)), {"horizon": 2}),
+    }[kind]
+    with refused(ShapeError, "lengths"):
+        module(x, lengths=[4, 2], **options)
+    with pytest.raises(ShapeError) as caught:
+        module(x, lengths=[4, 2], **options)
+    mask = caught.value.hint.split("`")[1].removeprefix("mask=")
+    valid = eval(mask, {"keras": keras, "steps": 4, "lengths": [4, 2]})  # noqa: S307 (the expression of the hint)
+    assert keras.ops.convert_to_numpy(valid).tolist() == [[True] * 4, [True, True, False, False]]
+    module(x, mask=valid, **options)
+
+
+def sparse_tensor() -> Any:
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.sparse.from_dense(np.ones((2, 3, 5, 5, 1), dtype="float32"))
+    if BACKEND == "torch":
+        import torch
+
+        return torch.ones(2, 3, 5, 5, 1).to_sparse()
+    from jax.experimental.sparse import BCOO
+
+    return BCOO.fromdense(np.ones((2, 3, 5, 5, 1), dtype="float32"))
+
+
+def test_sparse_frames_are_refused_with_the_call_that_converts_them(refused: Any) -> None:
+    layer, frames = ConvLSTM2D(2, 3), sparse_tensor()
+    with refused(DtypeError, "sequences"):
+        layer(frames)
+    with pytest.raises(DtypeError) as caught:
+        layer(frames)
+    convert = caught.value.hint.split("`")[3]
+    dense = eval(convert, {"keras": keras, "sequences": frames})  # noqa: S307 (the expression of the hint)
+    assert tuple(layer(dense).shape) == (2, 3, 3, 2)
+
+
+def test_none_in_a_state_says_to_pass_none_for_the_whole_state(refused: Any) -> None:
+    frames = np.ones((2, 3, 5, 5, 1), dtype="float32")
+    with refused(StateError, "initial_state[0]"):
+        ConvLSTM2D(2, 3)(frames, initial_state=[None, None])
+    with pytest.raises(StateError, match=r"got None\. Pass None for the whole state, which means zeros, or \[h, c\]\."):
+        ConvLSTM2D(2, 3)(frames, initial_state=[None, None])

@@ -181,3 +181,30 @@ def test_every_array_gets_a_variable_in_keras_order() -> None:
     shapes = {key.removeprefix("layers.0.forward."): shape for key, shape in canonical_shapes(spec).items()}
     assert list(add_variables(owner, shapes)) == ["weight_ih", "weight_hh", "bias", "norm_scale", "peephole"]
     assert BACKEND in ("tensorflow", "jax", "torch")
+
+
+def test_save_with_the_arguments_of_torch_save_says_to_swap_them(refused, tmp_path: Path) -> None:
+    layer = ConvLSTM2D(2, 3)
+    layer.build((None, None, 8, 8, 1))
+    with refused(WeightsError, "path"):
+        save(layer, str(tmp_path / "layer.safetensors"))
+    with pytest.raises(WeightsError, match=r"Swap the arguments: `save\(path, module\)`."):
+        save(layer, tmp_path / "layer.safetensors")
+
+
+def test_save_of_a_model_names_the_layer_inside_it(refused, tmp_path: Path) -> None:
+    both = keras.layers.Bidirectional(ConvLSTM2D(2, 3), name="both")
+    for module, part in (
+        (keras.Sequential([keras.Input((3, 8, 8, 1)), ConvLSTM2D(2, 3, name="rain")]), "module.get_layer('rain')"),
+        (keras.Sequential([keras.Input((3, 8, 8, 1)), both]), "module.get_layer('both').forward_layer"),
+        (both, "module.forward_layer"),
+    ):
+        with refused(WeightsError, "module"):
+            save(tmp_path / "layer.safetensors", module)
+        with pytest.raises(WeightsError) as caught:
+            save(tmp_path / "layer.safetensors", module)
+        assert f"`{part}`" in caught.value.hint
+        assert "`module.save('model.keras')`" in caught.value.hint
+        save(tmp_path / "layer.safetensors", eval(part, {"module": module}))  # noqa: S307 (the expression of the hint)
+    with refused(WeightsError, "module"):
+        save(tmp_path / "layer.safetensors", keras.layers.Dense(1))

@@ -7,10 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx import nn
 from mlx.utils import tree_flatten
 
 from convlstm.conformance.random_layers import random_case
-from convlstm.mlx import ConvLSTM, load_canonical, to_canonical
+from convlstm.errors import WeightsError
+from convlstm.mlx import ConvLSTM, StatefulConvLSTM, load_canonical, save, to_canonical
 from convlstm.mlx.weights import to_native
 from convlstm.weights.canonical import parameter_count
 
@@ -65,3 +67,28 @@ def test_parameters_have_the_canonical_names(seed: int) -> None:
     parameters = dict(tree_flatten(layer.parameters()))
     assert parameters.keys() == to_canonical(layer).keys()
     assert sum(array.size for array in parameters.values()) == parameter_count(layer.spec)
+
+
+def test_save_of_a_model_names_the_layer_inside_it(refused, tmp_path: Path) -> None:
+    layer, path = ConvLSTM(1, 2, 3), tmp_path / "layer.safetensors"
+    for module, part in (
+        (nn.Sequential(nn.ReLU(), nn.Sequential(layer)), "module.layers[1].layers[0]"),
+        (StatefulConvLSTM(layer), "module.layer"),
+    ):
+        with refused(WeightsError, "module"):
+            save(path, module)
+        with pytest.raises(WeightsError) as caught:
+            save(path, module)
+        assert f"`{part}`" in caught.value.hint
+        assert "`module.save_weights(path)`" in caught.value.hint
+        assert eval(part, {"module": module}) is layer  # noqa: S307 (the expression of the hint)
+
+
+def test_quantize_leaves_the_layer_as_it_is_and_set_dtype_halves_it() -> None:
+    layer = ConvLSTM(32, 32, 3)
+    before = sum(array.nbytes for _, array in tree_flatten(layer.parameters()))
+    nn.quantize(layer)
+    assert {array.dtype for _, array in tree_flatten(layer.parameters())} == {mx.float32}
+    layer.set_dtype(mx.bfloat16)
+    assert sum(array.nbytes for _, array in tree_flatten(layer.parameters())) == before // 2
+    assert layer(mx.zeros((1, 2, 4, 4, 32), dtype=mx.bfloat16))[0].dtype == mx.bfloat16

@@ -95,3 +95,18 @@ def test_a_state_that_is_not_a_pair_says_what_to_pass(state: Any) -> None:
         state_pair(state)
     with pytest.raises(StateError, match=r"Pass \(h, c\), each one tensor\."):
         state_pair(state, "carry", "(h, c)")
+
+
+@pytest.mark.parametrize("boundary", [["zeros"], ["zeros", "circular", "zeros"], ("zeros",)])
+def test_a_boundary_of_a_wrong_length_names_the_tuple(boundary: Any) -> None:
+    with pytest.raises(SpecError, match=r"boundary: expected one value, or 2 values.* or a tuple of 2\."):
+        ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3, boundary=boundary)
+    listed = ConvLSTMSpec(in_channels=1, hidden_channels=4, kernel_size=3, boundary=["zeros", "circular"])
+    assert listed.boundary == ("zeros", "circular")  # JSON and YAML have no tuples
+
+
+@pytest.mark.parametrize("name", ["kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation"])
+def test_a_list_of_two_numbers_for_one_hidden_size_makes_one_layer(name: str) -> None:
+    spec = ConvLSTMSpec(**{"in_channels": 1, "hidden_channels": 4, "kernel_size": 3, name: [3, 3]})
+    assert spec.depth == 1
+    assert getattr(spec, name) == ((3, 3),)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from convlstm.errors import WeightsError
-from convlstm.torch import ConvLSTM, load, load_canonical, save, to_canonical
+from convlstm.torch import ConvLSTM, StatefulConvLSTM, load, load_canonical, save, to_canonical
 from convlstm.torch.weights import native_name, native_shape
 from convlstm.weights.canonical import initialise
 
@@ -67,3 +67,47 @@ def test_a_parametrised_layer_is_saved_as_it_computes(kind: str, name: str, tmp_
     torch.testing.assert_close(load(tmp_path / "layer.safetensors")(x)[0], layer(x)[0])
     with pytest.raises(WeightsError, match="remove_parametrizations"):
         load_canonical(layer, to_canonical(layer))
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.ModuleList([torch.nn.Conv2d(1, 1, 1), torch.nn.Sequential(ConvLSTM(1, 2, 3))])
+
+
+MODELS = {
+    "Sequential": (lambda: torch.nn.Sequential(torch.nn.ReLU(), ConvLSTM(1, 2, 3)), "module[1]"),
+    "stateful": (lambda: StatefulConvLSTM(ConvLSTM(1, 2, 3)), "module.layer"),
+    "own": (Net, "module.encoder[1][0]"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_save_of_a_model_names_the_layer_inside_it(name: str, refused, tmp_path: Path) -> None:
+    build, part = MODELS[name]
+    module, path = build(), tmp_path / "layer.safetensors"
+    with refused(WeightsError, "module"):
+        save(path, module)
+    with pytest.raises(WeightsError) as caught:
+        save(path, module)
+    assert f"`{part}`" in caught.value.hint
+    assert "`torch.save(module.state_dict(), path)`" in caught.value.hint
+    save(path, eval(part, {"module": module}))  # noqa: S307 (the expression of the hint)
+    assert path.exists()
+
+
+def test_a_parametrised_weight_is_saved_with_its_value_and_not_loaded(refused, tmp_path: Path) -> None:
+    layer = ConvLSTM(1, 2, 3)
+    before = to_canonical(layer)
+    torch.nn.utils.parametrizations.weight_norm(layer, "weight_ih_l0")
+    with torch.no_grad():
+        layer.parametrizations.weight_ih_l0.original0 *= 2.0
+    save(tmp_path / "layer.safetensors", layer)
+    saved = to_canonical(load(tmp_path / "layer.safetensors"))
+    np.testing.assert_allclose(
+        saved["layers.0.forward.weight_ih"], 2.0 * before["layers.0.forward.weight_ih"], rtol=1e-6
+    )
+    with refused(WeightsError, "module"):
+        load_canonical(layer, before)
+    torch.nn.utils.parametrize.remove_parametrizations(layer, "weight_ih_l0")  # as the hint says
+    load_canonical(layer, before)

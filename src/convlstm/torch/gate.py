@@ -14,6 +14,7 @@ from convlstm.frontend.arguments import layer_spec
 from convlstm.spec import parsing
 from convlstm.spec.types import LayerSizes
 from convlstm.torch import inputs
+from convlstm.torch.attributes import CellAttributes
 from convlstm.torch.module import SpecModule
 
 _OPTIONS = (
@@ -22,7 +23,7 @@ _OPTIONS = (
 )
 
 
-class ConvGate(SpecModule):
+class ConvGate(SpecModule, CellAttributes):
     """The four gates of a step as a module: input and recurrent convolution, bias, activation.
 
         i, f, o = σ(W_ih ∗ x + W_hh ∗ h + b),   g = tanh(W_ih ∗ x + W_hh ∗ h + b)
