@@ -111,3 +111,15 @@ def test_a_parametrised_weight_is_saved_with_its_value_and_not_loaded(refused, t
         load_canonical(layer, before)
     torch.nn.utils.parametrize.remove_parametrizations(layer, "weight_ih_l0")  # as the hint says
     load_canonical(layer, before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_quantize_dynamic_changes_nothing_and_bfloat16_halves_the_weights() -> None:
+    layer, x = ConvLSTM(1, 4, 3).eval(), torch.randn(1, 2, 1, 6, 6)
+    before, size = layer(x)[0], sum(p.nbytes for p in layer.parameters())
+    same = torch.ao.quantization.quantize_dynamic(layer, dtype=torch.qint8)
+    assert torch.equal(same(x)[0], before)
+    assert {p.dtype for p in same.parameters()} == {torch.float32}
+    half = layer.to(torch.bfloat16)
+    assert sum(p.nbytes for p in half.parameters()) == size // 2
+    torch.testing.assert_close(half(x.to(torch.bfloat16))[0].float(), before, rtol=0, atol=2e-2)
