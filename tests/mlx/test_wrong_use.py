@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import ConfigError, ShapeError, SpecError
+from convlstm.errors import ConfigError, DtypeError, ShapeError, SpecError
 from convlstm.mlx import ConvLSTM, ConvLSTMCell, Forecaster
 from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.training import set_threads
@@ -57,3 +57,12 @@ def test_threads_cannot_be_set(refused) -> None:
     set_threads(1)
     with refused(ConfigError, "threads"):
         set_threads(2)
+
+
+def test_frames_of_integers_get_no_advice_to_convert_the_module() -> None:
+    layer, x = ConvLSTM(1, 2, 3), mx.zeros((1, 2, 4, 4, 1))
+    with pytest.raises(DtypeError) as of_integers:
+        layer(x.astype(mx.uint8))
+    assert of_integers.value.hint == "Convert the input with `x.astype(mx.float32)`."
+    with pytest.raises(TypeError, match=r"or the module with `set_dtype\(mx\.float16\)`"):
+        layer(x.astype(mx.float16))

@@ -165,3 +165,8 @@ def test_a_list_of_pairs_says_how_to_turn_it_into_a_state() -> None:
 def test_none_in_a_state_says_to_pass_none_for_the_whole_state() -> None:
     with pytest.raises(StateError, match=r"got None\. Pass None for the whole state, which means zeros, or"):
         ConvLSTM(1, 4, 3)(X, (None, None))
+
+
+def test_a_generator_serves_shapes_without_values_too() -> None:
+    layer = ConvLSTM(1, 4, 3, recurrent_dropout=0.5, device="meta")
+    assert layer(X.to("meta"), generator=torch.Generator())[0].shape == (2, 5, 4, 8, 8)

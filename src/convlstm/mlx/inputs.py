@@ -26,12 +26,14 @@ def check_array(name: str, x: Any, *types: mx.Dtype) -> None:
             name, expected="an MLX array", received=type(x).__name__, hint=f"Convert `{name}` with `mx.array`."
         )
     if x.dtype not in types:
-        module = f", or the module with `set_dtype({x.dtype})`" if mx.issubdtype(x.dtype, mx.floating) else ""
+        module = (
+            f", or the module with `set_dtype(mx.{_short(x.dtype)})`" if mx.issubdtype(x.dtype, mx.floating) else ""
+        )
         raise DtypeError(
             name,
             expected=f"{' or '.join(map(_short, types))}, as the weights",
             received=_short(x.dtype),
-            hint=f"Convert the input with `{name}.astype({types[0]})`{module}.",
+            hint=f"Convert the input with `{name}.astype(mx.{_short(types[0])})`{module}.",
         )
 
 
