@@ -62,6 +62,13 @@ GROUPS = {
             memory=("ours", "ours-python", "common", "common-last"),
         ),
         Group(
+            "torch compiled",
+            "in_torch",
+            ("ours-compiled", "ours", "common-compiled", "hoisted", "hoisted-compiled"),
+            ("wide", "paper", "first", "small"),
+            ("torch",),
+        ),
+        Group(
             "torch and TensorFlow",
             "in_torch",
             ("ours", "keras"),

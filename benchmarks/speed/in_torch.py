@@ -1,4 +1,4 @@
-"""Implementations in PyTorch: ours with and without `convlstm-native`, the common cell, and its convolutions alone."""
+"""Implementations in PyTorch: ours, the common cell in four forms, and its convolutions alone."""
 
 from __future__ import annotations
 
@@ -46,6 +46,32 @@ class CommonStack(nn.Module):
         return x
 
 
+class HoistedStack(CommonStack):
+    """The common cell with the input convolution taken out of the loop: one convolution over all steps at once."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        ins = (case.channels, *case.hidden[:-1])
+        convolution, around = CONVOLUTIONS[len(case.size)], case.kernel // 2
+        self.layers = nn.ModuleList(convolution(m, 4 * m, case.kernel, padding=around, bias=False) for m in case.hidden)
+        self.inputs = nn.ModuleList(
+            convolution(n, 4 * m, case.kernel, padding=around) for n, m in zip(ins, case.hidden, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the last layer (batch, time, hidden, *space)."""
+        for layer, convolve, hidden in zip(self.layers, self.inputs, self.hidden, strict=True):
+            h = c = x.new_zeros(x.shape[0], hidden, *x.shape[3:])
+            outputs = []
+            for z in convolve(x.flatten(0, 1)).unflatten(0, x.shape[:2]).unbind(1):
+                i, f, o, g = (z + layer(h)).chunk(4, dim=1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                outputs.append(h)
+            x = torch.stack(outputs, dim=1)
+        return x
+
+
 def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
     """Return a function that does the work of an implementation once; the suffix `bf16` selects autocast."""
     torch.set_num_threads(threads)
@@ -57,10 +83,12 @@ def build(name: str, case: Case, work: str, threads: int) -> Callable[[], None]:
     if kind.startswith("ours"):
         model: nn.Module = ConvLSTM(case.channels, list(case.hidden), case.kernel, spatial_dims=len(case.size))
     else:
-        model = CommonStack(case)
+        model = HoistedStack(case) if kind.startswith("hoisted") else CommonStack(case)
         if kind == "common-last":
             to: Any = model.to  # its type hints have no memory format
             to(memory_format=LAST[len(case.size)])
+    if kind.endswith("-compiled"):
+        model.compile()
 
     def run() -> None:
         os.environ[SWITCH] = "0" if kind == "ours-python" else GIVEN
