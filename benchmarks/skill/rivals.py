@@ -4,9 +4,10 @@
         [--methods sprog anvil] [--write-cuts CUTS.json | --cuts CUTS.json]
 
 RAIN is (time, height, width) in mm/h every five minutes from midnight, and KNOWN is True where it was measured. The
-starts are frames of the days with more than 5 % of cells at or above 0.1 mm/h. Each forecast is cached in CACHE as
-METHOD/FRAME.npy in half precision, so that a run that was stopped continues. Missing observations are left out. A
-forecast without a value counts as no rain, or takes the value of optical flow with `--inflow optical_flow`.
+starts are frames of the days with more than 5 % of cells at or above 0.1 mm/h. Each forecast is cached in half
+precision as CACHE/DATA/METHOD/FRAME.npy, where DATA is a digest of the rain, so that a run that was stopped continues.
+Missing observations are left out. A forecast without a value counts as no rain, or takes the value of optical flow with
+`--inflow optical_flow`.
 
 An event is forecast where the field is at or above cut * threshold, or the probability at or above the cut. `tune`
 chooses the cut with the highest CSI for each threshold and lead time. Without `--cuts`, the cuts are tuned on the
@@ -16,6 +17,7 @@ starts that are scored, so the tuned scores are an upper bound.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -98,12 +100,17 @@ def choose_starts(rain: np.ndarray, first_day: int, end_day: int, number: int) -
     return candidates[:: max(1, len(candidates) // number)]
 
 
+def digest(rain: np.ndarray) -> str:
+    """Return a short digest of the values, so that the forecasts of other data are never used."""
+    return hashlib.sha256(np.ascontiguousarray(rain)).hexdigest()[:12]
+
+
 def cached(method: str, rain: np.ndarray, known: np.ndarray, starts: Sequence[int], cache: Path) -> np.ndarray:
     """Return the forecasts (start, lead, height, width), or (start, lead, threshold, height, width) of probabilities.
 
     Forecasts that are not in the cache are computed and added, and the CPU seconds per case are printed.
     """
-    folder = cache / method
+    folder = cache / digest(rain) / method
     folder.mkdir(parents=True, exist_ok=True)
     forecasts, seconds = [], []
     for start in starts:

@@ -44,7 +44,13 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--check", action="store_true", help="score day 7 instead of the test days")
-    parser.add_argument("--methods", nargs="+", choices=pysteps_rivals.METHODS, default=pysteps_rivals.METHODS)
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        choices=pysteps_rivals.METHODS,
+        default=pysteps_rivals.METHODS,
+        help="rivals; without a name the model alone, which needs no pysteps",
+    )
     parser.add_argument("--framework", default="torch")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -81,6 +87,8 @@ def rival_forecasts(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the forecasts of the rivals by method, and their cuts (threshold, lead_time) tuned on the validation."""
     forecasts, cuts = {}, {}
+    if not methods:
+        return forecasts, cuts
     flow = {name: pysteps_rivals.cached("optical_flow", rain, known, chosen, cache)
             for name, chosen in (("validation", validation), ("starts", starts))}  # fmt: skip
     for method in methods:
@@ -141,8 +149,10 @@ def tables(
     last = xr.DataArray(last_frames, dims=("init_time", "y", "x"))
     _, fine_scales = spectrum_tables(untuned, observed, last, patch_size=patch_size)
     tuned = pd.concat([score_table(sums) for sums in tuned_sums])
-    differences = pd.concat([difference_table(sums, MODEL) for sums in tuned_sums])
-    errors = difference_table(plain_sums, MODEL)
+    differences = errors = pd.DataFrame(columns=["score"])
+    if len(forecasts) > len((MODEL, "mean", "probability")):
+        differences = pd.concat([difference_table(sums, MODEL) for sums in tuned_sums])
+        errors = difference_table(plain_sums, MODEL)
     return {
         "plain": score_table(plain_sums),
         "tuned": tuned[tuned["threshold"].notna()],

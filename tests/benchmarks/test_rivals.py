@@ -92,7 +92,7 @@ def test_a_run_caches_its_forecasts_and_applies_cuts(rain, tmp_path, monkeypatch
     rivals.main()
     first = capsys.readouterr().out
     assert "optical_flow: median" in first
-    assert len(list((tmp_path / "cache" / "optical_flow").glob("*.npy"))) == 5
+    assert len(list((tmp_path / "cache" / rivals.digest(rain) / "optical_flow").glob("*.npy"))) == 5
     assert set(json.loads((tmp_path / "cuts.json").read_text())) == {"persistence", "optical_flow"}
     monkeypatch.setattr(sys, "argv", ["rivals", *common, "--cuts", str(tmp_path / "cuts.json")])
     monkeypatch.setattr(rivals, "compute", None)  # nothing is computed again

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convlstm.data import open_frames, sample_path
-from convlstm.errors import DataError
+from convlstm.errors import DataError, WeightsError
 from convlstm.frontend.trainer import Optimisation, Sample
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.frameworks import build_trainer
@@ -15,7 +15,7 @@ from convlstm.nowcast.models import shipped_model
 from convlstm.nowcast.moving_frame import with_known
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.reference.forecaster import forecast as reference_forecast
-from convlstm.weights.checkpoint import load_model
+from convlstm.weights.checkpoint import load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,15 @@ def test_every_framework_gives_the_numbers_of_the_reference(framework, sample):
     weights = {key: np.float64(value) for key, value in model.weights.items()}
     expected = reference_forecast(model.spec, weights, np.float64(inputs), 4)
     np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [([], "card"), ({"tables": [{"title": "Scores"}]}, "card.tables.0.columns"), ({"sections": {"Limits": 3}}, "card")],
+)
+def test_a_damaged_card_is_one_line(entry, place, tmp_path):
+    model = load_model(str(shipped_model()))
+    path = tmp_path / "model.safetensors"
+    save_model(path, model.spec, model.weights, {**model.extra, "card": entry})
+    with pytest.raises(WeightsError, match=f"the entry {place}"):
+        model_card(path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from convlstm.errors import WeightsError
 from convlstm.nowcast.nowcaster import event_rules
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.provenance import Provenance
@@ -16,25 +19,58 @@ CARD = "card"
 """Name of the entry in a model file with what its metadata cannot tell: scores, limits, and the source of the data."""
 
 
+class ScoreTable(BaseModel):
+    """A table of the card."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | float]]
+    note: str = ""
+
+
+class CardNotes(BaseModel):
+    """The entry `card` of a model file."""
+
+    title: str = ""
+    attribution: str = ""
+    sections: dict[str, str] = {}
+    tables: list[ScoreTable] = []
+
+
+def card_notes(model: Model) -> CardNotes:
+    """Return the entry `card` of a model file, or raise an error if it is damaged."""
+    try:
+        return CardNotes.model_validate(model.extra.get(CARD, {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (CARD, *first["loc"])))
+        raise WeightsError(
+            f"the entry {place} of the model file",
+            expected=first["msg"][0].lower() + first["msg"][1:],
+            received=type(first["input"]).__name__,
+            hint="Use an undamaged copy of the file. Forecasts do not read this entry.",
+        ) from error
+
+
 def model_card(path: object) -> str:
     """Return the card of a model file as Markdown."""
     model = load_model(str(path))
     pipeline = Pipeline.of_model(model, path)
-    notes: Mapping[str, Any] = model.extra.get(CARD, {})
-    lines = [f"# {notes.get('title', 'Forecaster of ' + ', '.join(pipeline.variables))}", ""]
+    notes = card_notes(model)
+    lines = [f"# {notes.title or 'Forecaster of ' + ', '.join(pipeline.variables)}", ""]
     lines += _table(("property", "value"), _facts(model, pipeline, notes))
-    for heading, text in notes.get("sections", {}).items():
+    for heading, text in notes.sections.items():
         lines += ["", f"## {heading}", "", text]
-    for table in notes.get("tables", ()):
-        lines += ["", f"## {table['title']}", "", *_table(table["columns"], table["rows"])]
-        if table.get("note"):
-            lines += ["", table["note"]]
+    for table in notes.tables:
+        lines += ["", f"## {table.title}", "", *_table(table.columns, table.rows)]
+        if table.note:
+            lines += ["", table.note]
     if model.extra.get("events"):
         lines += ["", "## Cuts", "", *_cuts(model, pipeline)]
     return "\n".join(lines) + "\n"
 
 
-def _facts(model: Model, pipeline: Pipeline, notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(model: Model, pipeline: Pipeline, notes: CardNotes) -> Iterator[tuple[str, str]]:
     assert isinstance(model.spec, ForecasterSpec)
     provenance = Provenance.of_model(model)
     step = f"{pipeline.time_step / 60:g} min"
@@ -55,8 +91,8 @@ def _facts(model: Model, pipeline: Pipeline, notes: Mapping[str, Any]) -> Iterat
     for name, days in pipeline.days.items():
         if days:
             yield f"{name} days", ", ".join(days)
-    if notes.get("attribution"):
-        yield "source of the data", notes["attribution"]
+    if notes.attribution:
+        yield "source of the data", notes.attribution
     yield "trained with", f"convlstm {provenance.version}, seed {provenance.seed}"
     yield "digest of the weights", model.digest
 
