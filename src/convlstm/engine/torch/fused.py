@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convlstm.engine.torch import accelerator
 from convlstm.engine.torch.convolution import needs_two_columns, one_output_column
 from convlstm.engine.torch.direct import DirectConvolutions
 from convlstm.engine.torch.fused_plan import Plan
@@ -154,6 +155,8 @@ def run(
     """
     x, h, c, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
+    if accelerator.serves(weight_hh):
+        return accelerator.run(plan, inputs, save=save)
     gates = plan.empty(plan.steps if save else plan.steps_per_chunk, plan.gate_shape, weight_hh)
     hidden = plan.empty(plan.steps + 1, plan.shape, weight_hh)
     cells = plan.empty(plan.steps + 1 if save else 1, plan.shape, weight_hh, wide_type(weight_hh.dtype))
@@ -211,6 +214,8 @@ def gradients_of(
     """Return the gradients of the inputs; dz overwrites the gates."""
     x, h, _, weight_ih, bias, weight_hh, peephole = inputs
     assert weight_hh is not None
+    if accelerator.serves(weight_hh):
+        return accelerator.gradients(plan, inputs, hidden, cells, gates, gradients, needed)
     convolved = convolutions(plan, x, weight_ih, bias, weight_hh, (needed[0], needed[3], needed[5]))
     dh, dc = _backward_steps(plan, convolved, peephole, (hidden, cells, gates), gradients, needs_initial_dh=needed[1])
     dz = gates

@@ -59,7 +59,10 @@ class Plan:
     @property
     def chunks(self) -> list[slice]:
         """The steps that are convolved together, in the order of the recurrence."""
-        length = self.steps_per_chunk
+        return self.chunks_of(self.steps_per_chunk)
+
+    def chunks_of(self, length: int) -> list[slice]:
+        """Return the steps in chunks of this length, in the order of the recurrence."""
         chunks = [slice(n, min(n + length, self.steps)) for n in range(0, self.steps, length)]
         return chunks[::-1] if self.reverse else chunks
 
@@ -100,11 +103,17 @@ class Plan:
     def to_channels_last(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a copy of frames (time, batch, channels, *space) in a type, for which `is_channels_last` holds."""
         frames = self.empty(len(x), x.shape[1:], x, dtype)
-        if self.rank == 1:
+        if self.rank == 1 or x.device.type != "cpu":
             return frames.copy_(x)
         for target, source in zip(frames, x, strict=True):
             put_channels_last(target, source)
         return frames
+
+    def with_time(self, flat: Tensor, steps: int) -> Tensor:
+        """Return frames in one batch as (time, batch, channels, *space), for which `is_channels_last` holds."""
+        flat = flat.contiguous(memory_format=self.memory_format)
+        layout = self.empty(steps, (len(flat) // steps, *flat.shape[1:]), flat.new_empty(0, device="meta"))
+        return flat.as_strided(layout.shape, layout.stride())
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return a kernel channels last; a single step with fewer gates than weights does not repay the copy."""
