@@ -8,7 +8,7 @@ INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editab
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
 	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
-.PHONY: demo test check format conformance bench docs clean
+.PHONY: demo test check format conformance bench bench-gpu docs clean
 
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
@@ -46,6 +46,10 @@ conformance: $(READY)
 bench: $(READY)
 	$(PYTHON) -m benchmarks.speed --output docs/benchmarks/speed.json
 	$(PYTHON) benchmarks/speed/table.py
+
+# less than eight minutes on one accelerator; DEVICE=mps for Metal
+bench-gpu: $(READY)
+	$(PYTHON) -m benchmarks.speed.accelerator --device $(or $(DEVICE),cuda) --output build/accelerator.json
 
 docs: $(READY)
 	$(INSTALL) '.[docs]'
