@@ -66,8 +66,8 @@ def test_bfloat16_is_the_reference_within_rounding(seed: int, taken: list[bool])
 def test_inputs_convolved_in_chunks_are_the_reference(
     seed: int, dims: int, taken: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accelerator, "_MAX_TRAINING_VALUES", 1)
-    monkeypatch.setattr(accelerator, "_MAX_INFERENCE_BYTES", 1)
+    monkeypatch.setattr(accelerator, "_MAX_KEPT_VALUES", 1)
+    monkeypatch.setattr(accelerator, "_MAX_CHUNK_BYTES", 1)
     found = compare(
         random_case(seed, spatial_dims=dims, direction=("forward", "bidirectional")[seed % 2], **COMMON), run, "float64"
     )
@@ -79,7 +79,7 @@ def test_inputs_convolved_in_chunks_are_the_reference(
 def test_inference_equals_training(
     limit: int, reverse: bool, taken: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accelerator, "_MAX_INFERENCE_BYTES", limit)
+    monkeypatch.setattr(accelerator, "_MAX_CHUNK_BYTES", limit)
     layer = ConvLSTM(2, [3, 4], 3, peephole="channel", bidirectional=reverse).double()
     x = torch.randn(2, 5, 2, 6, 7, dtype=torch.float64)
     state = layer(torch.randn_like(x))[1]

@@ -23,10 +23,10 @@ from convlstm.engine.torch.gates import peephole_gradient, sum_over_points
 from convlstm.engine.torch.precision import wide_type
 from convlstm.spec.geometry import Widths
 
-_MAX_TRAINING_VALUES = 2**31 - 1
-"""Most values of W_ih ∗ x at a time in training, which keeps all of them: the indices of cuDNN have 32 bits."""
-_MAX_INFERENCE_BYTES = 1 << 30
-"""Most bytes of W_ih ∗ x at a time in inference, which keeps none of them. This limit was not measured."""
+_MAX_KEPT_VALUES = 2**31 - 1
+"""Most values of W_ih ∗ x in training, which keeps them, for one convolution: the indices of cuDNN have 32 bits."""
+_MAX_CHUNK_BYTES = 1 << 30
+"""Most bytes of W_ih ∗ x of a chunk of steps, in inference and above the other limit. It was not measured."""
 
 
 def serves(like: Tensor) -> bool:
@@ -101,8 +101,10 @@ def gradients(
 
 def _chunks(plan: Plan, like: Tensor, *, save: bool) -> list[slice]:
     """Return the steps whose inputs are convolved together, in time order: all of them, if memory permits."""
-    values = _MAX_TRAINING_VALUES if save else _MAX_INFERENCE_BYTES // like.dtype.itemsize
-    return plan.chunks_of(max(1, values // prod(plan.gate_shape)))
+    values_per_step = prod(plan.gate_shape)
+    if save and plan.steps * values_per_step <= _MAX_KEPT_VALUES:
+        return plan.chunks_of(plan.steps)
+    return plan.chunks_of(max(1, _MAX_CHUNK_BYTES // like.dtype.itemsize // values_per_step))
 
 
 def _write_state(slot: Tensor, state: Tensor | None) -> None:
