@@ -105,6 +105,10 @@ def modules() -> list[str]:
 
 @pytest.mark.parametrize("name", [n for n in modules() if not n.endswith("__main__")])
 def test_every_module_imports_and_says_what_it_is(name: str) -> None:
+    if name.endswith("triton_gates"):
+        pytest.skip(
+            "needs Triton, whose import ends a process with TensorFlow (tests/engine/torch/test_triton_gates.py)"
+        )
     module: ModuleType = importlib.import_module(name)
     assert module.__doc__
     assert module.__doc__.strip().endswith((".", ")"))

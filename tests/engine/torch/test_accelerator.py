@@ -224,6 +224,18 @@ def test_triton_is_left_where_it_cannot_compile(monkeypatch: pytest.MonkeyPatch)
     assert accelerator_gates._can_compile(torch.device("cuda", 0))
 
 
+def test_triton_is_not_imported_after_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That import ends the process: "LLVM ERROR: inconsistency in registered CommandLine options"."""
+    monkeypatch.setattr(accelerator_gates, "find_spec", lambda name: object())
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    assert accelerator_gates._is_importable()
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    assert not accelerator_gates._is_importable()
+    monkeypatch.setitem(sys.modules, "triton", object())
+    assert accelerator_gates._is_importable()
+
+
 def test_nothing_is_compiled_while_a_cuda_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator_gates, "_COMPILES", {})
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)

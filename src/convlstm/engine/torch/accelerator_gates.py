@@ -8,6 +8,7 @@ Both forms compute in the type of c and keep i, f, g and o in the type of z, so 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,8 +78,18 @@ def _compiles(index: int) -> bool:
     if index not in _COMPILES:
         if torch.cuda.is_current_stream_capturing():
             return False  # nothing can be compiled now: a CUDA graph needs a call before its capture
-        _COMPILES[index] = find_spec("triton") is not None and _can_compile(torch.device("cuda", index))
+        _COMPILES[index] = _is_importable() and _can_compile(torch.device("cuda", index))
     return _COMPILES[index]
+
+
+def _is_importable() -> bool:
+    """Return whether Triton is installed and its import cannot end the process.
+
+    Triton and TensorFlow contain LLVM each. Where TensorFlow was imported first, the import of Triton aborts.
+    """
+    if "triton" in sys.modules:
+        return True
+    return "tensorflow" not in sys.modules and find_spec("triton") is not None
 
 
 def _can_compile(device: torch.device) -> bool:
