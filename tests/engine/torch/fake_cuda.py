@@ -98,7 +98,7 @@ def check(dtype: torch.dtype, peephole: str, reverse: bool, has_state: bool) -> 
         with torch.no_grad():
             gradients = outputs.grad_fn.apply(torch.empty_like(outputs), torch.empty_like(h), torch.empty_like(c))
             fused.sequence(layer, weights, x, state, shape, **arguments)
-    wanted = [None, x, *(state or (None, None)), *(weights.get(name) for name in fused._SLOTS)]
+    wanted = [None, None, x, *(state or (None, None)), *(weights.get(name) for name in fused._SLOTS)]
     for array, gradient in zip(wanted, gradients, strict=True):
         assert (gradient is None) == (array is None)
         assert array is None or (gradient.shape == array.shape and gradient.device == array.device)

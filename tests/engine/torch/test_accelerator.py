@@ -148,6 +148,16 @@ def test_the_gradient_of_the_caller_is_not_overwritten(taken: list[bool]) -> Non
         assert torch.equal(dy, copy)
 
 
+def test_outputs_changed_in_place_leave_the_gradients_right(taken: list[bool]) -> None:
+    layer, x = ConvLSTM(1, 2, 3, peephole="channel").double(), torch.randn(2, 3, 1, 4, 4, dtype=torch.float64)
+    expected = torch.autograd.grad((2 * layer(x)[0]).pow(2).sum(), list(layer.parameters()))
+    output, _ = layer(x)
+    output *= 2
+    for a, b in zip(torch.autograd.grad(output.pow(2).sum(), list(layer.parameters())), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert taken == [True, True]
+
+
 class Watch(TorchDispatchMode):
     """Counts convolutions, and fails where an operation needs a value on the host."""
 

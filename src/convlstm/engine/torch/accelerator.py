@@ -63,9 +63,9 @@ def run(
                 kept = z_x if gates is terms else gates[t] if save else None
                 c_before, c_after = (cells[before], cells[after]) if save else (cells[0], cells[0])
                 arithmetic.forward(z_x, recurrent, c_before, c_after, hidden[after], kept)
-    # no view of an array that autograd knows: the caller may detach it in place
+    # no views of an array that autograd knows: the caller may detach or change them in place
     c_end = cells[end].clone() if save else cells[0].detach()
-    return hidden[plan.after], hidden[end].clone(), c_end, gates, (hidden, cells)
+    return hidden[plan.after].data, hidden[end].clone(), c_end, gates, (hidden, cells)
 
 
 def gradients(
