@@ -183,6 +183,7 @@ def test_groups_divide_the_input_convolution():
         {"hidden_channels": [2, 2], "kernel_size": [5, 2], "recurrent_kernel_size": [1, 4]},
         {"hidden_channels": [2, 2], "kernel_size": 3, "stride": [2, 1], "recurrent_kernel_size": [3, 5]},
         {"hidden_channels": [2, 1, 2], "kernel_size": 3, "dilation": [1, 4, 1], "recurrent_kernel_size": [5, 1, 1]},
+        {"hidden_channels": [2, 2], "kernel_size": 3, "stride": [1, 2], "recurrent_dilation": [2, 3]},
     ],
 )
 def test_a_layer_sees_as_far_as_it_says(options):

@@ -140,6 +140,7 @@ def test_a_subclass_with_a_field_of_its_own_takes_the_spec() -> None:
                 ("recurrent_kernel_size", [5], (5, 5)),
                 ("recurrent_kernel_size", [5, 1], (5, 1)),
                 ("dilation", [(1, 2)], (1, 2)),
+                ("recurrent_dilation", [(1, 2)], (1, 2)),
                 ("boundary", ["zeros", "circular"], ("zeros", "circular")),
             )
         ),

@@ -75,7 +75,7 @@ def test_gradients_in_low_precision_are_summed_wide() -> None:
     kernel = jnp.asarray(random.standard_normal((7, 7, 4, 16)), jnp.bfloat16)
 
     def pulled(x: Any, kernel: Any, of_z: Any) -> Any:
-        convolved = lambda x, kernel: convolve_in_loop(x, kernel, ((3, 3), (3, 3)), generic=False)  # noqa: E731
+        convolved = lambda x, kernel: convolve_in_loop(x, kernel, ((3, 3), (3, 3)), (1, 1), generic=False)  # noqa: E731
         return jax.vjp(convolved, x, kernel)[1](of_z)
 
     wide = pulled(*(array.astype(jnp.float64) for array in (x, kernel, of_z)))

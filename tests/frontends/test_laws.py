@@ -210,11 +210,26 @@ def test_durations_of_the_reference_change_nothing(strategy: str, frontend) -> N
     close(found.arrays, frontend.call(without, x).arrays, limit)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "recurrent_kernel_size": (5, 2)}, {"dilation": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "recurrent_kernel_size": (5, 2)}, {"dilation": 2}, {"recurrent_dilation": (2, 1)}]
+)
 def test_circular_shift_of_input_shifts_the_output(options: dict, frontend) -> None:
     layer, x = build(frontend, **options, boundary="circular", peephole="channel", norm="layer"), normal(2, 4, 2, 6, 8)
     shifted = frontend.call(layer, np.roll(x, (2, -3), axis=(3, 4))).arrays
     close(shifted, [np.roll(part, (2, -3), axis=(-2, -1)) for part in frontend.call(layer, x).arrays])
+
+
+def test_a_dilated_recurrence_is_a_kernel_with_zeros_between_its_points(frontend) -> None:
+    layer = build(frontend, recurrent_dilation=(2, 1), boundary=("replicate", "zeros"), num_layers=2)
+    dense = build(frontend, recurrent_kernel_size=(5, 3), boundary=("replicate", "zeros"), num_layers=2)
+    arrays = frontend.to_canonical(layer)
+    for key in [key for key in arrays if key.endswith("weight_hh")]:
+        spread = np.zeros((*arrays[key].shape[:3], 5, 3))
+        spread[..., ::2, :] = arrays[key]
+        arrays[key] = spread
+    frontend.load_canonical(dense, arrays)
+    x = normal(2, 4, 2, 6, 5)
+    close(frontend.call(layer, x).arrays, frontend.call(dense, x).arrays)
 
 
 def test_mirrored_weights_mirror_the_output(frontend) -> None:

@@ -206,6 +206,7 @@ def test_calls_that_do_not_fit_are_refused_by_name() -> None:
         ("strides", {"strides": 0}, "at least 1"),
         ("strides", {"strides": (1, 2, 3)}, "2 integers"),
         ("dilation_rate", {"dilation_rate": 0}, "at least 1"),
+        ("recurrent_dilation", {"recurrent_dilation": 0}, "at least 1"),
         ("dropout", {"dropout": 1.5}, "at least 0 and below 1"),
         ("recurrent_dropout", {"recurrent_dropout": -1}, "at least 0 and below 1"),
         ("use_bias", {"use_bias": 3}, "True or False"),

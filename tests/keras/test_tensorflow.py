@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rich": {"norm": "layer", "peephole": "channel", "zoneout_h": 0.2, "boundary": ("reflect", "circular")},
     "grouped": {"groups": 2, "dilation": 2, "stride": (1, 2)},
+    "dilated recurrence": {"recurrent_dilation": (1, 2)},
     "even": {"kernel_size": 2, "recurrent_kernel_size": 4, "stride": 2},
 }
 
@@ -152,7 +153,9 @@ def test_a_jacobian_outside_a_graph_is_that_within(go_backwards: bool) -> None:
 
 
 def test_the_fused_path_is_left_to_what_it_serves() -> None:
-    assert not any(tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped"))
+    assert not any(
+        tensorflow_fused.serves(build(**OPTIONS[name])[0]) for name in ("rich", "grouped", "dilated recurrence")
+    )
     assert not tensorflow_fused.serves(build(in_channels=1, stride=(1, 2))[0])
     served = []
     function = tf.function(lambda x: (served.append(tensorflow_fused.serves(build()[0])), x)[1], jit_compile=True)

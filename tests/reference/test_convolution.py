@@ -25,7 +25,7 @@ def test_boundaries_against_scipy(boundary: str, kernel: tuple[int, ...]) -> Non
     ours = convolve(
         x[None, None],
         weight[None, None],
-        widths=recurrent_pad_widths(kernel),
+        widths=recurrent_pad_widths(kernel, (1,) * len(kernel)),
         boundary=(boundary,) * len(kernel),
     )
     origin = tuple(0 if k % 2 else -1 for k in kernel)  # SciPy centres an even kernel one point later

@@ -52,8 +52,16 @@ def test_output_size_by_hand(size, kernel, stride, dilation, padding, expected) 
 
 @pytest.mark.parametrize(("kernel", "widths"), [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (4, (1, 2)), (5, (2, 2))])
 def test_the_recurrent_convolution_keeps_its_size(kernel: int, widths: tuple[int, int]) -> None:
-    assert recurrent_pad_widths((kernel,)) == (widths,)
+    assert recurrent_pad_widths((kernel,), (1,)) == (widths,)
     assert sum(widths) == kernel - 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "widths"), [(3, 2, (2, 2)), (2, 2, (1, 1)), (2, 3, (1, 2)), (4, 3, (4, 5)), (1, 9, (0, 0))]
+)
+def test_a_dilated_recurrent_convolution_keeps_its_size(kernel: int, dilation: int, widths: tuple[int, int]) -> None:
+    assert recurrent_pad_widths((kernel,), (dilation,)) == (widths,)
+    assert pad_widths((8,), (kernel,), (1,), (dilation,), "same") == (widths,)
 
 
 def test_effective_kernel() -> None:

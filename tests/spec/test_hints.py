@@ -64,7 +64,7 @@ def test_every_name_of_another_library_leads_to_an_option() -> None:
         ("stride", "Use `strides`."),
         ("bias", "Use `use_bias`."),
         ("hidden_dim", "Use `filters`."),
-        ("recurrent_dilation", "List all options with `help(convlstm.ConvLSTMSpec)`."),
+        ("proj_size", "List all options with `help(convlstm.ConvLSTMSpec)`."),
     ],
 )
 def test_an_unknown_keyword_of_keras_gets_the_name_in_keras(name: str, hint: str) -> None:

@@ -47,6 +47,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stride": [2, 1]} | TWO, "stride"),
     ({"padding": [1, 2]} | TWO, "padding"),
     ({"dilation": [1, 2]} | TWO, "dilation"),
+    ({"recurrent_dilation": [1, 2]} | TWO, "recurrent_dilation"),
+    ({"recurrent_dilation": 0}, "recurrent_dilation"),
+    ({"recurrent_dilation": (1, 2, 3)}, "recurrent_dilation"),
     ({"kernel_size": 2.5}, "kernel_size"),
     ({"kernel_size": True}, "kernel_size"),
     ({"recurrent_kernel_size": -3}, "recurrent_kernel_size"),
@@ -231,7 +234,7 @@ def test_a_tuple_is_per_axis_in_every_layer() -> None:
     assert ConvLSTMSpec(**BASE, spatial_dims=1).kernel_size == ((3,),)
 
 
-PER_AXIS = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation")
+PER_AXIS = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation", "recurrent_dilation")
 
 
 @pytest.mark.parametrize("name", PER_AXIS)
@@ -282,6 +285,15 @@ def test_ambiguous_list_is_refused_with_both_readings(name: str) -> None:
 )
 def test_the_kernel_sets_the_number_of_spatial_axes(kernel: Any, layers: int, rank: int) -> None:
     assert ConvLSTMSpec(**BASE | {"kernel_size": kernel, "num_layers": layers}).spatial_dims == rank
+
+
+def test_a_dense_recurrence_leaves_no_entry_in_a_file() -> None:
+    options = ConvLSTMSpec(**BASE | TWO, recurrent_dilation=1).to_dict()
+    assert "recurrent_dilation" not in options
+    assert ConvLSTMSpec.from_dict(options).recurrent_dilation == ((1, 1), (1, 1))
+    dilated = ConvLSTMSpec(**BASE | TWO, recurrent_dilation=[(1, 1), (1, 3)])
+    assert dilated.to_dict()["recurrent_dilation"] == [[1, 1], [1, 3]]
+    assert ConvLSTMSpec.from_dict(json.loads(json.dumps(dilated.to_dict()))) == dilated
 
 
 def test_every_spec_returns_from_json() -> None:

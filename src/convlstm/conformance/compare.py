@@ -131,7 +131,7 @@ def describe(case: AnyCase) -> str:
     options |= options.pop("encoder", {})
     layer = ConvLSTMSpec(in_channels=1, hidden_channels=1, kernel_size=1)
     plain = ForecasterSpec(encoder=layer).to_dict() | layer.to_dict()
-    changed = [f"{name}={value}" for name, value in options.items() if value != plain[name]]
+    changed = [f"{name}={value}" for name, value in options.items() if value != plain.get(name)]
     kind = "forecaster" if isinstance(case, ForecastCase) else "layer"
     return " ".join([f"{kind} {case.seed}: input {shape}", *["masked"] * (case.mask is not None), *changed])
 

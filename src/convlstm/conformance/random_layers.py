@@ -19,7 +19,7 @@ from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_mask
 from convlstm.reference import recurrence as reference
 from convlstm.spec.choices import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.durations import durations_from_times
-from convlstm.spec.geometry import check_boundary, pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import check_boundary, pad_widths
 from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -48,6 +48,7 @@ SMALL = {
     "recurrent_kernel_size": 3,
     "stride": 1,
     "dilation": 1,
+    "recurrent_dilation": 1,
     "padding": "same",
     "groups": 1,
     "dropout": 0.0,
@@ -84,7 +85,8 @@ def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: 
     for attempt in range(1000):
         random = np.random.default_rng([seed, attempt])
         try:
-            options = _random_options(random, fixed.get("spatial_dims")) | fixed
+            drawn_options = _random_options(random, fixed.get("spatial_dims"))
+            options = drawn_options | _later_options([seed, attempt, 1], drawn_options) | fixed
             drawn = random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"])
             space = tuple(
                 int(n) if wanted is None else wanted
@@ -167,6 +169,15 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
     return options | _dependent_options(random, options, pick, depth)
 
 
+def _later_options(entropy: list[int], options: dict[str, Any]) -> dict[str, Any]:
+    """Return options that came later, from a stream of their own: the others of a seed stay as they were."""
+    pick = picker(np.random.default_rng(entropy))
+    rank, depth = options["spatial_dims"], len(options["hidden_channels"])
+    if pick(False, True):
+        return {"recurrent_dilation": [tuple(pick(1, 2, 3) for _ in range(rank)) for _ in range(depth)]}
+    return {}
+
+
 def _dependent_options(
     random: np.random.Generator, options: dict[str, Any], pick: Callable[..., Any], depth: int
 ) -> dict[str, Any]:
@@ -196,7 +207,7 @@ def _check_boundaries(spec: ConvLSTMSpec, size: tuple[int, ...]) -> None:
     for layer, grid in zip(spec.layers, spec.grids(size), strict=True):
         widths = pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
         check_boundary(size, widths, spec.boundary)
-        check_boundary(grid, recurrent_pad_widths(layer.recurrent_kernel_size), spec.boundary)
+        check_boundary(grid, layer.recurrent_widths, spec.boundary)
         size = grid
 
 

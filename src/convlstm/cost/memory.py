@@ -126,7 +126,7 @@ class Run:
     def saved_by_generic_step(self) -> int:
         """What autograd saves of one step: gates, c, φ(c) and h with its padding; then what the options add."""
         spec, layer = self.layer.stack, self.layer
-        padded_points = prod(n + k - 1 for n, k in zip(self.grid, layer.recurrent_kernel_size, strict=True))
+        padded_points = prod(n + sum(width) for n, width in zip(self.grid, layer.recurrent_widths, strict=True))
         saved = 4 * self.h + 2 * self.c + self.h // prod(self.grid) * padded_points
         if spec.norm != "none":
             saved += 12 * self.h  # three forms of the gates

@@ -116,7 +116,7 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
         spans = [effective_kernel(k, d) - 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
         field = tuple(f + span * j for f, span, j in zip(field, spans, apart, strict=True))
         apart = tuple(j * s for j, s in zip(apart, layer.stride, strict=True))
-        wider = [(k - 1) * j for k, j in zip(layer.recurrent_kernel_size, apart, strict=True)]
+        wider = [sum(width) * j for width, j in zip(layer.recurrent_widths, apart, strict=True)]
         growth = tuple(max(pair) for pair in zip(growth, wider, strict=True))
         result.append((field, growth))
     return result

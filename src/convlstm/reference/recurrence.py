@@ -14,7 +14,7 @@ from convlstm.reference.activations import ACTIVATION_FUNCTIONS
 from convlstm.reference.convolution import convolve
 from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import check_durations
-from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
@@ -209,8 +209,13 @@ def _gates(
         x = x * masks.input
     gates = []
     for gate in range(4):
-        widths = recurrent_pad_widths(layer.recurrent_kernel_size)
-        z = convolve(h, weights["weight_hh"][gate], widths=widths, boundary=spec.boundary)
+        z = convolve(
+            h,
+            weights["weight_hh"][gate],
+            widths=layer.recurrent_widths,
+            boundary=spec.boundary,
+            dilation=layer.recurrent_dilation,
+        )
         if x is not None:
             z = z + convolve(
                 x,

@@ -29,6 +29,7 @@ PER_LAYER = (
     "stride",
     "padding",
     "dilation",
+    "recurrent_dilation",
     "groups",
 )
 # An option on the left has an effect only if the option on the right has one of these values.
@@ -75,7 +76,6 @@ FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
 
 FOREIGN_OPTIONS = {
     "proj_size": "Remove it and apply a 1×1 convolution to the output.",
-    "recurrent_dilation": "Remove it and increase `recurrent_kernel_size`.",
     "return_sequences": "Remove it: a call returns every time step. Call with `all_layers=True` for every layer.",
     "return_all_layers": "Remove it and call the layer with `all_layers=True`.",
     "return_state": "Remove it: a call always returns the final state.",
@@ -89,6 +89,7 @@ class CellOptions(TypedDict, total=False):
     """The keyword options of one step of one layer, which `ConvLSTMSpec` describes."""
 
     recurrent_kernel_size: LayerSizes | None
+    recurrent_dilation: LayerSizes
     boundary: str | tuple[str, ...]
     forget_bias: float | None
     peephole: str

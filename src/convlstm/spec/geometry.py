@@ -47,9 +47,10 @@ def pad_widths(
     return tuple(widths)
 
 
-def recurrent_pad_widths(kernel: Sequence[int]) -> Widths:
-    """Return the points (before, after) that keep the size of h; an even kernel has its extra point at the end."""
-    return tuple(((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel)
+def recurrent_pad_widths(kernel: Sequence[int], dilation: Sequence[int]) -> Widths:
+    """Return the points (before, after) that keep the size of h; an odd point in all is at the end."""
+    spans = [effective_kernel(k, d) - 1 for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((span // 2, span - span // 2) for span in spans)
 
 
 def output_size(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convlstm.errors import SpecError
-from convlstm.spec.geometry import Padding, output_size
+from convlstm.spec.geometry import Padding, Widths, output_size, recurrent_pad_widths
 
 if TYPE_CHECKING:
     from convlstm.spec.options import ConvLSTMSpec
@@ -27,6 +27,7 @@ class LayerSpec:
         stride: Stride of the input convolution per axis.
         padding: `same`, `valid`, or points per axis, of the input convolution.
         dilation: Dilation of the input convolution per axis.
+        recurrent_dilation: Dilation of the recurrent convolution per axis.
         groups: Groups of the input convolution, inside each gate.
         stack: The spec of the stack, with the options that all its layers share.
     """
@@ -39,6 +40,7 @@ class LayerSpec:
     stride: tuple[int, ...]
     padding: Padding
     dilation: tuple[int, ...]
+    recurrent_dilation: tuple[int, ...]
     groups: int
     stack: ConvLSTMSpec
 
@@ -49,12 +51,22 @@ class LayerSpec:
         return output_size(input_size, self.kernel_size, self.stride, self.dilation, self.padding)
 
     @property
+    def recurrent_widths(self) -> Widths:
+        """The points (before, after) added around h along each axis, which keep its size."""
+        return recurrent_pad_widths(self.recurrent_kernel_size, self.recurrent_dilation)
+
+    @property
+    def has_dense_recurrence(self) -> bool:
+        """Whether the recurrent convolution has dilation 1 along every axis."""
+        return set(self.recurrent_dilation) == {1}
+
+    @property
     def is_standard_cell(self) -> bool:
         """Whether this is the cell for which engines have a fused implementation.
 
         The standard cell has the activations tanh and sigmoid, no norm, no zoneout, no peepholes or one per channel,
-        zeros around its frames and states, and one group. Dropout, masks, durations and memory decay do not count:
-        they belong to the call, or act outside the cell.
+        zeros around its frames and states, and one group. Both convolutions may be dilated. Dropout, masks, durations
+        and memory decay do not count: they belong to the call, or act outside the cell.
 
         Example:
             >>> from convlstm.spec.options import ConvLSTMSpec

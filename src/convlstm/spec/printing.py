@@ -7,7 +7,7 @@ from typing import Any
 from convlstm.spec.choices import PER_LAYER
 from convlstm.spec.options import ConvLSTMSpec
 
-_AXES = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation", "boundary")
+_AXES = ("kernel_size", "recurrent_kernel_size", "stride", "padding", "dilation", "recurrent_dilation", "boundary")
 
 
 def options_in_words(spec: ConvLSTMSpec) -> str:

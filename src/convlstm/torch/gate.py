@@ -19,7 +19,7 @@ from convlstm.torch.module import SpecModule
 
 _OPTIONS = (
     *("stride", "padding", "dilation", "groups", "bias", "forget_bias", "norm", "norm_groups", "boundary", "peephole"),
-    *("recurrent_kernel_size", "activation", "recurrent_activation", "spatial_dims"),
+    *("recurrent_kernel_size", "recurrent_dilation", "activation", "recurrent_activation", "spatial_dims"),
 )
 
 

@@ -17,10 +17,11 @@ from convlstm.mlx import ConvLSTM
 EXACT = {"tanh": np.tanh, "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x))}
 SLOPE = {"tanh": lambda y: 1.0 - y * y, "sigmoid": lambda y: y * (1.0 - y)}
 KERNELS = [
-    (((1, 1), (1, 1)), (3, 3), ("zeros", "zeros")),
-    (((0, 1), (2, 2)), (2, 5), ("zeros", "circular")),
-    (((1, 1),), (3,), ("reflect",)),
-    (((0, 0), (1, 1), (0, 1)), (1, 3, 2), ("zeros",) * 3),
+    (((1, 1), (1, 1)), (3, 3), ("zeros", "zeros"), (1, 1)),
+    (((0, 1), (2, 2)), (2, 5), ("zeros", "circular"), (1, 1)),
+    (((1, 1),), (3,), ("reflect",), (1,)),
+    (((0, 0), (1, 1), (0, 1)), (1, 3, 2), ("zeros",) * 3, (1, 1, 1)),
+    (((1, 2), (2, 2)), (2, 3), ("zeros", "circular"), (3, 2)),
 ]
 
 
@@ -53,27 +54,33 @@ def test_fast_tanh_is_used_where_mlx_is_slow() -> None:
         np.testing.assert_allclose(np.array(found), np.array(wanted), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(("widths", "kernel", "boundary"), KERNELS)
-def test_the_convolution_of_the_state_is_the_convolution(widths: Any, kernel: Any, boundary: Any) -> None:
+def _with_dilation(x: mx.array, w: mx.array, widths: Any, boundary: Any, dilation: Any) -> mx.array:
+    return convolve(x, w, widths, boundary, dilation=dilation)
+
+
+@pytest.mark.parametrize(("widths", "kernel", "boundary", "dilation"), KERNELS)
+def test_the_convolution_of_the_state_is_the_convolution(
+    widths: Any, kernel: Any, boundary: Any, dilation: Any
+) -> None:
     x, w = mx.random.normal((2, *(5, 6, 4)[: len(kernel)], 3)), mx.random.normal((8, *kernel, 3))
 
     def derivatives(convolution: Any) -> list[mx.array]:
         def loss(x: mx.array, w: mx.array) -> mx.array:
-            return mx.sin(0.1 * convolution(x, w, widths, boundary)).sum()
+            return mx.sin(0.1 * convolution(x, w, widths, boundary, dilation)).sum()
 
         def of_gradient(x: mx.array, w: mx.array) -> mx.array:
             return sum((part**2).sum() for part in mx.grad(loss, argnums=(0, 1))(x, w))
 
         first, second = (mx.grad(f, argnums=(0, 1))(x, w) for f in (loss, of_gradient))
-        return [convolution(x, w, widths, boundary), *first, *second]
+        return [convolution(x, w, widths, boundary, dilation), *first, *second]
 
-    for found, wanted in zip(derivatives(convolve_state), derivatives(convolve), strict=True):
+    for found, wanted in zip(derivatives(convolve_state), derivatives(_with_dilation), strict=True):
         np.testing.assert_allclose(np.array(found), np.array(wanted), rtol=1e-4, atol=1e-4)
     xs, ws = mx.random.normal((2, 3, *x.shape[1:])), mx.random.normal((8, *kernel, 2, 3))
-    one = lambda x, w: convolve_state(x, w, widths, boundary)  # noqa: E731
-    rows = [convolve(xs[:, n], w, widths, boundary) for n in range(3)]
+    one = lambda x, w: convolve_state(x, w, widths, boundary, dilation)  # noqa: E731
+    rows = [_with_dilation(xs[:, n], w, widths, boundary, dilation) for n in range(3)]
     np.testing.assert_array_equal(np.array(mx.vmap(one, in_axes=(1, None))(xs, w)), np.array(mx.stack(rows)))
-    rows = [convolve(x, ws[..., n, :], widths, boundary) for n in range(2)]
+    rows = [_with_dilation(x, ws[..., n, :], widths, boundary, dilation) for n in range(2)]
     np.testing.assert_array_equal(np.array(mx.vmap(one, in_axes=(None, -2))(x, ws)), np.array(mx.stack(rows)))
     assert mx.vmap(one, in_axes=(1, None))(xs[:, :0], w).shape == (0, *rows[0].shape)
     assert mx.vmap(one, in_axes=(None, -2))(x, ws[..., :0, :]).shape == (0, *rows[0].shape)

@@ -71,7 +71,8 @@ def test_the_transforms_are_a_convolution(rows: int) -> None:
 
 def _cases(**fixed: Any) -> list[Case]:
     """Return random layers of the common cell whose grids have rows that this serves."""
-    drawn = (random_case(seed, spatial_dims=2, dropout=0.0, **COMMON, **fixed) for seed in count(70_000))
+    fixed |= {"spatial_dims": 2, "dropout": 0.0, "recurrent_dilation": 1}
+    drawn = (random_case(seed, **COMMON, **fixed) for seed in count(70_000))
     served = (
         case
         for case in drawn
@@ -153,10 +154,16 @@ def test_it_is_taken_where_it_is_quicker_and_left_elsewhere(monkeypatch: pytest.
     monkeypatch.setattr(torch_winograd.Winograd, "add", lambda self, *a: (taken.append(self), add(self, *a))[1])
 
     def is_taken(
-        kernel: int = 5, size: tuple[int, int] = (16, 16), *, steps: int = 2, batch: int = 8, dtype: Any = torch.float32
+        kernel: int = 5,
+        size: tuple[int, int] = (16, 16),
+        *,
+        steps: int = 2,
+        batch: int = 8,
+        dtype: Any = torch.float32,
+        **options: Any,
     ) -> bool:
         taken.clear()
-        layer = ConvLSTM(64, 64, kernel).to(dtype)
+        layer = ConvLSTM(64, 64, kernel, **options).to(dtype)
         with torch.no_grad():
             layer(torch.randn(batch, steps, 64, *size).to(dtype))
         return bool(taken)
@@ -167,6 +174,7 @@ def test_it_is_taken_where_it_is_quicker_and_left_elsewhere(monkeypatch: pytest.
     assert is_taken(steps=1)
     assert not is_taken(steps=1, batch=4)
     assert not is_taken(kernel=7)
+    assert not is_taken(recurrent_dilation=(1, 2))
     assert not is_taken(size=(18, 16))
     assert not is_taken(dtype=torch.bfloat16)
     with monkeypatch.context() as lower:

@@ -45,34 +45,48 @@ def convolve(
     )
 
 
-def convolve_in_loop(x: Array, kernel: Array, widths: Widths, *, generic: bool, is_zero: Array | None = None) -> Array:
+def convolve_in_loop(
+    x: Array,
+    kernel: Array,
+    widths: Widths,
+    dilation: tuple[int, ...],
+    *,
+    generic: bool,
+    is_zero: Array | None = None,
+) -> Array:
     """Return W ∗ x with stride 1, with the gradient rule unless `generic` or on a mesh with explicit axes.
 
     Where the scalar `is_zero` is true, x is zero and needs no gradient: the rule then computes nothing.
     """
     if generic or x.size == 0 or mesh_is_explicit(x):
-        return convolve(x, kernel, widths)
+        return convolve(x, kernel, widths, dilation=dilation)
     # inside `shard_map` a rule needs both to vary over the same axes; an ordinary convolution casts them itself
-    z: Array = _with_rule(widths, varying_as(x, kernel), varying_as(kernel, x), is_zero)
+    z: Array = _with_rule(widths, dilation, varying_as(x, kernel), varying_as(kernel, x), is_zero)
     return z
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _with_rule(widths: Widths, x: Array, kernel: Array, is_zero: Array | None) -> Array:
-    z: Array = _zeros_if(is_zero, partial(convolve, widths=widths), x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _with_rule(widths: Widths, dilation: tuple[int, ...], x: Array, kernel: Array, is_zero: Array | None) -> Array:
+    z: Array = _zeros_if(is_zero, partial(convolve, widths=widths, dilation=dilation), x, kernel)
     return z
 
 
-def _forward(widths: Widths, x: Array, kernel: Array, is_zero: Array | None) -> tuple[Array, tuple[Any, ...]]:
-    return _with_rule(widths, x, kernel, is_zero), (x, kernel, is_zero)
+def _forward(
+    widths: Widths, dilation: tuple[int, ...], x: Array, kernel: Array, is_zero: Array | None
+) -> tuple[Array, tuple[Any, ...]]:
+    return _with_rule(widths, dilation, x, kernel, is_zero), (x, kernel, is_zero)
 
 
-def _backward(widths: Widths, saved: tuple[Any, ...], dz: Array) -> tuple[Array, Array, None]:
+def _backward(
+    widths: Widths, dilation: tuple[int, ...], saved: tuple[Any, ...], dz: Array
+) -> tuple[Array, Array, None]:
     x, kernel, is_zero = saved
 
     def gradients(*arrays: Array) -> tuple[Array, Array]:
         dx_and_dw: tuple[Array, Array] = lax.platform_dependent(
-            *arrays, cpu=partial(_gradients_by_products, widths), default=partial(_gradients_by_xla, widths)
+            *arrays,
+            cpu=partial(_gradients_by_products, widths, dilation),
+            default=partial(_gradients_by_xla, widths, dilation),
         )
         return dx_and_dw
 
@@ -95,22 +109,27 @@ def _zeros_if(is_zero: Array | None, compute: Callable[..., Any], *arrays: Array
     return lax.cond(is_zero, zeros, compute, *arrays)
 
 
-def _gradients_by_xla(widths: Widths, x: Array, kernel: Array, dz: Array) -> tuple[Array, Array]:
-    _, pullback = jax.vjp(partial(convolve, widths=widths), x, kernel)
+def _gradients_by_xla(
+    widths: Widths, dilation: tuple[int, ...], x: Array, kernel: Array, dz: Array
+) -> tuple[Array, Array]:
+    _, pullback = jax.vjp(partial(convolve, widths=widths, dilation=dilation), x, kernel)
     dx, dw = pullback(dz)
     return dx, dw
 
 
-def _gradients_by_products(widths: Widths, x: Array, kernel: Array, dz: Array) -> tuple[Array, Array]:
+def _gradients_by_products(
+    widths: Widths, dilation: tuple[int, ...], x: Array, kernel: Array, dz: Array
+) -> tuple[Array, Array]:
     size, batch_and_space = kernel.shape[:-2], tuple(range(len(widths) + 1))
     padded = jnp.pad(x, ((0, 0), *widths, (0, 0)))
     wide = jnp.promote_types(x.dtype, jnp.float32)  # sums over taps and points are rounded only at the end
     product_of = partial(jnp.tensordot, preferred_element_type=wide)
     d_padded, d_taps = jnp.zeros(padded.shape, wide), []
     for tap in product(*map(range, size)):
-        window = (slice(None), *(slice(k, k + n) for k, n in zip(tap, dz.shape[1:-1], strict=True)))
+        offsets = [k * d for k, d in zip(tap, dilation, strict=True)]
+        window = (slice(None), *(slice(k, k + n) for k, n in zip(offsets, dz.shape[1:-1], strict=True)))
         d_taps.append(product_of(padded[window], dz, (batch_and_space, batch_and_space)))
-        margins = [(k, n - 1 - k) for k, n in zip(tap, size, strict=True)]
+        margins = [(k, (n - 1) * d - k) for k, n, d in zip(offsets, size, dilation, strict=True)]
         d_padded += jnp.pad(product_of(dz, kernel[tap], (-1, -1)), ((0, 0), *margins, (0, 0)))
     inside = (slice(None), *(slice(before, before + n) for (before, _), n in zip(widths, x.shape[1:-1], strict=True)))
     return d_padded[inside].astype(x.dtype), jnp.stack(d_taps).reshape(kernel.shape).astype(kernel.dtype)

@@ -19,7 +19,7 @@ from convlstm.engine.jax.convolution import convolve, convolve_in_loop, mesh_is_
 from convlstm.engine.jax.durations import clean, duration_scale, retention
 from convlstm.engine.jax.gates import GATE_WEIGHTS, gates, zoneout
 from convlstm.engine.jax.padding import pad
-from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
@@ -67,7 +67,7 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Array, *, by_rule: 
     hidden, groups = layer.hidden_channels, layer.groups
     kernel = weights["weight_ih"].astype(x.dtype)
     if by_rule:
-        return convolve_in_loop(x, kernel, widths, generic=False)
+        return convolve_in_loop(x, kernel, widths, layer.dilation, generic=False)
     if groups > 1:
         # groups divide each gate, whereas one convolution of all gates numbers its outputs group first
         kernel = _swapped(kernel, 4, groups, hidden // groups)
@@ -79,9 +79,9 @@ def recurrent_convolution(
     layer: LayerSpec, weights: Weights, h: Array, *, generic: bool = False, h_is_zero: Array | None = None
 ) -> Array:
     """Return W_hh ∗ h (batch, *grid, 4·hidden), without a convolution where the scalar `h_is_zero` is true."""
-    h, widths = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
+    h, widths = pad(h, layer.recurrent_widths, layer.stack.boundary)
     kernel = weights["weight_hh"].astype(h.dtype)
-    return convolve_in_loop(h, kernel, widths, generic=generic, is_zero=h_is_zero)
+    return convolve_in_loop(h, kernel, widths, layer.recurrent_dilation, generic=generic, is_zero=h_is_zero)
 
 
 def step(

@@ -17,7 +17,7 @@ from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS, exp
 from convlstm.engine.mlx.convolution import convolve, convolve_state
 from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import network_sizes
-from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
@@ -42,8 +42,8 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: mx.array) -> mx.arr
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: mx.array) -> mx.array:
     """Return W_hh ∗ h (batch, *grid, 4·hidden)."""
-    widths = recurrent_pad_widths(layer.recurrent_kernel_size)
-    return convolve_state(h, weights["weight_hh"], widths, layer.stack.boundary)
+    widths, dilation = layer.recurrent_widths, layer.recurrent_dilation
+    return convolve_state(h, weights["weight_hh"], widths, layer.stack.boundary, dilation)
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: mx.array) -> mx.array:

@@ -32,6 +32,7 @@ def serves(layer: LayerSpec) -> bool:
         and layer.in_channels > 0
         and spec.peephole == "none"
         and set(layer.dilation) == {1}
+        and layer.has_dense_recurrence
         and not is_misread
         and not _under_xla()
     )

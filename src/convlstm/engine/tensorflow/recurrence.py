@@ -20,7 +20,6 @@ from convlstm.engine.tensorflow.padding import input_widths, pad, sizes, state_g
 from convlstm.engine.tensorflow.shapes import over_grid, swapped, unstacked
 from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.durations import network_sizes
-from convlstm.spec.geometry import recurrent_pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
 
@@ -45,8 +44,10 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, *grid, 4·hidden)."""
-    h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return convolve_state(h, weights["weight_hh"])
+    h, kernel = pad(h, layer.recurrent_widths, layer.stack.boundary), weights["weight_hh"]
+    if layer.has_dense_recurrence:
+        return convolve_state(h, kernel)
+    return convolve(h, kernel, (1,) * layer.stack.spatial_dims, layer.recurrent_dilation)
 
 
 def duration_scale(layer: LayerSpec, weights: Weights, durations: Tensor) -> Tensor:

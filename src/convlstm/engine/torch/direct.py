@@ -13,7 +13,6 @@ from torch import Tensor
 
 from convlstm.engine.torch.convolution import (
     CONVOLUTIONS,
-    UNIT,
     Form,
     add_convolution,
     can_add,
@@ -24,7 +23,7 @@ from convlstm.engine.torch.convolution import (
     prepack,
 )
 from convlstm.engine.torch.fused_plan import Plan, flatten_time
-from convlstm.spec.geometry import Widths, recurrent_pad_widths
+from convlstm.spec.geometry import Widths
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -59,11 +58,11 @@ class DirectConvolutions:
     def add_recurrent_term(self, z: Tensor, t: int, h: Tensor | None) -> None:
         """Add W_hh ∗ h to z of step t; an h of None is zero."""
         if h is not None:
-            add_convolution(z, h, self._kernel, self._widths)
+            add_convolution(z, h, self._kernel, self._widths, form=self._form)
 
     def backward(self, dz: Tensor, dh: Tensor) -> None:
         """Add the gradient of the h that a step convolved, which follows from dz, to dh in place."""
-        add_convolution(dh, dz, self._flipped_kernel, self._flipped_widths)
+        add_convolution(dh, dz, self._flipped_kernel, self._flipped_widths, form=self._form)
 
     def gradients(self, hidden: Tensor, dz: Tensor, *, zero_initial_state: bool) -> Gradients:
         """Return the gradients of x, W_ih and W_hh, None for those not needed, from h of T + 1 steps and dz of T."""
@@ -72,7 +71,11 @@ class DirectConvolutions:
 
     @cached_property
     def _widths(self) -> tuple[tuple[int, int], ...]:
-        return recurrent_pad_widths(self.plan.layer.recurrent_kernel_size)
+        return self.plan.layer.recurrent_widths
+
+    @property
+    def _form(self) -> Form:
+        return (), self.plan.layer.recurrent_dilation
 
     @property
     def _flipped_widths(self) -> tuple[tuple[int, int], ...]:
@@ -80,12 +83,12 @@ class DirectConvolutions:
 
     @cached_property
     def _kernel(self) -> Tensor:
-        return self._in_fast_layout(self.weight_hh, self.plan.shape, self._widths)
+        return self._in_fast_layout(self.weight_hh, self.plan.shape, self._widths, self._form)
 
     @cached_property
     def _flipped_kernel(self) -> Tensor:
         flipped = self.weight_hh.flip(tuple(range(2, self.weight_hh.ndim))).transpose(0, 1)
-        return self._in_fast_layout(flipped, self.plan.gate_shape, self._flipped_widths)
+        return self._in_fast_layout(flipped, self.plan.gate_shape, self._flipped_widths, self._form)
 
     @cached_property
     def _input_kernel(self) -> Tensor:
@@ -96,7 +99,7 @@ class DirectConvolutions:
         size, form = (plan.steps_per_chunk * x.shape[1], *x.shape[2:]), (plan.layer.stride, plan.layer.dilation)
         return self._in_fast_layout(weight, size, plan.input_widths(x.shape[3:]), form)
 
-    def _in_fast_layout(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
+    def _in_fast_layout(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form) -> Tensor:
         """Return a kernel in the layout in which its convolutions are fastest; a single step does not repay a copy.
 
         Kernels with one channel stay as they are: they fit either layout, and oneDNN takes the faster one.
@@ -161,7 +164,7 @@ class DirectConvolutions:
         if not len(before):
             return torch.zeros_like(self.weight_hh)
         h, padding = padded(contiguous_strides(flatten_time(before)), self._widths)
-        ones, zero = [1] * plan.rank, [0] * plan.rank
-        arguments = (None, ones, padding, ones, False, zero, 1, (False, True, False))
+        ones, zero, dilation = [1] * plan.rank, [0] * plan.rank, plan.layer.recurrent_dilation
+        arguments = (None, ones, padding, dilation, False, zero, 1, (False, True, False))
         dw_hh: Tensor = torch.ops.aten.convolution_backward(flatten_time(dz), h, self.weight_hh, *arguments)[1]
         return dw_hh

@@ -21,7 +21,7 @@ from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
 from convlstm.spec.choices import NORM_EPSILON
-from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.masks import LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
@@ -51,8 +51,9 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, 4·hidden, *grid)."""
-    h = pad(h, recurrent_pad_widths(layer.recurrent_kernel_size), layer.stack.boundary)
-    return CONVOLUTIONS[layer.stack.spatial_dims](contiguous_strides(h), contiguous_strides(weights["weight_hh"]))
+    h, weight = pad(h, layer.recurrent_widths, layer.stack.boundary), weights["weight_hh"]
+    convolution = CONVOLUTIONS[layer.stack.spatial_dims]
+    return convolution(contiguous_strides(h), contiguous_strides(weight), dilation=layer.recurrent_dilation)
 
 
 def gates(layer: LayerSpec, weights: Weights, z_x: Tensor | None, h: Tensor, masks: LayerMasks | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from convlstm.spec.geometry import pad_widths, recurrent_pad_widths
+from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Size
 
@@ -37,8 +37,7 @@ def is_joint(layer: LayerSpec, size: Sequence[int]) -> bool:
         and layer.in_channels % _CHANNEL_BLOCK == 0
         and tuple(layer.kernel_size) == tuple(layer.recurrent_kernel_size)
         and set(layer.stride) == set(layer.dilation) == {1}
-        and pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-        == recurrent_pad_widths(layer.recurrent_kernel_size)
+        and pad_widths(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding) == layer.recurrent_widths
     )
 
 
@@ -55,6 +54,8 @@ def samples(layer: LayerSpec, grid: Sequence[int]) -> int:
 def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
     """Return whether Winograd's convolution supports a standard cell in float32, and is faster for such inputs."""
     kernel, grid = layer.recurrent_kernel_size, layer.grid(size)
+    if not layer.has_dense_recurrence:
+        return False
     if len(kernel) != 2 or kernel[0] not in KERNELS or kernel[1] % 2 == 0 or layer.hidden_channels % _CHANNEL_BLOCK:
         return False
     saved = sum(channels(layer, size)) * kernel[1] * (kernel[0] - points(layer) / ROWS)
