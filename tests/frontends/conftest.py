@@ -116,7 +116,7 @@ class Frontend:
             return state if state is None else self.native(state, dims)
         return type(state)(self.native_state(part, dims) for part in state)
 
-    def call(self, layer: Any, x: Array, state: Any = None, *, seed: int | None = None, **given: Any) -> Result:
+    def call(self, layer: Any, x: Array | None, state: Any = None, *, seed: int | None = None, **given: Any) -> Result:
         """Call a layer on frames (batch, time, channels, *space), or without the batch."""
         dims = getattr(layer, "layer", layer).spec.spatial_dims  # of a stateful layer, its layer's
         given = {name: self.converted(value) for name, value in given.items()}
@@ -124,15 +124,16 @@ class Frontend:
             given |= self.generator(seed)
         if state is not None:
             given["state"] = self.native_state(state, dims)
-        output, (h, c) = self.natural_call(layer)(self.native(x, dims), **given)
+        output, (h, c) = self.natural_call(layer)(None if x is None else self.native(x, dims), **given)
         outputs = output if isinstance(output, tuple) else (output,)
         return Result(*(tuple(self.channels_first(part, dims) for part in parts) for parts in (outputs, h, c)))
 
-    def step(self, cell: Any, x: Array, state: Any = None, **given: Any) -> list[Array]:
+    def step(self, cell: Any, x: Array | None, state: Any = None, **given: Any) -> list[Array]:
         """Return the state (h, c) of a cell after a step."""
         dims = cell.spec.spatial_dims
         given = {name: self.converted(value) for name, value in given.items()}
-        after = self.natural_call(cell)(self.native(x, dims), self.native_state(state, dims), **given)
+        frame = None if x is None else self.native(x, dims)
+        after = self.natural_call(cell)(frame, self.native_state(state, dims), **given)
         return [self.channels_first(part, dims) for part in after]
 
     def forecast(self, model: Any, frames: Array, horizon: int, *, seed: int | None = None, **given: Any) -> Array:

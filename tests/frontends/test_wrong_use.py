@@ -20,11 +20,17 @@ X = (2, 5, 1, 8, 8)
 FRAME = (2, 1, 8, 8)
 H = (2, 4, 8, 8)
 FRAMES = (2, 3, 1, 8, 8)
+NO_INPUT = {"in_channels": 0}
 LINEAR = {"duration_strategy": "linear"}
 DECAY = {"memory_decay": True}
 
 BUILDS: list[tuple[str, dict[str, Any]]] = [
-    ("in_channels", {"in_channels": 0}),
+    ("in_channels", {"in_channels": -1}),
+    ("stride", {"in_channels": 0, "stride": 2}),
+    ("padding", {"in_channels": 0, "padding": "valid"}),
+    ("dilation", {"in_channels": 0, "dilation": 2}),
+    ("groups", {"in_channels": 0, "groups": 2}),
+    ("input_dropout", {"in_channels": 0, "input_dropout": 0.5}),
     ("in_channels", {"in_channels": "1"}),
     ("hidden_channels", {"hidden_channels": -4}),
     ("hidden_channels", {"hidden_channels": [4, 4], "num_layers": 3}),
@@ -48,6 +54,18 @@ BUILDS: list[tuple[str, dict[str, Any]]] = [
 CALLS: list[tuple[type, str, dict[str, Any], Call]] = [
     (ShapeError, "x", {}, lambda f: {"x": f.foreign(*X)}),
     (ShapeError, "x", {}, lambda f: {"x": None}),
+    (ShapeError, "x", {}, lambda f: {"x": None, "steps": 5}),
+    (ShapeError, "steps", {}, lambda f: {"steps": 5}),
+    (ShapeError, "x", NO_INPUT, lambda f: {"state": (f.frames(*H),) * 2}),
+    (ShapeError, "x", NO_INPUT, lambda f: {"x": f.frames(2, 5, 0, 8, 8), "steps": 5}),
+    (ShapeError, "steps", NO_INPUT, lambda f: {"x": None, "state": (f.frames(*H),) * 2}),
+    (ShapeError, "steps", NO_INPUT, lambda f: {"x": None, "steps": -1, "state": (f.frames(*H),) * 2}),
+    (ShapeError, "steps", NO_INPUT, lambda f: {"x": None, "steps": 2.0, "state": (f.frames(*H),) * 2}),
+    (StateError, "state", NO_INPUT, lambda f: {"x": None, "steps": 5}),
+    (StateError, "state", NO_INPUT, lambda f: {"x": None, "steps": 5, "state": f.frames(*H)}),
+    (StateError, "h_0[0]", NO_INPUT, lambda f: {"x": None, "steps": 5, "state": (None, f.frames(*H))}),
+    (StateError, "h_0[0]", NO_INPUT, lambda f: {"x": None, "steps": 5, "state": (f.frames(2, 3, 8, 8),) * 2}),
+    (StateError, "c_0[0]", NO_INPUT, lambda f: {"x": None, "steps": 5, "state": (f.frames(*H), f.frames(2, 4, 8, 7))}),
     (ShapeError, "x", {}, lambda f: {"x": f.frames(1, 8, 8)}),
     (ShapeError, "x", {}, lambda f: {"x": f.frames(1, *X)}),
     (ShapeError, "x", {}, lambda f: {"x": f.frames(2, 5, 3, 8, 8)}),
@@ -111,6 +129,8 @@ CELL_BUILDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 CELL_CALLS: list[tuple[type, str, dict[str, Any], Call]] = [
+    (ShapeError, "x", NO_INPUT, lambda f: {"state": (f.frames(*H),) * 2}),
+    (StateError, "state", NO_INPUT, lambda f: {"x": None}),
     (ShapeError, "x", {}, lambda f: {"x": f.frames(*X)}),
     (ShapeError, "x", {}, lambda f: {"x": f.ones(8, 8)}),
     (ShapeError, "x", {}, lambda f: {"x": f.frames(2, 3, 8, 8)}),

@@ -14,6 +14,11 @@ def initial_state(case: Case, arrays: Mapping[str, Any]) -> tuple[tuple[Any, ...
     return tuple(arrays[f"h.{n}"] for n in range(count)), tuple(arrays[f"c.{n}"] for n in range(count))
 
 
+def layer_input(case: Case, arrays: Mapping[str, Any]) -> tuple[Any, int | None]:
+    """Return x and `steps` of a layer's call: frames and None, or for a stack without input None and their number."""
+    return (arrays["x"], None) if case.spec.in_channels else (None, case.arrays["x"].shape[1])
+
+
 def layer_times(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return durations and gaps of a case by the names of a layer's arguments."""
     gaps = None

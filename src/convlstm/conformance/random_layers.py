@@ -64,9 +64,9 @@ class Case:
     """A layer stack with inputs for every argument.
 
     `arrays` are those that a gradient is taken of, in float64: `x`, `h.{n}`, `c.{n}`, `durations` (batch, time),
-    `gaps.{direction}` (batch, time) and the weights by canonical key. Masked steps may hold NaN. `mask` (batch, time)
-    is True where a step is valid, `masks` is None in evaluation, and `dropout` has the factors between layers
-    (batch, time, channels, *grid).
+    `gaps.{direction}` (batch, time) and the weights by canonical key. x has 0 channels for a stack without input.
+    Masked steps may hold NaN. `mask` (batch, time) is True where a step is valid, `masks` is None in evaluation, and
+    `dropout` has the factors between layers (batch, time, channels, *grid).
     """
 
     seed: int
@@ -86,7 +86,7 @@ def random_case(seed: int, size: tuple[int | None, ...] | None = None, **fixed: 
         random = np.random.default_rng([seed, attempt])
         try:
             drawn_options = _random_options(random, fixed.get("spatial_dims"))
-            options = drawn_options | _later_options([seed, attempt, 1], drawn_options) | fixed
+            options = drawn_options | _later_options([seed, attempt, 1], drawn_options, fixed) | fixed
             drawn = random.integers(random.choice([1, 3, 3, 3]), 8, options["spatial_dims"])
             space = tuple(
                 int(n) if wanted is None else wanted
@@ -114,8 +114,9 @@ def reference_arrays(
     output, final = reference.stack(
         case.spec,
         arrays,
-        arrays["x"],
+        arrays["x"] if case.spec.in_channels else None,
         [(arrays[f"h.{n}"], arrays[f"c.{n}"]) for n in range(count)],
+        steps=case.arrays["x"].shape[1],
         mask=case.mask,
         durations=arrays.get("durations"),
         gaps={d: arrays[f"gaps.{d}"] for d in case.spec.directions} if case.spec.memory_decay else None,
@@ -169,13 +170,26 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
     return options | _dependent_options(random, options, pick, depth)
 
 
-def _later_options(entropy: list[int], options: dict[str, Any]) -> dict[str, Any]:
+def _later_options(entropy: list[int], options: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
     """Return options that came later, from a stream of their own: the others of a seed stay as they were."""
     pick = picker(np.random.default_rng(entropy))
     rank, depth = options["spatial_dims"], len(options["hidden_channels"])
+    later: dict[str, Any] = {}
     if pick(False, True):
-        return {"recurrent_dilation": [tuple(pick(1, 2, 3) for _ in range(rank)) for _ in range(depth)]}
-    return {}
+        later["recurrent_dilation"] = [tuple(pick(1, 2, 3) for _ in range(rank)) for _ in range(depth)]
+    if pick(False, False, False, True) and not fixed.keys() & {
+        "in_channels",
+        "groups",
+        "stride",
+        "padding",
+        "dilation",
+    }:
+        later["in_channels"] = 0
+        neutral = {"groups": 1, "stride": 1, "padding": "same", "dilation": 1}
+        later |= {name: [value, *options[name][1:]] for name, value in neutral.items()}
+        if depth == 1:
+            later["input_dropout"] = 0.0
+    return later
 
 
 def _dependent_options(

@@ -19,6 +19,7 @@ from convlstm.spec.presets import PRESETS
 from convlstm.weights.canonical import Spec
 from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, kind_of, load_model
 
+_SIZE = "[1-9][0-9]{0,9}"
 _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
 
 
@@ -121,8 +122,11 @@ def _read_spec(path: Path) -> Spec:
 def _read_shape(spec: Spec, text: str) -> tuple[int, ...]:
     rank = spec.spatial_dims if isinstance(spec, ConvLSTMSpec) else 2
     numbers = text.split("x")
-    # a limit on the digits keeps every number printable
-    if len(numbers) == rank + 2 and all(re.fullmatch("[1-9][0-9]{0,9}", number, re.ASCII) for number in numbers):
+    # a limit on the digits keeps every number printable; frames of a stack without input have 0 channels
+    channels = numbers.pop(1) if len(numbers) > 1 else ""
+    is_size = channels == "0" or re.fullmatch(_SIZE, channels, re.ASCII)
+    if len(numbers) == rank + 1 and is_size and all(re.fullmatch(_SIZE, number, re.ASCII) for number in numbers):
+        numbers.insert(1, channels)
         return tuple(int(number) for number in numbers)
     example = "x".join(["10", "1", *["128"] * rank])
     raise ConfigError(

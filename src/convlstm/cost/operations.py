@@ -107,13 +107,15 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
 
     Each input kernel adds (k_eff − 1) · j pixels, where j is the distance of two points of its grid in pixels. A step
     back in time can happen in any layer up to this one, so the widest recurrent kernel gives the growth. The stack has
-    no norm, whose statistics depend on every point.
+    no norm, whose statistics depend on every point. The field of a stack without input is that in its initial state.
     """
     result = []
     apart = field = (patch_size,) * spec.spatial_dims
     growth = (0,) * spec.spatial_dims
     for layer in spec.layers:
         spans = [effective_kernel(k, d) - 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+        if not layer.in_channels:
+            spans = [0] * spec.spatial_dims
         field = tuple(f + span * j for f, span, j in zip(field, spans, apart, strict=True))
         apart = tuple(j * s for j, s in zip(apart, layer.stride, strict=True))
         wider = [sum(width) * j for width, j in zip(layer.recurrent_widths, apart, strict=True)]

@@ -28,8 +28,8 @@ class Workload:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for number in self.shape:
-            parsing.integer("input", number, 1)
+        for axis, number in enumerate(self.shape):
+            parsing.integer("input", number, 0 if axis == 1 else 1)  # a stack without input has no channels
         parsing.integer("batch", self.batch, 1)
         parsing.integer("horizon", self.horizon, 1)
         parsing.choice("precision", self.precision, PRECISIONS)

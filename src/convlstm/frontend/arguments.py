@@ -36,7 +36,7 @@ def layer_spec(
             )
         options = {**options, "direction": "bidirectional"}
     return ConvLSTMSpec(
-        in_channels=parsing.integer(in_argument, in_channels, 1),
+        in_channels=parsing.integer(in_argument, in_channels, 0),
         hidden_channels=hidden_channels,
         kernel_size=kernel_size,
         num_layers=num_layers,
@@ -68,6 +68,17 @@ def check_cell(spec: ConvLSTMSpec) -> None:
     for name, only in _CELL.items():
         if getattr(spec, name) != only:
             raise _not_in_a_cell(name, only, getattr(spec, name))
+
+
+def check_has_input(spec: ConvLSTMSpec, module: str) -> None:
+    """Raise an error for a spec without input; `module` is the kind of module that needs one."""
+    if not spec.in_channels:
+        raise SpecError(
+            "in_channels",
+            expected=f"at least 1 in {module}",
+            received=0,
+            hint="Use the layer `ConvLSTM` for steps without input.",
+        )
 
 
 def check_spec_type(spec: object, kind: type[Any]) -> None:

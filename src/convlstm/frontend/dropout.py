@@ -91,7 +91,7 @@ def sample_masks(
         state = frame(layer.hidden_channels, sizes[layer.index + 1])
         for direction in spec.directions:
             four = (
-                MaskSpec("input", layer.index, direction, spec.input_dropout, entering),
+                MaskSpec("input", layer.index, direction, spec.input_dropout if layer.in_channels else 0.0, entering),
                 MaskSpec("recurrent", layer.index, direction, spec.recurrent_dropout, state),
                 MaskSpec("zoneout_h", layer.index, direction, spec.zoneout_h, (steps, *state)),
                 MaskSpec("zoneout_c", layer.index, direction, spec.zoneout_c, (steps, *state)),

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from convlstm.errors import SpecError, StateError
+from convlstm.frontend.arguments import check_has_input
 from convlstm.spec.options import ConvLSTMSpec
 
 
 def check_stateful(spec: ConvLSTMSpec) -> None:
-    """Raise an error for a layer that runs backwards, which cannot continue from a state."""
+    """Raise an error for a layer that runs backwards, which cannot continue from a state, or that has no input."""
+    check_has_input(spec, "a stateful layer, whose first call gives the grid")
     if spec.direction != "forward":
         raise SpecError(
             "direction",

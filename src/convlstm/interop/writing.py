@@ -100,6 +100,8 @@ def _check_holds(layout: Layout, spec: Spec) -> ConvLSTMSpec:
         raise _cannot(layout, "layout", "one that can be written", layout.name)
     if not isinstance(spec, ConvLSTMSpec):
         raise _cannot(layout, "model", "a layer stack", "a forecaster")
+    if not spec.in_channels:
+        raise _cannot(layout, "in_channels", "at least 1", 0)
     spec, rank = _in_words(spec), spec.spatial_dims
     if rank not in layout.ranks:
         raise _cannot(layout, "spatial_dims", " or ".join(map(str, layout.ranks)), rank)

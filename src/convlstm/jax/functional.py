@@ -27,9 +27,10 @@ from convlstm.spec.options import ConvLSTMSpec
 def layer(
     spec: ConvLSTMSpec,
     params: Params,
-    x: ArrayLike,
+    x: ArrayLike | None,
     carry: State | None = None,
     *,
+    steps: int | None = None,
     lengths: ArrayLike | Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     durations: ArrayLike | None = None,
@@ -45,8 +46,10 @@ def layer(
     Args:
         spec: The stack.
         params: Its tree of parameters (`convlstm.jax.fresh`, `from_canonical`).
-        x: (batch, time, *space, in_features), or without the batch axis.
+        x: (batch, time, *space, in_features), or without the batch axis. None in a stack without input
+            (`in_channels=0`), which needs `steps` and a carry.
         carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+        steps: Number of steps of a stack without input.
         lengths: Valid steps of each row, 0 to time; the rest is masked.
         mask: True where a step is valid (batch, time).
         durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -76,10 +79,14 @@ def layer(
         ((2, 5, 16, 16, 8), (2, 16, 16, 8))
     """
     check_params(spec, params)
+    has_input = calls.check_input(spec, x, steps, channels="in_features")
     dtype = inputs.compute_type(params, x, dtype)
     if key is not None:
         inputs.check_key("key", key)
-    frames, batched = inputs.read_frames(spec, x, dtype)
+    if has_input:
+        frames, batched = inputs.read_frames(spec, x, dtype)
+    else:
+        frames, batched = inputs.frames_of_state(spec, carry, steps, dtype)
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     reader = inputs.CallReader(frames, batch, steps)
     valid = reader.valid_steps(lengths, mask)
@@ -107,7 +114,7 @@ def cell(
     spec: ConvLSTMSpec,
     params: Params,
     carry: State | None,
-    x: ArrayLike,
+    x: ArrayLike | None,
     *,
     duration: ArrayLike | None = None,
     gap: ArrayLike | None = None,
@@ -121,7 +128,8 @@ def cell(
         spec: A stack of one layer, forward.
         params: Its tree of parameters.
         carry: State (h, c) of the step before; None means zeros.
-        x: (batch, *space, in_features), or without the batch axis.
+        x: (batch, *space, in_features), or without the batch axis; None in a cell without input
+            (`in_channels=0`), which needs a carry.
         duration: Δ of this step: a number, (), (batch,) or (batch, 1).
         gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
         key: Random key of the dropout masks in training; None means evaluation.
@@ -153,10 +161,14 @@ def cell(
             hint="Use `functional.layer`.",
         )
     check_params(spec, params)
+    has_input = calls.check_input(spec, x, None if spec.in_channels else 1, channels="in_features")
     dtype = inputs.compute_type(params, x, dtype)
     if key is not None:
         inputs.check_key("key", key)
-    frame, batched = inputs.read_frame(spec, x, dtype)
+    if has_input:
+        frame, batched = inputs.read_frame(spec, x, dtype)
+    else:
+        frame, batched = inputs.frames_of_state(spec, carry, 1, dtype)
     batch, size = frame.shape[1], tuple(frame.shape[2:-1])
     reader = inputs.CallReader(frame, batch)
     gaps = reader.one_step("gap", spec.memory_decay, gap)

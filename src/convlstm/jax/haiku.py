@@ -75,9 +75,10 @@ class ConvLSTM(hk.Module):
 
     def __call__(
         self,
-        x: ArrayLike,
+        x: ArrayLike | None,
         carry: State | None = None,
         *,
+        steps: int | None = None,
         lengths: ArrayLike | Sequence[int] | None = None,
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
@@ -88,8 +89,10 @@ class ConvLSTM(hk.Module):
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, *space, in_features), or without the batch axis.
+            x: (batch, time, *space, in_features), or without the batch axis. None in a layer without input
+                (`in_features=0`), which needs `steps` and a carry.
             carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            steps: Number of steps of a layer without input.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -109,6 +112,7 @@ class ConvLSTM(hk.Module):
             declared(self.spec, self.param_dtype),
             x,
             carry,
+            steps=steps,
             lengths=lengths,
             mask=mask,
             durations=durations,
@@ -160,7 +164,7 @@ class ConvLSTMCell(hk.Module):
     def __call__(
         self,
         carry: State | None,
-        x: ArrayLike,
+        x: ArrayLike | None,
         *,
         duration: ArrayLike | None = None,
         gap: ArrayLike | None = None,
@@ -170,7 +174,8 @@ class ConvLSTMCell(hk.Module):
 
         Args:
             carry: State (h, c) of the step before; None means zeros.
-            x: (batch, *space, in_features), or without the batch axis.
+            x: (batch, *space, in_features), or without the batch axis; None in a cell without input, which needs a
+                carry.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             deterministic: True in evaluation; training draws from Haiku's own key.
@@ -178,7 +183,7 @@ class ConvLSTMCell(hk.Module):
         Returns:
             The carry State(h, c) after the step, and h once more as output.
         """
-        spec = self._spec(jnp.shape(x)[-1])
+        spec = self._spec(0 if x is None else jnp.shape(x)[-1])
         return functional.cell(
             spec,
             declared(spec, self.param_dtype),

@@ -32,11 +32,18 @@ def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
     return (x[None] if batched else x[None, None]), batched
 
 
+def frames_of_state(spec: ConvLSTMSpec, carry: Any, steps: Any, dtype: Any) -> tuple[Array, bool]:
+    """Return frames without channels (time, batch, *grid, 0) for a layer without input; and as `read_frames`."""
+    shape, batched = calls.empty_frames(spec, carry, steps, "carry", channels_last=True)
+    return jnp.zeros(shape, dtype), batched
+
+
 def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
     """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax."""
     if dtype is not None:
         return floating("dtype", dtype)
-    return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
+    types = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    return jnp.result_type(*types) if x is None else jnp.result_type(as_array("x", x), *types)
 
 
 def floating(name: str, dtype: Any) -> Any:

@@ -14,7 +14,7 @@ from flax.core import FrozenDict
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
-from convlstm.errors import SpecError, StateError
+from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.frontend.arguments import cell_spec, check_spec_type, layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
@@ -115,9 +115,10 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: ArrayLike,
+        x: ArrayLike | None,
         carry: State | None = None,
         *,
+        steps: int | None = None,
         lengths: ArrayLike | Sequence[int] | None = None,
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
@@ -128,8 +129,10 @@ class ConvLSTM(nn.Module):
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, *space, in_features), or without the batch axis.
+            x: (batch, time, *space, in_features), or without the batch axis. None in a layer without input
+                (`in_features=0`), which needs `steps` and a carry.
             carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            steps: Number of steps of a layer without input.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -150,6 +153,7 @@ class ConvLSTM(nn.Module):
             declared(self, self.spec, self.param_dtype),
             x,
             carry,
+            steps=steps,
             lengths=lengths,
             mask=mask,
             durations=durations,
@@ -217,6 +221,13 @@ class ConvLSTMCell(nn.RNNCellBase):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the carry does not fit the batch or the grid.
         """
+        if inputs is None:
+            raise ShapeError(
+                "inputs",
+                expected="a frame, which gives the channels of Flax's cells",
+                received="None",
+                hint="Use the layer `ConvLSTM` with `in_features=0` for steps without input.",
+            )
         spec, lead = self._spec(inputs.shape[-1]), inputs.shape[: -self.num_feature_axes]
         if isinstance(carry, State):
             raise StateError(

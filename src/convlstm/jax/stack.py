@@ -34,8 +34,9 @@ def run_stack(
     generic: bool = False,
     output_mask: Array | None = None,
 ) -> tuple[list[tuple[Array, ...]], list[State]]:
-    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
+    """Run every layer and direction over x (time, batch, *space, in_channels).
 
+    A stack without input takes frames of no channels, or None.
     States are indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time first, per
     layer those of its directions, forward first. `output_mask` says where the output is not zero (batch, time), in a
     segment of a longer sequence.
@@ -48,7 +49,7 @@ def run_stack(
         result: tuple[Array, State] = engine.sequence(
             layer,
             layer_weights(params, layer, direction),
-            x,
+            x if layer.in_channels else None,
             state,
             steps=steps,
             reverse=direction == "reverse",

@@ -119,6 +119,31 @@ def used_times(spec: ConvLSTMSpec) -> tuple[str, ...]:
     return tuple(name for name, is_used in uses.items() if is_used)
 
 
+def check_given(name: str, frames: Any) -> None:
+    """Raise an error for a call without frames, from which Keras's layers take their channels."""
+    if frames is None:
+        raise ShapeError(
+            name,
+            expected="frames",
+            received="None",
+            hint="Use `ConvLSTMStack` with a spec of `in_channels=0` for steps without input.",
+        )
+
+
+def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: int, dtype: str) -> Tensor:
+    """Return frames without channels (batch, time, *grid, 0), for a stack without input; of a symbol, a symbol."""
+    (_, batch, *frame), batched = calls.empty_frames(spec, state, steps, channels_last=True)
+    first = state[0][0] if isinstance(state[0], (tuple, list)) else state[0]
+    if not batched:
+        unknown = (None,) * (spec.spatial_dims + 1)
+        expected = (*unknown, spec.hidden_channels[0])
+        calls.check_state_shape("h_0[0]", tuple(first.shape), expected, channels_last=True)
+    if is_symbol(first):
+        return keras.KerasTensor((batch, steps, *frame), dtype=dtype)
+    batch, *grid, _ = keras.ops.shape(tensor("h_0", first))
+    return keras.ops.zeros((batch, steps, *grid, 0), dtype)
+
+
 def check_frames(
     name: str,
     spec: ConvLSTMSpec,

@@ -102,8 +102,9 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
         return {prefix + name: variable for name, variable in self.cell.variables_by_name.items()}
 
     @inputs.errors_in_keras_terms
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Any = None, initial_state_shape: Any = None) -> None:
         """Make the variables, and the states of a stateful layer."""
+        inputs.check_given("sequences", sequences_shape)
         shape = first_shape(sequences_shape)
         inputs.check_rank("sequences", self.cell.rank, shape, "batch", "time")
         if self.stateful and None in (shape[0], *shape[2:]):
@@ -204,6 +205,7 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
     def _read(self, sequences: Any, initial_state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
         """Return frames with channels last, the state or None for zeros, mask, durations and gaps, all checked."""
         spec, cell = self.spec, self.cell
+        inputs.check_given("sequences", sequences)
         frames, durations, gaps = inputs.split_inputs(sequences, inputs.used_times(spec), (durations, gaps))
         valid = inputs.read_mask(mask, frames)
         x = inputs.tensor("sequences", frames, self.compute_dtype)

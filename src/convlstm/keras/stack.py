@@ -33,8 +33,9 @@ def run_stack(
     dropout_masks: DropoutMasks | None = None,
     training: bool = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
+    """Run every layer and direction over x (time, batch, *space, in_channels).
 
+    A stack without input takes frames of no channels, or None.
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
@@ -46,7 +47,7 @@ def run_stack(
         return sequence(
             layer,
             weights_of(layer.index, direction),
-            x,
+            x if layer.in_channels else None,
             state,
             steps=steps,
             reverse=direction == "reverse",

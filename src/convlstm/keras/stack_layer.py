@@ -14,6 +14,7 @@ from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack
 from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
+from convlstm.spec import calls
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
@@ -82,24 +83,27 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
     @inputs.errors_unchanged
     def call(
         self,
-        x: Tensor,
+        x: Tensor | None,
         state: States | None = None,
         mask: Any = None,
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
         dropout_masks: DropoutMasks | None = None,
+        steps: int | None = None,
     ) -> tuple[Any, States]:
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, *space, in_channels).
+            x: (batch, time, *space, in_channels); None in a stack without input (`in_channels=0`), which needs `steps`
+                and `state`.
             state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
             mask: True where a step is valid (batch, time).
             training: Whether dropout and zoneout are applied.
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             dropout_masks: Dropout masks in place of new ones.
+            steps: Number of steps of a stack without input.
 
         Returns:
             output and (h_n, c_n); with merge `separate` output is a tuple, forward first.
@@ -109,7 +113,7 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
             StateError: if the state does not fit the batch or the grid.
         """
         spec, dtype = self.spec, self.compute_dtype
-        x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps)
+        x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps, steps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
         if dropout_masks is None and training:
             dropout_masks = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
@@ -139,9 +143,10 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
         durations: Any = None,
         gaps: Any = None,
         dropout_masks: DropoutMasks | None = None,
+        steps: int | None = None,
     ) -> tuple[Any, Any]:
         """Return the results as symbols, for inputs that `call` takes."""
-        self._read(x, state, mask, durations, gaps)
+        x, *_ = self._read(x, state, mask, durations, gaps, steps)
         spec, dtype, shapes = self.spec, self.compute_dtype, self._state_shapes(tuple(x.shape))
         h, c = (tuple(keras.KerasTensor(shape, dtype=kind) for shape in shapes) for kind in (dtype, cell_dtype(dtype)))
         shape = (*x.shape[:2], *shapes[-1][1:-1], spec.out_channels())
@@ -161,8 +166,12 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
         """Return the stack that `get_config` describes."""
         return cls(**config | {"spec": ConvLSTMSpec.from_dict(config["spec"])})
 
-    def _read(self, x: Any, state: Any, mask: Any, durations: Any, gaps: Any) -> tuple[Any, ...]:
+    def _read(self, x: Any, state: Any, mask: Any, durations: Any, gaps: Any, steps: Any) -> tuple[Any, ...]:
         """Return frames, states (None each for zeros), mask, durations and gaps, all checked."""
+        if not calls.check_input(self.spec, x, steps):
+            x = inputs.frames_of_state(self.spec, state, steps, self.compute_dtype)
+            if all(part is None for part in keras.tree.flatten(mask)):
+                mask = None  # without frames, Keras passes the masks of the states
         valid, x = inputs.read_mask(mask, x), inputs.tensor("x", x, self.compute_dtype)
         inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
         times = inputs.read_times(self.spec, durations, gaps, x, valid)

@@ -96,7 +96,7 @@ class ConvLSTMCell(SpecModule):
 
     def __call__(
         self,
-        x: mx.array,
+        x: mx.array | None,
         state: tuple[mx.array, mx.array] | None = None,
         *,
         duration: mx.array | float | None = None,
@@ -106,7 +106,8 @@ class ConvLSTMCell(SpecModule):
         """Take one step.
 
         Args:
-            x: (batch, *space, in_channels), or without the batch axis.
+            x: (batch, *space, in_channels), or without the batch axis; None in a cell without input
+                (`in_channels=0`), which needs a state.
             state: h and c of the step before; None means zeros.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
@@ -120,10 +121,11 @@ class ConvLSTMCell(SpecModule):
             StateError: if the state does not fit the batch or the grid.
         """
         spec = self.spec
-        inputs.check_array("x", x, self.dtype)
         inputs.check_key(key)
-        batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
-        frames = x[None] if batched else x[None, None]
+        if calls.check_input(spec, x, None if spec.in_channels else 1):
+            frames, batched = inputs.read_frame(spec, x, self.dtype)
+        else:
+            frames, batched = inputs.frames_of_state(spec, state, 1, self.dtype)
         reader = inputs.CallReader(frames, frames.shape[1])
         gaps = reader.one_step("gap", spec.memory_decay, gap)
         _, ((h, c),) = run_stack(

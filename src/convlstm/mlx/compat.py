@@ -9,8 +9,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from convlstm.frontend.arguments import check_has_input
 from convlstm.mlx import cell, layer
 from convlstm.mlx.layer import States
+from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import PerAxis
 
 
@@ -48,6 +50,12 @@ class ConvLSTM(layer.ConvLSTM):
         **options: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, bias=bias, peephole=peephole, **options)
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that this form cannot compute, as one without input."""
+        super().check_spec(spec)
+        check_has_input(spec, "this form of the layer")
 
     def __call__(  # type: ignore[override]  # that package returns one array
         self, x: mx.array, state: States | None = None, *, return_state: bool = False, **given: Any
@@ -124,6 +132,12 @@ class ConvLSTMCell(cell.ConvLSTMCell):
             peephole=peephole,
             **options,
         )
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that this form cannot compute, as one without input."""
+        super().check_spec(spec)
+        check_has_input(spec, "this form of the cell")
 
 
 _conv_lstm_cell = ConvLSTMCell

@@ -49,10 +49,23 @@ def frame_types(dtype: mx.Dtype) -> tuple[mx.Dtype, ...]:
     return (dtype, mx.float32) if dtype in LOW else (dtype,)
 
 
-def time_first(spec: ConvLSTMSpec, x: mx.array) -> tuple[mx.array, bool]:
+def time_first(spec: ConvLSTMSpec, x: Any) -> tuple[mx.array, bool]:
     """Return x as (time, batch, *space, channel), and whether it had a batch axis."""
     axes = calls.frame_axes(spec, "batch", "time", channels_last=True)
     return (x.swapaxes(0, 1), True) if calls.check_frames(spec, x.shape, axes) else (x[:, None], False)
+
+
+def read_frame(spec: ConvLSTMSpec, x: Any, dtype: mx.Dtype) -> tuple[mx.array, bool]:
+    """Return a frame as a sequence of one step (1, batch, *space, channel), and whether it had a batch axis."""
+    check_array("x", x, dtype)
+    batched = calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch", channels_last=True))
+    return (x[None] if batched else x[None, None]), batched
+
+
+def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: Any, dtype: mx.Dtype) -> tuple[mx.array, bool]:
+    """Return frames without channels (time, batch, *grid, 0) for a layer without input; and as `time_first`."""
+    shape, batched = calls.empty_frames(spec, state, steps, channels_last=True)
+    return mx.zeros(shape, dtype=dtype), batched
 
 
 def zero_states(shapes: Sequence[tuple[int, ...]], dtype: mx.Dtype) -> list[State]:

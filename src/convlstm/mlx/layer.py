@@ -15,6 +15,7 @@ from convlstm.mlx import inputs
 from convlstm.mlx.dropout import check_masks, sample_masks
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import concatenate, run_stack
+from convlstm.spec import calls
 from convlstm.spec.choices import LayerOptions
 from convlstm.spec.types import LayerSizes, Padding
 
@@ -102,9 +103,10 @@ class ConvLSTM(SpecModule):
 
     def __call__(
         self,
-        x: mx.array,
+        x: mx.array | None,
         state: States | State | None = None,
         *,
+        steps: int | None = None,
         lengths: mx.array | Sequence[int] | None = None,
         mask: mx.array | None = None,
         durations: mx.array | float | None = None,
@@ -116,8 +118,10 @@ class ConvLSTM(SpecModule):
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, *space, in_channels), or without the batch axis.
+            x: (batch, time, *space, in_channels), or without the batch axis. None in a layer without input
+                (`in_channels=0`), which needs `steps` and `state`.
             state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            steps: Number of steps of a layer without input.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -136,9 +140,12 @@ class ConvLSTM(SpecModule):
             StateError: if the state does not fit the batch or the grid.
         """
         spec = self.spec
-        inputs.check_array("x", x, self.dtype)
         inputs.check_key(key)
-        frames, batched = inputs.time_first(spec, x)
+        if calls.check_input(spec, x, steps):
+            inputs.check_array("x", x, self.dtype)
+            frames, batched = inputs.time_first(spec, x)
+        else:
+            frames, batched = inputs.frames_of_state(spec, state, steps, self.dtype)
         reader = inputs.CallReader(frames, frames.shape[1], len(frames))
         valid = reader.valid_steps(lengths, mask)
         if dropout_masks is not None:

@@ -30,7 +30,9 @@ def run_stack(
     gaps: dict[str, mx.array] | None = None,
     dropout_masks: DropoutMasks | None = None,
 ) -> tuple[list[tuple[mx.array, ...]], list[State]]:
-    """Run every layer and direction over x (time, batch, *space, in_channels), or None for a stack without input.
+    """Run every layer and direction over x (time, batch, *space, in_channels).
+
+    A stack without input takes frames of no channels, or None.
 
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, per layer those of its directions, forward first.
@@ -40,7 +42,7 @@ def run_stack(
         return engine.sequence(
             layer,
             weights_of(layer.index, direction),
-            x,
+            x if layer.in_channels else None,
             state,
             steps=steps,
             reverse=direction == "reverse",

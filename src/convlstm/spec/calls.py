@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from convlstm.errors import ShapeError, StateError
@@ -51,6 +52,79 @@ def check_frames(spec: ConvLSTMSpec, shape: Sequence[int | None], axes: Sequence
             hint="Crop or pad the frames, or build the layer with `peephole='channel'`.",
         )
     return batched
+
+
+def check_input(spec: ConvLSTMSpec, x: object, steps: object, name: str = "x", channels: str = "in_channels") -> bool:
+    """Return whether a call has frames, after checking x and `steps` against the input channels of the layer.
+
+    A layer with input takes frames and no `steps`. One without takes None as frames, and the number of steps.
+    """
+    if spec.in_channels:
+        if x is None:
+            raise ShapeError(
+                name,
+                expected="frames",
+                received="None",
+                hint=f"Pass frames, or build the layer with `{channels}=0` to run it without input.",
+            )
+        if steps is not None:
+            raise ShapeError(
+                "steps",
+                expected="None in a layer with input, which takes one step per frame",
+                received=repr(steps),
+                hint="Leave `steps` out.",
+            )
+        return True
+    if x is not None:
+        shape = getattr(x, "shape", None)
+        raise ShapeError(
+            name,
+            expected=f"None in a layer without input ({channels}=0)",
+            received=type(x).__name__ if shape is None else f"shape {tuple(shape)}",
+            hint=f"Pass `None` and the number of steps, or build the layer with `{channels}` of your data.",
+        )
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
+        raise ShapeError(
+            "steps",
+            expected="an integer of at least 0 in a layer without input",
+            received=repr(steps),
+            hint="Pass the number of steps, such as `steps=12`.",
+        )
+    return False
+
+
+def empty_frames(
+    spec: ConvLSTMSpec, state: Any, steps: Any, name: str = "state", *, channels_last: bool = False
+) -> tuple[tuple[Any, ...], bool]:
+    """Return the shape of frames without channels (time, batch, 0, *grid), and whether the state has a batch axis.
+
+    The state of the first layer gives batch and grid of a call without frames; its other parts are checked later.
+    """
+    if state is None:
+        raise StateError(
+            name,
+            expected="an initial state, which gives batch and grid of a layer without input",
+            received="None",
+            hint="Pass a state, such as the final state of an encoder.",
+        )
+    h, _ = state_pair(state, name)
+    first = h[0] if isinstance(h, (tuple, list)) and h else h
+    shape, axes = getattr(first, "shape", None), spec.spatial_dims + 2
+    if first is h and shape is not None and len(shape) == axes + 1:
+        shape = shape[1:]  # one array for all layers, as in `torch.nn.LSTM`
+    if shape is None or len(shape) not in (axes, axes - 1):
+        raise StateError(
+            "h_0[0]",
+            expected=f"an array of {axes} axes, or {axes - 1} without the batch axis",
+            received=type(first).__name__ if shape is None else f"shape {tuple(shape)}",
+            hint="Pass (h_0, c_0), each a tuple with one array per layer and direction.",
+        )
+    batched = len(shape) == axes
+    batch, *frame = tuple(shape) if batched else (1, *shape)
+    grid = frame[:-1] if channels_last else frame[1:]
+    frames = (steps, batch, *grid, 0) if channels_last else (steps, batch, 0, *grid)
+    check_frames(spec, frames, frame_axes(spec, "time", "batch", channels_last=channels_last), name)
+    return frames, batched
 
 
 def _frames_hint(channels: int, shape: Sequence[int | None], axes: Sequence[str], present: Sequence[str]) -> str:

@@ -114,8 +114,18 @@ class ForecasterSpec:
     @cached_property
     def forecaster(self) -> ConvLSTMSpec:
         """The second stack: the encoder without input to its first layer and without memory decay."""
-        first = [1, *self.encoder.groups[1:]]
-        return replace(self.encoder, in_channels=0, groups=first, memory_decay=False)
+        encoder = self.encoder
+        return replace(
+            encoder,
+            in_channels=0,
+            memory_decay=False,
+            input_dropout=encoder.input_dropout if encoder.depth > 1 else 0.0,
+            # the first layer has no input convolution
+            stride=[1, *encoder.stride[1:]],
+            padding=["same", *encoder.padding[1:]],
+            dilation=[1, *encoder.dilation[1:]],
+            groups=[1, *encoder.groups[1:]],
+        )
 
     @property
     def uses_durations(self) -> bool:

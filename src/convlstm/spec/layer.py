@@ -86,11 +86,9 @@ class LayerSpec:
         )
 
     def check(self) -> None:
-        """Raise an error for groups that do not divide the channels."""
-        if self.in_channels == 0 and self.groups != 1:
-            raise SpecError(
-                "groups", expected="1 in a layer without input", received=self.groups, hint="Set `groups=1`."
-            )
+        """Raise an error for groups that do not divide the channels, and for options without effect."""
+        if self.in_channels == 0:
+            self._check_no_input()
         for name, size in (("in_channels", self.in_channels), ("hidden_channels", self.hidden_channels)):
             if size % self.groups:
                 raise SpecError(
@@ -106,3 +104,17 @@ class LayerSpec:
                 received=self.stack.norm_groups,
                 hint="Choose a divisor of `hidden_channels`.",
             )
+
+    def _check_no_input(self) -> None:
+        """Raise an error for an option of the input convolution, which a layer without input does not have."""
+        ones = (1,) * len(self.stride)
+        neutral = {"stride": ones, "padding": "same", "dilation": ones, "groups": 1}
+        for name, value in neutral.items():
+            if getattr(self, name) != value:
+                usual = value if isinstance(value, str) else 1
+                raise SpecError(
+                    name,
+                    expected=f"{usual!r} in a layer without input, which has no input convolution",
+                    received=repr(getattr(self, name)),
+                    hint=f"Set `{name}={usual!r}` for the first layer.",
+                )

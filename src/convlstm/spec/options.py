@@ -35,7 +35,7 @@ class ConvLSTMSpec:
     layers; if it fits both, it is an error. Unknown and contradictory options raise an error.
 
     Args:
-        in_channels: Channels of the input frames.
+        in_channels: Channels of the input frames; 0 for a stack whose first layer has no input convolution.
         hidden_channels: Channels of h and c; per layer.
         kernel_size: Kernel of the input convolution; per layer, per axis. Even sizes work.
         num_layers: Number of layers; None takes the length of a list of hidden channels, or 1.
@@ -243,6 +243,13 @@ class ConvLSTMSpec:
                 expected="0 with one layer, because it acts between layers",
                 received=self.dropout,
                 hint="Use `input_dropout` or `recurrent_dropout`, or more layers.",
+            )
+        if self.input_dropout and self.in_channels == 0 and self.depth == 1:
+            raise SpecError(
+                "input_dropout",
+                expected="0 in a layer without input",
+                received=self.input_dropout,
+                hint="Use `recurrent_dropout`.",
             )
         if self.forget_bias is None:
             self._set("forget_bias", 1.0 if self.bias else None)

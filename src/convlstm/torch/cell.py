@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convlstm.frontend.arguments import cell_spec, check_cell
-from convlstm.spec import parsing
+from convlstm.spec import calls, parsing
 from convlstm.spec.calls import state_shapes
 from convlstm.spec.choices import LayerOptions
 from convlstm.spec.options import ConvLSTMSpec
@@ -105,7 +105,7 @@ class ConvLSTMCell(SpecModule, CellAttributes):
 
     def forward(
         self,
-        x: Tensor,
+        x: Tensor | None,
         state: tuple[Tensor, Tensor] | None = None,
         *,
         hx: tuple[Tensor, Tensor] | None = None,
@@ -116,7 +116,8 @@ class ConvLSTMCell(SpecModule, CellAttributes):
         """Take one step.
 
         Args:
-            x: (batch, in_channels, *space), or without the batch axis.
+            x: (batch, in_channels, *space), or without the batch axis; None in a cell without input
+                (`in_channels=0`), which needs a state.
             state: h and c of the step before; None means zeros.
             hx: Another name of `state`, as in `torch.nn.LSTMCell`.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
@@ -132,9 +133,12 @@ class ConvLSTMCell(SpecModule, CellAttributes):
             StateError: if the state does not fit the batch or the grid.
         """
         spec, state = self.spec, inputs.one_state("state", state, hx)
-        batched = inputs.check_frame(spec, x, self.layer_weights()["weight_hh"])
-        check_generator(generator, x)
-        frames = (x if batched else x.unsqueeze(0)).unsqueeze(0)
+        weight = self.layer_weights()["weight_hh"]
+        if calls.check_input(spec, x, None if spec.in_channels else 1):
+            frames, batched = inputs.read_frame(spec, x, weight)
+        else:
+            frames, batched = inputs.frames_of_state(spec, state, 1, weight)
+        check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[1])
         durations = reader.one_step("duration", spec.duration_strategy != "none", duration)
         gaps = reader.one_step("gap", spec.memory_decay, gap)

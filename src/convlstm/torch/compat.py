@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.errors import SpecError, StateError
+from convlstm.frontend.arguments import check_has_input
 from convlstm.frontend.stateful import continue_sequence
 from convlstm.spec import parsing
 from convlstm.spec.choices import PER_LAYER
@@ -83,6 +84,12 @@ class DurationAwareConvLSTMCell(LoadsFusedConvolutions, native.ConvLSTMCell):
         """Return the name of the convolution in the code that this cell replaces."""
         return "conv_gates"
 
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that needs the whole sequence or several layers, or that has no input."""
+        super().check_spec(spec)
+        check_has_input(spec, "this form of the cell")
+
     def forward(self, x: Tensor, duration: Tensor | float, state: State | None = None, **options: Any) -> State:  # type: ignore[override]
         """Take one step of this duration (arguments: `ConvLSTMCell.forward`)."""
         return super().forward(x, state, duration=duration, **options)
@@ -118,6 +125,12 @@ class ConvLSTMCell(LoadsFusedConvolutions, native.ConvLSTMCell):
     def old_name(cls, index: int) -> str:
         """Return the name of the convolution in the code that this cell replaces."""
         return "conv"
+
+    @classmethod
+    def check_spec(cls, spec: ConvLSTMSpec) -> None:
+        """Raise an error for a spec that needs the whole sequence or several layers, or that has no input."""
+        super().check_spec(spec)
+        check_has_input(spec, "this form of the cell")
 
     @property
     def input_dim(self) -> int:
@@ -205,7 +218,8 @@ class ConvLSTM(LoadsFusedConvolutions, native_layer.ConvLSTM):
 
     @classmethod
     def check_spec(cls, spec: ConvLSTMSpec) -> None:
-        """Raise an error for two directions, whose states this form cannot return."""
+        """Raise an error for two directions, whose states this form cannot return, and for a layer without input."""
+        check_has_input(spec, "this form of the layer")
         if spec.direction == "bidirectional":
             raise SpecError("direction", expected="one way", received="two", hint="Use `convlstm.torch.ConvLSTM`.")
 

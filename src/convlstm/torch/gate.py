@@ -10,7 +10,7 @@ from torch import Tensor
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import SpecError
-from convlstm.frontend.arguments import layer_spec
+from convlstm.frontend.arguments import check_has_input, layer_spec
 from convlstm.spec import parsing
 from convlstm.spec.types import LayerSizes
 from convlstm.torch import inputs
@@ -62,6 +62,7 @@ class ConvGate(SpecModule, CellAttributes):
     ) -> None:
         parsing.check_options(options, _OPTIONS)
         spec = layer_spec(in_channels, hidden_channels, kernel_size, 1, options)
+        check_has_input(spec, "ConvGate")
         if spec.peephole != "none":
             raise SpecError(
                 "peephole",

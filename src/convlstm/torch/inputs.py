@@ -120,7 +120,7 @@ def _unstacked(name: str, part: Any, shapes: Sequence[tuple[int, ...]], batched:
     return part.unbind(0)
 
 
-def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
+def time_first(spec: ConvLSTMSpec, x: Any, batch_first: bool) -> tuple[Tensor, bool]:
     """Return x as (time, batch, channel, *space), and whether it had a batch axis."""
     leading = ("batch", "time") if batch_first else ("time", "batch")
     if not calls.check_frames(spec, x.shape, calls.frame_axes(spec, *leading)):
@@ -128,10 +128,22 @@ def time_first(spec: ConvLSTMSpec, x: Tensor, batch_first: bool) -> tuple[Tensor
     return x.transpose(0, 1) if batch_first else x, True
 
 
+def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: Any, weight: Tensor) -> tuple[Tensor, bool]:
+    """Return frames without channels (time, batch, 0, *grid) for a layer without input; and as `time_first`."""
+    shape, batched = calls.empty_frames(spec, state, steps)
+    return weight.new_empty(shape), batched
+
+
 def check_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> bool:
     """Check a frame (batch, channel, *space) or (channel, *space), and return whether it has a batch axis."""
     check_tensor("x", x, weight)
     return calls.check_frames(spec, x.shape, calls.frame_axes(spec, "batch"))
+
+
+def read_frame(spec: ConvLSTMSpec, x: Any, weight: Tensor) -> tuple[Tensor, bool]:
+    """Return a frame as a sequence of one step (1, batch, channel, *space), and whether it had a batch axis."""
+    batched = check_frame(spec, x, weight)
+    return (x if batched else x.unsqueeze(0)).unsqueeze(0), batched
 
 
 class CallReader(shared.CallReader):

@@ -13,7 +13,7 @@ from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.merge import merge_directions
-from convlstm.spec import parsing
+from convlstm.spec import calls, parsing
 from convlstm.spec.choices import LayerOptions
 from convlstm.spec.types import LayerSizes, Padding
 from convlstm.torch import inputs
@@ -127,10 +127,11 @@ class ConvLSTM(SpecModule, LayerAttributes):
 
     def forward(
         self,
-        x: Tensor | PackedSequence,
+        x: Tensor | PackedSequence | None,
         state: States | tuple[Tensor, Tensor] | None = None,
         *,
         hx: States | tuple[Tensor, Tensor] | None = None,
+        steps: int | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
         durations: Tensor | float | None = None,
@@ -143,11 +144,13 @@ class ConvLSTM(SpecModule, LayerAttributes):
 
         Args:
             x: (batch, time, in_channels, *space), time first with batch_first=False, or without a batch axis; or a
-                `PackedSequence` with data (sum of lengths, in_channels, *space).
+                `PackedSequence` with data (sum of lengths, in_channels, *space). None in a layer without input
+                (`in_channels=0`), which needs `steps` and `state`.
             state: (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros. If all layers have
                 the same channels and grid, each may be one tensor (layers · D, batch, hidden_channels, *grid). The
                 rows are in the order before packing.
             hx: Another name of `state`, as in `torch.nn.LSTM`.
+            steps: Number of steps of a layer without input.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -169,7 +172,7 @@ class ConvLSTM(SpecModule, LayerAttributes):
         """
         spec, first = self.spec, self.batch_first
         state = inputs.one_state("state", state, hx)
-        if isinstance(x, PackedSequence):
+        if isinstance(x, PackedSequence) and spec.in_channels and steps is None:
             _check_alone(lengths, mask)
             padded, lengths = unpack(spec, x, first)
             output, final_state = ConvLSTM.forward(  # a subclass may have another `forward`
@@ -184,9 +187,13 @@ class ConvLSTM(SpecModule, LayerAttributes):
                 all_layers=all_layers,
             )
             return pack(output, x, lengths, first), final_state
-        inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
-        check_generator(generator, x)
-        frames, batched = inputs.time_first(spec, x, first)
+        weight = self.layer_weights()["weight_hh"]
+        if calls.check_input(spec, x, steps):
+            inputs.check_tensor("x", x, weight)
+            frames, batched = inputs.time_first(spec, x, first)
+        else:
+            frames, batched = inputs.frames_of_state(spec, state, steps, weight)
+        check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[1], frames.shape[0], first)
         valid = reader.valid_steps(lengths, mask, batched)
         dropout_masks = self._draws(frames, generator, dropout_masks)

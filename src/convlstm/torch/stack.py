@@ -70,7 +70,9 @@ def run_stack(
     every_layer: bool = False,
     checkpoint: bool | int = False,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
-    """Run every layer and direction over x (time, batch, in_channels, *space), or None for a stack without input.
+    """Run every layer and direction over x (time, batch, in_channels, *space).
+
+    A stack without input takes frames of no channels, or None.
 
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, those of every layer or of the last one, each with the outputs of its directions, forward first.
@@ -126,7 +128,7 @@ class _Run:
             output, state = engine.sequence(
                 layer,
                 self.weights_of(layer.index, direction),
-                x,
+                x if layer.in_channels else None,
                 states[0],
                 steps=steps,
                 reverse=direction == "reverse",

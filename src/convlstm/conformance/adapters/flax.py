@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.engine.jax.recurrence import State
@@ -51,11 +51,13 @@ def _run(case: AnyCase, dtype: str, factors: Arrays) -> tuple[dict[str, Array], 
 
 
 def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
+    x, steps = layer_input(case, leaves)
     (h, c), output = functional.layer(
         case.spec,
         params,
-        leaves["x"],
+        x,
         State(*initial_state(case, leaves)),
+        steps=steps,
         mask=case.mask,
         **layer_times(case, leaves),
         dropout_masks=_masks(case),

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
@@ -68,9 +68,11 @@ def _module(case: AnyCase, dtype: str) -> Any:
 
 
 def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) -> Tensors:
+    x, steps = layer_input(case, tensors)
     output, (h, c) = module(
-        tensors["x"],
+        x,
         initial_state(case, tensors),
+        steps=steps,
         mask=case.mask,
         training=training or case.masks is not None,
         **layer_times(case, tensors),

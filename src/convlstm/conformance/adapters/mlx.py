@@ -7,7 +7,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
@@ -51,9 +51,11 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
         optional = {name: leaves.get(name) for name in TIMES}
         return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
     assert isinstance(module, ConvLSTM)
+    x, steps = layer_input(case, leaves)
     output, (h, c) = module(
-        leaves["x"],
+        x,
         initial_state(case, leaves),
+        steps=steps,
         mask=mask,
         **layer_times(case, leaves),
         dropout_masks=_masks(case, leaves["x"].dtype),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
-from convlstm.conformance.layer_arrays import initial_state, layer_times
+from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.frontend.dropout import DropoutMasks
@@ -46,9 +46,11 @@ def _layer(case: Case, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
     spec = case.spec
     layer = ConvLSTM.from_spec(spec, dtype=dtype).train(case.masks is not None)
     leaves = _leaves(layer, case, dtype)
+    x, steps = layer_input(case, leaves)
     output, (h, c) = layer(
-        leaves["x"],
+        x,
         initial_state(case, leaves),
+        steps=steps,
         mask=None if case.mask is None else torch.tensor(case.mask),
         **layer_times(case, leaves),
         dropout_masks=_masks(case, dtype),

@@ -112,7 +112,7 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
     def __call__(
         self,
         carry: State | None,
-        x: ArrayLike,
+        x: ArrayLike | None,
         *,
         duration: ArrayLike | None = None,
         gap: ArrayLike | None = None,
@@ -122,7 +122,8 @@ class ConvLSTMCell(SpecModule, nnx.RNNCellBase):
 
         Args:
             carry: State (h, c) of the step before, which keeps its types; None means zeros.
-            x: (batch, *space, in_features), or without the batch axis.
+            x: (batch, *space, in_features), or without the batch axis; None in a cell without input
+                (`in_features=0`), which needs a carry.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the cell's own.

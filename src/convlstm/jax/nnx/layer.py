@@ -152,9 +152,10 @@ class ConvLSTM(SpecModule):
 
     def __call__(
         self,
-        x: ArrayLike,
+        x: ArrayLike | None,
         carry: State | None = None,
         *,
+        steps: int | None = None,
         lengths: ArrayLike | Sequence[int] | None = None,
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
@@ -165,8 +166,10 @@ class ConvLSTM(SpecModule):
         """Run the stack over a sequence.
 
         Args:
-            x: (batch, time, *space, in_features), or without the batch axis.
+            x: (batch, time, *space, in_features), or without the batch axis. None in a layer without input
+                (`in_features=0`), which needs `steps` and a carry.
             carry: State (h_0, c_0), tuples indexed layer · D + direction as returned; None means zeros.
+            steps: Number of steps of a layer without input.
             lengths: Valid steps of each row, 0 to time; the rest is masked.
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
@@ -186,6 +189,7 @@ class ConvLSTM(SpecModule):
             self.params,
             x,
             carry,
+            steps=steps,
             lengths=lengths,
             mask=mask,
             durations=durations,
