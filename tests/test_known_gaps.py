@@ -29,6 +29,21 @@ def draws_in_parts() -> None:
     torch.testing.assert_close(torch.cat([first, layer(x[:, 2:], state, generator=generator)[0]], dim=1), whole)
 
 
+def keras_layers_without_input() -> None:
+    from convlstm.keras import ConvLSTM2D
+
+    ConvLSTM2D(2, 3, padding="same")(None, initial_state=[np.zeros((1, 4, 4, 2), np.float32)] * 2)
+
+
+def linen_cell_without_input() -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from convlstm.flax.linen import ConvLSTMCell
+
+    ConvLSTMCell(2, 3).init(jax.random.key(0), (jnp.zeros((1, 4, 4, 2)),) * 2, None)
+
+
 def mlx_forward_mode() -> None:
     import mlx.core as mx
 
@@ -291,6 +306,8 @@ GAPS: dict[str, Callable[[], None]] = {
         mlx_export,
         mlx_threads,
         jax_rule_forward_mode,
+        keras_layers_without_input,
+        linen_cell_without_input,
         keras_stack_lengths,
         keras_wrappers_when_built,
         keras_jax_export_of_open_sizes,

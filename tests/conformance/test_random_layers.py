@@ -63,6 +63,7 @@ def test_data_of_every_kind_is_drawn(cases: list[Case]) -> None:
     assert any(np.isnan(case.arrays["x"]).any() for case in cases)
     assert any((case.arrays["durations"] == 0).any() for case in cases if "durations" in case.arrays)
     assert any(case.masks is None for case in cases)
+    assert any(not case.spec.in_channels and case.spec.depth > 1 for case in cases)
     assert any(case.masks is not None and case.dropout is not None for case in cases)
 
 

@@ -86,6 +86,18 @@ def random_layer(seed, **fixed):
     return case.spec, (3, case.spec.in_channels, *case.arrays["x"].shape[3:])
 
 
+def zero_states(spec, size):
+    """Initial states that need a gradient, for a batch of 2."""
+    return tuple(
+        tuple(
+            torch.zeros(2, layer.hidden_channels, *grid).requires_grad_()
+            for layer, grid in zip(spec.layers, spec.grids(size), strict=True)
+            for _ in spec.directions
+        )
+        for _ in "hc"
+    )
+
+
 def times(spec):
     """Durations and gaps of a layer that uses them."""
     gaps = tuple(torch.ones(2, 3) for _ in spec.directions) if spec.memory_decay else None
@@ -103,18 +115,25 @@ def counted(counter):
 def test_flop_of_random_layers_are_those_that_pytorch_counts(seed):
     # one group, since the counter takes each weight gradient of a grouped convolution `groups` times
     spec, shape = random_layer(seed, groups=1)
-    h, c = (
-        tuple(
-            torch.zeros(2, layer.hidden_channels, *grid).requires_grad_() for layer, grid in grids for _ in "hc"[:count]
-        )
-        for grids, count in [(list(zip(spec.layers, spec.grids(shape[2:]), strict=True)), len(spec.directions))] * 2
-    )
     with FlopCounterMode(display=False) as counter:
-        output, (last, _) = ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), (h, c), **times(spec))
+        states = zero_states(spec, shape[2:])
+        output, (last, _) = ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), states, **times(spec))
         parts = output if isinstance(output, tuple) else (output,)
         sum(part.sum() for part in (*parts, *last)).backward()
     cost = model_cost(spec, Workload(shape=shape, batch=2))
     assert (cost.forward_flop, cost.training_flop) == counted(counter)
+
+
+@pytest.mark.usefixtures("plain")
+def test_flop_of_a_stack_without_input_are_those_that_pytorch_counts():
+    spec = ConvLSTMSpec(in_channels=0, hidden_channels=[4, 3], kernel_size=3, recurrent_dilation=2)
+    with FlopCounterMode(display=False) as counter:
+        output, (last, _) = ConvLSTM.from_spec(spec)(None, zero_states(spec, (8, 6)), steps=3)
+        (output.sum() + sum(part.sum() for part in last)).backward()
+    cost = model_cost(spec, Workload(shape=(3, 0, 8, 6), batch=2))
+    assert (cost.forward_flop, cost.training_flop) == counted(counter)
+    assert cost.parameters == parameter_count(spec)
+    assert receptive_fields(spec) == [((1, 1), (4, 4)), ((3, 3), (4, 4))]  # in the initial state of the first layer
 
 
 @pytest.mark.parametrize("rollout", ["states", "feedback"])
@@ -235,7 +254,10 @@ def test_the_paths_are_those_that_the_engine_takes(seed, monkeypatch):
     taken = []
     fused = torch_fused.sequence
     monkeypatch.setattr(torch_fused, "sequence", lambda *a, **o: (taken.append(a[0].index), fused(*a, **o))[1])
-    ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), **times(spec))
+    if spec.in_channels:
+        ConvLSTM.from_spec(spec)(torch.zeros(2, *shape), **times(spec))
+    else:
+        ConvLSTM.from_spec(spec)(None, zero_states(spec, shape[2:]), steps=shape[0], **times(spec))
     call = calls(spec, Workload(shape=shape, batch=2))[0]
     assert taken == [run.layer.index for layer in runs(call, 2, 4) for run in layer if run.is_fused]
     assert len(taken) == spec.depth * len(spec.directions) or not seed % 2

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from convlstm.conformance import compare as comparison
+from convlstm.conformance.layer_arrays import layer_input
 from convlstm.conformance.random_layers import random_case, reference_arrays
 from convlstm.flax import State, from_canonical, functional
 
@@ -34,8 +35,8 @@ def test_low_precision(dtype: jnp.dtype, limit: float, seed: int) -> None:
             for part in "hc"
         )
     )
-    x = jnp.asarray(np.moveaxis(rounded["x"], 2, -1), dtype)
-    carry, output = functional.layer(case.spec, params, x, states, mask=case.mask)
+    x, steps = layer_input(case, {"x": jnp.asarray(np.moveaxis(rounded["x"], 2, -1), dtype)})
+    carry, output = functional.layer(case.spec, params, x, states, steps=steps, mask=case.mask)
     assert output.dtype == dtype
     assert comparison.error(np.moveaxis(np.float64(output), -1, 2), expected["output"]) <= limit
     for n in range(case.spec.depth):

@@ -113,3 +113,16 @@ def test_the_duration_aware_form_in_a_scan() -> None:
     tree = module.from_params(params, "duration_aware_conv_lstm_cell")
     _, expected = functional.layer(spec, tree, jnp.swapaxes(frames, 0, 1), durations=durations.T)
     close(jnp.swapaxes(outputs, 0, 1), expected)
+
+
+def test_steps_without_input() -> None:
+    state = State(*(tuple(normal(2, 6, 5, n) for n in (3, 4)) for _ in "hc"))
+    layer = hk.without_apply_rng(hk.transform(lambda state: module.ConvLSTM(0, [3, 4], 3)(None, state, steps=5)))
+    params = layer.init(KEY, state)
+    spec = ConvLSTMSpec(in_channels=0, hidden_channels=[3, 4], kernel_size=3)
+    found = layer.apply(params, state)
+    close(found, functional.layer(spec, module.from_params(params), None, state, steps=5))
+    cell = hk.without_apply_rng(hk.transform(lambda carry: module.ConvLSTMCell(3, 3)(carry, None)))
+    carry = State(state.h[0], state.c[0])
+    step, y = cell.apply(cell.init(KEY, carry), carry)
+    assert y.shape == step.c.shape == (2, 6, 5, 3)

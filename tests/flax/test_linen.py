@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from convlstm import ConvLSTMSpec
 from convlstm.conformance.random_layers import Case, reference_arrays
-from convlstm.errors import SpecError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.flax import State, functional, linen, params_to_canonical
 from convlstm.flax.compat import DurationAwareConvLSTMCell
 
@@ -286,3 +286,24 @@ def test_the_seeds_strategies(strategy: Any) -> None:
     (_, y), variables = cell.init_with_output(KEY, None, (x, 1.0))
     other = cell.apply(variables, None, (x, 3.0))[1]
     assert (other != y).any() == (strategy not in ("exp", "scalar", "mlp"))  # these start neutral, and learn
+
+
+def test_steps_without_input() -> None:
+    layer, state = linen.ConvLSTM(0, [3, 4], 3), _state(3, 4)
+    variables = layer.init(KEY, None, state, steps=2)
+    assert "kernel" not in variables["params"]["layers_0_forward"]
+    found = layer.apply(variables, None, state, steps=5)
+    close(found, functional.layer(layer.spec, variables["params"], None, state, steps=5))
+    run = jax.jit(layer.apply, static_argnames="steps")
+    close(run(variables, None, state, steps=5), found)
+    cut = linen.ConvLSTM(0, [3, 4], 3, checkpoint=2)
+    close(cut.apply(variables, None, state, steps=5), found)
+
+
+def test_flax_form_of_the_cell_needs_a_frame(refused) -> None:
+    with refused(ShapeError, "inputs"):
+        linen.ConvLSTMCell(3, 3).init(KEY, (normal(2, 6, 5, 3),) * 2, None)
+
+
+def _state(*channels: int) -> State:
+    return State(*(tuple(normal(2, 6, 5, n) for n in channels) for _ in "hc"))

@@ -175,6 +175,7 @@ def test_ndrplz_arrays_that_do_not_fit(refused, change, argument):
         ({"kernel_size": 4}, "kernel_size"),
         ({"recurrent_kernel_size": 1}, "recurrent_kernel_size"),
         ({"recurrent_dilation": 2}, "recurrent_dilation"),
+        ({"in_channels": 0}, "in_channels"),
         ({"stride": 2}, "stride"),
         ({"padding": "valid"}, "padding"),
         ({"padding": (2, 1)}, "padding"),

@@ -70,6 +70,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"groups": [2, 4], "hidden_channels": [6, 4]}, "groups"),
     ({"groups": [2, 2]}, "groups"),
     ({"in_channels": 0, "groups": 2}, "groups"),
+    ({"in_channels": 0, "stride": 2}, "stride"),
+    ({"in_channels": 0, "padding": "valid"}, "padding"),
+    ({"in_channels": 0, "padding": 1}, "padding"),
+    ({"in_channels": 0, "dilation": (1, 2)}, "dilation"),
+    ({"in_channels": 0, "input_dropout": 0.1}, "input_dropout"),
     ({"boundary": "mirror"}, "boundary"),
     ({"boundary": ("zeros",)}, "boundary"),
     ({"boundary": ["zeros"]}, "boundary"),
@@ -326,6 +331,12 @@ def test_the_forecaster_stack_is_the_encoder_without_input() -> None:
     spec = ForecasterSpec(encoder=stack, patch_size=2)
     assert [layer.in_channels for layer in spec.forecaster.layers] == [0, 6]
     assert spec.forecaster.groups == (1, 2)
+    dilated = ForecasterSpec(encoder=replace(stack, dilation=2, padding=2, input_dropout=0.1), patch_size=2).forecaster
+    assert dilated.dilation == ((1, 1), (2, 2))
+    assert dilated.padding == ("same", (2, 2))
+    assert dilated.input_dropout == 0.1
+    one = ConvLSTMSpec(in_channels=4, hidden_channels=6, kernel_size=3, input_dropout=0.1)
+    assert ForecasterSpec(encoder=one, patch_size=2).forecaster.input_dropout == 0
     assert not spec.forecaster.memory_decay
     assert spec.forecaster.layers[0].grid((5, 7)) == (5, 7)
     assert (spec.patch_channels, spec.head_channels) == (4, 8)

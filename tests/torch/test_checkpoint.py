@@ -48,6 +48,21 @@ def test_it_changes_no_number(name: str, masked: bool, checkpoint: bool | int) -
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_it_changes_no_number_without_input(direction: str) -> None:
+    layer = ConvLSTM(0, [3, 2], 3, direction=direction, dtype=torch.float64)
+    twin = ConvLSTM(0, [3, 2], 3, direction=direction, dtype=torch.float64, checkpoint=3)
+    twin.load_state_dict(layer.state_dict())
+    channels = [n for n in (3, 2) for _ in layer.spec.directions]
+    h, c = (tuple(torch.randn(2, n, 5, 4, dtype=torch.float64).requires_grad_() for n in channels) for _ in "hc")
+    found = []
+    for one in (layer, twin):
+        output, (h_n, _) = one(None, (h, c), steps=7)
+        loss = (output**2).sum() + sum((part**3).sum() for part in h_n)
+        found.append([output, *torch.autograd.grad(loss, [*h, *c, *one.parameters()])])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
 def kept(layer: ConvLSTM, steps: int) -> int:
     """Return the bytes that are held between forward and backward, beyond input and output."""
     x = torch.zeros(1, steps, 1, 8, 8, requires_grad=True)

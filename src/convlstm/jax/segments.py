@@ -81,7 +81,7 @@ def _in_segments(run: Any, states: Any, parts: Any, steps: int, length: int, rev
     """Run whole segments in a loop, and what is left at the end of the sequence by itself."""
     cut = steps - steps % length
     rest = jax.tree.map(lambda a: a[cut:], parts)
-    whole = jax.tree.map(lambda a: a[:cut].reshape(-1, length, *a.shape[1:]), parts)
+    whole = jax.tree.map(lambda a: a[:cut].reshape(cut // length, length, *a.shape[1:]), parts)
     outputs = []
     if reverse and cut < steps:
         states, last = run(states, rest)
