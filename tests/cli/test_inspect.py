@@ -106,6 +106,20 @@ def test_a_model_file(cli, tmp_path):
         assert "1 x 10x1x128x128, float32" in out
 
 
+def test_a_stack_without_input(cli, tmp_path):
+    spec = ConvLSTMSpec(in_channels=0, hidden_channels=[4, 2], kernel_size=3)
+    save_model(tmp_path / "model.safetensors", spec, initialise(spec, 0))
+    code, out, _ = cli("inspect", "model.safetensors", "--json")
+    assert code == 0
+    assert json.loads(out)["input"] == [10, 0, 128, 128]
+    assert json.loads(out)["parameters"] == parameter_count(spec)
+    code, _, _ = cli("inspect", "model.safetensors", "--input", "12x0x8x6")
+    assert code == 0
+    code, _, error = cli("inspect", "model.safetensors", "--input", "12x1x8x6")
+    assert code == 4
+    assert "channel=0" in error
+
+
 def test_a_run(cli, trained):
     code, out, _ = cli("inspect", trained / "run")
     assert code == 0
