@@ -228,3 +228,11 @@ def test_packed_sequences_of_stateful_and_of_copied_layers() -> None:
     (output,), ((h, _),) = old(packed)
     assert torch.equal(output.data, layer(packed)[0].data)
     assert torch.equal(h, state[0][0])
+
+
+def test_stacked_states_and_hx_give_the_grid_of_a_layer_without_input() -> None:
+    layer = ConvLSTM(0, [3, 3], 3)
+    h, c = torch.randn(2, 2, 3, 5, 4), torch.randn(2, 2, 3, 5, 4)
+    wanted = layer(None, (tuple(h), tuple(c)), steps=3)[0]
+    assert torch.equal(layer(None, (h, c), steps=3)[0], wanted)
+    assert torch.equal(layer(None, hx=(h, c), steps=3)[0], wanted)
