@@ -131,12 +131,13 @@ class AcceleratorConvolutions(DirectConvolutions):
     def recurrent_term(self, h: Tensor) -> Tensor:
         """Return W_hh ∗ h (batch, 4·hidden, *grid)."""
         h, padding = padded(h, self._widths)
-        return CONVOLUTIONS[self.plan.rank](h, self._kernel, None, 1, padding)
+        return CONVOLUTIONS[self.plan.rank](h, self._kernel, None, 1, padding, self.plan.layer.recurrent_dilation)
 
     def backward_term(self, dz: Tensor) -> Tensor:
         """Return the gradient of the h that a step convolved, which follows from dz."""
         dz, padding = padded(dz, self._flipped_widths)
-        return CONVOLUTIONS[self.plan.rank](dz, self._flipped_kernel, None, 1, padding)
+        dilation = self.plan.layer.recurrent_dilation
+        return CONVOLUTIONS[self.plan.rank](dz, self._flipped_kernel, None, 1, padding, dilation)
 
     def _in_fast_layout(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form = UNIT) -> Tensor:
         return self.plan.kernel(weight)
