@@ -13,7 +13,6 @@ from flax import nnx
 
 from convlstm.errors import ConvLSTMError, ShapeError, SpecError, StateError
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, functional, linen
-from convlstm.jax.dropout import sample_masks
 
 
 def build(*given: Any, cls: Any = ConvLSTM, **options: Any) -> Any:
@@ -202,7 +201,7 @@ def test_rnn_over_a_cell_is_the_layer_in_every_type(dtype: Any, param_dtype: Any
 @pytest.mark.parametrize("checkpoint", [False, 2])
 def test_wider_dropout_masks_do_not_change_the_compute_type(checkpoint: Any) -> None:
     layer = build(1, [2, 2], 3, dropout=0.3, dtype=jnp.bfloat16, checkpoint=checkpoint)
-    masks = sample_masks(layer.spec, jax.random.key(0), 2, (4, 4), 3)
+    masks = functional.sample_masks(layer.spec, jnp.ones((2, 3, 4, 4, 1)), jax.random.key(0))
     carry, y = layer(jnp.ones((2, 3, 4, 4, 1)), dropout_masks=masks)
     assert y.dtype == jnp.bfloat16
     assert {h.dtype for h in carry.h} == {jnp.dtype(jnp.bfloat16)}

@@ -69,10 +69,6 @@ class Frontend:
         """Return the argument of a call that seeds what it samples."""
         raise NotImplementedError
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        """Return the frontend's dropout masks of one call."""
-        raise NotImplementedError
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         """Return a function of x and more native arrays, which returns the gradients of module and x."""
         raise NotImplementedError
@@ -93,7 +89,16 @@ class Frontend:
         """Return the zero state (h, c) of a cell."""
         return [self.channels_first(part, len(size)) for part in cell.init_hidden(rows, size)]
 
+    def from_spec(self, spec: Any) -> Any:
+        """Return a layer of a spec."""
+        return self.ConvLSTM.from_spec(spec)
+
     # what follows is the same for every frontend
+
+    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
+        """Return the dropout masks of a sequence, sampled for frames of its first step."""
+        x = self.frames(rows, 1, spec.in_channels, *size)
+        return self.from_spec(spec).sample_masks(x, steps, **self.generator(seed))
 
     def native(self, array: Array, dims: int = 2) -> Any:
         """Return the frontend's array, in its layout, of one that has its channels before the space."""
@@ -205,12 +210,6 @@ class Torch(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"generator": self.library.Generator().manual_seed(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.torch.dropout import sample_masks
-
-        like = self.library.zeros(steps, rows, spec.in_channels, *size)
-        return sample_masks(spec, like, size, steps, self.library.Generator().manual_seed(seed))
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         def derive(x: Any, *others: Any) -> tuple[Any, Any]:
             x = x.clone().requires_grad_()
@@ -257,11 +256,6 @@ class Mlx(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"key": self.library.random.key(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.mlx.dropout import sample_masks
-
-        return sample_masks(spec, self.library.zeros((steps, rows)), size, steps, self.library.random.key(seed))
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         parameters = module.parameters()
 
@@ -305,10 +299,8 @@ class Flax(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"rngs": self.library.random.key(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.jax.dropout import sample_masks
-
-        return sample_masks(spec, self.library.random.key(seed), rows, size, steps)
+    def from_spec(self, spec: Any) -> Any:
+        return self.ConvLSTM.from_spec(spec, rngs=self.nnx.Rngs(0))
 
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         graph, _, rest = self.nnx.split(module, self.nnx.Param, ...)

@@ -13,11 +13,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.arguments import cell_spec, layer_spec
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
 from convlstm.jax import functional, inputs
 from convlstm.jax.inputs import as_type_of_carry, state_from_pair
 from convlstm.jax.weights import fresh, parameter_shapes
 from convlstm.spec.choices import StackOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
 
@@ -94,7 +95,8 @@ class ConvLSTM(hk.Module):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
@@ -104,6 +106,7 @@ class ConvLSTM(hk.Module):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the carry does not fit the batch or the grid.
         """
+        check_use(dropout_masks, not deterministic, False, "key", "Pass `deterministic=False`.")
         return functional.layer(
             self.spec,
             declared(self.spec, self.param_dtype),
@@ -118,6 +121,21 @@ class ConvLSTM(hk.Module):
             dtype=self.dtype,
             generic=self.generic,
         )
+
+    def sample_masks(self, x: ArrayLike, key: jax.Array, steps: int | None = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch, size and type count.
+            key: Random key.
+            steps: Number of steps of the whole sequence; None takes that of x.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+        """
+        return functional.sample_masks(self.spec, x, key, steps, dtype=self.dtype)
 
 
 class ConvLSTMCell(hk.Module):

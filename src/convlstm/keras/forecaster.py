@@ -9,7 +9,7 @@ import keras
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.layouts import channels_last_shape
 from convlstm.keras import inputs
-from convlstm.keras.dropout import sample_masks
+from convlstm.keras.dropout import sample_masks, swap_time_and_batch
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.keras.stack_layer import ConvLSTMStack
@@ -123,14 +123,19 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
         frames, steps, valid, lead = self._read(frames, horizon, mask, lead_durations)
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
-        dropout_masks = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
+        masks = self._sample_masks(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
         _, (h, c) = self.encoder(
-            patched, mask=valid, training=training, durations=durations, gaps=gaps, dropout_masks=dropout_masks
+            patched,
+            mask=valid,
+            training=training,
+            durations=durations,
+            gaps=gaps,
+            dropout_masks=None if masks is None else masks.map_steps(swap_time_and_batch),
         )
         states = list(zip(h, c, strict=True))
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, valid), states, steps, training)
-        dropout_masks = self._draw(self.spec.forecaster, frames, size, steps, training)
+        dropout_masks = self._sample_masks(self.spec.forecaster, frames, size, steps, training)
         outputs, _ = run_stack(
             self.spec.forecaster,
             self.forecaster.weights_of,
@@ -206,14 +211,14 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
             if step == horizon - 1:
                 break
             patched = space_to_depth(keras.ops.expand_dims(last, 1), self.spec.patch_size)
-            dropout_masks = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
+            dropout_masks = self._sample_masks(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
             x = keras.ops.cast(keras.ops.swapaxes(patched, 0, 1), self.compute_dtype)
             _, states = run_stack(
                 spec, self.encoder.weights_of, x, states, steps=1, dropout_masks=dropout_masks, training=training
             )
         return keras.ops.stack(future, axis=1)
 
-    def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
+    def _sample_masks(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
         batch = keras.ops.shape(like)[0]
         return sample_masks(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
 

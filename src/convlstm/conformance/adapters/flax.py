@@ -13,11 +13,10 @@ from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.engine.jax.recurrence import State
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
-from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
-from convlstm.spec.masks import LayerMasks
+from convlstm.jax.weights import from_canonical, params_to_canonical
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
@@ -70,7 +69,7 @@ def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:
 
 def _masks(case: Case) -> DropoutMasks | None:
     axis = -1 - case.spec.spatial_dims
-    return convert_masks(case, LayerMasks, lambda mask: jnp.asarray(np.moveaxis(mask, axis, -1)), layer_name)
+    return convert_masks(case, lambda mask: jnp.asarray(np.moveaxis(mask, axis, -1)))
 
 
 def _channel_axis(name: str) -> int | None:

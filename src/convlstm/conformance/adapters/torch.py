@@ -10,8 +10,7 @@ from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_times
 from convlstm.conformance.random_forecasters import ForecastCase
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
-from convlstm.frontend.dropout import DropoutMasks
-from convlstm.spec.masks import LayerMasks
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
@@ -78,4 +77,4 @@ def _leaves(module: ConvLSTM | Forecaster, case: AnyCase, dtype: torch.dtype) ->
 
 
 def _masks(case: Case, dtype: torch.dtype) -> DropoutMasks | None:
-    return convert_masks(case, LayerMasks, lambda mask: torch.tensor(mask, dtype=dtype))
+    return convert_masks(case, lambda mask: torch.tensor(mask, dtype=dtype))
