@@ -113,7 +113,7 @@ def read_masks(
     expected = _shapes(sampled)
     if isinstance(given, DropoutMasks):
         received = _shapes(given)
-        for place in expected.keys() | received.keys():
+        for place in expected | received:
             shape = expected.get(place)
             if shape is not None and place[-1] not in ("input", "recurrent"):
                 shape = (shape[1], shape[0], *shape[2:])
@@ -162,7 +162,8 @@ def _other_masks(place: Any, expected: Any, received: Any) -> ShapeError:
 def _shapes(masks: DropoutMasks | None) -> dict[Any, tuple[Any, ...]]:
     if masks is None:
         return {}
-    parts: dict[Any, Any] = {("between", index): factor for index, factor in enumerate(masks.dropout)}
-    for place, inside in masks.masks.items():
-        parts |= {(place, kind): getattr(inside, kind) for kind in KINDS}
+    parts: dict[Any, Any] = {
+        (place, kind): getattr(inside, kind) for place, inside in masks.masks.items() for kind in KINDS
+    }
+    parts |= {("between", index): factor for index, factor in enumerate(masks.dropout)}
     return {place: tuple(part.shape) for place, part in parts.items() if part is not None}

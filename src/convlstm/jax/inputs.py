@@ -97,14 +97,19 @@ def read_states(
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
     if argument is None:
         return [None] * len(shapes)
-    if not isinstance(argument, State):  # in Flax's own cells a bare pair is (c, h)
+    check_state_type("carry", argument)
+    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
+
+
+def check_state_type(name: str, argument: Any) -> None:
+    """Raise an error for a pair without names: in Flax's own cells it is (c, h), in Haiku's (h, c)."""
+    if not isinstance(argument, State):
         raise StateError(
-            "carry",
+            name,
             expected="State(h, c)",
             received=f"a bare {type(argument).__name__}",
             hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
-    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
 
 
 def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:
