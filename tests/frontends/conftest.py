@@ -147,6 +147,20 @@ class Frontend:
             given |= self.generator(seed)
         return self.channels_first(model(self.native(frames), horizon, **given))
 
+    def forecast_and_state(
+        self, model: Any, frames: Array, horizon: int, state: Any = None, **given: Any
+    ) -> tuple[Array, tuple[tuple[Array, ...], tuple[Array, ...]]]:
+        """Return a forecast, and the states (h, c) of the encoder after the last frame."""
+        given = {name: self.converted(value) for name, value in given.items()}
+        given |= {"state": None if state is None else self.native_state(state), "return_state": True}
+        future, (h, c) = self.natural_forecast(model)(self.native(frames), horizon, **given)
+        states = tuple(tuple(self.channels_first(part) for part in parts) for parts in (h, c))
+        return self.channels_first(future), states
+
+    def natural_forecast(self, model: Any) -> Callable[..., Any]:
+        """Return a forecaster's call with the arguments and results of PyTorch's."""
+        return model
+
     def gradient(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[dict[str, Array], Array]]:
         """Return a function of x, whose channels come before the space, and of other arrays.
 
@@ -328,6 +342,13 @@ class Flax(Frontend):
                 return module(carry, x, **given)[0]
             after, output = module(x, carry, **given)
             return output, after
+
+        return call
+
+    def natural_forecast(self, model: Any) -> Callable[..., Any]:
+        def call(frames: Any, horizon: int, *, state: Any, return_state: bool, **given: Any) -> Any:
+            carry = None if state is None else self.State(*state)
+            return model(frames, horizon, carry=carry, return_carry=return_state, **given)[::-1]
 
         return call
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.engine.jax.recurrence import State
 from convlstm.jax import functional
@@ -64,7 +64,18 @@ def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
 
 def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:
     times: dict[str, Any] = {name: leaves.get(name) for name in TIMES}
-    return {"forecast": forecast(case.spec, params, leaves["frames"], case.horizon, mask=case.mask, **times)}
+    state = forecast_state(case, leaves)
+    carry, future = forecast(
+        case.spec,
+        params,
+        leaves["frames"],
+        case.horizon,
+        carry=None if state is None else State(*state),
+        mask=case.mask,
+        return_carry=True,
+        **times,
+    )
+    return forecast_results(future, *carry)
 
 
 def _masks(case: Case) -> DropoutMasks | None:

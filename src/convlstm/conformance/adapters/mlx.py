@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
@@ -48,7 +48,15 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
     if isinstance(case, ForecastCase):
         assert isinstance(module, Forecaster)
         optional = {name: leaves.get(name) for name in TIMES}
-        return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
+        forecast, (h, c) = module(
+            leaves["frames"],
+            case.horizon,
+            state=forecast_state(case, leaves),
+            mask=mask,
+            return_state=True,
+            **optional,
+        )
+        return forecast_results(forecast, h, c)
     assert isinstance(module, ConvLSTM)
     output, (h, c) = module(
         leaves["x"],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
@@ -60,7 +60,15 @@ def _forecaster(case: ForecastCase, dtype: torch.dtype) -> tuple[Tensors, Tensor
     leaves = _leaves(model, case, dtype)
     optional = {name: leaves.get(name) for name in TIMES}
     mask = None if case.mask is None else torch.tensor(case.mask)
-    return {"forecast": model(leaves["frames"], case.horizon, mask=mask, **optional)}, leaves
+    forecast, (h, c) = model(
+        leaves["frames"],
+        case.horizon,
+        state=forecast_state(case, leaves),
+        mask=mask,
+        return_state=True,
+        **optional,
+    )
+    return forecast_results(forecast, h, c), leaves
 
 
 def _leaves(module: ConvLSTM | Forecaster, case: AnyCase, dtype: torch.dtype) -> Tensors:
