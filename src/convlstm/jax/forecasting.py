@@ -47,7 +47,7 @@ def forecast(
     """
     frames = inputs.as_array("frames", frames)
     check_params(spec, params)
-    dtype = inputs.compute_type(params, frames, dtype)
+    dtype = inputs.compute_type(params, frames, dtype, "frames")
     calls.check_forecast(spec, frames.shape, channels_last=True)
     calls.check_horizon(horizon)
     reader = inputs.CallReader(frames, frames.shape[0], horizon)

@@ -32,11 +32,22 @@ def read_frame(spec: ConvLSTMSpec, x: Any, dtype: Any) -> tuple[Array, bool]:
     return (x[None] if batched else x[None, None]), batched
 
 
-def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
-    """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax."""
+def compute_type(params: Any, x: Any, dtype: Any = None, name: str = "x") -> Any:
+    """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax.
+
+    Frames of integers, the input with this name, raise an error, as in PyTorch.
+    """
+    frames = as_array(name, x)
+    if jnp.issubdtype(frames.dtype, jnp.integer) or frames.dtype == jnp.bool_:
+        raise ShapeError(
+            name,
+            expected="floating frames",
+            received=frames.dtype,
+            hint=f"Scale and convert the frames, for example with `{name}.astype(jnp.float32) / 255`.",
+        )
     if dtype is not None:
         return floating("dtype", dtype)
-    return jnp.result_type(as_array("x", x), *{leaf.dtype for leaf in jax.tree.leaves(params)})
+    return jnp.result_type(frames, *{leaf.dtype for leaf in jax.tree.leaves(params)})
 
 
 def floating(name: str, dtype: Any) -> Any:

@@ -8,6 +8,7 @@ import keras
 
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.layouts import channels_last_shape
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks, swap_time_and_batch
 from convlstm.keras.engines import State, Tensor
@@ -30,7 +31,7 @@ _STACKS = ("encoder.", "forecaster.")
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
+class Forecaster(HoldsExtra, inputs.MasksOnly, keras.Model):  # type: ignore[misc]
     """Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;

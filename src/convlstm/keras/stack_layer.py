@@ -8,6 +8,7 @@ import keras
 
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.dropout import check_use
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.frontend.merge import merge_directions
 from convlstm.keras import inputs
 from convlstm.keras.dropout import masks_of_sequence, read_masks, sample_masks
@@ -23,7 +24,7 @@ States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
+class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
     """A stack of convolutional LSTM layers, in one or both directions, from one spec (equations: `ConvLSTM2D`).
 
     This is the layer that a file of any framework is read into. It starts from the contract's initialisation, and

@@ -12,6 +12,7 @@ from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.mlx.convolution import convolve
 from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import sample_masks
 from convlstm.mlx.layer import ConvLSTM, States
@@ -22,7 +23,7 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import enlargement
 
 
-class Forecaster(nn.Module):
+class Forecaster(HoldsExtra, nn.Module):
     r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;

@@ -79,7 +79,7 @@ class ConvLSTM(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int | Sequence[int],
-        kernel_size: LayerSizes = 5,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
         stride: LayerSizes = 1,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
@@ -22,7 +23,7 @@ from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import reset
 
 
-class Forecaster(ExportableModule):
+class Forecaster(HoldsExtra, ExportableModule):
     r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
