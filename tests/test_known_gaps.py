@@ -94,6 +94,15 @@ def jax_rule_forward_mode() -> None:
     jax.jvp(lambda x: layer(x)[1], (x,), (x,))
 
 
+def flax_tabulate() -> None:
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from convlstm.flax import ConvLSTM
+
+    nnx.tabulate(ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0)), jnp.ones((1, 2, 4, 4, 1)))
+
+
 def keras_stack_lengths() -> None:
     from convlstm import ConvLSTMSpec
     from convlstm.keras import ConvLSTMStack
@@ -278,6 +287,7 @@ GAPS: dict[str, Callable[[], None]] = {
         mlx_export,
         mlx_threads,
         jax_rule_forward_mode,
+        flax_tabulate,
         keras_stack_lengths,
         keras_wrappers_when_built,
         keras_jax_export_of_open_sizes,

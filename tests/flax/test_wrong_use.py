@@ -37,7 +37,7 @@ TYPED: dict[str, Any] = {
     "linen carry": lambda **types: linen.ConvLSTMCell(2, (3, 3), **types).initialize_carry(KEY, FRAME.shape),
     "linen compat": lambda **types: DurationAwareConvLSTMCell(2, 3, **types).init(KEY, None, (FRAME, 1.0)),
     "haiku": lambda **types: haiku(lambda face: face.ConvLSTM(1, 2, 3, **types)(FRAMES)),
-    "haiku cell": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types)(None, FRAME)),
+    "haiku cell": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types)(FRAME, None)),
     "haiku carry": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types).initial_state(FRAME.shape)),
 }
 
