@@ -149,7 +149,7 @@ def test_a_cell_and_a_forecaster_refuse_what_the_layer_refuses(refused) -> None:
 
 def test_masks_are_not_sampled_from_an_integer(refused) -> None:
     with refused(SpecError, "generator"):
-        ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X, 0)
+        ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_masks(X, generator=0)
 
 
 def test_a_list_of_pairs_says_how_to_turn_it_into_a_state() -> None:

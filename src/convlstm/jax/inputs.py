@@ -39,7 +39,7 @@ def compute_type(params: Any, x: Any, dtype: Any = None, name: str = "x") -> Any
     """
     frames = as_array(name, x)
     if jnp.issubdtype(frames.dtype, jnp.integer) or frames.dtype == jnp.bool_:
-        raise ShapeError(
+        raise DtypeError(
             name,
             expected="floating frames",
             received=frames.dtype,
