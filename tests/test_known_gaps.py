@@ -17,18 +17,6 @@ GAPS_OF_OURS = PAGE.read_text(encoding="utf-8").partition("## Defects of other l
 LINES = dict(re.findall(r"^- `([\w-]+)`: (.+)$", GAPS_OF_OURS, re.MULTILINE))
 
 
-def draws_in_parts() -> None:
-    import torch
-
-    from convlstm.torch import ConvLSTM
-
-    layer, x = ConvLSTM(1, 2, 3, num_layers=2, zoneout_h=0.5), torch.randn(1, 4, 1, 6, 6)
-    whole = layer(x, generator=torch.Generator().manual_seed(0))[0]
-    generator = torch.Generator().manual_seed(0)
-    first, state = layer(x[:, :2], generator=generator)
-    torch.testing.assert_close(torch.cat([first, layer(x[:, 2:], state, generator=generator)[0]], dim=1), whole)
-
-
 def keras_layers_without_input() -> None:
     from convlstm.keras import ConvLSTM2D
 
@@ -119,6 +107,15 @@ def jax_rule_forward_mode() -> None:
     layer = ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0))
     x = jnp.ones((1, 2, 4, 4, 1))
     jax.jvp(lambda x: layer(x)[1], (x,), (x,))
+
+
+def flax_tabulate() -> None:
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from convlstm.flax import ConvLSTM
+
+    nnx.tabulate(ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0)), jnp.ones((1, 2, 4, 4, 1)))
 
 
 def keras_stack_lengths() -> None:
@@ -298,7 +295,6 @@ def keras_jax_export_of_open_durations() -> None:
 GAPS: dict[str, Callable[[], None]] = {
     run.__name__.replace("_", "-"): run
     for run in (
-        draws_in_parts,
         mlx_forward_mode,
         mlx_shapeless,
         mlx_vmap_of_gradient,
@@ -308,6 +304,7 @@ GAPS: dict[str, Callable[[], None]] = {
         jax_rule_forward_mode,
         keras_layers_without_input,
         linen_cell_without_input,
+        flax_tabulate,
         keras_stack_lengths,
         keras_wrappers_when_built,
         keras_jax_export_of_open_sizes,

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convlstm.spec.forecaster import ForecasterSpec as ForecasterSpec
+    from convlstm.spec.masks import DropoutMasks as DropoutMasks
     from convlstm.spec.options import ConvLSTMSpec as ConvLSTMSpec
 
 __version__ = "0.1.0"
-__all__ = ["ConvLSTMSpec", "ForecasterSpec", "__version__"]
+__all__ = ["ConvLSTMSpec", "DropoutMasks", "ForecasterSpec", "__version__"]
 
-_MODULES = {"ConvLSTMSpec": "convlstm.spec.options", "ForecasterSpec": "convlstm.spec.forecaster"}
+_MODULES = {
+    "ConvLSTMSpec": "convlstm.spec.options",
+    "DropoutMasks": "convlstm.spec.masks",
+    "ForecasterSpec": "convlstm.spec.forecaster",
+}
 # the public names of the frameworks that a reader looks for here, with the names in the modules that have them
 _TORCH, _KERAS, _FLAX, _HAIKU, _MLX = (f"convlstm.{name}" for name in ("torch", "keras", "flax", "haiku", "mlx"))
 _ELSEWHERE: dict[str, dict[str, str]] = {

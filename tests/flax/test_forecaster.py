@@ -77,8 +77,6 @@ def test_wrong_calls_are_refused_by_name(argument: str, call: dict, refused) -> 
 
 def test_durations_are_asked_for_where_they_are_used(refused) -> None:
     stack = ConvLSTMSpec(in_channels=4, hidden_channels=2, kernel_size=3, duration_strategy="linear")
-    with refused(ShapeError, "lead_durations"):
-        build(stack)(FRAMES, 2, durations=1.0)
     with refused(ShapeError, "durations"):
         build(stack)(FRAMES, 2, lead_durations=1.0)
     even = build(stack)(FRAMES, 2, durations=1.0, lead_durations=[1.0, 1.0])

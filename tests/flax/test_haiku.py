@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
-from convlstm.errors import StateError
+from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.flax import State, from_canonical, functional, params_to_canonical
 from convlstm.weights.canonical import initialise
 
@@ -58,7 +58,7 @@ def test_training_draws_from_haikus_key_and_evaluation_from_none() -> None:
 
 def test_the_cell_computes_what_haikus_computes() -> None:
     theirs = hk.without_apply_rng(hk.transform(lambda x, s: hk.Conv2DLSTM((5, 4), 3, 3)(x, s)))
-    ours = hk.without_apply_rng(hk.transform(lambda carry, x: module.ConvLSTMCell(3, 3)(carry, x)))
+    ours = hk.without_apply_rng(hk.transform(lambda x, state: module.ConvLSTMCell(3, 3)(x, state)))
     x, h, c = normal(2, 5, 4, 2), 0.5 * normal(2, 5, 4, 3), normal(2, 5, 4, 3)
     state = hk.LSTMState(h, c)
     weights = jax.tree.map(lambda a: a + 0.1, theirs.init(KEY, x, state))
@@ -77,16 +77,86 @@ def test_the_cell_computes_what_haikus_computes() -> None:
         "bias": reordered(ih["b"] + hh["b"]) + forget,
     }
     y, after = theirs.apply(weights, x, state)
-    carry, output = ours.apply(module.to_params({"layers_0_forward": tree}, "conv_lstm_cell"), State(h, c), x)
-    close(output, y, 1e-5)
-    close(tuple(carry), (after.hidden, after.cell), 1e-5)
+    params = module.to_params({"layers_0_forward": tree}, "conv_lstm_cell")
+    for before in (State(h, c), state):  # ours, and Haiku's
+        output, own = ours.apply(params, x, before)
+        assert type(own) is type(before)
+        close(output, y, 1e-5)
+        close(tuple(own), tuple(after), 1e-5)
 
 
 def test_a_bare_pair_is_refused(refused: Any) -> None:
-    cell = hk.without_apply_rng(hk.transform(lambda carry, x: module.ConvLSTMCell(3, 3)(carry, x)))
+    cell = hk.without_apply_rng(hk.transform(lambda x, state: module.ConvLSTMCell(3, 3)(x, state)))
     h, x = jnp.zeros((2, 5, 4, 3)), normal(2, 5, 4, 2)
-    with refused(StateError, "carry"):
-        cell.init(KEY, (h, h), x)
+    with refused(StateError, "state"):
+        cell.init(KEY, x, (h, h))
+
+
+def test_the_cell_is_a_core_that_haiku_unrolls() -> None:
+    frames, size = normal(4, 2, 6, 5, 3), (6, 5)
+
+    def unrolled(unroll: Any, wrap: Any = lambda core: core) -> Any:
+        def call(frames: jax.Array) -> Any:
+            core = wrap(module.ConvLSTMCell(4, 3, stride=2, input_shape=size))
+            return unroll(core, frames, core.initial_state(2))
+
+        return hk.without_apply_rng(hk.transform(call))
+
+    model = unrolled(hk.dynamic_unroll)
+    params = model.init(KEY, frames)
+    y, state = model.apply(params, frames)
+    spec = ConvLSTMSpec(in_channels=3, hidden_channels=4, kernel_size=3, stride=2)
+    (h, c), expected = functional.layer(spec, module.from_params(params, "conv_lstm_cell"), jnp.swapaxes(frames, 0, 1))
+    close(jnp.swapaxes(y, 0, 1), expected)
+    close(tuple(state), (h[0], c[0]))
+    close(unrolled(hk.static_unroll).apply(params, frames)[0], y)
+    close(unrolled(hk.dynamic_unroll, lambda core: hk.DeepRNN([core])).apply(params, frames)[0], y)
+
+
+def test_the_core_takes_frames_with_their_durations() -> None:
+    frames, durations = normal(4, 2, 6, 5, 3), abs(normal(4, 2)) + 0.2
+
+    def call(frames: jax.Array, durations: jax.Array) -> Any:
+        core = module.ConvLSTMCell(4, 3, duration_strategy="linear", input_shape=(6, 5))
+        return hk.dynamic_unroll(core, (frames, durations), core.initial_state(2))
+
+    model = hk.without_apply_rng(hk.transform(call))
+    params = model.init(KEY, frames, durations)
+    y, _ = model.apply(params, frames, durations)
+    spec = ConvLSTMSpec(in_channels=3, hidden_channels=4, kernel_size=3, duration_strategy="linear")
+    tree = module.from_params(params, "conv_lstm_cell")
+    _, expected = functional.layer(spec, tree, jnp.swapaxes(frames, 0, 1), durations=durations.T)
+    close(jnp.swapaxes(y, 0, 1), expected)
+
+
+def test_the_old_order_and_a_missing_size_are_refused(refused: Any) -> None:
+    x, state = normal(2, 5, 4, 2), State(jnp.zeros((2, 5, 4, 3)), jnp.zeros((2, 5, 4, 3)))
+    cell = hk.transform(lambda carry, x: module.ConvLSTMCell(3, 3)(carry, x))
+    for carry in (state, None):
+        with refused(ShapeError, "x"):
+            cell.init(KEY, carry, x)
+    start = hk.transform(lambda batch: module.ConvLSTMCell(3, 3).initial_state(batch))
+    with refused(SpecError, "input_shape"):
+        start.init(KEY, 2)
+    with refused(ShapeError, "x"):
+        cell.init(KEY, (x, 1.0, 1.0), state)
+
+
+def test_a_sequence_in_parts_has_the_dropout_of_the_whole() -> None:
+    rates = {"recurrent_dropout": 0.3, "zoneout_h": 0.3}
+
+    def call(x: jax.Array) -> Any:
+        layer = module.ConvLSTM(2, 3, 3, **rates)
+        masks = layer.sample_masks(x[:, :1], jax.random.key(3), 5)
+        _, whole = layer(x, dropout_masks=masks)
+        carry, first = layer(x[:, :2], dropout_masks=masks[:2])
+        _, second = layer(x[:, 2:], carry, dropout_masks=masks[2:])
+        return whole, jnp.concatenate([first, second], axis=1)
+
+    x = normal(2, 5, 6, 5, 2)
+    model = hk.without_apply_rng(hk.transform(call))
+    whole, parts = model.apply(model.init(KEY, x), x)
+    close(parts, whole)
 
 
 def test_an_option_changes_no_other_initial_weights() -> None:

@@ -245,6 +245,18 @@ def test_strides_and_padding_that_break_flaxs_cell(options: dict, grid: tuple[in
     assert y.shape == (2, 4, *grid, 3)
 
 
+def test_a_sequence_in_parts_has_the_dropout_of_the_whole(refused: Any) -> None:
+    layer, x = linen.ConvLSTM(3, 4, 3, recurrent_dropout=0.3, zoneout_h=0.3), normal(2, 5, 6, 5, 3)
+    params = layer.init({"params": KEY, "dropout": KEY}, x)
+    masks = layer.sample_masks(x[:, :1], KEY, 5)
+    _, whole = layer.apply(params, x, dropout_masks=masks)
+    carry, first = layer.apply(params, x[:, :2], dropout_masks=masks[:2])
+    _, second = layer.apply(params, x[:, 2:], carry, dropout_masks=masks[2:])
+    close(jnp.concatenate([first, second], axis=1), whole)
+    with refused(SpecError, "dropout_masks"):
+        layer.apply(params, x, dropout_masks=masks, deterministic=True)
+
+
 def test_further_options_and_draws() -> None:
     cell = linen.ConvLSTMCell(3, (3, 3), options={"peephole": "channel", "zoneout_h": 0.4})
     x = normal(2, 4, 5, 4, 3)

@@ -66,7 +66,7 @@ def test_float64_is_not_rounded_without_a_word(refused, tmp_path, call):
     if not jax.config.jax_enable_x64:
         with refused(WeightsError, str(path)):
             call(path, x)
-    _, y = call(path, x.astype("f"), param_dtype=jnp.float32)
+    _, y = call(path, x.astype("f"), dtype=jnp.float32)
     assert error(np.asarray(y), expected) < 1e-5
 
 

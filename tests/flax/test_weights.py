@@ -96,8 +96,8 @@ def test_a_float64_file_keeps_its_type_or_is_refused(tmp_path: Path, refused) ->
     with refused(WeightsError, str(tmp_path / "m")):
         load(tmp_path / "m")
     with refused(WeightsError, str(tmp_path / "m")):
-        load(tmp_path / "m", param_dtype=jnp.float64)
-    assert load(tmp_path / "m", param_dtype=jnp.float32).params["layers_0_forward"]["bias"].dtype == jnp.float32
+        load(tmp_path / "m", dtype=jnp.float64)
+    assert load(tmp_path / "m", dtype=jnp.float32).params["layers_0_forward"]["bias"].dtype == jnp.float32
     with jax.enable_x64(True):
         kept = load(tmp_path / "m").params["layers_0_forward"]["recurrent_kernel"]
         assert kept.dtype == jnp.float64

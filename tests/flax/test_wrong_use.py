@@ -15,7 +15,6 @@ from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
 from convlstm.flax import ConvLSTM, ConvLSTMCell, Forecaster, State, fresh, functional, linen
 from convlstm.flax.compat import DurationAwareConvLSTMCell
-from convlstm.jax.dropout import sample_masks
 from convlstm.jax.forecasting import forecast
 
 
@@ -38,7 +37,7 @@ TYPED: dict[str, Any] = {
     "linen carry": lambda **types: linen.ConvLSTMCell(2, (3, 3), **types).initialize_carry(KEY, FRAME.shape),
     "linen compat": lambda **types: DurationAwareConvLSTMCell(2, 3, **types).init(KEY, None, (FRAME, 1.0)),
     "haiku": lambda **types: haiku(lambda face: face.ConvLSTM(1, 2, 3, **types)(FRAMES)),
-    "haiku cell": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types)(None, FRAME)),
+    "haiku cell": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types)(FRAME, None)),
     "haiku carry": lambda **types: haiku(lambda face: face.ConvLSTMCell(2, 3, **types).initial_state(FRAME.shape)),
 }
 
@@ -91,9 +90,9 @@ def test_streams_that_are_not_there_and_draws_of_another_call(refused) -> None:
     with refused(SpecError, "rngs"):
         layer(FRAMES, rngs=nnx.Rngs(params=0))
     with refused(ShapeError, "dropout_masks"):
-        layer(FRAMES, dropout_masks=sample_masks(layer.spec, KEY, 2, (4, 4), 2))
+        layer(FRAMES, dropout_masks=functional.sample_masks(layer.spec, jnp.ones((2, 2, 4, 4, 1)), KEY))
     with refused(ShapeError, "dropout_masks"):
-        layer(FRAMES, dropout_masks=sample_masks(layer.spec, KEY, 1, (4, 3), 2))
+        layer(FRAMES, dropout_masks=functional.sample_masks(layer.spec, jnp.ones((1, 2, 4, 3, 1)), KEY))
     for key in (KEY, jax.random.PRNGKey(0), nnx.Rngs(0), nnx.Rngs(0).dropout):
         assert layer(FRAMES, rngs=key)[1].shape == (1, 2, 4, 4, 2)
 

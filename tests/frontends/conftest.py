@@ -69,10 +69,6 @@ class Frontend:
         """Return the argument of a call that seeds what it samples."""
         raise NotImplementedError
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        """Return the frontend's dropout masks of one call."""
-        raise NotImplementedError
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         """Return a function of x and more native arrays, which returns the gradients of module and x."""
         raise NotImplementedError
@@ -93,7 +89,16 @@ class Frontend:
         """Return the zero state (h, c) of a cell."""
         return [self.channels_first(part, len(size)) for part in cell.init_hidden(rows, size)]
 
+    def from_spec(self, spec: Any) -> Any:
+        """Return a layer of a spec."""
+        return self.ConvLSTM.from_spec(spec)
+
     # what follows is the same for every frontend
+
+    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
+        """Return the dropout masks of a sequence, sampled for frames of its first step."""
+        x = self.frames(rows, 1, spec.in_channels, *size)
+        return self.from_spec(spec).sample_masks(x, steps, **self.generator(seed))
 
     def native(self, array: Array, dims: int = 2) -> Any:
         """Return the frontend's array, in its layout, of one that has its channels before the space."""
@@ -142,6 +147,20 @@ class Frontend:
         if seed is not None:
             given |= self.generator(seed)
         return self.channels_first(model(self.native(frames), horizon, **given))
+
+    def forecast_and_state(
+        self, model: Any, frames: Array, horizon: int, state: Any = None, **given: Any
+    ) -> tuple[Array, tuple[tuple[Array, ...], tuple[Array, ...]]]:
+        """Return a forecast, and the states (h, c) of the encoder after the last frame."""
+        given = {name: self.converted(value) for name, value in given.items()}
+        given |= {"state": None if state is None else self.native_state(state), "return_state": True}
+        future, (h, c) = self.natural_forecast(model)(self.native(frames), horizon, **given)
+        states = tuple(tuple(self.channels_first(part) for part in parts) for parts in (h, c))
+        return self.channels_first(future), states
+
+    def natural_forecast(self, model: Any) -> Callable[..., Any]:
+        """Return a forecaster's call with the arguments and results of PyTorch's."""
+        return model
 
     def gradient(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[dict[str, Array], Array]]:
         """Return a function of x, whose channels come before the space, and of other arrays.
@@ -206,12 +225,6 @@ class Torch(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"generator": self.library.Generator().manual_seed(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.torch.dropout import sample_masks
-
-        like = self.library.zeros(steps, rows, spec.in_channels, *size)
-        return sample_masks(spec, like, size, steps, self.library.Generator().manual_seed(seed))
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         def derive(x: Any, *others: Any) -> tuple[Any, Any]:
             x = x.clone().requires_grad_()
@@ -258,11 +271,6 @@ class Mlx(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"key": self.library.random.key(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.mlx.dropout import sample_masks
-
-        return sample_masks(spec, self.library.zeros((steps, rows)), size, steps, self.library.random.key(seed))
-
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         parameters = module.parameters()
 
@@ -306,10 +314,8 @@ class Flax(Frontend):
     def generator(self, seed: int) -> dict[str, Any]:
         return {"rngs": self.library.random.key(seed)}
 
-    def sample_masks(self, spec: Any, rows: int, size: tuple[int, ...], steps: int, seed: int) -> Any:
-        from convlstm.jax.dropout import sample_masks
-
-        return sample_masks(spec, self.library.random.key(seed), rows, size, steps)
+    def from_spec(self, spec: Any) -> Any:
+        return self.ConvLSTM.from_spec(spec, rngs=self.nnx.Rngs(0))
 
     def derivatives(self, module: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         graph, _, rest = self.nnx.split(module, self.nnx.Param, ...)
@@ -337,6 +343,13 @@ class Flax(Frontend):
                 return module(carry, x, **given)[0]
             after, output = module(x, carry, **given)
             return output, after
+
+        return call
+
+    def natural_forecast(self, model: Any) -> Callable[..., Any]:
+        def call(frames: Any, horizon: int, *, state: Any, return_state: bool, **given: Any) -> Any:
+            carry = None if state is None else self.State(*state)
+            return model(frames, horizon, carry=carry, return_carry=return_state, **given)[::-1]
 
         return call
 

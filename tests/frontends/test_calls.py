@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convlstm.errors import SpecError, StateError
+from convlstm import ForecasterSpec
+from convlstm.errors import ShapeError, SpecError, StateError
 
 TWO_WAYS = {"direction": "bidirectional", "num_layers": 2}
 
@@ -257,3 +258,19 @@ def test_output_gate_peeks_at_the_new_cell_state(frontend) -> None:
     np.testing.assert_allclose(c, after, rtol=1e-14)
     np.testing.assert_allclose(h, sigmoid(0.4 + 0.9 * after) * np.tanh(after), rtol=1e-14)
     assert not np.allclose(h, sigmoid(0.4 + 0.9 * c_before) * np.tanh(after))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_frames_of_integers_are_refused(dtype: str, frontend, refused) -> None:
+    layer = frontend.build("ConvLSTM", 1, 2, 3)
+    with refused(ShapeError, "x"):
+        frontend.call(layer, np.ones((2, 3, 1, 6, 6), dtype))
+    model = frontend.build("Forecaster", ForecasterSpec(encoder=layer.spec))
+    with refused(ShapeError, "frames"):
+        frontend.forecast(model, np.ones((2, 3, 1, 6, 6), dtype), 2)
+
+
+@pytest.mark.parametrize("kind", ["ConvLSTM", "ConvLSTMCell"])
+def test_kernel_size_has_no_default(kind: str, frontend) -> None:
+    with pytest.raises(TypeError, match="kernel_size"):
+        frontend.build(kind, 1, 2)

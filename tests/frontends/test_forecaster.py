@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.errors import ShapeError, StateError
 from convlstm.reference import forecaster as reference
 from convlstm.spec.presets import PRESETS
 from convlstm.weights.canonical import canonical_shapes
@@ -114,6 +115,80 @@ def test_rows_of_a_batch_are_independent(rollout: str, frontend) -> None:
     for row in range(3):
         alone = frontend.forecast(model, frames[row : row + 1], 3)[0]
         np.testing.assert_allclose(alone, together[row], rtol=0, atol=1e-5)
+
+
+def referred(model: Any, frontend: Any, frames: np.ndarray, horizon: int, **given: Any) -> Any:
+    """Return the forecast and the encoder's states of the reference."""
+    weights = {key: np.float64(array) for key, array in frontend.to_canonical(model).items()}
+    return reference.forecast_and_states(model.spec, weights, np.float64(frames), horizon, **given)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"rollout": "feedback"}, DETAIL, EVENTS], ids=["", "feedback", "detail", "events"]
+)
+def test_lengths_are_the_mask_of_the_first_frames(options: dict, frontend) -> None:
+    model, frames = build(frontend, **options), normal(3, 4, 1, 8, 6)
+    lengths = np.array([4, 0, 2])
+    mask = np.arange(4) < lengths[:, None]
+    forecast, states = frontend.forecast_and_state(model, frames, 3, lengths=lengths)
+    expected, after = referred(model, frontend, frames, 3, mask=mask)
+    np.testing.assert_allclose(forecast, expected, rtol=0, atol=1e-5)
+    for h, c, (h_ref, c_ref) in zip(*states, after, strict=True):
+        np.testing.assert_allclose(h, h_ref, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(c, c_ref, rtol=0, atol=1e-5)
+    dirty = np.where(mask[:, :, None, None, None], frames, np.float32(np.nan))
+    np.testing.assert_array_equal(frontend.forecast(model, dirty, 3, lengths=[4, 0, 2]), forecast)
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_initial_states_act_as_in_the_reference(rollout: str, frontend) -> None:
+    model, frames = build(frontend, rollout, residual=True), normal(2, 3, 1, 8, 6)
+    pairs = [(normal(2, n, 4, 3), normal(1, 2, n, 4, 3)[0]) for n in (3, 5)]
+    forecast, states = frontend.forecast_and_state(model, frames, 4, tuple(zip(*pairs, strict=True)))
+    expected, after = referred(model, frontend, frames, 4, states=[(np.float64(h), np.float64(c)) for h, c in pairs])
+    np.testing.assert_allclose(forecast, expected, rtol=0, atol=1e-5)
+    assert np.abs(forecast - frontend.forecast(model, frames, 4)).max() > 0.01
+    for h, c, (h_ref, c_ref) in zip(*states, after, strict=True):
+        np.testing.assert_allclose(h, h_ref, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(c, c_ref, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_returned_states_continue_the_sequence(rollout: str, frontend) -> None:
+    model, frames = build(frontend, rollout, residual=True), normal(2, 5, 1, 8, 6)
+    whole, final = frontend.forecast_and_state(model, frames, 4)
+    _, state = frontend.forecast_and_state(model, frames[:, :3], 1)
+    forecast, after = frontend.forecast_and_state(model, frames[:, 3:], 4, state)
+    np.testing.assert_allclose(forecast, whole, rtol=0, atol=1e-6)
+    for one, other in zip((*after[0], *after[1]), (*final[0], *final[1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_state_of_another_batch_and_two_masks_are_refused(frontend, refused) -> None:
+    model, frames = build(frontend), normal(2, 3, 1, 8, 6)
+    _, state = frontend.forecast_and_state(model, frames[:1], 1)
+    with refused(StateError, "h_0[0]"):
+        frontend.forecast_and_state(model, frames, 1, state)
+    with refused(ShapeError, "mask"):
+        frontend.forecast(model, frames, 1, lengths=[3, 3], mask=np.ones((2, 3), dtype=bool))
+    with refused(ShapeError, "lengths"):
+        frontend.forecast(model, frames, 1, lengths=[3, 4])
+
+
+def test_missing_lead_durations_are_the_reference_duration(frontend) -> None:
+    model = build(frontend, stack={"duration_strategy": "mlp", "reference_duration": 5.0})
+    arrays = frontend.to_canonical(model)
+    # off its start, at which the network gives 1 for every duration
+    arrays |= {key: array + 0.3 for key, array in arrays.items() if ".duration." in key}
+    frontend.load_canonical(model, arrays)
+    frames, durations = normal(2, 3, 1, 8, 6), np.full((2, 3), 4.0, np.float32)
+    forecast = frontend.forecast(model, frames, 4, durations=durations)
+    given = [np.full((2, 4), duration, np.float32) for duration in (5.0, 10.0)]
+    same, other = (frontend.forecast(model, frames, 4, durations=durations, lead_durations=lead) for lead in given)
+    np.testing.assert_array_equal(forecast, same)
+    assert np.abs(forecast - other).max() > 1e-3
+    expected, _ = referred(model, frontend, frames, 4, durations=np.float64(durations))
+    np.testing.assert_allclose(forecast, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)

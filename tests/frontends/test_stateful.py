@@ -25,11 +25,15 @@ def close(found: Any, wanted: Any) -> None:
 
 def test_parts_one_after_another_are_the_whole(frontend) -> None:
     stream = build(frontend)
+    assert stream.last_state is None
     whole = frontend.call(stream.layer, X)
     parts = [frontend.call(stream, X[:, start:stop]) for start, stop in ((0, 2), (2, 5), (5, 6))]
     close(np.concatenate([part.output for part in parts], axis=1), whole.output)
     for found, wanted in zip([*parts[-1].h, *parts[-1].c], [*whole.h, *whole.c], strict=True):
         close(found, wanted)
+    h, c = stream.last_state
+    close(frontend.channels_first(h[-1]), whole.h[-1])
+    close(frontend.channels_first(c[-1]), whole.c[-1])
     assert (frontend.call(stream, X).output != whole.output).any()
     stream.reset_state()
     close(frontend.call(stream, X).output, whole.output)
@@ -101,3 +105,11 @@ def test_only_a_layer_is_wrapped(frontend, refused) -> None:
     for layer in (frontend.build("ConvLSTMCell", 1, 2, 3), object(), None):
         with refused(SpecError, "layer"):
             frontend.StatefulConvLSTM(layer)
+
+
+def test_a_stream_in_training_takes_the_dropout_of_its_part(frontend) -> None:
+    stream = build(frontend, zoneout_h=0.3, recurrent_dropout=0.3)
+    masks = stream.layer.sample_masks(frontend.native(X))
+    whole = frontend.call(stream.layer, X, dropout_masks=masks)
+    parts = [frontend.call(stream, X[:, span], dropout_masks=masks[span]) for span in (slice(0, 2), slice(2, 6))]
+    close(np.concatenate([part.output for part in parts], axis=1), whole.output)

@@ -77,11 +77,31 @@ def test_layer_through_a_file(frontend, tmp_path: Path) -> None:
     assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
 
 
-@pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)
-def test_file_is_loaded_in_another_type(frontend, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("float64")
+def test_file_is_loaded_with_parameters_of_another_type(frontend, tmp_path: Path) -> None:
     frontend.save(tmp_path / "m", frontend.build("ConvLSTM", 2, 3, 3))
-    layer = frontend.load(tmp_path / "m", dtype=frontend.library.float64)
+    types = frontend.library.numpy if frontend.name == "flax" else frontend.library
+    layer = frontend.load(tmp_path / "m", dtype=types.float64)
+    assert {frontend.to_numpy(array).dtype for array in frontend.parameters(layer).values()} == {np.dtype(np.float64)}
     assert frontend.call(layer, normal(2, 3, 2, 5, 5).astype(float)).output.dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", ["layer", "forecaster"])
+def test_extra_values_of_a_file_are_kept_and_saved_again(kind: str, frontend, tmp_path: Path) -> None:
+    extra = {"units": "mm/h", "transform": {"name": "log", "scale": 2.5}, "steps": [300, 600]}
+    module = frontend.build("ConvLSTM", 4, 3, 3)
+    if kind == "forecaster":
+        module = frontend.build("Forecaster", ForecasterSpec(encoder=module.spec, patch_size=2))
+    assert module.extra == {}
+    frontend.save(tmp_path / "m", module, extra)
+    again = frontend.load(tmp_path / "m")
+    assert again.extra == extra
+    again.extra["units"] = "K"  # of a copy
+    frontend.save(tmp_path / "again", again)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+    frontend.save(tmp_path / "without", again, {})
+    assert load_model(tmp_path / "without").extra == {}
+    assert frontend.parameters(again).keys() == frontend.parameters(module).keys()
 
 
 @pytest.mark.parametrize(

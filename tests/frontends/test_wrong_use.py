@@ -168,7 +168,6 @@ FORECASTS: list[tuple[str, dict[str, Any], Call]] = [
     ("durations", {}, lambda f: {"durations": f.ones(2, 3)}),
     ("durations", LINEAR, lambda f: {"lead_durations": f.ones(2, 4)}),
     ("lead_durations", {}, lambda f: {"lead_durations": f.ones(2, 4)}),
-    ("lead_durations", LINEAR, lambda f: {"durations": f.ones(2, 3)}),
     ("lead_durations", LINEAR, lambda f: {"durations": f.ones(2, 3), "lead_durations": f.ones(2, 3)}),
     ("lead_durations", LINEAR, lambda f: {"durations": f.ones(2, 3), "lead_durations": -f.ones(2, 4)}),
     ("gaps", {}, lambda f: {"gaps": f.ones(2, 3)}),

@@ -174,3 +174,48 @@ def test_an_exported_model_takes_any_batch_and_number_of_frames(tmp_path: Path) 
     for batch, steps, height, width in ((2, 1, 8, 6), (1, 5, size[0] or 4, size[1] or 10)):
         frames = array(batch, steps, height, width, 2)
         close(loaded.serve(frames), as_array(model(frames)))
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_states_in_and_out_are_those_of_the_reference(rollout: str) -> None:
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=[3, 2], kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2, rollout=rollout), seed=1)
+    frames, mask = array(2, 3, 8, 6, 2), np.array([[True, True, False], [True, True, True]])
+    state = tuple(tuple(array(2, 4, 3, n) for n in (3, 2)) for _ in range(2))
+    future, after = model(frames, horizon=4, mask=mask, state=state, return_state=True)
+    weights = {key: np.float64(value) for key, value in to_canonical(model).items()}
+    pairs = [tuple(np.moveaxis(np.float64(part), -1, 1) for part in pair) for pair in zip(*state, strict=True)]
+    wanted, states = reference.forecast_and_states(
+        model.spec, weights, np.moveaxis(np.float64(frames), -1, 2), 4, mask=mask, states=pairs
+    )
+    close(future, np.moveaxis(wanted, 2, -1))
+    for found, expected_parts in zip(after, zip(*states, strict=True), strict=True):
+        for part, expected_part in zip(found, expected_parts, strict=True):
+            close(part, np.moveaxis(expected_part, 1, -1))
+    symbol, symbols = model.compute_output_spec(keras.KerasTensor(frames.shape), horizon=4, return_state=True)
+    assert symbol.shape == tuple(future.shape)
+    assert keras.tree.map_structure(lambda one: one.shape, symbols) == keras.tree.map_structure(
+        lambda one: tuple(one.shape), after
+    )
+
+
+def test_returned_states_continue_the_sequence() -> None:
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=[3, 2], kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2), seed=1)
+    frames = array(2, 5, 8, 6, 2)
+    _, state = model(frames[:, :3], horizon=1, return_state=True)
+    close(model(frames[:, 3:], horizon=4, state=state), as_array(model(frames, horizon=4)), 1e-6)
+
+
+def test_missing_lead_durations_are_the_reference_duration() -> None:
+    stack = ConvLSTMSpec(
+        in_channels=8, hidden_channels=3, kernel_size=3, duration_strategy="linear", reference_duration=5
+    )
+    model = Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2), horizon=3, seed=1)
+    frames = array(2, 3, 8, 6, 2)
+    found = as_array(model(frames, durations=4.0))
+    close(model(frames, durations=4.0, lead_durations=5.0), found, 0.0)
+    assert np.abs(found - as_array(model(frames, durations=4.0, lead_durations=10.0))).max() > 1e-3
+    steps = keras.Input((None,))
+    symbol = keras.Input((None, 8, 6, 2))
+    assert model(symbol, durations=steps).shape == (None, 3, 8, 6, 2)

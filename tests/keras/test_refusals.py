@@ -10,7 +10,7 @@ import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
-from convlstm.keras import RNN, ConvLSTM2D, ConvLSTM2DCell, ConvLSTMStack, Forecaster
+from convlstm.keras import RNN, ConvLSTM2D, ConvLSTM2DCell, ConvLSTMStack, DurationAwareConvLSTMCell, Forecaster
 from convlstm.keras.engines import BACKEND
 
 RANDOM = np.random.default_rng(0)
@@ -330,3 +330,14 @@ def test_none_in_a_state_says_to_pass_none_for_the_whole_state(refused: Any) -> 
         ConvLSTM2D(2, 3)(frames, initial_state=[None, None])
     with pytest.raises(StateError, match=r"got None\. Pass None for the whole state, which means zeros, or \[h, c\]\."):
         ConvLSTM2D(2, 3)(frames, initial_state=[None, None])
+
+
+@pytest.mark.parametrize("cell", [ConvLSTM2DCell, DurationAwareConvLSTMCell])
+def test_keras_s_own_rnn_around_a_duration_cell_names_ours(cell: Any) -> None:
+    options = {"duration_strategy": "linear"}
+    given = (np.zeros((2, 3, 6, 6, 1), np.float32), np.ones((2, 3), np.float32))
+    symbols = (keras.Input((3, 6, 6, 1)), keras.Input((3,)))
+    for arrays in (given, symbols):
+        with pytest.raises(ShapeError, match=r"inputs: expected one frame.*`convlstm\.keras\.RNN\(cell\)`"):
+            keras.layers.RNN(cell(4, 3, **options))(arrays)
+    assert RNN(cell(4, 3, **options))(given).shape[0] == 2

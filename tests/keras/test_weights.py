@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import WeightsError
+from convlstm.errors import SpecError, WeightsError
 from convlstm.keras import (
     ConvLSTM1D,
     ConvLSTM2D,
@@ -86,6 +86,26 @@ def test_a_layer_in_bfloat16_is_saved_and_loaded(tmp_path: Path) -> None:
     again = load(tmp_path / "m", dtype="bfloat16")
     for key, array in to_canonical(own).items():
         np.testing.assert_array_equal(np.float32(to_canonical(again)[key]), np.float32(array))
+
+
+def test_dtype_of_load_is_that_of_the_variables(tmp_path: Path, refused: Any) -> None:
+    save(tmp_path / "m", ConvLSTMStack(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)))
+    kinds = {variable.dtype for variable in load(tmp_path / "m", dtype="bfloat16").canonical_variables().values()}
+    assert kinds == {"bfloat16"}
+    with refused(SpecError, "dtype"):
+        load(tmp_path / "m", dtype="mixed_bfloat16")
+
+
+def test_extra_values_of_a_file_are_kept_and_saved_again(tmp_path: Path) -> None:
+    stack = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    extra = {"units": "mm/h", "transform": {"scale": 2.5}}
+    for module in (ConvLSTMStack(stack), Forecaster(ForecasterSpec(encoder=stack))):
+        assert module.extra == {}
+        save(tmp_path / "m", module, extra)
+        again = load(tmp_path / "m")
+        assert again.extra == extra
+        save(tmp_path / "again", again)
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
 
 
 def test_files_of_pytorch_are_read_and_written(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from mlx import nn, optimizers
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.mlx import ConvLSTM, Forecaster
-from convlstm.mlx.dropout import sample_masks
 
 
 def test_masks_as_argument_replace_those_of_the_call() -> None:
     layer, x = ConvLSTM(4, [8, 6], 3, recurrent_dropout=0.5), mx.random.normal((3, 5, 16, 16, 4))
-    masks = sample_masks(layer.spec, mx.zeros((5, 3)), (16, 16), 5, mx.random.key(7))
+    masks = layer.sample_masks(x, key=mx.random.key(7))
     assert mx.array_equal(layer(x, dropout_masks=masks)[0], layer(x, key=mx.random.key(7))[0])
 
 

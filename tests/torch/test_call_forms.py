@@ -208,7 +208,7 @@ def test_packed_sequences_in_one_and_three_dimensions(dims: int) -> None:
 def test_packed_sequences_with_durations_outputs_of_all_layers_and_dropout_masks() -> None:
     layer = ConvLSTM(2, 3, 3, num_layers=2, duration_strategy="linear", recurrent_dropout=0.5)
     packed, padded = packed_and_padded([2, 5, 3], enforce_sorted=False)
-    masks, durations = layer.sample_dropout_masks(packed), torch.rand(3, 5) + 0.5
+    masks, durations = layer.sample_masks(packed), torch.rand(3, 5) + 0.5
     outputs, _ = layer(packed, durations=durations, dropout_masks=masks, all_layers=True)
     expected, _ = layer(padded, durations=durations, dropout_masks=masks, all_layers=True, lengths=[2, 5, 3])
     assert len(outputs) == 2

@@ -46,8 +46,8 @@ def test_training_over_many_calls() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert stream.state is not None
-    assert not any(part.requires_grad for parts in stream.state for part in parts)
+    assert stream.last_state is not None
+    assert not any(part.requires_grad for parts in stream.last_state for part in parts)
 
 
 STREAM = """

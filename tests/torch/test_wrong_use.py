@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm import ConvLSTMSpec, DropoutMasks, ForecasterSpec
 from convlstm.errors import DtypeError, ShapeError, SpecError, StateError
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
 
 X = torch.zeros(2, 5, 1, 8, 8)
@@ -36,19 +35,19 @@ CALLS: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [
         ShapeError,
         "dropout_masks",
         {},
-        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X)},
+        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_masks(X)},
     ),
     (
         ShapeError,
         "dropout_masks",
         {"recurrent_dropout": 0.5},
-        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X[:1])},
+        {"dropout_masks": ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_masks(X[:1])},
     ),
     (
         ShapeError,
         "dropout_masks",
         {"zoneout_h": 0.5},
-        {"dropout_masks": ConvLSTM(1, 4, 3, zoneout_h=0.5).sample_dropout_masks(X[:, :4])},
+        {"dropout_masks": ConvLSTM(1, 4, 3, zoneout_h=0.5).sample_masks(X[:, :4])},
     ),
     (ShapeError, "duration_strategy", {"duration_strategy": lambda r: r.squeeze(-1)}, {"durations": 1.0}),
     (ShapeError, "duration_strategy", {"duration_strategy": lambda r: 2.0}, {"durations": 1.0}),
@@ -90,7 +89,7 @@ def test_a_forecaster_on_another_device(refused) -> None:
 
 def test_draws_belong_to_training(refused) -> None:
     layer = ConvLSTM(1, 4, 3, recurrent_dropout=0.5)
-    dropout_masks = layer.sample_dropout_masks(X)
+    dropout_masks = layer.sample_masks(X)
     with refused(SpecError, "dropout_masks"):
         layer(X, dropout_masks=dropout_masks, generator=torch.Generator())
     with refused(SpecError, "dropout_masks"):
@@ -150,7 +149,7 @@ def test_a_cell_and_a_forecaster_refuse_what_the_layer_refuses(refused) -> None:
 
 def test_masks_are_not_sampled_from_an_integer(refused) -> None:
     with refused(SpecError, "generator"):
-        ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_dropout_masks(X, 0)
+        ConvLSTM(1, 4, 3, recurrent_dropout=0.5).sample_masks(X, generator=0)
 
 
 def test_a_list_of_pairs_says_how_to_turn_it_into_a_state() -> None:

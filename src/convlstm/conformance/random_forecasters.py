@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from convlstm.weights.canonical import initialise
 class ForecastCase:
     """A forecaster with inputs for every argument.
 
-    `arrays` are those that a gradient is taken of, in float64: `frames`, `durations`, `lead_durations`, `gaps` and the
-    weights by canonical key. `mask` (batch, time) is True where a frame is valid.
+    `arrays` are those that a gradient is taken of, in float64: `frames`, `durations`, `lead_durations`, `gaps`, the
+    initial states `h.{n}` and `c.{n}` of the encoder, and the weights by canonical key. Lead durations and states
+    may be missing. `mask` (batch, time) is True where a frame is valid.
     """
 
     seed: int
@@ -54,19 +56,49 @@ def random_forecast_case(seed: int) -> ForecastCase:
         arrays["gaps"] = durations_from_times(times, mask, reference_duration=stack.reference_duration)
     if mask is not None and random.random() < 0.5:
         arrays["frames"][~mask] = np.nan
+    if random.random() < 0.3:
+        arrays.pop("lead_durations", None)
+    if random.random() < 0.5:
+        for n, channels in enumerate(stack.hidden_channels):
+            arrays[f"h.{n}"], arrays[f"c.{n}"] = random.standard_normal((2, batch, channels, *grid))
     return ForecastCase(seed, spec, arrays, horizon, mask)
 
 
 def reference_forecast(
     case: ForecastCase, arrays: Mapping[str, Array] | None = None, norm_variances: list[float] | None = None
 ) -> dict[str, Array]:
-    """Return what the reference computes, as `forecast`; `arrays` replaces those of the case and may be complex."""
+    """Return what the reference computes: `forecast`, and the states `h.{n}` and `c.{n}` of the encoder.
+
+    `arrays` replaces those of the case and may be complex.
+    """
     arrays = case.arrays if arrays is None else arrays
     times = {name: arrays.get(name) for name in ("durations", "lead_durations", "gaps")}
-    forecast = reference_forecaster.forecast(
-        case.spec, arrays, arrays["frames"], case.horizon, mask=case.mask, norm_variances=norm_variances, **times
+    state = forecast_state(case, arrays)
+    forecast, states = reference_forecaster.forecast_and_states(
+        case.spec,
+        arrays,
+        arrays["frames"],
+        case.horizon,
+        mask=case.mask,
+        states=None if state is None else list(zip(*state, strict=True)),
+        norm_variances=norm_variances,
+        **times,
     )
-    return {"forecast": forecast}
+    return forecast_results(forecast, *zip(*states, strict=True))
+
+
+def forecast_state(case: ForecastCase, arrays: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """Return (h_0, c_0) of a case's encoder, or None if it starts from zeros."""
+    if "h.0" not in case.arrays:
+        return None
+    layers = range(case.spec.encoder.depth)
+    return tuple(arrays[f"h.{n}"] for n in layers), tuple(arrays[f"c.{n}"] for n in layers)
+
+
+def forecast_results(forecast: Any, h: Sequence[Any], c: Sequence[Any]) -> dict[str, Any]:
+    """Return a forecast and the states of the encoder by name: `forecast`, `h.{n}` and `c.{n}`."""
+    states = {f"{name}.{n}": part for name, parts in (("h", h), ("c", c)) for n, part in enumerate(parts)}
+    return {"forecast": forecast} | states
 
 
 def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> ForecasterSpec:

@@ -15,12 +15,12 @@ import numpy as np
 
 from convlstm.conformance.derivatives import normal, picker
 from convlstm.errors import ConvLSTMError
-from convlstm.frontend.dropout import KINDS, DropoutMasks, MaskSpec, sample_masks
+from convlstm.frontend.dropout import MaskSpec, sample_masks
 from convlstm.reference import recurrence as reference
 from convlstm.spec.choices import ACTIVATIONS, DURATION_ACTIVATIONS, DURATION_STRATEGIES, RECURRENT_ACTIVATIONS
 from convlstm.spec.durations import durations_from_times
 from convlstm.spec.geometry import check_boundary, pad_widths
-from convlstm.spec.masks import LayerMasks
+from convlstm.spec.masks import DropoutMasks, LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
@@ -293,13 +293,10 @@ def _random_masks(
     return {"masks": sampled.masks, "dropout": sampled.dropout if spec.dropout else None}
 
 
-def convert_masks(
-    case: Case, build: Callable[..., Any], convert: Callable[[Array], Any], key: Callable[[int, str], Any] | None = None
-) -> DropoutMasks | None:
+def convert_masks(case: Case, convert: Callable[[Array], Any]) -> DropoutMasks | None:
     """Return the dropout masks of a case as a frontend takes them, or None in evaluation.
 
-    `build` makes the engine's masks of one layer, `convert` a tensor of an array with its channels first and, with a
-    mask for each step, time before batch. `key` maps a layer's index and direction to its key; None keeps the pair.
+    `convert` makes a tensor of an array with its channels first.
     """
     if case.masks is None:
         return None
@@ -307,10 +304,10 @@ def convert_masks(
     def converted(mask: Array | None) -> Any:
         return None if mask is None else convert(mask)
 
-    masks = {
-        place if key is None else key(*place): build(*[converted(getattr(inside, kind)) for kind in KINDS])
-        for place, inside in case.masks.items()
-    }
+    masks = {}
+    for place, inside in case.masks.items():
+        batch_first = inside.map_steps(lambda mask: np.swapaxes(mask, 0, 1))
+        masks[place] = LayerMasks(*[converted(mask) for mask in batch_first])
     if case.dropout is None:
         return DropoutMasks(masks, (None,) * (case.spec.depth - 1))
-    return DropoutMasks(masks, tuple(converted(np.swapaxes(factor, 0, 1)) for factor in case.dropout))
+    return DropoutMasks(masks, tuple(converted(factor) for factor in case.dropout))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from convlstm.errors import ShapeError
 from convlstm.spec import calls
 from convlstm.spec.durations import check_durations
+from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
@@ -72,9 +73,9 @@ class CallReader(ABC):
         calls.check_given("durations", spec.duration_strategy != "none", argument)
         return None if argument is None else self.per_step("durations", argument, valid)
 
-    def lead_durations(self, used: bool, argument: Any) -> Any:
-        """Return the durations of the forecast steps (batch, horizon), or None."""
-        calls.check_given("lead_durations", used, argument)
+    def lead_durations(self, spec: ForecasterSpec, argument: Any) -> Any:
+        """Return the durations of the forecast steps (batch, horizon), or None for a model that does not use them."""
+        argument = calls.lead_durations_or_reference(spec, argument)
         return None if argument is None else self.per_step("lead_durations", argument)
 
     def gaps(self, spec: ConvLSTMSpec, argument: Any, valid: Any) -> dict[str, Any] | None:

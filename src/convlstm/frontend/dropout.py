@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from convlstm.errors import ShapeError
-from convlstm.spec.masks import LayerMasks
+from convlstm.errors import ShapeError, SpecError
+from convlstm.spec import parsing
+from convlstm.spec.calls import fits
+from convlstm.spec.masks import DropoutMasks, LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 KINDS = LayerMasks._fields
 """The masks inside a layer, in the order of `LayerMasks`."""
-
-
-@dataclass(frozen=True)
-class DropoutMasks:
-    """The dropout masks of one call in training.
-
-    Args:
-        masks: Masks inside each layer, by layer and direction.
-        dropout: Factor on each layer's merged output but the last's, time first, or None.
-    """
-
-    masks: Mapping[Any, Any] = field(default_factory=dict)
-    dropout: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,11 +46,6 @@ class MaskSpec:
         return self.kind not in ("input", "recurrent")
 
 
-def by_layer_and_direction(index: int, direction: str) -> Any:
-    """Return the key of a layer's masks: its index and direction."""
-    return index, direction
-
-
 def sample_masks(
     spec: ConvLSTMSpec,
     batch: Any,
@@ -70,13 +54,13 @@ def sample_masks(
     sample: Callable[[MaskSpec], Any],
     *,
     channels_last: bool = False,
-    key: Callable[[int, str], Any] = by_layer_and_direction,
     grids: tuple[tuple[Any, ...], ...] | None = None,
 ) -> DropoutMasks | None:
     """Sample every mask that a call in training needs, in a fixed order; None in a stack without a random part.
 
-    `sample` returns None for a rate of 0. `grids` are the grids of the layers' states, for sizes that only a graph
-    knows; None takes them from the spec.
+    Masks per step are time first, as the engines take them; `batch_first` makes the public form. `sample` returns None
+    for a rate of 0. `grids` are the grids of the layers' states, for sizes that only a graph knows; None takes
+    them from the spec.
     """
     if not spec.is_random:
         return None
@@ -96,7 +80,7 @@ def sample_masks(
                 MaskSpec("zoneout_h", layer.index, direction, spec.zoneout_h, (steps, *state)),
                 MaskSpec("zoneout_c", layer.index, direction, spec.zoneout_c, (steps, *state)),
             )
-            masks[key(layer.index, direction)] = LayerMasks(*[sample(mask) for mask in four])
+            masks[layer.index, direction] = LayerMasks(*[sample(mask) for mask in four])
     between = []
     for index in range(spec.depth - 1):
         shape = (steps, *frame(spec.out_channels(index), sizes[index + 1]))
@@ -104,23 +88,82 @@ def sample_masks(
     return DropoutMasks(masks, tuple(between))
 
 
-def check_masks(given: object, expected: DropoutMasks | None, sampled_by: str) -> None:
-    """Raise an error for masks of other shapes than `expected`, which `sampled_by` samples for the call."""
-    shapes = _shapes(expected)
-    if isinstance(given, DropoutMasks) and _shapes(given) == shapes:
-        return
+def batch_first(spec: ConvLSTMSpec, sampled: DropoutMasks | None, swap: Callable[[Any], Any]) -> DropoutMasks:
+    """Return sampled masks in the public form; `swap` exchanges the first two axes of an array."""
+    return DropoutMasks({}, (None,) * (spec.depth - 1)) if sampled is None else sampled.map_steps(swap)
+
+
+def read_masks(
+    spec: ConvLSTMSpec,
+    given: object,
+    batch: Any,
+    input_size: tuple[Any, ...],
+    steps: Any,
+    swap: Callable[[Any], Any],
+    *,
+    channels_last: bool = False,
+    grids: tuple[tuple[Any, ...], ...] | None = None,
+) -> DropoutMasks:
+    """Return masks in the public form time first, after checking their shapes; a size of None is not known."""
+
+    def shape_of(mask: MaskSpec) -> MaskSpec | None:
+        return mask if mask.rate else None
+
+    sampled = sample_masks(spec, batch, input_size, steps, shape_of, channels_last=channels_last, grids=grids)
+    expected = _shapes(sampled)
+    if isinstance(given, DropoutMasks):
+        received = _shapes(given)
+        for place in expected | received:
+            shape = expected.get(place)
+            if shape is not None and place[-1] not in ("input", "recurrent"):
+                shape = (shape[1], shape[0], *shape[2:])
+            if shape is None or place not in received or not fits(received[place], shape):
+                raise _other_masks(place, shape, received.get(place))
+        return given.map_steps(swap)
     raise ShapeError(
         "dropout_masks",
-        expected=f"the {len(shapes)} masks that {sampled_by} samples for this call",
-        received=f"{len(_shapes(given))} of other shapes" if isinstance(given, DropoutMasks) else type(given).__name__,
-        hint="Sample them for frames of this batch, length and size.",
+        expected="a DropoutMasks",
+        received=type(given).__name__,
+        hint="Sample the masks with `layer.sample_masks(x)`.",
+    )
+
+
+def check_use(given: object, training: bool, has_source: bool, source: str, train: str) -> None:
+    """Raise an error for masks in evaluation, or together with a source of random numbers, the argument `source`.
+
+    `train` is the hint how to switch to training.
+    """
+    if given is None or (training and not has_source):
+        return
+    raise SpecError(
+        "dropout_masks",
+        expected=f"None together with `{source}`" if training else "None in evaluation",
+        received=type(given).__name__,
+        hint=f"Pass `dropout_masks` or `{source}`, not both." if training else train,
+    )
+
+
+def count_steps(steps: object, of_frames: Any) -> Any:
+    """Return the number of steps to sample masks for: those of the frames unless `steps` gives the sequence's."""
+    return of_frames if steps is None else parsing.integer("steps", steps, 0)
+
+
+def _other_masks(place: Any, expected: Any, received: Any) -> ShapeError:
+    *where, kind = place
+    name = f"dropout[{kind}]" if where == ["between"] else f"masks[{where[0]}].{kind}"
+    return ShapeError(
+        "dropout_masks",
+        expected=f"no {name}" if expected is None else f"{name} of shape {expected}",
+        received="none" if received is None else f"shape {received}",
+        hint="Sample them with `layer.sample_masks(x)`, and cut them to the steps of the call, as in `masks[:3]`.",
     )
 
 
 def _shapes(masks: DropoutMasks | None) -> dict[Any, tuple[Any, ...]]:
     if masks is None:
         return {}
-    parts: dict[Any, Any] = {("between", index): factor for index, factor in enumerate(masks.dropout)}
-    for key, inside in masks.masks.items():
-        parts |= {(key, kind): getattr(inside, kind) for kind in KINDS}
+    parts: dict[Any, Any] = {
+        (place, kind): getattr(inside, kind) for place, inside in masks.masks.items() for kind in KINDS
+    }
+    parts |= {("between", index): factor for index, factor in enumerate(masks.dropout)}
     return {place: tuple(part.shape) for place, part in parts.items() if part is not None}

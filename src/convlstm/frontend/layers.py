@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.merge import merge_directions
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 Tensor = TypeVar("Tensor")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from convlstm.errors import WeightsError
 from convlstm.spec.forecaster import ForecasterSpec
@@ -13,8 +14,30 @@ from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import load_model
 
 Dtype = TypeVar("Dtype")
-Layer = TypeVar("Layer")
-Forecaster = TypeVar("Forecaster")
+Layer = TypeVar("Layer", bound="HoldsExtra")
+Forecaster = TypeVar("Forecaster", bound="HoldsExtra")
+
+
+class HoldsExtra:
+    """A module that keeps the JSON values of the model file that it was loaded from, so that `save` writes them again.
+
+    They are stored as text, which no framework takes for a parameter, and which can be hashed.
+    """
+
+    _extra_text: str = "{}"
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """JSON values of the model file that the module was loaded from, such as units; empty without such a file."""
+        return extra_of(self, None)
+
+
+def extra_of(module: object, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the JSON values to save with a module: `extra`, or for None those that it was loaded with."""
+    if extra is not None:
+        return extra
+    kept: dict[str, Any] = json.loads(getattr(module, "_extra_text", "{}"))
+    return kept
 
 
 def load_module(
@@ -24,7 +47,7 @@ def load_module(
     build_forecaster: Callable[[ForecasterSpec, Dtype], Forecaster],
     load_canonical: Callable[[Layer | Forecaster, Mapping[str, Array]], None],
 ) -> Layer | Forecaster:
-    """Read a model file of any framework, build the module it describes, and load its weights.
+    """Read a model file of any framework, build the module it describes, and load its weights and its extra values.
 
     `read_dtype` returns the type of the parameters from the type in the file, `float32` or `float64`. A weight that is
     too large for it raises a `WeightsError`.
@@ -38,6 +61,8 @@ def load_module(
     else:
         module = build_layer(model.spec, dtype)
     load_canonical(module, model.weights)
+    if model.extra:
+        module._extra_text = json.dumps(model.extra)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,8 @@ def forecast(
     frames: ArrayLike,
     horizon: int,
     *,
+    carry: State | None = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     durations: ArrayLike | None = None,
     lead_durations: ArrayLike | None = None,
@@ -36,30 +39,49 @@ def forecast(
     key: Array | None = None,
     dtype: DTypeLike | None = None,
     generic: bool = False,
-) -> Array:
+    return_carry: bool = False,
+) -> Any:
     """Return the forecast of `Forecaster` as a pure function of its parameters; arguments: its `__call__`.
 
     A `key` of None means evaluation, and `horizon` is static under `jit`.
     """
     frames = inputs.as_array("frames", frames)
     check_params(spec, params)
-    dtype = inputs.compute_type(params, frames, dtype)
+    dtype = inputs.compute_type(params, frames, dtype, "frames")
     calls.check_forecast(spec, frames.shape, channels_last=True)
     calls.check_horizon(horizon)
     reader = inputs.CallReader(frames, frames.shape[0], horizon)
-    lead = reader.lead_durations(spec.uses_durations, lead_durations)
+    lead = reader.lead_durations(spec, lead_durations)
+    valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
     if key is not None:
         inputs.check_key("key", key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     options: dict[str, Any] = {"dtype": dtype, "generic": generic}
     patched = space_to_depth(frames, spec.patch_size)
-    times: dict[str, Any] = {"mask": mask, "durations": durations, "gaps": gaps}
-    (h, c), _ = layer(spec.encoder, params["encoder"], patched, key=keys[0], **times, **options)
-    states = [State(*pair) for pair in zip(h, c, strict=True)]
+    times: dict[str, Any] = {"mask": valid, "durations": durations, "gaps": gaps}
+    after, _ = layer(spec.encoder, params["encoder"], patched, carry, key=keys[0], **times, **options)
+    states = [State(*pair) for pair in zip(after.h, after.c, strict=True)]
+    future = _future(spec, params, frames, valid, states, horizon, lead, keys[1], dtype, generic)
+    return (after, future) if return_carry else future
+
+
+def _future(
+    spec: ForecasterSpec,
+    params: Params,
+    frames: Array,
+    mask: Array | None,
+    states: list[State],
+    horizon: int,
+    lead: Array | None,
+    key: Array | None,
+    dtype: Any,
+    generic: bool,
+) -> Array:
+    """Return the forecast from the encoder's states after the last frame."""
     last = _last_valid(frames, mask).astype(jnp.promote_types(frames.dtype, dtype))
     if spec.rollout == "feedback":
-        return _feedback(spec, params, last, states, horizon, keys[1], generic)
-    hidden = _hidden(spec, params, states, horizon, lead, keys[1], generic)
+        return _feedback(spec, params, last, states, horizon, key, generic)
+    hidden = _hidden(spec, params, states, horizon, lead, key, generic)
     if spec.detail_channels:
         output = _detailed_output(spec, params, hidden, _last_frames(frames, mask, spec.detail_frames))
     else:

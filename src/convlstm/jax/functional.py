@@ -13,14 +13,15 @@ from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State, to_compute_types
 from convlstm.errors import SpecError
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend import dropout
 from convlstm.frontend.merge import merge_directions
+from convlstm.jax import dropout as jax_dropout
 from convlstm.jax import inputs
-from convlstm.jax.dropout import check_masks, sample_masks
 from convlstm.jax.segments import read_checkpoint, run_segments
 from convlstm.jax.stack import concatenate, run_stack
 from convlstm.jax.weights import Params, check_params
 from convlstm.spec import calls
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 
@@ -55,7 +56,8 @@ def layer(
         durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
         gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
         key: Random key of the dropout masks in training; None means evaluation.
-        dropout_masks: Dropout masks in place of new ones: the same dropout over several calls.
+        dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several calls, or
+            one dropout over a sequence in parts.
         dtype: Type of the convolutions; None takes that of input and parameters together.
         generic: Leave every derivative to JAX: slower to train on CPU, and open to forward mode (`jax.jvp`).
         checkpoint: Whether reverse mode keeps the states between √T segments and computes the steps again; a number
@@ -90,8 +92,11 @@ def layer(
     steps, batch, size = frames.shape[0], frames.shape[1], tuple(frames.shape[2:-1])
     reader = inputs.CallReader(frames, batch, steps)
     valid = reader.valid_steps(lengths, mask)
-    if dropout_masks is not None:
-        check_masks(spec, dropout_masks, batch, size, steps)
+    dropout.check_use(dropout_masks, True, key is not None, "key", "")
+    if dropout_masks is None:
+        masks = jax_dropout.sample_masks(spec, key, batch, size, steps, dtype)
+    else:
+        masks = jax_dropout.read_masks(spec, dropout_masks, batch, size, steps)
     cut = read_checkpoint(spec, checkpoint)
     run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(
@@ -103,11 +108,43 @@ def layer(
         mask=valid,
         durations=reader.durations(spec, durations, valid),
         gaps=reader.gaps(spec, gaps, valid) or {},
-        dropout_masks=sample_masks(spec, key, batch, size, steps, dtype) if dropout_masks is None else dropout_masks,
+        dropout_masks=masks,
         generic=generic,
     )
     parts = [jnp.swapaxes(part, 0, 1) if batched else part[:, 0] for part in outputs[-1]]
     return _carry(final, batched), merge_directions(parts, spec.merge, concatenate)
+
+
+def sample_masks(
+    spec: ConvLSTMSpec, x: ArrayLike, key: Array, steps: int | None = None, *, dtype: DTypeLike | None = None
+) -> DropoutMasks:
+    """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+    Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others. The masks
+    of a step follow from the key, the layer, the direction and the step, whatever the length of the sequence.
+
+    Args:
+        spec: The stack.
+        x: Frames as of a call, of which batch, size and type count.
+        key: Random key.
+        steps: Number of steps of the whole sequence; None takes that of x.
+        dtype: Type of the factors; None takes that of x.
+
+    Returns:
+        The masks, per-step ones (batch, time, *grid, channels); without any mask for a stack without a random part.
+
+    Example:
+        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, zoneout_h=0.1)
+        >>> masks = sample_masks(spec, jnp.zeros((2, 5, 16, 16, 1)), jax.random.key(0))
+        >>> masks[:3].masks[0, "forward"].zoneout_h.shape
+        (2, 3, 16, 16, 8)
+    """
+    inputs.check_key("key", key)
+    frames, _ = inputs.read_frames(spec, x, inputs.compute_type({}, x, dtype))
+    batch, size = frames.shape[1], tuple(frames.shape[2:-1])
+    count = dropout.count_steps(steps, len(frames))
+    sampled = jax_dropout.sample_masks(spec, key, batch, size, count, frames.dtype)
+    return dropout.batch_first(spec, sampled, jax_dropout.swap_time_and_batch)
 
 
 def cell(
@@ -181,7 +218,7 @@ def cell(
         steps=1,
         durations=reader.one_step("duration", spec.duration_strategy != "none", duration),
         gaps=None if gaps is None else {"forward": gaps},
-        dropout_masks=sample_masks(spec, key, batch, size, 1, dtype),
+        dropout_masks=jax_dropout.sample_masks(spec, key, batch, size, 1, dtype),
         generic=generic,
     )
     (after,) = final if batched else [State(h[0], c[0]) for h, c in final]

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
+from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend.arguments import cell_spec, layer_spec
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
 from convlstm.jax import functional, inputs
 from convlstm.jax.inputs import as_type_of_carry, state_from_pair
 from convlstm.jax.weights import fresh, parameter_shapes
 from convlstm.spec.choices import StackOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, PerAxis
 
@@ -97,7 +99,8 @@ class ConvLSTM(hk.Module):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
@@ -107,6 +110,7 @@ class ConvLSTM(hk.Module):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the carry does not fit the batch or the grid.
         """
+        check_use(dropout_masks, not deterministic, False, "key", "Pass `deterministic=False`.")
         return functional.layer(
             self.spec,
             declared(self.spec, self.param_dtype),
@@ -123,13 +127,29 @@ class ConvLSTM(hk.Module):
             generic=self.generic,
         )
 
+    def sample_masks(self, x: ArrayLike, key: jax.Array, steps: int | None = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
-class ConvLSTMCell(hk.Module):
-    """One convolutional LSTM layer, one step a call, carry first, as the body of a scan (equations: `ConvLSTM`).
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch, size and type count.
+            key: Random key.
+            steps: Number of steps of the whole sequence; None takes that of x.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+        """
+        return functional.sample_masks(self.spec, x, key, steps, dtype=self.dtype)
+
+
+class ConvLSTMCell(hk.RNNCore):
+    """One convolutional LSTM layer, one step a call, for `hk.dynamic_unroll` and loops (equations: `ConvLSTM`).
 
     Args:
         hidden_features: Channels of h and c.
         kernel_size: Kernel of the input convolution, and of the recurrent one unless `recurrent_kernel_size` is given.
+        input_shape: Spatial size of the frames, as in `hk.Conv2DLSTM`; for `initial_state` of a batch size.
         dtype: Type of the convolutions; None takes that of input and parameters together. c stays in float32.
         param_dtype: Type of the parameters.
         generic: Leave every derivative to JAX.
@@ -137,13 +157,14 @@ class ConvLSTMCell(hk.Module):
         **options: Every further option of `ConvLSTMSpec` that makes sense in one step.
 
     Example:
-        >>> cell = hk.without_apply_rng(hk.transform(lambda carry, x: ConvLSTMCell(8, kernel_size=3)(carry, x)))
+        >>> def call(frames):
+        ...     core = ConvLSTMCell(8, kernel_size=3, input_shape=(16, 16))
+        ...     return hk.dynamic_unroll(core, frames, core.initial_state(2))
+        >>> unroll = hk.without_apply_rng(hk.transform(call))
         >>> frames = jnp.zeros((5, 2, 16, 16, 1))
-        >>> params = cell.init(jax.random.key(0), None, frames[0])
-        >>> carry = State(jnp.zeros((2, 16, 16, 8)), jnp.zeros((2, 16, 16, 8)))
-        >>> carry, y = jax.lax.scan(lambda carry, x: cell.apply(params, carry, x), carry, frames)
-        >>> y.shape
-        (5, 2, 16, 16, 8)
+        >>> y, state = unroll.apply(unroll.init(jax.random.key(0), frames), frames)
+        >>> y.shape, state.h.shape
+        ((5, 2, 16, 16, 8), (2, 16, 16, 8))
     """
 
     def __init__(
@@ -151,6 +172,7 @@ class ConvLSTMCell(hk.Module):
         hidden_features: int,
         kernel_size: PerAxis,
         *,
+        input_shape: Sequence[int] | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         generic: bool = False,
@@ -159,35 +181,54 @@ class ConvLSTMCell(hk.Module):
     ) -> None:
         super().__init__(name=name)
         self._hidden_features, self._kernel_size, self._options = hidden_features, kernel_size, options
+        self._input_shape = None if input_shape is None else tuple(input_shape)
         self.dtype, self.param_dtype, self.generic = dtype, inputs.floating("param_dtype", param_dtype), generic
 
     def __call__(
         self,
-        carry: State | None,
-        x: ArrayLike | None,
+        x: Any,
+        state: State | hk.LSTMState | None,
         *,
         duration: ArrayLike | None = None,
         gap: ArrayLike | None = None,
         deterministic: bool = False,
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[jax.Array, Any]:
         """Take one step.
 
         Args:
-            carry: State (h, c) of the step before; None means zeros.
-            x: (batch, *space, in_features), or without the batch axis; None in a cell without input, which needs a
-                carry.
+            x: (batch, *space, in_features), or without the batch axis; a pair (frame, duration) in place of `duration`;
+                None in a cell without input, which needs a state.
+            state: State (h, c) of the step before, or `hk.LSTMState`; None means zeros.
             duration: Δ of this step: a number, (), (batch,) or (batch, 1).
             gap: Time since the last valid frame, of the same shapes; for `memory_decay`.
             deterministic: True in evaluation; training draws from Haiku's own key.
 
         Returns:
-            The carry State(h, c) after the step, and h once more as output.
+            h as output, and the state after the step, of the type of the state passed in.
+
+        Raises:
+            ShapeError: naming the argument, its expected and received axes.
+            StateError: for a bare pair, or a state that does not fit the batch or the grid.
         """
+        states = (State, hk.LSTMState)
+        if isinstance(x, states) or (x is None and not isinstance(state, states)):
+            raise ShapeError(
+                "x",
+                expected="frames, followed by the state",
+                received=type(x).__name__,
+                hint="Call `cell(x, state)`, in the order of `hk.RNNCore`.",
+            )
+        if isinstance(x, tuple) and duration is None:
+            x, duration = _frame_and_duration(x)
+        is_lstm_state = isinstance(state, hk.LSTMState)
+        before = State(state.hidden, state.cell) if isinstance(state, hk.LSTMState) else state
+        if before is not None:
+            inputs.check_state_type("state", before)
         spec = self._spec(0 if x is None else jnp.shape(x)[-1])
-        return functional.cell(
+        after, y = functional.cell(
             spec,
             declared(spec, self.param_dtype),
-            carry,
+            before,
             x,
             duration=duration,
             gap=gap,
@@ -195,19 +236,36 @@ class ConvLSTMCell(hk.Module):
             dtype=self.dtype,
             generic=self.generic,
         )
+        return y, hk.LSTMState(after.h, after.c) if is_lstm_state else after
 
-    def initial_state(self, input_shape: tuple[int, ...]) -> State:
+    def initial_state(self, batch_size: int | Sequence[int] | None) -> State:
         """Return zeros before the first step.
 
         Args:
-            input_shape: Shape of a frame, (batch, *space, in_features) or without the batch axis.
+            batch_size: Rows of the batch, or None for states without a batch axis, for a cell with `input_shape`; or
+                the shape of a frame (batch, *space, in_features), or without the batch axis.
 
         Returns:
             State(h, c), each (batch, *grid, hidden_features).
+
+        Raises:
+            SpecError: for a batch size in a cell without `input_shape`.
         """
-        spec = self._spec(input_shape[-1])
+        if isinstance(batch_size, Sequence):
+            shape = tuple(batch_size)
+        elif self._input_shape is None:
+            raise SpecError(
+                "input_shape",
+                expected="the spatial size of the frames, for a state of this batch size",
+                received="None",
+                hint="Build the cell with `input_shape=(height, width)`, or pass the shape of a frame.",
+            )
+        else:
+            lead = () if batch_size is None else (batch_size,)
+            groups = self._options.get("groups", 1)
+            shape = (*lead, *self._input_shape, groups if isinstance(groups, int) else 1)
         zeros, key = jax.nn.initializers.zeros, jax.random.key(0)
-        return functional.initial_carry(spec, input_shape, zeros, key, self.dtype, self.param_dtype)
+        return functional.initial_carry(self._spec(shape[-1]), shape, zeros, key, self.dtype, self.param_dtype)
 
     def _spec(self, in_features: int) -> ConvLSTMSpec:
         return cell_spec(in_features, self._hidden_features, self._kernel_size, self._options)
@@ -215,6 +273,9 @@ class ConvLSTMCell(hk.Module):
 
 class DurationAwareConvLSTMCell(ConvLSTMCell):
     """A cell whose input is a pair (frame, duration), as the body of `jax.lax.scan` over two sequences.
+
+    The carry comes first, as in the code that this cell replaces. `ConvLSTMCell` with a `duration_strategy` has the
+    order of `hk.RNNCore`.
 
     Args:
         hidden_features: Channels of h and c.
@@ -257,8 +318,19 @@ class DurationAwareConvLSTMCell(ConvLSTMCell):
             The carry (h, c) after the step, and h once more as output.
         """
         x, duration = inputs
-        state, y = super().__call__(state_from_pair(carry), x, duration=duration, deterministic=deterministic)
+        y, state = super().__call__(x, state_from_pair(carry), duration=duration, deterministic=deterministic)
         return as_type_of_carry(carry, state), y
+
+
+def _frame_and_duration(x: tuple[Any, ...]) -> tuple[Any, Any]:
+    if len(x) != 2:
+        raise ShapeError(
+            "x",
+            expected="frames, or a pair (frame, duration)",
+            received=f"{len(x)} items",
+            hint="Pass a gap by name, as `gap`.",
+        )
+    return x
 
 
 class _Group(hk.Module):

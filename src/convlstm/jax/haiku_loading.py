@@ -18,15 +18,13 @@ def load(
     *,
     name: str = "conv_lstm",
     dtype: DTypeLike | None = None,
-    param_dtype: DTypeLike | None = None,
 ) -> tuple[Callable[[], ConvLSTM], dict[str, Any]]:
     """Read the model file of a layer, of any framework, for use inside `hk.transform`.
 
     Args:
         path: A file that `save` of any framework or `convlstm convert` wrote.
         name: Name of the module in Haiku.
-        dtype: Type of the convolutions; None takes that of input and parameters together.
-        param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
+        dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64.
 
     Returns:
         A function that builds the module inside `hk.transform`, and its parameters. Pass `deterministic=True` to the
@@ -46,17 +44,17 @@ def load(
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
         >>> digest = save_model(path, spec, initialise(spec, seed=0))
-        >>> build, params = load(path, param_dtype=jnp.float32)
+        >>> build, params = load(path, dtype=jnp.float32)
         >>> layer = hk.without_apply_rng(hk.transform(lambda x: build()(x)))
         >>> carry, y = layer.apply(params, jnp.zeros((2, 5, 16, 16, 1)))
         >>> y.shape
         (2, 5, 16, 16, 8)
     """
-    spec, model, chosen = load_stack(path, param_dtype)
+    spec, model, chosen = load_stack(path, dtype)
     options = spec.to_dict()
     sizes = [options.pop(key) for key in ("in_channels", "hidden_channels", "kernel_size", "num_layers")]
 
     def build() -> ConvLSTM:
-        return ConvLSTM(*sizes, dtype=dtype, param_dtype=chosen, name=name, **options)
+        return ConvLSTM(*sizes, param_dtype=chosen, name=name, **options)
 
     return build, to_params(from_canonical(spec, model.weights, chosen), name)

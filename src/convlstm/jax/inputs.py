@@ -38,12 +38,23 @@ def frames_of_state(spec: ConvLSTMSpec, carry: Any, steps: Any, dtype: Any) -> t
     return jnp.zeros(shape, dtype), batched
 
 
-def compute_type(params: Any, x: Any, dtype: Any = None) -> Any:
-    """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax."""
+def compute_type(params: Any, x: Any, dtype: Any = None, name: str = "x") -> Any:
+    """Return the type convolutions run in: that of the caller, or that of input and parameters together, as in Flax.
+
+    Frames of integers, the input with this name, raise an error, as in PyTorch. x is None in a layer without input.
+    """
+    frames = () if x is None else (as_array(name, x),)
+    for array in frames:
+        if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
+            raise DtypeError(
+                name,
+                expected="floating frames",
+                received=array.dtype,
+                hint=f"Scale and convert the frames, for example with `{name}.astype(jnp.float32) / 255`.",
+            )
     if dtype is not None:
         return floating("dtype", dtype)
-    types = {leaf.dtype for leaf in jax.tree.leaves(params)}
-    return jnp.result_type(*types) if x is None else jnp.result_type(as_array("x", x), *types)
+    return jnp.result_type(*frames, *{leaf.dtype for leaf in jax.tree.leaves(params)})
 
 
 def floating(name: str, dtype: Any) -> Any:
@@ -104,14 +115,19 @@ def read_states(
     shapes = calls.state_shapes(spec, reader.batch, size, channels_last=True)
     if argument is None:
         return [None] * len(shapes)
-    if not isinstance(argument, State):  # in Flax's own cells a bare pair is (c, h)
+    check_state_type("carry", argument)
+    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
+
+
+def check_state_type(name: str, argument: Any) -> None:
+    """Raise an error for a pair without names: in Flax's own cells it is (c, h), in Haiku's (h, c)."""
+    if not isinstance(argument, State):
         raise StateError(
-            "carry",
+            name,
             expected="State(h, c)",
             received=f"a bare {type(argument).__name__}",
             hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
-    return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
 
 
 def zero_states(spec: ConvLSTMSpec, batch: int, input_size: tuple[int, ...], dtype: Any) -> list[State]:

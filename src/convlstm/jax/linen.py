@@ -16,13 +16,14 @@ from jax.typing import ArrayLike, DTypeLike
 from convlstm.engine.jax.recurrence import State
 from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.frontend.arguments import cell_spec, check_spec_type, layer_spec
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
 from convlstm.jax import functional
 from convlstm.jax.inputs import as_type_of_carry, floating, state_from_pair
 from convlstm.jax.linen_options import as_axes, read_options, read_padding
 from convlstm.jax.segments import read_checkpoint
 from convlstm.jax.weights import fresh, parameter_shapes
 from convlstm.spec.choices import StackOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes
 
@@ -137,7 +138,8 @@ class ConvLSTM(nn.Module):
             mask: True where a step is valid (batch, time).
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             deterministic: Overrides the module's own.
 
         Returns:
@@ -148,6 +150,7 @@ class ConvLSTM(nn.Module):
             StateError: if the carry does not fit the batch or the grid.
         """
         quiet = self.deterministic if deterministic is None else deterministic
+        check_use(dropout_masks, not quiet, False, "rngs", "Pass `deterministic=False`.")
         return functional.layer(
             self.spec,
             declared(self, self.spec, self.param_dtype),
@@ -164,6 +167,28 @@ class ConvLSTM(nn.Module):
             generic=self.generic,
             checkpoint=self.checkpoint,
         )
+
+    @nn.nowrap
+    def sample_masks(self, x: ArrayLike, key: jax.Array, steps: int | None = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch, size and type count.
+            key: Random key.
+            steps: Number of steps of the whole sequence; None takes that of x.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+
+        Example:
+            >>> layer = ConvLSTM(1, 8, kernel_size=3, zoneout_h=0.1)
+            >>> masks = layer.sample_masks(jnp.ones((2, 5, 8, 8, 1)), jax.random.key(0))
+            >>> masks[:3].masks[0, "forward"].zoneout_h.shape
+            (2, 3, 8, 8, 8)
+        """
+        return functional.sample_masks(self.spec, x, key, steps, dtype=self.dtype)
 
 
 class ConvLSTMCell(nn.RNNCellBase):

@@ -16,15 +16,12 @@ from convlstm.jax.weights import from_canonical
 from convlstm.spec.options import ConvLSTMSpec
 
 
-def load(
-    path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
-) -> tuple[ConvLSTM, dict[str, Any]]:
+def load(path: str | Path, *, dtype: DTypeLike | None = None) -> tuple[ConvLSTM, dict[str, Any]]:
     """Read the model file of a layer, of any framework, into a linen module in evaluation mode.
 
     Args:
         path: A file that `save` of any framework or `convlstm convert` wrote.
-        dtype: Type of the convolutions; None takes that of input and parameters together.
-        param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
+        dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64.
 
     Returns:
         The module, and its variables for `apply`.
@@ -41,13 +38,13 @@ def load(
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
         >>> path = Path(tempfile.mkdtemp()) / "layer.safetensors"
         >>> digest = save_model(path, spec, initialise(spec, seed=0))
-        >>> layer, variables = load(path, param_dtype=jnp.float32)
+        >>> layer, variables = load(path, dtype=jnp.float32)
         >>> carry, y = layer.apply(variables, jnp.zeros((2, 5, 16, 16, 1)))
         >>> y.shape
         (2, 5, 16, 16, 8)
     """
-    spec, model, chosen = load_stack(path, param_dtype)
-    layer = ConvLSTM(spec=spec, dtype=dtype, param_dtype=chosen, deterministic=True)
+    spec, model, chosen = load_stack(path, dtype)
+    layer = ConvLSTM(spec=spec, param_dtype=chosen, deterministic=True)
     return layer, {"params": from_canonical(spec, model.weights, chosen)}
 
 

@@ -12,11 +12,11 @@ from jax import Array, lax
 
 from convlstm.engine.jax.recurrence import State, mask_of_output
 from convlstm.errors import SpecError
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import inputs
 from convlstm.jax.stack import run_stack
 from convlstm.jax.weights import Params
 from convlstm.spec import parsing
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 _BATCH_FIRST = ("mask", "durations", "gaps", "output_mask")
@@ -95,11 +95,11 @@ def _in_segments(run: Any, states: Any, parts: Any, steps: int, length: int, rev
     return states, jnp.concatenate(outputs)
 
 
-def _zoneout(dropout_masks: DropoutMasks) -> dict[str, Any]:
-    return {name: (masks.zoneout_h, masks.zoneout_c) for name, masks in dropout_masks.masks.items()}
+def _zoneout(dropout_masks: DropoutMasks) -> dict[tuple[int, str], Any]:
+    return {place: (masks.zoneout_h, masks.zoneout_c) for place, masks in dropout_masks.masks.items()}
 
 
-def _with_steps(dropout_masks: DropoutMasks, zoneout: Mapping[str, Any], dropout: Any) -> DropoutMasks:
+def _with_steps(dropout_masks: DropoutMasks, zoneout: Mapping[tuple[int, str], Any], dropout: Any) -> DropoutMasks:
     """Return masks with the steps of one segment alone."""
-    masks = {name: dropout_masks.masks[name]._replace(zoneout_h=h, zoneout_c=c) for name, (h, c) in zoneout.items()}
+    masks = {place: dropout_masks.masks[place]._replace(zoneout_h=h, zoneout_c=c) for place, (h, c) in zoneout.items()}
     return DropoutMasks(masks, dropout)

@@ -10,10 +10,10 @@ from jax import Array
 
 from convlstm.engine.jax import recurrence as engine
 from convlstm.engine.jax.recurrence import State
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
-from convlstm.jax.weights import Params, layer_name, layer_weights
+from convlstm.jax.weights import Params, layer_weights
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 concatenate = partial(jnp.concatenate, axis=-1)
@@ -56,7 +56,7 @@ def run_stack(
             mask=mask,
             durations=durations,
             gaps=gaps[direction] if gaps else None,
-            masks=None if dropout_masks is None else dropout_masks.masks[layer_name(layer.index, direction)],
+            masks=None if dropout_masks is None else dropout_masks.masks.get((layer.index, direction)),
             generic=generic,
             output_mask=output_mask,
         )

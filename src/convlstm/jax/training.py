@@ -121,7 +121,7 @@ class Trainer(trainer.Trainer):
         return loss
 
     def _future(self, params: Params, sample: Sample, key: jax.Array | None, horizon: int) -> jax.Array:
-        return forecast(
+        future: jax.Array = forecast(
             self.spec,
             params,
             jnp.moveaxis(sample.inputs, 2, -1),
@@ -132,6 +132,7 @@ class Trainer(trainer.Trainer):
             key=key,
             dtype=_PRECISIONS[self._precision],
         )
+        return future
 
 
 def set_threads(count: int) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from convlstm.errors import WeightsError
 from convlstm.frontend import saving
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
+from convlstm.frontend.loading import extra_of
 from convlstm.jax.inputs import check_key, floating
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Array
@@ -182,7 +183,7 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
     Args:
         path: Where to, by custom `*.safetensors`.
         module: An nnx layer, cell or forecaster.
-        extra: JSON values to store with them.
+        extra: JSON values to store with them; None takes those of the file that the module was loaded from.
 
     Returns:
         The digest of the weights.
@@ -202,7 +203,7 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
     """
     saving.check_path(path, module)
     arrays = to_canonical(module)
-    return save_model(path, module.spec, arrays, extra)
+    return save_model(path, module.spec, arrays, extra_of(module, extra))
 
 
 def _check_module(module: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import keras
 
-from convlstm.errors import SpecError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks
 from convlstm.keras.engines import State, Tensor
@@ -148,6 +148,13 @@ class ConvLSTMCell(DataFormat, keras.layers.Layer):  # type: ignore[misc]
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
         """Make the variables for frames of this shape (batch, *space, channels), in the cell's data format."""
         shape = first_shape(inputs_shape)
+        if len(shape) == self.rank + 3:  # as `keras.layers.RNN` passes a pair (frames, durations)
+            raise ShapeError(
+                "inputs",
+                expected="one frame, and not a sequence of them",
+                received=f"shape {shape}",
+                hint="Run the cell over sequences with `convlstm.keras.RNN(cell)` in place of `keras.layers.RNN`.",
+            )
         inputs.check_rank("inputs", self.rank, shape, "batch")
         shape = self.channels_last(shape)
         if shape[-1] is None:

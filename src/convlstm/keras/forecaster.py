@@ -8,13 +8,14 @@ import keras
 
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.layouts import channels_last_shape
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.keras import inputs
-from convlstm.keras.dropout import sample_masks
+from convlstm.keras.dropout import sample_masks, swap_time_and_batch
 from convlstm.keras.engines import State, Tensor
 from convlstm.keras.stack import cell_dtype, run_stack
-from convlstm.keras.stack_layer import ConvLSTMStack
+from convlstm.keras.stack_layer import ConvLSTMStack, States
 from convlstm.keras.weights import load_canonical, seed_of
-from convlstm.spec.calls import check_forecast, check_given, check_horizon
+from convlstm.spec.calls import check_forecast, check_horizon, lead_durations_or_reference
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import enlargement
 from convlstm.spec.types import Array
@@ -30,7 +31,7 @@ _STACKS = ("encoder.", "forecaster.")
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
+class Forecaster(HoldsExtra, inputs.MasksOnly, keras.Model):  # type: ignore[misc]
     """Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
@@ -102,7 +103,9 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
         durations: Any = None,
         lead_durations: Any = None,
         gaps: Any = None,
-    ) -> Tensor:
+        state: States | None = None,
+        return_state: bool = False,
+    ) -> Any:
         """Forecast the frames that follow.
 
         Args:
@@ -111,26 +114,49 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
             mask: True where an input frame is valid (batch, time).
             training: Whether dropout and zoneout are applied.
             durations: Δ of the input frames (batch, time), for a duration strategy.
-            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon); None means the reference duration.
             gaps: Time since the last valid frame (batch, time), for memory decay.
+            state: Initial (h_0, c_0) of the encoder, as a call with `return_state` returned them; None means zeros.
+            return_state: Whether (h_n, c_n) of the encoder after the last frame follow the forecast.
 
         Returns:
-            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`; with
+            `return_state` a pair of them and (h_n, c_n).
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
         """
         frames, steps, valid, lead = self._read(frames, horizon, mask, lead_durations)
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
-        dropout_masks = self._draw(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
+        masks = self._sample_masks(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)
         _, (h, c) = self.encoder(
-            patched, mask=valid, training=training, durations=durations, gaps=gaps, dropout_masks=dropout_masks
+            patched,
+            state,
+            mask=valid,
+            training=training,
+            durations=durations,
+            gaps=gaps,
+            dropout_masks=None if masks is None else masks.map_steps(swap_time_and_batch),
         )
-        states = list(zip(h, c, strict=True))
+        future = self._future(frames, valid, list(zip(h, c, strict=True)), steps, lead, training)
+        return (future, (h, c)) if return_state else future
+
+    def _future(
+        self,
+        frames: Tensor,
+        valid: Tensor | None,
+        states: list[State],
+        steps: int,
+        lead: Tensor | None,
+        training: bool,
+    ) -> Tensor:
+        """Return the forecast from the encoder's states after the last frame."""
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, valid), states, steps, training)
-        dropout_masks = self._draw(self.spec.forecaster, frames, size, steps, training)
+        size = tuple(keras.ops.shape(states[0][0])[1:-1])
+        dropout_masks = self._sample_masks(self.spec.forecaster, frames, size, steps, training)
         outputs, _ = run_stack(
             self.spec.forecaster,
             self.forecaster.weights_of,
@@ -160,13 +186,18 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
         durations: Any = None,
         lead_durations: Any = None,
         gaps: Any = None,
+        state: States | None = None,
+        return_state: bool = False,
     ) -> Any:
-        """Return the forecast as a symbol, for inputs that `call` takes."""
+        """Return the results as symbols, for inputs that `call` takes."""
         frames, steps, valid, _ = self._read(frames, horizon, mask, lead_durations)
-        inputs.read_times(self.spec.encoder, durations, gaps, frames, valid)
-        batch, _, *size, _ = frames.shape
+        batch, time, *size, _ = frames.shape
+        grid = (None if n is None else n // self.spec.patch_size for n in size)
+        patched = keras.KerasTensor((batch, time, *grid, self.spec.patch_channels), dtype=frames.dtype)
+        _, states = self.encoder.compute_output_spec(patched, state, mask=valid, durations=durations, gaps=gaps)
         shape = (batch, steps, *size, self.spec.output_channels)
-        return keras.KerasTensor(shape, dtype=cell_dtype(self.compute_dtype))
+        future = keras.KerasTensor(shape, dtype=cell_dtype(self.compute_dtype))
+        return (future, states) if return_state else future
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **options: Any) -> None:
         """Write the forecast of `horizon` frames from frames alone, as every Keras model writes its call.
@@ -206,14 +237,14 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
             if step == horizon - 1:
                 break
             patched = space_to_depth(keras.ops.expand_dims(last, 1), self.spec.patch_size)
-            dropout_masks = self._draw(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
+            dropout_masks = self._sample_masks(spec, last, tuple(keras.ops.shape(patched)[2:-1]), 1, training)
             x = keras.ops.cast(keras.ops.swapaxes(patched, 0, 1), self.compute_dtype)
             _, states = run_stack(
                 spec, self.encoder.weights_of, x, states, steps=1, dropout_masks=dropout_masks, training=training
             )
         return keras.ops.stack(future, axis=1)
 
-    def _draw(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
+    def _sample_masks(self, spec: Any, like: Tensor, size: tuple[Any, ...], steps: Any, training: bool) -> Any:
         batch = keras.ops.shape(like)[0]
         return sample_masks(spec, self.compute_dtype, batch, size, steps, self.seed_generator) if training else None
 
@@ -252,7 +283,7 @@ class Forecaster(inputs.MasksOnly, keras.Model):  # type: ignore[misc]
         self._frame_size = tuple(frames.shape[2:4])
         horizon = self.horizon if horizon is None else horizon
         check_horizon(horizon)
-        check_given("lead_durations", self.spec.uses_durations, lead_durations)
+        lead_durations = lead_durations_or_reference(self.spec, lead_durations)
         if lead_durations is None:
             return frames, horizon, valid, None
         if inputs.is_symbol(frames):

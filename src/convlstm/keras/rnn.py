@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import keras
 
 from convlstm.errors import ShapeError, SpecError
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
-from convlstm.keras.dropout import sample_masks
+from convlstm.keras.dropout import masks_of_sequence, read_masks, sample_masks
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.options import first_shape
 from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.spec.choices import MASKED_OUTPUTS
+from convlstm.spec.masks import DropoutMasks, LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 Shape = tuple[int | None, ...]
@@ -129,6 +131,7 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
+        dropout_masks: DropoutMasks | None = None,
     ) -> Any:
         """Run the layer over a sequence.
 
@@ -139,6 +142,8 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             training: Whether dropout and zoneout are applied.
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), for `memory_decay`.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
 
         Returns:
             The output, followed by h and c with `return_state`.
@@ -150,6 +155,11 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
         spec, cell = self.spec, self.cell
         x, state, valid, given, by_direction = self._read(sequences, initial_state, mask, durations, gaps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
+        masks = None
+        if dropout_masks is not None:
+            masks = self._read_masks(dropout_masks, tuple(x.shape), training)
+        elif training:
+            masks = sample_masks(spec, self.compute_dtype, batch, tuple(size), steps, cell.seed_generator)
         outputs, final = run_stack(
             spec,
             cell.weights_of,
@@ -159,7 +169,7 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             mask=valid,
             durations=given,
             gaps=by_direction,
-            dropout_masks=self._draw(batch, tuple(size), steps) if training else None,
+            dropout_masks=masks,
             training=training,
         )
         h, c = (cell.to_user(a) for a in final[0])
@@ -168,6 +178,39 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
                 kept.assign(new)
         output = self._output(outputs[0][0])
         return (output, h, c) if self.return_state else output
+
+    @inputs.errors_in_keras_terms
+    def sample_masks(self, sequences: Any, steps: int | None = None, *, seed: Any = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            sequences: Frames as of a call, of which batch and size count.
+            steps: Number of steps of the whole sequence; None takes that of the frames.
+            seed: Integer, or a `keras.random.SeedGenerator`; None takes the layer's own.
+
+        Returns:
+            The masks in the layer's data format, per-step ones (batch, time, *grid, filters);
+            without any mask for a layer without a random part.
+
+        Example:
+            >>> import numpy as np
+            >>> from convlstm.keras import ConvLSTM2D
+            >>> layer, x = ConvLSTM2D(8, 3, recurrent_dropout=0.2), np.ones((2, 5, 8, 8, 1))
+            >>> masks = layer.sample_masks(x)
+            >>> one, other = (layer(x, training=True, dropout_masks=masks) for _ in range(2))
+            >>> bool(keras.ops.all(one == other))
+            True
+        """
+        frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences
+        x = inputs.tensor("sequences", frames, self.compute_dtype)
+        if not self.cell.built:
+            self.build(tuple(x.shape))
+        inputs.check_frames("sequences", self.spec, tuple(x.shape), "batch", "time", data_format=self.cell.data_format)
+        source = self.cell.seed_generator if seed is None else seed
+        shape = keras.ops.shape(self.cell.to_last(x))
+        return _map_masks(masks_of_sequence(self.spec, self.compute_dtype, shape, steps, source), self.cell.to_user)
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """Return the shape of the output, followed by those of h and c with `return_state`."""
@@ -186,9 +229,12 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
         training: bool = False,
         durations: Any = None,
         gaps: Any = None,
+        dropout_masks: DropoutMasks | None = None,
     ) -> Any:
         """Return the output as a symbol, for inputs that `call` takes: c keeps at least float32."""
-        self._read(sequences, initial_state, mask, durations, gaps)
+        x, *_ = self._read(sequences, initial_state, mask, durations, gaps)
+        if dropout_masks is not None:
+            self._read_masks(dropout_masks, tuple(x.shape), training)
         frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences
         shapes = self.compute_output_shape(tuple(frames.shape))
         if not self.return_state:
@@ -226,8 +272,11 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             state = tuple(keras.ops.copy(part) for part in state)  # the kept ones are written to after the call
         return x, state, valid, *times
 
-    def _draw(self, batch: Any, size: tuple[Any, ...], steps: Any) -> DropoutMasks | None:
-        return sample_masks(self.spec, self.compute_dtype, batch, size, steps, self.cell.seed_generator)
+    def _read_masks(self, given: Any, shape: Shape, training: bool) -> DropoutMasks:
+        """Return the masks of a call time first and channels last, checked against such frames of this shape."""
+        check_use(given, training, False, "seed", "Pass `training=True`.")
+        masks = _map_masks(given, self.cell.to_last) if isinstance(given, DropoutMasks) else given
+        return read_masks(self.spec, masks, shape)
 
     def _output(self, outputs: Tensor) -> Tensor:
         """Return what the layer returns of its outputs, which are time first and in input order."""
@@ -235,3 +284,12 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             return self.cell.to_user(outputs[0 if self.go_backwards else -1])
         outputs = keras.ops.flip(outputs, axis=0) if self.go_backwards else outputs
         return self.cell.to_user(keras.ops.swapaxes(outputs, 0, 1))
+
+
+def _map_masks(masks: DropoutMasks, function: Callable[[Tensor], Tensor]) -> DropoutMasks:
+    """Return the masks of one layer with a function applied to each."""
+    changed = {
+        place: LayerMasks(*[None if mask is None else function(mask) for mask in inside])
+        for place, inside in masks.masks.items()
+    }
+    return DropoutMasks(changed, masks.dropout)

@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.keras.engines import State, Tensor, sequence
 from convlstm.spec.geometry import effective_kernel
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 Size = tuple[Any, ...]

@@ -7,14 +7,16 @@ from typing import Any
 import keras
 
 from convlstm.frontend.arguments import check_spec_type
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.frontend.merge import merge_directions
 from convlstm.keras import inputs
-from convlstm.keras.dropout import sample_masks
+from convlstm.keras.dropout import masks_of_sequence, read_masks, sample_masks
 from convlstm.keras.engines import Tensor
 from convlstm.keras.stack import cell_dtype, concatenate, grids, run_stack
 from convlstm.keras.weights import add_variables, engine_weights, initializer, seed_of
 from convlstm.spec import calls
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.weights.canonical import initialise, layer_prefix, layer_shapes
 
@@ -23,7 +25,7 @@ States = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 @keras.saving.register_keras_serializable("convlstm")
-class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
+class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
     """A stack of convolutional LSTM layers, in one or both directions, from one spec (equations: `ConvLSTM2D`).
 
     This is the layer that a file of any framework is read into. It starts from the contract's initialisation, and
@@ -102,7 +104,8 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
             training: Whether dropout and zoneout are applied.
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
-            dropout_masks: Dropout masks in place of new ones.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             steps: Number of steps of a stack without input.
 
         Returns:
@@ -115,8 +118,11 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
         spec, dtype = self.spec, self.compute_dtype
         x, states, valid, given, by_direction = self._read(x, state, mask, durations, gaps, steps)
         batch, steps, *size = keras.ops.shape(x)[:-1]
-        if dropout_masks is None and training:
-            dropout_masks = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
+        masks = None
+        if dropout_masks is not None:
+            masks = self._read_masks(dropout_masks, tuple(x.shape), training)
+        elif training:
+            masks = sample_masks(spec, dtype, batch, tuple(size), steps, self.seed_generator)
         outputs, final = run_stack(
             spec,
             self.weights_of,
@@ -126,7 +132,7 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
             mask=valid,
             durations=given,
             gaps=by_direction,
-            dropout_masks=dropout_masks,
+            dropout_masks=masks,
             training=training,
         )
         parts = [keras.ops.swapaxes(part, 0, 1) for part in outputs[-1]]
@@ -147,11 +153,43 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
     ) -> tuple[Any, Any]:
         """Return the results as symbols, for inputs that `call` takes."""
         x, *_ = self._read(x, state, mask, durations, gaps, steps)
+        if dropout_masks is not None:
+            self._read_masks(dropout_masks, tuple(x.shape), training)
         spec, dtype, shapes = self.spec, self.compute_dtype, self._state_shapes(tuple(x.shape))
         h, c = (tuple(keras.KerasTensor(shape, dtype=kind) for shape in shapes) for kind in (dtype, cell_dtype(dtype)))
         shape = (*x.shape[:2], *shapes[-1][1:-1], spec.out_channels())
         parts = tuple(keras.KerasTensor(shape, dtype=dtype) for _ in spec.directions)
         return parts if spec.merge == "separate" and len(parts) > 1 else parts[0], (h, c)
+
+    def sample_masks(self, x: Tensor, steps: int | None = None, *, seed: Any = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch and size count.
+            steps: Number of steps of the whole sequence; None takes that of the frames.
+            seed: Integer, or a `keras.random.SeedGenerator`; None takes the layer's own.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+
+        Example:
+            >>> import numpy as np
+            >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3, zoneout_h=0.1)
+            >>> stack, x = ConvLSTMStack(spec), np.ones((2, 5, 8, 8, 1))
+            >>> masks = stack.sample_masks(x)
+            >>> whole, _ = stack(x, training=True, dropout_masks=masks)
+            >>> first, state = stack(x[:, :3], training=True, dropout_masks=masks[:3])
+            >>> second, _ = stack(x[:, 3:], state, training=True, dropout_masks=masks[3:])
+            >>> joined = keras.ops.concatenate([first, second], axis=1)
+            >>> bool(keras.ops.all(keras.ops.isclose(joined, whole, atol=1e-6)))
+            True
+        """
+        x = inputs.tensor("x", x, self.compute_dtype)
+        inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
+        source = self.seed_generator if seed is None else seed
+        return masks_of_sequence(self.spec, self.compute_dtype, keras.ops.shape(x), steps, source)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Return None: no output carries the mask on."""
@@ -179,6 +217,11 @@ class ConvLSTMStack(inputs.MasksOnly, keras.layers.Layer):  # type: ignore[misc]
         if state is None:
             return x, [None] * len(shapes), valid, *times
         return x, inputs.read_states(state, shapes, self.compute_dtype), valid, *times
+
+    def _read_masks(self, given: Any, shape: Shape, training: bool) -> DropoutMasks:
+        """Return the masks of a call time first, checked against frames of this shape."""
+        check_use(given, training, False, "seed", "Pass `training=True`.")
+        return read_masks(self.spec, given, shape)
 
     def _state_shapes(self, shape: Shape) -> list[Shape]:
         sizes = grids(self.spec, shape[2:-1])

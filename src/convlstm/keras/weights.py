@@ -15,6 +15,7 @@ import keras
 from convlstm.errors import WeightsError
 from convlstm.frontend import saving
 from convlstm.frontend.layouts import channels_last_shape, from_channels_last, to_channels_last
+from convlstm.frontend.loading import extra_of
 from convlstm.keras.engines import Tensor, to_array
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, canonical_shapes, check_weights
@@ -157,7 +158,7 @@ def save(path: str | Path, module: HasVariables, extra: dict[str, Any] | None = 
     Args:
         path: Where to, by custom `*.safetensors`.
         module: A built layer, stack or forecaster of `convlstm.keras`.
-        extra: JSON values to store with them.
+        extra: JSON values to store with them; None takes those of the file that the module was loaded from.
 
     Returns:
         The digest of the weights.
@@ -178,7 +179,7 @@ def save(path: str | Path, module: HasVariables, extra: dict[str, Any] | None = 
     """
     saving.check_path(path, module)
     arrays = to_canonical(module)
-    return save_model(path, module.spec, arrays, extra)
+    return save_model(path, module.spec, arrays, extra_of(module, extra))
 
 
 def _array(variable: Variable) -> Array:

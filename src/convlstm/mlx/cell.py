@@ -52,7 +52,7 @@ class ConvLSTMCell(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: PerAxis = 5,
+        kernel_size: PerAxis,
         *,
         stride: PerAxis = 1,
         padding: str | PerAxis = "same",

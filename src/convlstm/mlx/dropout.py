@@ -5,7 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from convlstm.frontend import dropout
-from convlstm.frontend.dropout import DropoutMasks, MaskSpec
+from convlstm.frontend.dropout import MaskSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 
@@ -22,7 +23,7 @@ def sample_masks(
         key: Source of randomness, as `mx.random.key` makes it; None means MLX's global one.
 
     Returns:
-        The masks, channels last, or None where the stack has no random part.
+        The masks, time first and channels last, or None where the stack has no random part.
     """
     if not spec.is_random:
         return None
@@ -41,7 +42,12 @@ def sample_masks(
     return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, channels_last=True)
 
 
-def check_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> None:
-    """Raise an error for masks that do not fit frames (time, batch, *space, channel)."""
-    expected = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), mx.random.key(0))  # lazy
-    dropout.check_masks(given, expected, "convlstm.mlx.dropout.sample_masks")
+def read_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> DropoutMasks:
+    """Return masks of a caller time first, after checking that they fit frames (time, batch, *space, channel)."""
+    size, steps = tuple(frames.shape[2:-1]), len(frames)
+    return dropout.read_masks(spec, given, frames.shape[1], size, steps, swap_time_and_batch, channels_last=True)
+
+
+def swap_time_and_batch(mask: mx.array) -> mx.array:
+    """Return a mask with its first two axes exchanged."""
+    return mask.swapaxes(0, 1)

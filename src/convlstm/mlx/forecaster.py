@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import mlx.core as mx
 from mlx import nn
 
@@ -9,9 +12,10 @@ from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.mlx.convolution import convolve
 from convlstm.engine.mlx.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.mlx import inputs
 from convlstm.mlx.dropout import sample_masks
-from convlstm.mlx.layer import ConvLSTM
+from convlstm.mlx.layer import ConvLSTM, States
 from convlstm.mlx.stack import run_stack
 from convlstm.mlx.weights import reset
 from convlstm.spec import calls
@@ -19,7 +23,7 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import enlargement
 
 
-class Forecaster(nn.Module):
+class Forecaster(HoldsExtra, nn.Module):
     r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
@@ -83,41 +87,62 @@ class Forecaster(nn.Module):
         frames: mx.array,
         horizon: int,
         *,
+        state: States | None = None,
+        lengths: mx.array | Sequence[int] | None = None,
         mask: mx.array | None = None,
-        durations: mx.array | None = None,
-        lead_durations: mx.array | None = None,
+        durations: mx.array | float | None = None,
+        lead_durations: mx.array | float | None = None,
         gaps: mx.array | None = None,
         key: mx.array | None = None,
-    ) -> mx.array:
+        return_state: bool = False,
+    ) -> Any:
         """Forecast the frames that follow.
 
         Args:
             frames: (batch, time, height, width, frame_channels), of the weights' type; with weights in low
                 precision float32 is also right, and keeps what `residual` adds exact.
             horizon: Number of frames to forecast, at least 1.
+            state: Initial (h_0, c_0) of the encoder, as a call with `return_state` returned them; None means zeros.
+            lengths: Valid frames of each row, 0 to time; the rest is masked.
             mask: True where an input frame is valid (batch, time).
             durations: Δ of the input frames (batch, time), for a duration strategy.
-            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon); None means the reference duration.
             gaps: Time since the last valid frame (batch, time), for memory decay.
             key: Source of random numbers in training, from `mx.random.key`; None means MLX's global one.
+            return_state: Whether (h_n, c_n) of the encoder after the last frame follow the forecast.
 
         Returns:
-            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`; with
+            `return_state` a pair of them and (h_n, c_n).
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
         """
         self._check(frames, horizon)
         inputs.check_key(key)
         reader = inputs.CallReader(frames, frames.shape[0], horizon)
-        lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
+        lead = reader.lead_durations(self.spec, lead_durations)
+        valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
         encoding, rolling = (None, None) if key is None else mx.random.split(key)
         patched = self._patched(frames)
-        _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, key=encoding)
-        states = list(zip(h, c, strict=True))
+        _, (h, c) = self.encoder(patched, state, mask=valid, durations=durations, gaps=gaps, key=encoding)
+        future = self._future(frames, valid, list(zip(h, c, strict=True)), horizon, lead, rolling)
+        return (future, (h, c)) if return_state else future
+
+    def _future(
+        self,
+        frames: mx.array,
+        mask: mx.array | None,
+        states: list[State],
+        horizon: int,
+        lead: mx.array | None,
+        key: mx.array | None,
+    ) -> mx.array:
+        """Return the forecast from the encoder's states after the last frame."""
         if self.forecaster is None:
-            return self._feedback(_last_valid(frames, mask), states, horizon, rolling)
-        hidden = self._hidden(self.forecaster, states, horizon, lead, rolling)
+            return self._feedback(_last_valid(frames, mask), states, horizon, key)
+        hidden = self._hidden(self.forecaster, states, horizon, lead, key)
         if self.spec.detail_channels:
             output = self._detailed_output(hidden, _last_frames(frames, mask, self.spec.detail_frames))
         else:

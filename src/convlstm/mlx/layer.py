@@ -8,15 +8,16 @@ from typing import Any, Unpack
 import mlx.core as mx
 
 from convlstm.engine.mlx.recurrence import State
+from convlstm.frontend import dropout
 from convlstm.frontend.arguments import layer_spec
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.merge import merge_directions
 from convlstm.mlx import inputs
-from convlstm.mlx.dropout import check_masks, sample_masks
+from convlstm.mlx.dropout import read_masks, sample_masks, swap_time_and_batch
 from convlstm.mlx.module import SpecModule
 from convlstm.mlx.stack import concatenate, run_stack
 from convlstm.spec import calls
 from convlstm.spec.choices import LayerOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import LayerSizes, Padding
 
 States = tuple[tuple[mx.array, ...], tuple[mx.array, ...]]
@@ -79,7 +80,7 @@ class ConvLSTM(SpecModule):
         self,
         in_channels: int,
         hidden_channels: int | Sequence[int],
-        kernel_size: LayerSizes = 5,
+        kernel_size: LayerSizes,
         num_layers: int | None = None,
         *,
         stride: LayerSizes = 1,
@@ -127,8 +128,8 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             key: Source of random numbers in training, from `mx.random.key`; None means MLX's global one.
-            dropout_masks: Dropout masks in place of new ones, from `convlstm.mlx.dropout.sample_masks`: the
-                same dropout over several calls.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
 
@@ -148,10 +149,7 @@ class ConvLSTM(SpecModule):
             frames, batched = inputs.frames_of_state(spec, state, steps, self.dtype)
         reader = inputs.CallReader(frames, frames.shape[1], len(frames))
         valid = reader.valid_steps(lengths, mask)
-        if dropout_masks is not None:
-            check_masks(spec, dropout_masks, frames)
-        elif self.training:
-            dropout_masks = sample_masks(spec, frames, tuple(frames.shape[2:-1]), len(frames), key)
+        masks = self._masks(frames, key, dropout_masks)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -161,7 +159,7 @@ class ConvLSTM(SpecModule):
             mask=valid,
             durations=reader.durations(spec, durations, valid),
             gaps=reader.gaps(spec, gaps, valid),
-            dropout_masks=dropout_masks,
+            dropout_masks=masks,
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         merged = []
@@ -169,3 +167,40 @@ class ConvLSTM(SpecModule):
             layouts = [part.swapaxes(0, 1) if batched else part.squeeze(1) for part in parts]
             merged.append(merge_directions(layouts, spec.merge, concatenate))
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+
+    def sample_masks(self, x: mx.array, steps: int | None = None, *, key: mx.array | None = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch, size and type count.
+            steps: Number of steps of the whole sequence; None takes that of x.
+            key: Source of random numbers, from `mx.random.key`; None means MLX's global one.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+
+        Example:
+            >>> layer, x = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2, zoneout_h=0.1), mx.ones((2, 5, 8, 8, 1))
+            >>> masks = layer.sample_masks(x)
+            >>> whole, _ = layer(x, dropout_masks=masks)
+            >>> first, state = layer(x[:, :3], dropout_masks=masks[:3])
+            >>> second, _ = layer(x[:, 3:], state, dropout_masks=masks[3:])
+            >>> bool(mx.allclose(mx.concatenate([first, second], axis=1), whole, atol=1e-6))
+            True
+        """
+        inputs.check_array("x", x, self.dtype)
+        inputs.check_key(key)
+        frames, _ = inputs.time_first(self.spec, x)
+        count = dropout.count_steps(steps, len(frames))
+        sampled = sample_masks(self.spec, frames, tuple(frames.shape[2:-1]), count, key)
+        return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
+
+    def _masks(self, frames: mx.array, key: mx.array | None, given: DropoutMasks | None) -> DropoutMasks | None:
+        """Return the masks of a call, time first."""
+        dropout.check_use(given, self.training, key is not None, "key", "Call `train()` before the call.")
+        if given is not None:
+            return read_masks(self.spec, given, frames)
+        size = tuple(frames.shape[2:-1])
+        return sample_masks(self.spec, frames, size, len(frames), key) if self.training else None

@@ -17,7 +17,8 @@ def load(path: str | Path, *, dtype: mx.Dtype | None = None) -> ConvLSTM | Forec
 
     Args:
         path: A file that `save` of any framework wrote.
-        dtype: Type of the parameters; None takes the file's own, float32 or float64 (which MLX has on CPU only).
+        dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64 (which MLX
+            has on CPU only).
 
     Returns:
         A layer or a forecaster with the file's weights.

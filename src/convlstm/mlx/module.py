@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from convlstm.engine.mlx.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.mlx import inputs
 from convlstm.mlx.weights import empty_layers, reset
 from convlstm.spec.calls import state_shapes
@@ -19,7 +20,7 @@ from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.printing import options_in_words
 
 
-class SpecModule(nn.Module):
+class SpecModule(HoldsExtra, nn.Module):
     """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under their canonical names."""
 
     def __init__(self, spec: ConvLSTMSpec, *, dtype: mx.Dtype = mx.float32) -> None:

@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from convlstm.engine.mlx import recurrence as engine
 from convlstm.engine.mlx.recurrence import State
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 concatenate = partial(mx.concatenate, axis=-1)

@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from convlstm.frontend import saving
 from convlstm.frontend.layouts import array_name
+from convlstm.frontend.loading import extra_of
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Shape, Spec, canonical_shapes, check_weights, initialise
 from convlstm.weights.checkpoint import save_model
@@ -146,7 +147,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     Args:
         path: Where to, by custom `*.safetensors`.
         module: A layer, cell or forecaster of `convlstm.mlx`.
-        extra: JSON values to store with them.
+        extra: JSON values to store with them; None takes those of the file that the module was loaded from.
 
     Returns:
         The digest of the weights.
@@ -165,7 +166,7 @@ def save(path: str | Path, module: HasSpec, extra: dict[str, Any] | None = None)
     """
     saving.check_path(path, module)
     arrays = to_canonical(module)
-    return save_model(path, module.spec, arrays, extra)
+    return save_model(path, module.spec, arrays, extra_of(module, extra))
 
 
 def to_numpy(array: mx.array) -> Array:

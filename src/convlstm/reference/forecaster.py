@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from convlstm.reference import recurrence as reference
@@ -42,32 +44,71 @@ def forecast(
     durations: Array | None = None,
     lead_durations: Array | None = None,
     gaps: Array | None = None,
+    states: Sequence[reference.State] | None = None,
     norm_variances: list[float] | None = None,
 ) -> Array:
     """Return the `horizon` frames that follow (batch, horizon, output_channels, height, width) from canonical weights.
 
     The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations
-    and gaps of the input are (batch, time), the durations of the forecast (batch, horizon).
+    and gaps of the input are (batch, time), the durations of the forecast (batch, horizon), by default the reference
+    duration. `states` are the initial states of the encoder; None means zeros.
     `norm_variances` is a list that receives the least variance in each norm.
     """
+    return forecast_and_states(
+        spec,
+        weights,
+        frames,
+        horizon,
+        mask=mask,
+        durations=durations,
+        lead_durations=lead_durations,
+        gaps=gaps,
+        states=states,
+        norm_variances=norm_variances,
+    )[0]
+
+
+def forecast_and_states(
+    spec: ForecasterSpec,
+    weights: Weights,
+    frames: Array,
+    horizon: int,
+    *,
+    mask: Array | None = None,
+    durations: Array | None = None,
+    lead_durations: Array | None = None,
+    gaps: Array | None = None,
+    states: Sequence[reference.State] | None = None,
+    norm_variances: list[float] | None = None,
+) -> tuple[Array, list[reference.State]]:
+    """Return the result of `forecast`, and the states of the encoder after the last frame, one per layer."""
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
     gap_of = None if gaps is None else {_FORWARD: gaps}
     encoder = _part(weights, "encoder.")
-    _, states = reference.stack(
-        spec.encoder, encoder, patched, mask=mask, durations=durations, gaps=gap_of, norm_variances=norm_variances
+    _, after = reference.stack(
+        spec.encoder,
+        encoder,
+        patched,
+        states,
+        mask=mask,
+        durations=durations,
+        gaps=gap_of,
+        norm_variances=norm_variances,
     )
     if spec.rollout == "feedback":
-        return _feedback(spec, weights, _last_valid(frames, valid), states, horizon, norm_variances)
-    hidden = _forecaster_states(spec, weights, states, horizon, lead_durations, norm_variances)
+        return _feedback(spec, weights, _last_valid(frames, valid), after, horizon, norm_variances), after
+    if spec.uses_durations and lead_durations is None:
+        lead_durations = np.full((len(frames), horizon), spec.encoder.reference_duration)
+    hidden = _forecaster_states(spec, weights, after, horizon, lead_durations, norm_variances)
     if spec.detail_channels:
         output = _detailed_output(spec, weights, hidden, frames, valid)
     else:
         output = depth_to_space(_head(spec, weights, hidden), spec.patch_size)
     if spec.thresholds:
-        return _ordered_logits(output)
+        return _ordered_logits(output), after
     result = ACTIVATION_FUNCTIONS[spec.output_activation](output)
-    return result + _last_valid(frames, valid)[:, None] if spec.residual else result
+    return (result + _last_valid(frames, valid)[:, None] if spec.residual else result), after
 
 
 def _forecaster_states(

@@ -189,6 +189,17 @@ def check_given(name: str, wanted: bool, value: object, option: str = "duration_
         )
 
 
+def lead_durations_or_reference(spec: ForecasterSpec, lead_durations: Any) -> Any:
+    """Return the durations of the forecast steps: the reference duration if they are missing and the model uses them.
+
+    Durations for a model that does not use them raise an error.
+    """
+    if spec.uses_durations:
+        return spec.encoder.reference_duration if lead_durations is None else lead_durations
+    check_given("lead_durations", False, lead_durations)
+    return None
+
+
 def read_gaps(spec: ConvLSTMSpec, gaps: Any) -> Mapping[str, Any]:
     """Return the gaps of a call by direction, empty for a layer without memory decay."""
     count = len(spec.directions) if spec.memory_decay else 0

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from convlstm.errors import SpecError
 from convlstm.frontend import dropout
-from convlstm.frontend.dropout import DropoutMasks, MaskSpec
+from convlstm.frontend.dropout import MaskSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 
@@ -44,21 +45,12 @@ def check_generator(generator: object, like: Tensor) -> None:
     )
 
 
-def check_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> None:
-    """Raise an error for masks that do not fit frames (time, batch, channel, *space)."""
-    meta = frames.new_empty(frames.shape, device="meta")
-    expected = sample_masks(spec, meta, tuple(frames.shape[3:]), len(frames), None)
-    dropout.check_masks(given, expected, "layer.sample_dropout_masks(x)")
+def read_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> DropoutMasks:
+    """Return masks of a caller time first, after checking that they fit frames (time, batch, channel, *space)."""
+    size = tuple(frames.shape[3:])
+    return dropout.read_masks(spec, given, frames.shape[1], size, frames.shape[0], swap_time_and_batch)
 
 
-def cut_steps(masks: DropoutMasks, span: slice) -> DropoutMasks:
-    """Return the masks of a span of steps; masks for all steps stay."""
-
-    def cut(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[span]
-
-    inside = {
-        key: layer._replace(zoneout_h=cut(layer.zoneout_h), zoneout_c=cut(layer.zoneout_c))
-        for key, layer in masks.masks.items()
-    }
-    return DropoutMasks(inside, tuple(cut(factor) for factor in masks.dropout))
+def swap_time_and_batch(mask: Tensor) -> Tensor:
+    """Return a mask with its first two axes exchanged."""
+    return mask.transpose(0, 1)

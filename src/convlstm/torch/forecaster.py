@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,17 +12,18 @@ from torch import Tensor, nn
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_generator, sample_masks
-from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.layer import ConvLSTM, States
 from convlstm.torch.module import ExportableModule
 from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import reset
 
 
-class Forecaster(ExportableModule):
+class Forecaster(HoldsExtra, ExportableModule):
     r"""Encoder–forecaster of Shi et al. (2015), or one stack fed its own predictions (`rollout="feedback"`).
 
     Frames are folded into patches; the encoder's final states start a second stack, whose first layer has no input;
@@ -94,36 +96,57 @@ class Forecaster(ExportableModule):
         frames: Tensor,
         horizon: int,
         *,
+        state: States | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
-        durations: Tensor | None = None,
-        lead_durations: Tensor | None = None,
+        durations: Tensor | float | None = None,
+        lead_durations: Tensor | float | None = None,
         gaps: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+        return_state: bool = False,
+    ) -> Any:
         """Forecast the frames that follow.
 
         Args:
             frames: (batch, time, frame_channels, height, width).
             horizon: Number of frames to forecast, at least 1.
+            state: Initial (h_0, c_0) of the encoder, as a call with `return_state` returned them; None means zeros.
+            lengths: Valid frames of each row, 0 to time; the rest is masked.
             mask: True where an input frame is valid (batch, time).
             durations: Δ of the input frames (batch, time), for a duration strategy.
-            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon); None means the reference duration.
             gaps: Time since the last valid frame (batch, time), for memory decay.
             generator: Source of random numbers in training.
+            return_state: Whether (h_n, c_n) of the encoder after the last frame follow the forecast.
 
         Returns:
-            (batch, horizon, output_channels, height, width): frames, or logits with `spec.thresholds`.
+            (batch, horizon, output_channels, height, width): frames, or logits with `spec.thresholds`; with
+            `return_state` a pair of them and (h_n, c_n).
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            StateError: if the state does not fit the batch or the grid.
         """
         self._check(frames, horizon)
         check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[0], horizon)
-        lead = reader.lead_durations(self.spec.uses_durations, lead_durations)
+        lead = reader.lead_durations(self.spec, lead_durations)
+        valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
         patched = F.pixel_unshuffle(frames, self.spec.patch_size)
-        _, (h, c) = self.encoder(patched, mask=mask, durations=durations, gaps=gaps, generator=generator)
-        states = list(zip(h, c, strict=True))
+        _, (h, c) = self.encoder(patched, state, mask=valid, durations=durations, gaps=gaps, generator=generator)
+        future = self._future(frames, valid, list(zip(h, c, strict=True)), horizon, lead, generator)
+        return (future, (h, c)) if return_state else future
+
+    def _future(
+        self,
+        frames: Tensor,
+        mask: Tensor | None,
+        states: list[State],
+        horizon: int,
+        lead: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return the forecast from the encoder's states after the last frame."""
         if self.forecaster is None:
             return self._feedback(_last_valid(frames, mask), states, horizon, generator)
         hidden = self._hidden(states, horizon, lead, generator)

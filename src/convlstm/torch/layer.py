@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import ShapeError
+from convlstm.frontend import dropout
 from convlstm.frontend.arguments import layer_spec
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.merge import merge_directions
 from convlstm.spec import calls, parsing
 from convlstm.spec.choices import LayerOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import LayerSizes, Padding
 from convlstm.torch import inputs
 from convlstm.torch.attributes import LayerAttributes
-from convlstm.torch.dropout import check_generator, check_masks, sample_masks
+from convlstm.torch.dropout import check_generator, read_masks, sample_masks, swap_time_and_batch
 from convlstm.torch.module import SpecModule
 from convlstm.torch.packing import pack, unpack
 from convlstm.torch.stack import StepInputs, channel_concatenation, read_checkpoint, run_stack
@@ -156,8 +157,8 @@ class ConvLSTM(SpecModule, LayerAttributes):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             generator: Source of random numbers in training; None means PyTorch's global one.
-            dropout_masks: Dropout masks in place of new ones, from `sample_dropout_masks`: the same dropout over
-                several calls.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
             all_layers: Whether the outputs of every layer are returned, before dropout, as a tuple from the first to
                 the last.
 
@@ -196,7 +197,7 @@ class ConvLSTM(SpecModule, LayerAttributes):
         check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[1], frames.shape[0], first)
         valid = reader.valid_steps(lengths, mask, batched)
-        dropout_masks = self._draws(frames, generator, dropout_masks)
+        masks = self._masks(frames, generator, dropout_masks)
         outputs, final = run_stack(
             spec,
             self.layer_weights,
@@ -206,7 +207,7 @@ class ConvLSTM(SpecModule, LayerAttributes):
                 valid,
                 reader.durations(spec, durations, valid),
                 reader.gaps(spec, gaps, valid),
-                dropout_masks,
+                masks,
             ),
             steps=frames.shape[0],  # not len, which would fix a dynamic length
             every_layer=all_layers,
@@ -220,47 +221,50 @@ class ConvLSTM(SpecModule, LayerAttributes):
         ]
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def sample_dropout_masks(
-        self, x: Tensor | PackedSequence, generator: torch.Generator | None = None
-    ) -> DropoutMasks | None:
-        """Sample the dropout masks of a call in training, to be passed to several calls as `dropout_masks`.
+    def sample_masks(
+        self, x: Tensor | PackedSequence, steps: int | None = None, *, generator: torch.Generator | None = None
+    ) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of the call.
-            generator: Source of randomness; None means PyTorch's global one.
+            x: Frames as of a call, of which batch, size, type and device count.
+            steps: Number of steps of the whole sequence; None takes that of x.
+            generator: Source of random numbers; None means PyTorch's global one.
 
         Returns:
-            The masks, or None in a layer without a random part.
+            The masks, per-step ones (batch, time, channels, *grid); without any mask for a layer without a random part.
 
         Example:
-            >>> layer, x = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2), torch.ones(2, 5, 1, 16, 16)
-            >>> dropout_masks = layer.sample_dropout_masks(x)
-            >>> torch.equal(layer(x, dropout_masks=dropout_masks)[0], layer(x, dropout_masks=dropout_masks)[0])
+            >>> layer = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2, zoneout_h=0.1)
+            >>> x = torch.ones(2, 5, 1, 8, 8)
+            >>> masks = layer.sample_masks(x)
+            >>> whole, _ = layer(x, dropout_masks=masks)
+            >>> first, state = layer(x[:, :3], dropout_masks=masks[:3])
+            >>> second, _ = layer(x[:, 3:], state, dropout_masks=masks[3:])
+            >>> torch.allclose(torch.cat([first, second], dim=1), whole, atol=1e-6)
             True
         """
         if isinstance(x, PackedSequence):
             x, _ = unpack(self.spec, x, self.batch_first)
+        inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
         check_generator(generator, x)
         frames, _ = inputs.time_first(self.spec, x, self.batch_first)
-        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), frames.shape[0], generator)
+        count = dropout.count_steps(steps, frames.shape[0])
+        sampled = sample_masks(self.spec, frames, tuple(frames.shape[3:]), count, generator)
+        return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
 
-    def _draws(
+    def _masks(
         self, frames: Tensor, generator: torch.Generator | None, given: DropoutMasks | None
     ) -> DropoutMasks | None:
-        if given is None:
-            size = tuple(frames.shape[3:])
-            return sample_masks(self.spec, frames, size, frames.shape[0], generator) if self.training else None
-        if not self.training or generator is not None:
-            raise SpecError(
-                "dropout_masks",
-                expected="None in evaluation" if not self.training else "None together with a generator",
-                received=type(given).__name__,
-                hint="Call `train()` before the call."
-                if not self.training
-                else "Pass `dropout_masks` or `generator`, not both.",
-            )
-        check_masks(self.spec, given, frames)
-        return given
+        """Return the masks of a call, time first."""
+        train = "Call `train()` before the call."
+        dropout.check_use(given, self.training, generator is not None, "generator", train)
+        if given is not None:
+            return read_masks(self.spec, given, frames)
+        size = tuple(frames.shape[3:])
+        return sample_masks(self.spec, frames, size, frames.shape[0], generator) if self.training else None
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:

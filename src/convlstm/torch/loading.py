@@ -20,7 +20,7 @@ def load(
     Args:
         path: A file that `save` of any framework wrote.
         device: As in every PyTorch module.
-        dtype: Type of the parameters; None takes the file's own, float32 or float64.
+        dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64.
 
     Returns:
         A layer or a forecaster with the file's weights.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convlstm.engine.torch.recurrence import State
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import check_spec_type
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.spec.calls import state_shapes
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.printing import options_in_words
@@ -44,7 +45,7 @@ class ExportableModule(nn.Module):
         return super()._slow_forward(*arguments[: len(by_position)], **further, **options)  # type: ignore[no-untyped-call]
 
 
-class SpecModule(ExportableModule):
+class SpecModule(HoldsExtra, ExportableModule):
     """A module whose parameters are the canonical arrays of a `ConvLSTMSpec`, under PyTorch's names.
 
     Without `start` the parameters keep no values.

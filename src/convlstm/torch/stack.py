@@ -13,12 +13,11 @@ from torch.utils.checkpoint import checkpoint as recompute
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.buffers import release_memory
 from convlstm.engine.torch.recurrence import State
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layers import run_layers
 from convlstm.spec import parsing
 from convlstm.spec.layer import LayerSpec
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
-from convlstm.torch.dropout import cut_steps
 
 WeightsOf = Callable[[int, str], dict[str, Tensor]]
 
@@ -49,7 +48,7 @@ class StepInputs:
             cut(self.mask),
             cut(self.durations),
             cut_each(self.gaps),
-            self.dropout_masks and cut_steps(self.dropout_masks, span),
+            self.dropout_masks and self.dropout_masks.map_steps(lambda mask: mask[span]),
             cut_each(self.output_masks),
         )
 

@@ -33,7 +33,7 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
 
     Attributes:
         layer: The layer.
-        state: The state after the last call, detached, or None.
+        last_state: (h_n, c_n) of the last call, detached, or None.
         in_channels, hidden_channels, kernel_size, num_layers, bias, bidirectional: As in `ConvLSTM`.
 
     Raises:
@@ -45,7 +45,7 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
         >>> for part in torch.zeros(3, 2, 5, 1, 16, 16):
         ...     output, (h_n, c_n) = stream(part)
         >>> stream.reset_state()
-        >>> stream.state is None
+        >>> stream.last_state is None
         True
     """
 
@@ -57,7 +57,7 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
             )
         check_stateful(layer.spec)
         self.layer = layer
-        self.state: States | None = None
+        self.last_state: States | None = None
         self._batched = True
 
     @property
@@ -73,10 +73,10 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
         Raises:
             StateError: if there is not one bool per row.
         """
-        if rows is None or self.state is None:
-            self.state = None
+        if rows is None or self.last_state is None:
+            self.last_state = None
             return
-        batch = self.state[0][0].shape[0] if self._batched else 1
+        batch = self.last_state[0][0].shape[0] if self._batched else 1
         new = torch.as_tensor(rows)
         if new.dtype != torch.bool or tuple(new.shape) != (batch,):
             raise StateError(
@@ -88,9 +88,9 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
         # a state of NaN times 0 would stay: it is replaced
         h, c = (
             tuple(p.masked_fill(new.to(p.device).reshape(-1, *(1,) * (p.ndim - 1)), 0.0) for p in parts)
-            for parts in self.state
+            for parts in self.last_state
         )
-        self.state = h, c
+        self.last_state = h, c
 
     def forward(self, x: Tensor | PackedSequence, **options: Any) -> tuple[Any, States]:
         """Run the layer from where the last call ended.
@@ -105,7 +105,7 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
         Raises:
             StateError: if batch, grid or device differ from the call before.
         """
-        output, state = continue_sequence(self.layer, x, self.state, options)
-        self.state = detached(state)
+        output, state = continue_sequence(self.layer, x, self.last_state, options)
+        self.last_state = detached(state)
         self._batched = isinstance(x, PackedSequence) or x.ndim == self.layer.spec.spatial_dims + 3
         return output, state

@@ -10,14 +10,13 @@ import numpy as np
 
 from convlstm.conformance.compare import INPUTS, TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
 from convlstm.engine.jax.recurrence import State
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
-from convlstm.jax.weights import from_canonical, layer_name, params_to_canonical
-from convlstm.spec.masks import LayerMasks
+from convlstm.jax.weights import from_canonical, params_to_canonical
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, jax.Array]
@@ -67,12 +66,23 @@ def _layer(case: Case, params: Any, leaves: Leaves) -> Leaves:
 
 def _forecaster(case: ForecastCase, params: Any, leaves: Leaves) -> Leaves:
     times: dict[str, Any] = {name: leaves.get(name) for name in TIMES}
-    return {"forecast": forecast(case.spec, params, leaves["frames"], case.horizon, mask=case.mask, **times)}
+    state = forecast_state(case, leaves)
+    carry, future = forecast(
+        case.spec,
+        params,
+        leaves["frames"],
+        case.horizon,
+        carry=None if state is None else State(*state),
+        mask=case.mask,
+        return_carry=True,
+        **times,
+    )
+    return forecast_results(future, *carry)
 
 
 def _masks(case: Case) -> DropoutMasks | None:
     axis = -1 - case.spec.spatial_dims
-    return convert_masks(case, LayerMasks, lambda mask: jnp.asarray(np.moveaxis(mask, axis, -1)), layer_name)
+    return convert_masks(case, lambda mask: jnp.asarray(np.moveaxis(mask, axis, -1)))
 
 
 def _channel_axis(name: str) -> int | None:

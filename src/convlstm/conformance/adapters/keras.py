@@ -12,15 +12,14 @@ import numpy as np
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.frontend.layouts import from_channels_last, to_channels_last
 from convlstm.keras.differentiation import Tensors, compiled, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stack_layer import ConvLSTMStack
-from convlstm.spec.masks import LayerMasks
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 
 
@@ -83,12 +82,21 @@ def _layer(module: ConvLSTMStack, case: Case, tensors: Tensors, training: bool) 
 
 def _forecast(module: Forecaster, case: ForecastCase, tensors: Tensors, training: bool) -> Tensors:
     optional = {name: tensors.get(name) for name in TIMES}
-    return {"forecast": module(tensors["frames"], horizon=case.horizon, mask=case.mask, training=training, **optional)}
+    forecast, (h, c) = module(
+        tensors["frames"],
+        horizon=case.horizon,
+        mask=case.mask,
+        training=training,
+        state=forecast_state(case, tensors),
+        return_state=True,
+        **optional,
+    )
+    return forecast_results(forecast, h, c)
 
 
 def _masks(case: Case, dtype: str) -> DropoutMasks | None:
     rank = case.spec.spatial_dims
-    return convert_masks(case, LayerMasks, lambda mask: _tensor(_channels_last(mask, rank), dtype))
+    return convert_masks(case, lambda mask: _tensor(_channels_last(mask, rank), dtype))
 
 
 def _channels_last(array: Array, rank: int) -> Array:

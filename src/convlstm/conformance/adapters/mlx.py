@@ -8,14 +8,13 @@ from mlx.utils import tree_unflatten
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
-from convlstm.frontend.dropout import DropoutMasks
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.inputs import LOW
 from convlstm.mlx.layer import ConvLSTM
 from convlstm.mlx.weights import from_native, to_native, to_numpy
-from convlstm.spec.masks import LayerMasks
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 
 Leaves = dict[str, mx.array]
@@ -49,7 +48,15 @@ def run_arrays(case: AnyCase, module: ConvLSTM | Forecaster, leaves: Leaves) -> 
     if isinstance(case, ForecastCase):
         assert isinstance(module, Forecaster)
         optional = {name: leaves.get(name) for name in TIMES}
-        return {"forecast": module(leaves["frames"], case.horizon, mask=mask, **optional)}
+        forecast, (h, c) = module(
+            leaves["frames"],
+            case.horizon,
+            state=forecast_state(case, leaves),
+            mask=mask,
+            return_state=True,
+            **optional,
+        )
+        return forecast_results(forecast, h, c)
     assert isinstance(module, ConvLSTM)
     x, steps = layer_input(case, leaves)
     output, (h, c) = module(
@@ -73,12 +80,13 @@ def leaves_of(case: AnyCase, dtype: mx.Dtype) -> Leaves:
 
 
 def build(case: AnyCase, dtype: mx.Dtype) -> ConvLSTM | Forecaster:
-    """Return the module of a case, in evaluation mode: its dropout masks are passed in."""
+    """Return the module of a case, in training mode if it has dropout masks."""
     if isinstance(case, ForecastCase):
         module: ConvLSTM | Forecaster = Forecaster(case.spec, dtype=dtype)
+        module.eval()
     else:
         module = ConvLSTM.from_spec(case.spec, dtype=dtype)
-    module.eval()
+        module.train(case.masks is not None)
     return module
 
 
@@ -103,4 +111,4 @@ def _channel_axis(name: str) -> int | None:
 
 def _masks(case: Case, dtype: mx.Dtype) -> DropoutMasks | None:
     axis = -1 - case.spec.spatial_dims
-    return convert_masks(case, LayerMasks, lambda mask: mx.array(np.moveaxis(mask, axis, -1), dtype=dtype))
+    return convert_masks(case, lambda mask: mx.array(np.moveaxis(mask, axis, -1), dtype=dtype))

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from convlstm.conformance.compare import TIMES, AnyCase, Arrays, weights_of
 from convlstm.conformance.layer_arrays import initial_state, layer_input, layer_times
-from convlstm.conformance.random_forecasters import ForecastCase
+from convlstm.conformance.random_forecasters import ForecastCase, forecast_results, forecast_state
 from convlstm.conformance.random_layers import Case, convert_masks, layer_results
-from convlstm.frontend.dropout import DropoutMasks
-from convlstm.spec.masks import LayerMasks
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
@@ -63,7 +62,15 @@ def _forecaster(case: ForecastCase, dtype: torch.dtype) -> tuple[Tensors, Tensor
     leaves = _leaves(model, case, dtype)
     optional = {name: leaves.get(name) for name in TIMES}
     mask = None if case.mask is None else torch.tensor(case.mask)
-    return {"forecast": model(leaves["frames"], case.horizon, mask=mask, **optional)}, leaves
+    forecast, (h, c) = model(
+        leaves["frames"],
+        case.horizon,
+        state=forecast_state(case, leaves),
+        mask=mask,
+        return_state=True,
+        **optional,
+    )
+    return forecast_results(forecast, h, c), leaves
 
 
 def _leaves(module: ConvLSTM | Forecaster, case: AnyCase, dtype: torch.dtype) -> Tensors:
@@ -80,4 +87,4 @@ def _leaves(module: ConvLSTM | Forecaster, case: AnyCase, dtype: torch.dtype) ->
 
 
 def _masks(case: Case, dtype: torch.dtype) -> DropoutMasks | None:
-    return convert_masks(case, LayerMasks, lambda mask: torch.tensor(mask, dtype=dtype))
+    return convert_masks(case, lambda mask: torch.tensor(mask, dtype=dtype))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import jax
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.nnx.module import RandomSource, SpecModule
@@ -70,34 +73,44 @@ class Forecaster(SpecModule):
         frames: ArrayLike,
         horizon: int,
         *,
+        carry: State | None = None,
+        lengths: ArrayLike | Sequence[int] | None = None,
         mask: ArrayLike | None = None,
         durations: ArrayLike | None = None,
         lead_durations: ArrayLike | None = None,
         gaps: ArrayLike | tuple[ArrayLike, ...] | None = None,
         rngs: RandomSource | None = None,
-    ) -> jax.Array:
+        return_carry: bool = False,
+    ) -> Any:
         """Forecast the frames that follow.
 
         Args:
             frames: (batch, time, height, width, frame_channels).
             horizon: Number of frames to forecast, at least 1; static under `jit`.
+            carry: Initial State(h_0, c_0) of the encoder, as a call with `return_carry` returned it; None means zeros.
+            lengths: Valid frames of each row, 0 to time; the rest is masked.
             mask: True where an input frame is valid (batch, time).
             durations: Δ of the input frames (batch, time), for a duration strategy.
-            lead_durations: Δ of the forecast frames (batch, horizon), for a duration strategy.
+            lead_durations: Δ of the forecast frames (batch, horizon); None means the reference duration.
             gaps: Time since the last valid frame (batch, time), for memory decay.
             rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the model's own.
+            return_carry: Whether the carry of the encoder after the last frame precedes the forecast, as in `nnx.RNN`.
 
         Returns:
-            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`.
+            (batch, horizon, height, width, output_channels): frames, or logits with `spec.thresholds`; with
+            `return_carry` a pair of State(h_n, c_n) and them.
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
+            StateError: if the carry does not fit the batch or the grid.
         """
         return forecast(
             self.spec,
             self.params,
             frames,
             horizon,
+            carry=carry,
+            lengths=lengths,
             mask=mask,
             durations=durations,
             lead_durations=lead_durations,
@@ -105,4 +118,5 @@ class Forecaster(SpecModule):
             key=self._key(rngs),
             dtype=self.dtype,
             generic=self.generic,
+            return_carry=return_carry,
         )

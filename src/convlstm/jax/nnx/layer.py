@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from convlstm.engine.jax.recurrence import State
 from convlstm.frontend.arguments import layer_spec
-from convlstm.frontend.dropout import DropoutMasks
+from convlstm.frontend.dropout import check_use
 from convlstm.jax import functional
-from convlstm.jax.nnx.module import RandomSource, SpecModule
+from convlstm.jax.inputs import compute_type
+from convlstm.jax.nnx.module import RandomSource, SpecModule, one_key
 from convlstm.jax.segments import read_checkpoint
 from convlstm.spec.choices import PER_LAYER, LayerOptions
+from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import LayerSizes, Padding
 
@@ -175,7 +178,8 @@ class ConvLSTM(SpecModule):
             durations: Δ of each step: a number, (time,), (batch, time) or (batch, time, 1).
             gaps: Time since the last valid frame (batch, time), one array per direction; for `memory_decay`.
             rngs: Source of random numbers in training: `nnx.Rngs` or a key; None takes the layer's own.
-            dropout_masks: Dropout masks in place of new ones, from `convlstm.jax.dropout.sample_masks`.
+            dropout_masks: Dropout masks in place of new ones, from `sample_masks`: the same dropout over several
+                calls, or one dropout over a sequence in parts.
 
         Returns:
             The carry State(h_n, c_n) and the outputs; with merge `separate` these are a tuple, forward first.
@@ -184,6 +188,8 @@ class ConvLSTM(SpecModule):
             ShapeError: naming the argument, its expected and received axes.
             StateError: if the carry does not fit the batch or the grid.
         """
+        train = "Call `train()` before the call."
+        check_use(dropout_masks, not self.deterministic, rngs is not None, "rngs", train)
         return functional.layer(
             self.spec,
             self.params,
@@ -200,3 +206,31 @@ class ConvLSTM(SpecModule):
             generic=self.generic,
             checkpoint=self.checkpoint,
         )
+
+    def sample_masks(self, x: ArrayLike, steps: int | None = None, *, rngs: RandomSource | None = None) -> DropoutMasks:
+        """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
+
+        Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
+
+        Args:
+            x: Frames as of a call, of which batch, size and type count.
+            steps: Number of steps of the whole sequence; None takes that of x.
+            rngs: Source of random numbers: `nnx.Rngs` or a key; None takes the layer's own.
+
+        Returns:
+            The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
+
+        Example:
+            >>> layer = ConvLSTM(1, 8, kernel_size=3, recurrent_dropout=0.2, zoneout_h=0.1, rngs=nnx.Rngs(0))
+            >>> x = jnp.ones((2, 5, 8, 8, 1))
+            >>> masks = layer.sample_masks(x)
+            >>> _, whole = layer(x, dropout_masks=masks)
+            >>> carry, first = layer(x[:, :3], dropout_masks=masks[:3])
+            >>> _, second = layer(x[:, 3:], carry, dropout_masks=masks[3:])
+            >>> bool(jnp.allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-6))
+            True
+        """
+        source = self.rngs if rngs is None else rngs
+        key = one_key(source, "dropout") if self._is_random else jax.random.key(0)
+        dtype = compute_type(self.params, x, self.dtype)
+        return functional.sample_masks(self.spec, x, key, steps, dtype=dtype)

@@ -14,15 +14,13 @@ from convlstm.jax.nnx.layer import ConvLSTM
 from convlstm.jax.weights import load_canonical
 
 
-def load(
-    path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
-) -> ConvLSTM | Forecaster:
+def load(path: str | Path, *, dtype: DTypeLike | None = None) -> ConvLSTM | Forecaster:
     """Read a model file of any framework into an nnx module, in evaluation mode.
 
     Args:
         path: A file that `save` of any framework wrote.
-        dtype: Type of the convolutions; None takes that of input and parameters together.
-        param_dtype: Type of the parameters; None takes the file's own, float32 or float64.
+        dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64. The
+            convolutions run in the type of frames and parameters together.
 
     Returns:
         A layer or a forecaster with the file's weights.
@@ -40,9 +38,9 @@ def load(
     """
     module: ConvLSTM | Forecaster = load_module(
         path,
-        lambda stored: parameter_dtype(path, stored, param_dtype),
-        lambda spec, chosen: ConvLSTM.from_spec(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
-        lambda spec, chosen: Forecaster(spec, dtype=dtype, param_dtype=chosen, rngs=nnx.Rngs(0)),
+        lambda stored: parameter_dtype(path, stored, dtype),
+        lambda spec, chosen: ConvLSTM.from_spec(spec, param_dtype=chosen, rngs=nnx.Rngs(0)),
+        lambda spec, chosen: Forecaster(spec, param_dtype=chosen, rngs=nnx.Rngs(0)),
         load_canonical,
     )
     module.eval()  # type: ignore[no-untyped-call]

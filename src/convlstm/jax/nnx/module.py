@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from convlstm.errors import SpecError
+from convlstm.frontend.loading import HoldsExtra
 from convlstm.jax.inputs import check_key, floating
 from convlstm.jax.weights import Params, check_params, fresh
 from convlstm.spec import parsing
@@ -20,7 +21,7 @@ RandomSource = nnx.Rngs | nnx.RngStream | jax.Array
 """Where a module takes a random key from: `nnx.Rngs`, one of its streams, or the key itself."""
 
 
-class SpecModule(nnx.Module):
+class SpecModule(HoldsExtra, nnx.Module):
     """An nnx module whose parameters are those of a spec, under the names of `convlstm.jax.weights`."""
 
     def __init__(
