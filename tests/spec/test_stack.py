@@ -139,6 +139,8 @@ FORECASTER_WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"output_activation": "tanh"}, "output_activation"),
     ({}, {"residual": "yes"}, "residual"),
     ({}, {"encoder": {"in_channels": 4}}, "encoder"),
+    ({}, {"detail_frames": 2}, "detail_frames"),
+    ({}, {"detail_kernel": 5}, "detail_kernel"),
 ]
 
 

@@ -132,7 +132,10 @@ def _random_spec(random: np.random.Generator, grid: tuple[int, ...]) -> Forecast
     )
     if rollout == "feedback":
         return spec
-    detail = replace(spec, detail_channels=pick(0, 2, 3), detail_frames=pick(1, 2, 4), detail_kernel=pick(1, 3, 5))
+    detail_channels, frames, kernel = pick(0, 2, 3), pick(1, 2, 4), pick(1, 3, 5)
+    detail = spec
+    if detail_channels:
+        detail = replace(spec, detail_channels=detail_channels, detail_frames=frames, detail_kernel=kernel)
     thresholds = pick((), (0.5,), (0.1, 1.0, 5.0))
     if not thresholds:
         return detail

@@ -162,6 +162,10 @@ class ForecasterSpec:
             ]
         if self.detail_channels:
             wants.append(("rollout", self.rollout, "states", "detail_channels"))
+        else:
+            for name in ("detail_frames", "detail_kernel"):
+                default = type(self).__dataclass_fields__[name].default
+                wants.append((name, getattr(self, name), default, "detail_channels=0, where it has no effect"))
         for name, received, expected, why in wants:
             if received != expected:
                 raise SpecError(
