@@ -264,7 +264,9 @@ def test_the_paths_are_those_that_the_engine_takes(seed, monkeypatch):
 
 
 @pytest.mark.parametrize("peephole", ["none", "channel"])
-def test_a_forecast_fed_back_keeps_what_pytorch_saves(peephole):
+def test_a_forecast_fed_back_keeps_what_pytorch_saves(peephole, monkeypatch):
+    # with hooks the outputs are copies; this hook only counts
+    monkeypatch.setattr("convlstm.engine.torch.fused.saved_tensors_are_replaced", lambda: False)
     stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 2], kernel_size=3, peephole=peephole)
     spec, said, saved = ForecasterSpec(encoder=stack, patch_size=2, rollout="feedback"), [], []
     for horizon in (2, 5):

@@ -108,7 +108,7 @@ def test_wrong_calls_are_refused_by_name(kind: Any, argument: str, options: dict
 @pytest.mark.parametrize(
     ("argument", "make"),
     [
-        ("in_features", lambda: build(0, 3, 3)),
+        ("in_features", lambda: build(-1, 3, 3)),
         ("kernel_size", lambda: build(1, 3, 0)),
         ("dtype", lambda: build(1, 3, 3, dtype=jnp.int32)),
         ("param_dtype", lambda: build(1, 3, 3, param_dtype=jnp.int32)),

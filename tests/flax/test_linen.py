@@ -69,7 +69,7 @@ def test_wrong_options_are_refused_by_name(refused) -> None:
     with refused(SpecError, "spec"):
         linen.ConvLSTM(2, 3, 3, spec=ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3))
     with refused(SpecError, "in_features"):
-        linen.ConvLSTM(0, 3, 3)
+        linen.ConvLSTM(-1, 3, 3)
     with refused(SpecError, "padding"):
         linen.ConvLSTMCell(3, (3, 3), padding=[(0, 1), (1, 1)]).init(KEY, None, normal(2, 6, 5, 2))
     for argument, options in (("padding", {"padding": None}), ("options", {"options": {"stride": 2}})):

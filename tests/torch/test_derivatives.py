@@ -13,8 +13,9 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.engine.torch import fused as torch_fused
-from convlstm.torch import ConvLSTM
+from convlstm.torch import ConvLSTM, Forecaster
 
 # forward-mode differentiation compiles a few of PyTorch's own formulas with its deprecated torch.jit.script
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
@@ -268,6 +269,8 @@ def test_saved_tensor_hooks() -> None:
 
 
 IN_PLACE: dict[str, dict[str, Any]] = {
+    "both layers": {"num_layers": 2},
+    "peephole and boundary": {"peephole": "channel", "boundary": "circular"},
     "plain": {},
     "time first": {"batch_first": False},
     "two layers": {"num_layers": 2},
@@ -287,9 +290,9 @@ def test_outputs_changed_in_place_leave_the_gradients_right(name: str, dtype: to
     leaves = [x, *layer.parameters()]
 
     def gradients(*, in_place: bool) -> tuple[Tensor, ...]:
-        output, (h, _) = layer(x)
+        output, (h, c) = layer(x, all_layers=name == "both layers")
         losses = []
-        for part in output if isinstance(output, tuple) else (output, h[0]):
+        for part in (*(output if isinstance(output, tuple) else (output,)), h[0], c[-1]):
             changed = part if in_place else part.clone()
             changed[:, 0] = 0.5
             losses.append(torch.nn.functional.relu(changed, inplace=in_place).float().pow(2).sum())
@@ -298,6 +301,40 @@ def test_outputs_changed_in_place_leave_the_gradients_right(name: str, dtype: to
     tolerance = 1e-12 if dtype == torch.float64 else 3e-2  # in bfloat16 h is rounded from rounded gates
     for changed, kept in zip(gradients(in_place=True), gradients(in_place=False), strict=True):
         torch.testing.assert_close(changed, kept, rtol=tolerance, atol=tolerance * float(kept.abs().max()))
+
+
+@pytest.mark.parametrize("rollout", ["states", "feedback"])
+def test_a_forecast_changed_in_place_leaves_the_gradients_right(rollout: str) -> None:
+    stack = ConvLSTMSpec(in_channels=4, hidden_channels=[3, 3], kernel_size=3)
+    spec = ForecasterSpec(encoder=stack, patch_size=2, rollout=rollout, output_activation="sigmoid")
+    model, x = Forecaster(spec, dtype=torch.float64), torch.rand(2, 3, 1, 6, 6, dtype=torch.float64)
+
+    def gradients(*, in_place: bool) -> tuple[Tensor, ...]:
+        future, (h, c) = model(x, 3, return_state=True)
+        parts = [part if in_place else part.clone() for part in (future, *h, *c)]
+        return torch.autograd.grad(sum(part.mul_(2).pow(2).sum() for part in parts), list(model.parameters()))
+
+    for changed, kept in zip(gradients(in_place=True), gradients(in_place=False), strict=True):
+        torch.testing.assert_close(changed, kept, rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_changed_after_a_checkpointed_call_leaves_the_gradients_right() -> None:
+    layer, x = ConvLSTM(2, 4, 3, checkpoint=True), torch.randn(2, 5, 2, 6, 6)
+    gradients = []
+    for change in (False, True):
+        state = (torch.ones(2, 4, 6, 6), torch.ones(2, 4, 6, 6))
+        output, _ = layer(x, state)
+        if change:
+            state[0].zero_()
+        gradients.append(torch.autograd.grad(output.sum(), list(layer.parameters())))
+    assert all(torch.equal(kept, changed) for kept, changed in zip(*gradients, strict=True))
+
+
+def test_a_graph_may_be_asked_for_inside_inference_mode() -> None:
+    layer, x = ConvLSTM(2, 4, 3), torch.randn(2, 5, 2, 6, 6)
+    with torch.inference_mode(), torch.enable_grad():
+        inside = layer(x)[0]
+    torch.testing.assert_close(inside.clone(), layer(x)[0])
 
 
 def test_an_output_changed_under_no_grad_is_a_copy_for_the_next_call() -> None:

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.random_layers import random_case
+from convlstm.engine.torch import operators
 from convlstm.errors import ShapeError, SpecError
-from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster
+from convlstm.torch import ConvLSTM, ConvLSTMCell, Forecaster, StatefulConvLSTM, compat
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -100,6 +101,43 @@ def test_a_compiled_graph_calls_the_fused_implementation(name: str) -> None:
     assert "convlstm.recurrence(" in graphs[1]
 
 
+def test_outputs_of_all_layers_of_a_compiled_layer_may_be_changed_in_place() -> None:
+    layer, x = ConvLSTM(3, [4, 4], 3), torch.randn(2, 5, 3, 6, 6)
+    torch._dynamo.reset()
+    gradients = []
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        first, last = run(x, all_layers=True)[0]
+        first.mul_(2)
+        gradients.append(torch.autograd.grad(first.sum() + last.sum(), list(layer.parameters())))
+    for eager, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("operator", ["recurrence", "recurrence_with_gradient"])
+def test_the_operators_of_a_compiled_graph_keep_the_rules_of_pytorch(operator: str, dims: int) -> None:
+    layer, x = ConvLSTM(2, 4, 3, spatial_dims=dims), torch.randn(3, 2, 2, *(6,) * dims)
+    weights = {name: w.detach() for name, w in layer.layer_weights().items()}
+    arrays = [weights["weight_ih"], weights["bias"], weights["weight_hh"], None]
+    shape = [2, 4, *(6,) * dims]
+    arguments = (x, None, None, *arrays, operators._description(layer.spec.layers[0]), shape, 3, False)
+    torch.library.opcheck(getattr(torch.ops.convlstm, operator).default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_stateful_layer_is_not_exported_without_its_state() -> None:
+    layer, x = StatefulConvLSTM(ConvLSTM(2, 4, 3)).eval(), torch.randn(2, 3, 2, 6, 6)
+    for transform in (lambda: export(layer, (x,)), lambda: torch.jit.trace(layer, x)):
+        with pytest.raises(SpecError, match="drop its state"):
+            transform()
+
+
+def test_an_open_number_of_steps_is_not_exported_in_training_with_dropout() -> None:
+    layer, x = ConvLSTM(2, 4, 3, zoneout_h=0.2), torch.randn(3, 5, 2, 6, 6)
+    with pytest.raises(SpecError, match=r"eval\(\)"):
+        export(layer, (x,), dynamic_shapes={"x": {1: Dim("time")}})
+
+
 def test_a_compiled_layer_takes_other_sizes_and_outputs_changed_in_place() -> None:
     layer = ConvLSTM(2, 4, 3)
     torch._dynamo.reset()
@@ -115,8 +153,8 @@ def test_a_compiled_layer_takes_other_sizes_and_outputs_changed_in_place() -> No
             torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)
 
 
-def test_a_second_backward_pass_of_a_compiled_layer_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._functorch.config, "donated_buffer", False)  # else PyTorch itself refuses the second pass
+@torch._functorch.config.patch(donated_buffer=False)  # else PyTorch itself refuses the second pass
+def test_a_second_backward_pass_of_a_compiled_layer_gives_the_same_bits() -> None:
     layer, x = ConvLSTM(2, 4, 3), torch.randn(2, 3, 2, 6, 6)
     torch._dynamo.reset()
     loss = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0].square().sum()
@@ -231,11 +269,18 @@ def test_an_onnx_file_takes_any_number_of_steps(name: str, tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore")  # the exporter is out of date, and warns of its own steps
 def test_the_older_onnx_exporter_writes_the_same_numbers(tmp_path: Path) -> None:
-    layer, x = ConvLSTM(2, 4, 3, num_layers=2).eval(), torch.randn(2, 3, 2, 8, 8)
-    torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", dynamo=False)
-    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx")
-    output = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-    torch.testing.assert_close(torch.tensor(output), layer(x)[0], rtol=1e-4, atol=1e-5)
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=2, kernel_size=3)
+    forecaster = FixedHorizon(Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2)))
+    x = torch.randn(2, 3, 2, 8, 8)
+    for module in (ConvLSTM(2, 4, 3, num_layers=2), compat.ConvLSTM(2, 4, (3, 3), 1, batch_first=True), forecaster):
+        module.eval()
+        torch.onnx.export(module, (x,), tmp_path / "model.onnx", dynamo=False)
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        output = torch.tensor(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        expected = module(x)
+        while not isinstance(expected, Tensor):
+            expected = expected[0]
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_export_of_a_cell_with_a_free_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from convlstm.torch import ConvLSTM, StatefulConvLSTM, load, load_canonical, sav
 from convlstm.torch.weights import native_name, native_shape
 from convlstm.weights.canonical import initialise
 
+KEYS = {"weight_ih_l0": "layers.0.forward.weight_ih", "weight_hh_l0": "layers.0.forward.weight_hh"}
 PARAMETRISED: dict[str, Callable[[nn.Module, str], object]] = {
     "weight norm": lambda layer, name: parametrizations.weight_norm(layer, name=name),
     "spectral norm": lambda layer, name: parametrizations.spectral_norm(layer, name=name),
@@ -62,11 +64,18 @@ def test_a_parametrised_layer_is_saved_as_it_computes(kind: str, name: str, tmp_
     PARAMETRISED[kind](layer, name)
     layer(x)[0].sum().backward()
     torch.optim.SGD(layer.parameters(), 0.1).step()  # the older forms now hold the array of the last forward pass
-    layer.eval()
+    buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
     save(tmp_path / "layer.safetensors", layer)
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in layer.named_buffers())
+    assert layer.training
+    layer.eval()
     torch.testing.assert_close(load(tmp_path / "layer.safetensors")(x)[0], layer(x)[0])
-    with pytest.raises(WeightsError, match="remove_parametrizations"):
-        load_canonical(layer, to_canonical(layer))
+    arrays = to_canonical(layer)
+    with pytest.raises(WeightsError) as caught:
+        load_canonical(layer, arrays)
+    exec(re.findall("`(.+)`", caught.value.hint)[0], {"torch": torch, "module": layer})  # noqa: S102 (our own hint)
+    load_canonical(layer, arrays)
+    np.testing.assert_array_equal(getattr(layer, name).detach().numpy().ravel(), arrays[KEYS[name]].ravel())
 
 
 class Net(torch.nn.Module):

@@ -132,10 +132,14 @@ class Forecaster(HoldsExtra, ExportableModule):
         reader = inputs.CallReader(frames, frames.shape[0], horizon)
         lead = reader.lead_durations(self.spec, lead_durations)
         valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
-        patched = F.pixel_unshuffle(frames, self.spec.patch_size)
+        # on single frames, since the older ONNX exporter knows no other form
+        patched = F.pixel_unshuffle(frames.flatten(0, 1), self.spec.patch_size).unflatten(0, frames.shape[:2])
         _, (h, c) = self.encoder(patched, state, mask=valid, durations=durations, gaps=gaps, generator=generator)
         future = self._future(frames, valid, list(zip(h, c, strict=True)), horizon, lead, generator)
-        return (future, (h, c)) if return_state else future
+        if not return_state:
+            return future
+        # the forecaster saved these arrays for its backward pass, and the caller may change them in place
+        return future, (tuple(part.clone() for part in h), tuple(part.clone() for part in c))
 
     def _future(
         self,
@@ -157,7 +161,10 @@ class Forecaster(HoldsExtra, ExportableModule):
         if self.spec.thresholds:
             return _ordered_logits(output)
         future = ACTIVATION_FUNCTIONS[self.spec.output_activation](output)
-        return future + _last_valid(frames, mask).unsqueeze(1) if self.spec.residual else future
+        if self.spec.residual:
+            return future + _last_valid(frames, mask).unsqueeze(1)
+        # an activation saves its result for the backward pass, and the caller may change the forecast in place
+        return future if self.spec.output_activation == "identity" else future.clone()
 
     def _hidden(
         self, states: list[State], horizon: int, lead: Tensor | None, generator: torch.Generator | None
@@ -192,8 +199,9 @@ class Forecaster(HoldsExtra, ExportableModule):
         return torch.stack(future, dim=1)
 
     def _head(self, hidden: Tensor) -> Tensor:
-        patches = self.head(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        return F.pixel_shuffle(patches, self.spec.patch_size)
+        patches = self.head(hidden.flatten(0, 1))
+        frames: Tensor = F.pixel_shuffle(patches, self.spec.patch_size).unflatten(0, hidden.shape[:2])
+        return frames
 
     def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""

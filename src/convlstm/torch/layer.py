@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from convlstm.errors import ShapeError
+from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend import dropout
 from convlstm.frontend.arguments import layer_spec
 from convlstm.frontend.merge import merge_directions
@@ -215,6 +215,9 @@ class ConvLSTM(SpecModule, LayerAttributes):
         )
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
         join = channel_concatenation(spec)
+        if all_layers and torch.is_grad_enabled():
+            # the next layer saved these arrays for its backward pass, and the caller may change them in place
+            outputs = [*(tuple(part.clone() for part in parts) for parts in outputs[:-1]), outputs[-1]]
         merged = [
             merge_directions([self._user_layout(part, batched) for part in parts], spec.merge, join)
             for parts in outputs
@@ -263,8 +266,16 @@ class ConvLSTM(SpecModule, LayerAttributes):
         dropout.check_use(given, self.training, generator is not None, "generator", train)
         if given is not None:
             return read_masks(self.spec, given, frames)
-        size = tuple(frames.shape[3:])
-        return sample_masks(self.spec, frames, size, frames.shape[0], generator) if self.training else None
+        if not self.training:
+            return None
+        if self.spec.is_random and isinstance(frames.shape[0], torch.SymInt) and torch.compiler.is_exporting():
+            raise SpecError(
+                "training",
+                expected="evaluation, for an exported program with an open number of steps",
+                received="training with dropout or zoneout",
+                hint="Call `eval()` before the export.",
+            )
+        return sample_masks(self.spec, frames, tuple(frames.shape[3:]), frames.shape[0], generator)
 
     def _user_layout(self, output: Tensor, batched: bool) -> Tensor:
         if not batched:

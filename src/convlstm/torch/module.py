@@ -39,7 +39,7 @@ class ExportableModule(nn.Module):
         The older ONNX exporter passes the defaults of keyword arguments by position, in the order of the signature.
         """
         parameters = inspect.signature(self.forward).parameters.values()
-        by_position = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         further = dict(zip(names, arguments[len(by_position) :], strict=False))
         return super()._slow_forward(*arguments[: len(by_position)], **further, **options)  # type: ignore[no-untyped-call]

@@ -85,6 +85,8 @@ def run_stack(
             for direction in spec.directions
         }
         given = replace(given, output_masks=masks)
+    if run.segment:  # a segment reads its state again in the backward pass, when the caller may have changed it
+        states = [None if state is None else (state[0].clone(), state[1].clone()) for state in states]
     if run.segment and count == 1:
         reverse = spec.directions == ("reverse",)
         outputs, final = _in_segments(run.through_stack, x, states, given, steps, run.segment, reverse)

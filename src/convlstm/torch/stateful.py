@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from convlstm.engine.torch.modes import is_jit_traced
 from convlstm.errors import SpecError, StateError
 from convlstm.frontend.stateful import check_stateful, continue_sequence
 from convlstm.spec.options import ConvLSTMSpec
@@ -105,6 +106,13 @@ class StatefulConvLSTM(nn.Module, LayerAttributes):
         Raises:
             StateError: if batch, grid or device differ from the call before.
         """
+        if torch.compiler.is_exporting() or is_jit_traced():
+            raise SpecError(
+                "StatefulConvLSTM",
+                expected="a call outside `torch.export` and `torch.jit.trace`, which would drop its state",
+                received="a call that is exported or traced",
+                hint="Export the attribute `layer`, and pass its state from call to call.",
+            )
         output, state = continue_sequence(self.layer, x, self.last_state, options)
         self.last_state = detached(state)
         self._batched = isinstance(x, PackedSequence) or x.ndim == self.layer.spec.spatial_dims + 3

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -102,14 +103,14 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
     _check_module(module)
     check_weights(module.spec, arrays)
     parameters = dict(module.named_parameters())
-    hidden = [name for name in map(native_name, arrays) if name not in parameters]
-    if hidden:
-        raise WeightsError(
-            "module",
-            expected="plain parameters",
-            received=f"a parametrised {hidden[0]}",
-            hint="Remove the parametrisation with `torch.nn.utils.parametrize.remove_parametrizations` first.",
-        )
+    for name in map(native_name, arrays):
+        if name not in parameters:
+            raise WeightsError(
+                "module",
+                expected="plain parameters",
+                received=f"a {name} that is computed before each forward pass",
+                hint=f"Call `{_remover(module, name)}` first.",
+            )
     with torch.no_grad():
         for key, array in arrays.items():
             parameter = parameters[native_name(key)]
@@ -117,19 +118,49 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
 
 
 def _current_value(module: HasSpec, name: str) -> Tensor:
-    """Return an array as the next forward pass will use it, also where a parametrisation or a hook computes it."""
+    """Return an array as a forward pass in evaluation uses it, also where a parametrisation or a hook computes it."""
     prefix, _, attribute = name.rpartition(".")
     owner = module.get_submodule(prefix)
-    value: Tensor = getattr(owner, attribute)
-    for hook in owner._forward_pre_hooks.values():
-        # the older forms of weight norm, spectral norm and pruning compute it before each forward pass
-        if isinstance(hook, SpectralNorm) and hook.name == attribute:
-            value = hook.compute_weight(owner, do_power_iteration=False)
-        elif isinstance(hook, WeightNorm) and hook.name == attribute:
-            value = hook.compute_weight(owner)
-        elif isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
-            value = hook.apply_mask(owner)
+    hook = _hook_of(owner, attribute)
+    if isinstance(hook, SpectralNorm):
+        value: Tensor = hook.compute_weight(owner, do_power_iteration=False)
+    elif isinstance(hook, WeightNorm):
+        value = hook.compute_weight(owner)
+    elif isinstance(hook, BasePruningMethod):
+        value = hook.apply_mask(owner)
+    elif is_parametrized(owner, attribute):
+        parametrisation = owner.parametrizations[attribute]
+        was_training = parametrisation.training
+        parametrisation.eval()  # in training, spectral norm changes its estimate whenever the array is read
+        value = getattr(owner, attribute)
+        parametrisation.train(was_training)
+    else:
+        value = getattr(owner, attribute)
     return value
+
+
+def _hook_of(owner: Any, attribute: str) -> object:
+    """Return the hook that computes an array before each forward pass: weight norm, spectral norm or pruning."""
+    for hook in owner._forward_pre_hooks.values():
+        is_norm = isinstance(hook, (SpectralNorm, WeightNorm)) and hook.name == attribute
+        if is_norm or (isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute):
+            return hook
+    return None
+
+
+def _remover(module: HasSpec, name: str) -> str:
+    """Return the call that makes a computed array a parameter again."""
+    prefix, _, attribute = name.rpartition(".")
+    hook = _hook_of(module.get_submodule(prefix), attribute)
+    owner = f"module.{prefix}" if prefix else "module"
+    arguments = f"({owner}, {attribute!r})"
+    if isinstance(hook, SpectralNorm):
+        return "torch.nn.utils.remove_spectral_norm" + arguments
+    if isinstance(hook, WeightNorm):
+        return "torch.nn.utils.remove_weight_norm" + arguments
+    if isinstance(hook, BasePruningMethod):
+        return "torch.nn.utils.prune.remove" + arguments
+    return "torch.nn.utils.parametrize.remove_parametrizations" + arguments
 
 
 def reset(module: HasSpec, seed: int | None) -> None:

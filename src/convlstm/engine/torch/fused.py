@@ -67,7 +67,8 @@ def sequence(
     x = None if x is None else _in_type(plan, x, like.dtype)
     inputs = (x, *(state or (None, None)), *arrays)
     with without_autocast(like):
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        records = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        if records and any(t is not None and t.requires_grad for t in inputs):
             outputs, h, c = _Fused.apply(plan, generic, *inputs)  # type: ignore[no-untyped-call]
         else:
             outputs, h, c, _, _ = run(plan, inputs, save=False)

@@ -86,7 +86,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     plan, inputs = _read(arguments)
     like, wide = inputs[5], wide_type(inputs[5].dtype)
     return (
-        _array(plan, like, plan.shape, steps=plan.steps),
+        _array(plan, like, plan.shape, steps=plan.steps + 1)[plan.after],
         _array(plan, like, plan.shape),
         _array(plan, like, plan.shape, dtype=wide),
     )

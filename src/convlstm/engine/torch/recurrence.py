@@ -18,6 +18,7 @@ from convlstm.engine.torch import fused, operators
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
 from convlstm.engine.torch.convolution import CONVOLUTIONS, contiguous_strides, needs_two_columns, one_output_column
 from convlstm.engine.torch.durations import duration_scale, retention
+from convlstm.engine.torch.modes import is_jit_traced
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
 from convlstm.spec.choices import NORM_EPSILON
@@ -195,6 +196,9 @@ def generic_sequence(
     for t in reversed(range(steps)) if reverse else range(steps):
         step_masks = None if masks is None else masks.of_step(t)
         outputs[t], state = _masked_step(layer, weights, state, steps_of.at(t), step_masks)
+    if torch.is_grad_enabled() and not is_jit_traced():
+        # the caller may change in place what a backward pass reads; a trace is compared with one without gradients
+        state = (state[0].clone(), state[1].clone())
     return torch.stack(outputs) if steps else state[0].new_empty((0, *state[0].shape)), state
 
 
