@@ -14,10 +14,10 @@ from benchmarks.speed.cases import Case
 
 def missing(device: str) -> str | None:
     """Return why nothing can be measured on a device."""
-    found = tf.config.list_physical_devices("GPU")
-    for gpu in found:
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    if device == "cpu" or (device == "cuda" and found):
+    if device == "cpu" or (device == "cuda" and gpus):
         return None
     return f"TensorFlow {tf.__version__} finds no device {device}"
 
@@ -29,10 +29,10 @@ def wait_for(device: str) -> Callable[[], None]:
 
 def build(name: str, case: Case, work: str, precision: str, device: str) -> Callable[[], None]:
     """Return a function that does the work of an implementation once; TensorFlow computes in TF32 on a GPU."""
-    from convlstm import keras as own
+    from convlstm import keras as ours
 
     keras.utils.set_random_seed(0)
-    library = own if name.startswith("ours") else keras.layers
+    library = ours if name.startswith("ours") else keras.layers
     layer = getattr(library, f"ConvLSTM{len(case.size)}D")
     frames = keras.Input(case.shape(channels_last=True)[1:], batch_size=case.batch)
     x = frames

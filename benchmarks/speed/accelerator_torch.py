@@ -24,15 +24,15 @@ def missing(device: str) -> str | None:
 
 def machine(device: str) -> dict[str, Any]:
     """Return the device and the versions that a figure depends on."""
-    found = {"device": device, "torch": torch.__version__, "python": platform.python_version()}
+    versions = {"device": device, "torch": torch.__version__, "python": platform.python_version()}
     if device == "cuda":
         from convlstm.engine.torch.accelerator_gates import triton_serves
 
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
-        found |= {"device": f"{torch.cuda.get_device_name()} (compute capability {capability})"}
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        found |= {"kernels of Triton": triton_serves(torch.ones(1, device=device))}
-    return found
+        versions |= {"device": f"{torch.cuda.get_device_name()} (compute capability {capability})"}
+        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        versions |= {"kernels of Triton": triton_serves(torch.ones(1, device=device))}
+    return versions
 
 
 def wait_for(device: str) -> Callable[[], int | None]:
@@ -87,7 +87,7 @@ def build(name: str, case: Case, work: str, precision: str, device: str) -> Call
         to(memory_format=LAST[len(case.size)])
     call: Callable[[Tensor], Any] = model
     if form == "compiled":
-        call = torch.compile(model, backend="inductor" if device == "cuda" else "aot_eager")
+        call = torch.compile(model, backend="aot_eager" if device == "cpu" else "inductor")
 
     def run() -> None:
         with precision_of(precision, device, captured=form == "graph"), torch.set_grad_enabled(work == "train"):

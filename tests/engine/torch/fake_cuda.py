@@ -108,8 +108,8 @@ def check_launches(case: tuple[Any, ...]) -> None:
     """Check a case with the launches of Triton's kernels: they may use shapes only."""
     if "triton" not in sys.modules and find_spec("triton") is None:
         language = SimpleNamespace(constexpr=int, tensor=Tensor)
-        stand_in = SimpleNamespace(jit=lambda function: function, cdiv=lambda a, b: -(-a // b), language=language)
-        sys.modules |= {"triton": stand_in, "triton.language": language}
+        module = SimpleNamespace(jit=lambda function: function, cdiv=lambda a, b: -(-a // b), language=language)
+        sys.modules |= {"triton": module, "triton.language": language}
     kernels = import_module("convlstm.engine.torch.triton_gates")
     forward, backward = Launches(), Launches()
     with (
