@@ -382,44 +382,6 @@ def test_layers_of_every_layout_are_found():
     assert {layer.layout for layer in find_layers(arrays, "kamo")} == {"kamo"}
 
 
-def double_convolution(inputs, outputs):
-    """The first convolution and batch normalisation of a block of a U-Net."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3), nn.BatchNorm2d(outputs)).state_dict()
-
-
-def test_ordinary_convolutions_are_not_listed():
-    unet = {f"inc.conv.{key}": value for key, value in double_convolution(3, 64).items()}
-    unet |= {f"down1.conv.{key}": value for key, value in double_convolution(64, 128).items()}
-    plain = {f"rgb.conv.{key}": value for key, value in nn.GroupNorm(4, 128).state_dict().items()}
-    ungrouped = NormalisedCell(2, 5, 3, 4).state_dict()
-    assert find_layers(unet) == ()
-    assert find_layers({"conv.weight": randn(10, 64, 1, 1), "conv.bias": randn(10)}) == ()
-    assert find_layers({"conv.weight": randn(64, 3, 3, 3)}) == ()
-    assert find_layers({"net._conv.weight": randn(64, 16, 3, 3)}) == ()
-    assert find_layers({"lstm_head.conv.weight": randn(64, 3, 3, 3)}) == ()
-    assert find_layers(plain | {"rgb.conv.0.weight": randn(128, 33, 3, 3)}) == ()  # the normalisation is not `conv.1`
-    assert find_layers(ungrouped) == ()
-
-
-def test_jhhuang96_is_read_from_a_model_with_ordinary_convolutions():
-    cell = NormalisedCell(2, 32, 3, 4)
-    with torch.no_grad():
-        cell.conv[0].bias.zero_()
-    arrays = {f"encoder.rnn1.{key}": value for key, value in cell.state_dict().items()}
-    arrays |= {f"down1.conv.{key}": value for key, value in double_convolution(64, 128).items()}
-    assert read_jhhuang96(arrays).notes.layers == ("encoder.rnn1",)
-
-
-def test_every_listed_path_names_a_layer():
-    directions = kamo(2, 3, (3, 3)) | kamo(2, 3, (3, 3), suffix="l0_reverse")
-    arrays = {f"rnn.{key}": value for key, value in directions.items()}
-    arrays |= {f"one.{key}": value for key, value in kamo(2, 3, (3, 3)).items()}
-    layers = {layer.path: layer.is_bidirectional for layer in find_layers(arrays)}
-    assert layers == {"rnn.l0.forward": True, "one.l0.forward": False}
-    for path, is_bidirectional in layers.items():
-        assert (read_kamo(arrays, layers=[path]).spec.direction == "bidirectional") is is_bidirectional
-
-
 def test_stacks_are_not_joined_by_their_numbers_or_by_a_part_of_their_paths(refused):
     kernel = randn(12, 6, 3, 3)
     two = {f"net.convlstm{n}.cell_list.{layer}.conv.weight": kernel for n in (1, 2) for layer in (0, 1)}

@@ -76,8 +76,8 @@ def _has_kernels(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> boo
 def fits(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> bool:
     """Return whether the shapes can be those of a layer of this layout, for layouts with one kernel over [x; h].
 
-    That kernel has four gates, and more input channels than h. A normalisation has a scale and a bias for each row,
-    whole groups and no running statistics, as a batch normalisation has.
+    That kernel has four gates, and more input channels than h. A normalisation has a scale and a bias for each row, and
+    whole groups. The module around it has no further arrays, such as running statistics or a second convolution.
     """
     if len(layout.kernels) > 1:
         return True
@@ -89,8 +89,9 @@ def fits(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> bool:
     has_scales = all(part in parts and flat[parts[part]].shape == (rows,) for part in scales)
     if not has_scales:
         return False
-    statistics = parts[layout.norm_scale].removesuffix("weight") + "running_mean"
-    return bool(has_gates and rows % layout.norm_channels == 0 and statistics not in flat)
+    module = parts[layout.norm_scale].rsplit(".", 2)[0]
+    is_alone = all(key in parts.values() for key in flat if key.startswith(f"{module}."))
+    return bool(has_gates and rows % layout.norm_channels == 0 and is_alone)
 
 
 def choose(
