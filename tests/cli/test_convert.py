@@ -208,6 +208,23 @@ def test_layers_are_listed(cli, checkpoint):
     assert err.startswith("error: layer: expected the names of the layers in order")
 
 
+def test_both_directions_are_one_line_of_the_list(cli, tmp_path):
+    shapes = {"weight_ih": (12, 2, 3, 3), "weight_hh": (12, 3, 3, 3)}
+    sides = ("l0", "l0_reverse")
+    arrays = {f"rnn.{name}_{side}": np.ones(shape, "f") for side in sides for name, shape in shapes.items()}
+    np.savez(tmp_path / "model.npz", **arrays)
+    code, out, err = cli("convert", "model.npz", "--list")
+    path = "rnn.l0.forward"
+    assert (code, err) == (0, "")
+    assert out.startswith(f"kamo: {path} (both directions): weight_ih (12, 2, 3, 3)")
+    assert out.count("\n") == 1
+    words = ("--from", "kamo", "--layer", path, "--set", "dilation=[2,1]")
+    code, out, err = cli("convert", "model.npz", "-o", "layer.safetensors", *words)
+    assert (code, err) == (0, "")
+    spec = load_model(tmp_path / "layer.safetensors").spec
+    assert (spec.direction, spec.dilation, spec.recurrent_dilation) == ("bidirectional", ((2, 1),), ((2, 1),))
+
+
 def test_layers_that_cannot_be_listed_or_read(cli, fails, tmp_path, checkpoint):
     np.savez(tmp_path / "none.npz", head=np.zeros((3, 3)))
     fails(5, "a ConvLSTM in a known layout", "convert", "none.npz", "--list")

@@ -40,11 +40,12 @@ class Attack:
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
         lambda state: {"model": state, "args": {"lr": 1e-3}, "loss": torch.tensor(0.5)},
+        lambda state: {"net": state, "rng_state": torch.get_rng_state(), "optim_g": {"exp_avg": torch.ones(3)}},
         lambda state: {"checkpoint": 1, "model": {"state_dict": state}},
         lambda state: {"epoch": 2, "model_state_dict": state},
         lambda state: {key: torch.nn.Parameter(value) for key, value in state.items()},
     ],
-    ids=["plain", "state_dict", "model", "nested", "model_state_dict", "parameters"],
+    ids=["plain", "state_dict", "model", "net", "nested", "model_state_dict", "parameters"],
 )
 def test_state_dict_is_found(tmp_path, suffix, zipped, wrap):
     path = tmp_path / f"model{suffix}"
@@ -56,6 +57,23 @@ def test_state_dict_is_found(tmp_path, suffix, zipped, wrap):
     assert read_file(path, "ndrplz").notes.layers == ("encoder_1_convlstm",)
 
 
+@pytest.mark.parametrize("wrap", [lambda content: content, lambda content: {"checkpoint": 1, "model": content}])
+def test_state_dicts_side_by_side_are_all_read(tmp_path, wrap):
+    torch.save(wrap({"net": {"a.weight": torch.ones(2, 2)}, "encoder": STATE}), tmp_path / "model.pth")
+    arrays = read_arrays(tmp_path / "model.pth")
+    prefix = "model." if "model.net.a.weight" in arrays else ""
+    assert set(arrays) == {f"{prefix}net.a.weight", *(f"{prefix}encoder.{key}" for key in STATE)}
+    converted = read_file(tmp_path / "model.pth", "ndrplz")
+    assert converted.notes.layers == (f"{prefix}encoder.encoder_1_convlstm",)
+
+
+def test_averaged_copy_of_a_model_is_not_taken_silently(refused, tmp_path):
+    torch.save({"model": STATE, "ema": {key: 2 * value for key, value in STATE.items()}}, tmp_path / "model.pth")
+    with refused(WeightsError, "layer"):
+        read_file(tmp_path / "model.pth", "ndrplz")
+    assert read_file(tmp_path / "model.pth", "ndrplz", layers=["ema"]).notes.layers == ("ema.encoder_1_convlstm",)
+
+
 def test_low_precision_is_widened_and_views_are_read(tmp_path):
     base = torch.arange(24.0).reshape(4, 6)
     torch.save({"a": base.bfloat16(), "b": base.half(), "c": base.T[1:, :2], "n": torch.tensor(3)}, tmp_path / "m.pt")
@@ -65,6 +83,29 @@ def test_low_precision_is_widened_and_views_are_read(tmp_path):
     }
     np.testing.assert_array_equal(arrays["a"], base.numpy())
     np.testing.assert_array_equal(arrays["c"], base.numpy().T[1:, :2])
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_is_widened(tmp_path, name):
+    values = torch.tensor([0.5, -1.0, 2.0, 448.0])
+    torch.save({"a": values.to(getattr(torch, name))}, tmp_path / "m.pt")
+    array = read_arrays(tmp_path / "m.pt")["a"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, values.to(getattr(torch, name)).float().numpy())
+
+
+def test_conjugate_and_negative_views_are_read(tmp_path):
+    view = torch.complex(torch.arange(3.0), torch.ones(3)).conj()
+    for content, expected in ((view, np.arange(3) - 1j), (view.imag, -np.ones(3))):
+        torch.save({"a": content}, tmp_path / "m.pt")
+        np.testing.assert_array_equal(read_arrays(tmp_path / "m.pt")["a"], expected)
+
+
+def test_types_that_numpy_lacks_are_refused_by_name(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(STATE | {"head.scale": torch.zeros(4, dtype=torch.uint8).view(torch.bits8)}, path)
+    with pytest.raises(WeightsError, match=r"got head.scale, a torch.bits8 tensor"):
+        read_arrays(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

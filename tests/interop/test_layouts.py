@@ -131,12 +131,14 @@ def kamo(inputs, hidden, kernel, bias=True, suffix="l0"):
     return arrays | (biases if bias else {})
 
 
-def run_kamo(arrays, x, suffix, hidden, reverse=False):
+def run_kamo(arrays, x, suffix, hidden, reverse=False, dilation=None):
     def same(value, side):
         weight = arrays[f"weight_{side}_{suffix}"]
-        pads = [pad for size in weight.shape[:1:-1] for pad in ((size - 1) // 2, size // 2)]
+        steps = dilation or (1,) * (weight.ndim - 2)
+        spans = [step * (size - 1) for size, step in zip(weight.shape[2:], steps, strict=True)]
+        pads = [pad for span in reversed(spans) for pad in (span // 2, (span + 1) // 2)]
         convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
-        return convolve(F.pad(value, pads), weight, arrays.get(f"bias_{side}_{suffix}"))
+        return convolve(F.pad(value, pads), weight, arrays.get(f"bias_{side}_{suffix}"), dilation=steps)
 
     h, c, outputs = zeros(x, hidden), zeros(x, hidden), []
     for frame in reversed(x.unbind(1)) if reverse else x.unbind(1):
@@ -173,6 +175,29 @@ def test_kamo(same_numbers, layers, bidirectional, kernel, bias):
     same_numbers(converted, x, below.numpy(), states, tolerance=TOLERANCE)
     assert converted.spec.direction == ("bidirectional" if bidirectional else "forward")
     assert converted.spec.dropout == 0.5 * (layers > 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "dilation", "kernel"),
+    [(2, (2, 2), (3, 3)), ([2, 1], (2, 1), (3, 2)), (3, (3,), (2,)), (2, (2, 2, 2), (2, 1, 3))],
+)
+def test_kamo_dilates_both_convolutions(same_numbers, option, dilation, kernel):
+    arrays, x = kamo(2, 3, kernel), randn(2, 4, 2, *(6, 5, 4)[: len(kernel)], scale=1.0)
+    output, (h, c) = run_kamo(arrays, x, "l0", 3, dilation=dilation)
+    converted = read_kamo(arrays, dilation=option)
+    assert converted.spec.dilation == converted.spec.recurrent_dilation == (dilation,)
+    same_numbers(converted, x, output.numpy(), [(h.numpy(), c.numpy())], tolerance=TOLERANCE)
+    assert read_kamo(arrays).notes.assumed == {"dropout": 0.0, "dilation": 1}
+
+
+def test_kamo_groups_of_a_layer_that_is_not_chosen_are_not_looked_at(refused):
+    with_groups = {"b.weight_ih_l0": randn(16, 1, 3, 3), "b.weight_hh_l0": randn(16, 2, 3, 3)}
+    arrays = {f"a.{key}": value for key, value in kamo(2, 4, (3, 3)).items()} | with_groups
+    with refused(WeightsError, "layer"):  # which of the two is the first question
+        read_kamo(arrays)
+    assert read_kamo(arrays, layers=["a"]).notes.layers == ("a.l0.forward",)
+    with refused(WeightsError, "b.l0.forward.weight_hh"):
+        read_kamo(arrays, layers=["b"])
 
 
 def test_kamo_that_cannot_be_represented(refused):
@@ -259,6 +284,40 @@ def test_layer_of_a_stage_is_read_alone():
     assert converted.notes.layers == ("encoder.rnn2",)
 
 
+def test_jhhuang96_asks_for_the_layer_before_it_looks_at_a_bias(refused):
+    cells = {path: NormalisedCell(2, 32, 3, 4).state_dict() for path in ("encoder.rnn1", "decoder.rnn1")}
+    arrays = {f"{path}.{key}": value for path, state in cells.items() for key, value in state.items()}
+    for options in ({}, {"constant_channel": True}):
+        with refused(WeightsError, "layer"):
+            read_jhhuang96(arrays, **options)
+    with refused(WeightsError, "decoder.rnn1.conv.0.bias"):
+        read_jhhuang96(arrays, layers=["decoder.rnn1"])
+    assert read_jhhuang96(arrays, layers=["decoder"], constant_channel=True).spec.in_channels == 3
+
+
+def test_jhhuang96_of_two_layers_in_a_row(same_numbers):
+    first, second = NormalisedCell(2, 32, 3, 4).double(), NormalisedCell(32, 32, 3, 4).double()
+    with torch.no_grad():
+        for cell in (first, second):
+            cell.conv[0].bias.copy_(randn(4, scale=1.0).repeat_interleave(32))
+        x = randn(1, 3, 2, *GRID, scale=1.0)
+        below, states = first(x)
+        output, more = second(below)
+    cells = ((1, first), (2, second))
+    arrays = {f"rnn{n}.{key}": value for n, cell in cells for key, value in cell.state_dict().items()}
+    converted = read_jhhuang96(arrays)
+    assert converted.notes.left_out == ()
+    same_numbers(converted, x, output.numpy(), [(h.numpy(), c.numpy()) for h, c in (states, more)], tolerance=TOLERANCE)
+
+
+def test_constant_channel_without_a_bias_to_hold_is_refused(refused):
+    state = NormalisedCell(2, 32, 3, 4).state_dict()
+    del state["conv.0.bias"]
+    with refused(SpecError, "constant_channel"):
+        read_jhhuang96(state, constant_channel=True)
+    assert read_jhhuang96(state).spec.in_channels == 2
+
+
 def holmdk():
     names = ("encoder_1_convlstm", "encoder_2_convlstm", "decoder_1_convlstm", "decoder_2_convlstm")
     sizes = dict(zip(names, ((1 + 4, 4), (8, 4), (8, 4), (8, 4)), strict=True))
@@ -308,8 +367,8 @@ def test_layers_of_every_layout_are_found():
         | holmdk()
         | {"e.conv.weight": randn(64, 32, 3, 3), "f.conv.weight": randn(64, 3, 3, 3), "f.conv.bias": randn(64)}
     )
-    found = {(layer.layout, layer.path): layer for layer in find_layers(arrays)}
-    assert set(found) == {
+    layers = {(layer.layout, layer.path): layer for layer in find_layers(arrays)}
+    assert set(layers) == {
         ("hzzone", "a"),
         ("automan000", "b.cell0"),
         ("kamo", "c.l0.forward"),
@@ -317,9 +376,9 @@ def test_layers_of_every_layout_are_found():
         *(("ndrplz", f"{side}_{n}_convlstm") for side in ("encoder", "decoder") for n in (1, 2)),
         ("ndrplz", "e"),
     }
-    assert [path for (_, path), layer in found.items() if not layer.is_certain] == ["e"]
-    assert found["hzzone", "a"].shapes["Wci"] == (1, 3, *GRID)
-    assert found["jhhuang96", "d"].shapes["conv.1.weight"] == (128,)
+    assert [path for (_, path), layer in layers.items() if not layer.is_certain] == ["e"]
+    assert layers["hzzone", "a"].shapes["Wci"] == (1, 3, *GRID)
+    assert layers["jhhuang96", "d"].shapes["conv.1.weight"] == (128,)
     assert {layer.layout for layer in find_layers(arrays, "kamo")} == {"kamo"}
 
 

@@ -126,7 +126,8 @@ def _print_layers(source: Path, layout: str | None) -> None:
     for layer in layers:
         shapes = ", ".join(f"{name} {shape}" for name, shape in layer.shapes.items())
         doubt = "" if layer.is_certain else " (only the shapes fit: it may be another convolution)"
-        say(f"{layer.layout}: {layer.path or '(top level)'}: {shapes}{doubt}")
+        directions = " (both directions)" if layer.is_bidirectional else ""
+        say(f"{layer.layout}: {layer.path or '(top level)'}{directions}: {shapes}{doubt}")
 
 
 def _print_notes(notes: Notes, explain: bool) -> None:
@@ -149,7 +150,7 @@ def _write(
     from convlstm.cli.output import say
     from convlstm.interop import FORMATS, write_file
     from convlstm.interop.reading import differences
-    from convlstm.interop.writing import own_words
+    from convlstm.interop.writing import constructor_arguments
     from convlstm.weights.checkpoint import save_model
 
     if layout is None:
@@ -157,7 +158,7 @@ def _write(
         return
     write_file(output, layout, spec, weights)
     foreign = FORMATS[layout].layout
-    needed = own_words(foreign, spec)
+    needed = constructor_arguments(foreign, spec)
     say(f"{output}: for {foreign.source}" + (f" built with {_shown(needed)}" if needed else ""))
     for line in differences(foreign) if explain else ():
         say(f"- {line}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convlstm.interop.automan000 import read_automan000
-from convlstm.interop.formats import FORMATS, Format, Found, find_layers, read_file, write_file
+from convlstm.interop.formats import FORMATS, Format, FoundLayer, find_layers, read_file, write_file
 from convlstm.interop.haiku import read_haiku
 from convlstm.interop.hzzone import read_hzzone
 from convlstm.interop.jhhuang96 import read_jhhuang96
@@ -20,7 +20,7 @@ __all__ = [
     "FORMATS",
     "Converted",
     "Format",
-    "Found",
+    "FoundLayer",
     "Notes",
     "constructor_options",
     "find_layers",

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convlstm.errors import WeightsError
-from convlstm.interop.layout import Layout
+from convlstm.interop.layout import ANY_PATH, Layout
 from convlstm.spec.types import Array
 
 Parts = dict[str, str]
@@ -32,25 +32,29 @@ def flatten(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
 
 def named(layout: Layout, arrays: Mapping[str, Any]) -> dict[str, Array]:
     """Return a tree of arrays by dotted name, each under the foreign layer's own name."""
-    return {layout.own_name(key): array for key, array in flatten(arrays).items()}
+    return {layout.layer_name(key): array for key, array in flatten(arrays).items()}
 
 
 def find(layout: Layout, flat: Mapping[str, Array], *, anywhere: bool = False) -> dict[str, Parts]:
     """Return the names of the arrays of each layer of this layout by its path, in natural order (2 before 10).
 
-    With `anywhere` a path may be any, so that some other convolution may be among the layers.
+    With `anywhere` a path may be any, so that some other convolution may be among the layers. Shapes that do not fit
+    exclude a path, unless the path alone shows the layout: reading such a layer raises an error.
     """
     places: dict[str, Parts] = {}
     for key in flat:
         for part in layout.known:
             if key == part or key.endswith(f".{part}"):
                 places.setdefault(key[: -len(part)].rstrip("."), {})[part] = key
-    whole = {
+    complete = {
         place: parts
         for place, parts in places.items()
         if (anywhere or is_certain(layout, place)) and _has_kernels(layout, parts, flat)
     }
-    return dict(sorted(whole.items(), key=lambda item: _natural(item[0])))
+    layers = {
+        place: parts for place, parts in complete.items() if _is_telling(layout, place) or fits(layout, parts, flat)
+    }
+    return dict(sorted(layers.items(), key=lambda item: _natural(item[0])))
 
 
 def is_certain(layout: Layout, place: str) -> bool:
@@ -58,16 +62,36 @@ def is_certain(layout: Layout, place: str) -> bool:
     return re.fullmatch(layout.within, place) is not None
 
 
+def _is_telling(layout: Layout, place: str) -> bool:
+    """Return whether the path alone shows the layout; the top level does not, nor does any path of some layouts."""
+    return bool(place) and layout.within != ANY_PATH and is_certain(layout, place)
+
+
 def _has_kernels(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> bool:
-    """Return whether all kernels are there, and can be those of such a layer."""
+    """Return whether all kernels are there; a dense LSTM may use the same names for matrices."""
     kernels = [part for name in layout.kernels for part in layout.parts(name)]
-    # a dense LSTM may use the same names
-    if any(part not in parts or flat[parts[part]].ndim <= 2 for part in kernels):
-        return False
-    if len(layout.kernels) > 1 or is_certain(layout, parts[kernels[0]][: -len(kernels[0])].rstrip(".")):
+    return all(part in parts and flat[parts[part]].ndim > 2 for part in kernels)
+
+
+def fits(layout: Layout, parts: Parts, flat: Mapping[str, Array]) -> bool:
+    """Return whether the shapes can be those of a layer of this layout, for layouts with one kernel over [x; h].
+
+    That kernel has four gates, and more input channels than h. A normalisation has a scale and a bias for each row, and
+    whole groups. The module around it has no further arrays, such as running statistics or a second convolution.
+    """
+    if len(layout.kernels) > 1:
         return True
-    rows, columns = (flat[parts[kernels[0]]].shape[axis] for axis in layout.axes)
-    return bool(rows % 4 == 0 and columns > rows // 4)
+    rows, columns = (flat[parts[layout.kernels[0]]].shape[axis] for axis in layout.axes)
+    has_gates = rows % 4 == 0 and columns > rows // 4
+    if not layout.norm_scale:
+        return bool(has_gates)
+    scales = (layout.norm_scale, *layout.biases)
+    has_scales = all(part in parts and flat[parts[part]].shape == (rows,) for part in scales)
+    if not has_scales:
+        return False
+    module = parts[layout.norm_scale].rsplit(".", 2)[0]
+    is_alone = all(key in parts.values() for key in flat if key.startswith(f"{module}."))
+    return bool(has_gates and rows % layout.norm_channels == 0 and is_alone)
 
 
 def choose(
@@ -79,7 +103,7 @@ def choose(
     A layer that only its shapes show is read if it is named.
     """
     certain = {place: parts for place, parts in parts_by_path.items() if is_certain(layout, place)}
-    layers, every = (_layers(layout, places) for places in (certain, parts_by_path))
+    layers, every = (pair_directions(layout, places) for places in (certain, parts_by_path))
     if not (every if names else layers):
         raise WeightsError(
             layout.name,
@@ -93,9 +117,9 @@ def choose(
         return layers
     chosen: list[Layer] = []
     for name in names:
-        found = _named(name, layers) or _named(name, every) or _unknown(name, every)
-        _check_one_stack(layout, found, [key for key in others if is_named(key, name)])
-        chosen += found
+        matches = _named(name, layers) or _named(name, every) or _unknown(name, every)
+        _check_one_stack(layout, matches, [key for key in others if _is_named(key, name)])
+        chosen += matches
     return chosen
 
 
@@ -122,7 +146,7 @@ def left_out(flat: Mapping[str, Array], read: Mapping[str, Parts]) -> list[str]:
     return sorted(key for key in flat if key not in taken and not key.startswith("optimizer"))
 
 
-def check_whole(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
+def check_all_known(place: str, parts: Parts, flat: Mapping[str, Array], source: str) -> None:
     """Raise WeightsError for a layer with unknown arrays, which would be lost."""
     for key in flat:
         inside = not place or key.startswith(f"{place}.")
@@ -152,17 +176,18 @@ def _pair(parts_by_path: Mapping[str, Parts]) -> list[Layer]:
     ]
 
 
-def _layers(layout: Layout, places: Mapping[str, Parts]) -> list[Layer]:
+def pair_directions(layout: Layout, places: Mapping[str, Parts]) -> list[Layer]:
+    """Return the paths of each layer by direction, in the order of the places."""
     return _pair(places) if layout.two_ways else [{"forward": place} for place in places]
 
 
-def is_named(path: str, name: str) -> bool:
+def _is_named(path: str, name: str) -> bool:
     """Return whether a name given by the user is a path or a part of it."""
     return f".{name.replace('/', '.').strip('.')}." in f".{path}."
 
 
 def _named(name: str, layers: Sequence[Layer]) -> list[Layer]:
-    return [layer for layer in layers if is_named(layer["forward"], name)]
+    return [layer for layer in layers if _is_named(layer["forward"], name)]
 
 
 def _unknown(name: str, layers: Sequence[Layer]) -> NoReturn:

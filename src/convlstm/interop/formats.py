@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from convlstm.errors import SpecError, WeightsError
 from convlstm.interop.automan000 import AUTOMAN000, read_automan000
 from convlstm.interop.containers import read_arrays, write_arrays
-from convlstm.interop.finding import find, is_certain, listed, named
+from convlstm.interop.finding import find, fits, is_certain, listed, named, pair_directions
 from convlstm.interop.haiku import HAIKU, read_haiku
 from convlstm.interop.hzzone import HZZONE, read_hzzone
 from convlstm.interop.jhhuang96 import JHHUANG96, read_jhhuang96
@@ -100,23 +100,25 @@ def read_file(path: str | Path, layout: str, *, layers: Sequence[str] = (), **op
 
 
 @dataclass(frozen=True)
-class Found:
-    """A layer in a file of foreign weights.
+class FoundLayer:
+    """A layer in a file of foreign weights, with both directions if it is bidirectional.
 
     Args:
         layout: Name of its layout, a key of `FORMATS`.
-        path: Its path in the file, to be passed as `layers`.
-        shapes: Shapes of its arrays by name.
+        path: Its path in the file, to be passed as `layers`; of a bidirectional layer that of the forward direction.
+        shapes: Shapes of the arrays at this path by name.
         is_certain: Whether its path shows the layout. Otherwise only the shapes fit, and it may be another convolution.
+        is_bidirectional: Whether the file has both directions of the layer.
     """
 
     layout: str
     path: str
     shapes: Mapping[str, tuple[int, ...]]
     is_certain: bool
+    is_bidirectional: bool = False
 
 
-def find_layers(arrays: Mapping[str, Any], layout: str | None = None) -> tuple[Found, ...]:
+def find_layers(arrays: Mapping[str, Any], layout: str | None = None) -> tuple[FoundLayer, ...]:
     """Return the layers in a mapping of foreign weights, of one layout or of all.
 
     Args:
@@ -131,17 +133,24 @@ def find_layers(arrays: Mapping[str, Any], layout: str | None = None) -> tuple[F
 
     Example:
         >>> import numpy as np
-        >>> [found] = find_layers({"net.cell_list.0.conv.weight": np.zeros((32, 9, 3, 3))})
-        >>> found.layout, found.path, found.shapes
+        >>> [layer] = find_layers({"net.cell_list.0.conv.weight": np.zeros((32, 9, 3, 3))})
+        >>> layer.layout, layer.path, layer.shapes
         ('ndrplz', 'net.cell_list.0', {'conv.weight': (32, 9, 3, 3)})
     """
-    layers = []
+    layers: list[FoundLayer] = []
     for item in FORMATS.values() if layout is None else [_format(layout, FORMATS)]:
-        flat = named(item.layout, arrays)
-        for path, parts in find(item.layout, flat, anywhere=True).items():
-            shapes = {name: flat[key].shape for name, key in parts.items()}
-            layers.append(Found(item.layout.name, path, shapes, is_certain(item.layout, path)))
+        layers += _layers_of(item.layout, named(item.layout, arrays))
     return tuple(layers)
+
+
+def _layers_of(layout: Layout, flat: Mapping[str, Array]) -> Iterator[FoundLayer]:
+    parts_by_path = find(layout, flat, anywhere=True)
+    for layer in pair_directions(layout, parts_by_path):
+        path = layer["forward"]
+        parts = parts_by_path[path]
+        if fits(layout, parts, flat):
+            shapes = {name: flat[key].shape for name, key in parts.items()}
+            yield FoundLayer(layout.name, path, shapes, is_certain(layout, path), "reverse" in layer)
 
 
 def write_file(path: str | Path, layout: str, spec: Spec, weights: Mapping[str, Array]) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from convlstm.errors import WeightsError
-from convlstm.interop.finding import find, is_named, named
+from convlstm.errors import SpecError, WeightsError
+from convlstm.interop.finding import Parts
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
 from convlstm.spec import parsing
@@ -24,6 +25,7 @@ JHHUANG96 = Layout(
     biases=("conv.1.bias",),
     norm_scale="conv.1.weight",
     norm_channels=32,
+    norm_bias="conv.0.bias",
     ranks=(2,),
     odd_kernels=True,
     facts=(
@@ -34,8 +36,6 @@ JHHUANG96 = Layout(
     ),
 )
 """`state_dict` with the convolution `conv.0` and the normalisation `conv.1`."""
-
-_BIAS = "conv.0.bias"
 
 
 def read_jhhuang96(
@@ -58,6 +58,7 @@ def read_jhhuang96(
         Spec, canonical weights and notes.
 
     Raises:
+        SpecError: for `constant_channel` without a b_0.
         WeightsError: if there is no such layer, several, or arrays that do not fit; for a b_0 that is not constant in
             each group without `constant_channel`; for hidden channels that are not a multiple of 32.
 
@@ -68,19 +69,29 @@ def read_jhhuang96(
         >>> converted.spec.norm, converted.spec.norm_groups
         ('group', 1)
     """
-    flat = named(JHHUANG96, state_dict)
     with_channel = parsing.flag("constant_channel", constant_channel)
-    for place, parts in find(JHHUANG96, flat).items():
-        key = f"{place}.{_BIAS}" if place else _BIAS
-        if key in flat and (not layers or any(is_named(place, name) for name in layers)):
-            kernel = parts[JHHUANG96.kernels[0]]
-            flat[kernel] = _with_bias(flat[kernel], key, flat.pop(key), with_channel)
-    converted = read(JHHUANG96, flat, layers=layers)
+    convert_bias = partial(_convert_bias, with_channel=with_channel)
+    converted = read(JHHUANG96, state_dict, layers=layers, prepare=convert_bias)
     if not with_channel:
         return converted
     line = "The layer takes one more input channel, the last, which must be 1 everywhere: it holds the bias."
     notes = converted.notes
     return replace(converted, notes=replace(notes, differences=(*notes.differences, line)))
+
+
+def _convert_bias(flat: dict[str, Array], parts: Parts, *, with_channel: bool) -> None:
+    """Put the bias before the normalisation into the kernel, if there is one."""
+    kernel = parts[JHHUANG96.kernels[0]]
+    if JHHUANG96.norm_bias in parts:
+        key = parts[JHHUANG96.norm_bias]
+        flat[kernel] = _with_bias(flat[kernel], key, flat[key], with_channel)
+    elif with_channel:
+        raise SpecError(
+            "constant_channel",
+            expected=f"False, because the layer of {kernel} has no {JHHUANG96.norm_bias}",
+            received=True,
+            hint="Leave `constant_channel` out.",
+        )
 
 
 def _with_bias(kernel: Array, key: str, bias: Array, with_channel: bool) -> Array:
@@ -101,6 +112,7 @@ def _with_bias(kernel: Array, key: str, bias: Array, with_channel: bool) -> Arra
             key,
             expected=f"a bias before the normalisation that is equal in each group of {groups.shape[1]} channels",
             received=f"values that differ by up to {np.ptp(groups, axis=1).max():.3g}",
-            hint="Pass `--set constant_channel=true` (in Python True), and frames with a last channel of ones.",
+            hint="Pass `--set constant_channel=true` (in Python True) for one layer, and frames with a last channel of "
+            "ones.",
         )
     return kernel

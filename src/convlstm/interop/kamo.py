@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from convlstm.errors import WeightsError
-from convlstm.interop.finding import find, is_named, named
+from convlstm.interop.finding import Parts
 from convlstm.interop.layout import Converted, Layout
 from convlstm.interop.reading import read
+from convlstm.spec.options import ConvLSTMSpec
+from convlstm.spec.types import Array
 
-_OWN = re.compile(r"(.*\.)?((?:weight|bias)\w*|peephole|norm_scale)_l(\d+)(_reverse)?")
+_PARAMETER = re.compile(r"(.*\.)?((?:weight|bias)\w*|peephole|norm_scale)_l(\d+)(_reverse)?")
 
 
-def _own_name(key: str) -> str:
+def _layer_name(key: str) -> str:
     """Return `l0.backward.weight_ih` for `weight_ih_l0_reverse`."""
-    parts = _OWN.fullmatch(key)
+    parts = _PARAMETER.fullmatch(key)
     if parts is None:
         return key
     path, name, layer, reverse = parts.groups()
@@ -30,16 +33,17 @@ KAMO = Layout(
     axes=(0, 1),
     kernels=("weight_ih", "weight_hh"),
     biases=("bias_ih", "bias_hh"),
-    own_name=_own_name,
+    layer_name=_layer_name,
     within=r"(.*\.)?l\d+\.(forward|backward)",
     one_object=r".*l\d+\.forward",
     two_ways=True,
-    choices={"dropout": 0.0},
+    choices={"dropout": 0.0, "dilation": 1},
     facts=(
         "batch_first is False by default there, True here.",
         "States are stacked tensors (layers · directions, batch, channel, *space) there, tuples of tensors here.",
-        "stride and dilation act on both convolutions there, which a file does not show. Only stride 1 and dilation 1 "
-        "are the same here.",
+        "dilation acts on both convolutions there: it is dilation and recurrent_dilation here.",
+        "stride acts on both convolutions there and keeps the grid. Only stride 1 is the same here, and a file does "
+        "not show it.",
         "Peepholes are convolutions there; they have no equivalent here.",
     ),
 )
@@ -54,10 +58,10 @@ def read_kamo(state_dict: Mapping[str, Any], *, layers: Sequence[str] = (), **op
     Args:
         state_dict: Arrays, or tensors on the CPU, by name.
         layers: Part of the path of the layer if a model has several.
-        **options: `dropout`, the rate between its layers (0).
+        **options: `dropout`, the rate between its layers (0), and `dilation` of its two convolutions (1).
 
     Returns:
-        Spec, canonical weights and notes.
+        Spec, canonical weights and notes. `dilation` is both `dilation` and `recurrent_dilation` of the spec.
 
     Raises:
         SpecError: for an option the layer does not have.
@@ -70,14 +74,18 @@ def read_kamo(state_dict: Mapping[str, Any], *, layers: Sequence[str] = (), **op
         >>> read_kamo(kernels | biases).weights["layers.0.forward.bias"][0, 0]
         np.float64(2.0)
     """
-    flat = named(KAMO, state_dict)
-    for path, parts in find(KAMO, flat).items():
-        kernel, is_read = flat[parts["weight_hh"]], not layers or any(is_named(path, name) for name in layers)
-        if is_read and kernel.shape[0] != 4 * kernel.shape[1]:
-            raise WeightsError(
-                parts["weight_hh"],
-                expected=f"shape ({kernel.shape[0]}, {kernel.shape[0] // 4}, ...) of an LSTM without groups",
-                received=f"shape {kernel.shape}",
-                hint="Choose another layer: groups act across the gates there, and a GRU has three gates.",
-            )
-    return read(KAMO, flat, layers=layers, **options)
+    converted = read(KAMO, state_dict, layers=layers, prepare=_check_gates, **options)
+    assert isinstance(converted.spec, ConvLSTMSpec)
+    return replace(converted, spec=replace(converted.spec, recurrent_dilation=converted.spec.dilation))
+
+
+def _check_gates(flat: dict[str, Array], parts: Parts) -> None:
+    """Raise WeightsError for a layer with groups, and for a GRU."""
+    kernel = flat[parts["weight_hh"]]
+    if kernel.shape[0] != 4 * kernel.shape[1]:
+        raise WeightsError(
+            parts["weight_hh"],
+            expected=f"shape ({kernel.shape[0]}, {kernel.shape[0] // 4}, ...) of an LSTM without groups",
+            received=f"shape {kernel.shape}",
+            hint="Choose another layer: groups act across the gates there, and a GRU has three gates.",
+        )

@@ -27,14 +27,14 @@ def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
     return f"layers/conv_lstm{spec.spatial_dims}d{count}/cell/vars/"
 
 
-def _own_name(key: str) -> str:
+def _layer_name(key: str) -> str:
     """Return the Keras name of an array, for which weights files use a number."""
     key = key.removesuffix(":0")
     numbered = _NUMBERED.fullmatch(key)
     return f"{numbered[1]}cell.{_PARTS[int(numbered[2])]}" if numbered else key
 
 
-def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
+def _constructor_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the Keras layer, and of its `Bidirectional` wrapper."""
     words = {KERAS_WORDS.get(name, name): "linear" if value == "identity" else value for name, value in options.items()}
     words["zero_output_for_mask"] = words.pop("masked_output") == "zero"
@@ -52,7 +52,7 @@ KERAS = Layout(
     axes=(-1, -2),
     kernels=("kernel", "recurrent_kernel"),
     biases=("bias",),
-    own_name=_own_name,
+    layer_name=_layer_name,
     place=_place,
     separator="/",
     two_ways=True,
@@ -68,7 +68,7 @@ KERAS = Layout(
         "input_dropout": 0.0,
         "recurrent_dropout": 0.0,
     },
-    own_words=_own_words,
+    constructor_arguments=_constructor_arguments,
     facts=(
         "Kernels are (*kernel, in, 4 · filters) there, (4, hidden, in, *kernel) here.",
         "Unless told otherwise tf.keras 2.15 and before used hard_sigmoid = clip(0.2 z + 0.5, 0, 1) for the gates "

@@ -10,6 +10,9 @@ from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec
 
+ANY_PATH = r".*"
+"""Pattern of the paths of a layout whose layers may be anywhere."""
+
 Place = Callable[[ConvLSTMSpec, int, str], str]
 """From a spec, a layer's index and its direction to the path of that layer's arrays in a foreign file."""
 
@@ -28,10 +31,11 @@ class Layout:
     peepholes: tuple[str, ...] = ()  # names of the peepholes of i, f and o, each (1, hidden, *grid)
     norm_scale: str = ""  # name of the scale of a group normalisation between kernel and bias
     norm_channels: int = 0  # channels of one of its groups
+    norm_bias: str = ""  # name of a bias before that normalisation, which the reader of the layout converts
     forget_offset: float = 0.0  # added to the forget gate by the foreign layer, and not stored
     dead: tuple[str, ...] = ()  # names of arrays that the foreign layer never uses
-    own_name: Callable[[str], str] = str  # from a dotted name in a file to the name in the foreign layer
-    within: str = r".*"  # pattern of the paths of such layers
+    layer_name: Callable[[str], str] = str  # from a dotted name in a file to the name in the foreign layer
+    within: str = ANY_PATH  # pattern of the paths of such layers
     place: Place | None = None  # None for a layout that is only read
     separator: str = "."  # of the parts of a written path
     one_object: str | None = None  # pattern of the paths of one stack, which has no other layers in between
@@ -39,7 +43,7 @@ class Layout:
     ranks: tuple[int, ...] = (1, 2, 3)  # supported numbers of spatial axes
     odd_kernels: bool = False  # whether it supports odd kernels only
     choices: Mapping[str, Any] = field(default_factory=dict)  # defaults of options that its arrays do not show
-    own_words: Callable[[Mapping[str, Any]], dict[str, Any]] = dict  # from choices to its constructor's arguments
+    constructor_arguments: Callable[[Mapping[str, Any]], dict[str, Any]] = dict  # from `choices`
     facts: tuple[str, ...] = ()  # further differences, as sentences
 
     def parts(self, name: str) -> tuple[str, ...]:
@@ -49,8 +53,8 @@ class Layout:
     @property
     def known(self) -> tuple[str, ...]:
         """The names of all arrays of a layer."""
-        scale = (self.norm_scale,) if self.norm_scale else ()
-        names = (*self.kernels, *self.biases, *self.peepholes, *scale, *self.dead)
+        norm = tuple(name for name in (self.norm_scale, self.norm_bias) if name)
+        names = (*self.kernels, *self.biases, *self.peepholes, *norm, *self.dead)
         return tuple(part for name in names for part in self.parts(name))
 
 

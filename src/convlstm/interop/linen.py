@@ -19,7 +19,7 @@ def _place(spec: ConvLSTMSpec, index: int, direction: str) -> str:
     return f"params/{layer}{side}cell/"
 
 
-def _own_words(options: Mapping[str, Any]) -> dict[str, Any]:
+def _constructor_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `nn.RNN`, or of the `nn.Bidirectional` around two."""
     if "merge" in options:
         return {"merge_fn of nn.Bidirectional": options["merge"]}
@@ -38,7 +38,7 @@ LINEN = Layout(
     separator="/",
     two_ways=True,
     choices={"direction": "forward", "merge": "concat"},
-    own_words=_own_words,
+    constructor_arguments=_constructor_arguments,
     facts=(
         "Kernels are (*kernel, in, 4 · features) there, (4, hidden, in, *kernel) here.",
         "The carry is (c, h) there, (h, c) here.",

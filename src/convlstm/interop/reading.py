@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convlstm.errors import SpecError, WeightsError
-from convlstm.interop.finding import Layer, Parts, check_whole, choose, find, left_out, listed, named
+from convlstm.interop.finding import Layer, Parts, check_all_known, choose, find, left_out, listed, named
 from convlstm.interop.layout import Converted, Layout, Notes
 from convlstm.spec.choices import GATES
 from convlstm.spec.options import ConvLSTMSpec
@@ -16,18 +16,22 @@ from convlstm.spec.parsing import check_options
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import check_weights, layer_prefix
 
+Prepare = Callable[[dict[str, Array], Parts], None]
+"""From all arrays, which it may replace, and the names of one layer's arrays; raises an error for an unfit layer."""
+
 
 def read(
     layout: Layout,
     arrays: Mapping[str, Any],
     *,
     layers: Sequence[str] = (),
+    prepare: Prepare | None = None,
     **options: Any,
 ) -> Converted:
     """Read a stack of foreign layers.
 
-    `layers` are parts of paths that name the layers in order; none reads the only stack. `options` are those that the
-    arrays do not show, by the names of `ConvLSTMSpec`.
+    `layers` are parts of paths that name the layers in order; none reads the only stack. `prepare` is called for each
+    chosen layer and direction. `options` are those that the arrays do not show, by the names of `ConvLSTMSpec`.
     """
     check_options(
         options, layout.choices, f"Use one of {', '.join(layout.choices)}." if layout.choices else "Remove it."
@@ -35,6 +39,9 @@ def read(
     flat = named(layout, arrays)
     parts_by_path = find(layout, flat, anywhere=True)
     chosen = choose(layout, flat, parts_by_path, layers)
+    if prepare is not None:
+        for place in (place for layer in chosen for place in layer.values()):
+            prepare(flat, parts_by_path[place])
     cells = [
         {way: _cell(layout, flat, place, parts_by_path[place]) for way, place in layer.items()} for layer in chosen
     ]
@@ -79,7 +86,7 @@ def _assumed(layout: Layout, options: Mapping[str, Any], *, two_ways: bool) -> d
 
 
 def _cell(layout: Layout, flat: Mapping[str, Array], place: str, parts: Parts) -> dict[str, Array]:
-    check_whole(place, parts, flat, layout.source)
+    check_all_known(place, parts, flat, layout.source)
     sources = [_joined(layout, flat, parts, name) for name in layout.kernels]
     kernels = [_kernel(layout, key, array) for key, array in sources]
     hidden = kernels[0].shape[1]

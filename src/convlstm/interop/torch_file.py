@@ -18,13 +18,15 @@ from convlstm.weights.checkpoint import file_error
 _HINT = "In its own environment, save the state dict alone: torch.save(model.state_dict(), 'state.pth')."
 # where training scripts keep the state_dict of the model, in order of preference
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
+# entries of an optimiser, such as `optimizer_state_dict` and `optim_g`, whose tensors are no weights
+_OPTIMISER = re.compile(r"(.*_)?[Oo]ptim(i[sz]er)?s?([_A-Z\d].*)?")
 # before it, a file could run code in spite of `weights_only` (CVE-2025-32434)
 _OLDEST = (2, 6)
 _OBJECT = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\n]*?([\w]+(?:\.\w+)+)")
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Return the tensors of a checkpoint by dotted name, from its `state_dict` if it has one.
+    """Return the tensors of a checkpoint by dotted name, from its `state_dict` if that holds all weights.
 
     The first pass reads shapes without memory for values. It refuses a file whose tensors are larger than its bytes.
     """
@@ -37,7 +39,7 @@ def read(path: Path) -> dict[str, Array]:
         if max(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()) > path.stat().st_size:
             shape = tuple(tensor.shape)
             raise file_error(path, "tensors that the file holds", f"{name} of shape {shape}", "Save the model again.")
-    return {name: _to_array(torch, tensor) for name, tensor in _tensors(path, torch, "cpu")}
+    return {name: _to_array(path, torch, name, tensor) for name, tensor in _tensors(path, torch, "cpu")}
 
 
 def _torch() -> Any:
@@ -82,8 +84,8 @@ def _tensors(path: Path, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
             content = torch.load(path, map_location=device, weights_only=True)
         tensors = dict(_leaves(torch, _state_dict(torch, content)))
     except pickle.UnpicklingError as error:
-        found = _OBJECT.search(str(error))
-        name = next((group for group in found.groups() if group), "") if found else ""
+        match = _OBJECT.search(str(error))
+        name = next((group for group in match.groups() if group), "") if match else ""
         received = f"an object of {name}" if name else "other content"
         raise file_error(path, "a checkpoint of tensors and plain values only", received, _HINT) from error
     except Exception as error:  # a damaged file raises almost anything inside PyTorch, also AssertionError
@@ -96,12 +98,18 @@ def _tensors(path: Path, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
 
 
 def _state_dict(torch: Any, content: Any) -> Any:
-    """Return the mapping of the model within a checkpoint."""
+    """Return the mapping of the model within a checkpoint, or all of the checkpoint if it has weights elsewhere too."""
     if isinstance(content, Mapping):
         for key in _NESTED:
-            if any(_leaves(torch, content.get(key))):
+            if any(_leaves(torch, content.get(key))) and not _has_other_weights(torch, content, key):
                 return _state_dict(torch, content[key])
     return content
+
+
+def _has_other_weights(torch: Any, content: Mapping[Any, Any], nested: str) -> bool:
+    """Return whether a checkpoint has weights outside one entry; scalars, integers and optimisers are none."""
+    others = {key: value for key, value in content.items() if key != nested and not _OPTIMISER.fullmatch(str(key))}
+    return any(tensor.ndim > 0 and tensor.is_floating_point() for _, tensor in _leaves(torch, others))
 
 
 def _leaves(torch: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,7 +122,14 @@ def _leaves(torch: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, A
             yield from _leaves(torch, value, f"{prefix}{name}.")
 
 
-def _to_array(torch: Any, tensor: Any) -> Array:
-    tensor = tensor.detach()
-    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+def _to_array(path: Path, torch: Any, name: str, tensor: Any) -> Array:
+    """Return a tensor as an array; bfloat16 and float8 become float32, and other types that NumPy lacks are refused."""
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        is_narrow = tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64)
+        array: Array = (tensor.float() if is_narrow else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
+        raise file_error(
+            path, "tensors of types that NumPy has", f"{name}, a {tensor.dtype} tensor", "Save it as float32."
+        ) from error
     return array

@@ -54,10 +54,10 @@ def constructor_options(layout: Layout, spec: Spec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in layout.choices if name != "merge" or is_bidirectional}
 
 
-def own_words(layout: Layout, spec: Spec) -> dict[str, Any]:
+def constructor_arguments(layout: Layout, spec: Spec) -> dict[str, Any]:
     """Return these options as arguments of the foreign constructor, one value if all layers or axes agree."""
     options = constructor_options(layout, spec)
-    return layout.own_words({name: _briefly(name, value) for name, value in options.items()})
+    return layout.constructor_arguments({name: _briefly(name, value) for name, value in options.items()})
 
 
 def _briefly(name: str, value: Any) -> Any:
