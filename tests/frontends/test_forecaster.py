@@ -164,6 +164,30 @@ def test_returned_states_continue_the_sequence(rollout: str, frontend) -> None:
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"residual": True}, {"rollout": "feedback", "residual": True}, DETAIL])
+def test_a_row_that_continues_without_a_frame_is_refused_where_the_last_one_is_needed(
+    options: dict[str, Any], frontend, refused
+) -> None:
+    model, frames = build(frontend, **options), normal(2, 3, 1, 8, 6)
+    _, state = frontend.forecast_and_state(model, frames, 1)
+    name = "carry" if frontend.name == "flax" else "state"
+    for given in ({"lengths": [2, 0]}, {"mask": np.array([[False, True, True], [False, False, False]])}):
+        with refused(StateError, name):
+            frontend.forecast_and_state(model, frames, 1, state, **given)
+    with refused(StateError, "state"):
+        pairs = [(np.float64(h), np.float64(c)) for h, c in zip(*state, strict=True)]
+        referred(model, frontend, frames, 1, states=pairs, mask=np.array([[True] * 3, [False] * 3]))
+    frontend.forecast_and_state(model, frames, 1, state, lengths=[2, 1])
+    frontend.forecast_and_state(model, frames, 1, lengths=[2, 0])
+
+
+def test_feedback_of_a_row_without_new_frames_continues_from_the_state_alone(frontend) -> None:
+    model, frames = build(frontend, "feedback"), normal(2, 5, 1, 8, 6)
+    _, state = frontend.forecast_and_state(model, frames[:, :3], 1)
+    forecast, _ = frontend.forecast_and_state(model, frames[:, 3:], 4, state, lengths=[2, 0])
+    np.testing.assert_allclose(forecast, frontend.forecast(model, frames, 4, lengths=[5, 3]), rtol=0, atol=1e-6)
+
+
 def test_a_state_of_another_batch_and_two_masks_are_refused(frontend, refused) -> None:
     model, frames = build(frontend), normal(2, 3, 1, 8, 6)
     _, state = frontend.forecast_and_state(model, frames[:1], 1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
+from convlstm.errors import StateError
 from convlstm.keras import Forecaster, load, save, to_canonical
 from convlstm.keras.engines import BACKEND
 from convlstm.keras.forecaster import _last_frames, _ordered_logits, enlarge
@@ -205,6 +206,18 @@ def test_returned_states_continue_the_sequence() -> None:
     frames = array(2, 5, 8, 6, 2)
     _, state = model(frames[:, :3], horizon=1, return_state=True)
     close(model(frames[:, 3:], horizon=4, state=state), as_array(model(frames, horizon=4)), 1e-6)
+
+
+@pytest.mark.parametrize("options", [{"residual": True}, {"detail_channels": 2}])
+def test_a_row_that_continues_without_a_frame_is_refused_where_the_last_one_is_needed(options: dict) -> None:
+    stack = ConvLSTMSpec(in_channels=8, hidden_channels=3, kernel_size=3)
+    model = Forecaster(ForecasterSpec(encoder=stack, frame_channels=2, patch_size=2, **options), horizon=2, seed=1)
+    frames, mask = array(2, 2, 8, 6, 2), np.array([[True, False], [False, False]])
+    _, state = model(frames, return_state=True)
+    with pytest.raises(StateError, match=r"^state: expected a valid frame in every row .* got no valid frame in row"):
+        model(frames, mask=mask, state=state)
+    model(frames, mask=mask)
+    model(frames, mask=mask[:, ::-1] | [[True, False], [True, False]], state=state)
 
 
 def test_missing_lead_durations_are_the_reference_duration() -> None:

@@ -58,7 +58,8 @@ def random_forecast_case(seed: int) -> ForecastCase:
         arrays["frames"][~mask] = np.nan
     if random.random() < 0.3:
         arrays.pop("lead_durations", None)
-    if random.random() < 0.5:
+    lacks_frames = mask is not None and not mask.any(axis=1).all() and bool(spec.residual or spec.detail_channels)
+    if random.random() < 0.5 and not lacks_frames:  # such rows cannot continue from a state
         for n, channels in enumerate(stack.hidden_channels):
             arrays[f"h.{n}"], arrays[f"c.{n}"] = random.standard_normal((2, batch, channels, *grid))
     return ForecastCase(seed, spec, arrays, horizon, mask)

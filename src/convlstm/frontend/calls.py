@@ -68,6 +68,11 @@ class CallReader(ABC):
         calls.check_mask(valid.shape, self.type_name(valid), (self.batch, self.steps), whole=whole)
         return valid != 0
 
+    def check_last_frames(self, spec: ForecasterSpec, state: Any, valid: Any, name: str = "state") -> None:
+        """Check that rows that continue from a state have the frame that the forecast needs, where this is known."""
+        if state is not None and valid is not None:
+            calls.check_last_frames(spec, self.known_values(valid, valid), name)
+
     def durations(self, spec: ConvLSTMSpec, argument: Any, valid: Any) -> Any:
         """Return durations (batch, time) in at least float32, or None for a layer that does not use them."""
         calls.check_given("durations", spec.duration_strategy != "none", argument)

@@ -50,9 +50,10 @@ def forecast(
     dtype = inputs.compute_type(params, frames, dtype, "frames")
     calls.check_forecast(spec, frames.shape, channels_last=True)
     calls.check_horizon(horizon)
-    reader = inputs.CallReader(frames, frames.shape[0], horizon)
-    lead = reader.lead_durations(spec, lead_durations)
-    valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
+    lead = inputs.CallReader(frames, frames.shape[0], horizon).lead_durations(spec, lead_durations)
+    reader = inputs.CallReader(frames, frames.shape[0], frames.shape[1])
+    valid = reader.valid_steps(lengths, mask)
+    reader.check_last_frames(spec, carry, valid, "carry")
     if key is not None:
         inputs.check_key("key", key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))

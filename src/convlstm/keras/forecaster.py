@@ -11,11 +11,11 @@ from convlstm.frontend.layouts import channels_last_shape
 from convlstm.frontend.loading import HoldsExtra
 from convlstm.keras import inputs
 from convlstm.keras.dropout import sample_masks, swap_time_and_batch
-from convlstm.keras.engines import State, Tensor
+from convlstm.keras.engines import State, Tensor, at_hand, to_array
 from convlstm.keras.stack import cell_dtype, run_stack
 from convlstm.keras.stack_layer import ConvLSTMStack, States
 from convlstm.keras.weights import load_canonical, seed_of
-from convlstm.spec.calls import check_forecast, check_horizon, lead_durations_or_reference
+from convlstm.spec.calls import check_forecast, check_horizon, check_last_frames, lead_durations_or_reference
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import enlargement
 from convlstm.spec.types import Array
@@ -125,9 +125,13 @@ class Forecaster(HoldsExtra, inputs.MasksOnly, keras.Model):  # type: ignore[mis
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
-            StateError: if the state does not fit the batch or the grid.
+            StateError: if the state does not fit the batch or the grid, or if a row that continues from it has no valid
+                frame and the output needs one (`residual`, `detail_channels`). In a graph and on an accelerator,
+                zero is used for it.
         """
         frames, steps, valid, lead = self._read(frames, horizon, mask, lead_durations)
+        if state is not None and valid is not None:
+            check_last_frames(self.spec, to_array(valid) if at_hand(valid) else None)
         patched = space_to_depth(frames, self.spec.patch_size)
         size = tuple(keras.ops.shape(patched)[2:-1])
         masks = self._sample_masks(self.spec.encoder, frames, size, keras.ops.shape(frames)[1], training)

@@ -117,13 +117,16 @@ class Forecaster(HoldsExtra, nn.Module):
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
-            StateError: if the state does not fit the batch or the grid.
+            StateError: if the state does not fit the batch or the grid, or if a row that continues from it has no valid
+                frame and the output needs one (`residual`, `detail_channels`). In compiled code and on an accelerator,
+                zero is used for it.
         """
         self._check(frames, horizon)
         inputs.check_key(key)
-        reader = inputs.CallReader(frames, frames.shape[0], horizon)
-        lead = reader.lead_durations(self.spec, lead_durations)
-        valid = inputs.CallReader(frames, frames.shape[0], frames.shape[1]).valid_steps(lengths, mask)
+        lead = inputs.CallReader(frames, frames.shape[0], horizon).lead_durations(self.spec, lead_durations)
+        reader = inputs.CallReader(frames, frames.shape[0], frames.shape[1])
+        valid = reader.valid_steps(lengths, mask)
+        reader.check_last_frames(self.spec, state, valid)
         encoding, rolling = (None, None) if key is None else mx.random.split(key)
         patched = self._patched(frames)
         _, (h, c) = self.encoder(patched, state, mask=valid, durations=durations, gaps=gaps, key=encoding)

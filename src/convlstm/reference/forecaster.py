@@ -10,6 +10,7 @@ from convlstm.reference import recurrence as reference
 from convlstm.reference.activations import ACTIVATION_FUNCTIONS, sigmoid
 from convlstm.reference.convolution import convolve
 from convlstm.reference.recurrence import Weights
+from convlstm.spec.calls import check_last_frames
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import enlargement
 from convlstm.spec.types import Array
@@ -51,7 +52,8 @@ def forecast(
 
     The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations
     and gaps of the input are (batch, time), the durations of the forecast (batch, horizon), by default the reference
-    duration. `states` are the initial states of the encoder; None means zeros.
+    duration. `states` are the initial states of the encoder; None means zeros. A row that continues from a state needs a
+    valid frame with `residual` or `detail_channels`, or a `StateError` is raised.
     `norm_variances` is a list that receives the least variance in each norm.
     """
     return forecast_and_states(
@@ -84,6 +86,8 @@ def forecast_and_states(
     """Return the result of `forecast`, and the states of the encoder after the last frame, one per layer."""
     patched = space_to_depth(frames, spec.patch_size)
     valid = np.ones(frames.shape[:2], dtype=bool) if mask is None else mask
+    if states is not None:
+        check_last_frames(spec, valid)
     gap_of = None if gaps is None else {_FORWARD: gaps}
     encoder = _part(weights, "encoder.")
     _, after = reference.stack(

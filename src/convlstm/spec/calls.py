@@ -164,6 +164,25 @@ def check_forecast(spec: ForecasterSpec, shape: Sequence[int | None], *, channel
         )
 
 
+def check_last_frames(spec: ForecasterSpec, valid: Any, name: str = "state") -> None:
+    """Raise an error for rows that continue from a state without a frame, if the forecast needs their last frame.
+
+    `valid` is True where a frame is valid (batch, time), in NumPy; None means everywhere. A state does not hold the
+    last frame, which `residual` adds and `detail_channels` reads. `rollout="feedback"` alone reads the state only.
+    """
+    option = "residual" if spec.residual else "detail_channels"
+    if valid is None or not getattr(spec, option):
+        return
+    without = [row for row, has_frame in enumerate(valid.any(axis=1).tolist()) if not has_frame]
+    if without:
+        raise StateError(
+            name,
+            expected=f"a valid frame in every row that continues from it, which `{option}` needs",
+            received=f"no valid frame in row(s) {', '.join(map(str, without))}",
+            hint="Leave these rows out of frames and state, or pass all their frames without a state.",
+        )
+
+
 def check_horizon(horizon: Any, *kinds: Any) -> None:
     """Raise an error unless the horizon is a number of frames; `kinds` are the allowed types other than int."""
     is_count = isinstance(horizon, (int, *kinds))

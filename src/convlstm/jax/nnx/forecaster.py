@@ -102,7 +102,9 @@ class Forecaster(SpecModule):
 
         Raises:
             ShapeError: naming the argument, its expected and received axes.
-            StateError: if the carry does not fit the batch or the grid.
+            StateError: if the carry does not fit the batch or the grid, or if a row that continues from it has no valid
+                frame and the output needs one (`residual`, `detail_channels`). In compiled code and on an accelerator,
+                zero is used for it.
         """
         return forecast(
             self.spec,
