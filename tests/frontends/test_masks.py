@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, DropoutMasks
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import DtypeError, ShapeError, SpecError
 from convlstm.reference import recurrence as reference
 from convlstm.spec.masks import LayerMasks
 
@@ -123,6 +123,92 @@ def test_masks_belong_to_training_and_exclude_a_seed(frontend, refused) -> None:
     layer.eval()
     with refused(SpecError, "dropout_masks"):
         frontend.call(layer, x, dropout_masks=masks)
+
+
+def test_masks_between_layers_may_be_left_out(frontend) -> None:
+    layer, x = build(frontend, num_layers=None, dropout=0.0), normal(2, 5, 2, 6, 7)
+    masks = layer.sample_masks(frontend.native(x))
+    assert masks.dropout == (None,)
+    np.testing.assert_array_equal(
+        frontend.call(layer, x, dropout_masks=DropoutMasks(masks.masks)).output,
+        frontend.call(layer, x, dropout_masks=masks).output,
+    )
+    with pytest.raises(ShapeError, match=r"^dropout_masks: expected dropout\[0\] of shape .* got none"):
+        dropped = build(frontend)
+        frontend.call(dropped, x, dropout_masks=DropoutMasks(dropped.sample_masks(frontend.native(x)).masks))
+
+
+def changed(masks: DropoutMasks, function: Any) -> DropoutMasks:
+    """Return masks with a function applied to each array."""
+    inside = {place: LayerMasks(*map(function, of_layer)) for place, of_layer in masks.masks.items()}
+    return DropoutMasks(inside, tuple(map(function, masks.dropout)))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "bool_"])
+def test_masks_of_any_type_act_in_the_type_of_the_call(dtype: str, frontend) -> None:
+    rates = {"input_dropout": 0.0, "recurrent_dropout": 0.5, "dropout": 0.5}  # factors of 2, exact in every type
+    layer, x = build(frontend, dtype="float32", **rates), normal(2, 5, 2, 6, 7)
+    masks = layer.sample_masks(frontend.native(x))
+    if dtype == "bool_":  # where a state keeps its old values
+        name = "bool" if frontend.name == "torch" else dtype
+        kind = getattr(frontend.library, name) if frontend.name != "flax" else bool
+        convert = (lambda a: a.to(kind)) if frontend.name == "torch" else (lambda a: a.astype(kind))
+        inside = {
+            place: one._replace(zoneout_h=convert(one.zoneout_h), zoneout_c=convert(one.zoneout_c))
+            for place, one in masks.masks.items()
+        }
+        other = DropoutMasks(inside, masks.dropout)
+    else:
+        library = frontend.library.numpy if frontend.name == "flax" else frontend.library
+        kind = getattr(library, dtype)
+        other = changed(
+            masks, lambda a: a if a is None else a.to(kind) if frontend.name == "torch" else a.astype(kind)
+        )
+    result = frontend.call(layer, x, dropout_masks=other)
+    assert result.output.dtype == np.float32
+    np.testing.assert_array_equal(result.output, frontend.call(layer, x, dropout_masks=masks).output)
+
+
+def test_masks_of_another_form_are_refused_by_name(frontend, refused) -> None:
+    layer, x = build(frontend), normal(2, 5, 2, 6, 7)
+    masks = layer.sample_masks(frontend.native(x))
+    inside, place = dict(masks.masks), (0, "forward")
+    plain = {**inside, place: tuple(inside[place])}
+    for argument, wrong in {
+        "dropout_masks": inside,
+        "dropout_masks.masks": DropoutMasks(list(inside.values()), masks.dropout),  # type: ignore[arg-type]
+        "dropout_masks.masks[(0, 'forward')]": DropoutMasks(plain, masks.dropout),  # type: ignore[arg-type]
+        "dropout_masks.dropout": DropoutMasks(inside, masks.dropout[0]),
+    }.items():
+        with refused(ShapeError, argument):
+            frontend.call(layer, x, dropout_masks=wrong)
+    lists = {**inside, place: inside[place]._replace(recurrent="mask")}
+    with refused(DtypeError if frontend.name != "flax" else ShapeError, "dropout_masks.masks[(0, 'forward')].recurrent"):
+        frontend.call(layer, x, dropout_masks=DropoutMasks(lists, masks.dropout))
+    imaginary = frontend.to_native(np.zeros((2, 5), np.complex64))
+    with refused(DtypeError, "dropout_masks.dropout[0]"):
+        frontend.call(layer, x, dropout_masks=DropoutMasks(inside, (imaginary,)))
+
+
+@pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)
+def test_numpy_masks_are_refused_where_numpy_frames_are(frontend, refused) -> None:
+    layer, x = build(frontend), normal(2, 5, 2, 6, 7)
+    masks = changed(layer.sample_masks(frontend.native(x)), frontend.to_numpy)
+    with refused(DtypeError, "dropout_masks.masks[(0, 'forward')].input"):
+        frontend.call(layer, x, dropout_masks=masks)
+
+
+def test_masks_sampled_before_a_layer_changes_its_type_stay_valid() -> None:
+    torch = pytest.importorskip("torch")
+    from convlstm.torch import ConvLSTM
+
+    layer, x = ConvLSTM(2, [4, 3], 3, **RATES), torch.randn(2, 5, 2, 6, 7)
+    masks = layer.sample_masks(x)
+    output, (h_n, c_n) = layer.bfloat16()(x.bfloat16(), dropout_masks=masks)
+    assert (output.dtype, h_n[0].dtype, c_n[0].dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    expected, _ = layer.float()(x.bfloat16().float(), dropout_masks=masks)
+    torch.testing.assert_close(output.float(), expected, rtol=0, atol=2e-2)
 
 
 def test_time_first_layers_take_batch_first_masks() -> None:

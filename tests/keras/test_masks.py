@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, DropoutMasks
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import DtypeError, ShapeError, SpecError
 from convlstm.keras import ConvLSTM2D, ConvLSTMStack
 from convlstm.keras.engines import to_array
+from convlstm.spec.masks import LayerMasks
 
 X = np.random.default_rng(0).standard_normal((2, 5, 6, 7, 2)).astype(np.float32)
 RATES = {"input_dropout": 0.3, "recurrent_dropout": 0.3, "zoneout_h": 0.3, "zoneout_c": 0.2, "dropout": 0.3}
@@ -85,6 +86,28 @@ def test_layer_in_parts_has_the_dropout_of_the_whole() -> None:
     np.testing.assert_allclose(to_array(joined), to_array(whole), rtol=0, atol=1e-6)
     for one, other in zip(after, states, strict=True):
         np.testing.assert_allclose(to_array(one), to_array(other), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_numpy_masks_of_another_type_and_without_those_between_layers_are_taken(data_format: str) -> None:
+    stack = stack_of(recurrent_dropout=0.3, zoneout_h=0.3)
+    layer = ConvLSTM2D(4, 3, data_format=data_format, recurrent_dropout=0.3, zoneout_h=0.3)
+    for module, x in ((stack, X), (layer, X if data_format == "channels_last" else np.moveaxis(X, -1, 2))):
+        masks = module.sample_masks(x)
+        inside = {
+            place: LayerMasks(*[None if mask is None else np.float64(to_array(mask)) for mask in one])
+            for place, one in masks.masks.items()
+        }
+        one, same = (module(x, training=True, dropout_masks=each) for each in (masks, DropoutMasks(inside)))
+        for a, b in zip(keras.tree.flatten(one), keras.tree.flatten(same), strict=True):
+            assert keras.backend.standardize_dtype(b.dtype) == "float32"
+            np.testing.assert_array_equal(to_array(a), to_array(b))
+        plain = DropoutMasks({place: tuple(one) for place, one in inside.items()})
+        with pytest.raises(ShapeError, match=r"dropout_masks.masks\[\(0, 'forward'\)\]: expected a LayerMasks"):
+            module(x, training=True, dropout_masks=plain)
+        texts = DropoutMasks({place: one._replace(recurrent="mask") for place, one in inside.items()})
+        with pytest.raises(DtypeError, match=r"dropout_masks.masks\[\(0, 'forward'\)\].recurrent: expected one array"):
+            module(x, training=True, dropout_masks=texts)
 
 
 def test_masks_belong_to_training_and_fit_the_call() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,50 +95,68 @@ def batch_first(spec: ConvLSTMSpec, sampled: DropoutMasks | None, swap: Callable
 
 def read_masks(
     spec: ConvLSTMSpec,
-    given: object,
+    masks: object,
     batch: Any,
     input_size: tuple[Any, ...],
     steps: Any,
+    read: Callable[[str, Any], Any],
     swap: Callable[[Any], Any],
     *,
     channels_last: bool = False,
     grids: tuple[tuple[Any, ...], ...] | None = None,
 ) -> DropoutMasks:
-    """Return masks in the public form time first, after checking their shapes; a size of None is not known."""
+    """Return masks of a caller time first, after checking their form and shapes; a size of None is not known.
+
+    `read` returns a mask as the framework's array in the type to compute in, or raises an error with the name of the
+    argument. Masks between layers that are missing at the end of `dropout` are None.
+    """
 
     def shape_of(mask: MaskSpec) -> MaskSpec | None:
         return mask if mask.rate else None
 
     sampled = sample_masks(spec, batch, input_size, steps, shape_of, channels_last=channels_last, grids=grids)
-    expected = _shapes(sampled)
-    if isinstance(given, DropoutMasks):
-        received = _shapes(given)
-        for place in expected | received:
-            shape = expected.get(place)
-            if shape is not None and place[-1] not in ("input", "recurrent"):
-                shape = (shape[1], shape[0], *shape[2:])
-            if shape is None or place not in received or not fits(received[place], shape):
-                raise _other_masks(place, shape, received.get(place))
-        return given.map_steps(swap)
-    raise ShapeError(
-        "dropout_masks",
-        expected="a DropoutMasks",
-        received=type(given).__name__,
-        hint="Sample the masks with `layer.sample_masks(x)`.",
-    )
+    arrays = _read_arrays(masks, read)
+    expected, received = _shapes(sampled), _shapes(arrays)
+    for place in expected | received:
+        shape = expected.get(place)
+        if shape is not None and place[-1] not in ("input", "recurrent"):
+            shape = (shape[1], shape[0], *shape[2:])
+        if shape is None or place not in received or not fits(received[place], shape):
+            raise _other_masks(place, shape, received.get(place))
+    missing = spec.depth - 1 - len(arrays.dropout)
+    return DropoutMasks(arrays.masks, arrays.dropout + (None,) * missing).map_steps(swap)
 
 
-def check_use(given: object, training: bool, has_source: bool, source: str, train: str) -> None:
+def _read_arrays(masks: object, read: Callable[[str, Any], Any]) -> DropoutMasks:
+    """Return masks with each array read, after checking the classes that hold them."""
+    if not isinstance(masks, DropoutMasks):
+        raise _other_form("dropout_masks", "a DropoutMasks", masks)
+    if not isinstance(masks.masks, Mapping):
+        raise _other_form("dropout_masks.masks", "a dict of LayerMasks by (layer index, direction)", masks.masks)
+    if not isinstance(masks.dropout, (tuple, list)):
+        raise _other_form("dropout_masks.dropout", "a tuple with a mask or None per layer but the last", masks.dropout)
+    inside = {}
+    for place, of_layer in masks.masks.items():
+        name = f"dropout_masks.masks[{place!r}]"
+        if not isinstance(of_layer, LayerMasks):
+            raise _other_form(name, "a LayerMasks", of_layer)
+        arrays = [None if m is None else read(f"{name}.{kind}", m) for kind, m in of_layer._asdict().items()]
+        inside[place] = LayerMasks(*arrays)
+    between = [None if m is None else read(f"dropout_masks.dropout[{n}]", m) for n, m in enumerate(masks.dropout)]
+    return DropoutMasks(inside, tuple(between))
+
+
+def check_use(masks: object, training: bool, has_source: bool, source: str, train: str) -> None:
     """Raise an error for masks in evaluation, or together with a source of random numbers, the argument `source`.
 
     `train` is the hint how to switch to training.
     """
-    if given is None or (training and not has_source):
+    if masks is None or (training and not has_source):
         return
     raise SpecError(
         "dropout_masks",
         expected=f"None together with `{source}`" if training else "None in evaluation",
-        received=type(given).__name__,
+        received=type(masks).__name__,
         hint=f"Pass `dropout_masks` or `{source}`, not both." if training else train,
     )
 
@@ -146,6 +164,15 @@ def check_use(given: object, training: bool, has_source: bool, source: str, trai
 def count_steps(steps: object, of_frames: Any) -> Any:
     """Return the number of steps to sample masks for: those of the frames unless `steps` gives the sequence's."""
     return of_frames if steps is None else parsing.integer("steps", steps, 0)
+
+
+def _other_form(name: str, expected: str, received: object) -> ShapeError:
+    return ShapeError(
+        name,
+        expected=expected,
+        received=type(received).__name__,
+        hint="Sample the masks with `layer.sample_masks(x)`, or build them as `convlstm.DropoutMasks` shows.",
+    )
 
 
 def _other_masks(place: Any, expected: Any, received: Any) -> ShapeError:

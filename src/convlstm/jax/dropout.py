@@ -11,6 +11,7 @@ from jax import Array
 
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, MaskSpec
+from convlstm.jax import inputs
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
@@ -40,9 +41,17 @@ def sample_masks(
     return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True)
 
 
-def read_masks(spec: ConvLSTMSpec, given: object, batch: int, input_size: tuple[int, ...], steps: int) -> DropoutMasks:
+def read_masks(
+    spec: ConvLSTMSpec, masks: object, batch: int, input_size: tuple[int, ...], steps: int, dtype: Any
+) -> DropoutMasks:
     """Return masks of a caller time first, after checking that they fit the call."""
-    return dropout.read_masks(spec, given, batch, input_size, steps, swap_time_and_batch, channels_last=True)
+
+    def read(name: str, mask: object) -> Array:
+        # bools, as of zoneout, need less memory and are converted step by step
+        array = inputs.as_array(name, mask)
+        return array if array.dtype == bool else inputs.as_floats(name, array, dtype)
+
+    return dropout.read_masks(spec, masks, batch, input_size, steps, read, swap_time_and_batch, channels_last=True)
 
 
 def swap_time_and_batch(mask: Array) -> Array:

@@ -96,7 +96,7 @@ def layer(
     if dropout_masks is None:
         masks = jax_dropout.sample_masks(spec, key, batch, size, steps, dtype)
     else:
-        masks = jax_dropout.read_masks(spec, dropout_masks, batch, size, steps)
+        masks = jax_dropout.read_masks(spec, dropout_masks, batch, size, steps, dtype)
     cut = read_checkpoint(spec, checkpoint)
     run = partial(run_segments, checkpoint=cut) if cut else run_stack
     outputs, final = run(

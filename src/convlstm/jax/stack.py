@@ -41,11 +41,8 @@ def run_stack(
     layer those of its directions, forward first. `output_mask` says where the output is not zero (batch, time), in a
     segment of a longer sequence.
     """
-    compute_type = None if x is None else x.dtype
 
     def run_layer(layer: LayerSpec, direction: str, x: Array | None, state: State | None) -> tuple[Array, State]:
-        if x is not None and compute_type is not None:
-            x = x.astype(compute_type)  # a dropout mask of the caller may have a wider type
         result: tuple[Array, State] = engine.sequence(
             layer,
             layer_weights(params, layer, direction),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import keras
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import MaskSpec
 from convlstm.keras.engines import Tensor
+from convlstm.keras.inputs import tensor
 from convlstm.keras.stack import Size, grids
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
@@ -31,12 +33,26 @@ def sample_masks(
     return dropout.sample_masks(spec, batch, input_size, steps, sample, channels_last=True, grids=sizes)
 
 
-def read_masks(spec: ConvLSTMSpec, given: object, shape: tuple[int | None, ...]) -> DropoutMasks:
-    """Return masks of a caller time first, after checking that they fit frames of a shape (batch, time, *space, _)."""
+def read_masks(
+    spec: ConvLSTMSpec,
+    masks: object,
+    shape: tuple[int | None, ...],
+    dtype: str,
+    to_last: Callable[[Tensor], Tensor] | None = None,
+) -> DropoutMasks:
+    """Return masks of a caller time first, after checking that they fit frames of a shape (batch, time, *space, _).
+
+    `to_last` moves the channels of a mask to its last axis; None means that they are there.
+    """
+
+    def read(name: str, mask: object) -> Tensor:
+        array = tensor(name, mask, dtype)
+        return array if to_last is None else to_last(array)
+
     batch, steps, *size = shape[:-1]
     sizes = grids(spec, tuple(size))
     return dropout.read_masks(
-        spec, given, batch, tuple(size), steps, swap_time_and_batch, channels_last=True, grids=sizes
+        spec, masks, batch, tuple(size), steps, read, swap_time_and_batch, channels_last=True, grids=sizes
     )
 
 

@@ -272,11 +272,10 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             state = tuple(keras.ops.copy(part) for part in state)  # the kept ones are written to after the call
         return x, state, valid, *times
 
-    def _read_masks(self, given: Any, shape: Shape, training: bool) -> DropoutMasks:
+    def _read_masks(self, masks: Any, shape: Shape, training: bool) -> DropoutMasks:
         """Return the masks of a call time first and channels last, checked against such frames of this shape."""
-        check_use(given, training, False, "seed", "Pass `training=True`.")
-        masks = _map_masks(given, self.cell.to_last) if isinstance(given, DropoutMasks) else given
-        return read_masks(self.spec, masks, shape)
+        check_use(masks, training, False, "seed", "Pass `training=True`.")
+        return read_masks(self.spec, masks, shape, self.compute_dtype, self.cell.to_last)
 
     def _output(self, outputs: Tensor) -> Tensor:
         """Return what the layer returns of its outputs, which are time first and in input order."""

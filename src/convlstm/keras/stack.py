@@ -39,11 +39,8 @@ def run_stack(
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, per layer those of its directions, forward first. `training` says whether a gradient follows.
     """
-    compute_type = None if x is None else x.dtype
 
     def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
-        if x is not None and compute_type is not None and x.dtype != compute_type:
-            x = keras.ops.cast(x, compute_type)  # a dropout mask of the caller may have a wider type
         return sequence(
             layer,
             weights_of(layer.index, direction),

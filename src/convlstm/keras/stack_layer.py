@@ -218,10 +218,10 @@ class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: 
             return x, [None] * len(shapes), valid, *times
         return x, inputs.read_states(state, shapes, self.compute_dtype), valid, *times
 
-    def _read_masks(self, given: Any, shape: Shape, training: bool) -> DropoutMasks:
+    def _read_masks(self, masks: Any, shape: Shape, training: bool) -> DropoutMasks:
         """Return the masks of a call time first, checked against frames of this shape."""
-        check_use(given, training, False, "seed", "Pass `training=True`.")
-        return read_masks(self.spec, given, shape)
+        check_use(masks, training, False, "seed", "Pass `training=True`.")
+        return read_masks(self.spec, masks, shape, self.compute_dtype)
 
     def _state_shapes(self, shape: Shape) -> list[Shape]:
         sizes = grids(self.spec, shape[2:-1])

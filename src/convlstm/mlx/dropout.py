@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import MaskSpec
+from convlstm.mlx import inputs
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
@@ -42,10 +43,14 @@ def sample_masks(
     return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, channels_last=True)
 
 
-def read_masks(spec: ConvLSTMSpec, given: object, frames: mx.array) -> DropoutMasks:
+def read_masks(spec: ConvLSTMSpec, masks: object, frames: mx.array) -> DropoutMasks:
     """Return masks of a caller time first, after checking that they fit frames (time, batch, *space, channel)."""
+
+    def read(name: str, mask: object) -> mx.array:
+        return inputs.as_type_of(name, mask, frames)
+
     size, steps = tuple(frames.shape[2:-1]), len(frames)
-    return dropout.read_masks(spec, given, frames.shape[1], size, steps, swap_time_and_batch, channels_last=True)
+    return dropout.read_masks(spec, masks, frames.shape[1], size, steps, read, swap_time_and_batch, channels_last=True)
 
 
 def swap_time_and_batch(mask: mx.array) -> mx.array:

@@ -37,6 +37,16 @@ def check_array(name: str, x: Any, *types: mx.Dtype) -> None:
         )
 
 
+def as_type_of(name: str, value: Any, like: mx.array) -> mx.array:
+    """Return an array of real numbers in the type of `like`, after checking that it is an MLX array."""
+    is_array = isinstance(value, mx.array)
+    if not is_array or mx.issubdtype(value.dtype, mx.complexfloating):
+        hint = "Pass real numbers." if is_array else "Convert it with `mx.array`."
+        received = _short(value.dtype) if is_array else type(value).__name__
+        raise DtypeError(name, expected="an MLX array of real numbers", received=received, hint=hint)
+    return value.astype(like.dtype)
+
+
 def check_key(key: Any) -> None:
     """Check that a key is None or one random key."""
     if key is not None and not (isinstance(key, mx.array) and key.dtype == mx.uint32 and key.shape == (2,)):

@@ -197,10 +197,10 @@ class ConvLSTM(SpecModule):
         sampled = sample_masks(self.spec, frames, tuple(frames.shape[2:-1]), count, key)
         return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
 
-    def _masks(self, frames: mx.array, key: mx.array | None, given: DropoutMasks | None) -> DropoutMasks | None:
+    def _masks(self, frames: mx.array, key: mx.array | None, masks: DropoutMasks | None) -> DropoutMasks | None:
         """Return the masks of a call, time first."""
-        dropout.check_use(given, self.training, key is not None, "key", "Call `train()` before the call.")
-        if given is not None:
-            return read_masks(self.spec, given, frames)
+        dropout.check_use(masks, self.training, key is not None, "key", "Call `train()` before the call.")
+        if masks is not None:
+            return read_masks(self.spec, masks, frames)
         size = tuple(frames.shape[2:-1])
         return sample_masks(self.spec, frames, size, len(frames), key) if self.training else None

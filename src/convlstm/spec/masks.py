@@ -41,16 +41,17 @@ class DropoutMasks:
 
     Args:
         masks: Masks inside each layer (`LayerMasks`), by (layer index, direction), as `(0, "forward")`.
-        dropout: Factor on the merged output of each layer but the last, or None.
+        dropout: Factor on the merged output of each layer but the last, or None. Those missing at the end are None.
 
     Shapes:
         masks of a whole sequence: (batch, channels, *space)
         masks per step (zoneout, dropout): (batch, time, channels, *space)
         The channels come last where the frames of the framework have them last. The batch is 1 for frames without one.
+        The masks are arrays of the framework, of any real type; a call converts them to the type that it computes in.
 
     Example:
         >>> import numpy as np
-        >>> masks = DropoutMasks({(0, "forward"): LayerMasks(zoneout_h=np.zeros((2, 5, 8, 16, 16)))}, ())
+        >>> masks = DropoutMasks({(0, "forward"): LayerMasks(zoneout_h=np.zeros((2, 5, 8, 16, 16)))})
         >>> masks[:3].masks[0, "forward"].zoneout_h.shape
         (2, 3, 8, 16, 16)
     """

@@ -10,6 +10,7 @@ from convlstm.frontend import dropout
 from convlstm.frontend.dropout import MaskSpec
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
+from convlstm.torch import inputs
 
 
 def sample_masks(
@@ -45,10 +46,14 @@ def check_generator(generator: object, like: Tensor) -> None:
     )
 
 
-def read_masks(spec: ConvLSTMSpec, given: object, frames: Tensor) -> DropoutMasks:
+def read_masks(spec: ConvLSTMSpec, masks: object, frames: Tensor) -> DropoutMasks:
     """Return masks of a caller time first, after checking that they fit frames (time, batch, channel, *space)."""
+
+    def read(name: str, mask: object) -> Tensor:
+        return inputs.as_type_of(name, mask, frames)
+
     size = tuple(frames.shape[3:])
-    return dropout.read_masks(spec, given, frames.shape[1], size, frames.shape[0], swap_time_and_batch)
+    return dropout.read_masks(spec, masks, frames.shape[1], size, frames.shape[0], read, swap_time_and_batch)
 
 
 def swap_time_and_batch(mask: Tensor) -> Tensor:

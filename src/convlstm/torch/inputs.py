@@ -56,6 +56,19 @@ def check_tensor(name: str, x: Any, weight: Tensor) -> None:
     _check_dtype(name, x, weight)
 
 
+def as_type_of(name: str, value: Any, like: Tensor) -> Tensor:
+    """Return a dense real tensor in the type of `like`, after checking that it is one and on the device of `like`."""
+    if not isinstance(value, Tensor):
+        received, hint = type(value).__name__, f"Convert it with `torch.as_tensor(..., device={str(like.device)!r})`."
+    elif value.is_complex() or not _is_dense(value):
+        received, hint = f"{value.dtype} of layout {value.layout}", "Pass a dense tensor of real numbers."
+    elif value.device != like.device:
+        received, hint = f"one on {value.device}", f"Move it with `.to({str(like.device)!r})`."
+    else:
+        return value.to(like.dtype)
+    raise DtypeError(name, expected=f"a real tensor on {like.device}", received=received, hint=hint)
+
+
 def _check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
     if weight.dtype not in DTYPES:
         raise SpecError(

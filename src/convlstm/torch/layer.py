@@ -259,13 +259,13 @@ class ConvLSTM(SpecModule, LayerAttributes):
         return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
 
     def _masks(
-        self, frames: Tensor, generator: torch.Generator | None, given: DropoutMasks | None
+        self, frames: Tensor, generator: torch.Generator | None, masks: DropoutMasks | None
     ) -> DropoutMasks | None:
         """Return the masks of a call, time first."""
         train = "Call `train()` before the call."
-        dropout.check_use(given, self.training, generator is not None, "generator", train)
-        if given is not None:
-            return read_masks(self.spec, given, frames)
+        dropout.check_use(masks, self.training, generator is not None, "generator", train)
+        if masks is not None:
+            return read_masks(self.spec, masks, frames)
         if not self.training:
             return None
         if self.spec.is_random and isinstance(frames.shape[0], torch.SymInt) and torch.compiler.is_exporting():
