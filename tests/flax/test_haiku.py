@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec
-from convlstm.errors import ShapeError, SpecError, StateError
-from convlstm.flax import State, from_canonical, functional, params_to_canonical
+from convlstm.errors import ShapeError, SpecError, StateError, WeightsError
+from convlstm.flax import State, from_canonical, functional, linen, params_to_canonical, save
 from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import load_model, save_model
 
 hk = pytest.importorskip("haiku")
 module = pytest.importorskip("convlstm.haiku")
@@ -90,6 +92,48 @@ def test_a_bare_pair_is_refused(refused: Any) -> None:
     h, x = jnp.zeros((2, 5, 4, 3)), normal(2, 5, 4, 2)
     with refused(StateError, "state"):
         cell.init(KEY, x, (h, h))
+    with pytest.raises(StateError, match=r"Pass `State\(h=..., c=...\)`, or `hk.LSTMState\(hidden=..., cell=...\)`\.$"):
+        cell.init(KEY, x, (h, h))
+
+
+def test_save_of_a_layer_says_how_to_save_its_parameters(refused: Any, tmp_path: Path) -> None:
+    layers, path, x = [], tmp_path / "layer.safetensors", normal(2, 3, 5, 4, 2)
+
+    def call(x: jax.Array) -> Any:
+        layers.append(module.ConvLSTM(2, 3, 3, name="memory"))
+        return layers[-1](x)
+
+    params = hk.transform(call).init(KEY, x)
+    with refused(WeightsError, "module"):
+        save(path, layers[0])
+    advice = r"params_to_canonical\(spec, convlstm.haiku.from_params\(params, module.name\)\)"
+    with pytest.raises(WeightsError, match=advice):
+        save(path, layers[0])
+    spec = layers[0].spec
+    save_model(path, spec, params_to_canonical(spec, module.from_params(params, layers[0].name)))  # as the hint says
+    assert load_model(path).spec == spec
+
+
+def test_sampled_masks_without_an_input_need_steps_and_a_carry(refused: Any) -> None:
+    carry = State((normal(2, 6, 5, 3),), (normal(2, 6, 5, 3),))
+
+    def call(carry: State) -> Any:
+        layer = module.ConvLSTM(0, 3, 3, zoneout_h=0.3)
+        masks = layer.sample_masks(None, jax.random.key(3), 5, carry=carry)
+        _, whole = layer(None, carry, steps=5, dropout_masks=masks)
+        after, first = layer(None, carry, steps=2, dropout_masks=masks[:2])
+        _, second = layer(None, after, steps=3, dropout_masks=masks[2:])
+        return whole, jnp.concatenate([first, second], axis=1)
+
+    model = hk.without_apply_rng(hk.transform(call))
+    close(*model.apply(model.init(KEY, carry), carry))
+    layer = linen.ConvLSTM(0, 3, 3, zoneout_h=0.3)
+    masks = layer.sample_masks(None, KEY, 5, carry=carry)
+    assert masks.masks[0, "forward"].zoneout_h.shape == (2, 5, 6, 5, 3)
+    with refused(StateError, "carry"):
+        layer.sample_masks(None, KEY, 5)
+    with refused(ShapeError, "steps"):
+        layer.sample_masks(None, KEY, carry=carry)
 
 
 def test_the_cell_is_a_core_that_haiku_unrolls() -> None:
@@ -194,5 +238,9 @@ def test_steps_without_input() -> None:
     close(found, functional.layer(spec, module.from_params(params), None, state, steps=5))
     cell = hk.without_apply_rng(hk.transform(lambda carry: module.ConvLSTMCell(3, 3)(None, carry)))
     carry = State(state.h[0], state.c[0])
-    y, step = cell.apply(cell.init(KEY, carry), carry)
+    params = cell.init(KEY, carry)
+    y, step = cell.apply(params, carry)
+    spec = ConvLSTMSpec(in_channels=0, hidden_channels=3, kernel_size=3)
+    expected = functional.cell(spec, module.from_params(params, "conv_lstm_cell"), carry, None)
+    close((step, y), expected)
     assert y.shape == step.c.shape == (2, 6, 5, 3)

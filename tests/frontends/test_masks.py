@@ -126,16 +126,17 @@ def test_masks_belong_to_training_and_exclude_a_seed(frontend, refused) -> None:
 
 
 def test_masks_between_layers_may_be_left_out(frontend) -> None:
-    layer, x = build(frontend, num_layers=None, dropout=0.0), normal(2, 5, 2, 6, 7)
+    layer, x = build(frontend, dropout=0.0), normal(2, 5, 2, 6, 7)
     masks = layer.sample_masks(frontend.native(x))
     assert masks.dropout == (None,)
     np.testing.assert_array_equal(
         frontend.call(layer, x, dropout_masks=DropoutMasks(masks.masks)).output,
         frontend.call(layer, x, dropout_masks=masks).output,
     )
+    dropped = build(frontend)
+    masks = DropoutMasks(dropped.sample_masks(frontend.native(x)).masks)
     with pytest.raises(ShapeError, match=r"^dropout_masks: expected dropout\[0\] of shape .* got none"):
-        dropped = build(frontend)
-        frontend.call(dropped, x, dropout_masks=DropoutMasks(dropped.sample_masks(frontend.native(x)).masks))
+        frontend.call(dropped, x, dropout_masks=masks)
 
 
 def changed(masks: DropoutMasks, function: Any) -> DropoutMasks:
@@ -162,9 +163,7 @@ def test_masks_of_any_type_act_in_the_type_of_the_call(dtype: str, frontend) -> 
     else:
         library = frontend.library.numpy if frontend.name == "flax" else frontend.library
         kind = getattr(library, dtype)
-        other = changed(
-            masks, lambda a: a if a is None else a.to(kind) if frontend.name == "torch" else a.astype(kind)
-        )
+        other = changed(masks, lambda a: a if a is None else a.to(kind) if frontend.name == "torch" else a.astype(kind))
     result = frontend.call(layer, x, dropout_masks=other)
     assert result.output.dtype == np.float32
     np.testing.assert_array_equal(result.output, frontend.call(layer, x, dropout_masks=masks).output)
@@ -184,7 +183,9 @@ def test_masks_of_another_form_are_refused_by_name(frontend, refused) -> None:
         with refused(ShapeError, argument):
             frontend.call(layer, x, dropout_masks=wrong)
     lists = {**inside, place: inside[place]._replace(recurrent="mask")}
-    with refused(DtypeError if frontend.name != "flax" else ShapeError, "dropout_masks.masks[(0, 'forward')].recurrent"):
+    with refused(
+        DtypeError if frontend.name != "flax" else ShapeError, "dropout_masks.masks[(0, 'forward')].recurrent"
+    ):
         frontend.call(layer, x, dropout_masks=DropoutMasks(lists, masks.dropout))
     imaginary = frontend.to_native(np.zeros((2, 5), np.complex64))
     with refused(DtypeError, "dropout_masks.dropout[0]"):

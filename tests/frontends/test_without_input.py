@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convlstm.errors import SpecError
+from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.weights.checkpoint import load_model
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -126,6 +126,46 @@ def test_training_samples_masks_without_an_input(frontend) -> None:
     assert np.isfinite(noisy[0]).all()
     assert not np.allclose(noisy[0], noisy[2])
     assert not np.allclose(noisy[0], quiet.output)
+
+
+def test_sampled_masks_need_steps_and_a_state_without_an_input(frontend, refused) -> None:
+    rates = {"input_dropout": 0.5, "recurrent_dropout": 0.3, "dropout": 0.3, "zoneout_h": 0.2}
+    layer = build(frontend, 0, hidden_channels=[3, 2], direction="bidirectional", **rates)
+    layer.train()
+    state, name = state_of(layer), "carry" if frontend.name == "flax" else "state"
+
+    def sample(steps: Any, state: Any, seed: int = 3) -> Any:
+        native = frontend.native_state(state)
+        native = frontend.State(*native) if frontend.name == "flax" and state is not None else native
+        return layer.sample_masks(None, steps, **{name: native}, **frontend.generator(seed))
+
+    masks = sample(np.int64(5), state)
+    assert frontend.channels_first(masks.masks[0, "reverse"].zoneout_h).shape == (2, 5, 3, 6, 5)
+    assert masks.masks[0, "forward"].input is None
+    whole = frontend.call(layer, None, state, steps=np.int64(5), dropout_masks=masks)
+    np.testing.assert_array_equal(whole.output, frontend.call(layer, None, state, steps=5, seed=3).output)
+    for steps, given, kind, argument in ((None, state, ShapeError, "steps"), (5, None, StateError, name)):
+        with refused(kind, argument):
+            sample(steps, given)
+    fed = build(frontend, 2, **rates | {"dropout": 0.0})
+    with refused(ShapeError, "x"):
+        fed.sample_masks(None, 5)
+    with refused(StateError, name):
+        fed.sample_masks(frontend.frames(2, 5, 2, 6, 5, dtype="float64"), **{name: frontend.native_state(state)})
+
+
+def test_one_array_for_all_layers_is_a_state_in_pytorch_alone(frontend, refused) -> None:
+    layer = build(frontend, 0, num_layers=2)
+    h, c = state_of(layer)
+    stacked = (np.stack(h), np.stack(c))
+    if frontend.name == "torch":
+        close(
+            frontend.call(layer, None, stacked, steps=3).arrays,
+            frontend.call(layer, None, (h, c), steps=3).arrays,
+        )
+        return
+    with refused(StateError, "h_0[0]"):
+        frontend.call(layer, None, stacked, steps=3)
 
 
 @pytest.mark.parametrize("frontend", ["torch", "mlx"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,30 @@ def test_steps_without_input_are_those_of_frames_of_zeros() -> None:
             np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), atol=1e-6)
 
 
+def test_sampled_masks_of_steps_without_input() -> None:
+    stack = ConvLSTMStack(replace(DECODER, recurrent_dropout=0.3, zoneout_h=0.3, dropout=0.3))
+    masks = stack.sample_masks(None, np.int64(5), state=state(6, 5), seed=1)
+    assert tuple(masks.masks[0, "forward"].zoneout_h.shape) == (2, 5, 6, 5, 3)
+    whole, _ = stack(None, state(6, 5), steps=np.int64(5), training=True, dropout_masks=masks)
+    first, after = stack(None, state(6, 5), steps=2, training=True, dropout_masks=masks[:2])
+    second, _ = stack(None, after, steps=3, training=True, dropout_masks=masks[2:])
+    joined = keras.ops.convert_to_numpy(keras.ops.concatenate([first, second], axis=1))
+    np.testing.assert_allclose(joined, keras.ops.convert_to_numpy(whole), atol=1e-6)
+
+
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "frames": (lambda: ConvLSTMStack(DECODER)(normal(2, 3, 6, 5, 1), state(6, 5), steps=3), ShapeError, "x"),
     "no state": (lambda: ConvLSTMStack(DECODER)(None, steps=3), StateError, "state"),
     "no steps": (lambda: ConvLSTMStack(DECODER)(None, state(6, 5)), ShapeError, "steps"),
     "a state without batch": (lambda: ConvLSTMStack(DECODER)(None, state(6), steps=3), StateError, "h_0[0]"),
+    "one array for all layers": (
+        lambda: ConvLSTMStack(DECODER)(None, (normal(2, 2, 6, 5, 3),) * 2, steps=3),
+        StateError,
+        "h_0[0]",
+    ),
+    "masks without steps": (lambda: ConvLSTMStack(DECODER).sample_masks(None, state=state(6, 5)), ShapeError, "steps"),
+    "masks without a state": (lambda: ConvLSTMStack(DECODER).sample_masks(None, 3), StateError, "state"),
+    "masks of no frames": (lambda: ConvLSTM2D(3, 3).sample_masks(None), ShapeError, "sequences"),
     "no frames": (lambda: ConvLSTMStack(ENCODER)(None, state(6, 5), steps=3), ShapeError, "x"),
     "steps with frames": (lambda: ConvLSTMStack(ENCODER)(normal(2, 3, 6, 5, 1), steps=3), ShapeError, "steps"),
     "a layer of Keras's form": (lambda: ConvLSTM2D(3, 3)(None), ShapeError, "sequences"),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convlstm.errors import ShapeError, SpecError
+from convlstm.errors import ShapeError, SpecError, StateError
 from convlstm.spec import parsing
-from convlstm.spec.calls import fits
+from convlstm.spec.calls import check_input, fits
 from convlstm.spec.masks import DropoutMasks, LayerMasks
 from convlstm.spec.options import ConvLSTMSpec
 
@@ -161,9 +161,28 @@ def check_use(masks: object, training: bool, has_source: bool, source: str, trai
     )
 
 
-def count_steps(steps: object, of_frames: Any) -> Any:
-    """Return the number of steps to sample masks for: those of the frames unless `steps` gives the sequence's."""
-    return of_frames if steps is None else parsing.integer("steps", steps, 0)
+def count_steps(
+    spec: ConvLSTMSpec,
+    x: object,
+    state: object,
+    steps: object,
+    name: str = "x",
+    state_name: str = "state",
+    channels: str = "in_channels",
+) -> int | None:
+    """Return the number of steps of the sequence to sample masks for; None means that of the frames.
+
+    A layer with input takes frames x and no state, one without takes a state and `steps`. The names are those of the
+    arguments in the framework.
+    """
+    if check_input(spec, x, None if spec.in_channels else steps, name, channels) and state is not None:
+        raise StateError(
+            state_name,
+            expected="None in a layer with input, whose frames give batch and grid",
+            received=type(state).__name__,
+            hint=f"Leave `{state_name}` out.",
+        )
+    return None if steps is None else parsing.integer("steps", steps, 0)
 
 
 def _other_form(name: str, expected: str, received: object) -> ShapeError:

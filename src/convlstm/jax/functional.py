@@ -116,7 +116,13 @@ def layer(
 
 
 def sample_masks(
-    spec: ConvLSTMSpec, x: ArrayLike, key: Array, steps: int | None = None, *, dtype: DTypeLike | None = None
+    spec: ConvLSTMSpec,
+    x: ArrayLike | None,
+    key: Array,
+    steps: int | None = None,
+    *,
+    carry: State | None = None,
+    dtype: DTypeLike | None = None,
 ) -> DropoutMasks:
     """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
@@ -125,10 +131,12 @@ def sample_masks(
 
     Args:
         spec: The stack.
-        x: Frames as of a call, of which batch, size and type count.
+        x: Frames as of a call, of which batch, size and type count. None in a stack without input, which needs `steps`
+            and `carry`.
         key: Random key.
         steps: Number of steps of the whole sequence; None takes that of x.
-        dtype: Type of the factors; None takes that of x.
+        carry: Initial State(h_0, c_0) as of a call, of a stack without input.
+        dtype: Type of the factors; None takes that of x, or float32 without x (float64 with x64).
 
     Returns:
         The masks, per-step ones (batch, time, *grid, channels); without any mask for a stack without a random part.
@@ -140,9 +148,14 @@ def sample_masks(
         (2, 3, 16, 16, 8)
     """
     inputs.check_key("key", key)
-    frames, _ = inputs.read_frames(spec, x, inputs.compute_type({}, x, dtype))
+    count = dropout.count_steps(spec, x, carry, steps, state_name="carry", channels="in_features")
+    if x is None:
+        dtype = jnp.result_type(float) if dtype is None else inputs.floating("dtype", dtype)
+        frames, _ = inputs.frames_of_state(spec, carry, count, dtype)
+    else:
+        frames, _ = inputs.read_frames(spec, x, inputs.compute_type({}, x, dtype))
     batch, size = frames.shape[1], tuple(frames.shape[2:-1])
-    count = dropout.count_steps(steps, len(frames))
+    count = len(frames) if count is None else count
     sampled = jax_dropout.sample_masks(spec, key, batch, size, count, frames.dtype)
     return dropout.batch_first(spec, sampled, jax_dropout.swap_time_and_batch)
 

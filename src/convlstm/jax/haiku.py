@@ -127,20 +127,24 @@ class ConvLSTM(hk.Module):
             generic=self.generic,
         )
 
-    def sample_masks(self, x: ArrayLike, key: jax.Array, steps: int | None = None) -> DropoutMasks:
+    def sample_masks(
+        self, x: ArrayLike | None, key: jax.Array, steps: int | None = None, *, carry: State | None = None
+    ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch, size and type count.
+            x: Frames as of a call, of which batch, size and type count. None in a layer without input, which needs
+                `steps` and `carry`.
             key: Random key.
             steps: Number of steps of the whole sequence; None takes that of x.
+            carry: Initial State(h_0, c_0) as of a call, of a layer without input.
 
         Returns:
             The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
         """
-        return functional.sample_masks(self.spec, x, key, steps, dtype=self.dtype)
+        return functional.sample_masks(self.spec, x, key, steps, carry=carry, dtype=self.dtype)
 
 
 class ConvLSTMCell(hk.RNNCore):
@@ -223,7 +227,8 @@ class ConvLSTMCell(hk.RNNCore):
         is_lstm_state = isinstance(state, hk.LSTMState)
         before = State(state.hidden, state.cell) if isinstance(state, hk.LSTMState) else state
         if before is not None:
-            inputs.check_state_type("state", before)
+            hint = "Pass `State(h=..., c=...)`, or `hk.LSTMState(hidden=..., cell=...)`."
+            inputs.check_state_type("state", before, hint)
         spec = self._spec(0 if x is None else jnp.shape(x)[-1])
         after, y = functional.cell(
             spec,
@@ -361,40 +366,3 @@ def random_key(spec: ConvLSTMSpec, deterministic: bool) -> jax.Array | None:
     if deterministic or not spec.is_random:
         return None
     return jax.random.key(0) if hk.running_init() else hk.next_rng_key()
-
-
-def to_params(tree: dict[str, Any], module: str = "conv_lstm") -> dict[str, Any]:
-    """Return a tree of parameters (`convlstm.jax.from_canonical`) under the names of a Haiku module.
-
-    Args:
-        tree: Of `from_canonical`, `fresh` or linen's `variables["params"]`.
-        module: The module's name in Haiku: `conv_lstm`, or `conv_lstm_cell` and so on.
-
-    Returns:
-        Haiku's parameters.
-
-    Example:
-        >>> from convlstm.weights.canonical import initialise
-        >>> from convlstm.jax import from_canonical
-        >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=8, kernel_size=3)
-        >>> sorted(to_params(from_canonical(spec, initialise(spec, seed=0))))
-        ['conv_lstm/layers_0_forward']
-    """
-    return {f"{module}/{group}": arrays for group, arrays in tree.items()}
-
-
-def from_params(params: Any, module: str = "conv_lstm") -> dict[str, Any]:
-    """Undo `to_params`, for `convlstm.jax.params_to_canonical`.
-
-    Args:
-        params: Haiku's parameters.
-        module: The module's name in Haiku.
-
-    Returns:
-        The tree of parameters.
-    """
-    return {
-        name.removeprefix(f"{module}/"): dict(arrays)
-        for name, arrays in params.items()
-        if name.startswith(f"{module}/")
-    }

@@ -119,14 +119,14 @@ def read_states(
     return [State(jnp.asarray(h), jnp.asarray(c)) for h, c in reader.states(argument, shapes, batched, cell=cell)]
 
 
-def check_state_type(name: str, argument: Any) -> None:
-    """Raise an error for a pair without names: in Flax's own cells it is (c, h), in Haiku's (h, c)."""
+def check_state_type(name: str, argument: Any, hint: str = "") -> None:
+    """Raise an error for a pair without names; the hint is that for Flax, whose own cells have (c, h), by default."""
     if not isinstance(argument, State):
         raise StateError(
             name,
             expected="State(h, c)",
             received=f"a bare {type(argument).__name__}",
-            hint="Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
+            hint=hint or "Pass `State(h=..., c=...)`, since the order of a bare pair in Flax is (c, h).",
         )
 
 

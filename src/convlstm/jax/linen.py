@@ -169,15 +169,19 @@ class ConvLSTM(nn.Module):
         )
 
     @nn.nowrap
-    def sample_masks(self, x: ArrayLike, key: jax.Array, steps: int | None = None) -> DropoutMasks:
+    def sample_masks(
+        self, x: ArrayLike | None, key: jax.Array, steps: int | None = None, *, carry: State | None = None
+    ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch, size and type count.
+            x: Frames as of a call, of which batch, size and type count. None in a layer without input, which needs
+                `steps` and `carry`.
             key: Random key.
             steps: Number of steps of the whole sequence; None takes that of x.
+            carry: Initial State(h_0, c_0) as of a call, of a layer without input.
 
         Returns:
             The masks, per-step ones (batch, time, *grid, channels); without any mask for a layer without a random part.
@@ -188,7 +192,7 @@ class ConvLSTM(nn.Module):
             >>> masks[:3].masks[0, "forward"].zoneout_h.shape
             (2, 3, 8, 8, 8)
         """
-        return functional.sample_masks(self.spec, x, key, steps, dtype=self.dtype)
+        return functional.sample_masks(self.spec, x, key, steps, carry=carry, dtype=self.dtype)
 
 
 class ConvLSTMCell(nn.RNNCellBase):

@@ -33,6 +33,13 @@ Params = Mapping[str, Any]
 _NAMES = {"weight_ih": "kernel", "weight_hh": "recurrent_kernel"}
 
 
+_TREES = {
+    "convlstm.jax.linen": 'variables["params"]',
+    "convlstm.jax.haiku": "convlstm.haiku.from_params(params, module.name)",
+}
+"""The expression of a module's tree of parameters, by the file of a class that holds none."""
+
+
 class HasWeights(Protocol):
     """A module that holds the parameters of a spec."""
 
@@ -207,12 +214,13 @@ def save(path: str | Path, module: HasWeights, extra: dict[str, Any] | None = No
 
 
 def _check_module(module: object) -> None:
-    if type(module).__module__ in ("convlstm.jax.linen", "convlstm.jax.haiku"):  # they hold no parameters
+    tree = _TREES.get(type(module).__module__)
+    if tree is not None:
         raise WeightsError(
             "module",
             expected="an nnx layer, cell or forecaster",
             received=f"{type(module).__name__} of {type(module).__module__.removeprefix('convlstm.jax.')}",
-            hint="Call `convlstm.weights.checkpoint.save_model(path, spec, params_to_canonical(spec, params))`.",
+            hint=f"Call `convlstm.weights.checkpoint.save_model(path, spec, params_to_canonical(spec, {tree}))`.",
         )
     save_all = "orbax.checkpoint.StandardCheckpointer().save(path, nnx.state(module))"
     saving.check_module(module, _parts(module), package="convlstm.flax", save_all=save_all)

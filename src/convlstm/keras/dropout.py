@@ -59,13 +59,13 @@ def read_masks(
 def masks_of_sequence(
     spec: ConvLSTMSpec, dtype: str, shape: tuple[int, ...], steps: int | None, seed: Any
 ) -> DropoutMasks:
-    """Return new masks batch first, for frames of a shape (batch, time, *space, _) or for `steps`.
+    """Return new masks batch first, for frames of a shape (batch, time, *space, _) or for `steps` that are checked.
 
     `seed` is a number or a generator.
     """
     batch, of_frames, *size = shape[:-1]
     generator = keras.random.SeedGenerator(seed) if isinstance(seed, int) else seed
-    sampled = sample_masks(spec, dtype, batch, tuple(size), dropout.count_steps(steps, of_frames), generator)
+    sampled = sample_masks(spec, dtype, batch, tuple(size), of_frames if steps is None else steps, generator)
     return dropout.batch_first(spec, sampled, swap_time_and_batch)
 
 

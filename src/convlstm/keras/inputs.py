@@ -130,7 +130,7 @@ def check_given(name: str, frames: Any) -> None:
         )
 
 
-def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: int, dtype: str) -> Tensor:
+def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: Any, dtype: str) -> Tensor:
     """Return frames without channels (batch, time, *grid, 0), for a stack without input; of a symbol, a symbol."""
     (_, batch, *frame), batched = calls.empty_frames(spec, state, steps, channels_last=True)
     first = state[0][0] if isinstance(state[0], (tuple, list)) else state[0]

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from convlstm.errors import ShapeError, SpecError
-from convlstm.frontend.dropout import check_use
+from convlstm.frontend.dropout import check_use, count_steps
 from convlstm.keras import inputs
 from convlstm.keras.cell import ConvLSTMCell
 from convlstm.keras.dropout import masks_of_sequence, read_masks, sample_masks
@@ -204,10 +204,12 @@ class RNN(inputs.MasksOnly, keras.layers.RNN):  # type: ignore[misc]
             True
         """
         frames = sequences[0] if isinstance(sequences, (tuple, list)) else sequences
+        inputs.check_given("sequences", frames)
         x = inputs.tensor("sequences", frames, self.compute_dtype)
         if not self.cell.built:
             self.build(tuple(x.shape))
         inputs.check_frames("sequences", self.spec, tuple(x.shape), "batch", "time", data_format=self.cell.data_format)
+        steps = count_steps(self.spec, x, None, steps, "sequences")
         source = self.cell.seed_generator if seed is None else seed
         shape = keras.ops.shape(self.cell.to_last(x))
         return _map_masks(masks_of_sequence(self.spec, self.compute_dtype, shape, steps, source), self.cell.to_user)

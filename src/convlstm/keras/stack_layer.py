@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from convlstm.frontend.arguments import check_spec_type
-from convlstm.frontend.dropout import check_use
+from convlstm.frontend.dropout import check_use, count_steps
 from convlstm.frontend.loading import HoldsExtra
 from convlstm.frontend.merge import merge_directions
 from convlstm.keras import inputs
@@ -81,6 +82,12 @@ class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: 
     def weights_of(self, index: int, direction: str) -> dict[str, Tensor]:
         """Return what the engine computes with, of one layer and direction."""
         return engine_weights(self._variables_of[layer_prefix(index, direction)], self.compute_dtype)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the stack. `steps` may be an integer of NumPy, which Keras would make a tensor."""
+        if isinstance(kwargs.get("steps"), np.integer):
+            kwargs["steps"] = int(kwargs["steps"])
+        return super().__call__(*args, **kwargs)
 
     @inputs.errors_unchanged
     def call(
@@ -161,14 +168,18 @@ class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: 
         parts = tuple(keras.KerasTensor(shape, dtype=dtype) for _ in spec.directions)
         return parts if spec.merge == "separate" and len(parts) > 1 else parts[0], (h, c)
 
-    def sample_masks(self, x: Tensor, steps: int | None = None, *, seed: Any = None) -> DropoutMasks:
+    def sample_masks(
+        self, x: Tensor | None, steps: int | None = None, *, state: States | None = None, seed: Any = None
+    ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch and size count.
+            x: Frames as of a call, of which batch and size count. None in a stack without input, which needs `steps`
+                and `state`.
             steps: Number of steps of the whole sequence; None takes that of the frames.
+            state: Initial (h_0, c_0) as of a call, of a stack without input.
             seed: Integer, or a `keras.random.SeedGenerator`; None takes the layer's own.
 
         Returns:
@@ -186,6 +197,9 @@ class ConvLSTMStack(HoldsExtra, inputs.MasksOnly, keras.layers.Layer):  # type: 
             >>> bool(keras.ops.all(keras.ops.isclose(joined, whole, atol=1e-6)))
             True
         """
+        steps = count_steps(self.spec, x, state, steps)
+        if x is None:
+            x = inputs.frames_of_state(self.spec, state, steps, self.compute_dtype)
         x = inputs.tensor("x", x, self.compute_dtype)
         inputs.check_frames("x", self.spec, tuple(x.shape), "batch", "time")
         source = self.seed_generator if seed is None else seed

@@ -44,7 +44,8 @@ def as_type_of(name: str, value: Any, like: mx.array) -> mx.array:
         hint = "Pass real numbers." if is_array else "Convert it with `mx.array`."
         received = _short(value.dtype) if is_array else type(value).__name__
         raise DtypeError(name, expected="an MLX array of real numbers", received=received, hint=hint)
-    return value.astype(like.dtype)
+    converted: mx.array = value.astype(like.dtype)
+    return converted
 
 
 def check_key(key: Any) -> None:

@@ -168,14 +168,23 @@ class ConvLSTM(SpecModule):
             merged.append(merge_directions(layouts, spec.merge, concatenate))
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
-    def sample_masks(self, x: mx.array, steps: int | None = None, *, key: mx.array | None = None) -> DropoutMasks:
+    def sample_masks(
+        self,
+        x: mx.array | None,
+        steps: int | None = None,
+        *,
+        state: States | State | None = None,
+        key: mx.array | None = None,
+    ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch, size and type count.
+            x: Frames as of a call, of which batch, size and type count. None in a layer without input, which needs
+                `steps` and `state`.
             steps: Number of steps of the whole sequence; None takes that of x.
+            state: Initial (h_0, c_0) as of a call, of a layer without input.
             key: Source of random numbers, from `mx.random.key`; None means MLX's global one.
 
         Returns:
@@ -190,10 +199,14 @@ class ConvLSTM(SpecModule):
             >>> bool(mx.allclose(mx.concatenate([first, second], axis=1), whole, atol=1e-6))
             True
         """
-        inputs.check_array("x", x, self.dtype)
         inputs.check_key(key)
-        frames, _ = inputs.time_first(self.spec, x)
-        count = dropout.count_steps(steps, len(frames))
+        count = dropout.count_steps(self.spec, x, state, steps)
+        if x is None:
+            frames, _ = inputs.frames_of_state(self.spec, state, count, self.dtype)
+        else:
+            inputs.check_array("x", x, self.dtype)
+            frames, _ = inputs.time_first(self.spec, x)
+        count = len(frames) if count is None else count
         sampled = sample_masks(self.spec, frames, tuple(frames.shape[2:-1]), count, key)
         return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
 

@@ -52,8 +52,8 @@ def forecast(
 
     The frames are (batch, time, channels, height, width). With thresholds, the result are logits. The mask, durations
     and gaps of the input are (batch, time), the durations of the forecast (batch, horizon), by default the reference
-    duration. `states` are the initial states of the encoder; None means zeros. A row that continues from a state needs a
-    valid frame with `residual` or `detail_channels`, or a `StateError` is raised.
+    duration. `states` are the initial states of the encoder; None means zeros. With `residual` or `detail_channels`, a
+    row that continues from a state needs a valid frame, or a `StateError` is raised.
     `norm_variances` is a list that receives the least variance in each norm.
     """
     return forecast_and_states(

@@ -94,11 +94,18 @@ def check_input(spec: ConvLSTMSpec, x: object, steps: object, name: str = "x", c
 
 
 def empty_frames(
-    spec: ConvLSTMSpec, state: Any, steps: Any, name: str = "state", *, channels_last: bool = False
+    spec: ConvLSTMSpec,
+    state: Any,
+    steps: Any,
+    name: str = "state",
+    *,
+    channels_last: bool = False,
+    is_stackable: bool = False,
 ) -> tuple[tuple[Any, ...], bool]:
     """Return the shape of frames without channels (time, batch, 0, *grid), and whether the state has a batch axis.
 
     The state of the first layer gives batch and grid of a call without frames; its other parts are checked later.
+    `is_stackable` says whether h_0 may be one array for all layers, as in `torch.nn.LSTM`.
     """
     if state is None:
         raise StateError(
@@ -110,8 +117,8 @@ def empty_frames(
     h, _ = state_pair(state, name)
     first = h[0] if isinstance(h, (tuple, list)) and h else h
     shape, axes = getattr(first, "shape", None), spec.spatial_dims + 2
-    if first is h and shape is not None and len(shape) == axes + 1:
-        shape = shape[1:]  # one array for all layers, as in `torch.nn.LSTM`
+    if is_stackable and first is h and shape is not None and len(shape) == axes + 1:
+        shape = shape[1:]
     if shape is None or len(shape) not in (axes, axes - 1):
         raise StateError(
             "h_0[0]",
@@ -122,6 +129,7 @@ def empty_frames(
     batched = len(shape) == axes
     batch, *frame = tuple(shape) if batched else (1, *shape)
     grid = frame[:-1] if channels_last else frame[1:]
+    steps = steps if isinstance(steps, int) else int(steps)  # of NumPy, which not every framework takes in a shape
     frames = (steps, batch, *grid, 0) if channels_last else (steps, batch, 0, *grid)
     check_frames(spec, frames, frame_axes(spec, "time", "batch", channels_last=channels_last), name)
     return frames, batched

@@ -143,7 +143,7 @@ def time_first(spec: ConvLSTMSpec, x: Any, batch_first: bool) -> tuple[Tensor, b
 
 def frames_of_state(spec: ConvLSTMSpec, state: Any, steps: Any, weight: Tensor) -> tuple[Tensor, bool]:
     """Return frames without channels (time, batch, 0, *grid) for a layer without input; and as `time_first`."""
-    shape, batched = calls.empty_frames(spec, state, steps)
+    shape, batched = calls.empty_frames(spec, state, steps, is_stackable=True)
     return weight.new_empty(shape), batched
 
 

@@ -225,15 +225,22 @@ class ConvLSTM(SpecModule, LayerAttributes):
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
 
     def sample_masks(
-        self, x: Tensor | PackedSequence, steps: int | None = None, *, generator: torch.Generator | None = None
+        self,
+        x: Tensor | PackedSequence | None,
+        steps: int | None = None,
+        *,
+        state: States | tuple[Tensor, Tensor] | None = None,
+        generator: torch.Generator | None = None,
     ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch, size, type and device count.
+            x: Frames as of a call, of which batch, size, type and device count. None in a layer without input, which
+                needs `steps` and `state`.
             steps: Number of steps of the whole sequence; None takes that of x.
+            state: Initial (h_0, c_0) as of a call, of a layer without input.
             generator: Source of random numbers; None means PyTorch's global one.
 
         Returns:
@@ -251,10 +258,14 @@ class ConvLSTM(SpecModule, LayerAttributes):
         """
         if isinstance(x, PackedSequence):
             x, _ = unpack(self.spec, x, self.batch_first)
-        inputs.check_tensor("x", x, self.layer_weights()["weight_hh"])
-        check_generator(generator, x)
-        frames, _ = inputs.time_first(self.spec, x, self.batch_first)
-        count = dropout.count_steps(steps, frames.shape[0])
+        count, weight = dropout.count_steps(self.spec, x, state, steps), self.layer_weights()["weight_hh"]
+        if x is None:
+            frames, _ = inputs.frames_of_state(self.spec, state, count, weight)
+        else:
+            inputs.check_tensor("x", x, weight)
+            frames, _ = inputs.time_first(self.spec, x, self.batch_first)
+        check_generator(generator, frames)
+        count = frames.shape[0] if count is None else count
         sampled = sample_masks(self.spec, frames, tuple(frames.shape[3:]), count, generator)
         return dropout.batch_first(self.spec, sampled, swap_time_and_batch)
 

@@ -207,14 +207,23 @@ class ConvLSTM(SpecModule):
             checkpoint=self.checkpoint,
         )
 
-    def sample_masks(self, x: ArrayLike, steps: int | None = None, *, rngs: RandomSource | None = None) -> DropoutMasks:
+    def sample_masks(
+        self,
+        x: ArrayLike | None,
+        steps: int | None = None,
+        *,
+        carry: State | None = None,
+        rngs: RandomSource | None = None,
+    ) -> DropoutMasks:
         """Sample the dropout and zoneout masks of a sequence in training, to be passed to calls as `dropout_masks`.
 
         Masks of whole sequences are the same in all parts of the sequence; `masks[first:last]` cuts the others.
 
         Args:
-            x: Frames as of a call, of which batch, size and type count.
+            x: Frames as of a call, of which batch, size and type count. None in a layer without input, which needs
+                `steps` and `carry`.
             steps: Number of steps of the whole sequence; None takes that of x.
+            carry: Initial State(h_0, c_0) as of a call, of a layer without input.
             rngs: Source of random numbers: `nnx.Rngs` or a key; None takes the layer's own.
 
         Returns:
@@ -233,4 +242,4 @@ class ConvLSTM(SpecModule):
         source = self.rngs if rngs is None else rngs
         key = one_key(source, "dropout") if self._is_random else jax.random.key(0)
         dtype = compute_type(self.params, x, self.dtype)
-        return functional.sample_masks(self.spec, x, key, steps, dtype=dtype)
+        return functional.sample_masks(self.spec, x, key, steps, carry=carry, dtype=dtype)
