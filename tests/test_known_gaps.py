@@ -6,8 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +33,74 @@ def linen_cell_without_input() -> None:
     from convlstm.flax.linen import ConvLSTMCell
 
     ConvLSTMCell(2, 3).init(jax.random.key(0), (jnp.zeros((1, 4, 4, 2)),) * 2, None)
+
+
+def torch_layer_and_frames() -> tuple[Any, Any, Any]:
+    """Return a layer, frames of three steps, and frames of five."""
+    import torch
+
+    from convlstm.torch import ConvLSTM
+
+    return ConvLSTM(1, 2, 3).eval(), torch.ones(1, 3, 1, 4, 4), torch.ones(1, 5, 1, 4, 4)
+
+
+def torch_script() -> None:
+    import torch
+
+    layer, frames, _ = torch_layer_and_frames()
+    with warnings.catch_warnings(action="ignore"):  # PyTorch no longer develops TorchScript
+        torch.jit.script(layer)(frames)
+
+
+def torch_export_strict_of_open_time() -> None:
+    import torch
+
+    layer, frames, longer = torch_layer_and_frames()
+    shapes = {"x": {1: torch.export.Dim("time")}}
+    program = torch.export.export(layer, (frames,), dynamic_shapes=shapes, strict=True)
+    assert program.module()(longer)[0].shape[1] == 5
+
+
+def torch_onnx_of_open_time() -> None:
+    import torch
+
+    runtime = pytest.importorskip("onnxruntime")
+    layer, frames, longer = torch_layer_and_frames()
+    file, axes = BytesIO(), {"x": {1: "time"}}
+    with warnings.catch_warnings(action="ignore"):  # of the exporter, which is deprecated, and of the trace
+        torch.onnx.export(layer, (frames,), file, dynamo=False, input_names=["x"], dynamic_axes=axes)
+    output, *_ = runtime.InferenceSession(file.getvalue()).run(None, {"x": longer.numpy()})
+    assert output.shape[1] == 5
+
+
+def torch_trace_of_open_time() -> None:
+    import torch
+
+    layer, frames, longer = torch_layer_and_frames()
+    with warnings.catch_warnings(action="ignore"):  # of the tracer, about the number of steps
+        traced = torch.jit.trace(layer, frames)
+    assert traced(longer)[0].shape[1] == 5
+
+
+def torch_quantize_dynamic() -> None:
+    import torch
+
+    layer, frames, _ = torch_layer_and_frames()
+    with warnings.catch_warnings(action="ignore"):  # PyTorch moves this function to another package
+        quantized = torch.ao.quantization.quantize_dynamic(layer, {type(layer)})
+    assert not torch.equal(quantized(frames)[0], layer(frames)[0])
+
+
+def mlx_quantize() -> None:
+    import mlx.core as mx
+    from mlx import nn
+
+    from convlstm.mlx import ConvLSTM
+
+    layer, frames = ConvLSTM(64, 64, 3), mx.ones((1, 2, 4, 4, 64))
+    before, _ = layer(frames)
+    nn.quantize(layer)
+    assert not mx.array_equal(layer(frames)[0], before)
 
 
 def mlx_forward_mode() -> None:
@@ -118,12 +189,24 @@ def flax_tabulate() -> None:
     nnx.tabulate(ConvLSTM(1, 2, 3, rngs=nnx.Rngs(0)), jnp.ones((1, 2, 4, 4, 1)))
 
 
-def keras_stack_lengths() -> None:
-    from convlstm import ConvLSTMSpec
-    from convlstm.keras import ConvLSTMStack
+def keras_lengths() -> None:
+    from convlstm import ConvLSTMSpec, ForecasterSpec
+    from convlstm.errors import ShapeError
+    from convlstm.keras import RNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM2DCell, ConvLSTM3D, ConvLSTMStack, Forecaster
 
-    stack = ConvLSTMStack(ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3))
-    stack(np.zeros((2, 3, 4, 4, 1), np.float32), lengths=[1, 3])
+    spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
+    layers = [(ConvLSTM1D(2, 3), 1), (ConvLSTM3D(2, 3), 3)]
+    layers += [(layer, 2) for layer in (ConvLSTM2D(2, 3), RNN(ConvLSTM2DCell(2, 3)), ConvLSTMStack(spec))]
+    layers.append((Forecaster(ForecasterSpec(encoder=spec), horizon=1), 2))
+    accepted = []
+    for layer, dims in layers:
+        try:
+            layer(np.zeros((2, 3, *(4,) * dims, 1), np.float32), lengths=[1, 3])
+        except ShapeError as error:
+            accepted.append(error.argument != "lengths")
+        else:
+            accepted.append(True)
+    assert any(accepted)
 
 
 def keras_wrappers_when_built() -> None:
@@ -295,6 +378,12 @@ def keras_jax_export_of_open_durations() -> None:
 GAPS: dict[str, Callable[[], None]] = {
     run.__name__.replace("_", "-"): run
     for run in (
+        torch_script,
+        torch_export_strict_of_open_time,
+        torch_onnx_of_open_time,
+        torch_trace_of_open_time,
+        torch_quantize_dynamic,
+        mlx_quantize,
         mlx_forward_mode,
         mlx_shapeless,
         mlx_vmap_of_gradient,
@@ -305,7 +394,7 @@ GAPS: dict[str, Callable[[], None]] = {
         keras_layers_without_input,
         linen_cell_without_input,
         flax_tabulate,
-        keras_stack_lengths,
+        keras_lengths,
         keras_wrappers_when_built,
         keras_jax_export_of_open_sizes,
         keras_jax_export_of_open_durations,
