@@ -17,7 +17,7 @@ from convlstm.flax import linen
 from convlstm.reference import recurrence as reference
 from convlstm.spec.presets import PRESETS
 from convlstm.weights.canonical import initialise
-from convlstm.weights.checkpoint import save_model
+from convlstm.weights.checkpoint import load_model, save_model
 
 OPTIONS = [
     {"hidden_channels": [4, 3], "kernel_size": [(3, 3), (2, 5)]},
@@ -48,6 +48,17 @@ def haiku_call(path, x, **options):
     transformed = hk.without_apply_rng(hk.transform(lambda x: build()(x, deterministic=True)))
     assert all(key.startswith("memory/") for key in params)
     return transformed.apply(params, x)
+
+
+def test_extra_of_a_file_is_read_apart_from_modules_without_weights(tmp_path):
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3)
+    path = tmp_path / "layer.safetensors"
+    save_model(path, spec, initialise(spec, 0), {"units": "mm/h"})
+    for loaded, _ in (linen.load(path, dtype="float32"), our_haiku.load(path, dtype="float32")):
+        assert not hasattr(loaded, "extra")
+    assert load_model(path).extra == {"units": "mm/h"}
+    for module in (linen, our_haiku):
+        assert "load_model(path).extra" in module.load.__doc__
 
 
 @pytest.mark.parametrize("call", [linen_call, haiku_call])

@@ -24,7 +24,8 @@ def load(path: str | Path, *, dtype: DTypeLike | None = None) -> tuple[ConvLSTM,
         dtype: Type of the parameters, as in every framework; None takes the file's own, float32 or float64.
 
     Returns:
-        The module, and its variables for `apply`.
+        The module, and its variables for `apply`. The values that were saved as `extra` are
+        `convlstm.weights.checkpoint.load_model(path).extra`.
 
     Raises:
         WeightsError: if the file is no intact model file, is one of a forecaster, or holds float64 that JAX would round
