@@ -70,6 +70,11 @@ IMPORT_LINES = {
 }
 
 
+def test_an_import_of_the_pytorch_layer_does_not_load_the_compiler() -> None:
+    script = "import sys, convlstm.torch; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("name", IMPORT_LINES)
 def test_the_name_of_a_framework_says_where_to_import_it_from(name: str) -> None:
     with pytest.raises(ImportError) as by_statement:

@@ -101,6 +101,30 @@ def test_a_compiled_graph_calls_the_fused_implementation(name: str) -> None:
     assert "convlstm.recurrence(" in graphs[1]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at it where a second graph begins
+def test_training_in_a_graph_that_may_end_calls_the_layer_as_if_nothing_were_compiled() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv3d(2, 2, 1), ConvLSTM(3, [4, 4], 3, zoneout_h=0.0))
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
+        graphs.append(graph.print_readable(print_output=False))
+        return lookup_backend("aot_eager")(graph, example)
+
+    def run(x: Tensor) -> Tensor:
+        return model[1](model[0](x))[0].square().sum()
+
+    torch._dynamo.reset()
+    x = torch.randn(2, 2, 3, 6, 6)  # the convolution takes time for channels: (batch, channel, time, height, width)
+    losses = [call(x) for call in (run, torch.compile(run, backend=backend))]
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    assert all(torch.equal(eager, other) for eager, other in zip(*gradients, strict=True))
+    assert len(graphs) == 2
+    assert not any("recurrence" in graph or "sigmoid" in graph for graph in graphs)
+    with torch.no_grad():
+        torch.compile(run, backend=backend)(x)
+    assert "convlstm.recurrence(" in "".join(graphs)
+
+
 def test_outputs_of_all_layers_of_a_compiled_layer_may_be_changed_in_place() -> None:
     layer, x = ConvLSTM(3, [4, 4], 3), torch.randn(2, 5, 3, 6, 6)
     torch._dynamo.reset()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from convlstm.engine.torch import modes
 from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend import dropout
 from convlstm.frontend.arguments import layer_spec
@@ -173,6 +174,22 @@ class ConvLSTM(SpecModule, LayerAttributes):
         """
         spec, first = self.spec, self.batch_first
         state = inputs.one_state("state", state, hx)
+        if (
+            torch.compiler.is_compiling()
+            and lengths is mask is durations is gaps is None
+            and isinstance(x, Tensor)
+            and self._trains_faster_outside_a_graph(x)
+        ):
+            result: tuple[Any, States] = modes.call_outside_graph(
+                ConvLSTM.forward,  # a subclass may have another `forward`
+                self,
+                x,
+                state,
+                generator=generator,
+                dropout_masks=dropout_masks,
+                all_layers=all_layers,
+            )
+            return result
         if isinstance(x, PackedSequence) and spec.in_channels and steps is None:
             _check_alone(lengths, mask)
             padded, lengths = unpack(spec, x, first)
@@ -223,6 +240,22 @@ class ConvLSTM(SpecModule, LayerAttributes):
             for parts in outputs
         ]
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))
+
+    def _trains_faster_outside_a_graph(self, x: Tensor) -> bool:
+        """Return whether a graph that is being compiled may end here, so that training takes the eager time.
+
+        As an operator of the graph, the fused implementation has to copy its outputs, and PyTorch their gradient.
+        """
+        is_fused = all(layer.is_standard_cell for layer in self.spec.layers)
+        return (
+            torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and is_fused
+            and not (self.training and self.spec.recurrent_dropout)
+            and not torch.compiler.is_exporting()
+            and not modes.transforms_are_active()
+            and modes.may_end_graph()
+        )
 
     def sample_masks(
         self,

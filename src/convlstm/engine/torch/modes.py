@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 def transforms_are_active() -> bool:
     """Return whether functorch transforms or forward-mode differentiation are active."""
     return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+
+
+def constant_in_graphs(function: Function) -> Function:
+    """Let the compiler call a function while it traces, and take the result for a constant.
+
+    It does what `torch.compiler.assume_constant_result` does, which would import the compiler: over a second.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return function(*arguments, **options)
+
+
+call_outside_graph = _call
+"""Call a function, and end the graph that is being compiled before; after `may_end_graph` returned True."""
+
+
+@constant_in_graphs
+def may_end_graph() -> bool:
+    """Return whether the graph that is being compiled may end here: not with `fullgraph=True`."""
+    global call_outside_graph  # noqa: PLW0603 (the compiler, which this would import, is loaded while it traces)
+    from torch._dynamo.symbolic_convert import tls
+
+    translator = getattr(tls, "current_tx", None)
+    if getattr(translator, "one_graph", True) or getattr(translator, "error_on_graph_break", True):
+        return False
+    if call_outside_graph is _call:  # not on import, which would import the compiler
+        call_outside_graph = torch.compiler.disable(_call)
+    return True
 
 
 def are_batched(gradients: Sequence[Tensor | None]) -> bool:

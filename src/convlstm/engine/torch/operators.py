@@ -17,6 +17,7 @@ from torch import Tensor
 
 from convlstm.engine.torch import fused
 from convlstm.engine.torch.fused_plan import Plan
+from convlstm.engine.torch.modes import constant_in_graphs
 from convlstm.engine.torch.precision import wide_type, without_autocast
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.options import ConvLSTMSpec
@@ -58,7 +59,7 @@ def sequence(
     return outputs, (h, c)
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def _description(layer: LayerSpec) -> str:
     """Return a layer as text, because the arguments of an operator are arrays, numbers and texts."""
     return json.dumps([layer.index, layer.stack.to_dict()])

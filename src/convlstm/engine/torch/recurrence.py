@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops import scan
 
 from convlstm.engine.torch import fused, operators
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
@@ -245,6 +244,8 @@ def _scanned(
     layer: LayerSpec, weights: Weights, state: State, given: _StepArrays, *, reverse: bool
 ) -> tuple[Tensor, State]:
     """Run the steps as one loop of an exported program, whose number of steps is open."""
+    from torch._higher_order_ops import scan  # imports the compiler, which takes over a second
+
     z_x, *others = given
     arrays = {name: a.movedim(1, 0) for name, a in zip(_StepArrays._fields[1:], others, strict=True) if a is not None}
     if z_x is not None:
