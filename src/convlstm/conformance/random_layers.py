@@ -171,7 +171,7 @@ def _random_options(random: np.random.Generator, spatial_dims: int | None) -> di
 
 
 def _later_options(entropy: list[int], options: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
-    """Return options that came later, from a stream of their own: the others of a seed stay as they were."""
+    """Return newer options, drawn by another generator, so that the older options of a seed do not change."""
     pick = picker(np.random.default_rng(entropy))
     rank, depth = options["spatial_dims"], len(options["hidden_channels"])
     later: dict[str, Any] = {}

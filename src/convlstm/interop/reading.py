@@ -213,14 +213,19 @@ def _peephole_options(layers: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
     grids = {parts["peephole"].shape[2:] if "peephole" in parts else None for parts in layers}
     if grids == {None}:
         return {}
-    if len(grids) > 1:
+    return {"peephole": "pixel", "input_size": _one_value(grids, "layers with peepholes on the same grid")}
+
+
+def _one_value(values: set[Any], expected: str) -> Any:
+    """Return the value that all layers have, or raise an error."""
+    if len(values) > 1:
         raise WeightsError(
             "layer",
-            expected="layers with peepholes on the same grid",
-            received=f"grids {', '.join(map(str, sorted(grids, key=str)))}",
+            expected=expected,
+            received=", ".join(map(str, sorted(values, key=str))),
             hint="Convert the layers one by one with `--layer`.",
         )
-    return {"peephole": "pixel", "input_size": grids.pop()}
+    return values.pop()
 
 
 def _norm_options(layout: Layout, layers: Sequence[Mapping[str, Array]], chosen: Sequence[Layer]) -> dict[str, Any]:
@@ -238,14 +243,7 @@ def _norm_options(layout: Layout, layers: Sequence[Mapping[str, Array]], chosen:
                 hint="Train a layer with `norm='group'` anew; this one cannot be represented.",
             )
         groups.add(hidden // layout.norm_channels)
-    if len(groups) > 1:
-        raise WeightsError(
-            "layer",
-            expected="layers with the same number of groups",
-            received=f"{', '.join(map(str, sorted(groups)))} groups",
-            hint="Convert the layers one by one with `--layer`.",
-        )
-    return {"norm": "group", "norm_groups": groups.pop()}
+    return {"norm": "group", "norm_groups": _one_value(groups, "layers with the same number of groups")}
 
 
 def differences(layout: Layout) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from convlstm.engine.torch import modes
+from convlstm.engine.torch.recurrence import State
 from convlstm.errors import ShapeError, SpecError
 from convlstm.frontend import dropout
 from convlstm.frontend.arguments import layer_spec
@@ -205,12 +206,7 @@ class ConvLSTM(SpecModule, LayerAttributes):
                 all_layers=all_layers,
             )
             return pack(output, x, lengths, first), final_state
-        weight = self.layer_weights()["weight_hh"]
-        if calls.check_input(spec, x, steps):
-            inputs.check_tensor("x", x, weight)
-            frames, batched = inputs.time_first(spec, x, first)
-        else:
-            frames, batched = inputs.frames_of_state(spec, state, steps, weight)
+        frames, batched = self._frames(x, state, steps)
         check_generator(generator, frames)
         reader = inputs.CallReader(frames, frames.shape[1], frames.shape[0], first)
         valid = reader.valid_steps(lengths, mask, batched)
@@ -230,13 +226,27 @@ class ConvLSTM(SpecModule, LayerAttributes):
             every_layer=all_layers,
             checkpoint=self.checkpoint if torch.is_grad_enabled() and not torch.compiler.is_exporting() else False,
         )
+        return self._results(outputs, final, batched=batched, all_layers=all_layers)
+
+    def _frames(self, x: Any, state: Any, steps: int | None) -> tuple[Tensor, bool]:
+        """Return the frames of a call time first, and whether it has a batch axis, after checking them."""
+        weight = self.layer_weights()["weight_hh"]
+        if calls.check_input(self.spec, x, steps):
+            inputs.check_tensor("x", x, weight)
+            return inputs.time_first(self.spec, x, self.batch_first)
+        return inputs.frames_of_state(self.spec, state, steps, weight)
+
+    def _results(
+        self, outputs: list[tuple[Tensor, ...]], final: list[State], *, batched: bool, all_layers: bool
+    ) -> tuple[Any, States]:
+        """Return what a call returns, from the outputs of each layer and the final states."""
         pairs = final if batched else [(h.squeeze(0), c.squeeze(0)) for h, c in final]
-        join = channel_concatenation(spec)
+        join = channel_concatenation(self.spec)
         if all_layers and torch.is_grad_enabled():
             # the next layer saved these arrays for its backward pass, and the caller may change them in place
             outputs = [*(tuple(part.clone() for part in parts) for parts in outputs[:-1]), outputs[-1]]
         merged = [
-            merge_directions([self._user_layout(part, batched) for part in parts], spec.merge, join)
+            merge_directions([self._user_layout(part, batched) for part in parts], self.spec.merge, join)
             for parts in outputs
         ]
         return (tuple(merged) if all_layers else merged[-1]), (tuple(h for h, _ in pairs), tuple(c for _, c in pairs))

@@ -218,7 +218,7 @@ def test_a_training_step_on_fake_cuda_tensors(tmp_path: Path) -> None:
 def test_wrong_value_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(accelerator_gates.SWITCH, "no")
     with pytest.raises(ConfigError, match=accelerator_gates.SWITCH):
-        accelerator_gates._is_wanted()
+        accelerator_gates.is_enabled(accelerator_gates.SWITCH, "the kernels of Triton")
 
 
 def test_triton_is_left_where_it_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ Both forms compute in the type of c and keep i, f, g and o in the type of z, so 
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 from convlstm.engine.torch.fused_plan import Plan
 from convlstm.engine.torch.modes import is_traced
 from convlstm.engine.torch.precision import wide_type
-from convlstm.errors import ConfigError
+from convlstm.engine.torch.switches import is_enabled
 
 SWITCH = "CONVLSTM_TRITON"
 """Environment variable that switches the kernels of Triton off while it is 0."""
@@ -50,7 +49,7 @@ def triton_serves(like: Tensor) -> bool:
     return (
         like.device.type == "cuda"
         and like.dtype in _TYPES
-        and _is_wanted()
+        and is_enabled(SWITCH, "the kernels of Triton")
         and not is_traced()
         and _compiles(like.device.index)
     )
@@ -59,18 +58,6 @@ def triton_serves(like: Tensor) -> bool:
 def on_device(like: Tensor) -> AbstractContextManager[Any]:
     """Select the device of a tensor, on which Triton starts its kernels."""
     return torch.cuda.device(like.device) if triton_serves(like) else nullcontext()
-
-
-def _is_wanted() -> bool:
-    value = os.environ.get(SWITCH, "1")
-    if value not in ("0", "1"):
-        raise ConfigError(
-            SWITCH,
-            expected="0 or 1",
-            received=repr(value),
-            hint=f"Set {SWITCH}=0 to run without the kernels of Triton, or unset it.",
-        )
-    return value == "1"
 
 
 def _compiles(index: int) -> bool:

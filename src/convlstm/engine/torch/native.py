@@ -6,7 +6,6 @@ backward pass of the gates (`gates.NativeGates`), `to_points` and `from_points` 
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from convlstm.engine.torch.modes import is_traced
-from convlstm.errors import ConfigError
+from convlstm.engine.torch.switches import is_enabled
 
 SWITCH = "CONVLSTM_NATIVE"
 """Environment variable that switches the operators off while it is 0."""
@@ -37,19 +36,13 @@ def is_installed() -> bool:
 
 def is_native(like: Tensor) -> bool:
     """Return whether the operators can compute an array like this one now."""
-    return like.device.type == "cpu" and like.dtype in _TYPES and _is_wanted() and is_installed() and not is_traced()
-
-
-def _is_wanted() -> bool:
-    value = os.environ.get(SWITCH, "1")
-    if value not in ("0", "1"):
-        raise ConfigError(
-            SWITCH,
-            expected="0 or 1",
-            received=repr(value),
-            hint=f"Set {SWITCH}=0 to run without convlstm-native, or unset it.",
-        )
-    return value == "1"
+    return (
+        like.device.type == "cpu"
+        and like.dtype in _TYPES
+        and is_enabled(SWITCH, "convlstm-native")
+        and is_installed()
+        and not is_traced()
+    )
 
 
 def operators() -> Any:

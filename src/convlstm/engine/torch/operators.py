@@ -128,7 +128,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     f"Tensor spent, {_LAYER}, bool[] needed) -> ({', '.join(['Tensor'] * _INPUT_COUNT)})",
 )
 def _backward(d_outputs: Tensor | None, dh: Tensor | None, dc: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
-    """Return the gradients of the inputs; dz overwrites the gates, and the flag `spent` says so afterwards."""
+    """Return the gradients of the inputs; dz overwrites the gates, and `spent` becomes True."""
     hidden, cells, gates, spent = arguments[_INPUT_COUNT : _INPUT_COUNT + 4]
     *layer, needed = arguments[_INPUT_COUNT + 4 :]
     plan, inputs = _read((*arguments[:_INPUT_COUNT], *layer))

@@ -220,40 +220,40 @@ class _StepArrays(NamedTuple):
 
 
 def _masked_step(
-    layer: LayerSpec, weights: Weights, state: State, given: _StepArrays, masks: LayerMasks | None
+    layer: LayerSpec, weights: Weights, state: State, of_step: _StepArrays, masks: LayerMasks | None
 ) -> tuple[Tensor, State]:
     """Return the output and the state after a step, which leaves the state of masked rows unchanged."""
     spec, (h, c) = layer.stack, state
     h_new, c_new = step(
         layer,
         weights,
-        given.z_x,
+        of_step.z_x,
         state,
-        candidate_scale=None if given.candidate_scale is None else _over_grid(given.candidate_scale, spec),
-        retention=None if given.retention is None else _over_grid(given.retention, spec),
+        candidate_scale=None if of_step.candidate_scale is None else _over_grid(of_step.candidate_scale, spec),
+        retention=None if of_step.retention is None else _over_grid(of_step.retention, spec),
         masks=masks,
     )
-    if given.valid is None or given.output_valid is None:
+    if of_step.valid is None or of_step.output_valid is None:
         return h_new, (h_new, c_new)
-    valid = _mask_like(given.valid, h)
+    valid = _mask_like(of_step.valid, h)
     h, c = torch.where(valid, h_new, h), torch.where(valid, c_new, c)
-    return torch.where(_mask_like(given.output_valid, h), h, torch.zeros_like(h)), (h, c)
+    return torch.where(_mask_like(of_step.output_valid, h), h, torch.zeros_like(h)), (h, c)
 
 
 def _scanned(
-    layer: LayerSpec, weights: Weights, state: State, given: _StepArrays, *, reverse: bool
+    layer: LayerSpec, weights: Weights, state: State, steps_of: _StepArrays, *, reverse: bool
 ) -> tuple[Tensor, State]:
     """Run the steps as one loop of an exported program, whose number of steps is open."""
     from torch._higher_order_ops import scan  # imports the compiler, which takes over a second
 
-    z_x, *others = given
+    z_x, *others = steps_of
     arrays = {name: a.movedim(1, 0) for name, a in zip(_StepArrays._fields[1:], others, strict=True) if a is not None}
     if z_x is not None:
         arrays["z_x"] = z_x
     absent = dict.fromkeys(_StepArrays._fields)
 
-    def body(carried: State, of_step: dict[str, Tensor]) -> tuple[State, Tensor]:
-        output, (h, c) = _masked_step(layer, weights, carried, _StepArrays(**absent | of_step), None)
+    def body(carried: State, arrays_of_step: dict[str, Tensor]) -> tuple[State, Tensor]:
+        output, (h, c) = _masked_step(layer, weights, carried, _StepArrays(**absent | arrays_of_step), None)
         return (h.clone(), c.clone()), output.clone()  # a loop must not return the same array twice
 
     # the loop's arrays may not share memory, and have to be contiguous
