@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # for its exception only
 import re
 import warnings
 import zipfile
