@@ -45,6 +45,7 @@ CHANGED = {
         "memory_decay": True,
     },
     "training": {
+        "start_from": "rain",
         "steps": 11,
         "batch_size": 3,
         "learning_rate": 1e-05,
@@ -67,11 +68,12 @@ CHANGED = {
 }
 
 
-# feedback excludes durations and thresholds, and uneven steps exclude the moving frame
+# feedback excludes durations and thresholds, uneven steps the moving frame, and a model to start from its own frame
 COMPATIBLE = CHANGED | {
     "data": CHANGED["data"] | {"frame": "fixed", "transform": "log"},
     "model": CHANGED["model"] | {"rollout": "states", "output_activation": "identity"},
-    "training": CHANGED["training"] | {"intensity": 0.0, "absolute_error": 0.3, "emphasis": {1.0: 1.0, 5.0: 2.0}},
+    "training": CHANGED["training"]
+    | {"start_from": None, "intensity": 0.0, "absolute_error": 0.3, "emphasis": {1.0: 1.0, 5.0: 2.0}},
 }
 
 

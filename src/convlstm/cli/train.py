@@ -25,6 +25,14 @@ def train(
             "--set", metavar="NAME=VALUE", help="Option to change, such as training.steps=500. Repeat for more."
         ),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model file or run folder whose weights and options the training starts with; rain is the model of "
+            "this package.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", metavar="", help="Continue the run in the folder with its configuration.")
@@ -62,6 +70,8 @@ def train(
     overrides: dict[str, Any] = {f"data.{name}": value for name, value in reading_options.items()}
     if seed is not None:
         overrides["seed"] = seed
+    if start_from is not None:
+        overrides["training.start_from"] = start_from
     chosen = read_config(config, settings, overrides)
     if show_config:
         say(to_yaml(chosen).rstrip())

@@ -138,6 +138,9 @@ class ModelConfig(_Part):
 class TrainingConfig(_Part):
     """Options of the training."""
 
+    start_from: str | None = Field(
+        None, description="Model file or run folder whose weights and options the training starts with, or rain."
+    )
     steps: Count = Field(2000, description="Number of optimiser steps.")
     batch_size: Count = Field(8, description="Windows per step.")
     learning_rate: Positive = Field(2e-3, description="Peak learning rate of AdamW.")

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from convlstm.errors import ConfigError
 from convlstm.nowcast.config import BRIEF, HINT, Config, validate
+from convlstm.nowcast.start_model import with_options_of
 
 
 def read_config(
@@ -22,6 +23,7 @@ def read_config(
     """Return the validated configuration of a TOML or YAML file, or of the defaults, changed by single settings.
 
     Settings are texts such as `training.steps=500`, with a YAML value. The overrides, values by such names, come last.
+    With `training.start_from` the options of that model replace the defaults.
     """
     values = {} if path is None else _read_file(Path(path))
     for setting in settings or []:
@@ -29,7 +31,9 @@ def read_config(
         _set_option(values, name, value, source="--set")
     for name, value in (overrides or {}).items():
         _set_option(values, name, value, source=name)
-    return validate(values)
+    training = values.get("training")
+    start = training.get("start_from") if isinstance(training, dict) else None
+    return validate(with_options_of(str(start), values) if start is not None else values)
 
 
 def parse_setting(setting: str, *, example: str) -> tuple[str, Any]:

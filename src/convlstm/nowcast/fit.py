@@ -30,6 +30,7 @@ from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.nowcast.start_model import check_start, load_start
 from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
@@ -66,9 +67,8 @@ def fit(
     With `resume` the run in the folder continues. After SIGINT or SIGTERM the state is saved, and an
     `InterruptedTrainingError` is raised. A loss that is NaN or infinite is a `TrainingError`.
     """
-    data, pipeline = prepare(config, frames)
-    spec = config.model.spec(pipeline.channels, pipeline.time_step)
-    trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
+    begun = _begin(config, frames, framework)
+    pipeline, trainer = begun.pipeline, begun.trainer
     with folder.begun(config, resume):
         data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
         state, progress = folder.load_state(data_description)
@@ -77,21 +77,48 @@ def fit(
             trainer.restore(average.restore(state))
         if not progress.finished:
             with _collected_signals() as signals:
-                run = _TrainingRun(
-                    config, spec, data, pipeline, trainer, average, folder, progress, data_description, on_step, signals
-                )
+                run = _TrainingRun(config, begun, average, folder, progress, data_description, on_step, signals)
                 run.train()
-        if spec.thresholds and "events" not in load_model(folder.model).extra:
-            _save_event_rules(folder, frames, data, framework)
+        if begun.spec.thresholds and "events" not in load_model(folder.model).extra:
+            _save_event_rules(folder, frames, begun.data, framework)
     return progress
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a training begins with."""
+
+    data: TrainingData
+    pipeline: Pipeline
+    spec: ForecasterSpec
+    trainer: Trainer
+    started_from: str | None  # digest of the first weights, if they are those of a model
+
+    def sample(self, config: Config, step: int) -> Sample:
+        """Return the sample of a training step."""
+        return to_sample(self.data.train.batch(step), self.pipeline, config)
+
+
+def _begin(config: Config, frames: Frames, framework: str) -> _Beginning:
+    """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
+    name, start = config.training.start_from, None
+    if name is None:
+        data, pipeline = prepare(config, frames)
+        spec = config.model.spec(pipeline.channels, pipeline.time_step)
+        weights: Mapping[str, Array] = initialise(spec, config.seed)
+    else:
+        start = load_start(name)
+        data, pipeline = prepare(config, frames, Pipeline.of_model(start, name).transform)
+        spec, weights = check_start(start, config, pipeline), start.weights
+    trainer = build_trainer(framework, spec, weights, optimisation(config.training))
+    return _Beginning(data, pipeline, spec, trainer, None if start is None else start.digest)
 
 
 def seconds_per_step(config: Config, frames: Frames, framework: str, skipped: int, measured: int) -> float:
     """Return the median time of a step, from a trial of `measured` steps after some that are skipped."""
-    data, pipeline = prepare(config, frames)
-    spec = config.model.spec(pipeline.channels, pipeline.time_step)
-    trainer = build_trainer(framework, spec, initialise(spec, config.seed), optimisation(config.training))
-    samples = _SamplesAhead(lambda step: to_sample(data.train.batch(step), pipeline, config), skipped + measured)
+    begun = _begin(config, frames, framework)
+    trainer = begun.trainer
+    samples = _SamplesAhead(lambda step: begun.sample(config, step), skipped + measured)
     times = []
     for step in range(skipped + measured):
         started = time.perf_counter()
@@ -125,10 +152,7 @@ class _TrainingRun:
     """The remaining steps of a run, with everything they need."""
 
     config: Config
-    spec: ForecasterSpec
-    data: TrainingData
-    pipeline: Pipeline
-    trainer: Trainer
+    begun: _Beginning
     average: WeightAverage
     folder: RunFolder
     progress: Progress
@@ -139,14 +163,12 @@ class _TrainingRun:
     @cached_property
     def samples(self) -> _SamplesAhead:
         """The samples of the steps, of which the next one is made in the background."""
-        return _SamplesAhead(
-            lambda step: to_sample(self.data.train.batch(step), self.pipeline, self.config), self.config.training.steps
-        )
+        return _SamplesAhead(lambda step: self.begun.sample(self.config, step), self.config.training.steps)
 
     @cached_property
     def class_means(self) -> tuple[float, ...]:
         """The mean of the training values in each class of the thresholds."""
-        return class_means(self.data.training_values, self.spec.thresholds, rain=self.pipeline.rain)
+        return class_means(self.begun.data.training_values, self.begun.spec.thresholds, rain=self.begun.pipeline.rain)
 
     def train(self) -> None:
         """Run the remaining steps; save after every validation, after a signal, and at the end."""
@@ -165,8 +187,8 @@ class _TrainingRun:
             loss = self._step(rate)
             validation_loss = None
             if progress.step % options.validate_every == 0 or progress.step == options.steps:
-                weights = self.average.weights or self.trainer.weights()
-                with self.trainer.using(weights):
+                weights = self.average.weights or self.begun.trainer.weights()
+                with self.begun.trainer.using(weights):
                     validation_loss = _finite(self._validate(), progress.step)
                 self._keep_if_best(validation_loss, weights)
                 self._log(validation_loss, rate)
@@ -179,20 +201,20 @@ class _TrainingRun:
         """Make one optimiser step and return its loss."""
         progress = self.progress
         sample = self.samples.of_step(progress.step)
-        loss = self.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
+        loss = self.begun.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
-        self.average.add(self.trainer.weights, progress.step)
+        self.average.add(self.begun.trainer.weights, progress.step)
         progress.losses.append(_finite(loss, progress.step))
         return loss
 
     def _validate(self) -> float:
         """Return the mean loss over all values of the validation windows."""
         total = weight = 0.0
-        for number in range(len(self.data.validation)):
-            sample = to_sample(self.data.validation.batch(number), self.pipeline, self.config)
+        for number in range(len(self.begun.data.validation)):
+            sample = to_sample(self.begun.data.validation.batch(number), self.begun.pipeline, self.config)
             sample_weight = float(sample.weight.sum(dtype=np.float64))
             if sample_weight:
-                total += sample_weight * self.trainer.loss(sample)
+                total += sample_weight * self.begun.trainer.loss(sample)
                 weight += sample_weight
         if not weight:
             raise DataError(
@@ -213,13 +235,13 @@ class _TrainingRun:
         progress.best_step = progress.step
         progress.validations_without_improvement = 0
         extra: dict[str, Any] = {
-            "pipeline": self.pipeline.to_dict(),
-            "provenance": Provenance.of_run(self.config).to_dict(),
+            "pipeline": self.begun.pipeline.to_dict(),
+            "provenance": Provenance.of_run(self.config, self.begun.started_from).to_dict(),
         }
-        if self.spec.thresholds:
+        if self.begun.spec.thresholds:
             # the means of the classes, for a forecast before the end of the training
             extra["class_means"] = self.class_means
-        save_model(self.folder.model, self.spec, weights, extra)
+        save_model(self.folder.model, self.begun.spec, weights, extra)
 
     def _log(self, validation_loss: float, rate: float) -> None:
         """Write a line of the log with the mean training loss since the last validation."""
@@ -229,7 +251,7 @@ class _TrainingRun:
         progress.losses.clear()
 
     def _save_state(self) -> None:
-        self.folder.save_state(self.trainer.state() | self.average.state(), self.progress, self.data_description)
+        self.folder.save_state(self.begun.trainer.state() | self.average.state(), self.progress, self.data_description)
 
 
 class _SamplesAhead:

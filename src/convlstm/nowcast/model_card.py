@@ -94,6 +94,8 @@ def _facts(model: Model, pipeline: Pipeline, notes: CardNotes) -> Iterator[tuple
     if notes.attribution:
         yield "source of the data", notes.attribution
     yield "trained with", f"convlstm {provenance.version}, seed {provenance.seed}"
+    if provenance.started_from:
+        yield "training started from the weights", provenance.started_from
     yield "digest of the weights", model.digest
 
 

@@ -49,12 +49,12 @@ class TrainingData:
     training_values: Field  # of the first variable in up to 200 frames of the training days
 
 
-def prepare(config: Config, frames: Frames) -> tuple[TrainingData, Pipeline]:
-    """Split the days, fit the transform on the training days, and cut windows into batches."""
+def prepare(config: Config, frames: Frames, transform: Transform | None = None) -> tuple[TrainingData, Pipeline]:
+    """Split the days, fit the transform on the training days unless one is given, and cut windows into batches."""
     data = config.data
     splits = split_days(frames.time, validation=data.validation, test=data.test)
     starts = _window_starts(config, frames, splits)
-    transform = choose_transform(data.transform, frames, splits["train"], data.log_top)
+    transform = transform or choose_transform(data.transform, frames, splits["train"], data.log_top)
     thresholds = choose_thresholds(frames, splits["train"])
     if config.model.thresholds:
         check_events(config.model.thresholds, transform)

@@ -20,17 +20,18 @@ class Provenance:
 
     version: str | None
     config: Mapping[str, Any]  # by section, as in a configuration file; empty if the file has none
+    started_from: str | None = None  # digest of the weights that the training started from
 
     @classmethod
-    def of_run(cls, config: Config) -> Provenance:
+    def of_run(cls, config: Config, started_from: str | None) -> Provenance:
         """Return the provenance of a model that is trained now."""
-        return cls(__version__, config.model_dump(mode="json"))
+        return cls(__version__, config.model_dump(mode="json"), started_from)
 
     @classmethod
     def of_model(cls, model: Model) -> Provenance:
         """Return the provenance in a model file."""
         values = model.extra.get("provenance", {})
-        return cls(values.get("version"), values.get("config", {}))
+        return cls(values.get("version"), values.get("config", {}), values.get("started_from"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""

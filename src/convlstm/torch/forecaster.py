@@ -15,12 +15,16 @@ from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.loading import HoldsExtra
 from convlstm.spec import calls
 from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.geometry import enlargement
 from convlstm.torch import inputs
 from convlstm.torch.dropout import check_generator, sample_masks
 from convlstm.torch.layer import ConvLSTM, States
 from convlstm.torch.module import ExportableModule
 from convlstm.torch.stack import StepInputs, run_stack
 from convlstm.torch.weights import reset
+
+_LONGEST_PRODUCT = 128
+"""Longest side of a grid that is enlarged by products with matrices."""
 
 
 class Forecaster(HoldsExtra, ExportableModule):
@@ -221,8 +225,7 @@ class Forecaster(HoldsExtra, ExportableModule):
         """Return the output at lead times from the features (batch, feature, height, width) and hidden states."""
         assert self.output is not None
         coarse = self.head(hidden.flatten(0, 1))
-        size = tuple(features.shape[-2:])
-        fine = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False).unflatten(0, hidden.shape[:2])
+        fine = _enlarge(coarse, tuple(features.shape[-2:])).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
         modulated = features.unsqueeze(1) * (1 + gain) + offset
         channels = self.spec.detail_channels
@@ -234,6 +237,23 @@ class Forecaster(HoldsExtra, ExportableModule):
         inputs.check_tensor("frames", frames, self.head.weight)
         calls.check_forecast(self.spec, frames.shape)
         calls.check_horizon(horizon, torch.SymInt)
+
+
+def _enlarge(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge height and width to a multiple of them by linear interpolation.
+
+    In training two products with the matrices of `geometry.enlargement` take half the time of PyTorch's operator, whose
+    backward pass is slow. The time of a product increases with the side of the grid, so that large grids use the
+    operator.
+    """
+    height, width = coarse.shape[-2:]
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if is_traced or not torch.is_grad_enabled() or max(height, width) > _LONGEST_PRODUCT:
+        return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    rows, columns = (
+        coarse.new_tensor(enlargement(n, enlarged // n)) for n, enlarged in zip((height, width), size, strict=True)
+    )
+    return rows @ (coarse @ columns.T)
 
 
 def _ordered_logits(output: Tensor) -> Tensor:
