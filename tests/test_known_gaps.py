@@ -91,6 +91,13 @@ def torch_quantize_dynamic() -> None:
     assert not torch.equal(quantized(frames)[0], layer(frames)[0])
 
 
+def torch_captum_layer_activation() -> None:
+    from captum.attr import LayerActivation
+
+    layer, frames, _ = torch_layer_and_frames()
+    LayerActivation(lambda x: layer(x)[0].sum(), layer).attribute(frames)
+
+
 def mlx_quantize() -> None:
     import mlx.core as mx
     from mlx import nn
@@ -383,6 +390,7 @@ GAPS: dict[str, Callable[[], None]] = {
         torch_onnx_of_open_time,
         torch_trace_of_open_time,
         torch_quantize_dynamic,
+        torch_captum_layer_activation,
         mlx_quantize,
         mlx_forward_mode,
         mlx_shapeless,
