@@ -28,6 +28,10 @@ def forecast(
             metavar="MINUTES", help="Increasing list such as 10,30,60. Default: every step up to the training horizon."
         ),
     ] = None,
+    members: Annotated[
+        int, typer.Option(metavar="N", help="Number of ensemble members to add, for a model of rain with thresholds.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the members.")] = 0,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     variable: options.Variables = None,
@@ -47,6 +51,8 @@ def forecast(
 
     Example: `convlstm forecast rain.nc -o forecast.nc`
 
+    Example: `convlstm forecast rain.nc -o forecast.nc --members 24`
+
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say
@@ -62,7 +68,9 @@ def forecast(
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     command = ["convlstm", *sys.argv[1:]]
-    result = make_forecast(nowcaster, frames, lead_times=leads, init_time=init_time, command=command)
+    result = make_forecast(
+        nowcaster, frames, lead_times=leads, init_time=init_time, members=members, seed=seed, command=command
+    )
     write_forecast(output, result)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
     say(f"{output}: {result.sizes['lead_time']} frames after {start}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from convlstm.data import Frames, find_windows
 from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.files import write_atomic
+from convlstm.nowcast.members import check_members, make_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.provenance import Provenance
 
@@ -31,15 +32,20 @@ def make_forecast(
     *,
     lead_times: Sequence[float] | None = None,
     init_time: str | None = None,
+    members: int = 0,
+    seed: int = 0,
     command: Sequence[str] = (),
 ) -> xr.Dataset:
     """Return the forecast of the frames after the latest one, or after `init_time`.
 
     Lead times are in seconds; None uses the horizon of the training. The dataset has one variable per channel
     (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`; `command` is for its history.
-    A model with thresholds adds the mean, quantiles and the probability of each event.
+    A model with thresholds adds the mean, quantiles and the probability of each event. A model of rain with thresholds
+    adds `members` fields that are possible together, whose random parts follow from the seed.
     """
     pipeline = nowcaster.pipeline
+    if members:
+        check_members(nowcaster, members)
     pipeline.check(frames)
     last = _last_frame(frames, init_time)
     index = input_window(nowcaster, frames, last)
@@ -60,7 +66,11 @@ def make_forecast(
     field = nowcaster.field(probability, leads)
     mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
     dataset = _dataset(nowcaster, frames, field[:, None], leads, last, command)
-    return _with_probabilities(dataset, nowcaster, probability, mean)
+    dataset = _with_probabilities(dataset, nowcaster, probability, mean)
+    if not members:
+        return dataset
+    fields = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
+    return _with_members(dataset, fields, members, seed)
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
@@ -195,6 +205,22 @@ def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: 
     for variable in added:
         result[variable].encoding |= {key: source.encoding[key] for key in ("grid_mapping",) if key in source.encoding}
     return result
+
+
+def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, seed: int) -> xr.Dataset:
+    """Add the members (lead_time, y, x) of the first variable of a forecast."""
+    name, source = next(iter(dataset.data_vars.items()))
+    stacked = np.empty((count, *source.shape), np.float32)
+    for number, field in enumerate(fields):
+        stacked[number] = field
+    label = source.attrs.get("long_name", str(name))
+    attributes = source.attrs | {"long_name": f"members of the {label}", "comment": f"random fields of seed {seed}"}
+    result = dataset.assign({f"{name}_member": (("realization", *source.dims), stacked, attributes)})
+    result[f"{name}_member"].encoding |= {
+        key: source.encoding[key] for key in ("grid_mapping",) if key in source.encoding
+    }
+    numbers = np.arange(count, dtype=np.int32)
+    return result.assign_coords(realization=("realization", numbers, {"standard_name": "realization", "units": "1"}))
 
 
 def _history_line(nowcaster: Nowcaster, command: Sequence[str]) -> str:

@@ -108,13 +108,15 @@ class EventRules:
             result += (reached[..., k, :, :] - reached[..., k + 1, :, :]) * value
         return np.asarray(result, np.float32)
 
-    def quantile(self, probability: Field, level: float) -> Field:
+    def quantile(self, probability: Field, level: float | Field) -> Field:
         """Return the value (..., height, width) that is exceeded with probability 1 − level; 0.5 is the median.
+
+        The level is one number, or one for each cell.
 
         The probability is interpolated linearly between the thresholds. Below the first threshold the value is the
         mean of that class; above the last one it increases to twice the distance of its class mean.
         """
-        exceeded = np.float32(1 - level)
+        exceeded = np.asarray(1 - level, np.float32)
         top = self.thresholds[-1] + 2 * max(self.class_means[-1] - self.thresholds[-1], 0.0)
         bounds = np.array([*self.thresholds, top], np.float32)
         padded = np.concatenate([probability, np.zeros_like(probability[..., :1, :, :])], axis=-3)

@@ -13,9 +13,18 @@ from convlstm.errors import ConfigError
 from convlstm.nowcast.evaluation_cases import FieldForecast
 from convlstm.nowcast.rivals.fields import anvil, linda, lk_extrapolation, sprog
 from convlstm.nowcast.rivals.methods import require_pysteps
-from convlstm.nowcast.rivals.probabilities import lagrangian_probability, steps_exceedance
+from convlstm.nowcast.rivals.probabilities import lagrangian_probability, steps_exceedance, steps_members
 
-__all__ = ["anvil", "choose_rivals", "lagrangian_probability", "linda", "lk_extrapolation", "sprog", "steps_exceedance"]
+__all__ = [
+    "anvil",
+    "choose_rivals",
+    "lagrangian_probability",
+    "linda",
+    "lk_extrapolation",
+    "sprog",
+    "steps_exceedance",
+    "steps_members",
+]
 
 LABELS = {"lk": "LK extrapolation", "sprog": "S-PROG", "anvil": "ANVIL", "linda": "LINDA-D"}
 """Names of the rivals of rain rates in reports, by their names in options."""

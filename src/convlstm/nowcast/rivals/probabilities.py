@@ -11,6 +11,51 @@ from convlstm.nowcast.rivals.cases import MOTION_FRAMES, checked, compute_fields
 from convlstm.nowcast.rivals.methods import Fields, Times, extrapolate, run_lagrangian, run_steps
 
 
+def steps_members(
+    inputs: Array,
+    input_seconds: Numbers,
+    lead_seconds: Numbers,
+    *,
+    members: int = 24,
+    seed: int = 0,
+    cell_km: float = 1.0,
+) -> NDArray[np.float32]:
+    """Forecast an ensemble by STEPS.
+
+    Arguments and errors are those of `lk_extrapolation`, for one channel. A member is NaN where the perturbed motion
+    leaves it without a value.
+
+    Args:
+        inputs: Rain rates in mm/h (time, 1, height, width), NaN where missing; at least 3 frames.
+        input_seconds: Times of the frames in seconds; the last three are evenly spaced.
+        lead_seconds: Lead times in seconds from the last frame, at least 0 and increasing.
+        members: Number of ensemble members, at least 2.
+        seed: Seed of the perturbations; the same seed gives the same forecast.
+        cell_km: Size of a cell in km.
+
+    Returns:
+        Rain rates in mm/h (lead_time, member, height, width).
+
+    Example:
+        `ensemble = steps_members(rain, [0, 300, 600], [300, 600], members=24)`
+    """
+    if members < 2:
+        raise DataError("members", expected="at least 2", received=members, hint="Pass 24 or more for probabilities.")
+    if not (np.isfinite(cell_km) and cell_km > 0):
+        raise DataError("cell_km", expected="a positive size", received=cell_km, hint="Pass the size of a cell in km.")
+    frames, leads, step = checked(inputs, input_seconds, lead_seconds, MOTION_FRAMES, channels=1)
+
+    def method(frames: Fields, motion: Fields, times: Times) -> Fields:
+        ensemble = run_steps(frames, motion, times, members=members, seed=seed, cell_km=cell_km, minutes=step / 60.0)
+        return np.moveaxis(ensemble, 0, 1)
+
+    def fallback(frames: Fields, motion: Fields, times: Times) -> Fields:
+        return _repeated(extrapolate(frames, motion, times), members)
+
+    fields = compute_fields(frames[:, 0], leads, method, fallback)
+    return with_lead_zero(fields, leads, _repeated(frames[-1:, 0], members))
+
+
 def steps_exceedance(
     inputs: Array,
     input_seconds: Numbers,
@@ -23,16 +68,16 @@ def steps_exceedance(
 ) -> NDArray[np.float32]:
     """Forecast the probability of each threshold as the share of STEPS members at or above it.
 
-    Arguments and errors are those of `lk_extrapolation`, for one channel. The perturbed motion leaves a cell without a
-    value in some members: the share is over the others, and NaN without any.
+    The perturbed motion leaves a cell without a value in some members: the share is over the others, and NaN without
+    any.
 
     Args:
-        inputs: Rain rates in mm/h (time, 1, height, width), NaN where missing; at least 3 frames.
-        input_seconds: Times of the frames in seconds; the last three are evenly spaced.
-        lead_seconds: Lead times in seconds from the last frame, at least 0 and increasing.
+        inputs: As in `steps_members`, as are the times and the last three arguments.
+        input_seconds: Times of the frames in seconds.
+        lead_seconds: Lead times in seconds from the last frame.
         thresholds: Rain rates in mm/h, positive. Those below 0.1 give the probability of 0.1 mm/h.
-        members: Number of ensemble members, at least 2.
-        seed: Seed of the perturbations; the same seed gives the same forecast.
+        members: Number of ensemble members.
+        seed: Seed of the perturbations.
         cell_km: Size of a cell in km.
 
     Returns:
@@ -41,22 +86,9 @@ def steps_exceedance(
     Example:
         `probability = steps_exceedance(rain, [0, 300, 600], [300, 600], [1.0, 5.0], members=48)`
     """
-    if members < 2:
-        raise DataError("members", expected="at least 2", received=members, hint="Pass 24 or more for probabilities.")
-    if not (np.isfinite(cell_km) and cell_km > 0):
-        raise DataError("cell_km", expected="a positive size", received=cell_km, hint="Pass the size of a cell in km.")
     limits = _thresholds(thresholds)
-    frames, leads, step = checked(inputs, input_seconds, lead_seconds, MOTION_FRAMES, channels=1)
-
-    def method(frames: Fields, motion: Fields, times: Times) -> Fields:
-        ensemble = run_steps(frames, motion, times, members=members, seed=seed, cell_km=cell_km, minutes=step / 60.0)
-        return np.stack([_share_at_or_above(limit, ensemble) for limit in limits], axis=1)
-
-    def fallback(frames: Fields, motion: Fields, times: Times) -> Fields:
-        return _exceeds(extrapolate(frames, motion, times), limits)
-
-    fields = compute_fields(frames[:, 0], leads, method, fallback)
-    return with_lead_zero(fields, leads, _exceeds(frames[-1:, 0], limits))
+    ensemble = steps_members(inputs, input_seconds, lead_seconds, members=members, seed=seed, cell_km=cell_km)
+    return np.stack([_share_at_or_above(limit, ensemble) for limit in limits], axis=1)
 
 
 def lagrangian_probability(
@@ -98,12 +130,16 @@ def lagrangian_probability(
     return with_lead_zero(fields, leads, _exceeds(frames[-1:, 0], limits))
 
 
-def _share_at_or_above(limit: float, ensemble: Fields) -> Fields:
-    """Return the share of members (member, lead_time, height, width) that reach the limit, among those with a value."""
-    known = np.isfinite(ensemble).sum(axis=0)
-    reached = (ensemble.astype(np.float32) >= np.float32(limit)).sum(axis=0)
-    share: Fields = np.where(known > 0, reached / np.maximum(known, 1), np.nan)
-    return share
+def _share_at_or_above(limit: float, ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the share of members (lead_time, member, height, width) that reach the limit, among those with a value."""
+    known = np.isfinite(ensemble).sum(axis=1)
+    reached = (ensemble >= np.float32(limit)).sum(axis=1)
+    return np.where(known > 0, reached / np.maximum(known, 1), np.nan).astype(np.float32)
+
+
+def _repeated(fields: Fields, members: int) -> Fields:
+    """Return fields (lead_time, height, width) as those of equal members (lead_time, member, height, width)."""
+    return np.repeat(fields[:, None], members, axis=1)
 
 
 def _exceeds(fields: Fields, limits: Fields) -> Fields:

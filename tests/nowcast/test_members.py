@@ -1,0 +1,123 @@
+"""Members of an ensemble: random fields of the stated statistics, and members that agree with the probabilities."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from convlstm.errors import ConfigError
+from convlstm.nowcast.cf_output import make_forecast
+from convlstm.nowcast.members import make_members
+from convlstm.nowcast.noise import Noise
+
+LEADS = np.array([300.0, 900.0, 3600.0])
+SMALL = Noise(slope=3.0, outer=16.0, lifetime=60.0, growth=1.5)
+
+
+@pytest.fixture(scope="module")
+def fields():
+    """Many random fields (sample, lead_time, height, width)."""
+    random = np.random.default_rng(0)
+    return np.stack([np.stack(list(SMALL.fields((48, 60), LEADS, random))) for _ in range(200)])
+
+
+def test_the_fields_have_mean_0_and_variance_1_in_every_cell_and_column(fields):
+    assert fields.dtype == np.float32
+    assert np.abs(fields.mean(axis=0)).max() < 0.3  # four standard errors of 200 samples
+    by_column = (fields.astype(np.float64) ** 2).mean(axis=(0, 2))
+    assert by_column == pytest.approx(np.ones_like(by_column), abs=0.12)
+    assert (fields.astype(np.float64) ** 2).mean(axis=(0, 2, 3)) == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_neighbours_are_alike_in_both_directions_and_distant_cells_are_not(fields):
+    def correlation(lead, rows, columns):
+        f = fields[:, lead].astype(np.float64)
+        return (f[:, : 48 - rows, : 60 - columns] * f[:, rows:, columns:]).mean()
+
+    for lead in range(3):
+        assert correlation(lead, 0, 1) == pytest.approx(correlation(lead, 1, 0), abs=0.02)
+        assert correlation(lead, 0, 1) > correlation(lead, 0, 4) > 0.03
+        assert abs(correlation(lead, 0, 40)) < 0.05
+    assert (
+        abs((fields[:, 2, :, 0] * fields[:, 2, :, -1]).mean()) < 0.08
+    )  # the transform's period is wider than the field
+
+
+def test_small_scales_vary_first_and_fields_follow_one_another(fields):
+    f = fields.astype(np.float64)
+    by_lead = [(f[:, lead, :, :-3] * f[:, lead, :, 3:]).mean() for lead in range(3)]
+    assert by_lead[0] < by_lead[1] - 0.03 < by_lead[2] - 0.06
+    near, far = (f[:, 0] * f[:, 1]).mean(), (f[:, 0] * f[:, 2]).mean()
+    assert near > 0.2
+    assert near > far + 0.1
+
+
+def test_the_power_decreases_with_the_stated_slope():
+    noise = Noise(slope=3.0, outer=16.0, lifetime=1.0, growth=0.0)  # every scale at its full power at once
+    random = np.random.default_rng(1)
+    samples = np.stack([next(noise.fields((240, 240), np.array([1e4]), random)) for _ in range(10)])
+    window = np.hanning(240)[:, None] * np.hanning(240)
+    power = (np.abs(np.fft.rfft2(samples * window)) ** 2).mean(axis=0)
+    wavenumber = np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(240))
+    edges = np.array([1 / 12, 1 / 6, 1 / 3])
+    low, high = (power[(wavenumber >= a) & (wavenumber < b)].mean() for a, b in pairwise(edges))
+    assert np.log2(low / high) == pytest.approx(3.0, abs=0.25)
+
+
+def test_a_coarser_grid_has_the_same_scales_in_km():
+    random = np.random.default_rng(2)
+    coarse = np.stack([next(SMALL.fields((40, 40), np.array([1e5]), random, cell_km=2.0)) for _ in range(200)])
+    fine = np.stack([next(SMALL.fields((40, 40), np.array([1e5]), random)) for _ in range(200)])
+    assert (coarse[..., :-2] * coarse[..., 2:]).mean() == pytest.approx(
+        (fine[..., :-4] * fine[..., 4:]).mean(), abs=0.06
+    )
+
+
+def case(nowcaster, frames, end=40):
+    window = slice(end - 2, end + 1)
+    inputs, seconds, leads = frames.read(window), frames.seconds[window], np.arange(1, 5) * frames.time_step
+    return nowcaster.predict_probability(inputs[None], seconds[None], leads)[0], inputs, seconds, leads
+
+
+def test_the_share_of_members_at_a_threshold_tends_to_its_probability(event_nowcaster, rain_frames):
+    given = case(event_nowcaster, rain_frames)
+    members = np.stack(list(make_members(event_nowcaster, *given, count=400)))
+    for k, threshold in enumerate(event_nowcaster.spec.thresholds):
+        share = (members >= np.float32(threshold)).mean(axis=0)
+        assert np.abs(share - given[0][:, k]).max() < 0.13  # five standard errors of a share of one half
+        assert share.mean() == pytest.approx(given[0][:, k].mean(), abs=0.02)
+    assert np.isfinite(members).all()
+    assert (members >= 0).all()
+
+
+def test_a_member_depends_on_seed_and_number_only(event_nowcaster, rain_frames):
+    given = case(event_nowcaster, rain_frames)
+    few, many, other = (
+        np.stack(list(make_members(event_nowcaster, *given, count=count, seed=seed)))
+        for count, seed in ((2, 0), (4, 0), (4, 1))
+    )
+    assert np.array_equal(few, many[:2])
+    assert not np.array_equal(many[0], many[1])
+    assert not np.array_equal(many[0], other[0])
+
+
+def test_a_forecast_file_names_its_members_by_the_conventions(event_nowcaster, rain_frames):
+    forecast = make_forecast(event_nowcaster, rain_frames, members=3, seed=7)
+    name = rain_frames.variables[0]
+    member = forecast[f"{name}_member"]
+    assert member.dims == ("realization", "lead_time", rain_frames.y_dim, rain_frames.x_dim)
+    assert forecast["realization"].attrs["standard_name"] == "realization"
+    assert member.attrs["units"] == "mm/h"
+    assert "seed 7" in member.attrs["comment"]
+    assert f"{name}_member" not in make_forecast(event_nowcaster, rain_frames)
+
+
+def test_members_are_refused_where_they_have_no_meaning(event_nowcaster, make_nowcaster, rain_frames):
+    with pytest.raises(ConfigError, match=r"^members: expected a model of rain with `model.thresholds`.*of values"):
+        make_forecast(make_nowcaster(), rain_frames, members=4)
+    kelvin = make_nowcaster(units="K", model={"thresholds": [0.1, 1.0]})
+    with pytest.raises(ConfigError, match="a model for K"):
+        make_forecast(kelvin, rain_frames, members=4)
+    for count in (1, -3, 5000):
+        with pytest.raises(ConfigError, match="2 to 1000"):
+            make_forecast(event_nowcaster, rain_frames, members=count)
