@@ -1,6 +1,8 @@
 """Members of an ensemble: random fields of the stated statistics, and members that agree with the probabilities."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +123,13 @@ def test_members_are_refused_where_they_have_no_meaning(event_nowcaster, make_no
     for count in (1, -3, 5000):
         with pytest.raises(ConfigError, match="2 to 1000"):
             make_forecast(event_nowcaster, rain_frames, members=count)
+
+
+def test_pysteps_blends_the_members_as_the_page_shows():
+    pytest.importorskip("pysteps")
+    pytest.importorskip("cv2")
+    page = Path(__file__).parents[2] / "docs" / "events.md"
+    blocks = re.findall(r"^```(?:py|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    needed = [block for block in blocks if "nowcaster = load_nowcaster" in block or "steps.forecast(" in block]
+    assert len(needed) == 2
+    exec(compile("\n".join(needed), str(page), "exec"), {"__name__": "page"})  # noqa: S102 (our own page)
