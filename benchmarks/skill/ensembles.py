@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, join_cases, rank_table
+from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, join_cases, member_share, rank_table
 
 from benchmarks.skill import rivals as pysteps_rivals
 from convlstm.data import open_frames
@@ -35,6 +35,7 @@ from convlstm.verification.intervals import pool, resampling_weights, value_and_
 
 LEADS = (5, 15, 30, 60)
 INPUT_LENGTH = 6
+THRESHOLDS = pysteps_rivals.THRESHOLDS
 RAIN = 0.1  # mm/h, from which cells are ranked
 AREA = 16
 AREA_THRESHOLDS = (0.1, 0.5, 1.0, 2.0)  # mm/h, of means over AREA x AREA cells
@@ -73,16 +74,21 @@ def compare(model: Nowcaster, values: np.ndarray, starts: np.ndarray, cache: Pat
     """Return the tables of both ensembles by name, and print them."""
     sums: dict[str, list[xr.Dataset]] = {"model": [], "STEPS": []}
     areas = {method: np.zeros((len(LEADS), len(AREA_THRESHOLDS), len(BINS) - 1, 3)) for method in sums}
+    brier = {method: np.zeros((len(LEADS), len(THRESHOLDS))) for method in ("model", "members", "STEPS")}
     power = {method: np.zeros((len(LEADS), len(WAVELENGTHS) - 1)) for method in (*sums, "observed")}
-    known_share = []
+    known_share, known_cells = [], np.zeros(len(LEADS))
     for number, start in enumerate(starts):
         observed = np.stack([values[start + lead // 5] for lead in LEADS])
-        ensembles = {
-            "model": model_members(model, values, int(start), members),
-            "STEPS": cached_steps(values, int(start), members, cache),
-        }
+        probability, own_members = model_forecast(model, values, int(start), members)
+        ensembles = {"model": own_members, "STEPS": cached_steps(values, int(start), members, cache)}
         known = np.isfinite(observed) & np.isfinite(ensembles["STEPS"]).all(axis=1)
         known_share.append(known.mean(axis=(1, 2)))
+        known_cells += known.sum(axis=(1, 2))
+        chances = {"model": probability, "members": member_share(own_members.swapaxes(0, 1), THRESHOLDS)}
+        chances["STEPS"] = member_share(ensembles["STEPS"].swapaxes(0, 1), THRESHOLDS)
+        happened = observed[:, None] >= np.float32(THRESHOLDS)[:, None, None]
+        for method, chance in chances.items():
+            brier[method] += (np.nan_to_num(chance - happened) ** 2 * known[:, None]).sum(axis=(2, 3))
         common = np.where(known, observed, np.nan)
         for method, ensemble in ensembles.items():
             sums[method].append(case_ensemble_sums(ensemble, common, ranked_from=RAIN, seed=(0, number)))
@@ -98,23 +104,34 @@ def compare(model: Nowcaster, values: np.ndarray, starts: np.ndarray, cache: Pat
         "share of cells known to both": np.mean(known_share, axis=0).round(4).tolist(),
         "scores": json.loads(scores.to_json(orient="records")),
         "ranks": json.loads(ranks.to_json(orient="records")),
+        "Brier": {method: (sums / known_cells[:, None]).round(5).tolist() for method, sums in brier.items()},
+        "Brier skill against STEPS": (1 - brier["model"] / brier["STEPS"]).round(4).tolist(),
         "crps differences": crps_differences(joined),
         "areas": {method: reliability(counts) for method, counts in areas.items()},
         "power ratios": {method: (power[method] / power["observed"]).round(3).tolist() for method in sums},
     }
     print(scores[scores["score"] != "mean_error"].to_string(index=False))
     print(ranks.pivot_table(index=["method", "lead_time"], columns="rank", values="share").round(2).to_string())
-    for name in ("share of cells known to both", "crps differences", "areas", "power ratios"):
+    for name in (
+        "share of cells known to both",
+        "Brier",
+        "Brier skill against STEPS",
+        "crps differences",
+        "areas",
+        "power ratios",
+    ):
         print(name, json.dumps(report[name], indent=1))
     return report
 
 
-def model_members(model: Nowcaster, values: np.ndarray, start: int, members: int) -> np.ndarray:
-    """Return the members of the model (lead_time, realization, y, x)."""
+def model_forecast(model: Nowcaster, values: np.ndarray, start: int, members: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities (lead_time, threshold, y, x) and members (lead_time, realization, y, x) of the model."""
     inputs = values[start - INPUT_LENGTH + 1 : start + 1][:, None]
     seconds, leads = np.arange(INPUT_LENGTH) * 300.0, np.array(LEADS) * 60.0
     probability = model.predict_probability(inputs[None], seconds[None], leads)[0]
-    return np.stack(list(make_members(model, probability, inputs, seconds, leads, members)), axis=1)
+    chosen = [model.spec.thresholds.index(threshold) for threshold in THRESHOLDS]
+    fields = list(make_members(model, probability, inputs, seconds, leads, members))
+    return probability[:, chosen], np.stack(fields, axis=1)
 
 
 def cached_steps(values: np.ndarray, start: int, members: int, cache: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
-from convlstm.nowcast.config_text import to_yaml
+from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.torch.training import Trainer
 from convlstm.weights.checkpoint import load_arrays
@@ -21,6 +21,22 @@ from convlstm.weights.checkpoint import load_arrays
 def test_a_run_that_fails_at_any_step_goes_on_to_the_same_bytes(train, whole_run, step, contents, stopped):
     stopped(step)
     assert contents(train(resume=True)) == whole_run
+
+
+def test_a_finished_run_goes_on_to_more_steps(train, whole_run, contents):
+    train()
+    folder = train(resume=True, training={"steps": 10})
+    assert [entry["step"] for entry in folder.history()] == [2, 4, 6, 8, 10]
+    assert read_config(folder.config).training.steps == 10
+    longer = contents(folder)
+    assert contents(train(resume=True, training={"steps": 10})) == longer
+    assert longer["state.safetensors"] != whole_run["state.safetensors"]
+
+
+def test_more_steps_do_not_help_a_run_that_ended_without_improvement(train):
+    options = {"learning_rate": 1e-30, "weight_decay": 0, "patience": 1}
+    train(training=options)
+    assert train(resume=True, training=options | {"steps": 10}).history()[-1]["step"] == 4
 
 
 def test_a_run_may_fail_often(train, whole_run, contents, stopped):
@@ -132,7 +148,7 @@ def test_a_line_cut_short_is_no_line(tmp_path, refused):
 @pytest.mark.parametrize(
     ("sections", "argument"),
     [
-        ({"training": {"steps": 8}}, "training.steps"),
+        ({"training": {"steps": 5}}, "training.steps"),
         ({"data": {"crop": 12}}, "data.crop"),
         ({"model": {"hidden_channels": [4, 8]}}, "model.hidden_channels"),
         ({"seed": 3}, "seed"),

@@ -64,7 +64,7 @@ def fit(
 ) -> Progress:
     """Train a forecaster, save its best weights in the run folder, and return the progress at the end of the run.
 
-    With `resume` the run in the folder continues. After SIGINT or SIGTERM the state is saved, and an
+    With `resume` the run in the folder continues, also to more steps than it had. After SIGINT or SIGTERM the state is saved, and an
     `InterruptedTrainingError` is raised. A loss that is NaN or infinite is a `TrainingError`.
     """
     begun = _begin(config, frames, framework)
@@ -75,7 +75,9 @@ def fit(
         average = WeightAverage(config.training.average)
         if state is not None:
             trainer.restore(average.restore(state))
-        if not progress.finished:
+        has_more_steps = progress.step < config.training.steps
+        if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
+            progress.finished = False
             with _collected_signals() as signals:
                 run = _TrainingRun(config, begun, average, folder, progress, data_description, on_step, signals)
                 run.train()
@@ -179,7 +181,7 @@ class _TrainingRun:
 
     def _train(self) -> None:
         options, progress = self.config.training, self.progress
-        while progress.step < options.steps and progress.validations_without_improvement < options.patience:
+        while progress.step < options.steps and not _has_no_improvement(self.config, progress):
             if self.signals:
                 self._save_state()
                 raise _interrupted(self.signals[0])
@@ -306,6 +308,11 @@ def _interrupted(number: int) -> InterruptedTrainingError:
     )
     error.exit_code = 128 + number
     return error
+
+
+def _has_no_improvement(config: Config, progress: Progress) -> bool:
+    """Return whether the training ends because the last validations gave no improvement."""
+    return progress.validations_without_improvement >= config.training.patience
 
 
 def _finite(loss: float, step: int) -> float:

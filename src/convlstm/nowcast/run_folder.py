@@ -89,7 +89,8 @@ class RunFolder:
                 for draft in self.path.glob(f".{file.name}.*"):
                     shutil.rmtree(draft, ignore_errors=True)
             is_new = not self.holds_run
-            if is_new:
+            # a resumed run may have more steps, and is resumed with these from now on
+            if is_new or config.training.steps != read_config(self.config).training.steps:
                 write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
             try:
                 yield
@@ -159,7 +160,8 @@ class RunFolder:
 def _check_same(path: Path, config: Config) -> None:
     saved_options = _options(read_config(path))
     for name, value in _options(config).items():
-        if value != saved_options[name]:
+        is_longer = name == "training.steps" and value > saved_options[name]
+        if value != saved_options[name] and not is_longer:
             raise ConfigError(
                 name,
                 expected=f"{saved_options[name]!r}, the value at the start of the run",
