@@ -1,6 +1,6 @@
 """Compare the members of the model in the package with those of STEPS.
 
-    python -m benchmarks.skill.ensembles MODEL DATA CACHE OUTPUT.json [--check] [--members 24]
+    python -m benchmarks.skill.ensembles MODEL DATA CACHE OUTPUT.json [--check] [--members 24] [--every 2]
     python -m benchmarks.skill.ensembles MODEL DATA CACHE OUTPUT.json --speed
 
 DATA is the RADOLAN YW file of pycomlink 0.6.0. Scored are the starts of `benchmarks.skill.score`: days 8 to 10, or day
@@ -52,13 +52,14 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--check", action="store_true", help="score day 7 instead of the test days")
     parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--every", type=int, default=2, help="keep every n-th start, because STEPS is slow")
     parser.add_argument("--speed", action="store_true", help="measure time and memory on a large grid instead")
     parser.add_argument("--alone", choices=("model", "steps"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     values = open_frames(options.data, units="mm").read(slice(None))[:, 0]
     rain = np.nan_to_num(values)
     days = (7, 8, 31) if options.check or options.speed else (8, 11, 64)
-    starts = pysteps_rivals.choose_starts(rain, *days)
+    starts = pysteps_rivals.choose_starts(rain, *days)[:: options.every]
     if options.alone:
         print(json.dumps(run_alone(options.alone, options.model, rain, int(starts[0]), options.members)))
         return
