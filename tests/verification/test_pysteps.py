@@ -136,7 +136,7 @@ def test_rank_histogram(ensemble):
 
     members, observed = ensemble
     counts = case_ensemble_sums(members, observed, ranked_from=0.1)["ranks"].values[0]
-    np.random.seed(0)  # noqa: NPY002 (pysteps draws ranks among ties from the global generator)
+    np.random.seed(0)  # pysteps draws the ranks among ties from the global generator
     expected = rankhist(members[0], observed[0], X_min=0.1, normalize=False)
     assert counts.sum() == expected.sum()
     # the ranks without ties are the same; those among ties are drawn

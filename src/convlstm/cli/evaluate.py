@@ -40,7 +40,15 @@ def evaluate(
     fss_window: Annotated[int, typer.Option(min=1, help="Window of the fractions skill score, in cells.")] = 10,
     rival: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Rival of pysteps: lk, sprog, anvil or linda. Repeat for more."),
+        typer.Option(metavar="NAME", help="Rival of pysteps: lk, sprog, anvil, linda or steps. Repeat for more."),
+    ] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Forecasts of another tool: NetCDF, Zarr, or a folder of NetCDF files, with or without ensemble "
+            "members. Repeat for more.",
+        ),
     ] = None,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
@@ -57,16 +65,22 @@ def evaluate(
 
     The default days are the test days of the training run. If the data has none of them, all days are scored that the
     run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
-    and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `reliability.csv`, `cases.nc`
-    and `evaluation.json`.
+    and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `cases.nc` and
+    `evaluation.json`. For probabilities it writes `reliability.csv`, `cuts.csv`, `roc.csv` and `economic_value.csv`,
+    for ensembles `ensembles.csv` and `ranks.csv`.
+
+    With `--forecast`, only the starts that the file has are scored.
 
     Example: `convlstm evaluate my-run rain.nc -o evaluation --threshold 0.5 --threshold 2`
     """
     from convlstm.cli.output import say
     from convlstm.cli.work import evaluate_with_progress
+    from convlstm.data.spacing import grid_spacing
+    from convlstm.nowcast.cf_output import lead_seconds
     from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.forecast_files import open_forecasts
     from convlstm.nowcast.nowcaster import load_nowcaster
-    from convlstm.nowcast.rivals import choose_rivals
+    from convlstm.nowcast.rivals import choose_ensembles, choose_rivals
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.verification.evaluation_folder import FILES
 
@@ -75,6 +89,24 @@ def evaluate(
     rivals = choose_rivals(rival or [])
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    nowcaster.pipeline.check(frames)
+    cell = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
+    ensembles = choose_ensembles(rival or [], cell_km=1.0 if cell is None else cell / 1000.0)
+    leads = lead_seconds(nowcaster)
+    files = {name: open_forecasts(path, frames, leads) for name, path in _named_paths(forecast or []).items()}
     run = RunFolder(model if model.is_dir() else model.parent)
-    evaluate_with_progress(nowcaster, frames, output, selection, run.history(), rivals=rivals)
+    evaluate_with_progress(
+        nowcaster, frames, output, selection, run.history(), rivals=rivals, ensembles=ensembles, files=files
+    )
     say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")
+
+
+def _named_paths(texts: list[str]) -> dict[str, Path]:
+    """Return the paths of `NAME=PATH` by name."""
+    paths: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in paths:
+            raise typer.BadParameter(f"expected NAME=PATH with a new name, got {text!r}", param_hint="--forecast")
+        paths[name] = Path(path)
+    return paths

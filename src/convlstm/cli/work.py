@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.evaluation_cases import FieldForecast, Selection
+    from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
     from convlstm.nowcast.fit import StepReport
+    from convlstm.nowcast.forecast_files import ForecastFiles
     from convlstm.nowcast.nowcaster import Nowcaster
     from convlstm.nowcast.run_folder import Progress, RunFolder
 
@@ -47,10 +49,12 @@ def evaluate_with_progress(
     *,
     others: Mapping[str, Nowcaster] | None = None,
     rivals: Mapping[str, FieldForecast] | None = None,
+    ensembles: Mapping[str, EnsembleForecast] | None = None,
+    files: Mapping[str, ForecastFiles] | None = None,
 ) -> None:
     """Evaluate with a display of the number of cases, and print the main scores.
 
-    `training` are lines of the training log; `others` and `rivals` are further models and forecasts by name.
+    `training` are lines of the training log; the other arguments are those of `convlstm.nowcast.evaluate.evaluate`.
     """
     from convlstm.cli.output import console, progress, score_table
     from convlstm.nowcast.evaluate import evaluate
@@ -64,6 +68,8 @@ def evaluate_with_progress(
             training=training,
             others=others,
             rivals=rivals,
+            ensembles=ensembles,
+            files=files,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -22,6 +22,17 @@ _ALIASES = {
     "x": {"x", "xc", "lon", "longitude", "rlon", "nav_lon", "grid_longitude", "projection_x_coordinate"}
     | {"easting", "west_east", "fnocx", "col", "cols", "column", "i", "ni", "nx"},
 }
+_ENSEMBLE_NAMES = {
+    "realization",
+    "ens_number",
+    "number",
+    "ensemble",
+    "member",
+    "members",
+    "ensemble_member",
+    "ens",
+    "mem",
+}
 _CF_KEYS = {
     "time": (("axes", "T"), ("coordinates", "time")),
     "y": (("axes", "Y"), ("coordinates", "latitude")),
@@ -60,6 +71,19 @@ def find_axes(dataset: xr.Dataset, names: Mapping[str, str | None]) -> dict[Hash
         axis_of = {other: other_axis for other, other_axis in axis_of.items() if other_axis != axis}
         axis_of[dim] = axis
     return axis_of
+
+
+def find_realization(dataset: xr.Dataset, variable: Hashable) -> Hashable | None:
+    """Return the dimension of the ensemble members of a variable, by `standard_name: realization` or by name."""
+    dims = dataset[variable].dims
+    for coordinate in dataset.variables.values():
+        if (
+            coordinate.ndim == 1
+            and coordinate.dims[0] in dims
+            and coordinate.attrs.get("standard_name") == "realization"
+        ):
+            return coordinate.dims[0]
+    return next((dim for dim in dims if str(dim).lower() in _ENSEMBLE_NAMES), None)
 
 
 def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dimensions:

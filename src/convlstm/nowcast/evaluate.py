@@ -27,29 +27,28 @@ from convlstm.nowcast.evaluation_cases import (
     choose_events,
     run_cases,
 )
+from convlstm.nowcast.evaluation_ensembles import EnsembleForecast, Ensembles, MemberForecast, with_members
+from convlstm.nowcast.evaluation_tables import make_tables
+from convlstm.nowcast.forecast_files import ForecastFiles
 from convlstm.nowcast.nowcaster import Nowcaster
-from convlstm.verification.differences import difference_table
 from convlstm.verification.evaluation_folder import (
     CASES_FILE,
     DESCRIPTION_FILE,
-    DIFFERENCES_FILE,
     FILES,
-    FINE_SCALES_FILE,
-    FSS_FILE,
     METHODS,
-    RELIABILITY_FILE,
     SCORES_FILE,
-    SPECTRA_FILE,
 )
 from convlstm.verification.lead_times import lead_unit
-from convlstm.verification.probabilities import reliability_table
-from convlstm.verification.scorecard import case_sums, fss_table, score_table
-from convlstm.verification.spectra import spectrum_tables
 from convlstm.weights.canonical import parameter_count
 
 _MEANINGS = {"optical flow": "extrapolation along the optical flow of the input frames"}
 """Longer names of methods in the facts of a report."""
 
+SMALLEST_RAIN = 0.1
+"""Rain rate in mm/h from which cells are ranked; lower values count as equal."""
+
+_MAP_LEAD = 30.0  # minutes; the maps of probabilities are at the nearest lead time
+_LOWEST_MAPPED = 1.0  # mm/h; lower thresholds have no maps of probabilities
 _EXAMPLES = 4
 _MOST_LISTED = 12
 
@@ -64,24 +63,53 @@ def evaluate(
     facts: Mapping[str, str] | None = None,
     others: Mapping[str, Nowcaster] | None = None,
     rivals: Mapping[str, FieldForecast] | None = None,
+    ensembles: Mapping[str, EnsembleForecast] | None = None,
+    files: Mapping[str, ForecastFiles] | None = None,
+    members: int = 0,
+    make_members: MemberForecast | None = None,
     on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """Forecast the selected cases with every method, and write the files of an evaluation folder.
 
-    The first variable is scored. `training` and `facts` are lines of the training log and further entries for the
-    report; `others` and `rivals` are further models and forecasts to compare with, by name. `on_case` receives the
-    number of finished cases and of all cases. Returns one row per method, lead time, score and threshold.
+    The first variable is scored.
+
+    Args:
+        nowcaster: The model, whose lead times are scored.
+        frames: The observations.
+        output: The folder to write.
+        selection: The cases and thresholds; None takes the defaults.
+        training: Lines of the training log, for the report.
+        facts: Further entries of the report.
+        others: Further models to compare with, by name.
+        rivals: Further forecasts of rain, by name.
+        ensembles: Further forecasts of rain with members, by name.
+        files: Forecasts of other tools, by name. Only cases with a forecast in each of them are scored.
+        members: Number of members of the model's own ensemble; 0 for none.
+        make_members: The function that makes them.
+        on_case: Receives the number of finished cases and of all cases.
+
+    Returns:
+        One row per method, lead time, score and threshold.
     """
-    folder, selection = Path(output), selection or Selection()
+    folder, selection, files = Path(output), selection or Selection(), files or {}
     nowcaster.pipeline.check(frames)
     for name in FILES:
         check_writable(folder / name, folder=False)
     thresholds = choose_events(nowcaster, frames, selection)
     mask, chosen_days = choose_days(nowcaster, frames, selection)
-    ends = choose_cases(nowcaster, frames, mask, selection)
-    _check_compared(nowcaster, frames, others or {}, rivals or {})
-    cases = run_cases({METHODS[0]: nowcaster, **(others or {})}, frames, ends, on_case, rivals)
-    tables = _score(nowcaster, frames, cases, thresholds, selection.fss_window)
+    ends = choose_cases(nowcaster, frames, mask, selection, {name: file.starts for name, file in files.items()})
+    _check_compared(nowcaster, frames, others or {}, {**(rivals or {}), **(ensembles or {})})
+    _check_names([*(others or {}), *(rivals or {}), *(ensembles or {}), *files])
+    fields: dict[str, FieldForecast] = dict(rivals or {})
+    fields.update({name: file for name, file in files.items() if not file.members})
+    compared: dict[str, EnsembleForecast] = dict(ensembles or {})
+    compared.update({name: file for name, file in files.items() if file.members})
+    if members and make_members is not None:
+        compared[METHODS[0]] = with_members(make_members, members)
+    scored = Ensembles(compared, ranked_from=SMALLEST_RAIN if nowcaster.pipeline.rain else None)
+    models = {METHODS[0]: nowcaster, **(others or {})}
+    cases = run_cases(models, frames, ends, on_case, fields, scored, thresholds)
+    tables = make_tables(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
         "title": _title(nowcaster, chosen_days),
         "units": frames.channels[0].units,
@@ -126,44 +154,22 @@ def _check_compared(
         )
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Raise an error if two compared methods have one name, or one has that of the model or a baseline."""
+    taken = [name for name in names if names.count(name) > 1 or name in METHODS]
+    if taken:
+        raise ConfigError(
+            "names of the methods",
+            expected=f"different names, none of {', '.join(METHODS)}",
+            received=repr(taken[0]),
+            hint="Choose another name.",
+        )
+
+
 def attribution(frames: Frames) -> str:
     """Return the source of the data from the attributes of the file."""
     names = ("attribution", "institution", "source", "license", "licence")
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
-
-
-def _score(
-    nowcaster: Nowcaster, frames: Frames, cases: Cases, thresholds: Sequence[float], fss_window: int
-) -> dict[str, pd.DataFrame]:
-    """Return the tables of the evaluation folder by file name."""
-    coords = {"init_time": cases.ends, "lead_time": cases.lead_seconds / 60.0}
-    dims = ("init_time", "lead_time", "y", "x")
-    observation = xr.DataArray(cases.observation, dims=dims, coords=coords)
-    forecast = xr.DataArray(cases.forecast, dims=("method", *dims), coords=coords | {"method": list(cases.methods)})
-    probabilities, means = {}, {}
-    for method, given in cases.probabilities.items():
-        probability_coords = coords | {"threshold": list(given.thresholds)}
-        probability_dims = ("init_time", "lead_time", "threshold", "y", "x")
-        probabilities[method] = xr.DataArray(given.values, dims=probability_dims, coords=probability_coords)
-        means[method] = xr.DataArray(given.means, dims=dims, coords=coords)
-    last_frame = np.stack([frames.read(slice(end, end + 1))[0, 0] for end in cases.ends])
-    sums = case_sums(
-        forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities, means=means
-    )
-    spectra, fine_scales = spectrum_tables(
-        forecast,
-        observation,
-        xr.DataArray(last_frame, dims=("init_time", "y", "x")),
-        patch_size=nowcaster.spec.patch_size,
-    )
-    return {
-        SCORES_FILE: score_table(sums),
-        DIFFERENCES_FILE: difference_table(sums, METHODS[0]),
-        FSS_FILE: fss_table(sums),
-        SPECTRA_FILE: spectra,
-        FINE_SCALES_FILE: fine_scales,
-        RELIABILITY_FILE: reliability_table(probabilities, observation),
-    }
 
 
 def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
@@ -172,11 +178,13 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     ends = cases.ends[chosen]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
+    maps = _probability_maps(cases, chosen[0], rain=nowcaster.pipeline.rain)
     return xr.Dataset(
         {
             "forecast": (("method", "case", "lead_time", "y", "x"), cases.forecast[:, chosen]),
             "observation": (("case", "lead_time", "y", "x"), cases.observation[chosen]),
             "inputs": (("case", "input_time", "y", "x"), inputs),
+            **maps.data_vars,
         },
         coords={
             "method": list(cases.methods),
@@ -184,11 +192,37 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
             "lead_time": cases.lead_seconds / 60.0,
             "input_time": minutes,
             **_spatial(frames),
+            **maps.coords,
         },
         attrs={
             "units": frames.channels[0].units,
             "variable": nowcaster.pipeline.variables[0],
             "attribution": attribution(frames),
+        },
+    )
+
+
+def _probability_maps(cases: Cases, case: int, *, rain: bool) -> xr.Dataset:
+    """Return the probabilities of every method that has some, of one case near half an hour; empty without any.
+
+    `probability` is (probability_method, threshold, y, x), NaN where a method does not have a threshold.
+    """
+    levels = sorted({float(t) for given in cases.probabilities.values() for t in given.thresholds})
+    thresholds = [t for t in levels if not rain or t >= _LOWEST_MAPPED] or levels
+    if not thresholds:
+        return xr.Dataset()
+    lead = int(np.abs(cases.lead_seconds / 60.0 - _MAP_LEAD).argmin())
+    maps = np.full((len(cases.probabilities), len(thresholds), *cases.observation.shape[2:]), np.nan, np.float32)
+    for row, given in zip(maps, cases.probabilities.values(), strict=True):
+        for place, threshold in enumerate(thresholds):
+            if threshold in given.thresholds:
+                row[place] = given.values[case, lead, given.thresholds.index(threshold)]
+    return xr.Dataset(
+        {"probability": (("probability_method", "threshold", "y", "x"), maps)},
+        coords={
+            "probability_method": list(cases.probabilities),
+            "threshold": thresholds,
+            "probability_lead_time": cases.lead_seconds[lead] / 60.0,
         },
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.data import Frames, find_windows, windows_within
@@ -13,6 +14,7 @@ from convlstm.data.units import Field
 from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import lead_seconds
+from convlstm.nowcast.evaluation_ensembles import Ensembles, check_members, member_fields
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import BASELINES
 
@@ -20,6 +22,7 @@ FieldForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Fiel
 """A function of inputs (time, channel, height, width), their times, and lead times; as `optical_flow`."""
 
 _BATCH = 4
+_START_TOLERANCE = 1.0  # seconds between the start of a forecast and the last input frame
 _MAX_BYTES = 6 * 2**30
 
 
@@ -44,6 +47,7 @@ class Cases:
     forecast: NDArray[np.float32]  # (method, case, lead_time, height, width)
     observation: NDArray[np.float32]  # (case, lead_time, height, width)
     probabilities: Mapping[str, Probabilities] = field(default_factory=dict)  # by method, of those that have some
+    ensembles: Mapping[str, xr.Dataset] = field(default_factory=dict)  # by method, as `ensemble_sums` returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,7 @@ class Probabilities:
     thresholds: tuple[float, ...]  # ascending, in the unit of the observation
     values: NDArray[np.float16]  # that a threshold is reached (case, lead_time, threshold, height, width)
     means: NDArray[np.float32]  # (case, lead_time, height, width)
+    members: int | None = None  # for shares of an ensemble, its number of members
 
 
 def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> list[float]:
@@ -99,9 +104,16 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
 
 
 def choose_cases(
-    nowcaster: Nowcaster, frames: Frames, mask: NDArray[np.bool_], selection: Selection
+    nowcaster: Nowcaster,
+    frames: Frames,
+    mask: NDArray[np.bool_],
+    selection: Selection,
+    starts: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> NDArray[np.intp]:
-    """Return the last input frame of each case, for complete and sufficiently wet windows, spread evenly."""
+    """Return the last input frame of each case, for complete and sufficiently wet windows, spread evenly.
+
+    `starts` are the times of the forecasts of other tools in seconds, by name; each case must have all of them.
+    """
     pipeline = nowcaster.pipeline
     before, ahead, step = pipeline.input_length, pipeline.horizon, pipeline.time_step
     inputs = find_windows(frames.seconds, before, time_step=step, max_gap=pipeline.max_gap) + before - 1
@@ -115,6 +127,16 @@ def choose_cases(
             received="none",
             hint="Choose another `--day`.",
         )
+    for name, seconds in (starts or {}).items():
+        distance = np.abs(frames.seconds[ends][:, None] - seconds[None]).min(axis=1)
+        ends = ends[distance <= _START_TOLERANCE]
+        if not len(ends):
+            raise DataError(
+                name,
+                expected="a forecast that starts at an input frame of the evaluation days",
+                received=f"{len(seconds)} forecasts of other times",
+                hint="Choose its days with `--day`, or pass forecasts of these days.",
+            )
     if pipeline.rain and selection.min_wet > 0:
         wet_share = np.array([np.mean(frames.read(slice(e, e + 1))[0, 0] >= 0.1) for e in ends])
         if not (wet_share >= selection.min_wet).any():
@@ -136,31 +158,36 @@ def run_cases(
     ends: NDArray[np.intp],
     on_case: Callable[[int, int], None],
     rivals: Mapping[str, FieldForecast] | None = None,
+    ensembles: Ensembles | None = None,
+    thresholds: Sequence[float] = (),
 ) -> Cases:
     """Forecast every case with every model, rival and baseline, within a limit of memory.
 
     The first model gives the lead times. A rival has the arguments and the result of `optical_flow`, whose values
-    replace its missing ones, so that all methods are scored on the same cells.
+    replace its missing ones, so that all methods are scored on the same cells. An ensemble that is not of a model is
+    a method of its own, with its median as field and the share of its members as probability of each threshold.
     """
-    rivals = rivals or {}
+    rivals, ensembles = rivals or {}, ensembles or Ensembles({})
     nowcaster = next(iter(models.values()))
     leads = lead_seconds(nowcaster)
-    methods = (*models, *rivals, *BASELINES)
+    other = [name for name in ensembles.forecasts if name not in models]
+    methods = (*models, *rivals, *other, *BASELINES)
     shape = (len(ends), len(leads), *frames.shape[2:])
-    _check_memory(models, len(methods), shape)
+    events = {name: model.spec.thresholds for name, model in models.items() if model.spec.thresholds}
+    events |= dict.fromkeys(other, tuple(thresholds))
+    _check_memory(events, len(methods), shape)
     forecasts = np.empty((len(methods), *shape), np.float32)
     forecast = dict(zip(methods, forecasts, strict=True))  # views of it
     observation = np.empty(shape, np.float32)
-    probabilities = {
-        name: _empty_probabilities(model, shape) for name, model in models.items() if model.spec.thresholds
-    }
+    probabilities = {name: _empty_probabilities(levels, shape) for name, levels in events.items()}
     for first in range(0, len(ends), _BATCH):
         batch = slice(first, min(first + _BATCH, len(ends)))
         for name, model in models.items():
             _predict(model, frames, ends, batch, leads, forecast[name], probabilities.get(name))
         for case in range(batch.start, batch.stop):
             window = slice(ends[case] - nowcaster.pipeline.input_length + 1, ends[case] + 1)
-            inputs, seconds = frames.read(window)[:, :1], frames.seconds[window]
+            every_channel, seconds = frames.read(window), frames.seconds[window]
+            inputs = every_channel[:, :1]
             flow = optical_flow(inputs, seconds, leads)[:, 0]
             forecast["optical flow"][case] = flow
             forecast["persistence"][case] = persistence(inputs, leads)[:, 0]
@@ -168,8 +195,21 @@ def run_cases(
                 values = rival(inputs, seconds, leads)[:, 0]
                 forecast[name][case] = np.where(np.isfinite(values), values, flow)
             observation[case] = frames.read(slice(ends[case] + 1, ends[case] + 1 + len(leads)))[:, 0]
+            members = {
+                name: check_members(name, make(every_channel if name in models else inputs, seconds, leads), flow.shape)
+                for name, make in ensembles.forecasts.items()
+            }
+            for name in other:
+                fields = member_fields(members[name], flow, probabilities[name].thresholds)
+                forecast[name][case] = fields.median
+                probabilities[name].values[case] = fields.probability
+                probabilities[name].means[case] = fields.mean
+            ensembles.add_case(members, observation[case])
         on_case(batch.stop, len(ends))
-    return Cases(ends, leads, methods, forecasts, observation, probabilities)
+    sums = ensembles.by_method(leads)
+    for name in other:
+        probabilities[name] = replace(probabilities[name], members=sums[name].sizes["rank"] - 1)
+    return Cases(ends, leads, methods, forecasts, observation, probabilities, sums)
 
 
 def _predict(
@@ -194,16 +234,15 @@ def _predict(
     probabilities.means[batch] = model.mean(probability, inputs, seconds, leads)
 
 
-def _empty_probabilities(model: Nowcaster, shape: tuple[int, ...]) -> Probabilities:
-    thresholds = model.spec.thresholds
+def _empty_probabilities(thresholds: tuple[float, ...], shape: tuple[int, ...]) -> Probabilities:
     values = np.empty((*shape[:2], len(thresholds), *shape[2:]), np.float16)
     return Probabilities(thresholds, values, np.empty(shape, np.float32))
 
 
-def _check_memory(models: Mapping[str, Nowcaster], methods: int, shape: tuple[int, ...]) -> None:
-    """Raise an error if the forecasts of all cases take too much memory."""
+def _check_memory(events: Mapping[str, tuple[float, ...]], methods: int, shape: tuple[int, ...]) -> None:
+    """Raise an error if the forecasts of all cases take too much memory; `events` has thresholds by method."""
     fields = 4 * (methods + 1)
-    fields += sum(2 * len(model.spec.thresholds) + 4 for model in models.values() if model.spec.thresholds)
+    fields += sum(2 * len(thresholds) + 4 for thresholds in events.values())
     size = fields * int(np.prod(shape))
     if size > _MAX_BYTES:
         raise ConfigError(

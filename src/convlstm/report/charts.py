@@ -39,7 +39,7 @@ class Series:
     y: NDArray[np.float64]  # values, NaN where undefined
     lower: NDArray[np.float64]  # lower ends of the intervals, NaN where unknown
     upper: NDArray[np.float64]  # upper ends of the intervals, NaN where unknown
-    notes: tuple[str, ...] = ()  # text of the tooltip of each point; empty for a line without points
+    notes: tuple[str, ...] = ()  # text of the tooltip of each point; a point with an empty text has no marker
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Guide:
+    """A thin line behind the data, such as a line of equal CSI, with its text at the last point."""
+
+    text: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Chart:
     """One small chart as drawn."""
 
@@ -79,6 +88,7 @@ class Chart:
     reference: float | None  # height of the line of the perfect value; None outside the chart
     lines: list[Line]  # in drawing order
     diagonal: str = ""  # SVG path of the line on which both axes have the same value; empty for none
+    guides: tuple[tuple[str, float, float, str], ...] = ()  # SVG path of each guide, and the place of its text
 
 
 def draw_chart(
@@ -90,11 +100,12 @@ def draw_chart(
     *,
     reference: float | None = None,
     diagonal: bool = False,
+    guides: Sequence[Guide] = (),
 ) -> Chart:
     """Return a chart of the series, the most important first: it is drawn on top.
 
     The chart is in the units of `GEOMETRY`, whose y runs downward; a horizontal line marks the value
-    `reference`. `diagonal` marks where x and y are equal.
+    `reference`. `diagonal` marks where x and y are equal, and `guides` are further lines behind the data.
     """
     lines = []
     for s in reversed(series):
@@ -106,7 +117,7 @@ def draw_chart(
                 s.slot,
                 _path(across, values),
                 _band(across, _down(y, s.lower), _down(y, s.upper)),
-                [point for point in points if math.isfinite(point[1])],
+                [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1]) and point[2]],
             )
         )
     ends = np.array([x.start, x.stop])
@@ -121,7 +132,13 @@ def draw_chart(
         None if reference is None else float(_down(y, np.array(reference))),
         lines,
         _join(_across(x, ends), _down(y, ends)) if diagonal else "",
+        tuple(_draw_guide(guide, x, y) for guide in guides),
     )
+
+
+def _draw_guide(guide: Guide, x: Axis, y: Axis) -> tuple[str, float, float, str]:
+    across, down = _across(x, guide.x), _down(y, guide.y)
+    return _join(across, down), float(across[-1]), float(down[-1]), guide.text
 
 
 def value_axis(low: float, high: float) -> Axis:
@@ -150,6 +167,13 @@ def counting_axis(start: float, stop: float, title: str, *, unit: float = 1.0, s
     marks = round_ticks(low, high, most=6) if step is None else step * np.arange(low // step, high // step + 1)
     ticks = tuple((float(m) * unit, signed(f"{m:.6g}")) for m in marks if low <= m <= high)
     return Axis(ticks, start, stop, title)
+
+
+def ratio_axis(low: float, title: str) -> Axis:
+    """Return a horizontal axis for log10 values of ratios up to 1, with 1, 2 and 5 of each power of ten."""
+    numbers = [digit * 10.0**power for power in range(math.floor(low), 0) for digit in (1, 2, 5)] + [1.0]
+    ticks = tuple((math.log10(n), f"{n:g}") for n in numbers if math.log10(n) >= low - 1e-9)
+    return Axis(ticks, low, 0.0, title)
 
 
 def doubling_axis(low: float, high: float, title: str) -> Axis:
@@ -186,7 +210,7 @@ def _join(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    return " ".join(_join(x[run], y[run]) for run in _runs(y))
+    return " ".join(_join(x[run], y[run]) for run in _runs(x + y))
 
 
 def _band(x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> str:

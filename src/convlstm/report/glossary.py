@@ -135,6 +135,69 @@ SHARPNESS_NOTE = (
     "it is useful only if it is also reliable."
 )
 
+ROC_NOTE = (
+    "The warning is given where the probability reaches a cut. Each point is one cut: the share of the events with "
+    "a warning, and the share of the other cells with a false one. A curve near the upper left corner separates "
+    "events from other cells; the dotted diagonal has no skill. A method without probabilities has one point."
+)
+PERFORMANCE_NOTE = (
+    "The same cuts: how many of the events were warned of (POD), and how many of the warnings were right (success "
+    "ratio). The upper right corner is perfect, and grey lines have the same CSI. Move along a curve to see what more "
+    "warnings cost in false ones."
+)
+VALUE_NOTE = (
+    "What a user saves who pays for a protection where the event is forecast, compared with perfect forecasts (1) and "
+    "with the better of always and never protecting (0). The cost/loss ratio is the cost of the protection divided by "
+    "the loss that it prevents. The line has the best cut for each user."
+)
+PROBABILITY_MAP_NOTE = (
+    "The probability that each threshold is reached, next to where it was. A good forecast has high probabilities "
+    "where the event was observed and low ones elsewhere."
+)
+CRPS_NOTE = (
+    "The continuous ranked probability score is the mean error of an ensemble: the distance of its members from the "
+    "observation, less half the distance between the members. 0 is perfect. It is fair: independent of the number of "
+    "members."
+)
+SPREAD_NOTE = (
+    "The spread of the members divided by the error of their mean. At 1 (dotted) the members are as uncertain as they "
+    "should be. Below it the ensemble is too sure, above it too unsure."
+)
+RANK_NOTE = (
+    "How often each number of members is below the observation, compared with equal shares (dotted line at 1). A U "
+    "shape means too little spread, a dome too much. A slope up to the right means members that are too low."
+)
+ENSEMBLE_TERMS = (
+    ("CRPS", CRPS_NOTE),
+    (
+        "Spread and error",
+        "Spread: root of the mean variance of the members, times (M + 1) / M for M members. Error: root of the mean "
+        "squared error of their mean. Both are equal in a reliable ensemble.",
+    ),
+    (
+        "Rank bias",
+        "Mean place of the observation among the members, from −1 (below all) to 1 (above all); 0 in a flat histogram.",
+    ),
+    (
+        "Rank convexity",
+        "Shape of the rank histogram: above 0 for a U shape (too little spread), below 0 for a dome, 0 if it is flat.",
+    ),
+    (
+        "Flat histogram",
+        "Yes, if 0 is within the 90 % intervals of rank bias and rank convexity. The intervals are from a bootstrap of "
+        "blocks of cases.",
+    ),
+)
+DECISION_TERMS = (
+    (
+        "ROC area",
+        "Probability that a cell with the event had a higher forecast probability than a cell without it. "
+        "Range 0 to 1, perfect 1; 0.5 has no skill.",
+    ),
+    ("Success ratio", "Hits / (hits + false alarms), that is 1 − FAR. Range 0 to 1, perfect 1."),
+    ("Economic value", "Share of the saving by perfect forecasts that a user has. Range −∞ to 1, perfect 1."),
+)
+
 
 def method_label(method: str) -> str:
     """Return the name of a method as a heading; an unknown name is unchanged."""

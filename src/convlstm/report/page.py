@@ -14,8 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from convlstm.files import check_not_input, check_writable, write_atomic
 from convlstm.report.charts import GEOMETRY, Chart, Geometry
+from convlstm.report.decision_figures import ProbabilityMaps, decision_groups, probability_maps
+from convlstm.report.ensemble_figures import ensemble_groups, ensemble_methods, ensemble_table, rank_group, roc_table
 from convlstm.report.figures import ChartGroup, method_slot, score_groups, training_chart
-from convlstm.report.glossary import SCORES, Score, method_label
+from convlstm.report.glossary import DECISION_TERMS, ENSEMBLE_TERMS, SCORES, Score, method_label
 from convlstm.report.headline import Headline, headline_lead, make_headline
 from convlstm.report.maps import Atlas, CaseMaps, Still
 from convlstm.report.probability_figures import lead_legend, reliability_groups
@@ -53,6 +55,14 @@ class Page:
     spectrum_legend: list[tuple[str, int]]
     reliability_groups: list[ChartGroup]
     lead_legend: list[tuple[str, int]]
+    probability_maps: ProbabilityMaps | None
+    decision_groups: list[ChartGroup]
+    roc_table: Table | None
+    ensemble_legend: list[tuple[str, int]]
+    ensemble_groups: list[ChartGroup]
+    rank_group: ChartGroup | None
+    ensemble_table: Table | None
+    terms: list[tuple[str, str]]  # further entries of the notes
     training: Chart | None
     overview: Table
     details: list[Table]
@@ -101,6 +111,14 @@ def _make_page(results: Results) -> Page:
         spectrum_legend=spectrum_legend(results),
         reliability_groups=reliability_groups(results),
         lead_legend=lead_legend(results),
+        probability_maps=probability_maps(results),
+        decision_groups=decision_groups(results),
+        roc_table=roc_table(results),
+        ensemble_legend=[(method_label(m), method_slot(m, results.methods)) for m in ensemble_methods(results)],
+        ensemble_groups=ensemble_groups(results),
+        rank_group=rank_group(results),
+        ensemble_table=ensemble_table(results),
+        terms=_terms(results),
         training=training_chart(results.evaluation.training),
         overview=overview(results),
         details=details(results),
@@ -111,6 +129,12 @@ def _make_page(results: Results) -> Page:
         script=_template_text("player.js"),
         style=_template_text("report.css"),
     )
+
+
+def _terms(results: Results) -> list[tuple[str, str]]:
+    """Return the entries of the notes on probabilities and ensembles, as far as the page has them."""
+    terms = list(DECISION_TERMS) if results.roc is not None and not results.roc.empty else []
+    return [*terms, *(ENSEMBLE_TERMS if ensemble_methods(results) else [])]
 
 
 @cache

@@ -18,13 +18,18 @@ from convlstm.verification.categorical import COUNTS
 from convlstm.verification.evaluation_folder import (
     BASELINES,
     CASES_FILE,
+    CUTS_FILE,
     DESCRIPTION_FILE,
     DIFFERENCES_FILE,
+    ENSEMBLES_FILE,
     FINE_SCALES_FILE,
     FSS_FILE,
+    RANKS_FILE,
     RELIABILITY_FILE,
+    ROC_FILE,
     SCORES_FILE,
     SPECTRA_FILE,
+    VALUES_FILE,
 )
 from convlstm.verification.lead_times import LeadUnit, lead_unit
 
@@ -48,6 +53,18 @@ _RELIABILITY = (
     *("pixels", "cases"),
 )
 _RELIABILITY_KEY = ("method", "lead_time", "threshold", "bin_start")
+_CUTS = ("method", "lead_time", "threshold", "cut", "pod", "pofd", "success_ratio", "cases")
+_CUTS_KEY = ("method", "lead_time", "threshold", "cut")
+_ROC = ("method", "lead_time", "threshold", "value", "lower", "upper", "cases")
+_ROC_KEY = ("method", "lead_time", "threshold")
+_VALUES = (
+    *("method", "lead_time", "threshold", "cost_loss_ratio", "value", "lower", "upper", "cut", "value_at_ratio"),
+    "cases",
+)
+_VALUES_KEY = ("method", "lead_time", "threshold", "cost_loss_ratio")
+_ENSEMBLES = ("method", "lead_time", "score", "value", "lower", "upper", "members", "cases")
+_RANKS = ("method", "lead_time", "rank", "share", "lower", "upper", "members", "cases")
+_RANKS_KEY = ("method", "lead_time", "rank")
 _DIMENSIONS = {
     "forecast": ("method", "case", "lead_time", "y", "x"),
     "observation": ("case", "lead_time", "y", "x"),
@@ -96,12 +113,17 @@ class Results:
     evaluation: Evaluation
     scores: pd.DataFrame  # one row per method, lead time (minutes), score and threshold
     cases: xr.Dataset  # as in `cases.nc`; the first row is the northern edge if the file gives the direction
-    # the next five are as in the files of these names, and None in a folder of an earlier version
+    # the next tables are as in the files of these names, and None in a folder of an earlier version
     differences: pd.DataFrame | None
     fss: pd.DataFrame | None
     spectra: pd.DataFrame | None
     fine_scales: pd.DataFrame | None
     reliability: pd.DataFrame | None
+    cuts: pd.DataFrame | None
+    roc: pd.DataFrame | None
+    economic_value: pd.DataFrame | None
+    ensembles: pd.DataFrame | None
+    ranks: pd.DataFrame | None
     cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
@@ -162,6 +184,11 @@ def read_results(folder: str | Path) -> Results:
         spectra=_read_table(folder / SPECTRA_FILE, _SPECTRA, _SPECTRA_KEY, scores),
         fine_scales=_read_table(folder / FINE_SCALES_FILE, _FINE_SCALES, _FINE_SCALES_KEY, scores),
         reliability=_read_table(folder / RELIABILITY_FILE, _RELIABILITY, _RELIABILITY_KEY, scores),
+        cuts=_read_table(folder / CUTS_FILE, _CUTS, _CUTS_KEY, scores),
+        roc=_read_table(folder / ROC_FILE, _ROC, _ROC_KEY, scores),
+        economic_value=_read_table(folder / VALUES_FILE, _VALUES, _VALUES_KEY, scores),
+        ensembles=_read_table(folder / ENSEMBLES_FILE, _ENSEMBLES, _FINE_SCALES_KEY, scores),
+        ranks=_read_table(folder / RANKS_FILE, _RANKS, _RANKS_KEY, scores),
         cells_per_pixel=factor,
     )
 
@@ -246,8 +273,22 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
     if not isinstance(cases["init_time"].to_index(), (pd.DatetimeIndex, xr.CFTimeIndex)):
         raise _unreadable(path, "init_time as times", cases["init_time"].dtype)
     _require(path, "method", evaluation.methods, cases["method"].values)
-    cases = cases.transpose("method", "case", "input_time", "lead_time", "y", "x", missing_dims="ignore")
+    _check_probability(path, cases)
+    cases = cases.transpose("method", "case", "input_time", "lead_time", ..., "y", "x", missing_dims="ignore")
     return cases.isel(y=slice(None, None, -1)) if _south_first(cases) else cases
+
+
+def _check_probability(path: Path, cases: xr.Dataset) -> None:
+    """Raise an error for maps of probabilities that do not fit; a folder of an earlier version has none."""
+    if "probability" not in cases:
+        return
+    dimensions = ("probability_method", "threshold", "y", "x")
+    if set(cases["probability"].dims) != set(dimensions):
+        received = ", ".join(map(str, cases["probability"].dims))
+        raise _unreadable(path, f"probability on {', '.join(dimensions)}", received)
+    _require(path, "coordinate", ("probability_method", "threshold", "probability_lead_time"), cases.coords)
+    if float(cases["probability_lead_time"]) not in cases["lead_time"].values:
+        raise _unreadable(path, "probability_lead_time as one of the lead times", cases["probability_lead_time"].values)
 
 
 def _south_first(cases: xr.Dataset) -> bool:

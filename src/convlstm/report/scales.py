@@ -80,6 +80,13 @@ def field_scale(values: Sequence[NDArray[np.floating]], units: str) -> Scale:
     return _fine_scale(round_ticks(*_range(values, (0.5, 99.5))), "viridis", units)
 
 
+def probability_scale() -> Scale:
+    """Return a scale for probabilities: ten classes of equal width, white at 0."""
+    edges = (0.02, *(k / 10 for k in range(1, 10)))
+    colours = _colours("PuBuGn", len(edges) + 1)
+    return Scale(edges, (_DRY, *colours[1:]), edges, "")
+
+
 def error_scale(errors: NDArray[np.floating], units: str, *, rain: bool) -> Scale:
     """Return a diverging scale, symmetric about zero, for forecast minus observation.
 

@@ -5,7 +5,7 @@ One set of counts serves all three. A forecast without probabilities has one dec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,12 @@ class Decisions:
     @property
     def cases(self) -> int:
         """Number of cases with at least one pair of values."""
-        return int((sum(self.counts[name][{"cut": 0}] for name in COUNTS) > 0).sum())
+        return int((_totals(self.counts) > 0).sum())
 
     @property
     def pixels(self) -> int:
         """Number of pairs of values."""
-        return int(sum(float(self.counts[name][{"cut": 0}].sum()) for name in COUNTS))
+        return int(_totals(self.counts).sum())
 
     @property
     def key(self) -> dict[str, object]:
@@ -90,7 +90,7 @@ def probability_decisions(
     check_probability(probability, observation)
     cuts = np.array(CUTS) if members is None else np.arange(1, members + 1) / members
     # Half precision rounds k / M and the cuts, so a share is compared with a number between k − 1 and k.
-    limits = cuts.astype(np.float32) if members is None else (np.arange(members) + 0.5).astype(np.float32) / members
+    limits = (cuts if members is None else cuts - 0.5 / members).astype(np.float32)
     decisions = []
     for lead in range(probability.sizes["lead_time"]):
         observed = observation[{"lead_time": lead}].values
@@ -203,10 +203,10 @@ def value_table(
     for each in decisions:
         pooled = pool(each.counts, resampling_weights(each.counts.sizes["init_time"], seed))
         rates, events = _rates(pooled), (pooled["hits"] + pooled["misses"])[{"cut": 0}]
-        total = sum(pooled[name][{"cut": 0}] for name in COUNTS)
+        total = _totals(pooled)
         frequency = events / total.where(total > 0)
         by_cut = economic_value(rates["pod"], rates["pofd"], frequency, alpha)
-        best = np.maximum(by_cut.max("cut"), 0.0).where(by_cut.notnull().any("cut"))
+        best = by_cut.max("cut").clip(min=0.0)
         nearest = np.abs(each.cuts[:, None] - alpha.values).argmin(axis=0)
         for place, ratio in enumerate(alpha.values.tolist()):
             value, lower, upper = value_and_interval(best[{"ratio": place}], each.cases)
@@ -231,10 +231,11 @@ def economic_value(pod: xr.DataArray, pofd: xr.DataArray, frequency: xr.DataArra
     It is that of `scores.plotdata.relative_economic_value_from_rates`; NaN where the event was observed in all or no
     cells.
     """
-    climatology = np.minimum(ratio, frequency)
+    climatology = frequency.where(frequency < ratio, ratio)
     gain = climatology - pofd * ratio * (1 - frequency) + pod * frequency * (1 - ratio) - frequency
     perfect = climatology - frequency * ratio
-    return gain / perfect.where(perfect > 0)
+    value: xr.DataArray = gain / perfect.where(perfect > 0)
+    return value
 
 
 def _counts(
@@ -251,13 +252,19 @@ def _counts(
     # The sum of the classes at and above a cut.
     hits, forecast = (np.cumsum(values[:, ::-1], axis=1)[:, ::-1][:, 1:] for values in (events, cells))
     observed_events, total = events.sum(axis=1, keepdims=True), cells.sum(axis=1, keepdims=True)
-    columns: Mapping[str, NDArray[np.float64]] = {
+    columns = {
         "hits": hits,
         "misses": observed_events - hits,
         "false_alarms": forecast - hits,
         "correct_negatives": total - observed_events - (forecast - hits),
     }
     return xr.Dataset({name: (("init_time", "cut"), column.astype(np.float64)) for name, column in columns.items()})
+
+
+def _totals(counts: xr.Dataset) -> xr.DataArray:
+    """Return the number of pairs of values, which is that of any cut."""
+    total: xr.DataArray = counts[list(COUNTS)].to_array()[{"cut": 0}].sum("variable")
+    return total
 
 
 def _ratio(part: xr.DataArray, rest: xr.DataArray) -> xr.DataArray:

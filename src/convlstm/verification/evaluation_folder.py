@@ -7,10 +7,20 @@ DIFFERENCES_FILE = "differences.csv"
 FSS_FILE = "fss.csv"
 SPECTRA_FILE = "spectra.csv"
 FINE_SCALES_FILE = "fine_scales.csv"
-RELIABILITY_FILE = "reliability.csv"  # without rows if no method has probabilities
+# the next four have no rows if no method has probabilities
+RELIABILITY_FILE = "reliability.csv"
+CUTS_FILE = "cuts.csv"
+ROC_FILE = "roc.csv"
+VALUES_FILE = "economic_value.csv"
+# the next two have no rows if no method has an ensemble
+ENSEMBLES_FILE = "ensembles.csv"
+RANKS_FILE = "ranks.csv"
 CASES_FILE = "cases.nc"
 DESCRIPTION_FILE = "evaluation.json"
-TABLES = (SCORES_FILE, DIFFERENCES_FILE, FSS_FILE, SPECTRA_FILE, FINE_SCALES_FILE, RELIABILITY_FILE)
+TABLES = (
+    *(SCORES_FILE, DIFFERENCES_FILE, FSS_FILE, SPECTRA_FILE, FINE_SCALES_FILE, RELIABILITY_FILE, CUTS_FILE, ROC_FILE),
+    *(VALUES_FILE, ENSEMBLES_FILE, RANKS_FILE),
+)
 FILES = (*TABLES, CASES_FILE, DESCRIPTION_FILE)
 
 METHOD_LABELS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence": "Persistence"}

@@ -1,0 +1,96 @@
+"""The ensembles of an evaluation: members of each case, their scores as sums, and the field that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.data.units import Field
+from convlstm.errors import DataError
+from convlstm.verification.ensembles import case_ensemble_sums, join_cases, member_share
+
+EnsembleForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Field]
+"""A function with the arguments of `optical_flow` and the result (realization, lead_time, height, width)."""
+
+MemberForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64], int], xr.DataArray]
+"""A function of inputs (time, channel, height, width), their times, lead times and the number of members.
+
+Times are in seconds. The result is (realization, lead_time, y, x) in the unit of the first channel.
+"""
+
+MEMBER_DIMS = ("realization", "lead_time", "y", "x")
+
+
+@dataclass(frozen=True, eq=False)
+class Ensembles:
+    """The ensembles to score by method, and the sums of the finished cases."""
+
+    forecasts: Mapping[str, EnsembleForecast]
+    ranked_from: float | None = None  # as in `ensemble_sums`
+    sums: dict[str, list[xr.Dataset]] = field(default_factory=dict)
+
+    def add_case(self, members: Mapping[str, Field], observed: Field) -> None:
+        """Add the sums of one case, on the cells that every member of every method knows."""
+        common = np.isfinite(observed)
+        for values in members.values():
+            common &= np.isfinite(values).all(axis=0)
+        truth = np.where(common, observed, np.nan)
+        for method, values in members.items():
+            done = self.sums.setdefault(method, [])
+            if done and done[0].sizes["rank"] != len(values) + 1:
+                raise DataError(
+                    method,
+                    expected=f"{done[0].sizes['rank'] - 1} members, as in the first case",
+                    received=len(values),
+                    hint="Pass forecasts with one number of members.",
+                )
+            by_lead = values.swapaxes(0, 1)
+            done.append(case_ensemble_sums(by_lead, truth, ranked_from=self.ranked_from, seed=(0, len(done))))
+
+    def by_method(self, lead_seconds: NDArray[np.float64]) -> dict[str, xr.Dataset]:
+        """Return the sums of all cases by method, as `ensemble_sums` does."""
+        return {method: join_cases(cases, lead_seconds / 60.0) for method, cases in self.sums.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class MemberFields:
+    """What the members of one case say as a field and as probabilities."""
+
+    median: Field  # (lead_time, height, width): an event where at least half of the members have it
+    mean: Field  # (lead_time, height, width)
+    probability: Field  # (lead_time, threshold, height, width)
+
+
+def member_fields(members: Field, fallback: Field, thresholds: tuple[float, ...]) -> MemberFields:
+    """Return median, mean and probabilities of members; `fallback` (lead_time, height, width) replaces missing values.
+
+    So a method is scored on all cells, as one without an ensemble.
+    """
+    filled = np.where(np.isfinite(members), members, fallback)
+    return MemberFields(np.median(filled, axis=0), filled.mean(axis=0), member_share(filled, thresholds))
+
+
+def with_members(forecast: MemberForecast, members: int) -> EnsembleForecast:
+    """Return the members of a model as an `EnsembleForecast`."""
+
+    def make(inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
+        made = forecast(inputs, input_seconds, lead_seconds, members).transpose(*MEMBER_DIMS)
+        return np.asarray(made.values, np.float32)
+
+    return make
+
+
+def check_members(method: str, members: Field, shape: tuple[int, ...]) -> Field:
+    """Return the members of one case, or raise an error unless there are at least 2 with this shape."""
+    if members.ndim != 4 or len(members) < 2 or members.shape[1:] != shape:
+        raise DataError(
+            method,
+            expected=f"at least 2 members of shape {shape}",
+            received=f"shape {members.shape}",
+            hint="Return (realization, lead_time, height, width).",
+        )
+    return members
