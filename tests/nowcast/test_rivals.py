@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from convlstm.errors import DataError, DependencyError, ShapeError
-from convlstm.nowcast.rivals import anvil, lagrangian_probability, linda, lk_extrapolation, sprog, steps_exceedance
+from convlstm.errors import ConfigError, DataError, DependencyError, ShapeError
+from convlstm.nowcast.rivals import (
+    anvil,
+    choose_ensembles,
+    choose_rivals,
+    lagrangian_probability,
+    linda,
+    lk_extrapolation,
+    sprog,
+    steps_exceedance,
+    steps_members,
+)
 from convlstm.nowcast.rivals.cases import checked, with_lead_zero
+from convlstm.verification import member_share
 
 HEIGHT, WIDTH = 64, 80
 STEP = 300.0
@@ -313,3 +324,30 @@ def test_lead_time_zero_comes_first():
     assert_array_equal(with_lead_zero(fields, np.array([0.0, 1.0]), latest), np.concatenate([latest, fields]))
     assert_array_equal(with_lead_zero(fields, np.array([0.0]), latest), latest)
     assert_array_equal(with_lead_zero(fields, np.array([1.0]), latest), fields)
+
+
+@needs_pysteps
+def test_the_members_of_steps_have_the_shares_of_its_probabilities():
+    frames, seconds, leads = rain(), [0.0, 300, 600, 900], [300.0, 600.0]
+    members = steps_members(frames, seconds, leads, members=3)
+    assert members.shape == (3, 2, HEIGHT, WIDTH)
+    assert (members[np.isfinite(members)] >= 0).all()
+    expected = steps_exceedance(frames, seconds, leads, [1.0], members=3)
+    assert_array_equal(member_share(members, [1.0]), expected)
+    assert not np.array_equal(members[0], members[1], equal_nan=True)
+
+
+@needs_pysteps
+def test_frames_that_do_not_allow_steps_have_members_that_are_equal():
+    dry = np.zeros((3, 1, HEIGHT, WIDTH))
+    members = steps_members(dry, [0.0, 300, 600], [0.0, 300.0], members=4)
+    assert members.shape == (4, 2, HEIGHT, WIDTH)
+    assert not members.any()
+
+
+@needs_pysteps
+def test_ensembles_are_chosen_by_name():
+    assert list(choose_ensembles(["sprog", "steps", "steps"], cell_km=2.0)) == ["STEPS"]
+    assert list(choose_rivals(["sprog", "steps"])) == ["S-PROG"]
+    with pytest.raises(ConfigError, match="--rival"):
+        choose_ensembles(["deep"])

@@ -1,0 +1,166 @@
+"""Forecasts of other tools: layouts that are read, what they mean on the grid, and files that are refused."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from convlstm.errors import DataError
+from convlstm.nowcast.forecast_files import open_forecasts
+
+LEADS = np.array([300.0, 600.0])
+HEIGHT, WIDTH = 22, 18
+DAY = np.datetime64("2020-06-04", "ns")
+DAY_SECONDS = 3 * 86400.0
+
+
+@pytest.fixture(scope="module")
+def values():
+    """Two starts of three members at three lead times, in mm/h."""
+    return np.random.default_rng(0).gamma(0.5, 2.0, (2, 3, 3, HEIGHT, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture
+def layout(values):
+    """A dataset over init_time, realization, lead_time, y and x."""
+    return xr.Dataset(
+        {"rain": (("init_time", "realization", "lead_time", "y", "x"), values, {"units": "mm/h"})},
+        coords={
+            "init_time": DAY + np.array([10, 20]).astype("timedelta64[m]"),
+            "lead_time": ("lead_time", [5.0, 10.0, 15.0], {"units": "minutes"}),
+            "realization": ("realization", [0, 1, 2], {"standard_name": "realization"}),
+            "y": ("y", np.arange(HEIGHT) * 1000.0, {"units": "m"}),
+            "x": ("x", np.arange(WIDTH) * 1000.0, {"units": "m"}),
+        },
+    )
+
+
+@pytest.fixture
+def read(tmp_path, rain_frames):
+    """Write a dataset, open it as forecasts, and read the one that starts at a number of minutes of the last day."""
+
+    def write_and_read(dataset, minutes=20, leads=LEADS, name="forecast.nc"):
+        path = tmp_path / name
+        dataset.to_zarr(path, zarr_format=2) if name.endswith(".zarr") else dataset.to_netcdf(path)
+        forecasts = open_forecasts(path, rain_frames, leads)
+        return forecasts, forecasts(None, np.array([DAY_SECONDS + 60.0 * minutes]), leads)
+
+    return write_and_read
+
+
+@pytest.mark.parametrize("name", ["forecast.nc", "forecast.zarr"])
+def test_members_by_start_and_lead_time(read, layout, values, name):
+    forecasts, found = read(layout, name=name)
+    assert forecasts.members == 3
+    assert forecasts.starts.tolist() == [DAY_SECONDS + 600, DAY_SECONDS + 1200]
+    np.testing.assert_array_equal(found, values[1, :, :2])
+
+
+def test_an_order_of_dimensions_is_as_good_as_another(read, layout, values):
+    shuffled = layout.transpose("lead_time", "y", "init_time", "x", "realization")
+    np.testing.assert_array_equal(read(shuffled, minutes=10)[1], values[0, :, :2])
+
+
+@pytest.mark.parametrize("name", ["ens_number", "number", "ensemble", "member", "mem", "Member"])
+def test_the_ensemble_is_found_by_its_usual_names(read, layout, name):
+    renamed = layout.drop_vars("realization").rename(realization=name)
+    assert read(renamed)[0].members == 3
+
+
+def test_the_standard_name_decides_before_the_name(read, layout):
+    renamed = layout.rename(realization="sample")
+    assert read(renamed)[0].members == 3
+    # a dimension of size 1 with a usual name is no ensemble if another one has the standard name
+    assert read(renamed.expand_dims(number=1), name="other.nc")[0].members == 3
+
+
+def test_a_file_without_members_is_a_field(read, layout, values):
+    forecasts, found = read(layout.isel(realization=1, drop=True))
+    assert forecasts.members == 0
+    np.testing.assert_array_equal(found, values[1, 1, :2][:, None])
+
+
+def test_rows_that_run_against_the_observations_are_turned(read, layout, values):
+    np.testing.assert_array_equal(read(layout.isel(y=slice(None, None, -1)))[1], values[1, :, :2])
+
+
+def test_units_packing_and_missing_values_are_decoded(read, layout, values):
+    layout["rain"] = (layout["rain"] / 3600).assign_attrs(units="kg m-2 s-1", standard_name="rainfall_flux")
+    layout["rain"][1, :, :, 3, 4] = np.nan
+    layout["rain"].encoding = {"dtype": "int16", "scale_factor": 1e-6, "_FillValue": -1}
+    found = read(layout)[1]
+    assert np.isnan(found[:, :, 3, 4]).all()
+    expected = values[1, :, :2].copy()
+    expected[:, :, 3, 4] = np.nan
+    np.testing.assert_allclose(found, expected, atol=0.002)
+
+
+def test_the_forecast_of_this_package_is_read(make_nowcaster, rain_frames, tmp_path):
+    from convlstm.nowcast.cf_output import make_forecast, write_forecast
+
+    nowcaster = make_nowcaster()
+    forecast = make_forecast(nowcaster, rain_frames, init_time="2020-06-04T00:20")
+    write_forecast(tmp_path / "own.nc", forecast)
+    forecasts = open_forecasts(tmp_path / "own.nc", rain_frames, LEADS)
+    assert forecasts.members == 0
+    found = forecasts(None, forecasts.starts, LEADS)
+    np.testing.assert_allclose(found[:, 0], forecast["rain"].values[:2], rtol=1e-6)
+
+
+def pysteps_dataset(values):
+    """The layout of the NetCDF exporter of pysteps: valid times in seconds since the start."""
+    return xr.Dataset(
+        {"precip_intensity": (("ens_number", "time", "y", "x"), values, {"units": "mm h-1"})},
+        coords={
+            "ens_number": ("ens_number", [1, 2, 3], {"standard_name": "realization", "units": ""}),
+            "time": ("time", [300, 600, 900], {"units": "seconds since 2020-06-04 00:20:00"}),
+        },
+    )
+
+
+def test_a_folder_of_files_of_pysteps_with_the_start_in_the_unit_of_time(rain_frames, values, tmp_path):
+    for place, start in enumerate(("2020-06-04 00:10:00", "2020-06-04 00:20:00")):
+        dataset = pysteps_dataset(values[place])
+        dataset["time"].attrs["units"] = f"seconds since {start}"
+        dataset.to_netcdf(tmp_path / f"{place}.nc")
+    forecasts = open_forecasts(tmp_path, rain_frames, LEADS)
+    assert forecasts.starts.tolist() == [DAY_SECONDS + 600, DAY_SECONDS + 1200]
+    np.testing.assert_array_equal(forecasts(None, forecasts.starts[:1], LEADS), values[0, :, :2])
+
+
+def test_valid_times_without_a_start_are_refused(read, values):
+    dataset = pysteps_dataset(values[0])
+    dataset["time"] = ("time", DAY + np.array([25, 30, 35]).astype("timedelta64[m]"))
+    dataset["time"].encoding["units"] = "seconds since 1970-01-01"
+    with pytest.raises(DataError, match="the time at which each forecast starts"):
+        read(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.isel(lead_time=[0, 2]), "the lead time of 10 min"),
+        (lambda d: d.isel(x=slice(4)), "the grid of the observations"),
+        (lambda d: d.assign_coords(x=d["x"] + 4000.0), "coordinates from 4000 to"),
+        (lambda d: d.assign(rain=d["rain"].assign_attrs(units="K")), "a unit of mm/h"),
+        (lambda d: d.drop_vars("lead_time"), "lead times, or valid times"),
+        (lambda d: d.drop_vars("init_time"), "lead times|the time at which"),
+        (lambda d: d.assign_coords(lead_time=("lead_time", [5.0, 10.0, 15.0])), "with a unit such as"),
+        (lambda d: d.expand_dims(height=2), "over start, member, lead time, y and x"),
+        (lambda d: d.rename(rain="a").assign(b=d["rain"]), "one variable over lead time"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(read, layout, change, words):
+    with pytest.raises(DataError, match=words):
+        read(change(layout))
+
+
+def test_files_of_different_ensembles_are_refused(rain_frames, layout, tmp_path):
+    layout.to_netcdf(tmp_path / "a.nc")
+    layout.isel(realization=slice(2)).to_netcdf(tmp_path / "b.nc")
+    with pytest.raises(DataError, match="the same number of members"):
+        open_forecasts(tmp_path, rain_frames, LEADS)
+
+
+def test_a_start_that_no_file_has_is_refused(read, layout):
+    with pytest.raises(DataError, match="a forecast for each case"):
+        read(layout, minutes=15)
