@@ -8,7 +8,7 @@ import xarray as xr
 from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.evaluate import evaluate
 from convlstm.nowcast.evaluation_cases import Selection
-from convlstm.nowcast.evaluation_ensembles import Ensembles, check_members
+from convlstm.nowcast.evaluation_ensembles import Ensembles, check_shape, model_members
 from convlstm.nowcast.forecast_files import open_forecasts
 from convlstm.report import write_report
 from convlstm.verification import ensemble_sums, ensemble_table
@@ -98,6 +98,28 @@ def test_the_members_of_the_model_are_made_by_a_function(make_nowcaster, rain_fr
     assert "ensembles-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
 
+def test_the_members_of_a_model_of_events_are_made_with_a_seed_for_each_start(event_nowcaster, rain_frames, tmp_path):
+    window = slice(ENDS[0] - 2, ENDS[0] + 1)
+    inputs, seconds = rain_frames.read(window), rain_frames.seconds[window]
+    make = model_members(event_nowcaster)
+    first, again, later = (make(inputs, s, LEADS, 3) for s in (seconds, seconds, seconds + 300.0))
+    assert first.dims == ("realization", "lead_time", "y", "x")
+    assert first.shape == (3, 4, 22, 18)
+    assert first.equals(again)
+    assert not first.equals(later)
+    evaluate(event_nowcaster, rain_frames, tmp_path / "e", Selection(min_wet=0.0, max_cases=3), members=3)
+    table = pd.read_csv(tmp_path / "e" / "ensembles.csv")
+    assert set(table["method"]) == {"convlstm"}
+    assert set(table["cases"]) == {3}
+    page = write_report(tmp_path / "e", tmp_path / "report.html").read_text()
+    assert "ConvLSTM, 3 members" in page
+
+
+def test_members_of_a_model_without_probabilities_are_refused(make_nowcaster, rain_frames, tmp_path):
+    with pytest.raises(ConfigError, match="members: expected a model of rain"):
+        evaluate(make_nowcaster(), rain_frames, tmp_path / "e", SELECTION, members=5)
+
+
 def test_ensembles_are_compared_on_the_cells_that_all_of_them_know():
     scored = Ensembles({})
     members = np.ones((2, 1, 3, 3), np.float32)
@@ -115,7 +137,7 @@ def test_ensembles_are_compared_on_the_cells_that_all_of_them_know():
 @pytest.mark.parametrize("shape", [(1, 4, 3, 3), (5, 3, 3, 3), (4, 3, 3)])
 def test_members_of_another_shape_are_refused(shape):
     with pytest.raises(DataError, match="at least 2 members of shape"):
-        check_members("other", np.zeros(shape, np.float32), (4, 3, 3))
+        check_shape("other", np.zeros(shape, np.float32), (4, 3, 3))
 
 
 def test_starts_without_a_case_and_names_that_are_taken_are_refused(

@@ -106,6 +106,16 @@ def test_the_forecast_of_this_package_is_read(make_nowcaster, rain_frames, tmp_p
     np.testing.assert_allclose(found[:, 0], forecast["rain"].values[:2], rtol=1e-6)
 
 
+def test_the_members_of_a_forecast_of_this_package_are_read(event_nowcaster, rain_frames, tmp_path):
+    from convlstm.nowcast.cf_output import make_forecast, write_forecast
+
+    forecast = make_forecast(event_nowcaster, rain_frames, init_time="2020-06-04T00:20", members=3)
+    write_forecast(tmp_path / "own.nc", forecast)
+    forecasts = open_forecasts(tmp_path / "own.nc", rain_frames, LEADS)
+    assert forecasts.members == 3
+    np.testing.assert_array_equal(forecasts(None, forecasts.starts, LEADS), forecast["rain_member"].values[:, :2])
+
+
 def pysteps_dataset(values):
     """The layout of the NetCDF exporter of pysteps: valid times in seconds since the start."""
     return xr.Dataset(

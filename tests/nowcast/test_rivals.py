@@ -20,7 +20,6 @@ from convlstm.nowcast.rivals import (
     lk_extrapolation,
     sprog,
     steps_exceedance,
-    steps_members,
 )
 from convlstm.nowcast.rivals.cases import checked, with_lead_zero
 from convlstm.verification import member_share
@@ -327,22 +326,24 @@ def test_lead_time_zero_comes_first():
 
 
 @needs_pysteps
-def test_the_members_of_steps_have_the_shares_of_its_probabilities():
-    frames, seconds, leads = rain(), [0.0, 300, 600, 900], [300.0, 600.0]
-    members = steps_members(frames, seconds, leads, members=3)
-    assert members.shape == (3, 2, HEIGHT, WIDTH)
-    assert (members[np.isfinite(members)] >= 0).all()
-    expected = steps_exceedance(frames, seconds, leads, [1.0], members=3)
-    assert_array_equal(member_share(members, [1.0]), expected)
-    assert not np.array_equal(members[0], members[1], equal_nan=True)
+def test_the_ensemble_of_steps_has_a_seed_for_each_start():
+    make = choose_ensembles(["steps"], members=3)["STEPS"]
+    first, again, later = (make(rain(), SECONDS + delay, [300.0, 600.0]) for delay in (0.0, 0.0, 300.0))
+    assert first.shape == (3, 2, HEIGHT, WIDTH)
+    assert_array_equal(first, again)
+    assert not np.array_equal(first, later, equal_nan=True)
+    expected = steps_exceedance(rain(), SECONDS, [300.0, 600.0], [1.0], members=3, seed=900)
+    assert_array_equal(member_share(first, [1.0]), expected)
 
 
 @needs_pysteps
-def test_frames_that_do_not_allow_steps_have_members_that_are_equal():
-    dry = np.zeros((3, 1, HEIGHT, WIDTH))
-    members = steps_members(dry, [0.0, 300, 600], [0.0, 300.0], members=4)
-    assert members.shape == (4, 2, HEIGHT, WIDTH)
-    assert not members.any()
+def test_frames_that_do_not_allow_steps_have_equal_members():
+    edge = np.zeros((3, 1, HEIGHT, WIDTH))
+    edge[:, :, 0] = np.linspace(1.0, 3.0, WIDTH) + np.arange(3)[:, None, None]
+    for frames in (np.zeros((3, 1, HEIGHT, WIDTH)), edge):
+        members = choose_ensembles(["steps"], members=4)["STEPS"](frames, SECONDS[:3], [300.0])
+        assert members.shape == (4, 1, HEIGHT, WIDTH)
+        assert np.array_equal(members, np.repeat(members[:1], 4, axis=0), equal_nan=True)
 
 
 @needs_pysteps

@@ -50,6 +50,9 @@ def evaluate(
             "members. Repeat for more.",
         ),
     ] = None,
+    members: Annotated[
+        int, typer.Option(metavar="N", help="Number of ensemble members to score, for a model of rain with thresholds.")
+    ] = 0,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     variable: options.Variables = None,
@@ -72,6 +75,8 @@ def evaluate(
     With `--forecast`, only the starts that the file has are scored.
 
     Example: `convlstm evaluate my-run rain.nc -o evaluation --threshold 0.5 --threshold 2`
+
+    Example: `convlstm evaluate rain.nc --members 24 --rival steps --forecast other=other.nc`
     """
     from convlstm.cli.output import say
     from convlstm.cli.work import evaluate_with_progress
@@ -91,12 +96,21 @@ def evaluate(
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     nowcaster.pipeline.check(frames)
     cell = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
-    ensembles = choose_ensembles(rival or [], cell_km=1.0 if cell is None else cell / 1000.0)
+    cell_km = 1.0 if cell is None else cell / 1000.0
+    ensembles = choose_ensembles(rival or [], members=members or 24, cell_km=cell_km)
     leads = lead_seconds(nowcaster)
     files = {name: open_forecasts(path, frames, leads) for name, path in _named_paths(forecast or []).items()}
     run = RunFolder(model if model.is_dir() else model.parent)
     evaluate_with_progress(
-        nowcaster, frames, output, selection, run.history(), rivals=rivals, ensembles=ensembles, files=files
+        nowcaster,
+        frames,
+        output,
+        selection,
+        run.history(),
+        rivals=rivals,
+        ensembles=ensembles,
+        files=files,
+        members=members,
     )
     say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")
 

@@ -51,6 +51,7 @@ def evaluate_with_progress(
     rivals: Mapping[str, FieldForecast] | None = None,
     ensembles: Mapping[str, EnsembleForecast] | None = None,
     files: Mapping[str, ForecastFiles] | None = None,
+    members: int = 0,
 ) -> None:
     """Evaluate with a display of the number of cases, and print the main scores.
 
@@ -70,6 +71,7 @@ def evaluate_with_progress(
             rivals=rivals,
             ensembles=ensembles,
             files=files,
+            members=members,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -27,9 +27,16 @@ from convlstm.nowcast.evaluation_cases import (
     choose_events,
     run_cases,
 )
-from convlstm.nowcast.evaluation_ensembles import EnsembleForecast, Ensembles, MemberForecast, with_members
+from convlstm.nowcast.evaluation_ensembles import (
+    EnsembleForecast,
+    Ensembles,
+    MemberForecast,
+    model_members,
+    with_members,
+)
 from convlstm.nowcast.evaluation_tables import make_tables
 from convlstm.nowcast.forecast_files import ForecastFiles
+from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import (
     CASES_FILE,
@@ -85,7 +92,7 @@ def evaluate(
         ensembles: Further forecasts of rain with members, by name.
         files: Forecasts of other tools, by name. Only cases with a forecast in each of them are scored.
         members: Number of members of the model's own ensemble; 0 for none.
-        make_members: The function that makes them.
+        make_members: The function that makes them; None makes those of `convlstm forecast --members`.
         on_case: Receives the number of finished cases and of all cases.
 
     Returns:
@@ -93,6 +100,8 @@ def evaluate(
     """
     folder, selection, files = Path(output), selection or Selection(), files or {}
     nowcaster.pipeline.check(frames)
+    if members and make_members is None:
+        check_members(nowcaster, members)
     for name in FILES:
         check_writable(folder / name, folder=False)
     thresholds = choose_events(nowcaster, frames, selection)
@@ -104,11 +113,13 @@ def evaluate(
     fields.update({name: file for name, file in files.items() if not file.members})
     compared: dict[str, EnsembleForecast] = dict(ensembles or {})
     compared.update({name: file for name, file in files.items() if file.members})
-    if members and make_members is not None:
-        compared[METHODS[0]] = with_members(make_members, members)
+    if members:
+        compared[METHODS[0]] = with_members(make_members or model_members(nowcaster), members)
     scored = Ensembles(compared, ranked_from=SMALLEST_RAIN if nowcaster.pipeline.rain else None)
     models = {METHODS[0]: nowcaster, **(others or {})}
-    cases = run_cases(models, frames, ends, on_case, fields, scored, thresholds)
+    # with the thresholds of the model, so that an ensemble is compared with its probabilities
+    levels = sorted({*thresholds, *nowcaster.spec.thresholds})
+    cases = run_cases(models, frames, ends, on_case, fields, scored, levels)
     tables = make_tables(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
         "title": _title(nowcaster, chosen_days),

@@ -14,7 +14,7 @@ from convlstm.data.units import Field
 from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import lead_seconds
-from convlstm.nowcast.evaluation_ensembles import Ensembles, check_members, member_fields
+from convlstm.nowcast.evaluation_ensembles import Ensembles, check_shape, member_fields
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import BASELINES
 
@@ -196,7 +196,7 @@ def run_cases(
                 forecast[name][case] = np.where(np.isfinite(values), values, flow)
             observation[case] = frames.read(slice(ends[case] + 1, ends[case] + 1 + len(leads)))[:, 0]
             members = {
-                name: check_members(name, make(every_channel if name in models else inputs, seconds, leads), flow.shape)
+                name: check_shape(name, make(every_channel if name in models else inputs, seconds, leads), flow.shape)
                 for name, make in ensembles.forecasts.items()
             }
             for name in other:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from convlstm.data.units import Field
 from convlstm.errors import DataError
+from convlstm.nowcast.members import make_members
+from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.ensembles import case_ensemble_sums, join_cases, member_share
 
 EnsembleForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Field]
@@ -84,7 +86,21 @@ def with_members(forecast: MemberForecast, members: int) -> EnsembleForecast:
     return make
 
 
-def check_members(method: str, members: Field, shape: tuple[int, ...]) -> Field:
+def model_members(nowcaster: Nowcaster) -> MemberForecast:
+    """Return the function that makes the members of a model of rain with thresholds, with a seed for each start."""
+
+    def make(
+        inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64], members: int
+    ) -> xr.DataArray:
+        probability = nowcaster.predict_probability(inputs[None], input_seconds[None], lead_seconds)[0]
+        seed = abs(round(float(input_seconds[-1])))
+        fields = make_members(nowcaster, probability, inputs, input_seconds, lead_seconds, members, seed)
+        return xr.DataArray(np.stack(list(fields)), dims=MEMBER_DIMS)
+
+    return make
+
+
+def check_shape(method: str, members: Field, shape: tuple[int, ...]) -> Field:
     """Return the members of one case, or raise an error unless there are at least 2 with this shape."""
     if members.ndim != 4 or len(members) < 2 or members.shape[1:] != shape:
         raise DataError(

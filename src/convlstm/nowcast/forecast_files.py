@@ -170,12 +170,18 @@ def _read(layout: _Layout, start: int, lead_seconds: NDArray[np.float64]) -> Fie
 
 
 def _variable(path: Path, dataset: xr.Dataset, axes: Mapping[Hashable, str], frames: Frames) -> str:
-    """Return the variable over lead time, y and x: that with the name of the observations, or the only one."""
+    """Return the variable over lead time, y and x.
+
+    It is the only one with members, the one with the name of the observations, or the only one at all.
+    """
     gridded = [
         str(name)
         for name, field in dataset.data_vars.items()
         if field.dtype.kind in "iuf" and field.ndim >= 3 and {"y", "x"} <= {axes.get(dim) for dim in field.dims}
     ]
+    ensembles = [name for name in gridded if find_realization(dataset, name) is not None]
+    if len(ensembles) == 1:
+        return ensembles[0]
     if frames.variables[0] in gridded:
         return frames.variables[0]
     if len(gridded) == 1:

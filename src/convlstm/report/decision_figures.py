@@ -23,6 +23,7 @@ from convlstm.report.glossary import (
 from convlstm.report.headline import headline_lead
 from convlstm.report.images import draw_map
 from convlstm.report.maps import Still
+from convlstm.report.probability_figures import MIN_CELLS
 from convlstm.report.results import Results
 from convlstm.report.scales import Scale, probability_scale
 
@@ -58,6 +59,7 @@ def decision_groups(results: Results) -> list[ChartGroup]:
         roc = _charts(results, rows, lambda title, part: _curve(results, part, title, x, share, "pofd"))
         groups.append(ChartGroup(f"ROC curves, {when} (upwards: POD)", ROC_NOTE, roc))
         x = counting_axis(0.0, 1.0, "Success ratio (1 − FAR)")
+        rows = rows[rows["hits"] + rows["false_alarms"] >= MIN_CELLS]
         diagram = _charts(results, rows, lambda title, part: _curve(results, part, title, x, share, "success_ratio"))
         groups.append(ChartGroup(f"Performance diagrams, {when} (upwards: POD)", PERFORMANCE_NOTE, diagram))
     if results.economic_value is not None and not results.economic_value.empty:

@@ -16,13 +16,12 @@ from convlstm.verification.ensembles import RANK_SCORES
 
 _COLUMNS = {
     "crps": "CRPS",
-    "spread": "Spread",
-    "error": "Error of the mean",
     "spread_error_ratio": "Spread / error",
-    "mean_error": "Mean error",
     "rank_bias": "Rank bias",
     "rank_convexity": "Rank convexity",
 }
+_PLAIN_COLUMNS = {"spread": "Spread", "error": "Error of the mean", "mean_error": "Mean error"}
+"""Columns without intervals, which would make the table wider than a page."""
 
 
 def ensemble_methods(results: Results) -> list[str]:
@@ -82,10 +81,11 @@ def ensemble_table(results: Results) -> Table | None:
         for place, method in enumerate(methods):
             here = by_key.loc[(method, lead)]
             cells = [_cell(here.loc[score]) for score in _COLUMNS]
-            cells += [Cell(_flat(here)), Cell(f"{here['members'].iloc[0]:.0f}"), Cell(f"{here['cases'].iloc[0]:.0f}")]
+            cells += [Cell(_flat(here)), *(Cell(number(here.loc[score, "value"], 3)) for score in _PLAIN_COLUMNS)]
+            cells += [Cell(f"{here[size].iloc[0]:.0f}") for size in ("members", "cases")]
             spans = 0 if place else len(methods)
             rows.append(Row(results.lead_unit.label(lead), method_label(method), cells, spans))
-    columns = [*_COLUMNS.values(), "Flat histogram", "Members", "Cases"]
+    columns = [*_COLUMNS.values(), "Flat histogram", *_PLAIN_COLUMNS.values(), "Members", "Cases"]
     return Table(f"Ensembles (values in {results.evaluation.units})", [], columns, rows)
 
 

@@ -141,9 +141,9 @@ ROC_NOTE = (
     "events from other cells; the dotted diagonal has no skill. A method without probabilities has one point."
 )
 PERFORMANCE_NOTE = (
-    "The same cuts: how many of the events were warned of (POD), and how many of the warnings were right (success "
-    "ratio). The upper right corner is perfect, and grey lines have the same CSI. Move along a curve to see what more "
-    "warnings cost in false ones."
+    "The same cuts: the share of the events with a warning (POD), and the share of the warnings that were right "
+    "(success ratio). The upper right corner is perfect, and grey lines have the same CSI. Move along a curve to see "
+    "what more warnings cost in false ones. Cuts with fewer than 30 forecast cells are left out."
 )
 VALUE_NOTE = (
     "What a user saves who pays for a protection where the event is forecast, compared with perfect forecasts (1) and "

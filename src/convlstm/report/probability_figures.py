@@ -14,7 +14,7 @@ from convlstm.report.results import Results
 from convlstm.report.scale_figures import few_leads
 
 _LEAD_SLOTS = (0, 3, 4)  # colours that no baseline has
-_MIN_CELLS = 30  # the frequency of an event in fewer cells says nothing
+MIN_CELLS = 30  # the frequency of an event in fewer cells says nothing
 
 
 def reliability_groups(results: Results) -> list[ChartGroup]:
@@ -46,7 +46,7 @@ def _reliability_chart(results: Results, threshold: float, rows: pd.DataFrame) -
         frequency = interval_text(row["frequency"], row["lower"], row["upper"], 2)
         return f"forecast {number(row['probability'], 2)}, observed {frequency}, {count(row['pixels'])} cells"
 
-    filled = rows[rows["pixels"] >= _MIN_CELLS]
+    filled = rows[rows["pixels"] >= MIN_CELLS]
     series = _series(results, filled, ("probability", "frequency", "lower", "upper"), note)
     x, y = counting_axis(0.0, 1.0, "Forecast probability"), value_axis(0.0, 1.0)
     return draw_chart(title, f"Observed frequency by forecast probability, {title}.", series, x, y, diagonal=True)

@@ -53,7 +53,10 @@ _RELIABILITY = (
     *("pixels", "cases"),
 )
 _RELIABILITY_KEY = ("method", "lead_time", "threshold", "bin_start")
-_CUTS = ("method", "lead_time", "threshold", "cut", "pod", "pofd", "success_ratio", "cases")
+_CUTS = (
+    *("method", "lead_time", "threshold", "cut", "hits", "false_alarms", "pod", "pofd", "success_ratio"),
+    "cases",
+)
 _CUTS_KEY = ("method", "lead_time", "threshold", "cut")
 _ROC = ("method", "lead_time", "threshold", "value", "lower", "upper", "cases")
 _ROC_KEY = ("method", "lead_time", "threshold")
