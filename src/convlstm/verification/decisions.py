@@ -120,10 +120,10 @@ def cut_table(decisions: Iterable[Decisions]) -> pd.DataFrame:
         decisions: Results of `probability_decisions` and `event_decisions`.
 
     Returns:
-        One row per method, lead_time (minutes), threshold and cut. `pod` is the share of the observed events that were
-        forecast, `pofd` the share of the other cells with a forecast event, and `success_ratio` the share of the
-        forecast events that were observed (1 − FAR). A ratio without a denominator is NaN. The other columns are the
-        counts, cases and pixels.
+        One row per method, lead_time (minutes), threshold and cut, with the counts, cases and pixels. `pod` is the
+        share of the observed events that were forecast. `pofd` is the share of the other cells with a forecast event.
+        `success_ratio` is the share of the forecast events that were observed (1 − FAR). A ratio without a denominator
+        is NaN.
 
     Example:
         The example of `probability_decisions` prints some columns.
@@ -175,8 +175,8 @@ def value_table(
 ) -> pd.DataFrame:
     """Return the relative economic value of forecasts for users with different ratios of cost to loss.
 
-    A user protects at a cost where the event is forecast, and has a loss where an event was not forecast. With the
-    ratio α, the hit rate H, the false alarm rate F and the frequency s of the event (Richardson 2000), the value is
+    A user protects at a cost where the event is forecast, and has a loss where an event was not forecast. α is the
+    ratio, H the hit rate, F the false alarm rate and s the frequency of the event (Richardson 2000). The value is
     (min(α, s) − F α (1 − s) + H s (1 − α) − s) / (min(α, s) − s α). A perfect forecast has 1. The better of always and
     never protecting has 0.
 
