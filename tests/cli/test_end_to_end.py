@@ -2,6 +2,8 @@
 
 import cftime
 import numpy as np
+import pandas as pd
+import pytest
 import xarray as xr
 
 
@@ -44,3 +46,18 @@ def test_temperature_in_zarr_of_another_calendar_from_end_to_end(cli, make_rain,
     assert (code, out) == (0, "next.zarr: 2 frames after 2001-02-30 13:00\n")
     assert cli("evaluate", "run", "air.zarr")[0] == 0
     assert cli("report", "evaluation")[0] == 0
+
+
+def test_forecasts_of_another_tool_are_evaluated_by_name(cli, fails, trained, tmp_path):
+    run, rain = trained / "run", trained / "rain.nc"
+    assert cli("forecast", run, rain, "-o", "own.nc", "--init-time", "2020-06-04T00:20", "--threads", "1")[0] == 0
+    options = ("--min-wet", "0", "--threads", "1", "--forecast", "copy=own.nc")
+    code, out, err = cli("evaluate", run, rain, "-o", "scores", *options)
+    assert (code, err) == (0, ""), err
+    table = pd.read_csv(tmp_path / "scores" / "scores.csv").query("score == 'rmse'").set_index("method")["value"]
+    # the copy is the forecast of the model, so that both have the same errors
+    assert table["copy"].tolist() == pytest.approx(table["convlstm"].tolist(), rel=1e-5)
+    fails(2, "expected NAME=PATH with a new name", "evaluate", run, rain, "--forecast", "own.nc")
+    start = ("--init-time", "2020-06-04T00:20", "--threads", "1")
+    assert cli("forecast", run, rain, "-o", "short.nc", "--lead-times", "5,10", *start)[0] == 0
+    fails(3, "expected the lead time of 15 min", "evaluate", run, rain, "--forecast", "short=short.nc")

@@ -91,7 +91,7 @@ def evaluate(
 
     model, data = options.model_and_data(paths)
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
-    rivals = choose_rivals(rival or [])
+    rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
     nowcaster.pipeline.check(frames)
@@ -99,7 +99,7 @@ def evaluate(
     cell_km = 1.0 if cell is None else cell / 1000.0
     ensembles = choose_ensembles(rival or [], members=members or 24, cell_km=cell_km)
     leads = lead_seconds(nowcaster)
-    files = {name: open_forecasts(path, frames, leads) for name, path in _named_paths(forecast or []).items()}
+    files = {name: open_forecasts(path, frames, leads) for name, path in paths_by_name.items()}
     run = RunFolder(model if model.is_dir() else model.parent)
     evaluate_with_progress(
         nowcaster,
