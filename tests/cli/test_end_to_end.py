@@ -52,7 +52,7 @@ def test_forecasts_of_another_tool_are_evaluated_by_name(cli, fails, trained, tm
     run, rain = trained / "run", trained / "rain.nc"
     assert cli("forecast", run, rain, "-o", "own.nc", "--init-time", "2020-06-04T00:20", "--threads", "1")[0] == 0
     options = ("--min-wet", "0", "--threads", "1", "--forecast", "copy=own.nc")
-    code, out, err = cli("evaluate", run, rain, "-o", "scores", *options)
+    code, _, err = cli("evaluate", run, rain, "-o", "scores", *options)
     assert (code, err) == (0, ""), err
     table = pd.read_csv(tmp_path / "scores" / "scores.csv").query("score == 'rmse'").set_index("method")["value"]
     # the copy is the forecast of the model, so that both have the same errors
@@ -60,4 +60,4 @@ def test_forecasts_of_another_tool_are_evaluated_by_name(cli, fails, trained, tm
     fails(2, "expected NAME=PATH with a new name", "evaluate", run, rain, "--forecast", "own.nc")
     start = ("--init-time", "2020-06-04T00:20", "--threads", "1")
     assert cli("forecast", run, rain, "-o", "short.nc", "--lead-times", "5,10", *start)[0] == 0
-    fails(3, "expected the lead time of 15 min", "evaluate", run, rain, "--forecast", "short=short.nc")
+    fails(4, "expected the lead time of 15 min", "evaluate", run, rain, "--forecast", "short=short.nc")
