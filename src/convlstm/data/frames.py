@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm.data.units import Field
+from convlstm.data.units import Conversion, Field, dbz_to_mm_per_hour
+from convlstm.errors import DataError
 
 Index = slice | NDArray[np.integer]
 Window = tuple[slice, slice]
 
 FRAMES_AT_ONCE = 64
 """Frames of a block where a whole sequence is read, to limit the memory."""
+
+_SAMPLE_VALUES = 2**24
+_LEAST_SAMPLE = 8  # frames
+
+
+def spread(count: int, size: int, *, frames_each: int = 1) -> NDArray[np.intp]:
+    """Return frames spread evenly over `count` of `size` values: all of them, or as many as a sample may have."""
+    most = max(_SAMPLE_VALUES // (size * frames_each), _LEAST_SAMPLE)
+    return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +37,21 @@ class Channel:
     missing: tuple[float, ...] = ()  # packed numbers that mean missing data
     valid: tuple[float, float] = (-np.inf, np.inf)  # minimum and maximum of the valid packed numbers
     units: str = ""  # unit of the result of `read`
+    name: str = ""  # of the variable, for messages
+    conversion: Conversion = field(default_factory=lambda: Conversion(""))
+    factor: float = 1.0  # the part of `scale` that changes the unit
+    least: float = -np.inf  # lower values cannot be what the variable measures, as rain below 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes (time, height, width) of the result of `read`."""
+        return self.packed.shape
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
-        """Return physical values (time, height, width), float32; NaN for missing and infinite values."""
+        """Return physical values (time, height, width), float32; NaN for missing and infinite values.
+
+        Values below `least` are a `DataError`.
+        """
         packed = self.packed[(index, *window)]
         values = packed.astype(np.result_type(packed.dtype, np.float32))
         if self.scale != 1 or self.offset != 0:
@@ -42,7 +64,24 @@ class Channel:
             if np.isfinite(bound):
                 absent |= beyond(packed, bound)
         values[absent] = np.nan
+        if self.conversion.reflectivity:
+            return dbz_to_mm_per_hour(values)
+        if self.least > -np.inf and (values < self.least).any():
+            raise self._below(float(np.nanmin(values)))
         return values.astype(np.float32, copy=False)
+
+    def infinite(self, index: Index) -> int:
+        """Return the number of infinite values in some frames, which `read` returns as NaN."""
+        return int(np.isinf(self.packed[index]).sum()) if self.packed.dtype.kind == "f" else 0
+
+    def _below(self, value: float) -> DataError:
+        in_file = f"{value / self.factor:.6g}"
+        return DataError(
+            self.name,
+            expected=f"values of at least 0 {self.conversion.source}".rstrip() + " for rain",
+            received=in_file,
+            hint=f"Pass `--missing={in_file}` (`missing=({in_file},)` in Python) if it means no data.",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +131,7 @@ class Frames:
             >>> open_frames(sample_path()).shape
             (588, 1, 96, 96)
         """
-        time, height, width = self.channels[0].packed.shape
+        time, height, width = self.channels[0].shape
         return time, len(self.channels), height, width
 
     def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:

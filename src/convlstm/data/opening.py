@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import netCDF4
+import numpy as np
 import xarray as xr
 import zarr
 
@@ -41,6 +42,8 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
             with xr.open_dataset(
                 path, engine=engine, mask_and_scale=False, decode_times=False, decode_coords="all"
             ) as dataset:
+                if engine == "zarr":
+                    _keep_zero_coordinates(dataset)
                 yield dataset
     except ConvLSTMError:
         raise
@@ -52,6 +55,13 @@ def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
             received=(str(error).splitlines() or [type(error).__name__])[0][:200],
             hint="Check the format, or download the file again.",
         ) from error
+
+
+def _keep_zero_coordinates(dataset: xr.Dataset) -> None:
+    """Remove the fill value 0 of coordinates, which Zarr writes by default: a time or a distance of 0 is a value."""
+    for coordinate in dataset.coords.values():
+        if np.array_equal(coordinate.attrs.get("_FillValue"), 0):
+            del coordinate.attrs["_FillValue"]
 
 
 def check_size(path: Path, size: int, max_bytes: int) -> None:

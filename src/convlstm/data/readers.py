@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import netCDF4
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.data.accumulation import AccumulatedChannel, check_sums_per_step
 from convlstm.data.axes import Dimensions, find_axes, find_dimensions, find_variables
 from convlstm.data.checks import require_positive
 from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Frames
+from convlstm.data.no_data import check_codes, declared_codes, numbers, packed_codes, without_default_fill
 from convlstm.data.opening import check_size, opened
 from convlstm.data.times import read_times, usual_step
-from convlstm.data.units import Conversion, find_conversion
+from convlstm.data.units import RAIN_RATE, Conversion, find_conversion
 from convlstm.errors import DataError
 
 MAX_BYTES = 16 * 2**30
+LEAST_RAIN = 0.01
+"""Rain below minus this value in mm/h, which is above the noise of packing, is an error."""
 
 _ATTRIBUTES = (
     "title",
@@ -44,6 +48,9 @@ def open_frames(
     time_dim: str | None = None,
     y_dim: str | None = None,
     x_dim: str | None = None,
+    rain: bool | None = None,
+    accumulated: bool | None = None,
+    missing: Sequence[float] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Frames:
     """Read a gridded sequence from a NetCDF file or a Zarr folder.
@@ -60,6 +67,10 @@ def open_frames(
         time_dim: Name of the time dimension, if neither CF attributes nor its name show it.
         y_dim: Name of the dimension of rows, in the same case.
         x_dim: Name of the dimension of columns, in the same case.
+        rain: Whether the variables are rain; None decides by names and units. True converts dBZ to mm/h.
+        accumulated: Whether sums of rain are since a start, so that their increase is read; None refuses such sums.
+        missing: Values in the unit of the file that mean no data, in addition to those that the file declares; None
+            refuses negative rain and codes such as -999, and () reads them as values.
         max_bytes: Maximum size in memory.
 
     Returns:
@@ -67,7 +78,8 @@ def open_frames(
 
     Raises:
         DataError: if the path is not readable NetCDF or Zarr, or a variable or dimension cannot be found. Also if the
-            times are missing or out of order, or there are fewer than two frames, too many values, or none.
+            times are missing or out of order, or there are fewer than two frames, too many values, or none. Also if
+            the unit is ambiguous, and for sums since a start and codes for no data, unless an option settles them.
         ConfigError: if `time_step` is not above 0.
 
     Example:
@@ -86,14 +98,17 @@ def open_frames(
         fields = [_three_dimensional(dataset[name], dimensions) for name in names]
         time, seconds = read_times(dataset, dimensions.time, time_step)
         step = float(time_step or usual_step(seconds))
-        conversions = [_conversion(field, units) for field in fields]
-        channels = tuple(
-            _channel(field, conversion.scale(step), conversion.units, defaults=path.is_file())
-            for field, conversion in zip(fields, conversions, strict=True)
-        )
+        channels = []
+        for field in fields:
+            conversion = _conversion(field, units, rain)
+            channel = _channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
+            channels.append(_checked(channel, seconds, step, accumulated, missing))
+        if accumulated:
+            channels = _from_second_frame(channels)
+            time, seconds = time[1:], seconds[1:] - seconds[1]
         return Frames(
             variables=names,
-            units=", ".join(dict.fromkeys(conversion.units for conversion in conversions)),
+            units=", ".join(dict.fromkeys(channel.units for channel in channels)),
             time=time,
             seconds=seconds,
             time_step=step,
@@ -102,7 +117,7 @@ def open_frames(
             time_dim=str(dimensions.time),
             y_dim=str(dimensions.y),
             x_dim=str(dimensions.x),
-            channels=channels,
+            channels=tuple(channels),
         )
 
 
@@ -130,7 +145,7 @@ def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.Dat
     return field
 
 
-def _conversion(variable: xr.DataArray, units: str | None) -> Conversion:
+def _conversion(variable: xr.DataArray, units: str | None, rain: bool | None) -> Conversion:
     attrs = {key: str(variable.attrs.get(key, "")) for key in ("standard_name", "long_name", "units")}
     return find_conversion(
         str(variable.name),
@@ -138,39 +153,88 @@ def _conversion(variable: xr.DataArray, units: str | None) -> Conversion:
         standard_name=attrs["standard_name"],
         long_name=attrs["long_name"],
         from_caller=units is not None,
+        rain=rain,
     )
 
 
-def _channel(variable: xr.DataArray, factor: float, units: str, *, defaults: bool) -> Channel:
+def _channel(
+    variable: xr.DataArray,
+    conversion: Conversion,
+    step: float,
+    accumulated: bool | None,
+    missing: Sequence[float] | None,
+    *,
+    is_file: bool,
+) -> Channel:
+    """Return the packed numbers of a variable; sums of rain since a start are in mm, all other rain in mm/h."""
     attrs = variable.attrs
     packed = np.ascontiguousarray(variable.values)
     if str(attrs.get("_Unsigned", "")).lower() == "true" and packed.dtype.kind == "i":
         packed = packed.view(f"u{packed.dtype.itemsize}")
-    channel = Channel(
+    is_sum = conversion.amount and bool(accumulated)
+    factor = conversion.factor if is_sum else conversion.scale(step)
+    scale, offset = float(attrs.get("scale_factor", 1)), float(attrs.get("add_offset", 0))
+    codes = declared_codes(attrs, packed.dtype, is_file=is_file)
+    if not is_file and conversion.units == RAIN_RATE:
+        codes = without_default_fill(codes, attrs, packed.dtype)
+    codes += packed_codes(missing or (), packed.dtype, scale, offset)
+    return Channel(
         packed,
-        scale=float(attrs.get("scale_factor", 1)) * factor,
-        offset=float(attrs.get("add_offset", 0)) * factor,
-        missing=_missing(attrs, packed.dtype, defaults=defaults),
+        scale=scale * factor,
+        offset=offset * factor,
+        missing=tuple(dict.fromkeys(codes)),
         valid=_valid(attrs, packed.dtype),
-        units=units,
+        units=conversion.units,
+        name=str(variable.name),
+        conversion=conversion,
+        factor=factor,
+        least=-np.inf if missing is not None and not len(missing) else _least(conversion),
     )
-    blocks = range(0, len(packed), FRAMES_AT_ONCE)
+def _least(conversion: Conversion) -> float:
+    """Return the least value that is no error; reflectivity may be negative, rain may not."""
+    return -LEAST_RAIN if conversion.units == RAIN_RATE and not conversion.reflectivity else -np.inf
+
+
+def _checked(
+    channel: Channel,
+    seconds: NDArray[np.float64],
+    step: float,
+    accumulated: bool | None,
+    missing: Sequence[float] | None,
+) -> Channel:
+    """Check the values of a channel on a sample, and return it, or the increase of sums since a start."""
+    blocks = range(0, len(channel.packed), FRAMES_AT_ONCE)
     if not any(np.isfinite(channel.read(slice(at, at + FRAMES_AT_ONCE))).any() for at in blocks):
         raise DataError(
-            str(variable.name),
+            channel.name,
             expected="at least one value",
             received="missing values only",
             hint="Choose another variable, or check its _FillValue.",
         )
+    if missing is None:
+        check_codes(channel)
+    if not channel.conversion.amount:
+        return channel
+    if accumulated:
+        return AccumulatedChannel.of_sums(channel, seconds, step)
+    if accumulated is None:
+        check_sums_per_step(channel)
     return channel
 
 
-def _missing(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, defaults: bool) -> tuple[float, ...]:
-    """Return the packed numbers that mean missing data; NetCDF has a default for each type wider than a byte."""
-    declared = [number for key in ("_FillValue", "missing_value") for number in _numbers(attrs.get(key), dtype)]
-    if not declared and defaults and dtype.itemsize > 1:
-        declared = _numbers(netCDF4.default_fillvals[dtype.str[1:]], dtype)
-    return tuple(dict.fromkeys(declared))
+def _from_second_frame(channels: list[Channel]) -> list[Channel]:
+    """Return channels without the first frame, which the increase of sums does not have."""
+    if not any(isinstance(channel, AccumulatedChannel) for channel in channels):
+        raise DataError(
+            "accumulated",
+            expected="a variable with sums of rain in mm, kg m-2 or m",
+            received=", ".join(f"{channel.name} in {channel.conversion.source or 'no unit'}" for channel in channels),
+            hint="Leave `--accumulated` out, or pass `--units` and `--rain`.",
+        )
+    return [
+        channel if isinstance(channel, AccumulatedChannel) else replace(channel, packed=channel.packed[1:])
+        for channel in channels
+    ]
 
 
 def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -180,23 +244,10 @@ def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float
         for key in ("valid_range", "valid_min", "valid_max")
         if key in attrs and (dtype.kind == "f") == (np.asarray(attrs[key]).dtype.kind == "f")
     }
-    valid_range = _numbers(limits.get("valid_range"), dtype)
-    minimum = _numbers(limits.get("valid_min"), dtype) or valid_range[:1] or [-np.inf]
-    maximum = _numbers(limits.get("valid_max"), dtype) or valid_range[1:] or [np.inf]
+    valid_range = numbers(limits.get("valid_range"), dtype)
+    minimum = numbers(limits.get("valid_min"), dtype) or valid_range[:1] or [-np.inf]
+    maximum = numbers(limits.get("valid_max"), dtype) or valid_range[1:] or [np.inf]
     return minimum[0], maximum[0]
-
-
-def _numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
-    """Return an attribute as numbers of the packed type; numbers out of its range cannot occur in the data."""
-    numbers: NDArray[Any] = np.ravel([] if values is None else values)
-    if numbers.dtype.kind not in "iuf":
-        return []
-    if dtype.kind == "f":
-        return [float(number) for number in numbers.astype(dtype) if np.isfinite(number)]
-    if dtype.kind == "u" and numbers.dtype.kind == "i" and numbers.dtype.itemsize == dtype.itemsize:
-        numbers = numbers.view(dtype)
-    info = np.iinfo(dtype)
-    return [int(number) for number in numbers if number == np.round(number) and info.min <= number <= info.max]
 
 
 def _grid(field: xr.DataArray, dimensions: Dimensions) -> xr.Dataset:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from convlstm.errors import DataError
 Seconds = NDArray[np.float64]
 
 _SECOND = np.timedelta64(1, "s")
+_FORMS = ("%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d %H%M", "%Y%m%d%H")  # of texts that are not ISO 8601
 
 
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
@@ -24,10 +26,13 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
     size = dataset.sizes[dim]
     if size < 2:
         raise DataError(str(dim), expected="at least 2 frames", received=size, hint="Pass a sequence of frames.")
-    coordinate = _dated(dataset, dim)
-    if coordinate is None:
+    coordinate, text = _dated(dataset, dim), _text(dataset, dim)
+    if coordinate is not None:
+        time = _decode(dataset, coordinate, dim)
+    elif text is not None:
+        time = _parse(dataset, text, dim)
+    else:
         return _count(dim, size, time_step)
-    time = _decode(dataset, coordinate, dim)
     seconds = _seconds(time)
     _check_order(time, seconds)
     return time, seconds
@@ -46,6 +51,32 @@ def _dated(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
         if " since " in str(dataset[name].attrs.get("units", "")):
             return name
     return None
+
+
+def _text(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
+    """Return the variable with texts along the dimension; the one named like the dimension has priority."""
+    along = [name for name in dataset.variables if dataset[name].dims == (dim,) and dataset[name].dtype.kind in "OSUT"]
+    return min(along, key=lambda name: name != dim, default=None)
+
+
+def _parse(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
+    """Return the times of texts such as 2018-05-13T00:05Z, 20180513 0005 or 201805130005; an offset leads to UTC."""
+    texts = [text.decode("ascii", "replace") if isinstance(text, bytes) else str(text) for text in dataset[name].values]
+    # WRF writes 2018-05-13_00:05:00
+    parsed = pd.to_datetime([text.strip().replace("_", " ") for text in texts], errors="coerce", utc=True, format="ISO8601")
+    for form in _FORMS:
+        if not parsed.isna().any():
+            break
+        parsed = pd.to_datetime([text.strip() for text in texts], errors="coerce", utc=True, format=form)
+    wrong = np.flatnonzero(parsed.isna())
+    if wrong.size:
+        raise DataError(
+            str(name),
+            expected="times such as 2018-05-13T00:05",
+            received=f"{texts[wrong[0]][:40]!r} for frame {wrong[0]}",
+            hint="Write the times as numbers with a unit, or as such texts.",
+        )
+    return _coordinate(parsed.tz_localize(None).values.astype("datetime64[ns]"), dim, {"standard_name": "time"})
 
 
 def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataArray, Seconds]:

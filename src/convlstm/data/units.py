@@ -16,18 +16,14 @@ RAIN_RATE = "mm/h"
 REFLECTIVITY = "dBZ"
 SECONDS_PER_HOUR = 3600.0
 
-# Accepted spellings, normalised by `_normalised`, with the factor to mm/h.
-_RATES = {
-    **dict.fromkeys(("mm/h", "mm h-1", "kg m-2 h-1", "kg/m2/h"), 1.0),
-    **dict.fromkeys(("mm/day", "mm day-1", "mm d-1", "kg m-2 day-1", "kg m-2 d-1"), 1 / 24),
-    **dict.fromkeys(("mm/s", "mm s-1"), SECONDS_PER_HOUR),
-}
-# These measure rain only where the variable is known to be rain: wind is in m s-1, evaporation in kg m-2 s-1.
-_RATES_OF_RAIN_ONLY = {
-    **dict.fromkeys(("kg m-2 s-1", "kg/m2/s", "kg/(m2 s)"), SECONDS_PER_HOUR),
-    **dict.fromkeys(("m s-1", "m/s"), 1000 * SECONDS_PER_HOUR),
-}
-_AMOUNTS = {**dict.fromkeys(("mm", "kg m-2", "kg/m2"), 1.0), "m": 1000.0}
+# Quantities of rain in mm, and periods in seconds, by their normal spelling (`_normalised`).
+_QUANTITIES = {"mm": 1.0, "kg m-2": 1.0, "kg/m2": 1.0, "cm": 10.0, "m": 1000.0}
+_LENGTHS = frozenset({"m", "cm"})  # of rain only where the variable is known to be rain: wind is in m s-1
+_PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_RATE = re.compile(
+    rf"(?P<quantity>{'|'.join(_QUANTITIES)})"
+    r"(?P<slash>/|(?= ))\s*(?P<open>\()?\s*(?P<count>\d+)?\s*(?P<period>s|min|h|d)\s*(?P<close>\))?(?P<power>-1)?"
+)
 
 _RAIN_NAMES = frozenset(
     {
@@ -45,7 +41,11 @@ _RAIN_NAMES = frozenset(
     }
 )
 _RAIN_WORDS = re.compile(r"rain|precip", re.IGNORECASE)
-_KNOWN = "mm/h, mm h-1, kg m-2 h-1, mm/day, mm/s, kg m-2 s-1, m s-1, mm, kg m-2 or m"
+_SHORT_RAIN_NAMES = re.compile(r"rr\d*h?|tp|pr|prcp|ppt|qpe|apcp", re.IGNORECASE)
+# Units of a variable with rain in its name that is no rain, such as a probability, a temperature or a class.
+_OTHER_UNITS = frozenset({"%", "1", "percent", "k", "degc", "celsius", "flag", "code", "category", "db", "pa", "hpa"})
+_LIKE_RAIN = re.compile(r"(mm|kg m-2|kg/m2)(?![a-z])")
+_KNOWN = "mm/h, mm/day, mm (5min)-1, kg m-2 s-1, m s-1; mm, kg m-2 or m for sums over one time step"
 
 
 @dataclass(frozen=True)
@@ -55,41 +55,100 @@ class Conversion:
     units: str  # "mm/h", "dBZ", or the unit in the file
     factor: float = 1.0  # for amounts, the factor to mm
     amount: bool = False  # a sum over a time step, which is also divided by its hours
+    reflectivity: bool = False  # dBZ in the file, converted to mm/h by the Z–R relation
+    source: str = ""  # unit in the file, or that of the caller
+    reason: str = ""  # why the variable is rain or not
 
     def scale(self, time_step: float) -> float:
         """Return the factor to the new unit; `time_step` is the period of an amount in seconds."""
         return self.factor * SECONDS_PER_HOUR / time_step if self.amount else self.factor
 
 
+@dataclass(frozen=True)
+class _RainUnit:
+    """A unit that rain can have."""
+
+    factor: float  # to mm/h, or to mm for an amount
+    amount: bool
+    has_other_meanings: bool  # a flux of mass or a sum, which other quantities have too
+    is_length: bool  # a length or speed, which most variables with such a unit have instead of rain
+
+
 def find_conversion(
-    variable: str, units: str | None, *, standard_name: str = "", long_name: str = "", from_caller: bool = False
+    variable: str,
+    units: str | None,
+    *,
+    standard_name: str = "",
+    long_name: str = "",
+    from_caller: bool = False,
+    rain: bool | None = None,
 ) -> Conversion:
     """Return the conversion of a variable: rain to mm/h, reflectivity to dBZ, nothing for other variables.
 
-    The CF standard name decides whether a variable is rain. Without one, a variable is rain if its name or
-    long name has "rain" or "precip". It also is if its unit is one of rain only ("mm/h"), or the caller gives
-    "mm". A standard name of rain with another unit is a `DataError`.
+    `rain` decides whether the variable is rain; None follows the CF standard name. Without one, a variable is rain if
+    its name or long name says so ("rain", "precip", "rr", "tp"), if its unit is one of rain only ("mm/h"), or if the
+    caller gives its unit. A variable that may be rain, and rain without a unit of rain, is a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
-    unit = _normalised(units or "")
-    if unit == "dbz" or (unit == "db" and standard_name == "equivalent_reflectivity_factor"):
-        return Conversion(REFLECTIVITY)
-    is_standard_rain = standard_name in _RAIN_NAMES
-    if unit in _RATES and (is_standard_rain or not standard_name):
-        return Conversion(RAIN_RATE, _RATES[unit])
-    is_rain_by_words = not standard_name and bool(_RAIN_WORDS.search(f"{variable} {long_name}"))
-    if unit in _RATES_OF_RAIN_ONLY and (is_standard_rain or is_rain_by_words):
-        return Conversion(RAIN_RATE, _RATES_OF_RAIN_ONLY[unit])
-    if unit in _AMOUNTS and (is_standard_rain or is_rain_by_words or (from_caller and not standard_name)):
-        return Conversion(RAIN_RATE, _AMOUNTS[unit], amount=True)
-    if is_standard_rain:
+    spelled = _normalised(units or "")
+    if spelled == "dbz" or (spelled == "db" and standard_name == "equivalent_reflectivity_factor"):
+        if rain:
+            return Conversion(RAIN_RATE, reflectivity=True, source="dBZ", reason="rain by option, from dBZ with Z = 200 R^1.6")
+        return Conversion(REFLECTIVITY, source="dBZ", reason="reflectivity by its unit")
+    unit = _rain_unit(spelled)
+    reason = _reason(variable, spelled, unit, standard_name, long_name, from_caller) if rain is None else ""
+    if rain is False or (rain is None and not reason.startswith("rain")):
+        return Conversion(units or "", source=units or "", reason=reason or "no rain by option")
+    if unit is None:
         raise DataError(
             f"units of {variable}",
             expected=f"a unit of rain ({_KNOWN})",
             received=repr(units) if units else "none",
-            hint="Pass the unit, for example `units='mm'` for sums over one time step.",
+            hint="Pass `--units`, for example `--units mm` (`units='mm'` in Python), or `--no-rain` if it is no rain.",
         )
-    return Conversion(units or "")
+    return Conversion(RAIN_RATE, unit.factor, amount=unit.amount, source=units or "", reason=reason or "rain by option")
+
+
+def _reason(
+    variable: str, spelled: str, unit: _RainUnit | None, standard_name: str, long_name: str, from_caller: bool
+) -> str:
+    """Return why a variable is rain or not, as a text that starts with "rain" or "no rain"."""
+    if standard_name:
+        return f"{'rain' if standard_name in _RAIN_NAMES else 'no rain'} by its standard name {standard_name}"
+    if _RAIN_WORDS.search(f"{variable} {long_name}") and spelled not in _OTHER_UNITS:
+        return "rain by its name"
+    if _SHORT_RAIN_NAMES.fullmatch(variable) and (unit is not None or not spelled):
+        return "rain by its name"
+    if unit is None and not _LIKE_RAIN.match(spelled):
+        return f"no rain by its unit {spelled}" if spelled else "no rain: it has no unit, standard name or name of rain"
+    if unit is not None and unit.is_length and not (from_caller and unit.amount):
+        return f"no rain by its unit {spelled}"
+    if unit is not None and not unit.has_other_meanings:
+        return "rain by its unit"
+    if unit is not None and from_caller and not unit.is_length:
+        return "rain by its unit, an option"
+    raise DataError(
+        f"units of {variable}",
+        expected="a unit, name or standard name that shows whether it is rain",
+        received=f"{spelled!r}, which other quantities have too",
+        hint="Pass `--rain` if it is rain, else `--no-rain` (`rain=True` or `rain=False` in Python).",
+    )
+
+
+def _rain_unit(spelled: str) -> _RainUnit | None:
+    """Return the unit of a normal spelling, or None if rain cannot have it."""
+    if spelled in _QUANTITIES:
+        return _RainUnit(_QUANTITIES[spelled], True, True, spelled in _LENGTHS)
+    spelled = re.sub(r"^kg/\(?m2 ?s\)?$|^kg/m2/s$", "kg m-2 s-1", spelled)
+    match = _RATE.fullmatch(spelled)
+    if match is None or bool(match["slash"]) == bool(match["power"]) or bool(match["open"]) != bool(match["close"]):
+        return None
+    seconds = int(match["count"] or 1) * _PERIODS[match["period"]]
+    if not seconds:
+        return None
+    quantity = match["quantity"]
+    is_flux = quantity.startswith("kg") and match["period"] == "s"
+    return _RainUnit(_QUANTITIES[quantity] * SECONDS_PER_HOUR / seconds, False, is_flux, quantity in _LENGTHS)
 
 
 def mm_per_hour_to_dbz(rain: ArrayLike, *, a: float = 200.0, b: float = 1.6) -> Field:
@@ -135,7 +194,14 @@ def _normalised(units: str) -> str:
     """Return the normal spelling of a unit: 'mm hr**-1' and 'mm.h^-1' both become 'mm h-1'."""
     unit = re.sub(r"\*\*|\^", "", units.strip().lower())
     unit = re.sub(r"[.·*\s]+", " ", unit)
-    unit = re.sub(r"\b(?:hours?|hrs?)(?=-|\b)", "h", unit)
-    unit = re.sub(r"\b(?:seconds?|sec)(?=-|\b)", "s", unit)
-    unit = re.sub(r"\b(?:millimet(?:er|re)s?)\b", "mm", unit)
-    return re.sub(r"\s*/\s*", "/", unit).replace(" per ", "/")
+    for words, symbol in (
+        ("hours?|hrs?", "h"),
+        ("minutes?|mins", "min"),
+        ("seconds?|sec", "s"),
+        ("days?", "d"),
+        ("millimet(?:er|re)s?", "mm"),
+        ("centimet(?:er|re)s?", "cm"),
+        ("met(?:er|re)s?", "m"),
+    ):
+        unit = re.sub(rf"(?<![a-z])(?:{words})(?![a-z])", symbol, unit)
+    return re.sub(r"\s*/\s*", "/", unit.replace(" per ", "/"))

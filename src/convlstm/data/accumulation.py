@@ -1,0 +1,94 @@
+"""Sums of rain since a start: recognise them, and read their increase from frame to frame as a rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Index, Window, spread
+from convlstm.data.units import SECONDS_PER_HOUR, Field
+from convlstm.errors import DataError
+
+_LEAST_STEPS = 5  # with an increase, before a sequence counts as accumulated
+_SHARE_RISING = 0.9  # of the steps with a change; the others may be resets
+_LONGEST_STEP = 1.5  # in usual steps; the period of a sum after a reset in a longer one is unknown
+
+
+@dataclass(frozen=True, eq=False)
+class AccumulatedChannel(Channel):
+    """Sums since a start, whose increase per hour is read; frame n is the step from frame n to n + 1 of the file.
+
+    At a reset the sum starts again from 0, so that the later value is the increase. A step is a reset if the value
+    decreases in most cells that had one. After a reset in a step longer than usual, the increase is missing.
+    """
+
+    hours: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # of each step
+    resets: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    unknown: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))  # steps without a known increase
+
+    @classmethod
+    def of_sums(cls, sums: Channel, seconds: NDArray[np.float64], time_step: float) -> Self:
+        """Return the increases of sums in mm; reads every frame once to find the resets."""
+        values = {entry.name: getattr(sums, entry.name) for entry in fields(sums)}
+        gaps = np.diff(seconds)
+        resets = np.zeros(len(gaps), bool)
+        for first in range(0, len(gaps), FRAMES_AT_ONCE):
+            block = sums.read(slice(first, first + FRAMES_AT_ONCE + 1))
+            resets[first : first + FRAMES_AT_ONCE] = _steps(block[:-1], block[1:], _tolerance(sums, block))[2]
+        unknown = resets & (gaps > _LONGEST_STEP * time_step)
+        return cls(**values, hours=gaps / SECONDS_PER_HOUR, resets=resets, unknown=unknown)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes (step, height, width)."""
+        return len(self.hours), *self.packed.shape[1:]
+
+    def read(self, index: Index, window: Window = (slice(None), slice(None))) -> Field:
+        """Return the rates (time, height, width) in mm/h; NaN if one of the two sums is missing."""
+        steps = np.arange(len(self.hours))[index]
+        before, after = super().read(steps, window), super().read(steps + 1, window)
+        increase = np.where(self.resets[steps, None, None], after, np.maximum(after - before, 0))
+        increase[np.isnan(before) | self.unknown[steps, None, None]] = np.nan
+        return (increase / self.hours[steps, None, None]).astype(np.float32)
+
+    def infinite(self, index: Index) -> int:
+        """Return the number of infinite sums at the end of some steps."""
+        return super().infinite(np.arange(len(self.hours))[index] + 1)
+
+
+def check_sums_per_step(channel: Channel) -> None:
+    """Raise an error for sums that increase from frame to frame as those since a start, judged by a sample."""
+    first = spread(len(channel.packed) - 1, channel.packed[0].size, frames_each=2)
+    before, after = channel.read(first), channel.read(first + 1)
+    rising, falling, resets = _steps(before, after, _tolerance(channel, after))
+    only_rising = rising & ~falling
+    changing = rising | falling
+    if only_rising.sum() < max(_LEAST_STEPS, _SHARE_RISING * changing.sum()) or (changing & ~only_rising & ~resets).any():
+        return
+    raise DataError(
+        channel.name,
+        expected="sums of rain over one time step",
+        received="values that never decrease from frame to frame, as sums since a start do",
+        hint="Pass `--accumulated` to read their differences, or `--no-accumulated` if they are sums over one step.",
+    )
+
+
+def _steps(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bool_], ...]:
+    """Return for each step whether a cell rises, whether a cell falls, and whether the sums start again."""
+    with np.errstate(invalid="ignore"):
+        change = after - before
+        rises, falls = change > tolerance, change < -tolerance
+    wet = (before > tolerance) & ~np.isnan(after)
+    resets = (falls & wet).sum(axis=(1, 2)) > wet.sum(axis=(1, 2)) / 2
+    return rises.any(axis=(1, 2)), falls.any(axis=(1, 2)), resets
+
+
+def _tolerance(channel: Channel, values: Field) -> float:
+    """Return the largest change that may be rounding: one packed number, or a part of the largest value."""
+    if channel.packed.dtype.kind != "f":
+        return abs(channel.scale)
+    largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
+    return float(largest) * 1e-6
