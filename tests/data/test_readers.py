@@ -204,7 +204,7 @@ def test_the_only_variable_over_time_y_and_x_is_found(save, rain_dataset):
 def test_what_counts_as_missing(attrs, dtype, absent, save_netcdf, rain_dataset):
     counts = np.arange(8, dtype=dtype).reshape(2, 2, 2)
     scale = attrs.get("scale_factor", 1)
-    attrs = {key: np.array(its, dtype) if key == "_FillValue" else its for key, its in attrs.items()}
+    attrs = {key: np.array(its, dtype) if key == "_FillValue" else its for key, its in attrs.items()} | {"units": "K"}
     values = open_frames(save_netcdf(rain_dataset(counts, attrs=attrs))).read(slice(None)).ravel()
     expected = [NAN if n in absent else n * scale for n in range(8)]
     np.testing.assert_allclose(values, expected, rtol=1e-6)

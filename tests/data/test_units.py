@@ -26,6 +26,15 @@ from convlstm.errors import DataError
         ("kg m-2 s-1", "rainfall_flux", 3600),
         ("kg m**-2 s**-1", "precipitation_flux", 3600),
         ("m s-1", "rainfall_rate", 3_600_000),
+        ("mm/5min", "", 12),
+        ("mm (5min)-1", "", 12),
+        ("mm/(15 min)", "", 4),
+        ("mm 10min-1", "", 6),
+        ("kg m-2 (5min)-1", "", 12),
+        ("mm/6 hours", "", 1 / 6),
+        ("mm min-1", "", 60),
+        ("kg/(m2 s)", "rainfall_flux", 3600),
+        ("millimetres per day", "", 1 / 24),
         # sums over the five minutes of a step: twelve in an hour
         ("mm", "rainfall_amount", 12),
         ("kg m-2", "precipitation_amount", 12),
@@ -45,7 +54,6 @@ def test_rain_becomes_mm_per_hour(units, standard_name, rate):
         ("u", "m s-1", ""),
         ("evaporation", "kg m-2 s-1", "water_evapotranspiration_flux"),
         ("pwat", "kg m-2", "atmosphere_mass_content_of_water_vapor"),
-        ("sla", "mm", ""),
         ("t", "K", "air_temperature"),
         ("b", "", ""),
         ("b", None, ""),
@@ -61,6 +69,40 @@ def test_a_name_hints_at_rain_where_there_is_no_standard_name():
     assert find_conversion("tp", "m", long_name="Total precipitation").scale(3600) == 1000
     assert find_conversion("Rain", "mm", standard_name="unknown").scale(600) == 6
     assert find_conversion("rain_gauge_height", "m", standard_name="height").units == "m"
+
+
+@pytest.mark.parametrize("name", ["rr", "RR5", "tp", "pr", "prcp"])
+def test_short_names_of_rain_need_a_unit_of_rain(name):
+    assert find_conversion(name, "kg m-2 s-1").scale(300) == 3600
+    assert find_conversion(name, "hPa").units == "hPa"
+    with pytest.raises(DataError, match=f"units of {name}: expected a unit of rain .*got none.*--units mm"):
+        find_conversion(name, "")
+
+
+@pytest.mark.parametrize("units", ["mm", "kg m-2", "kg m-2 s-1", "mm/0min", "mm/h-1", "mm/fortnight"])
+def test_a_unit_of_rain_and_of_other_quantities_is_asked_for(units):
+    with pytest.raises(DataError, match=r"units of a: expected a unit, name .* shows whether it is rain.*--no-rain"):
+        find_conversion("a", units)
+    assert find_conversion("a", units, rain=False).units == units
+
+
+@pytest.mark.parametrize(("units", "rate"), [("mm", 12), ("m", 12_000), ("m s-1", 3_600_000), ("kg m-2 s-1", 3600)])
+def test_the_caller_decides_what_is_rain(units, rate):
+    assert find_conversion("a", units, rain=True).scale(300) == rate
+    assert find_conversion("rain", units, rain=False).units == units
+    with pytest.raises(DataError, match="units of a: expected a unit of rain"):
+        find_conversion("a", "K", rain=True)
+
+
+def test_a_length_that_the_caller_gives_is_asked_for():
+    with pytest.raises(DataError, match="--rain"):
+        find_conversion("a", "m", from_caller=True)
+    assert find_conversion("a", "m s-1", from_caller=True).units == "m s-1"
+
+
+def test_reflectivity_becomes_rain_if_the_caller_says_so():
+    assert find_conversion("z", "dBZ", rain=True).units == "mm/h"
+    assert find_conversion("z", "dBZ", rain=True).reflectivity
 
 
 def test_the_caller_says_that_a_nameless_amount_is_rain():

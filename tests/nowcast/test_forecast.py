@@ -1,6 +1,7 @@
 """Forecasts: values by hand and by the reference, at the right times, in files that others can read."""
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 
 import cftime
 import netCDF4
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from convlstm.data import Standard, open_frames
+from convlstm.data import Standard, open_frames, readers
+from convlstm.data import frames as frames_module
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast.cf_output import make_forecast, write_forecast
 
@@ -140,29 +142,30 @@ def spoil(rain, how):
     field = rain["rain"]
     if how == "pixels":
         field[:, 3:9, 2:11] = np.nan
-    elif how == "last frame":
-        field[55] = np.nan
-    elif how == "all but one":
-        field[54:] = np.nan
+    elif how == "frame before the last":
+        field[54] = np.nan
     elif how == "dry":
         field[:] = 0.0
     elif how == "infinite":
         field[55, 3] = np.inf
     elif how == "flood":
         field[55] = 1e30
-    elif how == "negative":
-        field[54:] = -5.0
     return rain
 
 
-@pytest.mark.parametrize("how", ["pixels", "last frame", "all but one", "dry", "infinite", "flood", "negative"])
+@pytest.mark.parametrize("how", ["pixels", "frame before the last", "dry", "infinite", "flood"])
 @pytest.mark.parametrize("activation", ["identity", "softplus"])
-def test_whatever_is_missing_the_forecast_is_rain_everywhere(make_nowcaster, make_rain, read, how, activation):
+def test_whatever_is_missing_the_forecast_is_rain_where_it_was_observed(
+    make_nowcaster, make_rain, read, how, activation
+):
     nowcaster = make_nowcaster(model={"output_activation": activation})
     forecast = make_forecast(nowcaster, read(spoil(make_rain(), how)), lead_times=[300.0, 12000.0])["rain"].values
-    assert np.isfinite(forecast).all()
-    assert (forecast >= 0).all()
-    assert (forecast <= 100.001).all()
+    observed = np.ones(forecast.shape, bool)
+    if how == "pixels":
+        observed[:, 3:9, 2:11] = False
+    np.testing.assert_array_equal(np.isfinite(forecast), observed)
+    assert (forecast[observed] >= 0).all()
+    assert (forecast[observed] <= 100.001).all()
 
 
 @pytest.mark.parametrize(("frames", "known"), [(slice(53, 56), None), (slice(54, 56), 53), (slice(55, 56), 54)])
@@ -174,7 +177,84 @@ def test_a_missing_pixel_keeps_its_last_known_value_and_is_dry_before(make_nowca
     whole["rain"][frames, 3:9, 2:11] = 0.0 if known is None else rain["rain"].values[known, 3:9, 2:11]
     nowcaster = make_nowcaster()
     one, two = (make_forecast(nowcaster, read(data))["rain"].values for data in (spoilt, whole))
+    if known is None:
+        assert np.isnan(one[:, 3:9, 2:11]).all()
+        one[:, 3:9, 2:11] = two[:, 3:9, 2:11]
     np.testing.assert_array_equal(one, two)
+
+
+def test_cells_that_were_never_observed_are_missing_in_every_output(event_nowcaster, make_rain, read):
+    rain = make_rain()
+    rain["rain"][:, 3:9, 2:11] = np.nan
+    forecast = make_forecast(event_nowcaster, read(rain))
+    observed = np.ones((22, 18), bool)
+    observed[3:9, 2:11] = False
+    fields = {"rain", "rain_mean", "rain_quantile", "probability_of_rain_above_threshold"}
+    assert fields == set(forecast.data_vars)
+    for name in fields:
+        is_known = np.isfinite(forecast[name].values)
+        np.testing.assert_array_equal(is_known, np.broadcast_to(observed, is_known.shape))
+
+
+def test_each_variable_is_missing_where_it_was_never_observed(make_nowcaster, make_rain, read):
+    rain = make_rain()
+    air, wind = (rain["rain"] + 280).assign_attrs(units="K"), (20 - rain["rain"]).assign_attrs(units="m s-1")
+    air[:, 0], wind[:, 1] = np.nan, np.nan
+    frames = read(rain.drop_vars("rain").assign(air=air, wind=wind), variables=("wind", "air"))
+    transform = Standard((10.0, 280.0), (3.0, 5.0))
+    nowcaster = make_nowcaster(variables=("wind", "air"), units=frames.units, transform=transform)
+    forecast = make_forecast(nowcaster, frames)
+    for name, row in (("air", 0), ("wind", 1)):
+        rows = np.isnan(forecast[name].values).all(axis=(0, 2))
+        assert np.flatnonzero(rows).tolist() == [row]
+        assert np.isnan(forecast[name].values).any(axis=(0, 2)).sum() == 1
+
+
+def test_a_last_frame_without_values_is_refused_with_the_time_that_has_some(make_nowcaster, make_rain, read, refused):
+    rain = make_rain()
+    rain["rain"][54:] = np.nan
+    with pytest.raises(DataError, match=r"input frames: .*--init-time 2020-06-04T00:55"):
+        make_forecast(make_nowcaster(), read(rain))
+    make_forecast(make_nowcaster(), read(rain), init_time="2020-06-04T00:55")
+
+
+def test_more_than_half_of_the_frames_without_values_is_refused(make_nowcaster, make_rain, read, refused):
+    rain = make_rain()
+    rain["rain"][53:55] = np.nan
+    with pytest.raises(DataError, match=r"input frames: .*Choose another `--init-time`"):
+        make_forecast(make_nowcaster(), read(rain))
+
+
+@pytest.mark.parametrize(("age", "zone"), [(30, UTC), (30, timezone(timedelta(hours=2))), (90, UTC)])
+def test_old_frames_are_refused(make_nowcaster, rain_frames, refused, age, zone):
+    now = (datetime(2020, 6, 4, 1, 5, tzinfo=UTC) + timedelta(minutes=age)).astimezone(zone)
+    nowcaster = make_nowcaster()
+    make_forecast(nowcaster, rain_frames, max_age=age * 60.0, now=now)
+    with pytest.raises(DataError, match=r"last input frame: .*increase `--max-age`"):
+        make_forecast(nowcaster, rain_frames, max_age=age * 60.0 - 1, now=now)
+    with refused(DataError, "last input frame"):
+        make_forecast(nowcaster, rain_frames, max_age=age * 60.0, now=now, init_time="2020-06-04T01:00")
+
+
+def test_the_age_of_frames_is_that_of_now_by_default(make_nowcaster, make_rain, read, refused):
+    rain = make_rain()
+    with refused(DataError, "last input frame"):
+        make_forecast(make_nowcaster(), read(rain), max_age=3600.0)
+    latest = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "s") - np.timedelta64(60, "s")
+    recent = rain.assign_coords(time=rain["time"] - rain["time"][-1] + latest)
+    assert make_forecast(make_nowcaster(), read(recent), max_age=3600.0).sizes["lead_time"] == 4
+
+
+def test_negative_rain_in_a_frame_outside_the_sample_is_refused(make_nowcaster, make_rain, read, refused, monkeypatch):
+    rain = make_rain()
+    rain["rain"][54] = -1.0
+    monkeypatch.setattr(frames_module, "_SAMPLE_VALUES", 1)  # 16 frames, without this one
+    monkeypatch.setattr(readers, "FRAMES_AT_ONCE", 8)
+    frames = read(rain)
+    with pytest.raises(DataError, match=r"rain: .*--missing=-1"):
+        make_forecast(make_nowcaster(), frames)
+    forecast = make_forecast(make_nowcaster(), read(rain, missing=(-1,)))
+    assert np.isfinite(forecast["rain"]).all()
 
 
 def test_nothing_known_is_refused(make_nowcaster, make_rain, read, refused):

@@ -61,6 +61,9 @@ def evaluate(
     time_dim: options.TimeDim = None,
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
+    rain: options.Rain = None,
+    accumulated: options.Accumulated = None,
+    missing: options.Missing = None,
 ) -> None:
     """Score a model on days outside its training, and compare it with persistence and optical flow.
 
@@ -78,9 +81,10 @@ def evaluate(
 
     Example: `convlstm evaluate rain.nc --members 24 --rival steps --forecast other=other.nc`
     """
-    from convlstm.cli.output import say
+    from convlstm.cli.output import say, say_summary
     from convlstm.cli.work import evaluate_with_progress
     from convlstm.data.spacing import grid_spacing
+    from convlstm.data.summary import summarise
     from convlstm.nowcast.cf_output import lead_seconds
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.forecast_files import open_forecasts
@@ -93,7 +97,10 @@ def evaluate(
     selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
     nowcaster = load_nowcaster(model, framework, threads)
-    frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    frames = nowcaster.open_frames(
+        data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
+    )
+    say_summary(summarise(frames), nowcaster.pipeline)
     nowcaster.pipeline.check(frames)
     cell = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
     cell_km = 1.0 if cell is None else cell / 1000.0

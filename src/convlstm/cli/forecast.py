@@ -28,6 +28,12 @@ def forecast(
             metavar="MINUTES", help="Increasing list such as 10,30,60. Default: every step up to the training horizon."
         ),
     ] = None,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="MINUTES", help="Refuse a last input frame that is older than this. Times are in UTC."
+        ),
+    ] = None,
     members: Annotated[
         int, typer.Option(metavar="N", help="Number of ensemble members to add, for a model of rain with thresholds.")
     ] = 0,
@@ -40,6 +46,9 @@ def forecast(
     time_dim: options.TimeDim = None,
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
+    rain: options.Rain = None,
+    accumulated: options.Accumulated = None,
+    missing: options.Missing = None,
 ) -> None:
     """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
@@ -55,9 +64,11 @@ def forecast(
 
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
-    from convlstm.cli.output import say
+    from convlstm.cli.output import say, say_summary
+    from convlstm.data.summary import summarise
     from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
+    from convlstm.nowcast.inputs import choose_inputs
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
@@ -66,10 +77,21 @@ def forecast(
     check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
     nowcaster = load_nowcaster(model, framework, threads)
-    frames = nowcaster.open_frames(data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim))
+    reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
+    frames = nowcaster.open_frames(data, **reading)
+    seconds = None if max_age is None else 60 * max_age
+    window = choose_inputs(nowcaster, frames, init_time=init_time, max_age=seconds)
+    say_summary(summarise(frames, window), nowcaster.pipeline)
     command = ["convlstm", *sys.argv[1:]]
     result = make_forecast(
-        nowcaster, frames, lead_times=leads, init_time=init_time, members=members, seed=seed, command=command
+        nowcaster,
+        frames,
+        lead_times=leads,
+        init_time=init_time,
+        max_age=seconds,
+        members=members,
+        seed=seed,
+        command=command,
     )
     write_forecast(output, result)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()

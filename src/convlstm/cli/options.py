@@ -33,6 +33,32 @@ TimeStep = Annotated[
 TimeDim = Annotated[str | None, typer.Option(help="Name of the time dimension.", rich_help_panel=_READING)]
 YDim = Annotated[str | None, typer.Option(help="Name of the y dimension.", rich_help_panel=_READING)]
 XDim = Annotated[str | None, typer.Option(help="Name of the x dimension.", rich_help_panel=_READING)]
+Rain = Annotated[
+    bool | None,
+    typer.Option(
+        "--rain/--no-rain",
+        help="Whether the values are rain. Default: decided by names and unit. --rain converts dBZ to mm/h.",
+        rich_help_panel=_READING,
+    ),
+]
+Accumulated = Annotated[
+    bool | None,
+    typer.Option(
+        "--accumulated/--no-accumulated",
+        help="Whether sums of rain are since a start, so that their increase is read. Default: such sums are an error.",
+        rich_help_panel=_READING,
+    ),
+]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        metavar="VALUE",
+        help="Value that means no data, such as -999. Repeat for more; none reads every value. Default: negative rain "
+        "and such codes are an error.",
+        rich_help_panel=_READING,
+    ),
+]
 Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: what the framework chooses.")]
 
@@ -54,6 +80,9 @@ def reading(
     time_dim: str | None,
     y_dim: str | None,
     x_dim: str | None,
+    rain: bool | None,
+    accumulated: bool | None,
+    missing: list[str] | None,
 ) -> dict[str, Any]:
     """Return the reading options that were passed, by their names in `open_frames` and `DataConfig`."""
     options = {
@@ -63,5 +92,17 @@ def reading(
         "time_dim": time_dim,
         "y_dim": y_dim,
         "x_dim": x_dim,
+        "rain": rain,
+        "accumulated": accumulated,
+        "missing": _numbers(missing) if missing else None,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _numbers(texts: list[str]) -> list[float]:
+    """Return the values of `--missing`; none is an empty list."""
+    try:
+        return [] if texts == ["none"] else [float(text) for text in texts]
+    except ValueError as error:
+        received = ", ".join(texts)
+        raise typer.BadParameter(f"expected numbers, or none, got {received!r}", param_hint="--missing") from error

@@ -15,6 +15,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from convlstm.data.summary import Summary
+    from convlstm.nowcast.pipeline import Pipeline
+
 console = Console(highlight=False)
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -22,6 +25,16 @@ _SECONDS_BETWEEN_LINES = 5.0
 def say(text: str) -> None:
     """Print one line of plain text."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def say_summary(summary: Summary, pipeline: Pipeline) -> None:
+    """Print what was read from the data, with the transform and the days of the training."""
+    from convlstm.data.summary import summary_lines
+
+    lines = summary_lines(summary, pipeline.transform, pipeline.days)
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        say(f"{label:{width}}  {text}")
 
 
 @contextmanager

@@ -48,6 +48,9 @@ def train(
     time_dim: options.TimeDim = None,
     y_dim: options.YDim = None,
     x_dim: options.XDim = None,
+    rain: options.Rain = None,
+    accumulated: options.Accumulated = None,
+    missing: options.Missing = None,
 ) -> None:
     """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
@@ -66,7 +69,7 @@ def train(
     folder = RunFolder(output)
     if resume and config is None and folder.config.exists():
         config = folder.config
-    reading_options = options.reading(variable, units, time_step, time_dim, y_dim, x_dim)
+    reading_options = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
     overrides: dict[str, Any] = {f"data.{name}": value for name, value in reading_options.items()}
     if seed is not None:
         overrides["seed"] = seed

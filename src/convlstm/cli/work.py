@@ -23,7 +23,7 @@ def train_with_progress(
     config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
-    from convlstm.cli.output import progress
+    from convlstm.cli.output import progress, say_summary
     from convlstm.nowcast.fit import fit
     from convlstm.nowcast.frameworks import set_threads
 
@@ -37,7 +37,7 @@ def train_with_progress(
                 validation = f", validation {report.validation_loss:.4f}"
             show_progress(report.step, report.steps, f"loss {report.loss:.4f}{validation}")
 
-        return fit(config, frames, folder, framework=framework, resume=resume, on_step=on_step)
+        return fit(config, frames, folder, framework=framework, resume=resume, on_step=on_step, on_begin=say_summary)
 
 
 def evaluate_with_progress(

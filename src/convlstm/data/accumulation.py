@@ -13,7 +13,7 @@ from convlstm.data.units import SECONDS_PER_HOUR, Field
 from convlstm.errors import DataError
 
 _LEAST_STEPS = 5  # with an increase, before a sequence counts as accumulated
-_SHARE_RISING = 0.9  # of the steps with a change; the others may be resets
+_SHARE_RISING = 0.6  # of the steps with a change; the others may be resets
 _LONGEST_STEP = 1.5  # in usual steps; the period of a sum after a reset in a longer one is unknown
 
 
@@ -66,7 +66,10 @@ def check_sums_per_step(channel: Channel) -> None:
     rising, falling, resets = _steps(before, after, _tolerance(channel, after))
     only_rising = rising & ~falling
     changing = rising | falling
-    if only_rising.sum() < max(_LEAST_STEPS, _SHARE_RISING * changing.sum()) or (changing & ~only_rising & ~resets).any():
+    if (
+        only_rising.sum() < max(_LEAST_STEPS, _SHARE_RISING * changing.sum())
+        or (changing & ~only_rising & ~resets).any()
+    ):
         return
     raise DataError(
         channel.name,
@@ -83,12 +86,12 @@ def _steps(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bo
         rises, falls = change > tolerance, change < -tolerance
     wet = (before > tolerance) & ~np.isnan(after)
     resets = (falls & wet).sum(axis=(1, 2)) > wet.sum(axis=(1, 2)) / 2
-    return rises.any(axis=(1, 2)), falls.any(axis=(1, 2)), resets
+    return np.asarray(rises.any(axis=(1, 2))), np.asarray(falls.any(axis=(1, 2))), resets
 
 
 def _tolerance(channel: Channel, values: Field) -> float:
     """Return the largest change that may be rounding: one packed number, or a part of the largest value."""
     if channel.packed.dtype.kind != "f":
-        return abs(channel.scale)
+        return 1.5 * abs(channel.scale)  # more than one number, which float32 may round up
     largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
     return float(largest) * 1e-6

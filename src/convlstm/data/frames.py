@@ -17,8 +17,8 @@ Window = tuple[slice, slice]
 FRAMES_AT_ONCE = 64
 """Frames of a block where a whole sequence is read, to limit the memory."""
 
-_SAMPLE_VALUES = 2**24
-_LEAST_SAMPLE = 8  # frames
+_SAMPLE_VALUES = 2**22
+_LEAST_SAMPLE = 16  # frames, or pairs of them
 
 
 def spread(count: int, size: int, *, frames_each: int = 1) -> NDArray[np.intp]:

@@ -190,6 +190,8 @@ def _channel(
         factor=factor,
         least=-np.inf if missing is not None and not len(missing) else _least(conversion),
     )
+
+
 def _least(conversion: Conversion) -> float:
     """Return the least value that is no error; reflectivity may be negative, rain may not."""
     return -LEAST_RAIN if conversion.units == RAIN_RATE and not conversion.reflectivity else -np.inf

@@ -63,7 +63,9 @@ def _parse(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
     """Return the times of texts such as 2018-05-13T00:05Z, 20180513 0005 or 201805130005; an offset leads to UTC."""
     texts = [text.decode("ascii", "replace") if isinstance(text, bytes) else str(text) for text in dataset[name].values]
     # WRF writes 2018-05-13_00:05:00
-    parsed = pd.to_datetime([text.strip().replace("_", " ") for text in texts], errors="coerce", utc=True, format="ISO8601")
+    parsed = pd.to_datetime(
+        [text.strip().replace("_", " ") for text in texts], errors="coerce", utc=True, format="ISO8601"
+    )
     for form in _FORMS:
         if not parsed.isna().any():
             break

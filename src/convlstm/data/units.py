@@ -93,7 +93,9 @@ def find_conversion(
     spelled = _normalised(units or "")
     if spelled == "dbz" or (spelled == "db" and standard_name == "equivalent_reflectivity_factor"):
         if rain:
-            return Conversion(RAIN_RATE, reflectivity=True, source="dBZ", reason="rain by option, from dBZ with Z = 200 R^1.6")
+            return Conversion(
+                RAIN_RATE, reflectivity=True, source="dBZ", reason="rain by option, from dBZ with Z = 200 R^1.6"
+            )
         return Conversion(REFLECTIVITY, source="dBZ", reason="reflectivity by its unit")
     unit = _rain_unit(spelled)
     reason = _reason(variable, spelled, unit, standard_name, long_name, from_caller) if rain is None else ""
@@ -119,6 +121,11 @@ def _reason(
         return "rain by its name"
     if _SHORT_RAIN_NAMES.fullmatch(variable) and (unit is not None or not spelled):
         return "rain by its name"
+    return _reason_of_unit(variable, spelled, unit, from_caller)
+
+
+def _reason_of_unit(variable: str, spelled: str, unit: _RainUnit | None, from_caller: bool) -> str:
+    """Return why a variable is rain or not, by its unit alone."""
     if unit is None and not _LIKE_RAIN.match(spelled):
         return f"no rain by its unit {spelled}" if spelled else "no rain: it has no unit, standard name or name of rain"
     if unit is not None and unit.is_length and not (from_caller and unit.amount):

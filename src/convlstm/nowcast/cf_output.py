@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm import __version__
-from convlstm.data import Frames, find_windows
+from convlstm.data import Frames
 from convlstm.data.units import Field
-from convlstm.errors import DataError
 from convlstm.files import write_atomic
+from convlstm.nowcast.inputs import choose_inputs
 from convlstm.nowcast.members import check_members, make_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.provenance import Provenance
@@ -32,45 +32,52 @@ def make_forecast(
     *,
     lead_times: Sequence[float] | None = None,
     init_time: str | None = None,
+    max_age: float | None = None,
+    now: datetime | None = None,
     members: int = 0,
     seed: int = 0,
     command: Sequence[str] = (),
 ) -> xr.Dataset:
     """Return the forecast of the frames after the latest one, or after `init_time`.
 
-    Lead times are in seconds; None uses the horizon of the training. The dataset has one variable per channel
-    (lead_time, y, x), with `time` (valid), `lead_time` and `forecast_reference_time`; `command` is for its history.
-    A model with thresholds adds the mean, quantiles and the probability of each event. A model of rain with thresholds
-    adds `members` fields that are possible together, whose random parts follow from the seed.
+    Lead times are in seconds; None uses the horizon of the training. `init_time`, `max_age` and `now` are those of
+    `choose_inputs`. The dataset has one variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and
+    `forecast_reference_time`; `command` is for its history. A model with thresholds adds the mean, quantiles and the
+    probability of each event. A model of rain with thresholds adds `members` fields that are possible together, whose
+    random parts follow from the seed. Cells without a value in any input frame are missing.
     """
-    pipeline = nowcaster.pipeline
     if members:
         check_members(nowcaster, members)
-    pipeline.check(frames)
-    last = _last_frame(frames, init_time)
-    index = input_window(nowcaster, frames, last)
+    index = choose_inputs(nowcaster, frames, init_time=init_time, max_age=max_age, now=now)
+    last = index.stop - 1
     leads = lead_seconds(nowcaster) if lead_times is None else np.asarray(lead_times, dtype=np.float64)
     inputs = frames.read(index)
-    if not np.isfinite(inputs).any():
-        raise DataError(
-            "input frames",
-            expected="known values",
-            received="missing values only",
-            hint="Choose another `--init-time`.",
-        )
+    observed = np.asarray(np.isfinite(inputs).any(axis=0))
     seconds = frames.seconds[None, index]
     if not nowcaster.spec.thresholds:
         values = nowcaster.predict(inputs[None], seconds, leads)[0]
-        return _dataset(nowcaster, frames, values, leads, last, command)
+        return _where_observed(_dataset(nowcaster, frames, values, leads, last, command), frames, observed)
     probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
     field = nowcaster.field(probability, leads)
     mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
     dataset = _dataset(nowcaster, frames, field[:, None], leads, last, command)
     dataset = _with_probabilities(dataset, nowcaster, probability, mean)
-    if not members:
-        return dataset
-    fields = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
-    return _with_members(dataset, fields, members, seed)
+    if members:
+        fields = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
+        dataset = _with_members(dataset, fields, members, seed)
+    return _where_observed(dataset, frames, observed)
+
+
+def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.bool_]) -> xr.Dataset:
+    """Return a forecast with missing values where a variable has none in any input frame (channel, y, x)."""
+    cells = (frames.y_dim, frames.x_dim)
+    for name, variable in list(forecast.data_vars.items()):
+        if set(cells) <= set(variable.dims):
+            channel = frames.variables.index(str(name)) if name in frames.variables else 0
+            known = xr.Variable(cells, observed[channel])
+            forecast[name] = variable.where(known).transpose(*variable.dims).assign_attrs(variable.attrs)
+            forecast[name].encoding = variable.encoding
+    return forecast
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
@@ -93,41 +100,6 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
             raise OSError(str(error)) from error
 
     return write_atomic(path, write)
-
-
-def input_window(nowcaster: Nowcaster, frames: Frames, last: int) -> slice:
-    """Return the input frames of a forecast that ends at the frame `last`; gaps raise a `DataError`."""
-    length = nowcaster.pipeline.input_length
-    first = last - length + 1
-    step, max_gap = nowcaster.pipeline.time_step, nowcaster.pipeline.max_gap
-    seconds = frames.seconds[max(first, 0) : last + 1]
-    if first < 0 or not len(find_windows(seconds, length, time_step=step, max_gap=max_gap)):
-        raise DataError(
-            "input frames",
-            expected=f"{length} frames without a gap up to the start of the forecast",
-            received=f"{last + 1} frame(s)" if first < 0 else "a gap between them",
-            hint="Choose another `--init-time`, or pass a sequence without gaps.",
-        )
-    return slice(first, last + 1)
-
-
-def _last_frame(frames: Frames, init_time: str | None) -> int:
-    if init_time is None:
-        return len(frames.seconds) - 1
-    index = frames.time.to_index()
-    try:
-        # a text such as 2018-05-20 selects every frame of that day
-        matches = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
-    except (KeyError, ValueError):
-        matches = np.arange(0)
-    if len(matches) != 1:
-        raise DataError(
-            "init time",
-            expected=f"the time of one frame from {index[0]} to {index[-1]}",
-            received=f"{init_time}, of {len(matches)} frames",
-            hint="Pass one time, such as 2018-05-20T12:00.",
-        )
-    return int(matches[0])
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxdict = 2, 4, 4
 
 HINT = "Run `convlstm train --show-config` to list every option with its default."
 
-READING_OPTIONS = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim")
+READING_OPTIONS = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim", "rain", "accumulated", "missing")
 """Options of the section `data` that are options of `open_frames`, by the same names."""
 
 
@@ -45,6 +45,15 @@ class DataConfig(_Part):
     time_dim: str | None = Field(None, description="Name of the time dimension; null finds it.")
     y_dim: str | None = Field(None, description="Name of the y dimension; null finds it.")
     x_dim: str | None = Field(None, description="Name of the x dimension; null finds it.")
+    rain: bool | None = Field(
+        None, description="Whether the values are rain; null decides by names and unit, true converts dBZ to mm/h."
+    )
+    accumulated: bool | None = Field(
+        None, description="Whether sums of rain are since a start, to read their increase; null refuses such sums."
+    )
+    missing: list[float] | None = Field(
+        None, description="Values that mean no data; null refuses negative rain and codes such as -999, [] keeps them."
+    )
     transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
         "auto", description="Transform: auto, log, dbz, standard or identity; auto is log for rain, else standard."
     )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from convlstm.data import Frames
+from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
@@ -61,17 +62,22 @@ def fit(
     framework: str = "torch",
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
+    on_begin: Callable[[Summary, Pipeline], None] = lambda summary, pipeline: None,
 ) -> Progress:
     """Train a forecaster, save its best weights in the run folder, and return the progress at the end of the run.
 
-    With `resume` the run in the folder continues, also to more steps than it had. After SIGINT or SIGTERM the state is saved, and an
-    `InterruptedTrainingError` is raised. A loss that is NaN or infinite is a `TrainingError`.
+    With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
+    before the first step. After SIGINT or SIGTERM the state is saved, and an `InterruptedTrainingError` is raised. A
+    loss that is NaN or infinite is a `TrainingError`.
     """
     begun = _begin(config, frames, framework)
     pipeline, trainer = begun.pipeline, begun.trainer
+    summary = summarise(frames)
     with folder.begun(config, resume):
         data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
         state, progress = folder.load_state(data_description)
+        folder.save_summary(summary.to_dict() | {"transform": pipeline.transform.to_dict(), "days": pipeline.days})
+        on_begin(summary, pipeline)
         average = WeightAverage(config.training.average)
         if state is not None:
             trainer.restore(average.restore(state))

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.data import RAIN_RATE, Frames, Identity, LogRain, Reflectivity, Standard, Transform, transform_from_dict
+from convlstm.data import (
+    RAIN_RATE,
+    REFLECTIVITY,
+    Frames,
+    Identity,
+    LogRain,
+    Reflectivity,
+    Standard,
+    Transform,
+    mm_per_hour_to_dbz,
+    transform_from_dict,
+)
 from convlstm.data.spacing import grid_spacing
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
@@ -17,6 +28,9 @@ from convlstm.errors import ConfigError, ConvLSTMError, DataError, WeightsError
 from convlstm.frontend.trainer import Sample
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model
+
+RAIN_THRESHOLDS = (0.1, 1.0, 5.0)
+"""Thresholds of the scores of rain in mm/h."""
 
 _FIT_FRAMES = 200
 _SPACING_TOLERANCE = 1.5
@@ -123,7 +137,9 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_], log_to
             "transform",
             expected=f"'{name}' for rain rates in mm/h only",
             received=frames.units,
-            hint="Set `data.transform` to standard.",
+            hint="Pass `--rain` to convert it to mm/h, or set `data.transform` to standard."
+            if frames.units == REFLECTIVITY
+            else "Set `data.transform` to standard.",
         )
     if name == "standard":
         return Standard.fit(spread_frames(frames, train))
@@ -149,11 +165,18 @@ def check_events(thresholds: Sequence[float], transform: Transform) -> None:
 
 
 def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return the thresholds of the scores: 0.1, 1 and 5 mm/h for rain, else the 50th, 90th and 99th percentile."""
+    """Return the thresholds of the scores: 0.1, 1 and 5 mm/h, the same in dBZ, or for others three percentiles.
+
+    The percentiles are the 50th, 90th and 99th; those at the minimum, which every value reaches, are left out.
+    """
     if frames.units == RAIN_RATE:
-        return (0.1, 1.0, 5.0)
-    quantiles = np.nanquantile(spread_frames(frames, train)[:, 0], [0.5, 0.9, 0.99])
-    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in quantiles))
+        return RAIN_THRESHOLDS
+    if frames.units == REFLECTIVITY:
+        return tuple(round(float(value), 1) for value in mm_per_hour_to_dbz(RAIN_THRESHOLDS))
+    values = spread_frames(frames, train)[:, 0]
+    quantiles = [float(f"{value:.4g}") for value in np.nanquantile(values, [0.5, 0.9, 0.99])]
+    above_minimum = [value for value in quantiles if value > np.nanmin(values)]
+    return tuple(dict.fromkeys(above_minimum or quantiles))
 
 
 def events(

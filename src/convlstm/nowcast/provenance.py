@@ -52,4 +52,5 @@ class Provenance:
     def reading_options(self) -> dict[str, Any]:
         """The options of `open_frames` in the training, without those that were not set."""
         options = self.config.get("data", {})
-        return {name: options[name] for name in READING_OPTIONS if options.get(name)}
+        chosen = {name: options[name] for name in READING_OPTIONS if options.get(name) is not None}
+        return {name: value for name, value in chosen.items() if name != "variables" or value}

@@ -54,6 +54,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self._state = self.path / "state.safetensors"
         self._log = self.path / "log.jsonl"
+        self._data = self.path / "data.json"
 
     @property
     def holds_run(self) -> bool:
@@ -63,7 +64,7 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of a run, which no other command may overwrite."""
-        return self.model, self.config, self._state, self._log
+        return self.model, self.config, self._state, self._log, self._data
 
     def check(self, config: Config, resume: bool) -> None:
         """Raise an error for a folder that cannot be written, or has another run or one that must not continue."""
@@ -99,6 +100,7 @@ class RunFolder:
                     # no state was saved yet, so the next attempt may have other options
                     self.config.unlink(missing_ok=True)
                     self._log.unlink(missing_ok=True)
+                    self._data.unlink(missing_ok=True)
                 raise
 
     def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
@@ -126,6 +128,11 @@ class RunFolder:
     def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
         """Save arrays, progress and a description of the data, so that a run resumes with the same bits."""
         save_arrays(self._state, arrays, {"kind": "run", "progress": progress.to_dict(), "data": data})
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Save what was read from the data, as JSON values."""
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        write_atomic(self._data, lambda draft: draft.write_text(text, encoding="utf-8"))
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Add one line to the log: JSON values by name, including the step."""
