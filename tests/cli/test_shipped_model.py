@@ -8,7 +8,7 @@ def test_a_forecast_without_a_model_uses_the_one_in_the_package(cli, make_rain, 
     make_rain().to_netcdf(tmp_path / "rain.nc")
     code, out, err = cli("forecast", "rain.nc", "-o", "forecast.nc")
     assert (code, err) == (0, "")
-    assert out.startswith("forecast.nc: 12 frames after 2020-06-04")
+    assert out.splitlines()[-1].startswith("forecast.nc: 12 frames after 2020-06-04")
     with xr.open_dataset(tmp_path / "forecast.nc", decode_timedelta=True) as forecast:
         chance = forecast["probability_of_rain_above_threshold"]
         assert chance.sizes["threshold"] == 6

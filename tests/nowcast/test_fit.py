@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(train, whole_ru
 
 
 def test_a_run_leaves_what_is_promised(whole_run, tmp_path):
-    assert sorted(whole_run) == ["config.yaml", "log.jsonl", "model.safetensors", "state.safetensors"]
+    assert sorted(whole_run) == ["config.yaml", "data.json", "log.jsonl", "model.safetensors", "state.safetensors"]
     log = [json.loads(line) for line in whole_run["log.jsonl"].decode().splitlines()]
     assert [entry["step"] for entry in log] == [2, 4, 6]
     assert all(math.isfinite(entry[name]) for entry in log for name in ("loss", "validation_loss"))

@@ -54,9 +54,9 @@ def train(
 ) -> None:
     """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
-    The command writes `model.safetensors` (the best on the validation days), `config.yaml`, `log.jsonl` and
-    `state.safetensors`. A run that continues with `--resume` gives the same bits as an uninterrupted run, on the same
-    CPU with the same `--threads`.
+    The command prints what it read, and writes `model.safetensors` (the best on the validation days), `config.yaml`,
+    `data.json`, `log.jsonl` and `state.safetensors`. A run that continues with `--resume` gives the same bits as an
+    uninterrupted run, on the same CPU with the same `--threads`.
 
     Example: `convlstm train rain.nc -o my-run --set training.steps=500 --set 'model.hidden_channels=[64,64]'`
     """

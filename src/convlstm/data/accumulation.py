@@ -14,7 +14,7 @@ from convlstm.errors import DataError
 
 _LEAST_STEPS = 5  # with an increase, before a sequence counts as accumulated
 _SHARE_RISING = 0.6  # of the steps with a change; the others may be resets
-_LONGEST_STEP = 1.5  # in usual steps; the period of a sum after a reset in a longer one is unknown
+_LONGEST_STEP = 1.5  # in usual steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class AccumulatedChannel(Channel):
     """Sums since a start, whose increase per hour is read; frame n is the step from frame n to n + 1 of the file.
 
     At a reset the sum starts again from 0, so that the later value is the increase. A step is a reset if the value
-    decreases in most cells that had one. After a reset in a step longer than usual, the increase is missing.
+    decreases in most cells that had one. The increase over a step longer than usual is missing, because its rate is a
+    mean over another period.
     """
 
     hours: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # of each step
@@ -38,7 +39,7 @@ class AccumulatedChannel(Channel):
         for first in range(0, len(gaps), FRAMES_AT_ONCE):
             block = sums.read(slice(first, first + FRAMES_AT_ONCE + 1))
             resets[first : first + FRAMES_AT_ONCE] = _steps(block[:-1], block[1:], _tolerance(sums, block))[2]
-        unknown = resets & (gaps > _LONGEST_STEP * time_step)
+        unknown = gaps > _LONGEST_STEP * time_step
         return cls(**values, hours=gaps / SECONDS_PER_HOUR, resets=resets, unknown=unknown)
 
     @property

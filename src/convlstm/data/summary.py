@@ -101,16 +101,17 @@ def summary_lines(
         ('data', '588 frames of 96 × 96 cells every 5 min, 2018-05-10 10:00 to 2018-05-20 12:55')
     """
     count, _, height, width = summary.shape
-    step = f"{summary.time_step / 60:g} min"
-    lines = [("data", f"{count} frames of {height} × {width} cells every {step}, {summary.first} to {summary.last}")]
+    cells = f"{height} × {width} cells"
+    lines = [("data", f"{count} frames of {cells} every {_step(summary)}, {summary.first} to {summary.last}")]
     for channel in summary.channels:
         lines.append((channel.variable, f"{channel.conversion}; {channel.reason}"))
         lines.append(("", _values(channel, summary.sample)))
     if transform is not None:
-        options = ", ".join(f"{name}={value}" for name, value in transform.to_dict().items() if name != "name")
+        options = ", ".join(f"{name}={_number(value)}" for name, value in transform.to_dict().items() if name != "name")
         lines.append(("transform", f"{transform.name}({options})"))
     if days is not None:
-        lines.append(("days", "; ".join(f"{split} {_listed(its_days)}" for split, its_days in days.items())))
+        splits = [split for split in ("train", "validation", "test") if split in days]
+        lines.append(("days", "; ".join(f"{split} {_listed(days[split])}" for split in splits)))
     return lines
 
 
@@ -141,11 +142,26 @@ def _conversion(channel: Channel) -> str:
 
 
 def _values(channel: ChannelSummary, sample: str) -> str:
-    infinite = f" ({channel.infinite} infinite values)" if channel.infinite else ""
+    infinite = f" ({channel.infinite} infinite)" if channel.infinite else ""
     missing = f"{channel.missing:.2%} missing{infinite}, in {sample}"
     if channel.minimum is None or channel.maximum is None:
         return missing
     return f"{channel.minimum:.5g} to {channel.maximum:.5g} {channel.units}".rstrip() + f", {missing}"
+
+
+def _step(summary: Summary) -> str:
+    seconds = summary.time_step
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def _number(value: object) -> str:
+    """Return a number with six digits, or several in brackets."""
+    if isinstance(value, float | int):
+        return f"{value:.6g}"
+    return f"({', '.join(map(_number, value))})" if isinstance(value, list | tuple) else str(value)
 
 
 def _listed(days: Sequence[str]) -> str:

@@ -86,8 +86,8 @@ def find_conversion(
     """Return the conversion of a variable: rain to mm/h, reflectivity to dBZ, nothing for other variables.
 
     `rain` decides whether the variable is rain; None follows the CF standard name. Without one, a variable is rain if
-    its name or long name says so ("rain", "precip", "rr", "tp"), if its unit is one of rain only ("mm/h"), or if the
-    caller gives its unit. A variable that may be rain, and rain without a unit of rain, is a `DataError`.
+    its name or long name says so ("rain", "precip", "rr", "tp"). It also is if its unit is one of rain only ("mm/h"),
+    or if the caller gives its unit. A variable that may be rain, and rain without a unit of rain, is a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
     spelled = _normalised(units or "")
@@ -127,9 +127,9 @@ def _reason(
 def _reason_of_unit(variable: str, spelled: str, unit: _RainUnit | None, from_caller: bool) -> str:
     """Return why a variable is rain or not, by its unit alone."""
     if unit is None and not _LIKE_RAIN.match(spelled):
-        return f"no rain by its unit {spelled}" if spelled else "no rain: it has no unit, standard name or name of rain"
+        return "no rain by its unit" if spelled else "no rain: it has no unit, standard name or name of rain"
     if unit is not None and unit.is_length and not (from_caller and unit.amount):
-        return f"no rain by its unit {spelled}"
+        return "no rain by its unit"
     if unit is not None and not unit.has_other_meanings:
         return "rain by its unit"
     if unit is not None and from_caller and not unit.is_length:

@@ -69,14 +69,11 @@ def make_forecast(
 
 
 def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.bool_]) -> xr.Dataset:
-    """Return a forecast with missing values where a variable has none in any input frame (channel, y, x)."""
-    cells = (frames.y_dim, frames.x_dim)
-    for name, variable in list(forecast.data_vars.items()):
-        if set(cells) <= set(variable.dims):
+    """Make a forecast missing, in place, where a variable has no value in any input frame (channel, y, x)."""
+    for name, variable in forecast.data_vars.items():
+        if variable.dims[-2:] == (frames.y_dim, frames.x_dim):
             channel = frames.variables.index(str(name)) if name in frames.variables else 0
-            known = xr.Variable(cells, observed[channel])
-            forecast[name] = variable.where(known).transpose(*variable.dims).assign_attrs(variable.attrs)
-            forecast[name].encoding = variable.encoding
+            variable.values[..., ~observed[channel]] = np.nan
     return forecast
 
 

@@ -188,11 +188,15 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     length, chosen = nowcaster.pipeline.input_length, _wettest(cases)
     ends = cases.ends[chosen]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
+    never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
     maps = _probability_maps(cases, chosen[0], rain=nowcaster.pipeline.rain)
     return xr.Dataset(
         {
-            "forecast": (("method", "case", "lead_time", "y", "x"), cases.forecast[:, chosen]),
+            "forecast": (
+                ("method", "case", "lead_time", "y", "x"),
+                np.where(never_observed, np.float32(np.nan), cases.forecast[:, chosen]),
+            ),
             "observation": (("case", "lead_time", "y", "x"), cases.observation[chosen]),
             "inputs": (("case", "input_time", "y", "x"), inputs),
             **maps.data_vars,
