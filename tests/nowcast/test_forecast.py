@@ -186,10 +186,10 @@ def test_a_missing_pixel_keeps_its_last_known_value_and_is_dry_before(make_nowca
 def test_cells_that_were_never_observed_are_missing_in_every_output(event_nowcaster, make_rain, read):
     rain = make_rain()
     rain["rain"][:, 3:9, 2:11] = np.nan
-    forecast = make_forecast(event_nowcaster, read(rain))
+    forecast = make_forecast(event_nowcaster, read(rain), members=2)
     observed = np.ones((22, 18), bool)
     observed[3:9, 2:11] = False
-    fields = {"rain", "rain_mean", "rain_quantile", "probability_of_rain_above_threshold"}
+    fields = {"rain", "rain_mean", "rain_quantile", "rain_member", "probability_of_rain_above_threshold"}
     assert fields == set(forecast.data_vars)
     for name in fields:
         is_known = np.isfinite(forecast[name].values)
