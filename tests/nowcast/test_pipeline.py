@@ -114,6 +114,22 @@ def test_rain_is_judged_at_the_usual_thresholds(rain_frames):
     assert choose_thresholds(rain_frames, np.ones(56, dtype=bool)) == (0.1, 1.0, 5.0)
 
 
+def test_reflectivity_is_judged_where_it_is_the_usual_rain(make_rain, read):
+    dataset = make_rain()
+    dataset["rain"] = (20 + dataset["rain"]).assign_attrs(units="dBZ")
+    # 10 lg 200 = 23.01; a tenth of the rain is 16 dB less, and five times as much 11.18 dB more
+    assert choose_thresholds(read(dataset), np.ones(56, dtype=bool)) == (7.0, 23.0, 34.2)
+
+
+def test_a_threshold_that_every_value_reaches_is_left_out(make_rain, read):
+    dataset = make_rain()
+    values = np.full(dataset["rain"].size, -32.0)
+    values[: values.size // 5] = np.linspace(0, 10, values.size // 5)
+    dataset["rain"] = (dataset["rain"].dims, values.reshape(dataset["rain"].shape), {"units": "dB"})
+    thresholds = choose_thresholds(read(dataset.rename(rain="signal")), np.ones(56, dtype=bool))
+    assert thresholds == pytest.approx((5.0, 9.5), abs=0.01)
+
+
 @pytest.mark.parametrize("transform", [LogRain(), Reflectivity(), Identity(), Standard(2.0, 3.0)])
 def test_emphasis_by_hand(transform):
     rain = np.float32([0.0, 0.4, 0.6, 1.0, 4.9, 5.1, 50.0])
