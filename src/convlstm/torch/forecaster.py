@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch.modes import is_traced
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.loading import HoldsExtra
@@ -225,7 +226,7 @@ class Forecaster(HoldsExtra, ExportableModule):
         """Return the output at lead times from the features (batch, feature, height, width) and hidden states."""
         assert self.output is not None
         coarse = self.head(hidden.flatten(0, 1))
-        fine = _enlarge(coarse, tuple(features.shape[-2:])).unflatten(0, hidden.shape[:2])
+        fine = _enlarge(coarse, features.shape[-2], features.shape[-1]).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
         modulated = features.unsqueeze(1) * (1 + gain) + offset
         channels = self.spec.detail_channels
@@ -239,21 +240,19 @@ class Forecaster(HoldsExtra, ExportableModule):
         calls.check_horizon(horizon, torch.SymInt)
 
 
-def _enlarge(coarse: Tensor, size: tuple[int, int]) -> Tensor:
-    """Enlarge height and width to a multiple of them by linear interpolation.
+def _enlarge(coarse: Tensor, height: int, width: int) -> Tensor:
+    """Enlarge the grid to a multiple of its height and width by linear interpolation.
 
     In training two products with the matrices of `geometry.enlargement` take half the time of PyTorch's operator, whose
     backward pass is slow. The time of a product increases with the side of the grid, so that large grids use the
     operator.
     """
-    height, width = coarse.shape[-2:]
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if is_traced or not torch.is_grad_enabled() or max(height, width) > _LONGEST_PRODUCT:
-        return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-    rows, columns = (
-        coarse.new_tensor(enlargement(n, enlarged // n)) for n, enlarged in zip((height, width), size, strict=True)
-    )
-    return rows @ (coarse @ columns.T)
+    rows, columns = coarse.shape[-2:]
+    if is_traced() or not torch.is_grad_enabled() or max(rows, columns) > _LONGEST_PRODUCT:
+        return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    downward = coarse.new_tensor(enlargement(rows, height // rows))
+    across = coarse.new_tensor(enlargement(columns, width // columns))
+    return downward @ (coarse @ across.T)
 
 
 def _ordered_logits(output: Tensor) -> Tensor:
