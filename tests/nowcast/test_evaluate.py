@@ -19,6 +19,7 @@ from convlstm.nowcast.fit import fit
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.report import write_report
+from convlstm.report.headline import make_headline
 from convlstm.report.results import read_results
 from convlstm.verification import score_forecasts
 from convlstm.verification.evaluation_folder import FILES, METHODS
@@ -110,7 +111,7 @@ def test_a_perfect_forecast_scores_perfectly(make_nowcaster, make_rain, read, tm
 )
 def test_days(make_nowcaster, rain_frames, tmp_path, days, chosen, ends):
     nowcaster = make_nowcaster()
-    selection = Selection(days=days, min_wet=0.0)
+    selection = Selection(days=days, min_wet=0.0, allow_training_days=True)
     mask, received = choose_days(nowcaster, rain_frames, selection)
     assert received == chosen
     assert choose_cases(nowcaster, rain_frames, mask, selection).tolist() == list(ends)
@@ -135,6 +136,28 @@ def test_data_of_other_days_is_evaluated_whole_and_seen_days_never_by_default(
     with refused(DataError, "--day"):
         evaluate(nowcaster, seen, tmp_path / "e", Selection(days=("2020-06-04",)))
     assert not (tmp_path / "e").exists()
+
+
+def test_days_of_the_training_are_refused_or_said_in_the_headline(make_nowcaster, rain_frames, tmp_path, refused):
+    nowcaster = make_nowcaster()
+    for day in ("2020-06-02", "2020-06-03"):  # of the training, and of the validation
+        with refused(DataError, "evaluation days"):
+            evaluate(nowcaster, rain_frames, tmp_path / "e", Selection(days=(day,), min_wet=0.0))
+    chosen = Selection(days=("2020-06-02", "2020-06-04"), min_wet=0.0, max_cases=2, allow_training_days=True)
+    evaluate(nowcaster, rain_frames, tmp_path / "e", chosen)
+    caveat = make_headline(read_results(tmp_path / "e")).caveat
+    assert caveat.startswith("The model was trained or validated on 2020-06-02, so that its scores are too good.")
+
+
+def test_an_evaluation_is_replaced_only_if_asked(make_nowcaster, rain_frames, tmp_path, refused):
+    nowcaster, few = make_nowcaster(), Selection(min_wet=0.0, max_cases=1)
+    evaluate(nowcaster, rain_frames, tmp_path / "e", few)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()}
+    with refused(OutputError, str(tmp_path / "e")):
+        evaluate(nowcaster, rain_frames, tmp_path / "e", ALL_WET)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()} == before
+    evaluate(nowcaster, rain_frames, tmp_path / "e", ALL_WET, overwrite=True)
+    assert (tmp_path / "e" / "scores.csv").read_bytes() != before["scores.csv"]
 
 
 def test_only_cases_that_begin_wet_are_chosen(make_nowcaster, make_rain, read, tmp_path, refused):

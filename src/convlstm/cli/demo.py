@@ -86,7 +86,13 @@ def demo(
     small = load_nowcaster(run.model, framework, threads)
     last_day = str(frames.time.dt.strftime("%Y-%m-%d").values[-1])
     evaluate_with_progress(
-        shipped, frames, output, Selection(days=(last_day,)), run.history(), others={TRAINED_NOW: small}
+        shipped,
+        frames,
+        output,
+        Selection(days=(last_day,)),
+        run.history(),
+        others={TRAINED_NOW: small},
+        overwrite=True,
     )
     page = write_report(output, output / "report.html")
     say(f"{page}, forecast.nc, scores.csv after {(time.monotonic() - started) / 60:.1f} minutes")

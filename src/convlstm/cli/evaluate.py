@@ -22,6 +22,15 @@ def evaluate(
             "--day", metavar="DATE", help="Day to score, such as 2018-05-20. Repeat for more. Default: the test days."
         ),
     ] = None,
+    allow_training_days: Annotated[
+        bool,
+        typer.Option(
+            "--allow-training-days", metavar="", help="Score days of the training too. The report then says so."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", metavar="", help="Replace an evaluation in the output folder.")
+    ] = False,
     max_cases: Annotated[
         int, typer.Option(min=1, help="Maximum number of forecasts, spread evenly over the days.")
     ] = 48,
@@ -94,7 +103,9 @@ def evaluate(
     from convlstm.verification.evaluation_folder import FILES
 
     model, data = options.model_and_data(paths)
-    selection = Selection(tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
+    selection = Selection(
+        tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window, allow_training_days
+    )
     rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
     nowcaster = load_nowcaster(model, framework, threads)
     frames = nowcaster.open_frames(
@@ -118,6 +129,7 @@ def evaluate(
         ensembles=ensembles,
         files=files,
         members=members,
+        overwrite=overwrite,
     )
     say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")
 

@@ -52,6 +52,7 @@ def evaluate_with_progress(
     ensembles: Mapping[str, EnsembleForecast] | None = None,
     files: Mapping[str, ForecastFiles] | None = None,
     members: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Evaluate with a display of the number of cases, and print the main scores.
 
@@ -72,6 +73,7 @@ def evaluate_with_progress(
             ensembles=ensembles,
             files=files,
             members=members,
+            overwrite=overwrite,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -15,7 +15,7 @@ import xarray as xr
 
 from convlstm import __version__
 from convlstm.data import Frames
-from convlstm.errors import ConfigError
+from convlstm.errors import ConfigError, OutputError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import (
@@ -26,6 +26,7 @@ from convlstm.nowcast.evaluation_cases import (
     choose_days,
     choose_events,
     run_cases,
+    training_days,
 )
 from convlstm.nowcast.evaluation_ensembles import (
     EnsembleForecast,
@@ -74,6 +75,7 @@ def evaluate(
     files: Mapping[str, ForecastFiles] | None = None,
     members: int = 0,
     make_members: MemberForecast | None = None,
+    overwrite: bool = False,
     on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """Forecast the selected cases with every method, and write the files of an evaluation folder.
@@ -93,6 +95,7 @@ def evaluate(
         files: Forecasts of other tools, by name. Only cases with a forecast in each of them are scored.
         members: Number of members of the model's own ensemble; 0 for none.
         make_members: The function that makes them; None makes those of `convlstm forecast --members`.
+        overwrite: Whether the folder may have an evaluation, which is replaced.
         on_case: Receives the number of finished cases and of all cases.
 
     Returns:
@@ -102,6 +105,13 @@ def evaluate(
     nowcaster.pipeline.check(frames)
     if members and make_members is None:
         check_members(nowcaster, members)
+    if not overwrite and (folder / DESCRIPTION_FILE).exists():
+        raise OutputError(
+            str(folder),
+            expected="a new folder",
+            received="a folder with an evaluation",
+            hint="Choose another `--output`, or pass `--overwrite`.",
+        )
     for name in FILES:
         check_writable(folder / name, folder=False)
     thresholds = choose_events(nowcaster, frames, selection)
@@ -127,6 +137,7 @@ def evaluate(
         "variable": nowcaster.pipeline.variables[0],
         "rain": nowcaster.pipeline.rain,
         "facts": _facts(nowcaster, selection, cases, chosen_days) | dict(facts or {}),
+        "training_days": training_days(nowcaster, chosen_days),
         "attribution": attribution(frames),
         "methods": list(cases.methods),
         "thresholds": thresholds,

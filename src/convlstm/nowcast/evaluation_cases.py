@@ -35,6 +35,7 @@ class Selection:
     min_wet: float = 0.05  # minimum share of cells with 0.1 mm/h in the last input frame; rain only
     thresholds: tuple[float, ...] = ()  # empty uses those of the model
     fss_window: int = 10  # side of the window of the fractions skill score in cells
+    allow_training_days: bool = False  # whether days may be scored that the model was trained or validated on
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +92,33 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
             hint="Choose days of this range.",
         )
     test_days = [day for day in nowcaster.pipeline.days.get("test", []) if day in available]
-    seen = {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
+    seen = _seen_days(nowcaster)
     days = list(selection.days) or test_days or [day for day in available if day not in seen]
     if not days:
         raise DataError(
             "evaluation days",
             expected="days that the model was not trained on",
             received="none in this data",
-            hint="Pass other data, or pass `--day` to score on days of the training.",
+            hint="Pass other data. Days of the training need `--day` and `--allow-training-days`.",
+        )
+    repeated = training_days(nowcaster, days)
+    if repeated and not selection.allow_training_days:
+        raise DataError(
+            "evaluation days",
+            expected="days that the model was not trained on",
+            received=f"{repeated[0]}, a day of its training or validation",
+            hint="Choose another `--day`, or pass `--allow-training-days` for scores that are too good.",
         )
     return np.isin(day_of_frame, days), days
+
+
+def training_days(nowcaster: Nowcaster, days: Sequence[str]) -> list[str]:
+    """Return those days on which the model was trained or validated."""
+    return sorted(set(days) & _seen_days(nowcaster))
+
+
+def _seen_days(nowcaster: Nowcaster) -> set[str]:
+    return {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
 
 
 def choose_cases(

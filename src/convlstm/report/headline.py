@@ -15,6 +15,8 @@ from convlstm.verification.lead_times import signed
 
 _PREFERRED_THRESHOLD = 1.0  # mm/h: rain that people notice, and what nowcasting papers report
 
+_MOST_LISTED = 4
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -77,12 +79,20 @@ def make_headline(results: Results) -> Headline:
     ticks = _axis(figures)
     return Headline(
         sentence=f"{when[0].upper()}{when[1:]} ahead, {_verdict(subject, figures[0], figures[1:])}",
-        caveat=_caveat(figures),
+        caveat=" ".join(filter(None, (_seen_days(results.evaluation.training_days), _caveat(figures)))),
         title=f"{subject}, {when} ahead",
         note=f"{score.definition} A perfect forecast has {score.perfect:g}.",
         ticks=[(_place(tick, ticks), signed(f"{tick:g}")) for tick in ticks],
         bars=[_bar(figure, method_slot(figure.method, results.methods), ticks) for figure in figures],
     )
+
+
+def _seen_days(days: Sequence[str]) -> str:
+    """Return the warning for days of the training, or an empty text."""
+    if not days:
+        return ""
+    listed = ", ".join(days) if len(days) <= _MOST_LISTED else f"{len(days)} days from {days[0]} to {days[-1]}"
+    return f"The model was trained or validated on {listed}, so that its scores are too good."
 
 
 def _choose(results: Results) -> tuple[Score, float | None]:

@@ -97,6 +97,7 @@ class Evaluation(BaseModel):
     rain: bool
     methods: list[str] = Field(min_length=1)
     facts: dict[str, str] = {}
+    training_days: list[str] = []  # scored days on which the model was trained or validated
     attribution: str = ""
     thresholds: list[float] = []
     fss_window: int = 10

@@ -248,7 +248,8 @@ def _enlarge(coarse: Tensor, height: int, width: int) -> Tensor:
     operator.
     """
     rows, columns = coarse.shape[-2:]
-    if is_traced() or not torch.is_grad_enabled() or max(rows, columns) > _LONGEST_PRODUCT:
+    is_recorded = torch.compiler.is_compiling() or is_traced()
+    if is_recorded or not torch.is_grad_enabled() or max(rows, columns) > _LONGEST_PRODUCT:
         return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
     downward = coarse.new_tensor(enlargement(rows, height // rows))
     across = coarse.new_tensor(enlargement(columns, width // columns))
