@@ -250,7 +250,7 @@ def test_low_precision_keeps_weights_in_float32(framework: str, output: str) -> 
 
 
 def test_unknown_precision_is_refused(framework: str, refused) -> None:
-    with refused(ConfigError, "training.precision"):
+    with refused(ConfigError, "precision"):
         trainer(framework, precision="float8")
 
 

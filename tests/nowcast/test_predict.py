@@ -49,9 +49,11 @@ def test_what_a_caller_gives_stays_as_it_is(make_nowcaster):
     assert np.isnan(inputs).all()
 
 
-def test_a_model_runs_in_the_precision_it_was_trained_in(make_nowcaster):
+def test_a_model_runs_in_float32_unless_asked_otherwise(make_nowcaster, tmp_path):
     for precision in ("float32", "bfloat16"):
-        assert make_nowcaster(training={"precision": precision}).trainer.description.endswith(precision)
+        assert make_nowcaster(training={"precision": precision}).trainer.description.endswith("float32")
+        chosen = load_nowcaster(tmp_path / "made.safetensors", precision=precision)
+        assert chosen.trainer.description.endswith(precision)
 
 
 def test_a_run_is_loaded_by_its_folder_or_its_file(tmp_path, make_nowcaster, refused):
@@ -67,8 +69,8 @@ def test_a_run_is_loaded_by_its_folder_or_its_file(tmp_path, make_nowcaster, ref
 def test_provenance_of_models_with_and_without_it(make_nowcaster):
     model = make_nowcaster(data={"units": "mm"}, seed=4).model
     provenance = Provenance.of_model(model)
-    assert (provenance.version, provenance.seed, provenance.precision) == (None, 4, "float32")
+    assert (provenance.version, provenance.seed) == (None, 4)
     assert provenance.reading_options == {"units": "mm"}
     model.extra.pop("provenance")
     provenance = Provenance.of_model(model)
-    assert (provenance.seed, provenance.precision, provenance.reading_options) == (None, "auto", {})
+    assert (provenance.seed, provenance.reading_options) == (None, {})

@@ -64,6 +64,7 @@ def evaluate(
     ] = 0,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
+    precision: options.Precision = "float32",
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -107,7 +108,7 @@ def evaluate(
         tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window, allow_training_days
     )
     rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
-    nowcaster = load_nowcaster(model, framework, threads)
+    nowcaster = load_nowcaster(model, framework, threads, precision)
     frames = nowcaster.open_frames(
         data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
     )

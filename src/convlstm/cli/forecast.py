@@ -40,6 +40,7 @@ def forecast(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the members.")] = 0,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
+    precision: options.Precision = "float32",
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -76,7 +77,7 @@ def forecast(
     check_writable(output, folder=output.suffix == ".zarr")
     check_not_input(output, data, model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
-    nowcaster = load_nowcaster(model, framework, threads)
+    nowcaster = load_nowcaster(model, framework, threads, precision)
     reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
     frames = nowcaster.open_frames(data, **reading)
     seconds = None if max_age is None else 60 * max_age

@@ -62,6 +62,8 @@ Missing = Annotated[
 Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: what the framework chooses.")]
 
+Precision = Annotated[str, typer.Option(help="Precision of the convolutions: float32, bfloat16 or auto.")]
+
 
 def model_and_data(paths: list[Path]) -> tuple[Path, Path]:
     """Return the paths of model and data; without a model, that of the model in this package."""

@@ -196,7 +196,7 @@ def read_precision(precision: str, best: str) -> str:
     """Return `float32` or `bfloat16`; `auto` takes the best precision on this device."""
     if precision not in ("auto", *PRECISIONS):
         raise ConfigError(
-            "training.precision",
+            "precision",
             expected=f"one of auto, {', '.join(PRECISIONS)}",
             received=repr(precision),
             hint="Choose one of these.",

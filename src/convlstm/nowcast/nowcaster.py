@@ -200,12 +200,18 @@ def _probability(logits: Field) -> Field:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
 
 
-def load_nowcaster(path: str | Path, framework: str = "torch", threads: int | None = None) -> Nowcaster:
-    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads."""
+def load_nowcaster(
+    path: str | Path, framework: str = "torch", threads: int | None = None, precision: str = "float32"
+) -> Nowcaster:
+    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads.
+
+    The precision of the convolutions is float32, so that all frameworks and machines agree; bfloat16 or auto may be
+    faster, and differ in the third digit of a probability.
+    """
     set_threads(framework, threads)
     path = model_file(path)
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)
-    optimisation = Optimisation(precision=Provenance.of_model(model).precision)
-    return Nowcaster(model, pipeline, build_trainer(framework, model.spec, model.weights, optimisation))
+    trainer = build_trainer(framework, model.spec, model.weights, Optimisation(precision=precision))
+    return Nowcaster(model, pipeline, trainer)

@@ -44,11 +44,6 @@ class Provenance:
         return seed
 
     @property
-    def precision(self) -> str:
-        """The precision of the convolutions in training."""
-        return str(self.config.get("training", {}).get("precision", "auto"))
-
-    @property
     def reading_options(self) -> dict[str, Any]:
         """The options of `open_frames` in the training, without those that were not set."""
         options = self.config.get("data", {})
