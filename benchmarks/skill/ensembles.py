@@ -173,7 +173,7 @@ def add_areas(counts: np.ndarray, ensemble: np.ndarray, observed: np.ndarray, kn
         chance = (means[lead] >= AREA_THRESHOLDS[index]).mean(axis=0)[complete[lead]]
         happened = (truth[lead] >= AREA_THRESHOLDS[index])[complete[lead]]
         for column, weight in enumerate((chance, happened, np.ones_like(chance))):
-            counts[lead, index, :, column] += np.histogram(chance, BINS, weights=weight)[0]
+            counts[lead, index, :, column] += np.histogram(chance, BINS, weights=np.asarray(weight, float))[0]
 
 
 def area_mean(fields: np.ndarray) -> np.ndarray:
