@@ -318,7 +318,7 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     assert "probabilities-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
     monkeypatch.setattr(evaluate_module, "run_cases", with_probabilities)
-    scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
+    scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, overwrite=True)
     brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
     assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8
     # the errors are those of the means, which are half a millimetre per hour higher than the field

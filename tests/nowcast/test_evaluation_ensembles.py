@@ -143,7 +143,7 @@ def test_members_of_another_shape_are_refused(shape):
 def test_starts_without_a_case_and_names_that_are_taken_are_refused(
     make_nowcaster, rain_frames, forecast_file, tmp_path
 ):
-    days = Selection(min_wet=0.0, days=("2020-06-01",))
+    days = Selection(min_wet=0.0, days=("2020-06-01",), allow_training_days=True)
     with pytest.raises(DataError, match="other: expected a forecast that starts"):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "e", days, files={"other": forecast_file})
     with pytest.raises(ConfigError, match="different names"):

@@ -87,6 +87,24 @@ def test_quantiles_are_interpolated_between_thresholds_and_increase_with_their_l
     assert (levels[-1] > levels[0]).any()
 
 
+def test_members_follow_the_class_mean_of_the_moved_frame_within_each_class(probability):
+    lines = (((0.0, 0.0), (0.1, 0.5), (1.0, 0.4), (4.0, 1.0)),)
+    rules = EventRules(RULES.thresholds, ((0.5, 0.5, 0.5),), (0.0, 0.4, 2.0, 9.0), lines)
+    # class from 1 to 5 mm/h for sure, with a moved frame of 3: its mean is 1 + 0.4 * 3 = 2.2
+    levels = (np.arange(20000, dtype=np.float32) + 0.5) / 20000
+    certain = np.broadcast_to(np.float32([1, 1, 0])[None, :, None, None], (1, 3, 1, 20000))
+    values = rules.member(certain, np.full((1, 1, 20000), 3, np.float32), levels[None, None], np.array([1]))
+    assert values.mean() == pytest.approx(2.2, rel=1e-3)
+    assert values.min() >= 1
+    assert values.max() <= 5
+    assert (np.diff(values.ravel()) >= 0).all()
+    # above the last threshold the excess is exponential: 4 + 1.0 * 6 - 5 = 5
+    heavy, moved = np.ones((1, 3, 1, 20000), np.float32), np.full((1, 1, 20000), 6, np.float32)
+    high = rules.member(heavy, moved, levels[None, None], np.array([1]))
+    assert high.mean() - 5 == pytest.approx(5, rel=0.02)
+    assert np.percentile(high, 50) - 5 == pytest.approx(5 * np.log(2), rel=0.01)
+
+
 def test_the_best_cut_is_that_of_an_exhaustive_search(probability):
     observation = np.random.default_rng(1).gamma(0.5, 3.0, (2, 20, 30)).astype(np.float32)
     observation[:, :3] = np.nan

@@ -33,6 +33,13 @@ def test_a_finished_run_goes_on_to_more_steps(train, whole_run, contents):
     assert longer["state.safetensors"] != whole_run["state.safetensors"]
 
 
+def test_a_refused_resume_leaves_the_number_of_steps(train, read, make_rain, refused):
+    folder = train()
+    with refused(DataError, "data"):
+        train(frames=read(make_rain(days=5)), resume=True, training={"steps": 10})
+    assert read_config(folder.config).training.steps == 6
+
+
 def test_more_steps_do_not_help_a_run_that_ended_without_improvement(train):
     options = {"learning_rate": 1e-30, "weight_decay": 0, "patience": 1}
     train(training=options)

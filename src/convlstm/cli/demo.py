@@ -66,6 +66,7 @@ def demo(
     from convlstm.files import check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.config_text import read_config
+    from convlstm.nowcast.evaluate import check_new_evaluation
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.models import shipped_model
     from convlstm.nowcast.nowcaster import load_nowcaster
@@ -76,6 +77,8 @@ def demo(
     check_writable(output / "report.html")
     frames = open_frames(sample_path())
     run = RunFolder(output / "run")
+    if not run.holds_run:  # an evaluation there is not of an earlier demo
+        check_new_evaluation(output)
     changes = [*SETTINGS, f"seed={seed}", *(settings or [])]
     if not any(setting.startswith("training.steps=") for setting in changes):
         changes.append(f"training.steps={_steps(minutes, changes, frames, run, framework, threads)}")

@@ -105,13 +105,8 @@ def evaluate(
     nowcaster.pipeline.check(frames)
     if members and make_members is None:
         check_members(nowcaster, members)
-    if not overwrite and (folder / DESCRIPTION_FILE).exists():
-        raise OutputError(
-            str(folder),
-            expected="a new folder",
-            received="a folder with an evaluation",
-            hint="Choose another `--output`, or pass `--overwrite`.",
-        )
+    if not overwrite:
+        check_new_evaluation(folder)
     for name in FILES:
         check_writable(folder / name, folder=False)
     thresholds = choose_events(nowcaster, frames, selection)
@@ -151,6 +146,17 @@ def evaluate(
     write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
+
+
+def check_new_evaluation(folder: Path) -> None:
+    """Raise an error for a folder that has an evaluation."""
+    if (folder / DESCRIPTION_FILE).exists():
+        raise OutputError(
+            str(folder),
+            expected="a folder without an evaluation",
+            received=DESCRIPTION_FILE,
+            hint="Choose another `--output`, or replace it with `convlstm evaluate --overwrite`.",
+        )
 
 
 def _check_compared(

@@ -92,7 +92,7 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
             hint="Choose days of this range.",
         )
     test_days = [day for day in nowcaster.pipeline.days.get("test", []) if day in available]
-    seen = _seen_days(nowcaster)
+    seen = nowcaster.pipeline.seen_days
     days = list(selection.days) or test_days or [day for day in available if day not in seen]
     if not days:
         raise DataError(
@@ -114,11 +114,7 @@ def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> t
 
 def training_days(nowcaster: Nowcaster, days: Sequence[str]) -> list[str]:
     """Return those days on which the model was trained or validated."""
-    return sorted(set(days) & _seen_days(nowcaster))
-
-
-def _seen_days(nowcaster: Nowcaster) -> set[str]:
-    return {day for name in ("train", "validation") for day in nowcaster.pipeline.days.get(name, [])}
+    return sorted(set(days) & set(nowcaster.pipeline.seen_days))
 
 
 def choose_cases(

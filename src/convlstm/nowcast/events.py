@@ -23,6 +23,12 @@ _MIN_VALUES = 100
 
 _TINY = 1e-9
 
+_LEAST_SHARE = 0.05
+"""Distance of the mean of a class from its bounds, as a share of its width."""
+
+_MOST_SHARE = np.float32(0.999)
+"""Largest share of the last class; its values are at most about seven times its mean above the threshold."""
+
 
 @dataclass(frozen=True)
 class EventRules:
@@ -87,17 +93,17 @@ class EventRules:
             result = np.where(is_event, np.minimum(value, np.nextafter(bounds[k + 1], bounds[k])), result)
         return np.asarray(np.maximum(result, np.float32(self.class_means[0])), np.float32)
 
+    def _lines(self) -> Sequence[Any]:
+        """Return the lines of the classes; without any, their means for all lead times."""
+        return self.class_lines or [[(mean, 0.0) for mean in self.class_means]]
+
     def mean(self, probability: Field, moved: Field, leads: NDArray[np.intp]) -> Field:
         """Return the mean field (..., lead_time, height, width): the probability of each class times its mean value.
 
         The mean value of a class depends on the last frame moved along the optical flow (..., lead_time, height,
         width): of two cells of the last class, the one with more rain before has more rain later.
         """
-        if self.class_lines:
-            lines = _at_leads(self.class_lines, leads)
-        else:
-            constant = [[(mean, 0.0) for mean in self.class_means]]
-            lines = _at_leads(constant, leads)
+        lines = _at_leads(self._lines(), leads)
         bounds = _class_bounds(self.thresholds)
         certain = np.ones_like(probability[..., :1, :, :])
         reached = np.concatenate([certain, probability, 0 * certain], axis=-3)
@@ -108,15 +114,38 @@ class EventRules:
             result += (reached[..., k, :, :] - reached[..., k + 1, :, :]) * value
         return np.asarray(result, np.float32)
 
-    def quantile(self, probability: Field, level: float | Field) -> Field:
-        """Return the value (..., height, width) that is exceeded with probability 1 − level; 0.5 is the median.
+    def member(self, probability: Field, moved: Field, level: Field, leads: NDArray[np.intp]) -> Field:
+        """Return a value (lead_time, height, width) of the forecast distribution in each cell, at a level from 0 to 1.
 
-        The level is one number, or one for each cell.
+        The probabilities (lead_time, threshold, height, width) give the class of the value, the moved last frame its
+        mean in the class, as in `mean`. In a class from a to b with mean m, a share s of the class lies below
+        a + (b − a) · s^γ, where γ = (b − a) / (m − a) − 1. Above the last threshold the distribution is exponential.
+        """
+        lines = _at_leads(self._lines(), leads)
+        exceeded = 1 - level
+        result = np.full(level.shape, np.float32(self.class_means[0]), np.float32)
+        for k, (lower, upper) in enumerate(_class_bounds(self.thresholds)[1:]):
+            intercept, slope = (lines[:, k + 1, n, None, None] for n in (0, 1))
+            mean = intercept + slope * np.clip(moved, lower, upper)
+            reached = probability[:, k]
+            if np.isfinite(upper):
+                share = (reached - exceeded) / np.maximum(reached - probability[:, k + 1], np.float32(_TINY))
+                width = np.float32(upper - lower)
+                above = np.clip(mean - lower, _LEAST_SHARE * width, (1 - _LEAST_SHARE) * width)
+                value = lower + width * np.clip(share, 0, 1) ** (width / above - 1)
+            else:
+                share = np.minimum((reached - exceeded) / np.maximum(reached, np.float32(_TINY)), _MOST_SHARE)
+                value = lower - np.maximum(mean - lower, 0) * np.log1p(-np.clip(share, 0, None))
+            result = np.where(reached >= exceeded, value, result)
+        return np.asarray(result, np.float32)
+
+    def quantile(self, probability: Field, level: float) -> Field:
+        """Return the value (..., height, width) that is exceeded with probability 1 − level; 0.5 is the median.
 
         The probability is interpolated linearly between the thresholds. Below the first threshold the value is the
         mean of that class; above the last one it increases to twice the distance of its class mean.
         """
-        exceeded = np.asarray(1 - level, np.float32)
+        exceeded = np.float32(1 - level)
         top = self.thresholds[-1] + 2 * max(self.class_means[-1] - self.thresholds[-1], 0.0)
         bounds = np.array([*self.thresholds, top], np.float32)
         padded = np.concatenate([probability, np.zeros_like(probability[..., :1, :, :])], axis=-3)

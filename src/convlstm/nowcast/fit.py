@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -76,6 +76,7 @@ def fit(
     with folder.begun(config, resume):
         data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
         state, progress = folder.load_state(data_description)
+        folder.save_config(config)  # a resumed run may have more steps
         folder.save_summary(summary.to_dict() | {"transform": pipeline.transform.to_dict(), "days": pipeline.days})
         on_begin(summary, pipeline)
         average = WeightAverage(config.training.average)
@@ -116,7 +117,9 @@ def _begin(config: Config, frames: Frames, framework: str) -> _Beginning:
         weights: Mapping[str, Array] = initialise(spec, config.seed)
     else:
         start = load_start(name)
-        data, pipeline = prepare(config, frames, Pipeline.of_model(start, name).transform)
+        before = Pipeline.of_model(start, name)
+        data, pipeline = prepare(config, frames, before.transform)
+        pipeline = replace(pipeline, days=pipeline.days | {"earlier": before.seen_days})
         spec, weights = check_start(start, config, pipeline), start.weights
     trainer = build_trainer(framework, spec, weights, optimisation(config.training))
     return _Beginning(data, pipeline, spec, trainer, None if start is None else start.digest)

@@ -1,6 +1,6 @@
 """The members of an ensemble: rain fields that are possible together, from the probabilities of a model.
 
-A member takes in each cell the quantile of the forecast distribution at the level Φ(z). z is a random field with
+A member takes in each cell the value of the forecast distribution at the level Φ(z). z is a random field with
 correlation in space and time that moves with the rain. So each member has structures such as those of rain, and the
 share of the members above a threshold tends to its probability.
 """
@@ -15,6 +15,7 @@ from scipy.special import ndtr
 
 from convlstm.data.units import Field
 from convlstm.errors import ConfigError
+from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import Rectangle, whole_frame
 from convlstm.nowcast.noise import Noise
@@ -69,12 +70,16 @@ def make_members(
     cells = [_nearest(part, origin) for origin in Rectangle(0, 0, *grid).positions(motion, -lead_seconds)]
     spacing = nowcaster.pipeline.grid_spacing
     cell_km = 1.0 if spacing is None else spacing / 1000
-    rules = nowcaster.rules
+    rules, leads = nowcaster.rules, nowcaster.nearest_steps(lead_seconds)
+    moved = np.nan_to_num(optical_flow(inputs[:, :1], input_seconds, lead_seconds)[:, 0])
     for number in range(count):
         random = np.random.Generator(np.random.PCG64([seed, number]))
         fields = (noise or Noise()).fields((part.height, part.width), lead_seconds, random, cell_km)
-        levels = (ndtr(field.ravel()[cell]) for field, cell in zip(fields, cells, strict=True))
-        yield np.stack([rules.quantile(chance, level) for chance, level in zip(probability, levels, strict=True)])
+        members = [
+            rules.member(probability[n : n + 1], moved[n : n + 1], ndtr(field.ravel()[cell])[None], leads[n : n + 1])
+            for n, (field, cell) in enumerate(zip(fields, cells, strict=True))
+        ]
+        yield np.concatenate(members)
 
 
 def _nearest(part: Rectangle, positions: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -86,7 +86,7 @@ class Nowcaster:
 
         The probabilities are a result of `predict_probability` for these lead times.
         """
-        return self.rules.field(probability, self._nearest_steps(lead_seconds))
+        return self.rules.field(probability, self.nearest_steps(lead_seconds))
 
     def mean(
         self,
@@ -98,9 +98,10 @@ class Nowcaster:
         """Return the mean (batch, lead_time, height, width) of probabilities that `predict_probability` gave."""
         samples = zip(inputs[:, :, :1], input_seconds, strict=True)
         moved = np.stack([optical_flow(values, seconds, lead_seconds)[:, 0] for values, seconds in samples])
-        return self.rules.mean(probability, np.nan_to_num(moved), self._nearest_steps(lead_seconds))
+        return self.rules.mean(probability, np.nan_to_num(moved), self.nearest_steps(lead_seconds))
 
-    def _nearest_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp]:
+    def nearest_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return lead times in seconds as the nearest numbers of steps, from 1."""
         return np.maximum(np.rint(lead_seconds / self.pipeline.time_step).astype(np.intp), 1)
 
     def _moving_forecast(

@@ -49,7 +49,7 @@ class Pipeline:
     input_length: int  # number of input frames
     horizon: int  # number of forecast frames in training
     thresholds: tuple[float, ...]  # of the scores, in `units`
-    days: dict[str, list[str]]  # days of the training data by split, as dates
+    days: dict[str, list[str]]  # by split, as dates; `earlier` are those of the model that the training started from
     frame: str = "fixed"  # or "moving": the model forecasts in the frame that moves with the rain
     grid_spacing: float | None = None  # distance between cells in metres, if the data tell it
 
@@ -57,6 +57,11 @@ class Pipeline:
     def channels(self) -> int:
         """Channels of an input frame: the variables, and in the moving frame one that says where they are known."""
         return len(self.variables) + (self.frame == "moving")
+
+    @property
+    def seen_days(self) -> list[str]:
+        """The days on which the model was trained or validated."""
+        return sorted({day for split in ("train", "validation", "earlier") for day in self.days.get(split, [])})
 
     @property
     def rain(self) -> bool:

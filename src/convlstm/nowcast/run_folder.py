@@ -90,9 +90,8 @@ class RunFolder:
                 for draft in self.path.glob(f".{file.name}.*"):
                     shutil.rmtree(draft, ignore_errors=True)
             is_new = not self.holds_run
-            # a resumed run may have more steps, and is resumed with these from now on
-            if is_new or config.training.steps != read_config(self.config).training.steps:
-                write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
+            if is_new:
+                self.save_config(config)
             try:
                 yield
             except BaseException:
@@ -102,6 +101,10 @@ class RunFolder:
                     self._log.unlink(missing_ok=True)
                     self._data.unlink(missing_ok=True)
                 raise
+
+    def save_config(self, config: Config) -> None:
+        """Save the configuration: of a new run, or of one that is resumed with more steps."""
+        write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
 
     def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
         """Return the last saved arrays and progress, or None and the initial progress in a new run.

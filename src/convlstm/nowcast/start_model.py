@@ -83,8 +83,7 @@ def check_start(model: Model, config: Config, pipeline: Pipeline) -> ForecasterS
             hint="Choose another model, or pass `--units`.",
         )
     assert isinstance(model.spec, ForecasterSpec)
-    seen = {*start.days.get("train", ()), *start.days.get("validation", ())}
-    repeated = sorted(seen & set(pipeline.days.get("test", ())))
+    repeated = sorted(set(start.seen_days) & set(pipeline.days.get("test", ())))
     if repeated:
         raise ConfigError(
             "data.test",

@@ -47,7 +47,9 @@ def steps_members(
 
     def method(frames: Fields, motion: Fields, times: Times) -> Fields:
         ensemble = run_steps(frames, motion, times, members=members, seed=seed, cell_km=cell_km, minutes=step / 60.0)
-        return np.moveaxis(ensemble, 0, 1)
+        by_lead = np.moveaxis(ensemble, 0, 1)
+        # one member, the extrapolation, where STEPS cannot be computed
+        return np.repeat(by_lead, members // by_lead.shape[1], axis=1)
 
     def fallback(frames: Fields, motion: Fields, times: Times) -> Fields:
         return _repeated(extrapolate(frames, motion, times), members)
