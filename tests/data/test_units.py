@@ -39,6 +39,9 @@ from convlstm.errors import DataError
         ("mm", "rainfall_amount", 12),
         ("kg m-2", "precipitation_amount", 12),
         ("m", "lwe_thickness_of_precipitation_amount", 12_000),
+        ("mm", "lwe_thickness_of_stratiform_precipitation_amount", 12),
+        ("m s-1", "lwe_convective_precipitation_rate", 3_600_000),
+        ("kg m-2 s-1", "convective_rainfall_flux", 3600),
     ],
 )
 def test_rain_becomes_mm_per_hour(units, standard_name, rate):
@@ -58,6 +61,11 @@ def test_rain_becomes_mm_per_hour(units, standard_name, rate):
         ("b", "", ""),
         ("b", None, ""),
         ("rain_probability", "%", ""),
+        ("terrain_height", "m", ""),
+        ("drainage", "m s-1", ""),
+        ("tp", "s", ""),
+        ("a", "1", "number_of_days_with_lwe_thickness_of_precipitation_amount_above_threshold"),
+        ("a", "W m-2", "temperature_flux_due_to_rainfall_expressed_as_heat_flux_into_sea_water"),
     ],
 )
 def test_anything_else_is_left_alone(variable, units, standard_name):
@@ -69,6 +77,40 @@ def test_a_name_hints_at_rain_where_there_is_no_standard_name():
     assert find_conversion("tp", "m", long_name="Total precipitation").scale(3600) == 1000
     assert find_conversion("Rain", "mm", standard_name="unknown").scale(600) == 6
     assert find_conversion("rain_gauge_height", "m", standard_name="height").units == "m"
+
+
+@pytest.mark.parametrize("name", ["rain", "RAINNC", "acc_rain", "totalRain", "totalprecip", "Precipitation"])
+def test_rain_is_a_word_of_the_name(name):
+    assert find_conversion(name, "m").scale(3600) == 1000
+
+
+@pytest.mark.parametrize(
+    ("variable", "long_name", "units"),
+    [
+        ("pwat", "Precipitable water", "kg m-2"),
+        ("rwp", "Rain water path", "kg m-2"),
+        ("depth", "Depth of rain water", "m"),
+        ("qrain", "Rain water mixing ratio", "kg kg-1"),
+        ("rain", "Probability of rain", "mm"),
+    ],
+)
+def test_water_a_path_and_a_probability_are_asked_for(variable, long_name, units):
+    with pytest.raises(DataError, match=rf"units of {variable}: expected a unit, name .*--rain"):
+        find_conversion(variable, units, long_name=long_name)
+    assert find_conversion(variable, units, long_name=long_name, rain=False).units == units
+
+
+def test_a_water_equivalent_and_a_rate_of_rain_water_are_rain():
+    assert find_conversion("a", "m", long_name="Precipitation, liquid water equivalent").scale(3600) == 1000
+    assert find_conversion("a", "mm/h", long_name="Rain water flux").units == "mm/h"
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("rr", "1/10 mm"), ("rr", "l m-2"), ("rr", "dBR"), ("tp", "m of water equivalent")]
+)
+def test_a_short_name_of_rain_in_an_unknown_unit_is_asked_for(name, units):
+    with pytest.raises(DataError, match=rf"units of {name}: expected a unit of rain .*got '{units}'.*--no-rain"):
+        find_conversion(name, units)
 
 
 @pytest.mark.parametrize("name", ["rr", "RR5", "tp", "pr", "prcp"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Self
 
@@ -9,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Index, Window, spread
+from convlstm.data.times import usual_step
 from convlstm.data.units import SECONDS_PER_HOUR, Field
 from convlstm.errors import DataError
 
 _LEAST_STEPS = 5  # with an increase, before a sequence counts as accumulated
 _SHARE_RISING = 0.6  # of the steps with a change; the others may be resets
 _LONGEST_STEP = 1.5  # in usual steps
+_ROUNDING = 2.0**-14  # of the largest value: twice the largest step of numbers that GRIB packs in 16 bits
+_MODEL_NAMES = re.compile(r"tp|apcp|rainn?c|acrain\w*|tot_?prec|total_precipitation", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class AccumulatedChannel(Channel):
     unknown: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))  # steps without a known increase
 
     @classmethod
-    def of_sums(cls, sums: Channel, seconds: NDArray[np.float64], time_step: float) -> Self:
+    def of_sums(cls, sums: Channel, seconds: NDArray[np.float64]) -> Self:
         """Return the increases of sums in mm; reads every frame once to find the resets."""
         values = {entry.name: getattr(sums, entry.name) for entry in fields(sums)}
         gaps = np.diff(seconds)
@@ -39,7 +43,7 @@ class AccumulatedChannel(Channel):
         for first in range(0, len(gaps), FRAMES_AT_ONCE):
             block = sums.read(slice(first, first + FRAMES_AT_ONCE + 1))
             resets[first : first + FRAMES_AT_ONCE] = _steps(block[:-1], block[1:], _tolerance(sums, block))[2]
-        unknown = gaps > _LONGEST_STEP * time_step
+        unknown = gaps > _LONGEST_STEP * usual_step(seconds)
         return cls(**values, hours=gaps / SECONDS_PER_HOUR, resets=resets, unknown=unknown)
 
     @property
@@ -64,10 +68,16 @@ def check_sums_per_step(channel: Channel) -> None:
     """Raise an error for sums that increase from frame to frame as those since a start, judged by a sample."""
     first = spread(len(channel.packed) - 1, channel.packed[0].size, frames_each=2)
     before, after = channel.read(first), channel.read(first + 1)
-    rising, falling, resets = _steps(before, after, _tolerance(channel, after))
+    tolerance = _tolerance(channel, after)
+    rising, falling, resets = _steps(before, after, tolerance)
     only_rising = rising & ~falling
     changing = rising | falling
-    if (
+    if changing.sum() < _LEAST_STEPS:
+        from_model = _MODEL_NAMES.fullmatch(channel.name) is not None
+        wet_everywhere = float(np.nanmin(before, initial=np.inf)) > tolerance
+        if not only_rising.any() or falling.any() or not (from_model or wet_everywhere):
+            return
+    elif (
         only_rising.sum() < max(_LEAST_STEPS, _SHARE_RISING * changing.sum())
         or (changing & ~only_rising & ~resets).any()
     ):
@@ -91,8 +101,8 @@ def _steps(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bo
 
 
 def _tolerance(channel: Channel, values: Field) -> float:
-    """Return the largest change that may be rounding: one packed number, or a part of the largest value."""
+    """Return the largest change that may be rounding: one packed number, or the rounding of GRIB."""
     if channel.packed.dtype.kind != "f":
         return 1.5 * abs(channel.scale)  # more than one number, which float32 may round up
     largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
-    return float(largest) * 1e-6
+    return float(largest) * _ROUNDING

@@ -14,9 +14,12 @@ from convlstm.errors import DataError
 
 AXES = ("time", "y", "x")
 
+TIME_NAMES = frozenset({"time", "t", "times", "datetime", "date", "valid_time", "timestamp", "timestamps"})
+"""Names of the time in lower case, for a dimension or its variable."""
+
 # Names of dimensions in lower case, used if there are no attributes.
 _ALIASES = {
-    "time": {"time", "t", "times", "datetime", "date", "valid_time"},
+    "time": TIME_NAMES,
     "y": {"y", "yc", "lat", "latitude", "rlat", "nav_lat", "grid_latitude", "projection_y_coordinate"}
     | {"northing", "south_north", "fnocy", "row", "rows", "j", "nj", "ny"},
     "x": {"x", "xc", "lon", "longitude", "rlon", "nav_lon", "grid_longitude", "projection_x_coordinate"}

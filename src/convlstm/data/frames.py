@@ -67,21 +67,37 @@ class Channel:
         if self.conversion.reflectivity:
             return dbz_to_mm_per_hour(values)
         if self.least > -np.inf and (values < self.least).any():
-            raise self._below(float(np.nanmin(values)))
+            raise self._below(packed.flat[np.nanargmin(values)])
         return values.astype(np.float32, copy=False)
 
     def infinite(self, index: Index) -> int:
         """Return the number of infinite values in some frames, which `read` returns as NaN."""
         return int(np.isinf(self.packed[index]).sum()) if self.packed.dtype.kind == "f" else 0
 
-    def _below(self, value: float) -> DataError:
-        in_file = f"{value / self.factor:.6g}"
+    def _below(self, number: np.number) -> DataError:
+        in_file = self._text_in_file(number)
         return DataError(
             self.name,
             expected=f"values of at least 0 {self.conversion.source}".rstrip() + " for rain",
             received=in_file,
-            hint=f"Pass `--missing={in_file}` (`missing=({in_file},)` in Python) if it means no data.",
+            hint=f"Pass `--missing={in_file}` (`missing=({in_file},)` in Python) if it means no data, "
+            "or `--missing none` if these are small negative values.",
         )
+
+    def _text_in_file(self, number: np.number) -> str:
+        """Return the value of a packed number in the unit of the file, with as many digits as it takes to find it."""
+        scale, offset = self.scale / self.factor, self.offset / self.factor
+        value = float(number) * scale + offset
+        is_float = self.packed.dtype.kind == "f"
+        for digits in (6, 9, 12):
+            text = f"{value:.{digits}g}"
+            packed = (float(text) - offset) / scale
+            if is_float:
+                with np.errstate(over="ignore"):
+                    packed = float(np.float64(packed).astype(self.packed.dtype))
+            if abs(packed - float(number)) <= (0 if is_float else 1e-6):
+                return text
+        return repr(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data.frames import Channel, spread
+from convlstm.data.units import RAIN_RATE, Conversion
 from convlstm.errors import DataError
 
 _COMMON_CODES = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
+_LEAST_GAP = 0.5  # between a code and the other values, in ranges from their 1st to their 99th percentile
 
 
 def numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
@@ -37,13 +39,32 @@ def declared_codes(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, is_file: b
     return declared
 
 
-def without_default_fill(codes: list[float], attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> list[float]:
-    """Return the codes without 0, the fill value of chunks that Zarr writes by default, unless it is a missing value.
+def without_default_fill(
+    codes: list[float],
+    attrs: Mapping[str, Any],
+    variable: str,
+    packed: NDArray[np.number],
+    conversion: Conversion,
+    missing: Sequence[float] | None,
+) -> list[float]:
+    """Return the codes without 0, the fill value of chunks that Zarr writes by default, where it is a value.
 
-    Rain of 0 is no missing value.
+    Rain of 0 is a value. For other variables, `missing` decides about 0; None is an error if the data have a 0. The
+    fill value stays if the attribute `missing_value` has it, or if its physical value is not 0.
     """
-    also_missing = numbers(attrs.get("missing_value"), dtype)
-    return [code for code in codes if code != 0 or code in also_missing]
+    if 0 not in codes or 0 in numbers(attrs.get("missing_value"), packed.dtype) or float(attrs.get("add_offset", 0)):
+        return codes
+    is_rain = conversion.units == RAIN_RATE and not conversion.reflectivity
+    if missing is None and not is_rain:
+        if packed.all():
+            return codes
+        raise DataError(
+            variable,
+            expected="a number for no data other than 0, the default of Zarr",
+            received="the fill value 0 and values of 0",
+            hint="Pass `--missing=0` if 0 means no data; if it is a value, `--missing none` or the numbers for no data.",
+        )
+    return [code for code in codes if code != 0]
 
 
 def packed_codes(values: Sequence[float], dtype: np.dtype[Any], scale: float, offset: float) -> list[float]:
@@ -57,6 +78,8 @@ def packed_codes(values: Sequence[float], dtype: np.dtype[Any], scale: float, of
 def check_codes(channel: Channel) -> None:
     """Raise an error for a code such as -999 far below all other values, judged by a sample of frames.
 
+    Far is more than half of the range that has 98 % of the other values. Codes that the caller named are missing here.
+
     For rain, `Channel.read` refuses every negative value.
     """
     plain = replace(channel, conversion=replace(channel.conversion, reflectivity=False))
@@ -65,7 +88,10 @@ def check_codes(channel: Channel) -> None:
     if lowest not in _COMMON_CODES:
         return
     others = values[values > lowest]
-    if others.size and others.min() - lowest > others.max() - others.min():
+    if not others.size:
+        return
+    low, high = np.percentile(others, [1, 99])
+    if others.min() - lowest > _LEAST_GAP * (high - low):
         raise DataError(
             channel.name,
             expected="values of one range, or a declared number for no data",

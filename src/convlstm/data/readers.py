@@ -70,7 +70,8 @@ def open_frames(
         rain: Whether the variables are rain; None decides by names and units. True converts dBZ to mm/h.
         accumulated: Whether sums of rain are since a start, so that their increase is read; None refuses such sums.
         missing: Values in the unit of the file that mean no data, in addition to those that the file declares; None
-            refuses negative rain and codes such as -999, and () reads them as values.
+            refuses negative rain and codes such as -999, and () reads them as values. In Zarr, any values also decide
+            whether the fill value 0, its default, is a value.
         max_bytes: Maximum size in memory.
 
     Returns:
@@ -102,7 +103,7 @@ def open_frames(
         for field in fields:
             conversion = _conversion(field, units, rain)
             channel = _channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
-            channels.append(_checked(channel, seconds, step, accumulated, missing))
+            channels.append(_checked(channel, seconds, accumulated, missing))
         if accumulated:
             channels = _from_second_frame(channels)
             time, seconds = time[1:], seconds[1:] - seconds[1]
@@ -175,8 +176,8 @@ def _channel(
     factor = conversion.factor if is_sum else conversion.scale(step)
     scale, offset = float(attrs.get("scale_factor", 1)), float(attrs.get("add_offset", 0))
     codes = declared_codes(attrs, packed.dtype, is_file=is_file)
-    if not is_file and conversion.units == RAIN_RATE:
-        codes = without_default_fill(codes, attrs, packed.dtype)
+    if not is_file:
+        codes = without_default_fill(codes, attrs, str(variable.name), packed, conversion, missing)
     codes += packed_codes(missing or (), packed.dtype, scale, offset)
     return Channel(
         packed,
@@ -200,28 +201,40 @@ def _least(conversion: Conversion) -> float:
 def _checked(
     channel: Channel,
     seconds: NDArray[np.float64],
-    step: float,
     accumulated: bool | None,
     missing: Sequence[float] | None,
 ) -> Channel:
     """Check the values of a channel on a sample, and return it, or the increase of sums since a start."""
-    blocks = range(0, len(channel.packed), FRAMES_AT_ONCE)
-    if not any(np.isfinite(channel.read(slice(at, at + FRAMES_AT_ONCE))).any() for at in blocks):
+    if not _has_value(channel):
         raise DataError(
             channel.name,
             expected="at least one value",
             received="missing values only",
             hint="Choose another variable, or check its _FillValue.",
         )
-    if missing is None:
+    if missing is None or len(missing):
         check_codes(channel)
     if not channel.conversion.amount:
         return channel
     if accumulated:
-        return AccumulatedChannel.of_sums(channel, seconds, step)
+        increases = AccumulatedChannel.of_sums(channel, seconds)
+        if not _has_value(increases):
+            raise DataError(
+                channel.name,
+                expected="two sums in a row with a value",
+                received="no increase that is known",
+                hint="Choose another variable, or pass `--no-accumulated` if these are sums over one step.",
+            )
+        return increases
     if accumulated is None:
         check_sums_per_step(channel)
     return channel
+
+
+def _has_value(channel: Channel) -> bool:
+    """Return whether a channel has a finite value in any frame."""
+    blocks = range(0, channel.shape[0], FRAMES_AT_ONCE)
+    return any(np.isfinite(channel.read(slice(at, at + FRAMES_AT_ONCE))).any() for at in blocks)
 
 
 def _from_second_frame(channels: list[Channel]) -> list[Channel]:

@@ -10,12 +10,13 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.data.axes import TIME_NAMES
 from convlstm.errors import DataError
 
 Seconds = NDArray[np.float64]
 
 _SECOND = np.timedelta64(1, "s")
-_FORMS = ("%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d %H%M", "%Y%m%d%H")  # of texts that are not ISO 8601
+_FORMS = {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # of texts that are digits only, by their number
 
 
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
@@ -30,7 +31,10 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
     if coordinate is not None:
         time = _decode(dataset, coordinate, dim)
     elif text is not None:
-        time = _parse(dataset, text, dim)
+        parsed = _parsed(dataset, text)
+        if parsed.isna().all() and time_step is not None:
+            return _count(dim, size, time_step)
+        time = _times_of_text(dataset, text, dim, parsed)
     else:
         return _count(dim, size, time_step)
     seconds = _seconds(time)
@@ -54,28 +58,41 @@ def _dated(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
 
 
 def _text(dataset: xr.Dataset, dim: Hashable) -> Hashable | None:
-    """Return the variable with texts along the dimension; the one named like the dimension has priority."""
-    along = [name for name in dataset.variables if dataset[name].dims == (dim,) and dataset[name].dtype.kind in "OSUT"]
+    """Return the variable with times as texts, by its name; the one named like the dimension has priority."""
+    along = [
+        name
+        for name in dataset.variables
+        if dataset[name].dims == (dim,)
+        and dataset[name].dtype.kind in "OSUT"
+        and (name == dim or str(name).lower() in TIME_NAMES or dataset[name].attrs.get("standard_name") == "time")
+    ]
     return min(along, key=lambda name: name != dim, default=None)
 
 
-def _parse(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
+def _texts(dataset: xr.Dataset, name: Hashable) -> list[str]:
+    values = dataset[name].values
+    return [value.decode("ascii", "replace") if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _parsed(dataset: xr.Dataset, name: Hashable) -> pd.DatetimeIndex:
     """Return the times of texts such as 2018-05-13T00:05Z, 20180513 0005 or 201805130005; an offset leads to UTC."""
-    texts = [text.decode("ascii", "replace") if isinstance(text, bytes) else str(text) for text in dataset[name].values]
-    # WRF writes 2018-05-13_00:05:00
-    parsed = pd.to_datetime(
-        [text.strip().replace("_", " ") for text in texts], errors="coerce", utc=True, format="ISO8601"
-    )
-    for form in _FORMS:
-        if not parsed.isna().any():
-            break
-        parsed = pd.to_datetime([text.strip() for text in texts], errors="coerce", utc=True, format=form)
+    texts = [text.strip().replace("_", " ") for text in _texts(dataset, name)]  # WRF writes 2018-05-13_00:05:00
+    compact = [text.replace(" ", "") for text in texts]
+    if compact[0].isdecimal() and len(compact[0]) in _FORMS:
+        form = _FORMS[len(compact[0])]
+        same_length = [text if len(text) == len(compact[0]) else "" for text in compact]
+        return pd.to_datetime(same_length, errors="coerce", utc=True, format=form)
+    return pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
+
+
+def _times_of_text(dataset: xr.Dataset, name: Hashable, dim: Hashable, parsed: pd.DatetimeIndex) -> xr.DataArray:
+    """Return the parsed times as a coordinate; a text that is no time is an error."""
     wrong = np.flatnonzero(parsed.isna())
     if wrong.size:
         raise DataError(
             str(name),
             expected="times such as 2018-05-13T00:05",
-            received=f"{texts[wrong[0]][:40]!r} for frame {wrong[0]}",
+            received=f"{_texts(dataset, name)[wrong[0]][:40]!r} for frame {wrong[0]}",
             hint="Write the times as numbers with a unit, or as such texts.",
         )
     return _coordinate(parsed.tz_localize(None).values.astype("datetime64[ns]"), dim, {"standard_name": "time"})

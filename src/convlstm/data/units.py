@@ -25,25 +25,18 @@ _RATE = re.compile(
     r"(?P<slash>/|(?= ))\s*(?P<open>\()?\s*(?P<count>\d+)?\s*(?P<period>s|min|h|d)\s*(?P<close>\))?(?P<power>-1)?"
 )
 
-_RAIN_NAMES = frozenset(
-    {
-        "rainfall_rate",
-        "rainfall_flux",
-        "rainfall_amount",
-        "precipitation_flux",
-        "precipitation_amount",
-        "convective_precipitation_rate",
-        "lwe_precipitation_rate",
-        "lwe_thickness_of_precipitation_amount",
-        "thickness_of_rainfall_amount",
-        "stratiform_precipitation_flux",
-        "convective_precipitation_flux",
-    }
+_RAIN_STANDARD_NAME = re.compile(
+    r"(?!.*(probability|number_of|due_to))(\w+_)?(precipitation|rainfall)(_(amount|flux|rate))?"
 )
-_RAIN_WORDS = re.compile(r"rain|precip", re.IGNORECASE)
+# "rain" as a word or in totalRain, not in "terrain"; "precip", not in "precipitable water".
+_RAIN_WORDS = re.compile(r"(?i:(?<![a-z])rain)|(?<=[a-z])Rain|(?i:precip(?!itable))")
+_NOT_ONLY_RAIN = re.compile(r"water(?!.?equiv)|path|probab", re.IGNORECASE)  # of drops in a column, or a probability
 _SHORT_RAIN_NAMES = re.compile(r"rr\d*h?|tp|pr|prcp|ppt|qpe|apcp", re.IGNORECASE)
 # Units of a variable with rain in its name that is no rain, such as a probability, a temperature or a class.
-_OTHER_UNITS = frozenset({"%", "1", "percent", "k", "degc", "celsius", "flag", "code", "category", "db", "pa", "hpa"})
+_OTHER_UNITS = frozenset(
+    {"%", "1", "percent", "k", "kelvin", "degc", "°c", "celsius", "degrees_celsius"}
+    | {"flag", "code", "category", "db", "pa", "hpa", "kpa", "mbar", "dbar", "s"}
+)
 _LIKE_RAIN = re.compile(r"(mm|kg m-2|kg/m2)(?![a-z])")
 _KNOWN = "mm/h, mm/day, mm (5min)-1, kg m-2 s-1, m s-1; mm, kg m-2 or m for sums over one time step"
 
@@ -116,11 +109,15 @@ def _reason(
 ) -> str:
     """Return why a variable is rain or not, as a text that starts with "rain" or "no rain"."""
     if standard_name:
-        return f"{'rain' if standard_name in _RAIN_NAMES else 'no rain'} by its standard name {standard_name}"
-    if _RAIN_WORDS.search(f"{variable} {long_name}") and spelled not in _OTHER_UNITS:
-        return "rain by its name"
-    if _SHORT_RAIN_NAMES.fullmatch(variable) and (unit is not None or not spelled):
-        return "rain by its name"
+        is_rain = _RAIN_STANDARD_NAME.fullmatch(standard_name) is not None
+        return f"{'rain' if is_rain else 'no rain'} by its standard name {standard_name}"
+    words = f"{variable} {long_name}"
+    named = _SHORT_RAIN_NAMES.fullmatch(variable) or _RAIN_WORDS.search(words)
+    if named and spelled not in _OTHER_UNITS:
+        if not _NOT_ONLY_RAIN.search(words):
+            return "rain by its name"
+        if unit is None or unit.is_length:
+            raise _ambiguous(variable, f"{spelled!r} and the name {words.strip()[:60]!r}")
     return _reason_of_unit(variable, spelled, unit, from_caller)
 
 
@@ -134,10 +131,14 @@ def _reason_of_unit(variable: str, spelled: str, unit: _RainUnit | None, from_ca
         return "rain by its unit"
     if unit is not None and from_caller and not unit.is_length:
         return "rain by its unit, an option"
-    raise DataError(
+    raise _ambiguous(variable, f"{spelled!r}, which other quantities have too")
+
+
+def _ambiguous(variable: str, received: str) -> DataError:
+    return DataError(
         f"units of {variable}",
         expected="a unit, name or standard name that shows whether it is rain",
-        received=f"{spelled!r}, which other quantities have too",
+        received=received,
         hint="Pass `--rain` if it is rain, else `--no-rain` (`rain=True` or `rain=False` in Python).",
     )
 
