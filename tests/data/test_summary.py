@@ -13,7 +13,7 @@ def spoilt(rain_dataset, save_netcdf):
     """Rain of 1 to 5 mm in five minutes, with one infinite value and three missing ones of 120."""
     values = np.repeat(np.arange(1.0, 6), 24).reshape(5, 4, 6)
     values[0, 0, 0], values[1:4, 1, 1] = np.inf, np.nan
-    return open_frames(save_netcdf(rain_dataset(values, attrs={"units": "mm"})))
+    return open_frames(save_netcdf(rain_dataset(values, attrs={"units": "mm"})), accumulated=False)
 
 
 def test_the_lines_name_unit_factor_reason_range_and_missing_values(spoilt):

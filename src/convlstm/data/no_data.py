@@ -62,7 +62,7 @@ def without_default_fill(
             variable,
             expected="a number for no data other than 0, the default of Zarr",
             received="the fill value 0 and values of 0",
-            hint="Pass `--missing=0` if 0 means no data; if it is a value, `--missing none` or the numbers for no data.",
+            hint="Pass `--missing=0` if 0 means no data, else `--missing none` or the numbers for no data.",
         )
     return [code for code in codes if code != 0]
 

@@ -80,7 +80,8 @@ def find_conversion(
 
     `rain` decides whether the variable is rain; None follows the CF standard name. Without one, a variable is rain if
     its name or long name says so ("rain", "precip", "rr", "tp"). It also is if its unit is one of rain only ("mm/h"),
-    or if the caller gives its unit. A variable that may be rain, and rain without a unit of rain, is a `DataError`.
+    or if the caller gives its unit. A variable that may be rain, such as rain water, and rain without a unit of rain
+    are a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
     spelled = _normalised(units or "")
