@@ -231,9 +231,14 @@ def test_a_second_code_is_refused_after_the_first_is_named(showers, written):
     path = written(air, "t2m", units="K")
     with pytest.raises(DataError, match="--missing=-9999"):
         open_frames(path)
-    with pytest.raises(DataError, match="--missing=-999`"):
+    with pytest.raises(
+        DataError, match=r"--missing=-999`.*declare -9999 as `missing_value` in the file and pass `--missing none`"
+    ):
         open_frames(path, missing=(-9999,))
     assert np.isnan(read(path, missing=(-9999, -999))[:, :2]).all()
+    values = read(written(air, "t2m", units="K", missing_value=np.float32(-9999)), missing=())
+    assert np.isnan(values[:, 0]).all()
+    assert (values[:, 1] == -999).all()
 
 
 def test_a_value_within_the_range_of_others_is_no_code(showers, written):

@@ -75,10 +75,10 @@ def packed_codes(values: Sequence[float], dtype: np.dtype[Any], scale: float, of
     return numbers(packed, dtype)
 
 
-def check_codes(channel: Channel) -> None:
+def check_codes(channel: Channel, named: Sequence[float] = ()) -> None:
     """Raise an error for a code such as -999 far below all other values, judged by a sample of frames.
 
-    Far is more than half of the range that has 98 % of the other values. Codes that the caller named are missing here.
+    Far is more than half of the range that has 98 % of the other values. The codes `named` by the caller are missing.
 
     For rain, `Channel.read` refuses every negative value.
     """
@@ -92,9 +92,13 @@ def check_codes(channel: Channel) -> None:
         return
     low, high = np.percentile(others, [1, 99])
     if others.min() - lowest > _LEAST_GAP * (high - low):
+        declare = ""
+        if named:
+            codes = ", ".join(f"{code:g}" for code in named)
+            declare = f"declare {codes} as `missing_value` in the file and "
         raise DataError(
             channel.name,
             expected="values of one range, or a declared number for no data",
             received=f"{lowest:g} far below all other values ({others.min():.4g} to {others.max():.4g})",
-            hint=f"Pass `--missing={lowest:g}` if it means no data, or `--missing none` if it is a value.",
+            hint=f"Pass `--missing={lowest:g}` if it means no data. If it is a value, {declare}pass `--missing none`.",
         )

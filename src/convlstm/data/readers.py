@@ -213,7 +213,7 @@ def _checked(
             hint="Choose another variable, or check its _FillValue.",
         )
     if missing is None or len(missing):
-        check_codes(channel)
+        check_codes(channel, missing or ())
     if not channel.conversion.amount:
         return channel
     if accumulated:
