@@ -1,4 +1,4 @@
-"""The examples run, and in each the model with durations has a better score than the one without."""
+"""The examples run and draw their figures. In each the model with durations has the better score."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "examples" / "irregular"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "compare")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_durations_help(name: str) -> None:
-    script = FOLDER / f"{name}.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=300)
+def test_durations_help_and_the_figure_is_drawn(name: str, tmp_path: Path) -> None:
+    script, figure = FOLDER / f"{name}.py", tmp_path / "new" / "figure.png"
+    words = [sys.executable, script, "--figure", figure]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
     scores = dict(re.findall(r"(with|without) durations: ([\d.]+)", done.stdout))
     without, with_durations = float(scores["without"]), float(scores["with"])
     assert with_durations > without if "accuracy" in done.stdout else with_durations < without
+    with Image.open(figure) as image:
+        assert image.size == ((720, 252) if name in ("clinical", "robot") else (720, 162))
+        assert len(np.unique(np.asarray(image).reshape(-1, 4), axis=0)) > 50, "an empty figure"
+    assert figure.stat().st_size < 60_000
     assert len(script.read_text().splitlines()) < 80
 
 
 def test_there_is_one_for_each_application() -> None:
     assert NAMES == ["clinical", "frame_rate", "robot", "summary"]
+
+
+def test_the_page_shows_the_figure_of_each() -> None:
+    page = Path(__file__).parents[1] / "docs" / "benchmarks" / "irregular.md"
+    for name in NAMES:
+        assert f"](irregular/{name}.png)" in page.read_text(encoding="utf-8")
+        assert (page.parent / "irregular" / f"{name}.png").stat().st_size < 60_000

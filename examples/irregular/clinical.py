@@ -7,8 +7,14 @@ repeats the last reading with a flag; its duration is the time until the reading
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from compare import Batch, LastStep, compare
+from compare import COLOURS, Batch, LastStep, compare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 READINGS, SIGNS = 6, 6
 
@@ -35,6 +41,22 @@ def mean_square(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (output[:, 0] - target).square().mean()
 
 
+def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, torch.Tensor]) -> None:
+    """Draw one sign of a patient with both predictions, and the error by time until the reading."""
+    (frames, hours, target), (series, errors) = batch, axes
+    time = hours.cumsum(1)[0]
+    series.plot(time[:-1], frames[0, :-1, 0, 2], "o-", color="grey", label="readings")
+    series.plot(time[-1], target[0, 2], "k*", markersize=12, label="next reading")
+    series.set(xlabel="hours", ylabel="vital sign")
+    waits = hours[:, -1].unique()
+    for name, output in outputs.items():
+        series.plot(time[-1], output[0, 0, 2], "D", color=COLOURS[name], label=name)
+        by_wait = [mean_square(output[hours[:, -1] == wait], target[hours[:, -1] == wait]).sqrt() for wait in waits]
+        errors.plot(waits, by_wait, "o-", color=COLOURS[name], label=name)
+    errors.set(xlabel="hours until the reading", ylabel="root mean square error", ylim=(0, None))
+    series.legend(fontsize=8)
+
+
 if __name__ == "__main__":
     compare(
         lambda uses_durations: LastStep(2, 24, 1, uses_durations=uses_durations, spatial_dims=1),
@@ -42,4 +64,5 @@ if __name__ == "__main__":
         mean_square,
         lambda output, target: mean_square(output, target).sqrt(),
         "root mean square error, in units of the disturbance",
+        draw,
     )

@@ -1,8 +1,13 @@
-"""Train a model with durations and the same model without them on the same batches, and print both scores."""
+"""Train a model with durations and the same model without them on the same batches, and print both scores.
+
+Every example draws a figure of a fresh batch with `--figure FILE.png`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +15,8 @@ from torch import Tensor, nn
 from convlstm.torch import ConvLSTM
 
 Batch = tuple[Tensor, Tensor, Tensor]
+NAMES = ("without durations", "with durations")
+COLOURS = dict(zip(NAMES, ("tab:orange", "tab:blue"), strict=True))
 
 
 class LastStep(nn.Module):
@@ -36,9 +43,11 @@ def compare(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     score_of: Callable[[Tensor, Tensor], Tensor],
     unit: str,
+    draw: Callable[..., None],
+    widths: Sequence[float] = (1, 1),
     steps: int = 300,
 ) -> None:
-    """Train both models and print their scores on fresh batches.
+    """Train both models, print their scores on fresh batches, and draw the figure if its file is given.
 
     Args:
         build: Returns a model; `uses_durations` is whether it receives durations.
@@ -46,10 +55,18 @@ def compare(
         loss_of: Loss of output and target.
         score_of: Score of output and target.
         unit: Name and unit of the score.
+        draw: Fills the axes of a figure from a fresh batch, and the outputs of both models by name.
+        widths: Relative widths of the axes of the figure, from left to right.
         steps: Optimiser steps.
     """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--figure", type=Path, help="PNG file to draw")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for uses_durations in (False, True):
+    drawn = sample_batch(torch.Generator().manual_seed(200))
+    outputs = {}
+    for name in NAMES:
+        uses_durations = name == "with durations"
         torch.manual_seed(0)
         model = build(uses_durations=uses_durations)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -66,4 +83,17 @@ def compare(
         with torch.no_grad():
             fresh = [sample_batch(torch.Generator().manual_seed(100 + n)) for n in range(10)]
             score = torch.stack([score_of(model(x, d), y) for x, d, y in fresh]).mean()
-        print(f"{'with durations' if uses_durations else 'without durations'}: {score:.4f} {unit}")
+            outputs[name] = model(*drawn[:2])
+        print(f"{name}: {score:.4f} {unit}")
+    if options.figure is not None:
+        save_figure(options.figure, widths, lambda axes: draw(axes, drawn, outputs))
+
+
+def save_figure(path: Path, widths: Sequence[float], fill: Callable[..., None]) -> None:
+    """Write a PNG file with a row of axes that `fill` draws on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 2.8 if len(widths) == 2 else 1.8), layout="constrained")
+    fill(figure.subplots(1, len(widths), width_ratios=widths))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)

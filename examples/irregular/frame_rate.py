@@ -6,8 +6,14 @@ repeats the last frame with a flag; its duration is the time until the frame to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from compare import Batch, LastStep, compare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FRAMES, SIZE = 5, 12
 
@@ -34,6 +40,19 @@ def mean_square(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (output[:, 0] - target).square().mean()
 
 
+def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, torch.Tensor]) -> None:
+    """Draw the last three frames, the next one, and both forecasts of it."""
+    frames, ticks, target = batch
+    time = ticks.cumsum(1)[0] - ticks[0, :-1].sum()
+    pictures = {f"t = {time[n]:.0f}": frames[0, n, 0] for n in (2, 3, 4)}
+    pictures[f"next, t = {time[-1]:.0f}"] = target[0]
+    pictures |= {name: output[0, 0] for name, output in outputs.items()}
+    for panel, (title, picture) in zip(axes, pictures.items(), strict=True):
+        panel.imshow(picture, vmin=0, vmax=1)
+        panel.set_title(title, fontsize=9)
+        panel.set_axis_off()
+
+
 if __name__ == "__main__":
     compare(
         lambda uses_durations: LastStep(2, 16, 1, uses_durations=uses_durations),
@@ -41,4 +60,6 @@ if __name__ == "__main__":
         mean_square,
         lambda output, target: mean_square(output, target).sqrt(),
         "root mean square error of the next frame",
+        draw,
+        widths=(1,) * 6,
     )

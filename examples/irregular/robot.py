@@ -6,8 +6,14 @@ five of them, and repeats the last one with a flag; the duration of that step is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from compare import Batch, LastStep, compare
+from compare import COLOURS, Batch, LastStep, compare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FRAMES, SIZE = 5, 16
 LINKS_CM = (30.0, 25.0)
@@ -39,6 +45,21 @@ def position(output: torch.Tensor) -> torch.Tensor:
     return torch.stack([(share.sum(2) * grid).sum(1), (share.sum(1) * grid).sum(1)], dim=1)
 
 
+def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, torch.Tensor]) -> None:
+    """Draw the last picture with the tip to predict and both predictions, and the error by duration."""
+    (frames, durations, target), (scene, errors) = batch, axes
+    scene.imshow(frames[0, -1, 0].T, cmap="Greys", extent=(-0.64, 0.64, -0.64, 0.64), origin="lower")
+    scene.plot(*target[0], "k*", markersize=12)
+    for name, output in outputs.items():
+        scene.plot(*position(output)[0], "D", color=COLOURS[name], label=name)
+        error = 100.0 * (position(output) - target).norm(dim=1)
+        errors.plot(100.0 * durations[:, -1], error, "o", color=COLOURS[name], label=name)
+    scene.set(xlabel="metres", ylabel="metres", title="last picture of the tip, and the tip to predict (★)")
+    scene.title.set_fontsize(9)
+    errors.set(xlabel="ms until the position", ylabel="cm from the tip", ylim=(0, None))
+    errors.legend(fontsize=8)
+
+
 if __name__ == "__main__":
     compare(
         lambda uses_durations: LastStep(3, 16, 1, uses_durations=uses_durations),
@@ -46,4 +67,5 @@ if __name__ == "__main__":
         lambda output, target: (position(output) - target).square().sum(1).mean() * 100.0,
         lambda output, target: 100.0 * (position(output) - target).norm(dim=1).mean(),
         "cm from the tip",
+        draw,
     )

@@ -7,11 +7,17 @@ like a jump.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from compare import Batch, compare
+from compare import COLOURS, Batch, compare
 from torch import Tensor, nn
 
 from convlstm.torch import ConvLSTM
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FRAMES, SIZE = 6, 12
 
@@ -45,6 +51,19 @@ def sample_batch(generator: torch.Generator) -> Batch:
     return frames.unsqueeze(2), ticks / 3.0, (moved / ticks).argmax(1)
 
 
+def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, Tensor]) -> None:
+    """Draw the frames with the ticks before them, and the share that each model gives them."""
+    frames, durations, target = batch
+    for n, panel in enumerate(axes[:FRAMES]):
+        panel.imshow(frames[0, n, 0], vmin=0, vmax=1)
+        panel.set_title(f"{n}: {3 * durations[0, n]:.0f} ticks" + (" *" if n == target[0] else ""), fontsize=8)
+        panel.set_axis_off()
+    for offset, (name, output) in zip((-0.2, 0.2), outputs.items(), strict=True):
+        axes[-1].bar(torch.arange(FRAMES) + offset, output[0].softmax(0), 0.4, color=COLOURS[name], label=name)
+    axes[-1].set(xlabel="frame", ylabel="share", ylim=(0, 1), xticks=range(FRAMES))
+    axes[-1].legend(fontsize=6)
+
+
 if __name__ == "__main__":
     compare(
         Scores,
@@ -52,4 +71,6 @@ if __name__ == "__main__":
         nn.functional.cross_entropy,
         lambda output, target: (output.argmax(1) == target).float().mean(),
         f"accuracy (chance: {1 / (FRAMES - 1):.2f})",
+        draw,
+        widths=(1,) * FRAMES + (3,),
     )
