@@ -168,17 +168,18 @@ def test_images_without_enough_known_cells_are_left_out(cube: Path) -> None:
 
 def test_sample_carries_values_forward_and_gives_no_weight_to_clouds(cube: Path) -> None:
     images = sentinel.read_images(cube, "2018-12-31")
-    sample = sentinel.make_sample(images, np.array([0]), 2, (0.5, 0.1), dates=True)
+    sample = sentinel.make_sample(images, np.array([0]), 2)
     assert sample.inputs.shape == (1, 6, 4, 18, 18)
-    np.testing.assert_allclose(sample.inputs[0, 1, 0, 0], 0.0, atol=1e-5)  # the value of the first image
-    np.testing.assert_allclose(sample.inputs[0, 1, 0, 6], 0.2, rtol=1e-4)
+    np.testing.assert_allclose(sample.inputs[0, 1, 0, 0], 0.5, rtol=1e-5)  # the value of the first image
+    np.testing.assert_allclose(sample.inputs[0, 1, 0, 6], 0.52, rtol=1e-5)
     assert sample.inputs[0, 1, 1, :, 0].tolist() == [0.0] * 6 + [1.0] * 12
     np.testing.assert_allclose((sample.inputs[0, :, 2:] ** 2).sum(1), 1.0, rtol=1e-5)
     assert sample.durations.tolist() == [[10, 20, 10, 10, 20, 40]]
     assert sample.lead_durations.tolist() == [[5, 5]]
     assert sample.weight[:, :, 0].min() == 1
     assert sample.weight[:, :, 1:].max() == 0
-    assert sentinel.make_sample(images, np.array([0]), 2, (0.5, 0.1), dates=False).inputs.shape[2] == 2
+    cloudy = sentinel.Images(np.where(np.arange(14)[:, None, None] == 6, np.nan, images.ndvi), images.days)
+    assert sentinel.make_sample(cloudy, np.array([0]), 2).weight[0, :, 0].max(axis=(1, 2)).tolist() == [0, 1]
 
 
 def test_no_target_of_a_training_window_is_a_test_image(cube: Path) -> None:
@@ -189,18 +190,26 @@ def test_no_target_of_a_training_window_is_a_test_image(cube: Path) -> None:
     assert test.tolist() == [4, 5, 6]
 
 
-def test_climatology_weighs_by_the_day_of_the_year() -> None:
-    days = np.array([100.0, 200.0, 100.0 + 365.25])
-    ndvi = np.array([0.2, 0.8, 0.4], np.float32).reshape(3, 1, 1)
-    later = np.array([[100.0, 200.0]]) + 2 * sentinel.YEAR
-    np.testing.assert_allclose(sentinel.climatology(sentinel.Images(ndvi, days), later).ravel(), [0.3, 0.8], atol=1e-6)
+def test_climatology_weighs_by_the_day_of_the_year_and_leaves_out_the_half_year_around() -> None:
+    days = np.array([100.0, 200.0, 100.0 + sentinel.YEAR, 200.0 + sentinel.YEAR])
+    training = sentinel.Images(np.array([0.2, 0.8, 0.4, 0.6], np.float32).reshape(4, 1, 1), days)
+    later = np.array([100.0, 200.0]) + 2 * sentinel.YEAR
+    np.testing.assert_allclose(sentinel.climatology(training, later).ravel(), [0.3, 0.7], atol=1e-6)
+    np.testing.assert_allclose(sentinel.climatology(training, days[:1]).ravel(), [0.4], atol=1e-6)
 
 
-def test_short_run_on_images(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("departures", [True, False])
+def test_short_run_on_images(departures: bool, cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentinel, "MODEL", {"hidden_channels": [4], "patch_size": 2})
     images = sentinel.read_images(cube, "2018-12-31")
+    ndvi, days = (np.concatenate([part, part]) for part in (images.ndvi, images.days))
+    days[14:] += sentinel.YEAR
+    images = sentinel.Images(ndvi, days)
     config = validate({"training": {"steps": 2}, "seed": 1})
-    sums = sentinel.run_one(images, "durations", config, 2, images.days[10], dates=True)
-    assert set(sums) == {"start", "forecast", "persistence", "climatology"}
-    assert sums["forecast"][..., 5].sum() == 2 * len(sums["start"]) == 6
-    assert np.isfinite(score("RMSE", sums["forecast"].sum(axis=(0, 1))))
+    sums = sentinel.run_one(images, "durations", config, 2, days[19], departures=departures)
+    assert set(sums) == {"start", "forecast", *sentinel.BASELINES}
+    for name in ("forecast", *sentinel.BASELINES):
+        assert sums[name][..., 5].sum() == 2 * len(sums["start"]) == 16
+        assert np.isfinite(score("RMSE", sums[name].sum(axis=(0, 1))))
+    # both years are equal
+    assert score("RMSE", sums["climatology"].sum(axis=(0, 1))) < 0.05
