@@ -28,9 +28,8 @@ MINUTES = (5, 10, 15, 20, 25, 30)
 BANDS = ((0, 15), (15, 30), (30, 60), (60, 120), (120, 240))
 THRESHOLD = 1.0
 TEST_DAYS = 3
-EVERY = 6  # windows from one scored window to the next
+EVERY = 8  # windows from one scored window to the next
 CASE = 3600.0  # seconds; windows that start within one case are drawn together
-MODEL = {"hidden_channels": [32, 32]}
 DATA = {"input_length": 6, "max_gap": 1800.0, "crop": 64, "test": TEST_DAYS}
 
 
@@ -38,14 +37,16 @@ def main() -> None:
     """Train and score the contenders for every seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     runs.add_options(parser, steps=600, horizon=12, output="irregular_radar")
+    parser.add_argument("--hidden", type=int, default=32, help="hidden channels of both layers")
     options = parser.parse_args()
     frames = open_frames(options.data, units="mm")
     persistence: list[np.ndarray] = []
 
     def run(name: str, seed: int) -> runs.Sums:
-        return run_one(frames, name, configure(seed, options.steps, options.horizon))
+        return run_one(frames, name, configure(seed, options.steps, options.horizon, options.hidden))
 
-    settings = {"steps": options.steps, "horizon": options.horizon, "model": MODEL, "data": DATA, "every": EVERY}
+    chosen = {name: getattr(options, name) for name in ("steps", "horizon", "hidden")}
+    settings = chosen | {"data": DATA, "every": EVERY}
     results = runs.run_all(options, settings, run)
     sums = {}
     for name, by_seed in results.items():
@@ -56,12 +57,12 @@ def main() -> None:
         print(line)
 
 
-def configure(seed: int, steps: int, horizon: int) -> Config:
+def configure(seed: int, steps: int, horizon: int, hidden: int) -> Config:
     """Return the configuration of a run; each contender replaces its use of time."""
     return validate(
         {
             "data": DATA | {"horizon": horizon},
-            "model": MODEL | {"duration_strategy": "mlp", "memory_decay": True},
+            "model": {"hidden_channels": [hidden, hidden], "duration_strategy": "mlp", "memory_decay": True},
             "training": {"steps": steps, "batch_size": 4, "precision": "float32"},
             "seed": seed,
         }
@@ -74,7 +75,7 @@ def run_one(frames: Frames, name: str, config: Config) -> runs.Sums:
     contender = CONTENDERS[name]
     trainer = train(
         contender,
-        MODEL,
+        {"hidden_channels": config.model.hidden_channels},
         1,
         pipeline.time_step,
         config,

@@ -1,6 +1,6 @@
 """Train a model with durations and the same model without them on the same batches, and print both scores.
 
-Every example draws a figure of a fresh batch with `--figure FILE.png`.
+Every example draws a figure of the scored batches with `--figure FILE.png`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def compare(
         loss_of: Loss of output and target.
         score_of: Score of output and target.
         unit: Name and unit of the score.
-        draw: Fills the axes of a figure from a fresh batch, and the outputs of both models by name.
+        draw: Fills the axes of a figure from the scored batches, and the outputs of both models by name.
         widths: Relative widths of the axes of the figure, from left to right.
         steps: Optimiser steps.
     """
@@ -63,7 +63,7 @@ def compare(
     parser.add_argument("--figure", type=Path, help="PNG file to draw")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    drawn = sample_batch(torch.Generator().manual_seed(200))
+    fresh = [sample_batch(torch.Generator().manual_seed(100 + n)) for n in range(10)]
     outputs = {}
     for name in NAMES:
         uses_durations = name == "with durations"
@@ -81,12 +81,13 @@ def compare(
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            fresh = [sample_batch(torch.Generator().manual_seed(100 + n)) for n in range(10)]
-            score = torch.stack([score_of(model(x, d), y) for x, d, y in fresh]).mean()
-            outputs[name] = model(*drawn[:2])
+            results = [model(frames, durations) for frames, durations, _ in fresh]
+        score = torch.stack([score_of(result, batch[2]) for result, batch in zip(results, fresh, strict=True)]).mean()
+        outputs[name] = torch.cat(results)
         print(f"{name}: {score:.4f} {unit}")
     if options.figure is not None:
-        save_figure(options.figure, widths, lambda axes: draw(axes, drawn, outputs))
+        scored = tuple(torch.cat(parts) for parts in zip(*fresh, strict=True))
+        save_figure(options.figure, widths, lambda axes: draw(axes, scored, outputs))
 
 
 def save_figure(path: Path, widths: Sequence[float], fill: Callable[..., None]) -> None:

@@ -53,9 +53,11 @@ def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, torch.Tensor]) -
     for name, output in outputs.items():
         scene.plot(*position(output)[0], "D", color=COLOURS[name], label=name)
         error = 100.0 * (position(output) - target).norm(dim=1)
-        errors.plot(100.0 * durations[:, -1], error, "o", color=COLOURS[name], label=name)
-    scene.set(xlabel="metres", ylabel="metres", title="last picture of the tip, and the tip to predict (★)")
-    scene.title.set_fontsize(9)
+        errors.plot(100.0 * durations[:, -1], error, ".", color=COLOURS[name], alpha=0.4)
+        groups = (durations[:, -1] / 0.3).long()  # of 30 ms
+        means = [error[groups == number].mean() for number in groups.unique()]
+        errors.plot(30.0 * groups.unique() + 15.0, means, color=COLOURS[name], linewidth=2, label=name)
+    scene.set(xlabel="metres", ylabel="metres", title="tip to predict: ★")
     errors.set(xlabel="ms until the position", ylabel="cm from the tip", ylim=(0, None))
     errors.legend(fontsize=8)
 

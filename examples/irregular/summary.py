@@ -56,7 +56,7 @@ def draw(axes: Sequence[Axes], batch: Batch, outputs: dict[str, Tensor]) -> None
     frames, durations, target = batch
     for n, panel in enumerate(axes[:FRAMES]):
         panel.imshow(frames[0, n, 0], vmin=0, vmax=1)
-        panel.set_title(f"{n}: {3 * durations[0, n]:.0f} ticks" + (" *" if n == target[0] else ""), fontsize=8)
+        panel.set_title(f"{n}{'*' if n == target[0] else ''}, ticks: {3 * durations[0, n]:.0f}", fontsize=8)
         panel.set_axis_off()
     for offset, (name, output) in zip((-0.2, 0.2), outputs.items(), strict=True):
         axes[-1].bar(torch.arange(FRAMES) + offset, output[0].softmax(0), 0.4, color=COLOURS[name], label=name)

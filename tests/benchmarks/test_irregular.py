@@ -132,9 +132,8 @@ def test_dropped_frames_leave_gaps_of_5_to_30_minutes() -> None:
 def test_short_run_on_radar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(radar, "EVERY", 40)
     monkeypatch.setattr(radar, "DATA", radar.DATA | {"test": 1, "validation": 1, "crop": 16})
-    monkeypatch.setattr(radar, "MODEL", {"hidden_channels": [4]})
     frames = open_frames(sample_path())
-    sums = radar.run_one(frames, "decay only", radar.configure(0, 1, 12))
+    sums = radar.run_one(frames, "decay only", radar.configure(0, 1, 12, 4))
     assert sums["forecast"].shape == sums["persistence"].shape == (len(sums["start"]), len(radar.BANDS), 6)
     # the untrained head adds nothing to the last frame, one step of training little
     assert score("RMSE", sums["forecast"].sum(0)) == pytest.approx(score("RMSE", sums["persistence"].sum(0)), rel=0.3)
