@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, join_cases, member_share, rank_table
 
 from benchmarks.skill import rivals as pysteps_rivals
 from convlstm.data import open_frames
@@ -31,6 +30,7 @@ from convlstm.nowcast.members import make_members
 from convlstm.nowcast.nowcaster import Nowcaster, load_nowcaster
 from convlstm.nowcast.rivals import steps_members
 from convlstm.verification.blocks import automatic_block_length
+from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, join_cases, member_share, rank_table
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
 
 LEADS = (5, 15, 30, 60)
