@@ -168,7 +168,7 @@ def test_wrong_forecasts(fails, trained, tmp_path, code, words, options):
         (
             lambda d: d.where(d["time"] < d["time"][50]),
             [],
-            "input frames: expected a value in the last one, 2020-06-04T01:05",
+            "input frames: expected a value of rain in the last one, 2020-06-04T01:05",
         ),
     ],
     ids=["units", "channels", "time step", "too short", "gap", "all missing"],

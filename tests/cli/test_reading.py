@@ -46,6 +46,14 @@ def test_sums_since_a_start_from_training_to_evaluation(cli, fails, sums, make_r
     assert out.splitlines()[1] == lines[1]
 
 
+def test_what_was_read_is_printed_before_data_is_refused(cli, trained):
+    code, out, err = cli("forecast", trained / "run", trained / "rain.nc", "--max-age", 30)
+    assert code == 4
+    assert "last input frame: expected at most 30 min before" in err
+    assert out.splitlines()[0].startswith("data ")
+    assert "rain by its name" in out.splitlines()[1]
+
+
 def test_codes_and_rain_by_option(cli, fails, make_rain, tmp_path, tiny):
     dataset = make_rain()
     dataset["rain"][:, :2] = -1

@@ -6,6 +6,8 @@ import pytest
 import xarray as xr
 
 from convlstm.errors import ConfigError, DataError
+from convlstm.nowcast import evaluation_cases as cases_module
+from convlstm.nowcast import members as members_module
 from convlstm.nowcast.evaluate import evaluate
 from convlstm.nowcast.evaluation_cases import Selection
 from convlstm.nowcast.evaluation_ensembles import Ensembles, check_shape, model_members
@@ -168,3 +170,29 @@ def test_the_report_has_maps_of_the_probabilities_of_a_model(event_nowcaster, ra
     assert "ConvLSTM: probability of 5 mm/h or more, 20 minutes ahead" in page
     assert "Observed: 1 mm/h or more, 20 minutes ahead" in page
     assert "Economic value" in page
+    assert '<a href="#decisions">' in page
+
+
+def test_probability_maps_are_missing_where_nothing_was_observed(event_nowcaster, make_rain, read, tmp_path):
+    rain = make_rain()
+    rain["rain"][:, 3:9, 2:11] = np.nan
+    evaluate(event_nowcaster, read(rain), tmp_path / "e", Selection(min_wet=0.0, max_cases=1))
+    with xr.open_dataset(tmp_path / "e" / "cases.nc", decode_timedelta=False) as cases:
+        maps = cases["probability"].values
+    assert np.isnan(maps[..., 3:9, 2:11]).all()
+    assert np.isfinite(maps).sum() == 2 * (22 * 18 - 6 * 9)
+
+
+def test_members_beyond_the_limit_of_memory_are_refused(event_nowcaster, rain_frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(members_module, "_MAX_BYTES", 2 * 5 * 4 * 4 * 22 * 18)  # two copies of five members
+    selection = Selection(min_wet=0.0, max_cases=1)
+    with pytest.raises(DataError, match=r"members: .* for 6 members, .*Pass at most 5 members\."):
+        evaluate(event_nowcaster, rain_frames, tmp_path / "e", selection, members=6)
+
+
+def test_members_count_in_the_memory_of_all_cases(make_nowcaster, rain_frames, forecast_file, tmp_path, monkeypatch):
+    field = 4 * 22 * 18  # numbers of one case
+    # six cases of four methods and the observation in 4 bytes, of three probabilities in 2, and of their mean
+    monkeypatch.setattr(cases_module, "_MAX_BYTES", 6 * field * (4 * 5 + 2 * 3 + 4) + 2 * 5 * 4 * field - 1)
+    with pytest.raises(ConfigError, match="--max-cases"):
+        evaluate(make_nowcaster(), rain_frames, tmp_path / "e", SELECTION, files={"other": forecast_file})

@@ -12,7 +12,9 @@ import xarray as xr
 from convlstm.data import Standard, open_frames, readers
 from convlstm.data import frames as frames_module
 from convlstm.errors import ConfigError, DataError, OutputError
+from convlstm.nowcast import members as members_module
 from convlstm.nowcast.cf_output import make_forecast, write_forecast
+from convlstm.nowcast.inputs import choose_inputs
 
 MINUTE = 60.0
 
@@ -210,7 +212,7 @@ def test_each_variable_is_missing_where_it_was_never_observed(make_nowcaster, ma
         assert np.isnan(forecast[name].values).any(axis=(0, 2)).sum() == 1
 
 
-def test_a_last_frame_without_values_is_refused_with_the_time_that_has_some(make_nowcaster, make_rain, read, refused):
+def test_a_last_frame_without_values_is_refused_with_the_time_that_has_some(make_nowcaster, make_rain, read):
     rain = make_rain()
     rain["rain"][54:] = np.nan
     with pytest.raises(DataError, match=r"input frames: .*--init-time 2020-06-04T00:55"):
@@ -218,7 +220,7 @@ def test_a_last_frame_without_values_is_refused_with_the_time_that_has_some(make
     make_forecast(make_nowcaster(), read(rain), init_time="2020-06-04T00:55")
 
 
-def test_more_than_half_of_the_frames_without_values_is_refused(make_nowcaster, make_rain, read, refused):
+def test_more_than_half_of_the_frames_without_values_is_refused(make_nowcaster, make_rain, read):
     rain = make_rain()
     rain["rain"][53:55] = np.nan
     with pytest.raises(DataError, match=r"input frames: .*Choose another `--init-time`"):
@@ -245,7 +247,68 @@ def test_the_age_of_frames_is_that_of_now_by_default(make_nowcaster, make_rain, 
     assert make_forecast(make_nowcaster(), read(recent), max_age=3600.0).sizes["lead_time"] == 4
 
 
-def test_negative_rain_in_a_frame_outside_the_sample_is_refused(make_nowcaster, make_rain, read, refused, monkeypatch):
+def test_frames_later_than_now_are_refused(make_nowcaster, rain_frames):
+    latest = datetime(2020, 6, 4, 1, 5, tzinfo=UTC)
+    nowcaster = make_nowcaster()
+    make_forecast(nowcaster, rain_frames, max_age=600.0, now=latest - timedelta(minutes=5))
+    with pytest.raises(DataError, match=r"last input frame: .*2.0 h later\. Convert the times to UTC"):
+        make_forecast(nowcaster, rain_frames, max_age=600.0, now=latest - timedelta(hours=2))
+
+
+def test_each_variable_needs_a_value_in_the_last_frame(make_nowcaster, make_rain, read):
+    rain = make_rain()
+    air = (rain["rain"] + 280).assign_attrs(units="K")
+    wind = (20 - rain["rain"]).assign_attrs(units="m s-1")
+    wind[55] = np.nan
+    frames = read(rain.drop_vars("rain").assign(air=air, wind=wind), variables=("air", "wind"))
+    transform = Standard((280.0, 10.0), (3.0, 5.0))
+    nowcaster = make_nowcaster(variables=("air", "wind"), units=frames.units, transform=transform)
+    with pytest.raises(DataError, match=r"a value of wind in the last one.*--init-time 2020-06-04T01:00"):
+        make_forecast(nowcaster, frames)
+
+
+def test_a_model_with_thresholds_needs_a_value_of_its_first_variable_only(make_nowcaster, make_rain, read):
+    rain = make_rain()
+    whole = rain["rain"].copy(deep=True)
+    for missing, other in (("rain", "second"), ("second", "rain")):
+        spoilt = whole.copy(deep=True)
+        spoilt[53:] = np.nan
+        frames = read(rain.assign({missing: spoilt, other: whole}), variables=("rain", "second"))
+        nowcaster = make_nowcaster(
+            variables=("rain", "second"), units=frames.units, model={"thresholds": [0.1, 1.0], "detail_channels": 3}
+        )
+        if missing == "rain":
+            with pytest.raises(DataError, match="a value of rain in the last one"):
+                choose_inputs(nowcaster, frames)
+        else:
+            assert choose_inputs(nowcaster, frames) == slice(53, 56)
+
+
+def test_a_forecast_in_an_array_that_cannot_be_written_is_masked(make_nowcaster, make_rain, read, monkeypatch):
+    rain = make_rain()
+    rain["rain"][:, 3:9, 2:11] = np.nan
+    nowcaster = make_nowcaster()
+    predict = type(nowcaster).predict
+
+    def predict_read_only(self, *arguments):
+        values = predict(self, *arguments)
+        values.flags.writeable = False
+        return values
+
+    monkeypatch.setattr(type(nowcaster), "predict", predict_read_only)
+    forecast = make_forecast(nowcaster, read(rain))["rain"].values
+    assert np.isnan(forecast[:, 3:9, 2:11]).all()
+    assert np.isfinite(forecast).sum() == 4 * (22 * 18 - 6 * 9)
+
+
+def test_members_beyond_the_limit_of_memory_are_refused(event_nowcaster, rain_frames, monkeypatch):
+    monkeypatch.setattr(members_module, "_MAX_BYTES", 5 * 4 * 4 * 22 * 18)  # five members of four lead times
+    make_forecast(event_nowcaster, rain_frames, members=5)
+    with pytest.raises(DataError, match=r"members: .* for 6 members, .*Pass at most 5 members\."):
+        make_forecast(event_nowcaster, rain_frames, members=6)
+
+
+def test_negative_rain_in_a_frame_outside_the_sample_is_refused(make_nowcaster, make_rain, read, monkeypatch):
     rain = make_rain()
     rain["rain"][54] = -1.0
     monkeypatch.setattr(frames_module, "_SAMPLE_VALUES", 1)  # 16 frames, without this one

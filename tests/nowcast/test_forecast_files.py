@@ -1,10 +1,13 @@
 """Forecasts of other tools: layouts that are read, what they mean on the grid, and files that are refused."""
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
+from convlstm.data import dbz_to_mm_per_hour, open_frames
 from convlstm.errors import DataError
+from convlstm.nowcast import forecast_values
 from convlstm.nowcast.forecast_files import open_forecasts
 
 LEADS = np.array([300.0, 600.0])
@@ -23,7 +26,7 @@ def values():
 def layout(values):
     """A dataset over init_time, realization, lead_time, y and x."""
     return xr.Dataset(
-        {"rain": (("init_time", "realization", "lead_time", "y", "x"), values, {"units": "mm/h"})},
+        {"rain": (("init_time", "realization", "lead_time", "y", "x"), values.copy(), {"units": "mm/h"})},
         coords={
             "init_time": DAY + np.array([10, 20]).astype("timedelta64[m]"),
             "lead_time": ("lead_time", [5.0, 10.0, 15.0], {"units": "minutes"}),
@@ -92,6 +95,108 @@ def test_units_packing_and_missing_values_are_decoded(read, layout, values):
     expected = values[1, :, :2].copy()
     expected[:, :, 3, 4] = np.nan
     np.testing.assert_allclose(found, expected, atol=0.002)
+
+
+def in_sums(layout, per_hour):
+    """The layout in mm, with values (init_time, realization, lead_time, y, x) or one that is derived from them."""
+    layout["rain"] = (layout["rain"].dims, np.float32(per_hour), {"units": "mm"})
+    return layout
+
+
+def test_sums_have_the_interval_of_the_lead_times_as_their_period(read, layout, values):
+    np.testing.assert_allclose(read(in_sums(layout, values / 12))[1], values[1, :, :2], rtol=1e-5)
+
+
+def test_sums_in_another_order_of_lead_times(read, layout, values):
+    descending = in_sums(layout, values / 12).isel(lead_time=[2, 1, 0])
+    np.testing.assert_allclose(read(descending)[1], values[1, :, :2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("minutes", [[0.0, 5.0, 10.0], [1.0, 5.0, 10.0], [5.0, 10.0, 30.0]])
+def test_sums_over_uneven_lead_times_and_lead_time_0_are_refused(read, layout, values, minutes):
+    dataset = in_sums(layout, values / 12).assign_coords(lead_time=("lead_time", minutes, {"units": "minutes"}))
+    with pytest.raises(DataError, match="even lead times"):
+        read(dataset)
+    rates = layout.assign(rain=layout["rain"].assign_attrs(units="mm/h"))
+    assert read(rates.assign_coords(lead_time=dataset["lead_time"]), name="rates.nc")[1].shape[1] == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_sums_since_the_start_are_refused(read, layout, values, dtype):
+    dataset = in_sums(layout, (values / 12).cumsum(axis=2))
+    dataset["rain"].encoding = {"dtype": dtype} | ({"scale_factor": 0.01, "_FillValue": -1} if dtype == "int16" else {})
+    with pytest.raises(DataError, match="as sums since the start do"):
+        read(dataset)
+
+
+@pytest.mark.parametrize("unit", ["mm/h", "mm"])
+def test_a_number_for_no_data_that_the_file_does_not_declare_is_refused(read, layout, unit):
+    layout["rain"].attrs["units"] = unit
+    layout["rain"][:, :, :, 3, 4] = -999.0
+    with pytest.raises(
+        DataError, match=r"got -999\. If it means no data, write it as the attribute `_FillValue` of rain"
+    ):
+        read(layout)
+
+
+def test_a_number_for_no_data_in_one_case_alone_is_refused_when_it_is_read(read, layout, values, monkeypatch):
+    monkeypatch.setattr(forecast_values, "_SAMPLE", 1)
+    layout["rain"][1, :, :, 3, 4] = -999.0
+    np.testing.assert_array_equal(read(layout, minutes=10)[1], values[0, :, :2])
+    with pytest.raises(DataError, match="`_FillValue` of rain"):
+        read(layout, minutes=20, name="other.nc")
+
+
+def test_dry_cells_of_zarr_with_the_fill_value_0_are_dry(read, layout, values):
+    layout["rain"][:, :, :, 3, 4] = 0.0
+    layout["rain"].encoding["_FillValue"] = 0.0
+    found = read(layout, name="forecast.zarr")[1]
+    assert (found[:, :, 3, 4] == 0).all()
+    assert np.isfinite(found).all()
+
+
+def test_cells_that_netcdf_never_wrote_are_missing(rain_frames, layout, tmp_path):
+    path = tmp_path / "forecast.nc"
+    layout.drop_vars("rain").to_netcdf(path)
+    with netCDF4.Dataset(path, "a") as file:
+        rain = file.createVariable("rain", "f4", ("init_time", "realization", "lead_time", "y", "x"))
+        rain.units = "mm/h"
+        rain[:, :, :, 1:] = 1.5
+    forecasts = open_forecasts(path, rain_frames, LEADS)
+    found = forecasts(None, forecasts.starts[:1], LEADS)
+    assert np.isnan(found[:, :, 0]).all()
+    assert (found[:, :, 1:] == 1.5).all()
+
+
+def test_one_member_is_a_field(read, layout, values):
+    forecasts, found = read(layout.isel(realization=[1]))
+    assert forecasts.members == 0
+    np.testing.assert_array_equal(found, values[1, 1, :2][:, None])
+
+
+@pytest.mark.parametrize("units", ["dBZ", "mm"])
+def test_the_options_of_the_observations_decide_what_is_rain(make_rain, tmp_path, layout, values, units):
+    observed = make_rain()
+    observed["rain"].attrs["units"] = units
+    observed.rename(rain="field").to_netcdf(tmp_path / "observed.nc")
+    frames = open_frames(tmp_path / "observed.nc", rain=True, accumulated=False)
+    layout["rain"].attrs["units"] = units
+    layout.rename(rain="field").to_netcdf(tmp_path / "forecast.nc")
+    forecasts = open_forecasts(tmp_path / "forecast.nc", frames, LEADS)
+    found = forecasts(None, forecasts.starts[:1], LEADS)
+    expected = dbz_to_mm_per_hour(values) if units == "dBZ" else 12 * values
+    np.testing.assert_allclose(found, expected[0, :, :2], rtol=1e-5)
+
+
+def test_a_unit_of_other_quantities_is_rain_if_the_observations_are(read, layout, values):
+    layout["rain"] = (layout["rain"] / 3600).assign_attrs(units="kg m-2 s-1")
+    np.testing.assert_allclose(read(layout.rename(rain="field"))[1], values[1, :, :2], rtol=1e-5)
+
+
+def test_a_folder_without_files_of_netcdf_is_refused(rain_frames, layout, tmp_path):
+    layout.to_netcdf(tmp_path / "forecast.nc4")
+    with pytest.raises(DataError, match=r"got a folder without files that end in \.nc"):
+        open_forecasts(tmp_path, rain_frames, LEADS)
 
 
 def test_the_forecast_of_this_package_is_read(make_nowcaster, rain_frames, tmp_path):

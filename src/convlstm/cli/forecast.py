@@ -67,6 +67,7 @@ def forecast(
     """
     from convlstm.cli.output import say, say_summary
     from convlstm.data.summary import summarise
+    from convlstm.errors import ConvLSTMError
     from convlstm.files import check_not_input, check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.inputs import choose_inputs
@@ -81,7 +82,11 @@ def forecast(
     reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
     frames = nowcaster.open_frames(data, **reading)
     seconds = None if max_age is None else 60 * max_age
-    window = choose_inputs(nowcaster, frames, init_time=init_time, max_age=seconds)
+    try:
+        window = choose_inputs(nowcaster, frames, init_time=init_time, max_age=seconds)
+    except ConvLSTMError:
+        say_summary(summarise(frames), nowcaster.pipeline)  # shows what the error is about
+        raise
     say_summary(summarise(frames, window), nowcaster.pipeline)
     command = ["convlstm", *sys.argv[1:]]
     result = make_forecast(

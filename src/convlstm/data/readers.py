@@ -102,7 +102,7 @@ def open_frames(
         channels = []
         for field in fields:
             conversion = _conversion(field, units, rain)
-            channel = _channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
+            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
             channels.append(_checked(channel, seconds, accumulated, missing))
         if accumulated:
             channels = _from_second_frame(channels)
@@ -158,7 +158,7 @@ def _conversion(variable: xr.DataArray, units: str | None, rain: bool | None) ->
     )
 
 
-def _channel(
+def packed_channel(
     variable: xr.DataArray,
     conversion: Conversion,
     step: float,

@@ -16,7 +16,7 @@ from convlstm.data import Frames
 from convlstm.data.units import Field
 from convlstm.files import write_atomic
 from convlstm.nowcast.inputs import choose_inputs
-from convlstm.nowcast.members import check_members, make_members
+from convlstm.nowcast.members import check_member_memory, check_members, make_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.provenance import Provenance
 
@@ -51,6 +51,8 @@ def make_forecast(
     index = choose_inputs(nowcaster, frames, init_time=init_time, max_age=max_age, now=now)
     last = index.stop - 1
     leads = lead_seconds(nowcaster) if lead_times is None else np.asarray(lead_times, dtype=np.float64)
+    if members:
+        check_member_memory(members, len(leads), frames.shape[2:])
     inputs = frames.read(index)
     observed = np.asarray(np.isfinite(inputs).any(axis=0))
     seconds = frames.seconds[None, index]
@@ -73,6 +75,8 @@ def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.b
     for name, variable in forecast.data_vars.items():
         if variable.dims[-2:] == (frames.y_dim, frames.x_dim):
             channel = frames.variables.index(str(name)) if name in frames.variables else 0
+            if not variable.values.flags.writeable:  # such as an array of JAX
+                variable.values = variable.values.copy()
             variable.values[..., ~observed[channel]] = np.nan
     return forecast
 

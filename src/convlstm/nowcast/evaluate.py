@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from convlstm import __version__
 from convlstm.data import Frames
@@ -94,7 +95,8 @@ def evaluate(
         ensembles: Further forecasts of rain with members, by name.
         files: Forecasts of other tools, by name. Only cases with a forecast in each of them are scored.
         members: Number of members of the model's own ensemble; 0 for none.
-        make_members: The function that makes them; None makes those of `convlstm forecast --members`.
+        make_members: The function that makes them; None makes them as `convlstm forecast --members` does, with the time
+            of the last input frame, in seconds from the first frame of the data, as seed.
         overwrite: Whether the folder may have an evaluation, which is replaced.
         on_case: Receives the number of finished cases and of all cases.
 
@@ -207,7 +209,7 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
-    maps = _probability_maps(cases, chosen[0], rain=nowcaster.pipeline.rain)
+    maps = _probability_maps(cases, chosen[0], never_observed[0, 0, 0], rain=nowcaster.pipeline.rain)
     return xr.Dataset(
         {
             "forecast": (
@@ -234,21 +236,23 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     )
 
 
-def _probability_maps(cases: Cases, case: int, *, rain: bool) -> xr.Dataset:
+def _probability_maps(cases: Cases, case: int, never_observed: NDArray[np.bool_], *, rain: bool) -> xr.Dataset:
     """Return the probabilities of every method that has some, of one case near half an hour; empty without any.
 
-    `probability` is (probability_method, threshold, y, x), NaN where a method does not have a threshold.
+    `probability` is (probability_method, threshold, y, x), NaN where a method does not have a threshold, and in
+    cells that were never observed (y, x).
     """
-    levels = sorted({float(t) for given in cases.probabilities.values() for t in given.thresholds})
+    levels = sorted({float(t) for source in cases.probabilities.values() for t in source.thresholds})
     thresholds = [t for t in levels if not rain or t >= _LOWEST_MAPPED] or levels
     if not thresholds:
         return xr.Dataset()
     lead = int(np.abs(cases.lead_seconds / 60.0 - _MAP_LEAD).argmin())
     maps = np.full((len(cases.probabilities), len(thresholds), *cases.observation.shape[2:]), np.nan, np.float32)
-    for row, given in zip(maps, cases.probabilities.values(), strict=True):
+    for row, source in zip(maps, cases.probabilities.values(), strict=True):
         for place, threshold in enumerate(thresholds):
-            if threshold in given.thresholds:
-                row[place] = given.values[case, lead, given.thresholds.index(threshold)]
+            if threshold in source.thresholds:
+                row[place] = source.values[case, lead, source.thresholds.index(threshold)]
+    maps[..., never_observed] = np.nan
     return xr.Dataset(
         {"probability": (("probability_method", "threshold", "y", "x"), maps)},
         coords={

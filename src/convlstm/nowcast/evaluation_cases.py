@@ -15,6 +15,7 @@ from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import lead_seconds
 from convlstm.nowcast.evaluation_ensembles import Ensembles, check_shape, member_fields
+from convlstm.nowcast.members import check_member_memory, member_bytes
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import BASELINES
 
@@ -24,6 +25,7 @@ FieldForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Fiel
 _BATCH = 4
 _START_TOLERANCE = 1.0  # seconds between the start of a forecast and the last input frame
 _MAX_BYTES = 6 * 2**30
+_MEMBER_COPIES = 2  # of the members of one case: with and without missing values
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ def run_cases(
     shape = (len(ends), len(leads), *frames.shape[2:])
     events = {name: model.spec.thresholds for name, model in models.items() if model.spec.thresholds}
     events |= dict.fromkeys(other, tuple(thresholds))
-    _check_memory(events, len(methods), shape)
+    check_member_memory(ensembles.members, len(leads), frames.shape[2:], copies=_MEMBER_COPIES)
+    _check_memory(events, len(methods), shape, ensembles.members)
     forecasts = np.empty((len(methods), *shape), np.float32)
     forecast = dict(zip(methods, forecasts, strict=True))  # views of it
     observation = np.empty(shape, np.float32)
@@ -253,11 +256,14 @@ def _empty_probabilities(thresholds: tuple[float, ...], shape: tuple[int, ...]) 
     return Probabilities(thresholds, values, np.empty(shape, np.float32))
 
 
-def _check_memory(events: Mapping[str, tuple[float, ...]], methods: int, shape: tuple[int, ...]) -> None:
-    """Raise an error if the forecasts of all cases take too much memory; `events` has thresholds by method."""
+def _check_memory(events: Mapping[str, tuple[float, ...]], methods: int, shape: tuple[int, ...], members: int) -> None:
+    """Raise an error if the forecasts of all cases and the members of one take too much memory.
+
+    `events` has thresholds by method.
+    """
     fields = 4 * (methods + 1)
     fields += sum(2 * len(thresholds) + 4 for thresholds in events.values())
-    size = fields * int(np.prod(shape))
+    size = fields * int(np.prod(shape)) + _MEMBER_COPIES * member_bytes(members, shape[1], shape[2:])
     if size > _MAX_BYTES:
         raise ConfigError(
             "--max-cases",

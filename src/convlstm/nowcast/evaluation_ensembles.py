@@ -1,4 +1,4 @@
-"""The ensembles of an evaluation: members of each case, their scores as sums, and the field that they stand for."""
+"""The ensembles of an evaluation: members of each case, their scores as sums, and the field that follows from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.ensembles import case_ensemble_sums, join_cases, member_share
 
 EnsembleForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Field]
-"""A function with the arguments of `optical_flow` and the result (realization, lead_time, height, width)."""
+"""A function with the arguments of `optical_flow` and the result (realization, lead_time, height, width).
+
+If its attribute `members` is the number of members, their memory is checked before any forecast.
+"""
 
 MemberForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64], int], xr.DataArray]
 """A function of inputs (time, channel, height, width), their times, lead times and the number of members.
@@ -34,6 +37,11 @@ class Ensembles:
     forecasts: Mapping[str, EnsembleForecast]
     ranked_from: float | None = None  # as in `ensemble_sums`
     sums: dict[str, list[xr.Dataset]] = field(default_factory=dict)
+
+    @property
+    def members(self) -> int:
+        """The number of members of all methods together, without those of unknown number."""
+        return sum(int(getattr(forecast, "members", 0)) for forecast in self.forecasts.values())
 
     def add_case(self, members: Mapping[str, Field], observed: Field) -> None:
         """Add the sums of one case, on the cells that every member of every method knows."""
@@ -60,7 +68,7 @@ class Ensembles:
 
 @dataclass(frozen=True, eq=False)
 class MemberFields:
-    """What the members of one case say as a field and as probabilities."""
+    """The field and the probabilities that follow from the members of one case."""
 
     median: Field  # (lead_time, height, width): an event where at least half of the members have it
     mean: Field  # (lead_time, height, width)
@@ -78,12 +86,19 @@ def member_fields(members: Field, fallback: Field, thresholds: tuple[float, ...]
 
 def with_members(forecast: MemberForecast, members: int) -> EnsembleForecast:
     """Return the members of a model as an `EnsembleForecast`."""
+    return _WithMembers(forecast, members)
 
-    def make(inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
-        made = forecast(inputs, input_seconds, lead_seconds, members).transpose(*MEMBER_DIMS)
-        return np.asarray(made.values, np.float32)
 
-    return make
+@dataclass(frozen=True, eq=False)
+class _WithMembers:
+    """A `MemberForecast` with its number of members."""
+
+    forecast: MemberForecast
+    members: int
+
+    def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
+        fields = self.forecast(inputs, input_seconds, lead_seconds, self.members).transpose(*MEMBER_DIMS)
+        return np.asarray(fields.values, np.float32)
 
 
 def model_members(nowcaster: Nowcaster) -> MemberForecast:

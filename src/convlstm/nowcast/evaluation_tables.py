@@ -30,10 +30,10 @@ def make_tables(
     observation = xr.DataArray(cases.observation, dims=DIMS, coords=coords)
     forecast = xr.DataArray(cases.forecast, dims=("method", *DIMS), coords=coords | {"method": list(cases.methods)})
     probabilities, means = {}, {}
-    for method, given in cases.probabilities.items():
-        probability_coords = coords | {"threshold": list(given.thresholds)}
-        probabilities[method] = xr.DataArray(given.values, dims=PROBABILITY_DIMS, coords=probability_coords)
-        means[method] = xr.DataArray(given.means, dims=DIMS, coords=coords)
+    for method, source in cases.probabilities.items():
+        probability_coords = coords | {"threshold": list(source.thresholds)}
+        probabilities[method] = xr.DataArray(source.values, dims=PROBABILITY_DIMS, coords=probability_coords)
+        means[method] = xr.DataArray(source.means, dims=DIMS, coords=coords)
     last_frame = np.stack([frames.read(slice(end, end + 1))[0, 0] for end in cases.ends])
     sums = case_sums(
         forecast, observation, thresholds=thresholds, fss_window=fss_window, probabilities=probabilities, means=means

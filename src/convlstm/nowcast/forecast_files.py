@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +12,19 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames
 from convlstm.data.axes import find_axes, find_realization
-from convlstm.data.opening import check_size, opened
-from convlstm.data.units import Conversion, Field, find_conversion
+from convlstm.data.opening import opened
+from convlstm.data.units import Field
 from convlstm.errors import DataError
+from convlstm.nowcast.forecast_values import (
+    MAX_HEADER,
+    TOLERANCE,
+    Layout,
+    check_values,
+    forecast_conversion,
+    nearest_leads,
+    read_forecast,
+    sum_interval,
+)
 
 _LEAD_NAMES = ("lead_time", "leadtime", "forecast_period", "prediction_timedelta", "step")
 _START_NAMES = ("forecast_reference_time", "init_time", "reference_time", "initial_time", "start_time", "base_time")
@@ -26,25 +35,8 @@ _SECONDS = {
     **dict.fromkeys(("d", "day", "days"), 86400.0),
     **{"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9},
 }
-_TOLERANCE = 1.0  # seconds between a time in the file and the one that is compared with it
 _LONGEST = 86400.0  # seconds from the start in the unit of the times to a valid time
-_MAX_BYTES = 4 * 2**30  # one case
-_MAX_HEADER = 2**30  # all coordinates of a file
-
-
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """The layout of one file."""
-
-    path: Path
-    variable: str
-    dims: tuple[Hashable, ...]  # (start, realization, lead time, y, x); start and realization only if present
-    starts: NDArray[np.float64]  # seconds from the first frame of the observations (start,); one without dimension
-    leads: NDArray[np.float64]  # seconds (lead_time,)
-    members: int  # 0 without a dimension of the ensemble
-    has_start_dim: bool
-    flipped: tuple[bool, bool]  # whether rows and columns run against those of the observations
-    conversion: Conversion
+_ZARR_METADATA = (".zgroup", ".zmetadata", "zarr.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +48,15 @@ class ForecastFiles:
 
     members: int  # 0 without an ensemble
     starts: NDArray[np.float64]  # seconds from the first frame of the observations, ascending
-    _layouts: tuple[_Layout, ...]
+    _layouts: tuple[Layout, ...]
 
     def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return the forecast that starts at the last input frame."""
         start = float(input_seconds[-1])
         for layout in self._layouts:
-            place = np.flatnonzero(np.abs(layout.starts - start) <= _TOLERANCE)
+            place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
             if place.size:
-                values = _read(layout, int(place[0]), lead_seconds)
+                values = read_forecast(layout, int(place[0]), lead_seconds)
                 return values if self.members else values[:, None]
         raise DataError(
             str(self._layouts[0].path),
@@ -87,14 +79,22 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
 
     Raises:
         DataError: if a file has no time of the start or no lead times, or lacks one of the lead times. Also if grid,
-            unit or number of members differ.
+            unit or number of members differ, and for sums over uneven lead times or since the start.
 
     Example:
         `open_forecasts("steps.nc", frames, lead_seconds(nowcaster)).members` is 24 for 24 members.
     """
     path = Path(path)
     files = sorted(path.glob("*.nc")) if path.is_dir() else []
+    if path.is_dir() and not files and not any((path / name).is_file() for name in _ZARR_METADATA):
+        raise DataError(
+            str(path),
+            expected="a NetCDF file, a Zarr folder, or a folder of NetCDF files",
+            received="a folder without files that end in .nc, and without Zarr metadata",
+            hint="Correct the path, or let the names of the files end in .nc.",
+        )
     layouts = tuple(_layout(file, frames, lead_seconds) for file in files or [path])
+    check_values(layouts)
     counts = sorted({layout.members for layout in layouts})
     if len(counts) > 1:
         raise DataError(
@@ -107,13 +107,13 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
     return ForecastFiles(counts[0], starts, layouts)
 
 
-def _layout(path: Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> _Layout:
-    with opened(path, _MAX_HEADER) as dataset:
+def _layout(path: Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> Layout:
+    with opened(path, MAX_HEADER) as dataset:
         axes = find_axes(dataset, {})
         variable = _variable(path, dataset, axes, frames)
         field = dataset[variable]
         y, x = (next(dim for dim in field.dims if axes.get(dim) == axis) for axis in ("y", "x"))
-        realization = find_realization(dataset, variable)
+        realization = _member_dim(dataset, variable)
         start = _named(dataset, "forecast_reference_time", _START_NAMES)
         lead = _named(dataset, "forecast_period", _LEAD_NAMES)
         times = [dim for dim in field.dims if axes.get(dim) == "time"]
@@ -136,8 +136,9 @@ def _layout(path: Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> _L
             )
         dims = tuple(dim for dim in (start_dim, realization, lead_dim, y, x) if dim is not None and dim in field.dims)
         _check_dims(path, field, dims)
-        _nearest(path, leads, lead_seconds)
-        return _Layout(
+        nearest_leads(path, leads, lead_seconds)
+        conversion = forecast_conversion(path, field, frames)
+        return Layout(
             path=path,
             variable=variable,
             dims=dims,
@@ -146,27 +147,15 @@ def _layout(path: Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> _L
             members=field.sizes[realization] if realization is not None else 0,
             has_start_dim=start_dim is not None and start_dim in field.dims,
             flipped=_flipped(path, dataset, (y, x), field, frames),
-            conversion=_conversion(path, field, frames),
+            conversion=conversion,
+            interval=sum_interval(path, leads) if conversion.amount else 0.0,
         )
 
 
-def _read(layout: _Layout, start: int, lead_seconds: NDArray[np.float64]) -> Field:
-    """Return one forecast (lead_time, height, width), with members (realization, lead_time, height, width)."""
-    index = _nearest(layout.path, layout.leads, lead_seconds)
-    with opened(layout.path, _MAX_HEADER) as dataset:
-        field = dataset[layout.variable].transpose(*layout.dims, ...)
-        field = field.isel({dim: 0 for dim in field.dims if dim not in layout.dims})
-        if layout.has_start_dim:
-            field = field[start]
-        field = field.isel({layout.dims[-3]: index})
-        check_size(layout.path, 4 * field.size, _MAX_BYTES)
-        encoded = xr.Dataset({"field": (field.dims, field.values, field.attrs)})
-        values = xr.decode_cf(encoded, decode_times=False, decode_coords=False)["field"].values.astype(np.float32)
-    rows, columns = (slice(None, None, -1) if flip else slice(None) for flip in layout.flipped)
-    values = values[..., rows, columns]
-    step = float(np.diff(layout.leads, prepend=0.0).min())
-    values = values * np.float32(layout.conversion.scale(step))
-    return np.where(np.isfinite(values), values, np.float32(np.nan))
+def _member_dim(dataset: xr.Dataset, variable: Hashable) -> Hashable | None:
+    """Return the dimension of the members of a variable; one member is no ensemble."""
+    dim = find_realization(dataset, variable)
+    return None if dim is None or dataset.sizes[dim] < 2 else dim
 
 
 def _variable(path: Path, dataset: xr.Dataset, axes: Mapping[Hashable, str], frames: Frames) -> str:
@@ -179,7 +168,7 @@ def _variable(path: Path, dataset: xr.Dataset, axes: Mapping[Hashable, str], fra
         for name, field in dataset.data_vars.items()
         if field.dtype.kind in "iuf" and field.ndim >= 3 and {"y", "x"} <= {axes.get(dim) for dim in field.dims}
     ]
-    ensembles = [name for name in gridded if find_realization(dataset, name) is not None]
+    ensembles = [name for name in gridded if _member_dim(dataset, name) is not None]
     if len(ensembles) == 1:
         return ensembles[0]
     if frames.variables[0] in gridded:
@@ -267,21 +256,6 @@ def _check_dims(path: Path, field: xr.DataArray, dims: tuple[Hashable, ...]) -> 
         )
 
 
-def _nearest(path: Path, leads: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the wanted lead times."""
-    distance = np.abs(leads[None] - wanted[:, None])
-    index: NDArray[np.intp] = distance.argmin(axis=1)
-    missing = wanted[distance.min(axis=1) > _TOLERANCE]
-    if missing.size:
-        raise DataError(
-            str(path),
-            expected=f"the lead time of {missing[0] / 60:g} min, as the model has",
-            received=", ".join(f"{lead / 60:g}" for lead in leads[:20]) + " min",
-            hint="Write forecasts with the lead times of the model.",
-        )
-    return index
-
-
 def _flipped(
     path: Path, dataset: xr.Dataset, dims: tuple[Hashable, Hashable], field: xr.DataArray, frames: Frames
 ) -> tuple[bool, bool]:
@@ -306,19 +280,3 @@ def _flipped(
             )
         flips.append(flip)
     return flips[0], flips[1]
-
-
-def _conversion(path: Path, field: xr.DataArray, frames: Frames) -> Conversion:
-    attrs: dict[str, Any] = {key: str(field.attrs.get(key, "")) for key in ("units", "standard_name", "long_name")}
-    conversion = find_conversion(
-        str(field.name), attrs["units"], standard_name=attrs["standard_name"], long_name=attrs["long_name"]
-    )
-    wanted = frames.channels[0].units
-    if conversion.units != wanted:
-        raise DataError(
-            str(path),
-            expected=f"{field.name} in a unit of {wanted}",
-            received=repr(attrs["units"]),
-            hint="Convert the forecasts, or correct the attribute `units`.",
-        )
-    return conversion

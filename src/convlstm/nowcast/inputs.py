@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -25,14 +26,17 @@ def choose_inputs(
     """Return the input frames of a forecast that starts at the latest frame, or at `init_time`.
 
     The last input frame needs a value, and at most half of all may have none; a missing value takes the last one of
-    its cell. The last input frame may be at most `max_age` seconds older than `now`, by default the time of the call.
+    its cell. This holds for each variable, or for the first one alone if the model has thresholds.
+
+    The last input frame may be at most `max_age` seconds older than `now`, by default the time of the call, and at
+    most one time step later.
     """
     nowcaster.pipeline.check(frames)
     last = _last_frame(frames, init_time)
     if max_age is not None:
         _check_age(frames, last, max_age, now or datetime.now(UTC))
     window = input_window(nowcaster, frames, last)
-    _check_known(frames, window)
+    _check_known(frames, window, [0] if nowcaster.spec.thresholds else range(len(frames.variables)))
     return window
 
 
@@ -72,7 +76,7 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
 
 
 def _check_age(frames: Frames, last: int, max_age: float, now: datetime) -> None:
-    """Raise an error for a frame that is older than `max_age` seconds; times without an offset are UTC."""
+    """Raise an error for a frame older than `max_age` seconds or later than now; times without an offset are UTC."""
     time = frames.time.values[last]
     if not isinstance(time, np.datetime64):
         raise DataError(
@@ -90,31 +94,41 @@ def _check_age(frames: Frames, last: int, max_age: float, now: datetime) -> None
             received=f"{_text(frames, last)}, {_duration(float(age))} before",
             hint="Pass newer data, or increase `--max-age`.",
         )
-
-
-def _check_known(frames: Frames, window: slice) -> None:
-    """Raise an error for a last input frame without any value, and for too many others without one."""
-    has_value = np.asarray(np.isfinite(frames.read(window)).any(axis=(1, 2, 3)))
-    if not has_value[-1]:
+    if age < -frames.time_step:
         raise DataError(
-            "input frames",
-            expected=f"a value in the last one, {_text(frames, window.stop - 1)}",
-            received="missing values only",
-            hint=_latest(frames, window.stop - 1),
-        )
-    if (~has_value).sum() > _MOST_EMPTY * len(has_value):
-        raise DataError(
-            "input frames",
-            expected="values in at least half of them",
-            received=f"{int((~has_value).sum())} of {len(has_value)} with missing values only",
-            hint="Choose another `--init-time`.",
+            "last input frame",
+            expected=f"a time in UTC up to now, {at:%Y-%m-%dT%H:%M}",
+            received=f"{_text(frames, last)}, {_duration(-float(age))} later",
+            hint="Convert the times to UTC, or leave `--max-age` out.",
         )
 
 
-def _latest(frames: Frames, before: int) -> str:
-    """Return the hint that names the latest frame with a value."""
+def _check_known(frames: Frames, window: slice, channels: Sequence[int]) -> None:
+    """Raise an error for a channel without any value in the last input frame, or in too many others."""
+    known = np.asarray(np.isfinite(frames.read(window)).any(axis=(2, 3)))
+    for channel in channels:
+        has_value, name = known[:, channel], frames.variables[channel]
+        if not has_value[-1]:
+            raise DataError(
+                "input frames",
+                expected=f"a value of {name} in the last one, {_text(frames, window.stop - 1)}",
+                received="missing values only",
+                hint=_latest(frames, window.stop - 1, channels),
+            )
+        if (~has_value).sum() > _MOST_EMPTY * len(has_value):
+            raise DataError(
+                "input frames",
+                expected=f"values of {name} in at least half of them",
+                received=f"{int((~has_value).sum())} of {len(has_value)} with missing values only",
+                hint="Choose another `--init-time`.",
+            )
+
+
+def _latest(frames: Frames, before: int, channels: Sequence[int]) -> str:
+    """Return the hint that names the latest frame with a value of each of these channels."""
     for frame in range(before - 1, max(before - 1 - _SEARCHED, -1), -1):
-        if np.isfinite(frames.read(slice(frame, frame + 1))).any():
+        known = np.isfinite(frames.read(slice(frame, frame + 1))[0]).any(axis=(1, 2))
+        if known[list(channels)].all():
             return f"Pass `--init-time {_text(frames, frame)}`, the latest frame with values."
     return "Choose another `--init-time`."
 

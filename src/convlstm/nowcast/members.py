@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from convlstm.data.units import Field
-from convlstm.errors import ConfigError
+from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import Rectangle, whole_frame
@@ -22,6 +22,7 @@ from convlstm.nowcast.noise import Noise
 from convlstm.nowcast.nowcaster import Nowcaster
 
 _MOST_MEMBERS = 1000
+_MAX_BYTES = 6 * 2**30  # all members of one forecast
 
 
 def check_members(nowcaster: Nowcaster, count: int) -> None:
@@ -36,6 +37,24 @@ def check_members(nowcaster: Nowcaster, count: int) -> None:
     if not 2 <= count <= _MOST_MEMBERS:
         raise ConfigError(
             "members", expected=f"2 to {_MOST_MEMBERS}", received=count, hint="Pass 24, as is usual for rain."
+        )
+
+
+def member_bytes(count: int, leads: int, grid: tuple[int, ...]) -> int:
+    """Return the bytes of the members of one forecast."""
+    return 4 * count * leads * int(np.prod(grid))
+
+
+def check_member_memory(count: int, leads: int, grid: tuple[int, ...], *, copies: int = 1) -> None:
+    """Raise an error if the members of one forecast, in so many copies, take too much memory."""
+    size = copies * member_bytes(count, leads, grid)
+    if size > _MAX_BYTES:
+        fitting = _MAX_BYTES // (copies * member_bytes(1, leads, grid))
+        raise DataError(
+            "members",
+            expected=f"at most {_MAX_BYTES / 2**30:.3g} GiB of memory for one forecast",
+            received=f"{size / 2**30:.3g} GiB for {count} members, {leads} lead times and {grid[0]} x {grid[1]} cells",
+            hint=f"Pass at most {fitting} members." if fitting >= 2 else "Pass fewer lead times, or a smaller grid.",
         )
 
 

@@ -79,10 +79,10 @@ def ensemble_table(results: Results) -> Table | None:
     rows = []
     for lead in results.lead_times:
         for place, method in enumerate(methods):
-            here = by_key.loc[(method, lead)]
-            cells = [_cell(here.loc[score]) for score in _COLUMNS]
-            cells += [Cell(_flat(here)), *(Cell(number(here.loc[score, "value"], 3)) for score in _PLAIN_COLUMNS)]
-            cells += [Cell(f"{here[size].iloc[0]:.0f}") for size in ("members", "cases")]
+            scores = by_key.loc[(method, lead)]
+            cells = [_cell(scores.loc[score]) for score in _COLUMNS]
+            cells += [Cell(_flat(scores)), *(Cell(number(scores.loc[score, "value"], 3)) for score in _PLAIN_COLUMNS)]
+            cells += [Cell(f"{scores[size].iloc[0]:.0f}") for size in ("members", "cases")]
             spans = 0 if place else len(methods)
             rows.append(Row(results.lead_unit.label(lead), method_label(method), cells, spans))
     columns = [*_COLUMNS.values(), "Flat histogram", *_PLAIN_COLUMNS.values(), "Members", "Cases"]

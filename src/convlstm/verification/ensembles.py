@@ -169,13 +169,13 @@ def ensemble_table(sums: Mapping[str, xr.Dataset], *, seed: int = 0) -> pd.DataF
     for method, all_leads in sums.items():
         members = all_leads.sizes["rank"] - 1
         for lead in range(all_leads.sizes["lead_time"]):
-            here = all_leads[{"lead_time": lead}]
-            cases, pixels = int((here["pixels"] > 0).sum()), int(here["pixels"].sum())
-            key = {"method": method, "lead_time": float(here["lead_time"])}
+            at_lead = all_leads[{"lead_time": lead}]
+            cases, pixels = int((at_lead["pixels"] > 0).sum()), int(at_lead["pixels"].sum())
+            key = {"method": method, "lead_time": float(at_lead["lead_time"])}
             size = {"members": members, "cases": cases, "pixels": pixels}
-            weights = resampling_weights(here.sizes["init_time"], seed)
-            scores = _value_scores(pool(here.drop_vars("ranks"), weights), members)
-            scores |= _rank_scores(here["ranks"], seed)
+            weights = resampling_weights(at_lead.sizes["init_time"], seed)
+            scores = _value_scores(pool(at_lead.drop_vars("ranks"), weights), members)
+            scores |= _rank_scores(at_lead["ranks"], seed)
             for name, score in scores.items():
                 value, lower, upper = value_and_interval(score, cases)
                 rows.append({**key, "score": name, "value": value, "lower": lower, "upper": upper, **size})

@@ -8,6 +8,7 @@ be evenly spaced. A forecast is NaN where the method has no value: in gaps, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,21 @@ ENSEMBLE_LABELS = {"steps": "STEPS"}
 _MEMBERS = 24
 
 _FORECASTS: dict[str, FieldForecast] = {"lk": lk_extrapolation, "sprog": sprog, "anvil": anvil, "linda": linda}
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The ensemble of STEPS, with a seed for each start."""
+
+    members: int
+    cell_km: float
+
+    def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
+        seed = abs(round(float(input_seconds[-1]))) % 2**32
+        by_lead = steps_members(
+            inputs, input_seconds, lead_seconds, members=self.members, seed=seed, cell_km=self.cell_km
+        )
+        return by_lead.swapaxes(0, 1)
 
 
 def choose_rivals(names: Sequence[str]) -> dict[str, FieldForecast]:
@@ -83,12 +99,5 @@ def choose_ensembles(
         `list(choose_ensembles(["sprog", "steps"]))` is `["STEPS"]`.
     """
     choose_rivals(names)  # raises the errors
-
-    def steps(inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
-        seed = abs(round(float(input_seconds[-1]))) % 2**32
-        by_lead = steps_members(inputs, input_seconds, lead_seconds, members=members, seed=seed, cell_km=cell_km)
-        # frames without statistics of rain have one member, the extrapolation
-        return np.repeat(by_lead, members // by_lead.shape[1], axis=1).swapaxes(0, 1)
-
-    forecasts = {"steps": steps}
+    forecasts = {"steps": _Steps(members, cell_km)}
     return {ENSEMBLE_LABELS[name]: forecasts[name] for name in dict.fromkeys(names) if name in forecasts}

@@ -9,6 +9,7 @@ from convlstm.errors import DataError
 from convlstm.nowcast.motion import Array, Numbers
 from convlstm.nowcast.rivals.cases import MOTION_FRAMES, checked, compute_fields, with_lead_zero
 from convlstm.nowcast.rivals.methods import Fields, Times, extrapolate, run_lagrangian, run_steps
+from convlstm.verification.ensembles import member_share
 
 
 def steps_members(
@@ -90,7 +91,7 @@ def steps_exceedance(
     """
     limits = _thresholds(thresholds)
     ensemble = steps_members(inputs, input_seconds, lead_seconds, members=members, seed=seed, cell_km=cell_km)
-    return np.stack([_share_at_or_above(limit, ensemble) for limit in limits], axis=1)
+    return member_share(ensemble.swapaxes(0, 1), limits.tolist())  # in the precision of the members
 
 
 def lagrangian_probability(
@@ -130,13 +131,6 @@ def lagrangian_probability(
 
     fields = compute_fields(frames[:, 0], leads, method, method)
     return with_lead_zero(fields, leads, _exceeds(frames[-1:, 0], limits))
-
-
-def _share_at_or_above(limit: float, ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the share of members (lead_time, member, height, width) that reach the limit, among those with a value."""
-    known = np.isfinite(ensemble).sum(axis=1)
-    reached = (ensemble >= np.float32(limit)).sum(axis=1)
-    return np.where(known > 0, reached / np.maximum(known, 1), np.nan).astype(np.float32)
 
 
 def _repeated(fields: Fields, members: int) -> Fields:

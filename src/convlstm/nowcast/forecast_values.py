@@ -1,0 +1,184 @@
+"""The values of one forecast file: unit, period of sums, numbers for no data, and the fields of one start."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.data import Frames
+from convlstm.data.frames import Channel
+from convlstm.data.no_data import check_codes
+from convlstm.data.opening import check_size, opened
+from convlstm.data.readers import packed_channel
+from convlstm.data.units import RAIN_RATE, Conversion, Field, find_conversion
+from convlstm.errors import DataError
+
+TOLERANCE = 1.0
+"""Seconds between a time in a file and the one that is compared with it."""
+
+MAX_HEADER = 2**30
+"""Bytes of all coordinates of a file."""
+
+_MAX_BYTES = 4 * 2**30  # one case
+_SAMPLE = 8  # files, and starts of each, whose values are checked before any is scored
+_LEAST_RISING = 2  # steps with an increase and none with a decrease, from which sums count as accumulated
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The layout of one file."""
+
+    path: Path
+    variable: str
+    dims: tuple[Hashable, ...]  # (start, realization, lead time, y, x); start and realization only if present
+    starts: NDArray[np.float64]  # seconds from the first frame of the observations (start,); one without dimension
+    leads: NDArray[np.float64]  # seconds (lead_time,)
+    members: int  # 0 without an ensemble of at least 2
+    has_start_dim: bool
+    flipped: tuple[bool, bool]  # whether rows and columns run against those of the observations
+    conversion: Conversion
+    interval: float  # seconds between lead times, the period of sums
+
+
+def read_forecast(layout: Layout, start: int, lead_seconds: NDArray[np.float64]) -> Field:
+    """Return one forecast (lead_time, height, width), with members (realization, lead_time, height, width)."""
+    index = nearest_leads(layout.path, layout.leads, lead_seconds)
+    with opened(layout.path, MAX_HEADER) as dataset, _hint_on_codes(layout):
+        field = _field(dataset, layout, start).isel({layout.dims[-3]: index})
+        values = _channel(layout, field).read(slice(None)).reshape(field.shape)
+    rows, columns = (slice(None, None, -1) if flip else slice(None) for flip in layout.flipped)
+    return values[..., rows, columns]
+
+
+def _field(dataset: xr.Dataset, layout: Layout, start: int) -> xr.DataArray:
+    """Return the packed numbers of one forecast, not yet read, in the order of the layout."""
+    field = dataset[layout.variable].transpose(*layout.dims, ...)
+    field = field.isel({dim: 0 for dim in field.dims if dim not in layout.dims})
+    return field[start] if layout.has_start_dim else field
+
+
+def _channel(layout: Layout, field: xr.DataArray) -> Channel:
+    """Return the packed numbers (realization · lead_time, height, width) and their conversion, as of observations."""
+    check_size(layout.path, 4 * field.size, _MAX_BYTES)
+    channel = packed_channel(field, layout.conversion, layout.interval, None, None, is_file=layout.path.is_file())
+    return replace(channel, packed=channel.packed.reshape(-1, *field.shape[-2:]))
+
+
+def check_values(layouts: Sequence[Layout]) -> None:
+    """Check the first member of a sample of forecasts: numbers for no data, and sums since the start."""
+    sample = [layouts[n] for n in np.unique(np.linspace(0, len(layouts) - 1, _SAMPLE).astype(int))]
+    changes = np.sum([_check_sample(layout) for layout in sample], axis=0)
+    if changes[0] >= _LEAST_RISING and not changes[1]:
+        raise DataError(
+            str(layouts[0].path),
+            expected="sums of rain from one lead time to the next",
+            received="values that never decrease with the lead time, as sums since the start do",
+            hint="Write their differences, or rates in mm/h.",
+        )
+
+
+def _check_sample(layout: Layout) -> tuple[int, int]:
+    """Check numbers for no data; return the steps at which sums of rain increase and decrease, 0 for other values."""
+    rising, falling = 0, 0
+    order = np.argsort(layout.leads)
+    with opened(layout.path, MAX_HEADER) as dataset, _hint_on_codes(layout):
+        for start in np.unique(np.linspace(0, len(layout.starts) - 1, _SAMPLE).astype(int)):
+            field = _field(dataset, layout, int(start))
+            field = field[0] if layout.members else field
+            channel = _channel(layout, field[order])
+            values = channel.read(slice(None))
+            check_codes(channel)
+            if layout.conversion.amount:
+                largest = float(np.nanmax(values, initial=0.0))
+                is_float = channel.packed.dtype.kind == "f"
+                tolerance = 1e-6 * largest if is_float else 1.5 * abs(channel.scale)
+                change = np.diff(values, axis=0)
+                rising += int((change > tolerance).any(axis=(1, 2)).sum())
+                falling += int((change < -tolerance).any(axis=(1, 2)).sum())
+    return rising, falling
+
+
+@contextmanager
+def _hint_on_codes(layout: Layout) -> Iterator[None]:
+    """Replace the hint of errors in the values: the options of the observations do not act on forecasts."""
+    try:
+        yield
+    except DataError as error:
+        if error.argument != layout.variable:
+            raise
+        raise DataError(
+            str(layout.path),
+            expected=error.expected,
+            received=error.received,
+            hint=f"If it means no data, write it as the attribute `_FillValue` of {layout.variable}.",
+        ) from error
+
+
+def sum_interval(path: Path, leads: NDArray[np.float64]) -> float:
+    """Return the seconds between lead times, over which sums are; others than even lead times are refused."""
+    intervals = np.diff(np.sort(leads), prepend=0.0)
+    if intervals[0] <= 0 or np.abs(intervals - intervals[0]).max() > TOLERANCE:
+        raise DataError(
+            str(path),
+            expected="even lead times from one interval on, for sums of rain",
+            received=", ".join(f"{lead / 60:g}" for lead in leads[:20]) + " min",
+            hint="Leave lead time 0 out, or write rates in mm/h.",
+        )
+    return float(intervals[0])
+
+
+def nearest_leads(path: Path, leads: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the indices of the wanted lead times."""
+    distance = np.abs(leads[None] - wanted[:, None])
+    index: NDArray[np.intp] = distance.argmin(axis=1)
+    missing = wanted[distance.min(axis=1) > TOLERANCE]
+    if missing.size:
+        raise DataError(
+            str(path),
+            expected=f"the lead time of {missing[0] / 60:g} min, as the model has",
+            received=", ".join(f"{lead / 60:g}" for lead in leads[:20]) + " min",
+            hint="Write forecasts with the lead times of the model.",
+        )
+    return index
+
+
+def forecast_conversion(path: Path, field: xr.DataArray, frames: Frames) -> Conversion:
+    """Return the conversion to the unit of the observations.
+
+    Those decide whether a variable in their unit, or in a unit that other quantities have too, is rain.
+    """
+    observed = frames.channels[0].conversion
+    wanted = frames.channels[0].units
+    attrs = {key: str(field.attrs.get(key, "")) for key in ("units", "standard_name", "long_name")}
+
+    def find(rain: bool | None) -> Conversion | None:
+        try:
+            return find_conversion(
+                str(field.name),
+                attrs["units"],
+                standard_name=attrs["standard_name"],
+                long_name=attrs["long_name"],
+                rain=rain,
+            )
+        except DataError:
+            return None
+
+    unit = attrs["units"].strip().lower()
+    is_same_unit = bool(unit) and unit == observed.source.strip().lower()
+    conversion = None if is_same_unit else find(None)
+    if conversion is None:
+        conversion = find(wanted == RAIN_RATE)
+    if conversion is None or conversion.units != wanted:
+        raise DataError(
+            str(path),
+            expected=f"{field.name} in a unit of {wanted}",
+            received=repr(attrs["units"]),
+            hint="Convert the forecasts, or correct the attribute `units`.",
+        )
+    return conversion
