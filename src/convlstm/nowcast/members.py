@@ -81,6 +81,9 @@ def make_members(
         count: Number of members, from 2.
         seed: Seed of the random fields.
         noise: Statistics of the random fields; None takes those for radar rain.
+
+    Returns:
+        An iterator over the members in mm/h.
     """
     check_members(nowcaster, count)
     grid = (inputs.shape[-2], inputs.shape[-1])
