@@ -117,7 +117,9 @@ def test_training_in_a_graph_that_may_end_calls_the_layer_as_if_nothing_were_com
     x = torch.randn(2, 2, 3, 6, 6)  # the convolution takes time for channels: (batch, channel, time, height, width)
     losses = [call(x) for call in (run, torch.compile(run, backend=backend))]
     gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
-    assert all(torch.equal(eager, other) for eager, other in zip(*gradients, strict=True))
+    # the convolution before the layer may round in another order, as the memory of its gradient is another
+    for eager, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, eager, rtol=1e-5, atol=1e-5)
     assert graphs
     assert not any("recurrence" in graph or "sigmoid" in graph for graph in graphs)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.conformance.adapters.torch import run
 from convlstm.conformance.compare import compare
-from convlstm.conformance.narrow_layers import SMOOTH, narrow_case
+from convlstm.conformance.narrow_layers import SMOOTH
 from convlstm.conformance.random_layers import COMMON, common_case, random_case
 from convlstm.engine.torch import accelerator, accelerator_gates
 from convlstm.engine.torch import buffers as torch_buffers
@@ -55,8 +55,10 @@ def test_random_standard_layers_are_the_reference(seed: int, dtype: str, taken: 
 
 @pytest.mark.parametrize("seed", range(60, 76))
 def test_bfloat16_is_the_reference_within_rounding(seed: int, taken: list[bool]) -> None:
-    options = COMMON | SMOOTH | {"peephole": ("none", "channel")[seed % 2]}
-    found = compare(narrow_case(seed, **options), run, "bfloat16")
+    # layers of any shape but 3-D: oneDNN is wrong for frames of depth 1 on processors with AMX, which this
+    # implementation does not avoid, as no CPU uses it
+    options = COMMON | SMOOTH | {"peephole": ("none", "channel")[seed % 2], "spatial_dims": 1 + seed // 2 % 2}
+    found = compare(random_case(seed, **options), run, "bfloat16")
     assert found.value <= 5e-2, found.label
     assert found.derivative <= 1e-1, found.label
 
