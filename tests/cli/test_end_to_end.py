@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from convlstm.nowcast.nowcaster import model_file
+from convlstm.weights import checkpoint
+
 
 def test_what_is_partly_missing_works(cli, make_rain, tmp_path, tiny):
     dataset = make_rain()
@@ -63,3 +66,26 @@ def test_forecasts_of_another_tool_are_evaluated_by_name(cli, fails, trained, tm
     start = ("--init-time", "2020-06-04T00:20", "--threads", "1")
     assert cli("forecast", run, rain, "-o", "short.nc", "--lead-times", "5,10", *start)[0] == 0
     fails(4, "expected the lead time of 15 min", "evaluate", run, rain, "--forecast", "short=short.nc")
+
+
+def test_a_training_starts_from_a_model_and_goes_on_to_more_steps(cli, fails, trained, tmp_path):
+    rain = trained / "rain.nc"
+    options = ("--start-from", trained / "run", "--set", "training.validate_every=1", "--threads", "1")
+    code, _, err = cli("train", rain, *options, "--set", "training.steps=1", "--set", "training.precision=float32")
+    assert (code, err) == (0, "")
+    assert (
+        checkpoint.load_model(model_file(tmp_path / "run")).extra["provenance"]["started_from"]
+        == checkpoint.load_model(model_file(trained / "run")).digest
+    )
+    code, out, _ = cli("train", rain, "--resume", "--set", "training.steps=2", "--threads", "1")
+    assert (code, "best of 2 steps" in out) == (0, True)
+    fails(5, "absent", "train", rain, "-o", "other", "--start-from", "absent")
+
+
+def test_an_evaluation_needs_options_for_training_days_and_for_another_one(cli, fails, trained, tmp_path):
+    evaluation = ("evaluate", trained / "run", trained / "rain.nc", "--min-wet", "0", "--max-cases", "1")
+    fails(4, "--allow-training-days", *evaluation, "--day", "2020-06-01")
+    assert cli(*evaluation, "--day", "2020-06-01", "--allow-training-days")[0] == 0
+    fails(6, "--overwrite", *evaluation)
+    assert cli(*evaluation, "--overwrite")[0] == 0
+    assert cli("report", "evaluation")[0] == 0

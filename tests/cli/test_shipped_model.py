@@ -16,6 +16,23 @@ def test_a_forecast_without_a_model_uses_the_one_in_the_package(cli, make_rain, 
         assert np.isfinite(forecast["rain_mean"]).all()
 
 
+def test_members_and_precision_are_options_of_forecast_and_evaluate(cli, fails, make_rain, trained, tmp_path):
+    make_rain().to_netcdf(tmp_path / "rain.nc")
+    members = {}
+    for seed, precision in ((0, "float32"), (1, "float32"), (0, "bfloat16")):
+        name = f"{seed}-{precision}.nc"
+        options = ("--members", "2", "--seed", seed, "--precision", precision, "--lead-times", "5,30")
+        assert cli("forecast", "rain.nc", "-o", name, *options)[0] == 0
+        with xr.open_dataset(tmp_path / name) as forecast:
+            assert forecast["rain_member"].dims[:2] == ("realization", "lead_time")
+            members[name] = forecast["rain_member"].values
+    assert not np.array_equal(members["0-float32.nc"], members["1-float32.nc"])
+    assert not np.array_equal(members["0-float32.nc"], members["0-bfloat16.nc"])
+    fails(3, "members: expected 2 to 1000", "forecast", "rain.nc", "--members", "1")
+    fails(3, "precision: expected one of auto", "forecast", "rain.nc", "--precision", "float8")
+    fails(3, "a model of values", "forecast", trained / "run", trained / "rain.nc", "--members", "2")
+
+
 def test_data_of_another_step_are_refused_in_one_line(fails, make_rain, tmp_path):
     make_rain(step=600).to_netcdf(tmp_path / "slow.nc")
     fails(4, "time step: expected 300 s, as in the training, got 600 s", "forecast", "slow.nc")

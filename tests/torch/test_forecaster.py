@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.torch import ConvLSTM, Forecaster
+from convlstm.torch.forecaster import _enlarge
 from convlstm.weights.canonical import parameter_count
 
 
@@ -101,3 +102,18 @@ def test_a_forecaster_is_built_from_the_dict_that_a_configuration_file_holds() -
     )
     for plain in (json.loads(json.dumps(spec.to_dict())), json.loads(json.dumps(asdict(spec)))):
         assert Forecaster(plain).spec == spec
+
+
+@pytest.mark.parametrize("limit", [1, 128])
+def test_the_interpolation_in_training_is_that_in_inference(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products with matrices up to the limit of the grid, and PyTorch's operator beyond it."""
+    monkeypatch.setattr("convlstm.torch.forecaster._LONGEST_PRODUCT", limit)
+    coarse = torch.randn(2, 3, 4, 7, dtype=torch.float64, requires_grad=True)
+    trained = _enlarge(coarse, 12, 21)
+    with torch.no_grad():
+        torch.testing.assert_close(trained, _enlarge(coarse, 12, 21), rtol=0, atol=1e-14)
+    slope = torch.randn_like(trained)
+    (gradient,) = torch.autograd.grad(trained, coarse, slope)
+    operator = F.interpolate(coarse, size=(12, 21), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(gradient, torch.autograd.grad(operator, coarse, slope)[0], rtol=0, atol=1e-13)
+    assert ("Upsample" in type(trained.grad_fn).__name__) == (limit == 1)
