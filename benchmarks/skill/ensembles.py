@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.skill import rivals as pysteps_rivals
+from benchmarks.skill.score import INPUT_LENGTH, argument_parser
 from convlstm.data import open_frames
 from convlstm.nowcast.members import make_members
 from convlstm.nowcast.nowcaster import Nowcaster, load_nowcaster
@@ -34,7 +35,6 @@ from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, 
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
 
 LEADS = (5, 15, 30, 60)
-INPUT_LENGTH = 6
 THRESHOLDS = pysteps_rivals.THRESHOLDS
 RAIN = 0.1  # mm/h, from which cells are ranked
 AREA = 16
@@ -45,12 +45,7 @@ WAVELENGTHS = (128, 64, 32, 16, 8, 4)  # km
 
 def main() -> None:
     """Compute the ensembles, print the tables, and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--check", action="store_true", help="score day 7 instead of the test days")
+    parser = argument_parser(__doc__)
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--every", type=int, default=2, help="keep every n-th start, because STEPS is slow")
     parser.add_argument("--speed", action="store_true", help="measure time and memory on a large grid instead")

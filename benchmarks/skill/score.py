@@ -38,12 +38,7 @@ INPUT_LENGTH = 6
 
 def main() -> None:
     """Score, print the tables, and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--check", action="store_true", help="score day 7 instead of the test days")
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--methods",
         nargs="*",
@@ -75,6 +70,17 @@ def main() -> None:
     } | {name: json.loads(table.to_json(orient="records")) for name, table in scores.items()}
     options.output.write_text(json.dumps(report, indent=1))
     print("\n".join(markdown(scores)))
+
+
+def argument_parser(documentation: str) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that the comparisons with rivals share."""
+    parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--check", action="store_true", help="score day 7 instead of the test days")
+    return parser
 
 
 def rival_forecasts(

@@ -25,7 +25,7 @@ def evaluate(
     allow_training_days: Annotated[
         bool,
         typer.Option(
-            "--allow-training-days", metavar="", help="Score days of the training too. The report then says so."
+            "--allow-training-days", metavar="", help="Score days of the training too. The report then has a warning."
         ),
     ] = False,
     overwrite: Annotated[

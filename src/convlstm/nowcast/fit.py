@@ -70,8 +70,8 @@ def fit(
     before the first step. After SIGINT or SIGTERM the state is saved, and an `InterruptedTrainingError` is raised. A
     loss that is NaN or infinite is a `TrainingError`.
     """
-    begun = _begin(config, frames, framework)
-    pipeline, trainer = begun.pipeline, begun.trainer
+    setup = _set_up(config, frames, framework)
+    pipeline, trainer = setup.pipeline, setup.trainer
     summary = summarise(frames)
     with folder.begun(config, resume):
         data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
@@ -86,16 +86,16 @@ def fit(
         if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
             progress.finished = False
             with _collected_signals() as signals:
-                run = _TrainingRun(config, begun, average, folder, progress, data_description, on_step, signals)
+                run = _TrainingRun(config, setup, average, folder, progress, data_description, on_step, signals)
                 run.train()
-        if begun.spec.thresholds and "events" not in load_model(folder.model).extra:
-            _save_event_rules(folder, frames, begun.data, framework)
+        if setup.spec.thresholds and "events" not in load_model(folder.model).extra:
+            _save_event_rules(folder, frames, setup.data, framework)
     return progress
 
 
 @dataclass(frozen=True)
-class _Beginning:
-    """What a training begins with."""
+class _Setup:
+    """The data, the options and the trainer at the start of a training."""
 
     data: TrainingData
     pipeline: Pipeline
@@ -108,7 +108,7 @@ class _Beginning:
         return to_sample(self.data.train.batch(step), self.pipeline, config)
 
 
-def _begin(config: Config, frames: Frames, framework: str) -> _Beginning:
+def _set_up(config: Config, frames: Frames, framework: str) -> _Setup:
     """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
     name, start = config.training.start_from, None
     if name is None:
@@ -122,14 +122,14 @@ def _begin(config: Config, frames: Frames, framework: str) -> _Beginning:
         pipeline = replace(pipeline, days=pipeline.days | {"earlier": before.seen_days})
         spec, weights = check_start(start, config, pipeline), start.weights
     trainer = build_trainer(framework, spec, weights, optimisation(config.training))
-    return _Beginning(data, pipeline, spec, trainer, None if start is None else start.digest)
+    return _Setup(data, pipeline, spec, trainer, None if start is None else start.digest)
 
 
 def seconds_per_step(config: Config, frames: Frames, framework: str, skipped: int, measured: int) -> float:
     """Return the median time of a step, from a trial of `measured` steps after some that are skipped."""
-    begun = _begin(config, frames, framework)
-    trainer = begun.trainer
-    samples = _SamplesAhead(lambda step: begun.sample(config, step), skipped + measured)
+    setup = _set_up(config, frames, framework)
+    trainer = setup.trainer
+    samples = _SamplesAhead(lambda step: setup.sample(config, step), skipped + measured)
     times = []
     for step in range(skipped + measured):
         started = time.perf_counter()
@@ -163,7 +163,7 @@ class _TrainingRun:
     """The remaining steps of a run, with everything they need."""
 
     config: Config
-    begun: _Beginning
+    setup: _Setup
     average: WeightAverage
     folder: RunFolder
     progress: Progress
@@ -174,12 +174,12 @@ class _TrainingRun:
     @cached_property
     def samples(self) -> _SamplesAhead:
         """The samples of the steps, of which the next one is made in the background."""
-        return _SamplesAhead(lambda step: self.begun.sample(self.config, step), self.config.training.steps)
+        return _SamplesAhead(lambda step: self.setup.sample(self.config, step), self.config.training.steps)
 
     @cached_property
     def class_means(self) -> tuple[float, ...]:
         """The mean of the training values in each class of the thresholds."""
-        return class_means(self.begun.data.training_values, self.begun.spec.thresholds, rain=self.begun.pipeline.rain)
+        return class_means(self.setup.data.training_values, self.setup.spec.thresholds, rain=self.setup.pipeline.rain)
 
     def train(self) -> None:
         """Run the remaining steps; save after every validation, after a signal, and at the end."""
@@ -198,8 +198,8 @@ class _TrainingRun:
             loss = self._step(rate)
             validation_loss = None
             if progress.step % options.validate_every == 0 or progress.step == options.steps:
-                weights = self.average.weights or self.begun.trainer.weights()
-                with self.begun.trainer.using(weights):
+                weights = self.average.weights or self.setup.trainer.weights()
+                with self.setup.trainer.using(weights):
                     validation_loss = _finite(self._validate(), progress.step)
                 self._keep_if_best(validation_loss, weights)
                 self._log(validation_loss, rate)
@@ -212,20 +212,20 @@ class _TrainingRun:
         """Make one optimiser step and return its loss."""
         progress = self.progress
         sample = self.samples.of_step(progress.step)
-        loss = self.begun.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
+        loss = self.setup.trainer.step(sample, rate, _dropout_seed(self.config.seed, progress.step))
         progress.step += 1
-        self.average.add(self.begun.trainer.weights, progress.step)
+        self.average.add(self.setup.trainer.weights, progress.step)
         progress.losses.append(_finite(loss, progress.step))
         return loss
 
     def _validate(self) -> float:
         """Return the mean loss over all values of the validation windows."""
         total = weight = 0.0
-        for number in range(len(self.begun.data.validation)):
-            sample = to_sample(self.begun.data.validation.batch(number), self.begun.pipeline, self.config)
+        for number in range(len(self.setup.data.validation)):
+            sample = to_sample(self.setup.data.validation.batch(number), self.setup.pipeline, self.config)
             sample_weight = float(sample.weight.sum(dtype=np.float64))
             if sample_weight:
-                total += sample_weight * self.begun.trainer.loss(sample)
+                total += sample_weight * self.setup.trainer.loss(sample)
                 weight += sample_weight
         if not weight:
             raise DataError(
@@ -246,13 +246,13 @@ class _TrainingRun:
         progress.best_step = progress.step
         progress.validations_without_improvement = 0
         extra: dict[str, Any] = {
-            "pipeline": self.begun.pipeline.to_dict(),
-            "provenance": Provenance.of_run(self.config, self.begun.started_from).to_dict(),
+            "pipeline": self.setup.pipeline.to_dict(),
+            "provenance": Provenance.of_run(self.config, self.setup.started_from).to_dict(),
         }
-        if self.begun.spec.thresholds:
+        if self.setup.spec.thresholds:
             # the means of the classes, for a forecast before the end of the training
             extra["class_means"] = self.class_means
-        save_model(self.folder.model, self.begun.spec, weights, extra)
+        save_model(self.folder.model, self.setup.spec, weights, extra)
 
     def _log(self, validation_loss: float, rate: float) -> None:
         """Write a line of the log with the mean training loss since the last validation."""
@@ -262,7 +262,7 @@ class _TrainingRun:
         progress.losses.clear()
 
     def _save_state(self) -> None:
-        self.folder.save_state(self.begun.trainer.state() | self.average.state(), self.progress, self.data_description)
+        self.folder.save_state(self.setup.trainer.state() | self.average.state(), self.progress, self.data_description)
 
 
 class _SamplesAhead:

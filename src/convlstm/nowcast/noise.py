@@ -51,9 +51,9 @@ class Noise:
         count = _waves(height, width)
         state, before = np.zeros(power.shape, np.complex64), 0.0
         for second in seconds.tolist():
-            kept = np.exp(-rate * np.float32(second - before))
-            state *= kept
-            state += np.sqrt(power * (1 - kept**2)) * _white(power.shape, random)
+            retained = np.exp(-rate * np.float32(second - before))
+            state *= retained
+            state += np.sqrt(power * (1 - retained**2)) * _white(power.shape, random)
             variance = float((count * power * (1 - np.exp(-2 * rate * np.float32(second)))).sum(dtype=np.float64))
             whole = fft.irfft2(state, (height, width), norm="forward", overwrite_x=False)
             yield np.asarray(whole[: shape[0], : shape[1]] / np.float32(np.sqrt(variance)), np.float32)

@@ -91,14 +91,17 @@ def check_start(model: Model, config: Config, pipeline: Pipeline) -> ForecasterS
             received=", ".join(repeated[:3]),
             hint="Choose other test days, because scores on these would be too good.",
         )
-    own, chosen = (_by_name(spec) for spec in (model.spec, config.model.spec(pipeline.channels, pipeline.time_step)))
-    different = [name for name in own if own[name] != chosen.get(name)]
+    of_model, configured = (
+        _by_name(spec) for spec in (model.spec, config.model.spec(pipeline.channels, pipeline.time_step))
+    )
+    different = [name for name in of_model if of_model[name] != configured.get(name)]
     if different:
         name = different[0]
+        needed = BRIEF.repr(configured.get(name))
         raise ConfigError(
             "training.start_from",
-            expected=f"a model with the options of this configuration, such as {name}={BRIEF.repr(chosen.get(name))}",
-            received=f"one with {name}={BRIEF.repr(own[name])}",
+            expected=f"a model with the options of this configuration, such as {name}={needed}",
+            received=f"one with {name}={BRIEF.repr(of_model[name])}",
             hint="Leave the section `model` out, so that the model's own options apply, and pass as many variables.",
         )
     return model.spec

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
-from convlstm.verification.probabilities import check_probability, check_range
+from convlstm.verification.probabilities import check_probability, slices
 from convlstm.verification.scorecard import CaseSums
 
 CUTS = (
@@ -92,14 +92,9 @@ def probability_decisions(
     # Half precision rounds k / M and the cuts, so a share is compared with a number between k − 1 and k.
     limits = (cuts if members is None else cuts - 0.5 / members).astype(np.float32)
     decisions = []
-    for lead in range(probability.sizes["lead_time"]):
-        observed = observation[{"lead_time": lead}].values
-        for index, threshold in enumerate(probability["threshold"].values.tolist()):
-            chance = probability[{"lead_time": lead, "threshold": index}]
-            check_range(chance)
-            counts = _counts(chance.values, observed, float(threshold), limits)
-            lead_time = float(probability["lead_time"][lead])
-            decisions.append(Decisions(method, lead_time, float(threshold), cuts, counts))
+    for lead_time, threshold, chance, observed in slices(probability, observation):
+        counts = _counts(chance.values, observed.values, threshold, limits)
+        decisions.append(Decisions(method, lead_time, threshold, cuts, counts))
     return decisions
 
 

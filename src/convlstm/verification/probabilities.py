@@ -52,7 +52,7 @@ def score_probabilities(probability: xr.DataArray, observation: xr.DataArray, *,
     check_probability(probability, observation)
     weights = resampling_weights(observation.sizes["init_time"], seed)
     rows: list[dict[str, object]] = []
-    for lead_time, threshold, chance, observed in _slices(probability, observation):
+    for lead_time, threshold, chance, observed in slices(probability, observation):
         sums = brier_sums(chance, observed, threshold)
         cases, pixels = int((sums["brier_pixels"] > 0).sum()), int(sums["brier_pixels"].sum())
         for name, score in brier_scores(pool(sums, weights)).items():
@@ -96,7 +96,7 @@ def reliability_table(
     weights = resampling_weights(observation.sizes["init_time"], seed)
     rows: list[dict[str, object]] = []
     for method, probability in probabilities.items():
-        for lead_time, threshold, chance, observed in _slices(probability, observation):
+        for lead_time, threshold, chance, observed in slices(probability, observation):
             key = {"method": method, "lead_time": lead_time, "threshold": threshold}
             rows += [key | row for row in _reliability_rows(reliability_sums(chance, observed, threshold), weights)]
     return pd.DataFrame(rows, columns=list(_RELIABILITY_COLUMNS))
@@ -185,7 +185,7 @@ def check_range(probability: xr.DataArray) -> None:
         )
 
 
-def _slices(
+def slices(
     probability: xr.DataArray, observation: xr.DataArray
 ) -> Iterator[tuple[float, float, xr.DataArray, xr.DataArray]]:
     """Yield lead time, threshold, probability and observation (init_time, y, x), one pair after another."""
