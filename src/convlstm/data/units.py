@@ -80,8 +80,8 @@ def find_conversion(
 
     `rain` decides whether the variable is rain; None follows the CF standard name. Without one, a variable is rain if
     its name or long name is one of rain ("rain", "precip", "rr", "tp"). It is rain too if its unit is one of rain only
-    ("mm/h"), or if the caller gives its unit. A variable that may be rain, such as rain water, and rain without a unit of rain
-    are a `DataError`.
+    ("mm/h"), or if the caller gives its unit. A variable that may be rain, such as rain water, and rain without a unit
+    of rain are a `DataError`.
     """
     standard_name = "" if standard_name == "unknown" else standard_name.partition(" ")[0]
     spelled = _normalised(units or "")
