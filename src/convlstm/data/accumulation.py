@@ -42,7 +42,7 @@ class AccumulatedChannel(Channel):
         resets = np.zeros(len(gaps), bool)
         for first in range(0, len(gaps), FRAMES_AT_ONCE):
             block = sums.read(slice(first, first + FRAMES_AT_ONCE + 1))
-            resets[first : first + FRAMES_AT_ONCE] = _steps(block[:-1], block[1:], _tolerance(sums, block))[2]
+            resets[first : first + FRAMES_AT_ONCE] = find_changes(block[:-1], block[1:], rounding(sums, block))[2]
         unknown = gaps > _LONGEST_STEP * usual_step(seconds)
         return cls(**values, hours=gaps / SECONDS_PER_HOUR, resets=resets, unknown=unknown)
 
@@ -68,8 +68,8 @@ def check_sums_per_step(channel: Channel) -> None:
     """Raise an error for sums that increase from frame to frame as those since a start, judged by a sample."""
     first = spread(len(channel.packed) - 1, channel.packed[0].size, frames_each=2)
     before, after = channel.read(first), channel.read(first + 1)
-    tolerance = _tolerance(channel, after)
-    rising, falling, resets = _steps(before, after, tolerance)
+    tolerance = rounding(channel, after)
+    rising, falling, resets = find_changes(before, after, tolerance)
     only_rising = rising & ~falling
     changing = rising | falling
     if changing.sum() < _LEAST_STEPS:
@@ -90,7 +90,7 @@ def check_sums_per_step(channel: Channel) -> None:
     )
 
 
-def _steps(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bool_], ...]:
+def find_changes(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bool_], ...]:
     """Return for each step whether a cell rises, whether a cell falls, and whether the sums start again."""
     with np.errstate(invalid="ignore"):
         change = after - before
@@ -100,7 +100,7 @@ def _steps(before: Field, after: Field, tolerance: float) -> tuple[NDArray[np.bo
     return np.asarray(rises.any(axis=(1, 2))), np.asarray(falls.any(axis=(1, 2))), resets
 
 
-def _tolerance(channel: Channel, values: Field) -> float:
+def rounding(channel: Channel, values: Field) -> float:
     """Return the largest change that may be rounding: one packed number, or the rounding of GRIB."""
     if channel.packed.dtype.kind != "f":
         return 1.5 * abs(channel.scale)  # more than one number, which float32 may round up

@@ -175,9 +175,15 @@ def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: 
         ),
         threshold=("threshold", list(rules.thresholds), {"units": units}),
     )
-    for variable in added:
-        result[variable].encoding |= {key: source.encoding[key] for key in ("grid_mapping",) if key in source.encoding}
+    _copy_grid_mapping(source, result, added)
     return result
+
+
+def _copy_grid_mapping(source: xr.DataArray, dataset: xr.Dataset, names: Iterable[str]) -> None:
+    """Give variables the projection of another one, if it has one."""
+    if "grid_mapping" in source.encoding:
+        for name in names:
+            dataset[name].encoding["grid_mapping"] = source.encoding["grid_mapping"]
 
 
 def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, seed: int) -> xr.Dataset:
@@ -189,9 +195,7 @@ def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, seed
     label = source.attrs.get("long_name", str(name))
     attributes = source.attrs | {"long_name": f"members of the {label}", "comment": f"random fields of seed {seed}"}
     result = dataset.assign({f"{name}_member": (("realization", *source.dims), stacked, attributes)})
-    result[f"{name}_member"].encoding |= {
-        key: source.encoding[key] for key in ("grid_mapping",) if key in source.encoding
-    }
+    _copy_grid_mapping(source, result, [f"{name}_member"])
     numbers = np.arange(count, dtype=np.int32)
     return result.assign_coords(realization=("realization", numbers, {"standard_name": "realization", "units": "1"}))
 

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.data import Frames
+from convlstm.data.accumulation import find_changes, rounding
 from convlstm.data.frames import Channel
 from convlstm.data.no_data import check_codes
 from convlstm.data.opening import check_size, opened
@@ -95,12 +96,8 @@ def _check_sample(layout: Layout) -> tuple[int, int]:
             values = channel.read(slice(None))
             check_codes(channel)
             if layout.conversion.amount:
-                largest = float(np.nanmax(values, initial=0.0))
-                is_float = channel.packed.dtype.kind == "f"
-                tolerance = 1e-6 * largest if is_float else 1.5 * abs(channel.scale)
-                change = np.diff(values, axis=0)
-                rising += int((change > tolerance).any(axis=(1, 2)).sum())
-                falling += int((change < -tolerance).any(axis=(1, 2)).sum())
+                rises, falls, _ = find_changes(values[:-1], values[1:], rounding(channel, values))
+                rising, falling = rising + int(rises.sum()), falling + int(falls.sum())
     return rising, falling
 
 
