@@ -115,9 +115,17 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
                 name,
                 expected="only the dimensions time, y and x",
                 received=f"{dim} of size {size}",
-                hint=f"Write a file with one {dim} first.",
+                hint=f"Pass one of its values, such as `--select {dim}={_first_value(variable, dim)}`.",
             )
     return dimensions
+
+
+def _first_value(variable: xr.DataArray, dim: Hashable) -> str:
+    """Return the first coordinate value along a dimension, or the position 0 without a coordinate."""
+    if dim not in variable.coords:
+        return "0"
+    value = variable[dim].values[0]
+    return f"{value:g}" if isinstance(value, np.number) else str(value)
 
 
 def find_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str], requested: tuple[str, ...]) -> tuple[str, ...]:
