@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import cftime
@@ -86,13 +87,14 @@ class OpenFiles:
         with self._lock:
             dataset = self.get(number)
             variable = dataset[name].variable.transpose(*dims)
-            if variable.ndim > len(rest):
+            if len(dims) > len(rest):
                 run = slice(int(time[0]), int(time[-1]) + 1)
-                is_run = len(time) == run.stop - run.start and bool((np.diff(time) == 1).all())
+                is_run = run.stop - run.start == len(time) and bool((np.diff(time) == 1).all())
                 part = variable[(run if is_run else time, *rest)]
+                values, attrs = np.asarray(part.values), part.attrs
             else:
-                part = variable[rest].expand_dims("time")
-            return _unpacked(part, has_default_fill(dataset)) if unpack else np.asarray(part.values)
+                values, attrs = np.asarray(variable[rest].values)[None], variable.attrs
+            return _unpacked(values, attrs, has_default_fill(dataset)) if unpack else values
 
     def close(self) -> None:
         """Close all files."""
@@ -234,7 +236,7 @@ def _in_order(parts: list[_Part]) -> list[_Part]:
     """Return the files by their first time; times that overlap are an error."""
     try:
         parts = sorted(parts, key=lambda part: part.times[0])
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair[1].times[0] <= pair[0].times[-1]]
+        pairs = [pair for pair in pairwise(parts) if pair[1].times[0] <= pair[0].times[-1]]
     except TypeError as error:
         raise DataError(
             parts[0].place, expected="one calendar in all files", received="several", hint="Choose files of one source."
@@ -354,9 +356,8 @@ def _read(
     return values if np.ndim(frames) else outer(values, (0,))
 
 
-def _unpacked(variable: xr.Variable, default_fill: bool) -> NDArray[np.float32]:
+def _unpacked(packed: NDArray[Any], attrs: Mapping[Any, Any], default_fill: bool) -> NDArray[np.float32]:
     """Return physical values of packed numbers, NaN for no data."""
-    attrs, packed = variable.attrs, np.asarray(variable.values)
     if str(attrs.get("_Unsigned", "")).lower() == "true" and packed.dtype.kind == "i":
         packed = packed.view(f"u{packed.dtype.itemsize}")
     values = packed.astype(np.float64) * float(attrs.get("scale_factor", 1)) + float(attrs.get("add_offset", 0))

@@ -29,7 +29,7 @@ PROTOCOLS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs",
 """Protocols of addresses, with the package that each needs."""
 
 _BLOCK = 2**20
-_COMPRESSED: dict[str, Callable[..., IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open}
+_COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 _LOST_SLASH = re.compile(rf"({'|'.join(PROTOCOLS)}|file):/(?=[^/])")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,12 @@ def select(dataset: xr.Dataset, selection: Selection) -> xr.Dataset:
     selected.encoding = encoding
     selected.set_close(close)
     return selected
+
+
+def example(variable: xr.DataArray, dim: Hashable) -> str:
+    """Return the option that selects the first position along a dimension."""
+    value = _values(variable[dim].variable)[0] if dim in variable.coords else "0"
+    return f"--select {dim}={value}"
 
 
 def _position(dataset: xr.Dataset, name: str, value: float | str) -> tuple[Any, int] | None:
@@ -106,11 +112,16 @@ def _times(coordinate: xr.Variable) -> list[str]:
     return [str(one).replace(" ", "T") for one in xr.decode_cf(raw)["raw"].values]
 
 
-def _listed(coordinate: xr.Variable) -> str:
+def _values(coordinate: xr.Variable) -> list[str]:
+    """Return the values of a coordinate as an option has them."""
     if " since " in str(coordinate.attrs.get("units", "")):
-        texts = [text[:16] for text in _times(coordinate)]
-    else:
-        texts = [_shown(one) if isinstance(one, float) else _plain(one) for one in np.atleast_1d(coordinate.values)]
+        return [text[:16] for text in _times(coordinate)]
+    values = np.atleast_1d(coordinate.values)
+    return [_shown(float(one)) if values.dtype.kind in "iuf" else _plain(one) for one in values]
+
+
+def _listed(coordinate: xr.Variable) -> str:
+    texts = _values(coordinate)
     more = ", …" if len(texts) > _MOST_LISTED else ""
     return ", ".join(texts[:_MOST_LISTED]) + more
 

@@ -34,6 +34,19 @@ def child(group: Any, name: str) -> Any | None:
     return group
 
 
+def member(group: Any, name: str) -> Any:
+    """Return a group or dataset by the steps of its path; it is an error if there is none."""
+    found = child(group, name)
+    if found is None:
+        raise DataError(
+            group.file.filename,
+            expected=f"the group or dataset {name}",
+            received="none",
+            hint="Choose a file of the whole product.",
+        )
+    return found
+
+
 def children(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the groups prefix1, prefix2, … in this order, with their names."""
     numbers = (name[len(prefix) :] for name in group if name.startswith(prefix))

@@ -56,7 +56,7 @@ def open_knmi(path: Path, max_bytes: int) -> xr.Dataset:
             raise DataError(
                 str(path), expected="an image of rain or reflectivity", received="none", hint="Choose another product."
             )
-        grid = _grid(path, file, hdf5.check_dataset(hdf5.child(images[0][1], "image_data"), max_bytes))
+        grid = _grid(path, file, hdf5.check_dataset(hdf5.member(images[0][1], "image_data"), max_bytes))
         attrs = {
             "title": hdf5.text(overview, "product_group_name") or "KNMI radar",
             "institution": "KNMI, Royal Netherlands Meteorological Institute",
@@ -80,7 +80,7 @@ def _variable(
     name = (match["name"] if match else parameter).lower() or "image"
     unit = {"MM": sum_units, "MM/H": "mm/h", "DBZ": "dBZ"}.get(match["unit"].upper() if match else "", "")
     packings = [_packing(path, image) for _, image in images]
-    arrays = [hdf5.child(image, "image_data") for _, image in images]
+    arrays = [hdf5.member(image, "image_data") for _, image in images]
     if len(set(packings)) > 1 or len({(array.dtype, hdf5.check_dataset(array, max_bytes)) for array in arrays}) > 1:
         raise DataError(
             str(path),
@@ -96,7 +96,7 @@ def _variable(
         "add_offset": offset,
         "_FillValue": arrays[0].dtype.type(codes[0]),
         # as `missing_value` too: a code of 0 is one that the file declares
-        "missing_value": np.unique(np.array(codes, arrays[0].dtype)),
+        "missing_value": np.unique(np.array(codes)).astype(arrays[0].dtype),
     }
     read = partial(_read, path, [name for name, _ in images])
     return name, FrameVariable(arrays[0].dtype.str, read, attrs)
@@ -121,7 +121,7 @@ def _packing(path: Path, image: Any) -> tuple[float, ...]:
 def _read(path: Path, names: list[str], key: Key) -> NDArray[Any]:
     chosen = np.arange(len(names))[key[0]]
     with hdf5.open_hdf5(path) as file:
-        frames = [hdf5.child(file, f"{names[index]}/image_data")[()] for index in np.atleast_1d(chosen)]
+        frames = [hdf5.member(file, f"{names[index]}/image_data")[()] for index in np.atleast_1d(chosen)]
     if np.ndim(chosen) == 0:
         return outer(frames[0], key[1:])
     stacked = np.stack(frames) if frames else np.zeros((0, 0, 0))

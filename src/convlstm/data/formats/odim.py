@@ -95,7 +95,7 @@ def _read(path: Path, name: str, packing: tuple[float | None, ...], no_echo: flo
     """Return values in the unit of the quantity, NaN for no data."""
     gain, offset, no_data, undetect = packing
     with hdf5.open_hdf5(path) as file:
-        packed = hdf5.child(file, name)[()]
+        packed = hdf5.member(file, name)[()]
     values = packed.astype(np.float64) * (1.0 if gain is None else gain) + (offset or 0.0)
     if undetect is not None:
         values[packed == undetect] = no_echo
@@ -111,14 +111,15 @@ def _grid(path: Path, where: list[Any], shape: tuple[int, int]) -> Grid:
         raise hdf5.missing_attribute(path, "where/projdef")
     rows, columns = shape
     corners = {
-        corner: tuple(_required(where, f"{corner}_{axis}", path) for axis in ("lon", "lat")) for corner in ("LL", "UR")
+        corner: (_required(where, f"{corner}_lon", path), _required(where, f"{corner}_lat", path))
+        for corner in ("LL", "UR")
     }
     if is_geographic(projection, hdf5.EXTRA, str(path)):
         (left, bottom), (right, top) = corners["LL"], corners["UR"]
         units = ("degrees_east", "degrees_north")
     else:
-        left, bottom = to_metres(projection, *corners["LL"], hdf5.EXTRA, str(path))
-        right, top = to_metres(projection, *corners["UR"], hdf5.EXTRA, str(path))
+        left, bottom = to_metres(projection, corners["LL"], hdf5.EXTRA, str(path))
+        right, top = to_metres(projection, corners["UR"], hdf5.EXTRA, str(path))
         units = ("m", "m")
     return Grid(
         x=centres(left, (right - left) / columns, columns),

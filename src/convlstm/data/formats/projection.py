@@ -17,10 +17,10 @@ def grid_mapping(projection: str, extra: str, source: str) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if isinstance(value, str | int | float | list | tuple)}
 
 
-def to_metres(projection: str, longitude: float, latitude: float, extra: str, source: str) -> tuple[float, float]:
-    """Return x and y of a point in metres."""
+def to_metres(projection: str, point: tuple[float, float], extra: str, source: str) -> tuple[float, float]:
+    """Return x and y in metres of a point (longitude, latitude)."""
     crs = _crs(projection, extra, source)
-    x, y = load_package("pyproj", extra, source).Proj(crs)(longitude, latitude)
+    x, y = load_package("pyproj", extra, source).Proj(crs)(*point)
     factor = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
     return x * factor, y * factor
 
@@ -32,7 +32,7 @@ def is_geographic(projection: str, extra: str, source: str) -> bool:
 
 def centres(first_edge: float, size: float, count: int) -> NDArray[np.float64]:
     """Return the centres of cells of one size, from the outer edge of the first; a negative size runs downward."""
-    return first_edge + size * (np.arange(count) + 0.5)
+    return np.asarray(first_edge + size * (np.arange(count) + 0.5), np.float64)
 
 
 def _crs(projection: str, extra: str, source: str) -> Any:
