@@ -20,7 +20,9 @@ def _write(group, **attrs):
         group.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
 
 
-def write_odim(path, packed, time, *, quantity="RATE", kind="COMP", period=15, projection=OPERA, corners=None, **packing):
+def write_odim(
+    path, packed, time, *, quantity="RATE", kind="COMP", period=15, projection=OPERA, corners=None, **packing
+):
     """A composite as OPERA writes it; `packing` has gain, offset, nodata and undetect."""
     if corners is None:  # cells of 2 km, from the origin of the projection
         right, top = pyproj.Proj(OPERA)(1950e3 + 2e3 * packed.shape[1], -2100e3 + 2e3 * packed.shape[0], inverse=True)
@@ -56,7 +58,9 @@ def write_odim(path, packed, time, *, quantity="RATE", kind="COMP", period=15, p
     return path
 
 
-def write_knmi(path, packed, time, *, parameter="PRECIP_[MM]", formula="GEO=0.010000*PV+0.000000", codes=(65534, 65535)):
+def write_knmi(
+    path, packed, time, *, parameter="PRECIP_[MM]", formula="GEO=0.010000*PV+0.000000", codes=(65534, 65535)
+):
     """A composite as the data platform of KNMI has it: rain, and a second image with its quality."""
     start = time - timedelta(minutes=5)
     with h5py.File(path, "w") as file:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from tests.data.radar_files import minutes, radolan_bytes, write_knmi, write_odim
 
 from convlstm.data import dbz_to_mm_per_hour, open_frames
 from convlstm.data.spacing import grid_spacing
 from convlstm.errors import DataError, DependencyError
-from tests.data.radar_files import minutes, radolan_bytes, write_knmi, write_odim
 
 NAN = np.nan
 SHAPE = (3, 4, 6)
@@ -31,7 +31,10 @@ def read(path, **options):
 def test_a_store_of_zarr_3_with_shards(tmp_path, rain_dataset, rain_counts):
     counts = rain_counts(12, 8, 8)
     rain_dataset(counts).to_zarr(
-        tmp_path / "rain.zarr", zarr_format=3, encoding={"rain": {"chunks": (1, 4, 8), "shards": (4, 8, 8)}}, consolidated=False
+        tmp_path / "rain.zarr",
+        zarr_format=3,
+        encoding={"rain": {"chunks": (1, 4, 8), "shards": (4, 8, 8)}},
+        consolidated=False,
     )
     array = zarr.open_group(tmp_path / "rain.zarr", mode="r")["rain"]
     assert (array.shards, array.chunks) == ((4, 8, 8), (1, 4, 8))
@@ -138,7 +141,9 @@ def test_knmi_reflectivity_with_a_code_of_0(tmp_path, counts):
     np.testing.assert_allclose(read(tmp_path), expected)
 
 
-@pytest.mark.parametrize(("product", "interval", "per_hour"), [("YW", "   5", 12), ("RW", "  60", 1), ("SF", "   1U1", 1 / 24)])
+@pytest.mark.parametrize(
+    ("product", "interval", "per_hour"), [("YW", "   5", 12), ("RW", "  60", 1), ("SF", "   1U1", 1 / 24)]
+)
 def test_radolan_sums_with_their_flags(tmp_path, product, interval, per_hour):
     values = np.zeros((3, 900, 900), np.uint16)
     values[:, 0, :5] = [7, 4095, 0x2000 | 2500, 0x8000 | 3, 0x1000 | 9]

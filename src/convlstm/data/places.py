@@ -31,7 +31,7 @@ PROTOCOLS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs",
 _BLOCK = 2**20
 _COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
-_LOST_SLASH = re.compile(rf"({'|'.join(PROTOCOLS)}|file):/(?=[^/])")
+_LOST_SLASH = re.compile(rf"({'|'.join(PROTOCOLS)}):/(?=[^/])")
 
 
 def find_places(source: Source) -> list[str]:
@@ -178,8 +178,8 @@ def _copy(source: IO[bytes], target: Path, name: str, most: int) -> None:
 
 def _text(one: str | Path) -> str:
     """Return a place as text, with the slash that an address loses as a `Path`."""
-    text = _LOST_SLASH.sub(r"\1://", str(one), count=1)
-    return text.removeprefix("file://")
+    text = re.sub("^file:(//)?(?=/)", "", str(one))
+    return _LOST_SLASH.sub(r"\1://", text, count=1) if _LOST_SLASH.match(text) else text
 
 
 def _expand(text: str) -> list[str]:
