@@ -2,6 +2,8 @@
 
 import gzip
 import importlib
+import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -360,3 +362,22 @@ def test_netcdf_4_with_the_suffix_h5(tmp_path, rain_dataset, rain_counts):
     rain_dataset().to_netcdf(tmp_path / "rain.h5", engine="netcdf4")
     np.testing.assert_allclose(read(tmp_path / "rain.h5"), rain_counts() * 0.12, rtol=1e-6)
     assert isinstance(xr.open_dataset(tmp_path / "rain.h5"), xr.Dataset)
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, counts, rain_dataset):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = [example for example in re.findall(r"\| `(open_frames\(.*?\))` \|", page) if "https" not in example]
+    monkeypatch.chdir(tmp_path)
+    for name in ("odim", "knmi", "radolan"):
+        (tmp_path / name).mkdir()
+    for n in range(2):
+        write_odim(f"odim/{n}.h5", counts[n].astype(float), minutes(n), gain=1.0, offset=0.0)
+        write_knmi(f"knmi/{n}.h5", counts[n].astype(np.uint16), minutes(n))
+        Path(f"radolan/{n}").write_bytes(radolan_bytes(np.ones((900, 900), np.uint16), minutes(n)))
+    Path("tp.grib2").write_bytes(b"".join(grib_message(counts[n] / 100, n + 1) for n in range(2, -1, -1)))
+    rain_dataset().to_netcdf("rain.nc")
+    rain_dataset().to_zarr("rain.zarr", zarr_format=3, consolidated=False)
+    Path("rain.nc.gz").write_bytes(gzip.compress(Path("rain.nc").read_bytes()))
+    assert len(examples) == 7
+    for example in examples:
+        assert eval(example, {"open_frames": open_frames}).units == "mm/h"  # noqa: S307 (our own page)

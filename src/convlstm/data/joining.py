@@ -311,7 +311,8 @@ def _joined(files: OpenFiles, parts: list[_Part]) -> xr.Dataset:
         if unpack and any(key in layout.attrs for key in _LIMITS):
             raise _limits_of_packing(first, parts, name)
         read = partial(_read, files, name, dims, (numbers, starts), shape, dtype, unpack)
-        joined[name] = lazy_variable((time_dim, *layout.dims), shape, dtype, read, attrs)
+        chunks = _chunks(dataset[name].variable, time_dim, parts)
+        joined[name] = lazy_variable((time_dim, *layout.dims), shape, dtype, read, attrs, chunks)
     kept = [
         name
         for name, coordinate in dataset.coords.items()
@@ -330,6 +331,14 @@ def _joined(files: OpenFiles, parts: list[_Part]) -> xr.Dataset:
     result.encoding = dict(dataset.encoding)
     result.set_close(files.close)
     return result
+
+
+def _chunks(variable: xr.Variable, time_dim: Hashable, parts: list[_Part]) -> dict[Hashable, int]:
+    """Return the sizes that are read at once: those of the chunks of a file, which do not cross its end."""
+    stored = dict(variable.encoding.get("preferred_chunks", {}))
+    frames = int(stored.get(time_dim, 1))
+    aligned = all(len(part.times) % frames == 0 for part in parts)
+    return stored | {time_dim: frames if aligned else 1}
 
 
 def _read(

@@ -97,7 +97,7 @@ class LocalCopy:
     def __init__(self, place: str, max_bytes: int) -> None:
         self.place = place
         self._folder: Path | None = None
-        self._remove: Callable[[], object] = lambda: None
+        self._remove: Callable[[], object] | None = None
         self.path = Path(place)
         try:
             if is_address(place):
@@ -116,7 +116,8 @@ class LocalCopy:
 
     def close(self) -> None:
         """Remove a temporary copy."""
-        self._remove()
+        if self._remove is not None:
+            self._remove()
 
     def rename(self, error: ConvLSTMError) -> ConvLSTMError:
         """Return an error with the name of the place instead of that of its copy."""
@@ -125,6 +126,10 @@ class LocalCopy:
         parts = [str(part).replace(str(self.path), self.place) for part in (error.argument, error.expected, error.hint)]
         received = str(error.received).replace(str(self.path), self.place)
         return type(error)(parts[0], expected=parts[1], received=received, hint=parts[2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process, which does not remove the copy."""
+        return {"place": self.place, "path": self.path, "_folder": self._folder, "_remove": None}
 
     def _temporary(self) -> Path:
         if self._folder is None:

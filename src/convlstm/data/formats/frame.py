@@ -43,6 +43,7 @@ def frame_dataset(
 ) -> xr.Dataset:
     """Return a dataset over time, y and x."""
     dims, shape = ("time", "y", "x"), (len(times), len(grid.y), len(grid.x))
+    chunks = dict(zip(dims, (1, *shape[1:]), strict=True))
     seconds = np.array([(time - _EPOCH).total_seconds() for time in times])
     names = (
         ("longitude", "latitude")
@@ -54,7 +55,7 @@ def frame_dataset(
     )
     dataset = xr.Dataset(
         {
-            name: lazy_variable(dims, shape, variable.dtype, variable.read, variable.attrs)
+            name: lazy_variable(dims, shape, variable.dtype, variable.read, variable.attrs, chunks)
             for name, variable in variables.items()
         },
         coords={

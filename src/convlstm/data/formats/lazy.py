@@ -28,10 +28,17 @@ class LazyArray(BackendArray):
 
 
 def lazy_variable(
-    dims: tuple[Any, ...], shape: tuple[int, ...], dtype: DTypeLike, read: Reader, attrs: Mapping[Any, Any]
+    dims: tuple[Any, ...],
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    read: Reader,
+    attrs: Mapping[Any, Any],
+    chunks: Mapping[Any, int] | None = None,
 ) -> xr.Variable:
-    """Return a variable whose values are read when it is indexed."""
-    return xr.Variable(dims, indexing.LazilyIndexedArray(LazyArray(shape, dtype, read)), dict(attrs))
+    """Return a variable whose values are read when it is indexed; `chunks` are the sizes that are read at once."""
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(LazyArray(shape, dtype, read)), dict(attrs))
+    variable.encoding["preferred_chunks"] = dict(chunks or {})
+    return variable
 
 
 def outer(values: NDArray[Any], key: Key) -> NDArray[Any]:
