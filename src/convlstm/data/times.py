@@ -126,7 +126,7 @@ def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataAr
 def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
     raw = dataset[name].variable
     try:
-        decoded = xr.decode_cf(xr.Dataset({"raw": (dim, raw.values, raw.attrs)}))["raw"]
+        decoded = xr.conventions.decode_cf_variable("raw", xr.Variable((dim,), raw.values, raw.attrs))
     except (ValueError, OverflowError) as error:
         raise DataError(
             str(name),
@@ -134,7 +134,7 @@ def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
             received=f"units {raw.attrs.get('units')!r}, calendar {raw.attrs.get('calendar', 'standard')!r}",
             hint="Correct the attributes in the file.",
         ) from error
-    absent = np.flatnonzero(decoded.isnull().values)
+    absent = np.flatnonzero(np.asarray(decoded.isnull().values))
     if absent.size:
         raise DataError(
             str(name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,7 @@ from convlstm.errors import DataError
 
 def grid_mapping(projection: str, extra: str, source: str) -> dict[str, Any]:
     """Return the attributes of a CF grid mapping."""
-    attributes = _crs(projection, extra, source).to_cf()
-    return {name: value for name, value in attributes.items() if isinstance(value, str | int | float | list | tuple)}
+    return _attributes(_crs(projection, extra, source))
 
 
 def to_metres(projection: str, point: tuple[float, float], extra: str, source: str) -> tuple[float, float]:
@@ -35,10 +35,22 @@ def centres(first_edge: float, size: float, count: int) -> NDArray[np.float64]:
     return np.asarray(first_edge + size * (np.arange(count) + 0.5), np.float64)
 
 
+@lru_cache(maxsize=8)  # many files have one projection
+def _attributes(crs: Any) -> dict[str, Any]:
+    return {name: value for name, value in crs.to_cf().items() if isinstance(value, str | int | float | list | tuple)}
+
+
+@lru_cache(maxsize=8)
+def _parsed(projection: str) -> Any:
+    from pyproj import CRS
+
+    return CRS.from_user_input(projection)
+
+
 def _crs(projection: str, extra: str, source: str) -> Any:
     pyproj = load_package("pyproj", extra, source)
     try:
-        return pyproj.CRS.from_user_input(projection)
+        return _parsed(projection)
     except pyproj.exceptions.CRSError as error:
         raise DataError(
             source,
