@@ -25,6 +25,9 @@ Source = str | Path | Sequence[str | Path]
 MOST_EXPANDED = 4 * 2**30
 """Maximum size in bytes of a file after decompression."""
 
+MOST_COPIED = 16 * 2**30
+"""Maximum size in bytes of the copy of a remote file."""
+
 PROTOCOLS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs", "memory": "fsspec"}
 """Protocols of addresses, with the package that each needs."""
 
@@ -94,17 +97,17 @@ def file_system(address: str) -> tuple[Any, str]:
 class LocalCopy:
     """A local file with the content of a place: the file itself, or a temporary copy that `close` removes."""
 
-    def __init__(self, place: str, max_bytes: int) -> None:
+    def __init__(self, place: str) -> None:
         self.place = place
         self._folder: Path | None = None
         self._remove: Callable[[], object] | None = None
         self.path = Path(place)
         try:
             if is_address(place):
-                self.path = self._download(max_bytes)
+                self.path = self._download()
             suffix = _compression(self.path)
             if suffix is not None:
-                self.path = self._expanded(suffix, min(max_bytes, MOST_EXPANDED))
+                self.path = self._expanded(suffix)
         except BaseException:
             self.close()
             raise
@@ -137,12 +140,12 @@ class LocalCopy:
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder
 
-    def _download(self, max_bytes: int) -> Path:
+    def _download(self) -> Path:
         files, path = file_system(self.place)
         target = self._temporary() / Path(path.partition("?")[0]).name
         try:
             with files.open(path, "rb") as source:
-                _copy(source, target, self.place, max_bytes)
+                _copy(source, target, self.place, MOST_COPIED)
         except (OSError, TimeoutError) as error:
             cause = error.__cause__ or error.__context__ or error
             raise DataError(
@@ -153,12 +156,12 @@ class LocalCopy:
             ) from error
         return target
 
-    def _expanded(self, suffix: str, most: int) -> Path:
+    def _expanded(self, suffix: str) -> Path:
         target = self._temporary() / "expanded" / _uncompressed(self.path.name)
         target.parent.mkdir()
         try:
             with _COMPRESSED[suffix](self.path, "rb") as source:
-                _copy(source, target, self.place, most)
+                _copy(source, target, self.place, MOST_EXPANDED)
         except (OSError, EOFError) as error:
             raise DataError(
                 self.place,

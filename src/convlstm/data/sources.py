@@ -35,7 +35,7 @@ def open_dataset(
 
     Args:
         source: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address, or several of these.
-        max_bytes: Maximum size in bytes of the coordinates, of one frame, and of a local copy.
+        max_bytes: Maximum size in bytes of the coordinates, and of one frame of a radar product.
         variables: Names of the variables; () takes all.
         dims: The caller's dimension for "time", "y" and "x", or None; for joining only.
         selection: Values of other dimensions, by name.
@@ -68,7 +68,7 @@ def open_place(place: str, max_bytes: int, selection: Selection) -> xr.Dataset:
             received="a device or pipe" if path.exists() else "nothing there",
             hint="Correct the path.",
         )
-    copy = LocalCopy(place, max_bytes)
+    copy = LocalCopy(place)
     try:
         dataset = open_file(copy.path, max_bytes)
         return select(_kept(dataset, copy) if copy.is_temporary else dataset, selection)
