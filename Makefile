@@ -66,6 +66,6 @@ $(DEMO_READY): pyproject.toml constraints.txt
 
 $(READY): pyproject.toml constraints.txt $(wildcard native/*.* native/src/*/*.py)
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,dev]'
+	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,radar,grib,dev]'
 	$(NATIVE)
 	touch $@ $(DEMO_READY)

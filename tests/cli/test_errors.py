@@ -113,7 +113,7 @@ def test_wrong_training(fails, trained, tmp_path, tiny, code, words, options):
 
 
 def test_training_without_data_or_with_hostile_configuration(fails, tmp_path):
-    fails(2, "pass the NetCDF file or Zarr folder", "train")
+    fails(2, "pass the data to train on", "train")
     (tmp_path / "config.yaml").write_text("seed: !!python/object/apply:os.system ['touch owned']\n")
     fails(3, "config.yaml: expected valid TOML or YAML", "train", "rain.nc", "-c", "config.yaml")
     fails(3, "expected a TOML or YAML file, got no file", "train", "rain.nc", "-c", tmp_path)
@@ -275,7 +275,7 @@ def test_unknown_words(fails, cli):
     fails(2, "No such command 'forcast'", "forcast")
     fails(2, "No such option: --verbose", "--verbose")
     fails(2, "Missing argument", "forecast")
-    fails(4, "run: expected a NetCDF file or a Zarr folder, got nothing there", "forecast", "run")
+    fails(4, "run: expected a file or a Zarr folder, got nothing there", "forecast", "run")
     code, out, err = cli()
     assert (code, err) == (0, "")
     assert "convlstm demo" in out

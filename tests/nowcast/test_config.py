@@ -19,6 +19,7 @@ CHANGED = {
         "rain": False,
         "accumulated": True,
         "missing": [-1.0, -999.0],
+        "select": {"member": 0.0, "level": "top"},
         "transform": "standard",
         "log_top": 7.0,
         "input_length": 5,

@@ -74,6 +74,7 @@ def evaluate(
     rain: options.Rain = None,
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
+    select: options.Select = None,
 ) -> None:
     """Score a model on days outside its training, and compare it with persistence and optical flow.
 
@@ -110,7 +111,7 @@ def evaluate(
     rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
     nowcaster = load_nowcaster(model, framework, threads, precision)
     frames = nowcaster.open_frames(
-        data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
+        data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
     )
     say_summary(summarise(frames), nowcaster.pipeline)
     nowcaster.pipeline.check(frames)

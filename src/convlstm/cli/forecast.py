@@ -50,6 +50,7 @@ def forecast(
     rain: options.Rain = None,
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
+    select: options.Select = None,
 ) -> None:
     """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
@@ -66,6 +67,7 @@ def forecast(
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
     from convlstm.cli.output import say, say_summary
+    from convlstm.data.places import local_files
     from convlstm.data.summary import summarise
     from convlstm.errors import ConvLSTMError
     from convlstm.files import check_not_input, check_writable
@@ -76,10 +78,10 @@ def forecast(
 
     model, data = options.model_and_data(paths)
     check_writable(output, folder=output.suffix == ".zarr")
-    check_not_input(output, data, model, *RunFolder(model).files)
+    check_not_input(output, *local_files(data), model, *RunFolder(model).files)
     leads = None if lead_times is None else _seconds(lead_times)
     nowcaster = load_nowcaster(model, framework, threads, precision)
-    reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
+    reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
     frames = nowcaster.open_frames(data, **reading)
     seconds = None if max_age is None else 60 * max_age
     try:

@@ -9,11 +9,13 @@ import typer
 
 _READING = "Reading options"
 
+DATA_HELP = "Data file, Zarr store, folder of files, 'pattern' or address"
+
 Paths = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        metavar="[MODEL] DATA",
-        help="NetCDF file or Zarr folder, after a model file or run folder. Default model: rain, of this package.",
+        metavar="[MODEL] DATA...",
+        help=f"{DATA_HELP}, after a model file or run folder. Default model: rain, of this package.",
         show_default=False,
     ),
 ]
@@ -59,20 +61,34 @@ Missing = Annotated[
         rich_help_panel=_READING,
     ),
 ]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="NAME=VALUE",
+        help="Coordinate value of another dimension, such as member=0,level=850; a position if there is no coordinate. "
+        "none selects nothing.",
+        rich_help_panel=_READING,
+    ),
+]
 Framework = Annotated[str, typer.Option(help="Framework: torch, keras (backend in KERAS_BACKEND), flax or mlx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: what the framework chooses.")]
 
 Precision = Annotated[str, typer.Option(help="Precision of the convolutions: float32, bfloat16 or auto.")]
 
 
-def model_and_data(paths: list[Path]) -> tuple[Path, Path]:
-    """Return the paths of model and data; without a model, that of the model in this package."""
+def model_and_data(paths: list[str]) -> tuple[Path, list[str]]:
+    """Return the path of the model and those of the data; without a model, that of the model in this package."""
     from convlstm.nowcast.models import shipped_model
+    from convlstm.nowcast.run_folder import RunFolder
 
-    if len(paths) > 2:
-        received = " ".join(str(path) for path in paths)
-        raise typer.BadParameter(f"expected DATA or MODEL DATA, got {received!r}", param_hint="[MODEL] DATA")
-    return (paths[0] if len(paths) == 2 else shipped_model()), paths[-1]
+    first = Path(paths[0])
+    if len(paths) > 2 and first.suffix != ".safetensors" and not RunFolder(first).model.exists():
+        raise typer.BadParameter(
+            f"expected a model before several data files, got {paths[0]!r}; quote a pattern such as 'days/*.nc'",
+            param_hint="[MODEL] DATA...",
+        )
+    return (first, paths[1:]) if len(paths) > 1 else (shipped_model(), paths)
 
 
 def reading(
@@ -85,8 +101,11 @@ def reading(
     rain: bool | None,
     accumulated: bool | None,
     missing: list[str] | None,
+    select: list[str] | None,
 ) -> dict[str, Any]:
     """Return the reading options that were passed, by their names in `open_frames` and `DataConfig`."""
+    from convlstm.data.selection import parse_selection
+
     options = {
         "variables": variables or None,
         "units": units,
@@ -97,6 +116,7 @@ def reading(
         "rain": rain,
         "accumulated": accumulated,
         "missing": _numbers(missing) if missing else None,
+        "select": parse_selection(select) if select else None,
     }
     return {name: value for name, value in options.items() if value is not None}
 

@@ -12,9 +12,9 @@ from convlstm.cli import options
 
 def train(
     data: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Argument(
-            metavar="DATA", help="NetCDF file or Zarr folder. Not needed with --show-config.", show_default=False
+            metavar="DATA...", help=f"{options.DATA_HELP}. Not needed with --show-config.", show_default=False
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")] = Path("run"),
@@ -51,6 +51,7 @@ def train(
     rain: options.Rain = None,
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
+    select: options.Select = None,
 ) -> None:
     """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
@@ -69,7 +70,9 @@ def train(
     folder = RunFolder(output)
     if resume and config is None and folder.config.exists():
         config = folder.config
-    reading_options = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
+    reading_options = options.reading(
+        variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select
+    )
     overrides: dict[str, Any] = {f"data.{name}": value for name, value in reading_options.items()}
     if seed is not None:
         overrides["seed"] = seed
@@ -79,8 +82,8 @@ def train(
     if show_config:
         say(to_yaml(chosen).rstrip())
         return
-    if data is None:
-        raise typer.BadParameter("pass the NetCDF file or Zarr folder to train on", param_hint="DATA")
+    if not data:
+        raise typer.BadParameter("pass the data to train on", param_hint="DATA")
     folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
     frames = open_frames(data, **chosen.data.reading_options)
     ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from cf_xarray.accessor import CFDatasetAccessor
 
+from convlstm.data.selection import example
 from convlstm.errors import DataError
 
 AXES = ("time", "y", "x")
@@ -102,11 +103,15 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
         if len(dims) > 1:
             dims[:] = [dim for dim in dims if variable.sizes[dim] > 1]
         if len(dims) != 1:
+            others = [dim for dim, size in variable.sizes.items() if dim not in axes and size > 1]
+            hint = f"Pass its name as `{axis}_dim`, or choose another variable."
+            if axis == "time" and len(others) > 1:
+                hint = f"Select a value of all but one of them, such as `{example(variable, others[0])}`."
             raise DataError(
                 name,
                 expected=f"{'one' if dims else 'a'} {axis} axis",
                 received=f"the dimensions ({sizes})",
-                hint=f"Pass its name as `{axis}_dim`, or choose another variable.",
+                hint=hint,
             )
     dimensions = Dimensions(dims_of["time"][0], dims_of["y"][0], dims_of["x"][0])
     for dim, size in variable.sizes.items():
@@ -115,7 +120,7 @@ def find_dimensions(variable: xr.DataArray, axes: Mapping[Hashable, str]) -> Dim
                 name,
                 expected="only the dimensions time, y and x",
                 received=f"{dim} of size {size}",
-                hint=f"Write a file with one {dim} first.",
+                hint=f"Pass one of its values, such as `{example(variable, dim)}`.",
             )
     return dimensions
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from convlstm.errors import DataError
 
-_FORMATS = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+FORMATS = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 
 
@@ -20,7 +20,7 @@ def check_complete(path: Path) -> None:
     Source: NetCDF Classic, 64-bit Offset and 64-bit Data Format Specifications, Unidata.
     """
     with path.open("rb") as file:
-        if file.read(4) not in _FORMATS:
+        if file.read(4) not in FORMATS:
             return
         file.seek(0)
         try:

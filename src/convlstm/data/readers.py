@@ -1,10 +1,9 @@
-"""Read NetCDF and Zarr: find the variables, check them, and load them as packed numbers."""
+"""Read gridded sequences: find the variables, check them, and load them as packed numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,13 @@ from numpy.typing import NDArray
 from convlstm.data.accumulation import AccumulatedChannel, check_sums_per_step
 from convlstm.data.axes import Dimensions, find_axes, find_dimensions, find_variables
 from convlstm.data.checks import require_positive
+from convlstm.data.formats.kinds import has_default_fill
+from convlstm.data.formats.sizes import check_size
 from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Frames
 from convlstm.data.no_data import check_codes, declared_codes, numbers, packed_codes, without_default_fill
-from convlstm.data.opening import check_size, opened
+from convlstm.data.opening import opened
+from convlstm.data.places import Source, name_of
+from convlstm.data.selection import Selection
 from convlstm.data.times import read_times, usual_step
 from convlstm.data.units import RAIN_RATE, Conversion, find_conversion
 from convlstm.errors import DataError
@@ -40,7 +43,7 @@ _NOT_SPATIAL = {"time", "forecast_reference_time", "forecast_period"}
 
 
 def open_frames(
-    path: str | Path,
+    path: Source,
     *,
     variables: tuple[str, ...] = (),
     units: str | None = None,
@@ -51,16 +54,18 @@ def open_frames(
     rain: bool | None = None,
     accumulated: bool | None = None,
     missing: Sequence[float] | None = None,
+    select: Selection | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Frames:
-    """Read a gridded sequence from a NetCDF file or a Zarr folder.
+    """Read a gridded sequence from files or a store: NetCDF, Zarr, ODIM and KNMI HDF5, GRIB or RADOLAN.
 
     Rain is converted to mm/h, including sums over a time step (`docs/data.md` lists the units); other variables keep
-    their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Nothing in a file is
-    executed, and every size is checked before allocation.
+    their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Several files are joined
+    along time. Nothing in a file is executed, and every size is checked before allocation.
 
     Args:
-        path: A NetCDF file, or a folder in Zarr format 2 or 3.
+        path: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address that fsspec reads, or
+            a sequence of these.
         variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
         units: Unit of the variables, which overrides the file ("mm" for rain sums over one step).
         time_step: Seconds between frames, and the period of sums; needed only if the file has no dates.
@@ -72,15 +77,18 @@ def open_frames(
         missing: Values in the unit of the file that mean no data, in addition to those that the file declares; None
             refuses negative rain and codes such as -999, and () reads them as values. In Zarr, any values also decide
             whether the fill value 0, its default, is a value.
+        select: Coordinate values of further dimensions, such as {"member": 0}; a position if there is no coordinate.
         max_bytes: Maximum size in memory.
 
     Returns:
         The sequence.
 
     Raises:
-        DataError: if the path is not readable NetCDF or Zarr, or a variable or dimension cannot be found. Also if the
-            times are missing or out of order, or there are fewer than two frames, too many values, or none. Also if
-            the unit is ambiguous, and for sums since a start and codes for no data, unless an option settles them.
+        DataError: if the data is not readable, or a variable or dimension cannot be found. Also if the times are
+            missing or out of order, or there are fewer than two frames, too many values, or none. Also if the unit is
+            ambiguous, and for sums since a start and codes for no data, unless an option settles them. Also if files
+            overlap in time, or differ in grid, unit or variables.
+        DependencyError: if a kind of file or address needs a package that is not installed.
         ConfigError: if `time_step` is not above 0.
 
     Example:
@@ -88,21 +96,21 @@ def open_frames(
         >>> open_frames(sample_path()).variables
         ('rainfall_rate',)
     """
-    path = Path(path)
     if time_step is not None:
         require_positive("time_step", time_step)
-    with opened(path, max_bytes) as dataset:
-        axes = find_axes(dataset, {"time": time_dim, "y": y_dim, "x": x_dim})
+    dims = {"time": time_dim, "y": y_dim, "x": x_dim}
+    with opened(path, max_bytes, variables=variables, dims=dims, selection=select) as dataset:
+        axes = find_axes(dataset, dims)
         names = find_variables(dataset, axes, tuple(variables))
         dimensions = _shared_dimensions(dataset, axes, names)
-        check_size(path, sum(dataset[name].nbytes for name in names), max_bytes)
+        check_size(name_of(path), sum(dataset[name].nbytes for name in names), max_bytes)
         fields = [_three_dimensional(dataset[name], dimensions) for name in names]
         time, seconds = read_times(dataset, dimensions.time, time_step)
         step = float(time_step or usual_step(seconds))
         channels = []
         for field in fields:
             conversion = _conversion(field, units, rain)
-            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
+            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=has_default_fill(dataset))
             channels.append(_checked(channel, seconds, accumulated, missing))
         if accumulated:
             channels = _from_second_frame(channels)

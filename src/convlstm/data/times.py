@@ -26,20 +26,31 @@ def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> t
     """
     size = dataset.sizes[dim]
     if size < 2:
-        raise DataError(str(dim), expected="at least 2 frames", received=size, hint="Pass a sequence of frames.")
-    coordinate, text = _dated(dataset, dim), _text(dataset, dim)
-    if coordinate is not None:
-        time = _decode(dataset, coordinate, dim)
-    elif text is not None:
-        parsed = _parsed(dataset, text)
-        if parsed.isna().all() and time_step is not None:
-            return _count(dim, size, time_step)
-        time = _times_of_text(dataset, text, dim, parsed)
-    else:
+        raise DataError(
+            str(dim), expected="at least 2 frames", received=size, hint="Pass a longer sequence, or several files."
+        )
+    time = decoded_times(dataset, dim, or_none=time_step is not None)
+    if time is None:
         return _count(dim, size, time_step)
     seconds = _seconds(time)
     _check_order(time, seconds)
     return time, seconds
+
+
+def decoded_times(dataset: xr.Dataset, dim: Hashable, *, or_none: bool = False) -> xr.DataArray | None:
+    """Return the times along a dimension as dates, or None without any.
+
+    Texts of which none is a time are an error, unless `or_none` is true.
+    """
+    coordinate, text = _dated(dataset, dim), _text(dataset, dim)
+    if coordinate is not None:
+        return _decode(dataset, coordinate, dim)
+    if text is None:
+        return None
+    parsed = _parsed(dataset, text)
+    if parsed.isna().all() and or_none:
+        return None
+    return _times_of_text(dataset, text, dim, parsed)
 
 
 def usual_step(seconds: Seconds) -> float:
@@ -115,7 +126,7 @@ def _count(dim: Hashable, size: int, time_step: float | None) -> tuple[xr.DataAr
 def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
     raw = dataset[name].variable
     try:
-        decoded = xr.decode_cf(xr.Dataset({"raw": (dim, raw.values, raw.attrs)}))["raw"]
+        decoded = xr.conventions.decode_cf_variable("raw", xr.Variable((dim,), raw.values, raw.attrs))
     except (ValueError, OverflowError) as error:
         raise DataError(
             str(name),
@@ -123,7 +134,7 @@ def _decode(dataset: xr.Dataset, name: Hashable, dim: Hashable) -> xr.DataArray:
             received=f"units {raw.attrs.get('units')!r}, calendar {raw.attrs.get('calendar', 'standard')!r}",
             hint="Correct the attributes in the file.",
         ) from error
-    absent = np.flatnonzero(decoded.isnull().values)
+    absent = np.flatnonzero(np.asarray(decoded.isnull().values))
     if absent.size:
         raise DataError(
             str(name),

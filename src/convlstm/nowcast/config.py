@@ -28,7 +28,18 @@ BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxdict = 2, 4, 4
 
 HINT = "Run `convlstm train --show-config` to list every option with its default."
 
-READING_OPTIONS = ("variables", "units", "time_step", "time_dim", "y_dim", "x_dim", "rain", "accumulated", "missing")
+READING_OPTIONS = (
+    "variables",
+    "units",
+    "time_step",
+    "time_dim",
+    "y_dim",
+    "x_dim",
+    "rain",
+    "accumulated",
+    "missing",
+    "select",
+)
 """Options of the section `data` that are options of `open_frames`, by the same names."""
 
 
@@ -53,6 +64,9 @@ class DataConfig(_Part):
     )
     missing: list[float] | None = Field(
         None, description="Values that mean no data; null refuses negative rain and codes such as -999, [] keeps them."
+    )
+    select: dict[str, float | str] | None = Field(
+        None, description="Coordinate values of other dimensions, such as {member: 0}; null selects nothing."
     )
     transform: Literal["auto", "log", "dbz", "standard", "identity"] = Field(
         "auto", description="Transform: auto, log, dbz, standard or identity; auto is log for rain, else standard."

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames
 from convlstm.data.accumulation import find_changes, rounding
+from convlstm.data.formats.sizes import check_size
 from convlstm.data.frames import Channel
 from convlstm.data.no_data import check_codes
-from convlstm.data.opening import check_size, opened
+from convlstm.data.opening import opened
 from convlstm.data.readers import packed_channel
 from convlstm.data.units import RAIN_RATE, Conversion, Field, find_conversion
 from convlstm.errors import DataError

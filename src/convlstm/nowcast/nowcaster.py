@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import Frames, carry_forward, open_frames
+from convlstm.data.places import Source
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError, WeightsError
@@ -42,7 +43,7 @@ class Nowcaster:
         assert isinstance(self.model.spec, ForecasterSpec)
         return self.model.spec
 
-    def open_frames(self, path: str | Path, **options: Any) -> Frames:
+    def open_frames(self, path: Source, **options: Any) -> Frames:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
         return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
 

@@ -1,0 +1,92 @@
+"""Zarr stores of formats 2 and 3, in a folder or at an address."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from convlstm.data.formats.sizes import check_size
+from convlstm.errors import DataError
+
+GROUP_METADATA = (".zgroup", ".zmetadata", "zarr.json")
+_METADATA = (".zmetadata", ".zarray", "zarr.json")
+_CODEC_LISTS = {"filters", "compressor", "codecs"}
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a folder is a Zarr group."""
+    return any((path / name).is_file() for name in GROUP_METADATA)
+
+
+def open_zarr(store: Path | str, max_bytes: int) -> xr.Dataset:
+    """Open the root group of a store with packed numbers and undecoded times."""
+    if isinstance(store, Path):
+        _refuse_links(store)
+        _refuse_pickle(store)
+    arrays = dict(zarr.open_group(store, mode="r").arrays())
+    for name, array in arrays.items():
+        _check_codecs(f"{store}/{name}", array.metadata.to_dict())
+    check_size(store, sum(array.nbytes for array in arrays.values() if array.ndim == 1), max_bytes)
+    dataset = xr.open_dataset(
+        store, engine="zarr", mask_and_scale=False, decode_times=False, decode_coords="all", chunks=None
+    )
+    _keep_zero_coordinates(dataset)
+    return dataset
+
+
+def _keep_zero_coordinates(dataset: xr.Dataset) -> None:
+    """Remove the fill value 0 of coordinates, which Zarr writes by default: a time or a distance of 0 is a value."""
+    for coordinate in dataset.coords.values():
+        if np.array_equal(coordinate.attrs.get("_FillValue"), 0):
+            del coordinate.attrs["_FillValue"]
+
+
+def _refuse_links(store: Path) -> None:
+    """Raise an error for a link to a file outside the store, whose content would be read as numbers."""
+    root = store.resolve()
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            inner = Path(folder) / name
+            if inner.is_symlink() and not inner.resolve().is_relative_to(root):
+                raise DataError(
+                    str(store),
+                    expected="files inside the store",
+                    received=f"the link {inner.relative_to(root)} to a place outside",
+                    hint="Replace the link by a copy of the file.",
+                )
+
+
+def _refuse_pickle(store: Path) -> None:
+    for folder in (store, *(child for child in store.iterdir() if child.is_dir())):
+        for name in _METADATA:
+            if (folder / name).is_file():
+                _check_codecs(str(folder / name), json.loads((folder / name).read_text()))
+
+
+def _check_codecs(name: str, metadata: Any) -> None:
+    if "pickle" in " ".join(_codecs(metadata)):
+        raise DataError(
+            name,
+            expected="codecs for numbers",
+            received="pickle, which executes code",
+            hint="Write the file again without this codec.",
+        )
+
+
+def _codecs(node: Any, listed: bool = False) -> Iterator[str]:
+    """Return the names of the codecs in Zarr metadata of either format, including nested ones."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _codecs(item, listed)
+    elif isinstance(node, dict):
+        if listed:
+            yield str(node.get("id", node.get("name", "")))
+        for key, value in node.items():
+            yield from _codecs(value, listed or key in _CODEC_LISTS)
