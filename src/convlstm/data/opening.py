@@ -24,28 +24,43 @@ _CODEC_LISTS = {"filters", "compressor", "codecs"}
 
 @contextmanager
 def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
-    """Open a file with packed numbers and undecoded times, and close it at the end of the block.
+    """Open a file as `open_source` does, and close it at the end of the block, whose errors become a `DataError`."""
+    with reading(path), open_source(path, max_bytes) as dataset:
+        yield dataset
 
-    The coordinates, which xarray reads at once, may have at most `max_bytes`. Any error of the libraries, now or in the
-    block, becomes a `DataError`.
+
+def open_source(path: Path, max_bytes: int) -> xr.Dataset:
+    """Open a file with packed numbers and undecoded times; it stays open as long as its variables are used.
+
+    The coordinates, which xarray reads at once, may have at most `max_bytes`.
     """
     engine = _engine(path)
+    with reading(path):
+        if engine == "zarr":
+            _refuse_pickle(path)
+        else:
+            check_complete(path)
+        check_size(path, _coordinate_bytes(path, engine), max_bytes)
+        dataset = xr.open_dataset(path, engine=engine, mask_and_scale=False, decode_times=False, decode_coords="all")
+        if engine == "zarr":
+            _keep_zero_coordinates(dataset)
+        return dataset
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Raise errors as `data_errors` does, without warnings of the libraries on what is checked here."""
+    with data_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def data_errors(path: Path | str) -> Iterator[None]:
+    """Raise any error of the libraries that read a file as a `DataError`."""
     try:
-        # xarray, zarr and cf-xarray warn about problems that are checked here
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if engine == "zarr":
-                _refuse_pickle(path)
-            else:
-                check_complete(path)
-            check_size(path, _coordinate_bytes(path, engine), max_bytes)
-            with xr.open_dataset(
-                path, engine=engine, mask_and_scale=False, decode_times=False, decode_coords="all"
-            ) as dataset:
-                if engine == "zarr":
-                    _keep_zero_coordinates(dataset)
-                yield dataset
-    except ConvLSTMError:
+        yield
+    except (ConvLSTMError, MemoryError):
         raise
     # the libraries raise many types for a damaged file: OSError, RuntimeError, KeyError, zlib.error
     except Exception as error:
