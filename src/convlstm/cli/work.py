@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
-    from convlstm.nowcast.evaluation_cases import FieldForecast, Selection
+    from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
+    from convlstm.nowcast.evaluation_forecasts import FieldForecast
     from convlstm.nowcast.fit import StepReport
     from convlstm.nowcast.forecast_files import ForecastFiles
     from convlstm.nowcast.nowcaster import Nowcaster
