@@ -73,6 +73,8 @@ def test_every_part_of_an_array_in_a_file_is_that_of_the_array_in_memory(tmp_pat
     np.testing.assert_array_equal(array[5:7], values[5:7])
     later = array.without_first().without_first()
     np.testing.assert_array_equal(later[:, 2:5], values[2:, 2:5])
+    chosen = random.random(23) > 0.5
+    np.testing.assert_array_equal(array[chosen], values[chosen])
     with pytest.raises(IndexError, match="of 23"):
         array[np.array([23])]
 
@@ -241,6 +243,18 @@ def test_the_wetness_of_a_long_sequence_is_coarser(monkeypatch, tmp_path):
         assert rows.stop - rows.start == columns.stop - columns.start == 16
         assert rows.stop <= 64
         assert columns.stop <= 48
+
+
+def test_the_wetness_of_a_very_long_sequence_is_that_of_every_nth_frame(monkeypatch, tmp_path):
+    from convlstm.data import sampling
+
+    values = np.repeat(numbers("f4", (10, 32, 32)), 3, axis=0)
+    frames = open_frames(write(tmp_path, values, "contiguous netcdf"))
+    whole = WetSampler(frames, np.arange(0, 21, 3), 9, (16, 16))
+    monkeypatch.setattr(sampling, "_MOST_READ", values.size // 5)
+    thinned = WetSampler(frames, np.arange(0, 21, 3), 9, (16, 16))  # every third frame, so that a window has three
+    np.testing.assert_allclose(thinned._cumulative[::3], whole._cumulative[::3], rtol=1e-6)
+    assert not np.array_equal(thinned._cumulative, whole._cumulative)
 
 
 def test_many_frames_are_read_in_parts_of_bounded_size():

@@ -54,6 +54,8 @@ def evaluate_with_progress(
     files: Mapping[str, ForecastFiles] | None = None,
     members: int = 0,
     overwrite: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
 ) -> None:
     """Evaluate with a display of the number of cases, and print the main scores.
 
@@ -75,6 +77,8 @@ def evaluate_with_progress(
             files=files,
             members=members,
             overwrite=overwrite,
+            workers=workers,
+            threads=threads,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -23,7 +23,7 @@ from convlstm.data.times import read_times, usual_step
 from convlstm.data.units import RAIN_RATE, Conversion, find_conversion
 from convlstm.errors import DataError
 
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 256 * 2**20
 """Default of `max_bytes` of `open_frames`: memory for the numbers of a sequence."""
 
 _MAX_COORDINATES = 2**30  # bytes, of the one-dimensional variables that xarray reads

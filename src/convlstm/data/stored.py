@@ -177,7 +177,7 @@ def _native(values: NDArray[Any], *, unsigned: bool) -> NDArray[Any]:
 
 
 def _positive(index: NDArray[np.integer[Any]], count: int) -> NDArray[np.intp]:
-    frames = np.asarray(index, np.intp)
+    frames = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, np.intp)
     if frames.size and not -count <= frames.min() <= frames.max() < count:
         raise IndexError(f"frames {frames.min()} to {frames.max()} of {count}")
     return np.where(frames < 0, frames + count, frames)

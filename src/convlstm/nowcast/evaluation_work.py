@@ -57,7 +57,12 @@ class Work:
         with locked(self.folder, "evaluation"):
             _check_plan(self.folder, json.loads(plan), overwrite=overwrite)
             write_atomic(self.folder / _PLAN, lambda draft: draft.write_text(plan, encoding="utf-8"))
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self._finished():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *, workers: int, threads: int | None, on_case: Callable[[int, int], None]) -> None:
