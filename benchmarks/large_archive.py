@@ -73,6 +73,12 @@ def write_archive(path: Path, gigabytes: float, compress: bool) -> int:
     return count
 
 
+def write_last_frames(archive: Path, path: Path) -> None:
+    """Write the last six frames of an archive as a file of their own, for comparison."""
+    with xr.open_zarr(archive, consolidated=False, decode_times=False, chunks=None) as dataset:
+        dataset.isel(time=slice(-6, None)).drop_encoding().to_netcdf(path)
+
+
 def measure(command: list[str]) -> dict[str, float]:
     """Run a command and return its time in seconds and its peak resident memory in MB."""
     started = time.perf_counter()
@@ -97,6 +103,13 @@ def commands(archive: Path, folder: Path) -> dict[str, list[str]]:
     settings = [word for setting in SMALL_RUN for word in ("--set", setting)]
     return {
         "framework and model alone": [sys.executable, "-c", f"{load}; n.load_nowcaster(m.shipped_model())"],
+        "forecast from a file of six frames": [
+            *run,
+            "forecast",
+            str(folder / "last.nc"),
+            "-o",
+            str(folder / "last_forecast.nc"),
+        ],
         "forecast": [*run, "forecast", str(archive), "-o", str(folder / "forecast.nc")],
         "train": [*run, "train", str(archive), "-o", model, *settings],
         "forecast by that model": [*run, "forecast", model, str(archive), "-o", str(folder / "forecast2.nc")],
@@ -116,6 +129,7 @@ def main() -> None:
         started = time.perf_counter()
         count = write_archive(archive, options.gigabytes, not options.uncompressed)
         print(f"{count} frames written in {time.perf_counter() - started:.0f} s")
+    write_last_frames(archive, options.folder / "last.nc")
     results = {}
     for name, command in commands(archive, options.folder).items():
         if not options.only or name in options.only:

@@ -258,5 +258,5 @@ def test_the_wetness_of_a_very_long_sequence_is_that_of_every_nth_frame(monkeypa
 
 
 def test_many_frames_are_read_in_parts_of_bounded_size():
-    assert (frames_at_once(96 * 96), frames_at_once(2**20), frames_at_once(2**30)) == (64, 8, 1)
-    assert [part.tolist() for part in in_parts(np.arange(5), 2**22)] == [[0, 1], [2, 3], [4]]
+    assert (frames_at_once(96 * 96), frames_at_once(2**20), frames_at_once(2**30)) == (64, 4, 1)
+    assert [part.tolist() for part in in_parts(np.arange(5), 2**21)] == [[0, 1], [2, 3], [4]]

@@ -16,7 +16,7 @@ Index = slice | NDArray[np.integer]
 Window = tuple[slice, slice]
 
 _FRAMES_AT_ONCE = 64
-_VALUES_AT_ONCE = 2**23
+_VALUES_AT_ONCE = 2**22
 _SAMPLE_VALUES = 2**22
 _LEAST_SAMPLE = 16  # frames, or pairs of them
 
