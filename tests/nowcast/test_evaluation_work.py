@@ -19,7 +19,7 @@ from convlstm.nowcast.fit import fit
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
 
-FEW = Selection(min_wet=0.0, max_cases=3)
+FEW = Selection(min_wet=0.0, max_cases=3, thresholds=(1.0,))
 
 
 class StopError(Exception):
@@ -65,19 +65,17 @@ def test_an_interrupted_evaluation_continues_with_the_same_bits(whole, event_now
         assert ours.identical(theirs)
 
 
-def test_an_unfinished_evaluation_of_other_options_is_refused_or_replaced(event_nowcaster, rain_frames, tmp_path):
-    folder = tmp_path / "e"
+def test_an_unfinished_evaluation_of_other_options_is_refused_or_replaced(make_nowcaster, rain_frames, tmp_path):
+    folder, nowcaster = tmp_path / "e", make_nowcaster()
     few = replace(FEW, max_cases=2)
     with pytest.raises(StopError):
-        evaluate(event_nowcaster, rain_frames, folder, few, on_case=partial(stop_after, 1))
+        evaluate(nowcaster, rain_frames, folder, few, on_case=partial(stop_after, 1))
     other = replace(few, thresholds=(2.0,))
     with pytest.raises(OutputError, match=r"one that differs in thresholds\. Choose another `--output`"):
-        evaluate(event_nowcaster, rain_frames, folder, other)
+        evaluate(nowcaster, rain_frames, folder, other)
     assert (folder / UNFINISHED / "case-00000.safetensors").exists()
     calls = []
-    scores = evaluate(
-        event_nowcaster, rain_frames, folder, other, overwrite=True, on_case=lambda *done: calls.append(done)
-    )
+    scores = evaluate(nowcaster, rain_frames, folder, other, overwrite=True, on_case=lambda *done: calls.append(done))
     assert calls == [(1, 2), (2, 2)]
     assert scores["threshold"].dropna().unique().tolist() == [2.0]
 
@@ -91,11 +89,12 @@ def test_processes_give_the_same_bits_as_one(whole, event_nowcaster, rain_frames
     assert tables(tmp_path / "e") == tables(whole)
 
 
-def test_an_error_in_a_process_is_that_of_the_evaluation(event_nowcaster, rain_frames, tmp_path):
+def test_an_error_in_a_process_is_that_of_the_evaluation(make_nowcaster, rain_frames, tmp_path):
     pytest.importorskip("dask")
     rivals = {"rival": partial(failing_in_workers, os.getpid())}
     with pytest.raises(DataError, match="rival: expected the first process, got another"):
-        evaluate(event_nowcaster, rain_frames, tmp_path / "e", FEW, rivals=rivals, workers=2)
+        evaluate(make_nowcaster(), rain_frames, tmp_path / "e", FEW, rivals=rivals, workers=2)
+    assert not (tmp_path / "e" / UNFINISHED).exists()  # no case was finished
 
 
 def test_a_file_larger_than_memory_gives_the_same_model_and_scores(

@@ -112,8 +112,10 @@ def reliability_table_of_sums(
     Each has a method, a lead time in minutes and a threshold.
     """
     rows: list[dict[str, object]] = []
+    weights: xr.DataArray | None = None
     for (method, lead_time, threshold), each in sums:
-        weights = resampling_weights(each.sizes["init_time"], seed)
+        if weights is None:
+            weights = resampling_weights(each.sizes["init_time"], seed)
         key = {"method": method, "lead_time": lead_time, "threshold": threshold}
         rows += [key | row for row in _reliability_rows(each, weights)]
     return pd.DataFrame(rows, columns=list(_RELIABILITY_COLUMNS))
