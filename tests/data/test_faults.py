@@ -178,25 +178,29 @@ def test_a_size_that_is_declared_is_checked_before_it_is_read(tmp_path):
         for dim, size in (("time", 10**6), ("y", 10**4), ("x", 10**4)):
             dataset.createDimension(dim, size)
         dataset.createVariable("rain", "f4", ("time", "y", "x"), chunksizes=(1, 1000, 1000), zlib=True)
-    refused(tmp_path / "huge.nc", r"huge\.nc: expected at most 16 GiB, got 3.73e\+05 GiB declared", time_step=300)
+    refused(
+        tmp_path / "huge.nc", r"huge\.nc: expected at most 3.28e\+04 GiB, got 3.73e\+05 GiB declared", time_step=300
+    )
 
 
 def test_a_huge_index_is_refused_before_the_file_is_opened(tmp_path, rain_dataset):
     with netCDF4.Dataset(tmp_path / "huge.nc", "w") as dataset:
         dataset.createDimension("x", 10**13)
         dataset.createVariable("x", "f4", ("x",), chunksizes=(1000,), zlib=True)
-    refused(tmp_path / "huge.nc", "expected at most 16 GiB")
+    refused(tmp_path / "huge.nc", "expected at most 1 GiB")
     rain_dataset().to_zarr(tmp_path / "huge.zarr", zarr_format=2, consolidated=False)
     metadata = tmp_path / "huge.zarr" / "x" / ".zarray"
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"shape": [10**13]}))
-    refused(tmp_path / "huge.zarr", "expected at most 16 GiB")
+    refused(tmp_path / "huge.zarr", "expected at most 1 GiB")
 
 
-def test_the_limit_is_the_callers(save, rain_dataset):
-    path = save(rain_dataset())
-    # 5 · 4 · 6 numbers of two bytes
-    assert open_frames(path, max_bytes=240).shape == (5, 1, 4, 6)
-    refused(path, "expected at most", max_bytes=239)
+def test_a_chunk_is_limited_before_it_is_read(tmp_path, rain_dataset):
+    path = tmp_path / "huge.zarr"
+    rain_dataset().drop_vars(["y", "x"]).to_zarr(path, zarr_format=2, consolidated=False)
+    metadata = path / "rain" / ".zarray"
+    sizes = {"shape": [5, 10**5, 10**5], "chunks": [5, 10**5, 10**5]}
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | sizes))
+    refused(path, r"huge\.zarr: expected chunks of at most 4 GiB, got 93\.1 GiB")
 
 
 class Payload:

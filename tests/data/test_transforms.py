@@ -55,6 +55,16 @@ def test_standard_fit_leaves_out_what_is_missing():
         Standard.fit(np.full((1, 1, 2, 2), np.nan))
 
 
+def test_standard_fit_of_parts_is_that_of_the_whole():
+    x = (300 + 5 * np.random.default_rng(0).normal(size=(7, 2, 3, 4))).astype(np.float32)
+    x[:3, 1] = np.nan
+    whole = Standard.fit(x)
+    assert whole.std[0] == x[:, 0].std(dtype=np.float64)
+    parts = Standard.fit_parts([x[:2], x[2:3], x[3:]])
+    assert parts.mean == pytest.approx(whole.mean, rel=1e-12)
+    assert parts.std == pytest.approx(whole.std, rel=1e-9)
+
+
 @settings(deadline=None, max_examples=60)
 @given(rain=arrays(np.float32, (3, 2, 2, 2), elements=st.floats(0, 200, width=32)))
 @pytest.mark.parametrize("transform", [LogRain(), LogRain(scale=2.0, ceiling=50.0), Reflectivity()], ids=str)

@@ -11,7 +11,8 @@ import xarray as xr
 from convlstm.data import Standard
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluate as evaluate_module
-from convlstm.nowcast import evaluation_cases as cases_module
+from convlstm.nowcast import evaluation_forecasts as forecasts_module
+from convlstm.nowcast import evaluation_work as work_module
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.evaluate import _check_compared, evaluate
 from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days
@@ -206,15 +207,18 @@ def test_days_too_short_for_a_case_are_refused(make_nowcaster, make_rain, read, 
 def test_what_cannot_be_scored_is_refused_before_any_forecast(
     make_nowcaster, rain_frames, tmp_path, monkeypatch, refused, selection, kind, argument
 ):
-    monkeypatch.setattr(evaluate_module, "run_cases", None)
+    monkeypatch.setattr(evaluate_module, "Work", None)
     with refused(kind, argument):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "e", selection)
 
 
-def test_more_than_fits_into_memory_is_refused(make_nowcaster, rain_frames, tmp_path, monkeypatch, refused):
-    monkeypatch.setattr(cases_module, "_MAX_BYTES", 4 * 4 * 8 * 4 * 22 * 18 - 1)
-    with refused(ConfigError, "--max-cases"):
+def test_a_case_that_does_not_fit_into_memory_is_refused(make_nowcaster, rain_frames, tmp_path, monkeypatch, refused):
+    # three methods and the observation, in four bytes each
+    monkeypatch.setattr(forecasts_module, "_MAX_BYTES", 4 * 4 * 4 * 22 * 18 - 1)
+    with refused(DataError, "grid"):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
+    monkeypatch.setattr(forecasts_module, "_MAX_BYTES", 4 * 4 * 4 * 22 * 18)
+    evaluate(make_nowcaster(), rain_frames, tmp_path / "e", Selection(min_wet=0.0, max_cases=2))
 
 
 def test_thresholds_are_scored_once_and_in_order(make_nowcaster, rain_frames, tmp_path):
@@ -294,7 +298,7 @@ def test_what_is_no_rain_is_evaluated_too(make_nowcaster, make_rain, read, tmp_p
 def test_a_folder_that_cannot_be_written_is_refused_before_any_forecast(
     make_nowcaster, rain_frames, tmp_path, monkeypatch, refused
 ):
-    monkeypatch.setattr(evaluate_module, "run_cases", None)
+    monkeypatch.setattr(evaluate_module, "Work", None)
     (tmp_path / "file").write_text("x")
     with refused(OutputError, str(tmp_path / "file" / "scores.csv")):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "file", ALL_WET)
@@ -304,20 +308,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_forecast(
 
 
 def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_frames, tmp_path, monkeypatch):
-    run_cases = cases_module.run_cases
+    forecast = forecasts_module.Methods.forecast
 
     def with_probabilities(*arguments):
-        cases = run_cases(*arguments)
-        chance = np.stack([np.where(cases.observation >= t, 0.75, 0.25) for t in (0.1, 1.0)], axis=2)
-        given = cases_module.Probabilities((0.1, 1.0), chance.astype(np.float16), cases.forecast[0] + 0.5)
-        return replace(cases, probabilities={"convlstm": given})
+        case = forecast(*arguments)
+        chance = np.stack([np.where(case.observation >= t, 0.75, 0.25) for t in (0.1, 1.0)], axis=1)
+        given = forecasts_module.Probabilities((0.1, 1.0), chance.astype(np.float16), case.forecast[0] + 0.5)
+        return replace(case, probabilities={"convlstm": given})
+
+    def work_fields(case):
+        return {"example.forecast": case.forecast, "example.observation": case.observation}
 
     plain = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
     assert not {"brier", "bss"} & set(plain["score"])
     assert pd.read_csv(tmp_path / "e" / "reliability.csv").empty
     assert "probabilities-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
-    monkeypatch.setattr(evaluate_module, "run_cases", with_probabilities)
+    monkeypatch.setattr(forecasts_module.Methods, "forecast", with_probabilities)
+    monkeypatch.setattr(work_module.Work, "_fields", lambda work, case: work_fields(case))
     scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, overwrite=True)
     brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
     assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8
@@ -400,7 +408,7 @@ def test_a_model_with_more_input_frames_and_rivals_of_other_data_are_refused(
 def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):
     calls = []
     evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, on_case=lambda done, of: calls.append((done, of)))
-    assert calls == [(4, 8), (8, 8)]
+    assert calls == [(n, 8) for n in range(1, 9)]
 
 
 def test_many_days_are_told_as_a_span():

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from convlstm.errors import ConfigError, DataError
-from convlstm.nowcast import evaluation_cases as cases_module
+from convlstm.nowcast import evaluation_forecasts as forecasts_module
 from convlstm.nowcast import members as members_module
 from convlstm.nowcast.evaluate import evaluate
 from convlstm.nowcast.evaluation_cases import Selection
@@ -123,17 +123,24 @@ def test_members_of_a_model_without_probabilities_are_refused(make_nowcaster, ra
 
 
 def test_ensembles_are_compared_on_the_cells_that_all_of_them_know():
-    scored = Ensembles({})
     members = np.ones((2, 1, 3, 3), np.float32)
     holes = members.copy()
     holes[1, 0, 0] = np.nan
     observed = np.ones((1, 3, 3), np.float32)
     observed[0, 2, 2] = np.nan
-    scored.add_case({"whole": members, "with holes": holes}, observed)
-    sums = scored.by_method(np.array([300.0]))
+    sums = Ensembles({}).case_sums({"whole": members, "with holes": holes}, observed, 0)
     assert [sums[name]["pixels"].item() for name in ("whole", "with holes")] == [5, 5]
-    with pytest.raises(DataError, match="whole: expected 2 members, as in the first case"):
-        scored.add_case({"whole": np.ones((3, 1, 3, 3), np.float32)}, observed)
+
+
+def test_a_number_of_members_that_changes_is_refused(make_nowcaster, rain_frames, tmp_path):
+    calls = []
+
+    def made(inputs, seconds, leads):
+        calls.append(seconds)
+        return np.ones((2 + len(calls) // 2, len(leads), *inputs.shape[2:]), np.float32)
+
+    with pytest.raises(DataError, match="changing: expected 2 members, as in the first case, got 3"):
+        evaluate(make_nowcaster(), rain_frames, tmp_path / "e", SELECTION, ensembles={"changing": made})
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 3, 3), (5, 3, 3, 3), (4, 3, 3)])
@@ -190,9 +197,9 @@ def test_members_beyond_the_limit_of_memory_are_refused(event_nowcaster, rain_fr
         evaluate(event_nowcaster, rain_frames, tmp_path / "e", selection, members=6)
 
 
-def test_members_count_in_the_memory_of_all_cases(make_nowcaster, rain_frames, forecast_file, tmp_path, monkeypatch):
+def test_members_count_in_the_memory_of_a_case(make_nowcaster, rain_frames, forecast_file, tmp_path, monkeypatch):
     field = 4 * 22 * 18  # numbers of one case
-    # six cases of four methods and the observation in 4 bytes, of three probabilities in 2, and of their mean
-    monkeypatch.setattr(cases_module, "_MAX_BYTES", 6 * field * (4 * 5 + 2 * 3 + 4) + 2 * 5 * 4 * field - 1)
-    with pytest.raises(ConfigError, match="--max-cases"):
+    # four methods and the observation in 4 bytes, three probabilities in 2, their mean, and two copies of five members
+    monkeypatch.setattr(forecasts_module, "_MAX_BYTES", field * (4 * 5 + 2 * 3 + 4) + 2 * 5 * 4 * field - 1)
+    with pytest.raises(DataError, match="grid: expected forecasts of at most"):
         evaluate(make_nowcaster(), rain_frames, tmp_path / "e", SELECTION, files={"other": forecast_file})

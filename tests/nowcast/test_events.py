@@ -130,8 +130,8 @@ def test_an_event_that_never_happened_has_the_cut_one_half():
 
 def test_class_means_leave_out_missing_values_and_call_light_rain_dry():
     values = np.array([0.0, 0.05, 0.2, 0.4, np.nan, 3.0], np.float32)
-    assert class_means(values, (0.1, 1.0, 5.0), rain=True) == pytest.approx((0.0, 0.3, 3.0, 5.0))
-    assert class_means(values, (0.1,), rain=False)[0] == pytest.approx(0.025)
+    assert class_means([values[:3], values[3:]], (0.1, 1.0, 5.0), rain=True) == pytest.approx((0.0, 0.3, 3.0, 5.0))
+    assert class_means([values], (0.1,), rain=False)[0] == pytest.approx(0.025)
 
 
 def test_rules_survive_a_file():

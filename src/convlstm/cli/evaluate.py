@@ -29,7 +29,8 @@ def evaluate(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace an evaluation in the output folder.")
+        bool,
+        typer.Option("--overwrite", metavar="", help="Replace an evaluation, or an unfinished one of other options."),
     ] = False,
     max_cases: Annotated[
         int, typer.Option(min=1, help="Maximum number of forecasts, spread evenly over the days.")
@@ -62,6 +63,7 @@ def evaluate(
     members: Annotated[
         int, typer.Option(metavar="N", help="Number of ensemble members to score, for a model of rain with thresholds.")
     ] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that share the cases.")] = 1,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     precision: options.Precision = "float32",
@@ -85,6 +87,8 @@ def evaluate(
     and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `cases.nc` and
     `evaluation.json`. For probabilities it writes `reliability.csv`, `cuts.csv`, `roc.csv` and `economic_value.csv`,
     for ensembles `ensembles.csv` and `ranks.csv`.
+
+    Run the same command again to continue an evaluation that was interrupted.
 
     With `--forecast`, only the starts that the file has are scored.
 
@@ -132,6 +136,8 @@ def evaluate(
         files=files,
         members=members,
         overwrite=overwrite,
+        workers=workers,
+        threads=threads,
     )
     say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
-    from convlstm.nowcast.evaluation_cases import FieldForecast, Selection
+    from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
+    from convlstm.nowcast.evaluation_forecasts import FieldForecast
     from convlstm.nowcast.fit import StepReport
     from convlstm.nowcast.forecast_files import ForecastFiles
     from convlstm.nowcast.nowcaster import Nowcaster
@@ -53,6 +54,8 @@ def evaluate_with_progress(
     files: Mapping[str, ForecastFiles] | None = None,
     members: int = 0,
     overwrite: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
 ) -> None:
     """Evaluate with a display of the number of cases, and print the main scores.
 
@@ -74,6 +77,8 @@ def evaluate_with_progress(
             files=files,
             members=members,
             overwrite=overwrite,
+            workers=workers,
+            threads=threads,
             facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

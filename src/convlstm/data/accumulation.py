@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Index, Window, spread
+from convlstm.data.frames import Channel, Index, Window, frames_at_once, in_parts, spread
 from convlstm.data.times import usual_step
 from convlstm.data.units import SECONDS_PER_HOUR, Field
 from convlstm.errors import DataError
@@ -40,9 +41,10 @@ class AccumulatedChannel(Channel):
         values = {entry.name: getattr(sums, entry.name) for entry in fields(sums)}
         gaps = np.diff(seconds)
         resets = np.zeros(len(gaps), bool)
-        for first in range(0, len(gaps), FRAMES_AT_ONCE):
-            block = sums.read(slice(first, first + FRAMES_AT_ONCE + 1))
-            resets[first : first + FRAMES_AT_ONCE] = find_changes(block[:-1], block[1:], rounding(sums, block))[2]
+        at_once = frames_at_once(math.prod(sums.shape[1:]))
+        for first in range(0, len(gaps), at_once):
+            block = sums.read(slice(first, first + at_once + 1))
+            resets[first : first + at_once] = find_changes(block[:-1], block[1:], rounding(sums, block))[2]
         unknown = gaps > _LONGEST_STEP * usual_step(seconds)
         return cls(**values, hours=gaps / SECONDS_PER_HOUR, resets=resets, unknown=unknown)
 
@@ -66,15 +68,18 @@ class AccumulatedChannel(Channel):
 
 def check_sums_per_step(channel: Channel) -> None:
     """Raise an error for sums that increase from frame to frame as those since a start, judged by a sample."""
-    first = spread(len(channel.packed) - 1, channel.packed[0].size, frames_each=2)
-    before, after = channel.read(first), channel.read(first + 1)
-    tolerance = rounding(channel, after)
-    rising, falling, resets = find_changes(before, after, tolerance)
+    count, *grid = channel.shape
+    changes, wet_everywhere = [], True
+    for first in in_parts(spread(count - 1, math.prod(grid), frames_each=2), 2 * math.prod(grid)):
+        before, after = channel.read(first), channel.read(first + 1)
+        tolerance = rounding(channel, after)
+        changes.append(find_changes(before, after, tolerance))
+        wet_everywhere &= float(np.nanmin(before, initial=np.inf)) > tolerance
+    rising, falling, resets = (np.concatenate(parts) for parts in zip(*changes, strict=True))
     only_rising = rising & ~falling
     changing = rising | falling
     if changing.sum() < _LEAST_STEPS:
         from_model = _MODEL_NAMES.fullmatch(channel.name) is not None
-        wet_everywhere = float(np.nanmin(before, initial=np.inf)) > tolerance
         if not only_rising.any() or falling.any() or not (from_model or wet_everywhere):
             return
     elif (

@@ -1,4 +1,4 @@
-"""A gridded sequence in memory, stored as the packed numbers of its file and unpacked on reading."""
+"""A gridded sequence as the packed numbers of its file, in memory or still in the file, unpacked on reading."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.data.stored import StoredArray
 from convlstm.data.units import Conversion, Field, dbz_to_mm_per_hour
 from convlstm.errors import DataError
 
 Index = slice | NDArray[np.integer]
 Window = tuple[slice, slice]
 
-FRAMES_AT_ONCE = 64
-"""Frames of a block where a whole sequence is read, to limit the memory."""
-
+_FRAMES_AT_ONCE = 64
+_VALUES_AT_ONCE = 2**22
 _SAMPLE_VALUES = 2**22
 _LEAST_SAMPLE = 16  # frames, or pairs of them
 
@@ -27,11 +27,22 @@ def spread(count: int, size: int, *, frames_each: int = 1) -> NDArray[np.intp]:
     return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
 
 
+def frames_at_once(size: int) -> int:
+    """Return the number of frames of `size` values to read at once where many are read, to limit the memory."""
+    return int(np.clip(_VALUES_AT_ONCE // size, 1, _FRAMES_AT_ONCE))
+
+
+def in_parts(index: NDArray[np.integer], size: int) -> list[NDArray[np.integer]]:
+    """Return the numbers of frames of `size` values in parts to read one after another."""
+    at_once = frames_at_once(size)
+    return [index[first : first + at_once] for first in range(0, len(index), at_once)]
+
+
 @dataclass(frozen=True, eq=False)
 class Channel:
     """One variable with the packed numbers of its file and their conversion to physical values."""
 
-    packed: NDArray[np.number]  # (time, height, width)
+    packed: NDArray[np.number] | StoredArray  # (time, height, width)
     scale: float = 1.0  # factor on a packed number, including the change of unit
     offset: float = 0.0  # number to add after that
     missing: tuple[float, ...] = ()  # packed numbers that mean missing data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,13 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.data.frames import Channel, spread
-from convlstm.data.units import RAIN_RATE, Conversion
+from convlstm.data.frames import Channel, in_parts, spread
+from convlstm.data.stored import StoredArray
+from convlstm.data.units import RAIN_RATE, Conversion, Field
 from convlstm.errors import DataError
 
 _COMMON_CODES = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
+_MOST_COMPARED = 2**24  # values above a code, of those in the sample
 _LEAST_GAP = 0.5  # between a code and the other values, in ranges from their 1st to their 99th percentile
 
 
@@ -43,7 +46,7 @@ def without_default_fill(
     codes: list[float],
     attrs: Mapping[str, Any],
     variable: str,
-    packed: NDArray[np.number],
+    packed: NDArray[np.number] | StoredArray,
     conversion: Conversion,
     missing: Sequence[float] | None,
 ) -> list[float]:
@@ -56,7 +59,7 @@ def without_default_fill(
         return codes
     is_rain = conversion.units == RAIN_RATE and not conversion.reflectivity
     if missing is None and not is_rain:
-        if packed.all():
+        if not _has_zero(packed):
             return codes
         raise DataError(
             variable,
@@ -65,6 +68,13 @@ def without_default_fill(
             hint="Pass `--missing=0` if 0 means no data, else `--missing none` or the numbers for no data.",
         )
     return [code for code in codes if code != 0]
+
+
+def _has_zero(packed: NDArray[np.number] | StoredArray) -> bool:
+    """Return whether a number is 0, in a sample of frames of those that stay in the file."""
+    if isinstance(packed, StoredArray):
+        packed = packed[spread(len(packed), packed.size // len(packed))]
+    return not packed.all()
 
 
 def packed_codes(values: Sequence[float], dtype: np.dtype[Any], scale: float, offset: float) -> list[float]:
@@ -83,11 +93,13 @@ def check_codes(channel: Channel, named: Sequence[float] = ()) -> None:
     For rain, `Channel.read` refuses every negative value.
     """
     plain = replace(channel, conversion=replace(channel.conversion, reflectivity=False))
-    values = plain.read(spread(len(channel.packed), channel.packed[0].size))
-    lowest = np.nanmin(values, initial=np.inf, where=~np.isnan(values))
+    count, *grid = plain.packed.shape
+    parts = in_parts(spread(count, math.prod(grid)), math.prod(grid))
+    lowest = min(_lowest(plain.read(part)) for part in parts)
     if lowest not in _COMMON_CODES:
         return
-    others = values[values > lowest]
+    step = -(-sum(len(part) for part in parts) * math.prod(grid) // _MOST_COMPARED)
+    others = np.concatenate([_above(plain.read(part), lowest)[::step] for part in parts])
     if not others.size:
         return
     low, high = np.percentile(others, [1, 99])
@@ -102,3 +114,11 @@ def check_codes(channel: Channel, named: Sequence[float] = ()) -> None:
             received=f"{lowest:g} far below all other values ({others.min():.4g} to {others.max():.4g})",
             hint=f"Pass `--missing={lowest:g}` if it means no data. If it is a value, {declare}pass `--missing none`.",
         )
+
+
+def _lowest(values: Field) -> np.float32:
+    return np.nanmin(values, initial=np.inf, where=~np.isnan(values))
+
+
+def _above(values: Field, lowest: np.float32) -> Field:
+    return values[values > lowest]

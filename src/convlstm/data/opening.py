@@ -1,4 +1,4 @@
-"""Open data of unknown origin, and turn every error of the libraries into a `DataError`."""
+"""Open data of unknown origin, and raise the many errors of the libraries as one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,39 @@ from convlstm.errors import ConvLSTMError, DataError
 
 @contextmanager
 def opened(source: Source, max_bytes: int, **options: Any) -> Iterator[xr.Dataset]:
-    """Open data with packed numbers and undecoded times, and close it at the end of the block.
+    """Open data as `open_source` does, and close it at the end of the block, whose errors become a `DataError`."""
+    with reading(name_of(source)), open_source(source, max_bytes, **options) as dataset:
+        yield dataset
 
-    The coordinates, which xarray reads at once, may have at most `max_bytes`. Any error of the libraries, now or in the
-    block, becomes a `DataError`. The options are those of `open_dataset`.
+
+def open_source(source: Source, max_bytes: int, **options: Any) -> xr.Dataset:
+    """Open data with packed numbers and undecoded times; it stays open as long as its variables are used.
+
+    The coordinates, which xarray reads at once, may have at most `max_bytes`. The options are those of `open_dataset`.
     """
+    with reading(name_of(source)):
+        return open_dataset(source, max_bytes, **options)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise errors as `data_errors` does, without warnings of the libraries on what is checked here."""
+    with data_errors(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def data_errors(name: str) -> Iterator[None]:
+    """Raise any error of the libraries that read data of this name as a `DataError`."""
     try:
-        # xarray, zarr and cf-xarray warn about problems that are checked here
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open_dataset(source, max_bytes, **options) as dataset:
-                yield dataset
-    except ConvLSTMError:
+        yield
+    except (ConvLSTMError, MemoryError):
         raise
     # the libraries raise many types for a damaged file: OSError, RuntimeError, KeyError, zlib.error
     except Exception as error:
         raise DataError(
-            name_of(source),
+            name,
             expected="data that can be read",
             received=(str(error).splitlines() or [type(error).__name__])[0][:200],
             hint="Check the format, or download the file again.",

@@ -1,9 +1,10 @@
-"""Read gridded sequences: find the variables, check them, and load them as packed numbers."""
+"""Read gridded sequences: find the variables, check them, and give access to their packed numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,21 @@ from convlstm.data.axes import Dimensions, find_axes, find_dimensions, find_vari
 from convlstm.data.checks import require_positive
 from convlstm.data.formats.kinds import has_default_fill
 from convlstm.data.formats.sizes import check_size
-from convlstm.data.frames import FRAMES_AT_ONCE, Channel, Frames
+from convlstm.data.frames import Channel, Frames, frames_at_once
 from convlstm.data.no_data import check_codes, declared_codes, numbers, packed_codes, without_default_fill
-from convlstm.data.opening import opened
+from convlstm.data.opening import open_source, reading
 from convlstm.data.places import Source, name_of
 from convlstm.data.selection import Selection
+from convlstm.data.stored import BlockCache, StoredArray, packed_numbers
 from convlstm.data.times import read_times, usual_step
 from convlstm.data.units import RAIN_RATE, Conversion, find_conversion
 from convlstm.errors import DataError
 
-MAX_BYTES = 16 * 2**30
+MAX_BYTES = 256 * 2**20
+"""Default of `max_bytes` of `open_frames`: memory for the numbers of a sequence."""
+
+_MAX_COORDINATES = 2**30  # bytes, of the one-dimensional variables that xarray reads
+_MAX_DECLARED = 2**45  # bytes of the variables
 LEAST_RAIN = 0.01
 """Rain below minus this value in mm/h, which is above the noise of packing, is an error."""
 
@@ -63,6 +69,9 @@ def open_frames(
     their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Several files are joined
     along time. Nothing in a file is executed, and every size is checked before allocation.
 
+    Data that take more than a quarter of `max_bytes` stay in the file, which stays open. They are read in blocks of its
+    chunks when they are used, and the last blocks are kept. The values are the same.
+
     Args:
         path: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address that fsspec reads, or
             a sequence of these.
@@ -78,7 +87,7 @@ def open_frames(
             refuses negative rain and codes such as -999, and () reads them as values. In Zarr, any values also decide
             whether the fill value 0, its default, is a value.
         select: Coordinate values of further dimensions, such as {"member": 0}; a position if there is no coordinate.
-        max_bytes: Maximum size in memory.
+        max_bytes: Memory for the packed numbers, which limits no other memory.
 
     Returns:
         The sequence.
@@ -98,36 +107,69 @@ def open_frames(
     """
     if time_step is not None:
         require_positive("time_step", time_step)
-    dims = {"time": time_dim, "y": y_dim, "x": x_dim}
-    with opened(path, max_bytes, variables=variables, dims=dims, selection=select) as dataset:
-        axes = find_axes(dataset, dims)
-        names = find_variables(dataset, axes, tuple(variables))
-        dimensions = _shared_dimensions(dataset, axes, names)
-        check_size(name_of(path), sum(dataset[name].nbytes for name in names), max_bytes)
-        fields = [_three_dimensional(dataset[name], dimensions) for name in names]
-        time, seconds = read_times(dataset, dimensions.time, time_step)
-        step = float(time_step or usual_step(seconds))
-        channels = []
-        for field in fields:
-            conversion = _conversion(field, units, rain)
-            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=has_default_fill(dataset))
-            channels.append(_checked(channel, seconds, accumulated, missing))
-        if accumulated:
-            channels = _from_second_frame(channels)
-            time, seconds = time[1:], seconds[1:] - seconds[1]
-        return Frames(
-            variables=names,
-            units=", ".join(dict.fromkeys(channel.units for channel in channels)),
-            time=time,
-            seconds=seconds,
-            time_step=step,
-            grid=_grid(fields[0], dimensions),
-            attrs={key: str(dataset.attrs[key]) for key in _ATTRIBUTES if key in dataset.attrs},
-            time_dim=str(dimensions.time),
-            y_dim=str(dimensions.y),
-            x_dim=str(dimensions.x),
-            channels=tuple(channels),
+    options = _Options(
+        tuple(variables), units, time_step, {"time": time_dim, "y": y_dim, "x": x_dim}, rain, accumulated, missing
+    )
+    with reading(name_of(path)):
+        dataset = open_source(
+            path, _MAX_COORDINATES, variables=options.variables, dims=options.dims, selection=select
         )
+        try:
+            frames = _frames_of(dataset, name_of(path), BlockCache(max_bytes), options)
+        except BaseException:
+            dataset.close()
+            raise
+    if not any(isinstance(channel.packed, StoredArray) for channel in frames.channels):
+        dataset.close()
+    return frames
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of `open_frames`."""
+
+    variables: tuple[str, ...]
+    units: str | None
+    time_step: float | None
+    dims: Mapping[str, str | None]
+    rain: bool | None
+    accumulated: bool | None
+    missing: Sequence[float] | None
+
+
+def _frames_of(dataset: xr.Dataset, path: str, cache: BlockCache, options: _Options) -> Frames:
+    """Return the sequence in an open dataset."""
+    axes = find_axes(dataset, options.dims)
+    names = find_variables(dataset, axes, options.variables)
+    dimensions = _shared_dimensions(dataset, axes, names)
+    check_size(path, sum(dataset[name].nbytes for name in names), _MAX_DECLARED)
+    fields = [_three_dimensional(dataset[name], dimensions) for name in names]
+    time, seconds = read_times(dataset, dimensions.time, options.time_step)
+    step = float(options.time_step or usual_step(seconds))
+    accumulated, missing = options.accumulated, options.missing
+    channels = []
+    for field in fields:
+        conversion = _conversion(field, options.units, options.rain)
+        packed = packed_numbers(field, (dimensions.time, dimensions.y, dimensions.x), cache, path)
+        is_file = has_default_fill(dataset)
+        channel = packed_channel(field, packed, conversion, step, accumulated, missing, is_file=is_file)
+        channels.append(_checked(channel, seconds, accumulated, missing))
+    if accumulated:
+        channels = _from_second_frame(channels)
+        time, seconds = time[1:], seconds[1:] - seconds[1]
+    return Frames(
+        variables=names,
+        units=", ".join(dict.fromkeys(channel.units for channel in channels)),
+        time=time,
+        seconds=seconds,
+        time_step=step,
+        grid=_grid(fields[0], dimensions),
+        attrs={key: str(dataset.attrs[key]) for key in _ATTRIBUTES if key in dataset.attrs},
+        time_dim=str(dimensions.time),
+        y_dim=str(dimensions.y),
+        x_dim=str(dimensions.x),
+        channels=tuple(channels),
+    )
 
 
 def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names: tuple[str, ...]) -> Dimensions:
@@ -146,7 +188,7 @@ def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names:
 
 def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.DataArray:
     order = (dimensions.time, dimensions.y, dimensions.x)
-    field = variable.isel({dim: 0 for dim in variable.dims if dim not in order}).transpose(*order)
+    field = variable.isel({dim: 0 for dim in variable.dims if dim not in order})
     if 0 in field.shape:
         raise DataError(
             str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="Choose another file."
@@ -168,6 +210,7 @@ def _conversion(variable: xr.DataArray, units: str | None, rain: bool | None) ->
 
 def packed_channel(
     variable: xr.DataArray,
+    packed: NDArray[np.number] | StoredArray,
     conversion: Conversion,
     step: float,
     accumulated: bool | None,
@@ -175,11 +218,11 @@ def packed_channel(
     *,
     is_file: bool,
 ) -> Channel:
-    """Return the packed numbers of a variable; sums of rain since a start are in mm, all other rain in mm/h."""
+    """Return the channel of a variable and its packed numbers.
+
+    Sums of rain since a start are in mm, all other rain in mm/h.
+    """
     attrs = variable.attrs
-    packed = np.ascontiguousarray(variable.values)
-    if str(attrs.get("_Unsigned", "")).lower() == "true" and packed.dtype.kind == "i":
-        packed = packed.view(f"u{packed.dtype.itemsize}")
     is_sum = conversion.amount and bool(accumulated)
     factor = conversion.factor if is_sum else conversion.scale(step)
     scale, offset = float(attrs.get("scale_factor", 1)), float(attrs.get("add_offset", 0))
@@ -241,8 +284,9 @@ def _checked(
 
 def _has_value(channel: Channel) -> bool:
     """Return whether a channel has a finite value in any frame."""
-    blocks = range(0, channel.shape[0], FRAMES_AT_ONCE)
-    return any(np.isfinite(channel.read(slice(at, at + FRAMES_AT_ONCE))).any() for at in blocks)
+    count, *grid = channel.shape
+    at_once = frames_at_once(math.prod(grid))
+    return any(np.isfinite(channel.read(slice(at, at + at_once))).any() for at in range(0, count, at_once))
 
 
 def _from_second_frame(channels: list[Channel]) -> list[Channel]:
@@ -254,10 +298,12 @@ def _from_second_frame(channels: list[Channel]) -> list[Channel]:
             received=", ".join(f"{channel.name} in {channel.conversion.source or 'no unit'}" for channel in channels),
             hint="Leave `--accumulated` out, or pass `--units` and `--rain`.",
         )
-    return [
-        channel if isinstance(channel, AccumulatedChannel) else replace(channel, packed=channel.packed[1:])
-        for channel in channels
-    ]
+    return [channel if isinstance(channel, AccumulatedChannel) else _without_first(channel) for channel in channels]
+
+
+def _without_first(channel: Channel) -> Channel:
+    packed = channel.packed
+    return replace(channel, packed=packed.without_first() if isinstance(packed, StoredArray) else packed[1:])
 
 
 def _valid(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data.accumulation import AccumulatedChannel
-from convlstm.data.frames import Channel, Frames, spread
+from convlstm.data.frames import Channel, Frames, in_parts, spread
 from convlstm.data.transforms import Transform
 from convlstm.data.units import RAIN_RATE
 
@@ -116,18 +117,25 @@ def summary_lines(
 
 
 def _channel_summary(channel: Channel, index: NDArray[np.integer[Any]]) -> ChannelSummary:
-    values = channel.read(index)
-    known = values[~np.isnan(values)]
+    size = math.prod(channel.shape[1:])
+    known_count, infinite, lowest, highest = 0, 0, np.inf, -np.inf
+    for part in in_parts(index, size):
+        values = channel.read(part)
+        known = values[~np.isnan(values)]
+        known_count += known.size
+        infinite += channel.infinite(part)
+        lowest = min(lowest, float(known.min(initial=np.inf)))
+        highest = max(highest, float(known.max(initial=-np.inf)))
     return ChannelSummary(
         variable=channel.name,
         units_in_file=channel.conversion.source,
         units=channel.units,
         conversion=_conversion(channel),
         reason=channel.conversion.reason,
-        missing=1 - known.size / values.size,
-        infinite=channel.infinite(index),
-        minimum=float(known.min()) if known.size else None,
-        maximum=float(known.max()) if known.size else None,
+        missing=1 - known_count / (len(index) * size),
+        infinite=infinite,
+        minimum=lowest if known_count else None,
+        maximum=highest if known_count else None,
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -220,9 +220,33 @@ class Standard(Transform):
             >>> Standard.fit(np.float32([1, 3]).reshape(2, 1, 1, 1))
             Standard(mean=2.0, std=1.0)
         """
-        channels = [channel[np.isfinite(channel)] for channel in np.moveaxis(np.asarray(x), -3, 0)]
-        means = tuple(float(c.mean(dtype=np.float64)) if c.size else math.nan for c in channels)
-        stds = tuple(float(c.std(dtype=np.float64)) or 1.0 if c.size else math.nan for c in channels)
+        return cls.fit_parts([x])
+
+    @classmethod
+    def fit_parts(cls, parts: Iterable[ArrayLike]) -> Self:
+        """Return the transform of `fit` for data in parts, which are read once, one after another.
+
+        Args:
+            parts: Training values, each (..., channel, height, width).
+
+        Returns:
+            The transform; a constant channel gets a deviation of 1.
+
+        Raises:
+            ConfigError: if a channel has no value at all.
+
+        Source: Chan, Golub and LeVeque (1983), doi:10.1080/00031305.1983.10483115, for joining the sums of two parts.
+
+        Example:
+            >>> Standard.fit_parts(np.float32([value]).reshape(1, 1, 1) for value in (1, 3))
+            Standard(mean=2.0, std=1.0)
+        """
+        moments: list[_Moments] = []
+        for part in parts:
+            channels = [_Moments.of(channel[np.isfinite(channel)]) for channel in np.moveaxis(np.asarray(part), -3, 0)]
+            moments = [old.joined(new) for old, new in zip(moments, channels, strict=True)] if moments else channels
+        means = tuple(each.mean if each.number else math.nan for each in moments)
+        stds = tuple(math.sqrt(each.variance) or 1.0 if each.number else math.nan for each in moments)
         return cls(means[0], stds[0]) if len(means) == 1 else cls(means, stds)
 
     def _forward(self, x: Field) -> Field:
@@ -230,6 +254,29 @@ class Standard(Transform):
 
     def _inverse(self, y: Field) -> Field:
         return y * _per_channel(self.std) + _per_channel(self.mean)
+
+
+class _Moments(NamedTuple):
+    """Number, mean and variance of some values."""
+
+    number: int
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, values: Field) -> _Moments:
+        if not values.size:
+            return cls(0, 0.0, 0.0)
+        return cls(values.size, float(values.mean(dtype=np.float64)), float(values.var(dtype=np.float64)))
+
+    def joined(self, other: _Moments) -> _Moments:
+        """Return the moments of the values of both."""
+        if not other.number or not self.number:
+            return self if self.number else other
+        number = self.number + other.number
+        share, distance = other.number / number, other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * distance**2
+        return _Moments(number, self.mean + share * distance, variance)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ class Trainer(ABC):
         self._precision = read_precision(self._options.precision, best_precision)
 
     @property
+    def options(self) -> Optimisation:
+        """The options of the constructor."""
+        return self._options
+
+    @property
     @abstractmethod
     def description(self) -> str:
         """Framework, device and precision in words, for reports."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +20,7 @@ from convlstm.data import Frames
 from convlstm.errors import ConfigError, OutputError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.cf_output import write_netcdf
-from convlstm.nowcast.evaluation_cases import (
-    Cases,
-    FieldForecast,
-    Selection,
-    choose_cases,
-    choose_days,
-    choose_events,
-    run_cases,
-    training_days,
-)
+from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days, choose_events, training_days
 from convlstm.nowcast.evaluation_ensembles import (
     EnsembleForecast,
     Ensembles,
@@ -36,7 +28,10 @@ from convlstm.nowcast.evaluation_ensembles import (
     model_members,
     with_members,
 )
+from convlstm.nowcast.evaluation_forecasts import FieldForecast, Methods
+from convlstm.nowcast.evaluation_statistics import Scoring
 from convlstm.nowcast.evaluation_tables import make_tables
+from convlstm.nowcast.evaluation_work import UNFINISHED, Work
 from convlstm.nowcast.forecast_files import ForecastFiles
 from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
@@ -77,11 +72,15 @@ def evaluate(
     members: int = 0,
     make_members: MemberForecast | None = None,
     overwrite: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
     on_case: Callable[[int, int], None] = lambda done, of: None,
 ) -> pd.DataFrame:
     """Forecast the selected cases with every method, and write the files of an evaluation folder.
 
-    The first variable is scored.
+    The first variable is scored. The statistics of each finished case are kept in the folder `unfinished` until the
+    end. A call with the same model, data and options continues an evaluation that was interrupted, and gives the same
+    numbers as one without interruption. In memory is one case at a time.
 
     Args:
         nowcaster: The model, whose lead times are scored.
@@ -97,7 +96,11 @@ def evaluate(
         members: Number of members of the model's own ensemble; 0 for none.
         make_members: The function that makes them; None makes them as `convlstm forecast --members` does, with the time
             of the last input frame, in seconds from the first frame of the data, as seed.
-        overwrite: Whether the folder may have an evaluation, which is replaced.
+        overwrite: Whether the folder may have an evaluation, or an unfinished one of other options, which is replaced.
+        workers: Number of processes, with Dask, over which the cases are spread. A script that passes more than 1 needs
+            `if __name__ == "__main__":`.
+        threads: CPU threads of each process; None shares all among several processes. The numbers are those of one
+            process with as many threads.
         on_case: Receives the number of finished cases and of all cases.
 
     Returns:
@@ -116,38 +119,98 @@ def evaluate(
     ends = choose_cases(nowcaster, frames, mask, selection, {name: file.starts for name, file in files.items()})
     _check_compared(nowcaster, frames, others or {}, {**(rivals or {}), **(ensembles or {})})
     _check_names([*(others or {}), *(rivals or {}), *(ensembles or {}), *files])
-    fields: dict[str, FieldForecast] = dict(rivals or {})
-    fields.update({name: file for name, file in files.items() if not file.members})
-    compared: dict[str, EnsembleForecast] = dict(ensembles or {})
-    compared.update({name: file for name, file in files.items() if file.members})
+    compared = dict(ensembles or {})
     if members:
         compared[METHODS[0]] = with_members(make_members or model_members(nowcaster), members)
-    scored = Ensembles(compared, ranked_from=SMALLEST_RAIN if nowcaster.pipeline.rain else None)
-    models = {METHODS[0]: nowcaster, **(others or {})}
-    # with the thresholds of the model, so that an ensemble is compared with its probabilities
-    levels = sorted({*thresholds, *nowcaster.spec.thresholds})
-    cases = run_cases(models, frames, ends, on_case, fields, scored, levels)
-    tables = make_tables(nowcaster, frames, cases, thresholds, selection.fss_window)
-    description = {
-        "title": _title(nowcaster, chosen_days),
-        "units": frames.channels[0].units,
-        "variable": nowcaster.pipeline.variables[0],
-        "rain": nowcaster.pipeline.rain,
-        "facts": _facts(nowcaster, selection, cases, chosen_days) | dict(facts or {}),
-        "training_days": training_days(nowcaster, chosen_days),
-        "attribution": attribution(frames),
-        "methods": list(cases.methods),
-        "thresholds": thresholds,
-        "fss_window": selection.fss_window,
-        "patch_size": nowcaster.spec.patch_size,
-        "training": list(training),
-    }
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    for name, table in tables.items():
-        write_atomic(folder / name, partial(table.to_csv, index=False))
-    write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
-    write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
+    methods = _methods(nowcaster, thresholds, others or {}, rivals or {}, compared, files)
+    work, activity = _work(methods, frames, ends, thresholds, selection, folder)
+    with work.begun(_identity(work, activity, files), overwrite=overwrite):
+        work.run(workers=workers, threads=threads, on_case=on_case)
+        tables = make_tables(work.statistics())
+        description = {
+            "title": _title(nowcaster, chosen_days),
+            "units": frames.channels[0].units,
+            "variable": nowcaster.pipeline.variables[0],
+            "rain": nowcaster.pipeline.rain,
+            "facts": _facts(work, selection, chosen_days) | dict(facts or {}),
+            "training_days": training_days(nowcaster, chosen_days),
+            "attribution": attribution(frames),
+            "methods": list(methods.names),
+            "thresholds": thresholds,
+            "fss_window": selection.fss_window,
+            "patch_size": nowcaster.spec.patch_size,
+            "training": list(training),
+        }
+        text = json.dumps(description, indent=1, ensure_ascii=False)
+        for name, table in tables.items():
+            write_atomic(folder / name, partial(table.to_csv, index=False))
+        write_netcdf(folder / CASES_FILE, _examples(work))
+        write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
+
+
+def _methods(
+    nowcaster: Nowcaster,
+    thresholds: Sequence[float],
+    others: Mapping[str, Nowcaster],
+    rivals: Mapping[str, FieldForecast],
+    ensembles: Mapping[str, EnsembleForecast],
+    files: Mapping[str, ForecastFiles],
+) -> Methods:
+    """Return the methods to compare; a file is a rival, or an ensemble if it has members."""
+    fields: dict[str, FieldForecast] = {**rivals, **{name: file for name, file in files.items() if not file.members}}
+    compared: dict[str, EnsembleForecast] = {
+        **ensembles,
+        **{name: file for name, file in files.items() if file.members},
+    }
+    scored = Ensembles(compared, ranked_from=SMALLEST_RAIN if nowcaster.pipeline.rain else None)
+    # with the thresholds of the model, so that an ensemble is compared with its probabilities
+    levels = tuple(sorted({*thresholds, *nowcaster.spec.thresholds}))
+    return Methods({METHODS[0]: nowcaster, **others}, fields, scored, levels)
+
+
+def _work(
+    methods: Methods,
+    frames: Frames,
+    ends: NDArray[np.intp],
+    thresholds: Sequence[float],
+    selection: Selection,
+    folder: Path,
+) -> tuple[Work, NDArray[np.float64]]:
+    """Return the work on the cases, and the mean of the absolute observed values of each."""
+    leads = methods.lead_seconds
+    grid = (frames.shape[2], frames.shape[3])
+    methods.check_memory(grid)
+    targets = (frames.read(slice(end + 1, end + 1 + len(leads)))[:, 0] for end in ends.tolist())
+    activity = np.array([np.nan_to_num(np.abs(observed)).mean() for observed in targets], np.float64)
+    work = Work(
+        methods,
+        frames,
+        ends,
+        Scoring(tuple(thresholds), selection.fss_window, methods.nowcaster.spec.patch_size, grid),
+        examples=tuple(_most_active(activity, ends, len(leads))),
+        map_lead=int(np.abs(leads / 60.0 - _MAP_LEAD).argmin()),
+        folder=folder / UNFINISHED,
+    )
+    return work, activity
+
+
+def _identity(work: Work, activity: NDArray[np.float64], files: Mapping[str, ForecastFiles]) -> dict[str, Any]:
+    """Return what decides the numbers of an evaluation, as JSON values; functions are known by their names only."""
+    methods, frames = work.methods, work.frames
+    seen = b"".join(array.tobytes() for array in (frames.seconds, work.ends, activity))
+    return {
+        "version": __version__,
+        "model": {name: model.model.digest for name, model in methods.models.items()},
+        "framework": {name: model.trainer.description for name, model in methods.models.items()},
+        "methods": list(methods.names),
+        "members": {name: int(getattr(made, "members", 0)) for name, made in methods.ensembles.forecasts.items()},
+        "forecasts": {name: file.identity() for name, file in files.items()},
+        "thresholds": [list(work.scoring.thresholds), list(methods.thresholds)],
+        "fss_window": work.scoring.fss_window,
+        "cases": work.ends.tolist(),
+        "data": [list(frames.variables), frames.units, list(frames.shape), hashlib.sha256(seen).hexdigest()],
+    }
 
 
 def check_new_evaluation(folder: Path) -> None:
@@ -202,28 +265,35 @@ def attribution(frames: Frames) -> str:
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
-def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
-    """Return the wettest cases that do not overlap, with their inputs, for the report's maps."""
-    length, chosen = nowcaster.pipeline.input_length, _wettest(cases)
-    ends = cases.ends[chosen]
+def _examples(work: Work) -> xr.Dataset:
+    """Return the most active cases that do not overlap, with their inputs, for the report's maps."""
+    methods, frames = work.methods, work.frames
+    nowcaster = methods.nowcaster
+    length = nowcaster.pipeline.input_length
+    ends = work.ends[list(work.examples)]
+    fields = [work.example(number) for number in work.examples]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
+    forecast = np.stack([arrays["forecast"] for arrays in fields], axis=1)
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
-    maps = _probability_maps(cases, chosen[0], never_observed[0, 0, 0], rain=nowcaster.pipeline.rain)
+    maps = _probability_maps(work, fields[0], never_observed[0, 0, 0])
     return xr.Dataset(
         {
             "forecast": (
                 ("method", "case", "lead_time", "y", "x"),
-                np.where(never_observed, np.float32(np.nan), cases.forecast[:, chosen]),
+                np.where(never_observed, np.float32(np.nan), forecast),
             ),
-            "observation": (("case", "lead_time", "y", "x"), cases.observation[chosen]),
+            "observation": (
+                ("case", "lead_time", "y", "x"),
+                np.stack([arrays["observation"] for arrays in fields]),
+            ),
             "inputs": (("case", "input_time", "y", "x"), inputs),
             **maps.data_vars,
         },
         coords={
-            "method": list(cases.methods),
+            "method": list(methods.names),
             "init_time": ("case", frames.time.values[ends]),
-            "lead_time": cases.lead_seconds / 60.0,
+            "lead_time": methods.lead_seconds / 60.0,
             "input_time": minutes,
             **_spatial(frames),
             **maps.coords,
@@ -236,38 +306,43 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
     )
 
 
-def _probability_maps(cases: Cases, case: int, never_observed: NDArray[np.bool_], *, rain: bool) -> xr.Dataset:
+def _probability_maps(work: Work, fields: Mapping[str, NDArray[Any]], never_observed: NDArray[np.bool_]) -> xr.Dataset:
     """Return the probabilities of every method that has some, of one case near half an hour; empty without any.
 
     `probability` is (probability_method, threshold, y, x), NaN where a method does not have a threshold, and in
     cells that were never observed (y, x).
     """
-    levels = sorted({float(t) for source in cases.probabilities.values() for t in source.thresholds})
-    thresholds = [t for t in levels if not rain or t >= _LOWEST_MAPPED] or levels
+    methods = work.methods
+    thresholds_of = {
+        name: methods.models[name].spec.thresholds if name in methods.models else methods.thresholds
+        for name in methods.names
+        if f"probability.{name}" in fields
+    }
+    levels = sorted({float(t) for thresholds in thresholds_of.values() for t in thresholds})
+    thresholds = [t for t in levels if not methods.nowcaster.pipeline.rain or t >= _LOWEST_MAPPED] or levels
     if not thresholds:
         return xr.Dataset()
-    lead = int(np.abs(cases.lead_seconds / 60.0 - _MAP_LEAD).argmin())
-    maps = np.full((len(cases.probabilities), len(thresholds), *cases.observation.shape[2:]), np.nan, np.float32)
-    for row, source in zip(maps, cases.probabilities.values(), strict=True):
+    maps = np.full((len(thresholds_of), len(thresholds), *work.scoring.grid), np.nan, np.float32)
+    for row, (name, of_method) in zip(maps, thresholds_of.items(), strict=True):
         for place, threshold in enumerate(thresholds):
-            if threshold in source.thresholds:
-                row[place] = source.values[case, lead, source.thresholds.index(threshold)]
+            if threshold in of_method:
+                row[place] = fields[f"probability.{name}"][of_method.index(threshold)]
     maps[..., never_observed] = np.nan
     return xr.Dataset(
         {"probability": (("probability_method", "threshold", "y", "x"), maps)},
         coords={
-            "probability_method": list(cases.probabilities),
+            "probability_method": list(thresholds_of),
             "threshold": thresholds,
-            "probability_lead_time": cases.lead_seconds[lead] / 60.0,
+            "probability_lead_time": methods.lead_seconds[work.map_lead] / 60.0,
         },
     )
 
 
-def _wettest(cases: Cases) -> list[int]:
-    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
+def _most_active(activity: NDArray[np.float64], ends: NDArray[np.intp], leads: int) -> list[int]:
+    """Return the cases with the highest activity that do not overlap, in order of time."""
     chosen: list[int] = []
     for n in np.argsort(-activity, kind="stable"):
-        if all(abs(cases.ends[n] - cases.ends[m]) > len(cases.lead_seconds) for m in chosen):
+        if all(abs(ends[n] - ends[m]) > leads for m in chosen):
             chosen.append(int(n))
         if len(chosen) == _EXAMPLES:
             break
@@ -287,8 +362,9 @@ def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
     return {str(name): grid[name] for name in grid.coords}
 
 
-def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[str]) -> dict[str, str]:
+def _facts(work: Work, selection: Selection, days: list[str]) -> dict[str, str]:
     """Return the entries on the run for the report."""
+    nowcaster = work.methods.nowcaster
     pipeline, stack = nowcaster.pipeline, nowcaster.spec.encoder
     step = pipeline.time_step / 60.0
     widths = ", ".join(str(n) for n in stack.hidden_channels)
@@ -301,9 +377,9 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
         "Trained on": _listed(pipeline.days.get("train", [])),
         "Chosen on": _listed(pipeline.days.get("validation", [])),
         "Evaluated on": _listed(days),
-        "Cases": f"{len(cases.ends)} forecasts, spread evenly over these days{wet}",
+        "Cases": f"{len(work.ends)} forecasts, spread evenly over these days{wet}",
         "Cases shown": "the most active ones that do not overlap",
-        "Compared with": "; ".join(_MEANINGS.get(method, method) for method in cases.methods[1:]),
+        "Compared with": "; ".join(_MEANINGS.get(method, method) for method in work.methods.names[1:]),
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],
     }

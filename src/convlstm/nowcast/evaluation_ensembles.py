@@ -1,9 +1,10 @@
-"""The ensembles of an evaluation: members of each case, their scores as sums, and the field that follows from them."""
+"""The ensembles of an evaluation: members of a case, their scores as sums, and the field that follows from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -13,7 +14,7 @@ from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.nowcast.members import make_members
 from convlstm.nowcast.nowcaster import Nowcaster
-from convlstm.verification.ensembles import case_ensemble_sums, join_cases, member_share
+from convlstm.verification.ensembles import case_ensemble_sums, member_share
 
 EnsembleForecast = Callable[[Field, NDArray[np.float64], NDArray[np.float64]], Field]
 """A function with the arguments of `optical_flow` and the result (realization, lead_time, height, width).
@@ -32,38 +33,29 @@ MEMBER_DIMS = ("realization", "lead_time", "y", "x")
 
 @dataclass(frozen=True, eq=False)
 class Ensembles:
-    """The ensembles to score by method, and the sums of the finished cases."""
+    """The ensembles to score, by method."""
 
     forecasts: Mapping[str, EnsembleForecast]
     ranked_from: float | None = None  # as in `ensemble_sums`
-    sums: dict[str, list[xr.Dataset]] = field(default_factory=dict)
 
     @property
     def members(self) -> int:
         """The number of members of all methods together, without those of unknown number."""
         return sum(int(getattr(forecast, "members", 0)) for forecast in self.forecasts.values())
 
-    def add_case(self, members: Mapping[str, Field], observed: Field) -> None:
-        """Add the sums of one case, on the cells that every member of every method knows."""
+    def case_sums(self, members: Mapping[str, Field], observed: Field, number: int) -> dict[str, xr.Dataset]:
+        """Return the sums of a case by method, on the cells that every member of every method knows.
+
+        The number of the case seeds the ranks among equal values.
+        """
         common = np.isfinite(observed)
         for values in members.values():
             common &= np.isfinite(values).all(axis=0)
         truth = np.where(common, observed, np.nan)
-        for method, values in members.items():
-            done = self.sums.setdefault(method, [])
-            if done and done[0].sizes["rank"] != len(values) + 1:
-                raise DataError(
-                    method,
-                    expected=f"{done[0].sizes['rank'] - 1} members, as in the first case",
-                    received=len(values),
-                    hint="Pass forecasts with one number of members.",
-                )
-            by_lead = values.swapaxes(0, 1)
-            done.append(case_ensemble_sums(by_lead, truth, ranked_from=self.ranked_from, seed=(0, len(done))))
-
-    def by_method(self, lead_seconds: NDArray[np.float64]) -> dict[str, xr.Dataset]:
-        """Return the sums of all cases by method, as `ensemble_sums` does."""
-        return {method: join_cases(cases, lead_seconds / 60.0) for method, cases in self.sums.items()}
+        return {
+            method: case_ensemble_sums(values.swapaxes(0, 1), truth, ranked_from=self.ranked_from, seed=(0, number))
+            for method, values in members.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +95,20 @@ class _WithMembers:
 
 def model_members(nowcaster: Nowcaster) -> MemberForecast:
     """Return the function that makes the members of a model of rain with thresholds, with a seed for each start."""
+    return partial(_members_of, nowcaster)
 
-    def make(
-        inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64], members: int
-    ) -> xr.DataArray:
-        probability = nowcaster.predict_probability(inputs[None], input_seconds[None], lead_seconds)[0]
-        seed = abs(round(float(input_seconds[-1])))
-        fields = make_members(nowcaster, probability, inputs, input_seconds, lead_seconds, members, seed)
-        return xr.DataArray(np.stack(list(fields)), dims=MEMBER_DIMS)
 
-    return make
+def _members_of(
+    nowcaster: Nowcaster,
+    inputs: Field,
+    input_seconds: NDArray[np.float64],
+    lead_seconds: NDArray[np.float64],
+    members: int,
+) -> xr.DataArray:
+    probability = nowcaster.predict_probability(inputs[None], input_seconds[None], lead_seconds)[0]
+    seed = abs(round(float(input_seconds[-1])))
+    fields = make_members(nowcaster, probability, inputs, input_seconds, lead_seconds, members, seed)
+    return xr.DataArray(np.stack(list(fields)), dims=MEMBER_DIMS)
 
 
 def check_shape(method: str, members: Field, shape: tuple[int, ...]) -> Field:

@@ -5,7 +5,7 @@ Probabilities are (..., threshold, height, width) and never increase with the th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -242,16 +242,19 @@ class EventCounts:
         return tuple(tuple(float(cut) for cut in row) for row in cuts)
 
 
-def class_means(values: Field, thresholds: Sequence[float], *, rain: bool) -> tuple[float, ...]:
+def class_means(parts: Iterable[Field], thresholds: Sequence[float], *, rain: bool) -> tuple[float, ...]:
     """Return the mean of the values in each class; for rain 0 below the first threshold, which counts as dry.
 
-    A class without values has its lower threshold as its mean.
+    The values come in parts of any shape, NaN where missing. A class without values has its lower threshold as its
+    mean.
     """
-    known = values[np.isfinite(values)]
-    bounds = [-np.inf, *thresholds, np.inf]
-    means = []
-    for lower, upper in pairwise(bounds):
-        inside = known[(known >= lower) & (known < upper)]
-        empty = lower if np.isfinite(lower) else upper
-        means.append(float(inside.mean(dtype=np.float64)) if inside.size else float(empty))
+    bounds = _class_bounds(thresholds)
+    counts, totals = np.zeros(len(bounds)), np.zeros(len(bounds))
+    for part in parts:
+        for k, (lower, upper) in enumerate(bounds):
+            inside = part[(part >= lower) & (part < upper) & np.isfinite(part)]
+            counts[k] += inside.size
+            totals[k] += inside.sum(dtype=np.float64)
+    empty = [lower if np.isfinite(lower) else upper for lower, upper in bounds]
+    means = np.where(counts > 0, totals / np.maximum(counts, 1), empty).tolist()
     return (0.0, *means[1:]) if rain else tuple(means)

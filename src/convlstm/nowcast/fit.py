@@ -179,7 +179,8 @@ class _TrainingRun:
     @cached_property
     def class_means(self) -> tuple[float, ...]:
         """The mean of the training values in each class of the thresholds."""
-        return class_means(self.setup.data.training_values, self.setup.spec.thresholds, rain=self.setup.pipeline.rain)
+        setup = self.setup
+        return class_means(setup.data.sample.first_variable(), setup.spec.thresholds, rain=setup.pipeline.rain)
 
     def train(self) -> None:
         """Run the remaining steps; save after every validation, after a signal, and at the end."""
@@ -300,7 +301,7 @@ def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, fra
         counts.add(probability, values[future, 0])
         moved = np.nan_to_num(optical_flow(values[past, :1], seconds[past], leads)[:, 0])
         lines.add(moved, values[future, 0])
-    means = class_means(data.training_values, thresholds, rain=pipeline.rain)
+    means = class_means(data.sample.first_variable(), thresholds, rain=pipeline.rain)
     class_lines = lines.lines(means, rain=pipeline.rain)
     rules = EventRules(thresholds, counts.best_cuts(), means, class_lines)
     save_model(

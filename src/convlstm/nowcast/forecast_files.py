@@ -50,6 +50,11 @@ class ForecastFiles:
     starts: NDArray[np.float64]  # seconds from the first frame of the observations, ascending
     _layouts: tuple[Layout, ...]
 
+    def identity(self) -> list[list[str | int]]:
+        """Return name, size and time of change of each file, to tell whether the forecasts are the same ones."""
+        stats = [(str(layout.path), layout.path.stat()) for layout in self._layouts]
+        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
     def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return the forecast that starts at the last input frame."""
         start = float(input_seconds[-1])

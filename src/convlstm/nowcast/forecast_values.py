@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from convlstm.data.frames import Channel
 from convlstm.data.no_data import check_codes
 from convlstm.data.opening import opened
 from convlstm.data.readers import packed_channel
+from convlstm.data.stored import numbers_in_memory
 from convlstm.data.units import RAIN_RATE, Conversion, Field, find_conversion
 from convlstm.errors import DataError
 
@@ -68,8 +69,8 @@ def _field(dataset: xr.Dataset, layout: Layout, start: int) -> xr.DataArray:
 def _channel(layout: Layout, field: xr.DataArray) -> Channel:
     """Return the packed numbers (realization · lead_time, height, width) and their conversion, as of observations."""
     check_size(layout.path, 4 * field.size, _MAX_BYTES)
-    channel = packed_channel(field, layout.conversion, layout.interval, None, None, is_file=layout.path.is_file())
-    return replace(channel, packed=channel.packed.reshape(-1, *field.shape[-2:]))
+    packed = numbers_in_memory(field).reshape(-1, *field.shape[-2:])
+    return packed_channel(field, packed, layout.conversion, layout.interval, None, None, is_file=layout.path.is_file())
 
 
 def check_values(layouts: Sequence[Layout]) -> None:

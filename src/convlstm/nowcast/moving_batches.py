@@ -14,7 +14,7 @@ from convlstm.data.units import RAIN_RATE, Field
 from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import Rectangle, future_frames, past_frames, with_known
 
-_CACHE_BYTES = 400 * 2**20
+_CACHE_BYTES = 200 * 2**20
 """Memory for motion fields, each of which takes about 0.1 s to estimate."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ class Nowcaster:
         """The options of the forecaster."""
         assert isinstance(self.model.spec, ForecasterSpec)
         return self.model.spec
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Send the file's content to another process, which builds the model again."""
+        return _rebuild, (self.model, self.pipeline, type(self.trainer), self.trainer.options)
+
+    def set_threads(self, threads: int) -> None:
+        """Set the number of CPU threads of the framework."""
+        import_module(type(self.trainer).__module__).set_threads(threads)
 
     def open_frames(self, path: Source, **options: Any) -> Frames:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
@@ -170,6 +179,10 @@ class Nowcaster:
         since = np.diff(input_seconds, axis=1, prepend=first).astype(np.float32)
         ahead = np.tile(np.diff(lead_seconds, prepend=0.0).astype(np.float32), (len(since), 1))
         return since, ahead, since if self.spec.encoder.memory_decay else None
+
+
+def _rebuild(model: Model, pipeline: Pipeline, trainer: type[Trainer], options: Optimisation) -> Nowcaster:
+    return Nowcaster(model, pipeline, trainer(model.spec, model.weights, options))  # type: ignore[arg-type, call-arg]
 
 
 def model_file(path: str | Path) -> Path:

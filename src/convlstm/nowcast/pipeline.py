@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from convlstm.data import (
     mm_per_hour_to_dbz,
     transform_from_dict,
 )
+from convlstm.data.frames import in_parts
 from convlstm.data.spacing import grid_spacing
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
@@ -33,6 +35,7 @@ RAIN_THRESHOLDS = (0.1, 1.0, 5.0)
 """Thresholds of the scores of rain in mm/h."""
 
 _FIT_FRAMES = 200
+_MOST_VALUES = 2**25  # from which percentiles are computed
 _SPACING_TOLERANCE = 1.5
 """Largest ratio of the grid spacings of forecast and training."""
 
@@ -147,7 +150,7 @@ def choose_transform(name: str, frames: Frames, train: NDArray[np.bool_], log_to
             else "Set `data.transform` to standard.",
         )
     if name == "standard":
-        return Standard.fit(spread_frames(frames, train))
+        return Standard.fit_parts(TrainingSample.of_days(frames, train).parts())
     if name == "log":
         return LogRain(top=log_top)
     by_name: dict[str, type[Transform]] = {"dbz": Reflectivity, "identity": Identity}
@@ -178,7 +181,7 @@ def choose_thresholds(frames: Frames, train: NDArray[np.bool_]) -> tuple[float, 
         return RAIN_THRESHOLDS
     if frames.units == REFLECTIVITY:
         return tuple(round(float(value), 1) for value in mm_per_hour_to_dbz(RAIN_THRESHOLDS))
-    values = spread_frames(frames, train)[:, 0]
+    values = TrainingSample.of_days(frames, train).values()
     quantiles = [float(f"{value:.4g}") for value in np.nanquantile(values, [0.5, 0.9, 0.99])]
     above_minimum = [value for value in quantiles if value > np.nanmin(values)]
     return tuple(dict.fromkeys(above_minimum or quantiles))
@@ -236,16 +239,47 @@ def pad_to_patches(sample: Sample, patch: int) -> Sample:
     )
 
 
-def spread_frames(frames: Frames, train: NDArray[np.bool_]) -> Field:
-    """Read up to 200 frames spread over the training split."""
-    index = np.flatnonzero(train)
-    values = frames.read(index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)])
-    for name, channel in zip(frames.variables, np.moveaxis(values, 1, 0), strict=True):
-        if not np.isfinite(channel).any():
-            raise DataError(
-                name,
-                expected="known values on the training days",
-                received="missing values only",
-                hint="Choose other days with `data.validation` and `data.test`, or other data.",
-            )
-    return values
+@dataclass(frozen=True, eq=False)
+class TrainingSample:
+    """Up to 200 frames spread over the training days, read in parts."""
+
+    frames: Frames
+    index: NDArray[np.intp]
+
+    @classmethod
+    def of_days(cls, frames: Frames, train: NDArray[np.bool_]) -> TrainingSample:
+        """Return the sample of the training frames (mask over time), in which each variable has a value."""
+        index = np.flatnonzero(train)
+        chosen = index[np.linspace(0, len(index) - 1, min(len(index), _FIT_FRAMES)).astype(int)]
+        sample = cls(frames, chosen)
+        sample.check()
+        return sample
+
+    def check(self) -> None:
+        """Raise an error for a variable without any value."""
+        known = np.zeros(len(self.frames.variables), bool)
+        for values in self.parts():
+            known |= np.isfinite(values).any(axis=(0, 2, 3))
+            if known.all():
+                return
+        raise DataError(
+            self.frames.variables[int(np.argmin(known))],
+            expected="known values on the training days",
+            received="missing values only",
+            hint="Choose other days with `data.validation` and `data.test`, or other data.",
+        )
+
+    def parts(self) -> Iterator[Field]:
+        """Yield frames (time, channel, height, width), to be read one part after another."""
+        for part in in_parts(self.index, math.prod(self.frames.shape[1:])):
+            yield self.frames.read(part)
+
+    def first_variable(self) -> Iterator[Field]:
+        """Yield the frames of the first variable (time, height, width)."""
+        for values in self.parts():
+            yield values[:, 0]
+
+    def values(self) -> Field:
+        """Return values of the first variable, at regular distances if there are too many."""
+        step = -(-len(self.index) * math.prod(self.frames.shape[2:]) // _MOST_VALUES)
+        return np.concatenate([part.ravel()[::step] for part in self.first_variable()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,23 +21,23 @@ from convlstm.data import (
     windows_within,
 )
 from convlstm.data.spacing import grid_spacing
-from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.frontend.trainer import Sample
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
 from convlstm.nowcast.pipeline import (
     Pipeline,
+    TrainingSample,
     check_events,
     choose_thresholds,
     choose_transform,
     emphasis,
     events,
     pad_to_patches,
-    spread_frames,
 )
 
 _VALIDATION_BATCH = 4
+_VALIDATION_VALUES = 2**24  # of the inputs and targets of a validation batch, if it has more than one window
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainingData:
     train: Batches | MovingBatches
     validation: OrderedBatches | MovingValidation
     validation_starts: NDArray[np.intp]  # first input frames of the validation windows
-    training_values: Field  # of the first variable in up to 200 frames of the training days
+    sample: TrainingSample  # of the training days
 
 
 def prepare(config: Config, frames: Frames, transform: Transform | None = None) -> tuple[TrainingData, Pipeline]:
@@ -75,8 +76,8 @@ def prepare(config: Config, frames: Frames, transform: Transform | None = None) 
         grid_spacing=grid_spacing(frames.grid, frames.y_dim, frames.x_dim),
     )
     train, validation, validation_starts = _batches(config, frames, transform, starts)
-    values = spread_frames(frames, splits["train"])[:, 0]
-    return TrainingData(train, validation, validation_starts, values), pipeline
+    sample = TrainingSample.of_days(frames, splits["train"])
+    return TrainingData(train, validation, validation_starts, sample), pipeline
 
 
 def _window_starts(
@@ -115,6 +116,8 @@ def _batches(
     validation_starts = starts["validation"]
     count = min(len(validation_starts), training.validation_windows)
     spread = validation_starts[np.linspace(0, len(validation_starts) - 1, count).astype(int)]
+    window_values = (data.input_length + data.horizon) * math.prod(frames.shape[1:])
+    validation_batch = int(np.clip(_VALIDATION_VALUES // window_values, 1, _VALIDATION_BATCH))
     if data.frame == "moving":
         windows = MovingWindows(frames, transform, data.input_length, data.horizon)
         moving = MovingBatches(
@@ -126,7 +129,7 @@ def _batches(
             intensity=training.intensity,
             seed=config.seed,
         )
-        return moving, MovingValidation(windows, spread, _VALIDATION_BATCH), spread
+        return moving, MovingValidation(windows, spread, validation_batch), spread
     train = Batches(
         frames,
         starts["train"],
@@ -144,7 +147,7 @@ def _batches(
         transform,
         input_length=data.input_length,
         horizon=data.horizon,
-        batch_size=_VALIDATION_BATCH,
+        batch_size=validation_batch,
     )
     return train, validation, spread
 

@@ -84,7 +84,7 @@ class RunFolder:
     def begun(self, config: Config, resume: bool) -> Iterator[None]:
         """Lock the folder for one training, check it, and delete temporary files of a killed training."""
         self.check(config, resume)  # before the lock, so that a refused folder stays as it was
-        with _locked(self.path):
+        with locked(self.path, "training"):
             self.check(config, resume)  # again, because a run can have started in between
             for file in self.files:
                 for draft in self.path.glob(f".{file.name}.*"):
@@ -200,8 +200,8 @@ def _check_data(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for one training; the system releases the lock when this process ends."""
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Lock a folder for one training or evaluation; the system releases the lock when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+", encoding="utf-8")
@@ -217,8 +217,8 @@ def _locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise OutputError(
                 str(folder),
-                expected="no other training in this folder",
-                received=f"a training in process {file.read().strip() or 'unknown'}",
+                expected=f"no other {work} in this folder",
+                received=f"another one in process {file.read().strip() or 'unknown'}",
                 hint="Wait until it ends, or choose another `--output`.",
             )
         file.truncate(0)

@@ -88,14 +88,16 @@ def probability_decisions(
         [[4.0, 0.0, 1.0, 1.0]]
     """
     check_probability(probability, observation)
-    cuts = np.array(CUTS) if members is None else np.arange(1, members + 1) / members
-    # Half precision rounds k / M and the cuts, so a share is compared with a number between k − 1 and k.
-    limits = (cuts if members is None else cuts - 0.5 / members).astype(np.float32)
     decisions = []
     for lead_time, threshold, chance, observed in slices(probability, observation):
-        counts = _counts(chance.values, observed.values, threshold, limits)
-        decisions.append(Decisions(method, lead_time, threshold, cuts, counts))
+        counts = decision_counts(chance.values, observed.values, threshold, members)
+        decisions.append(Decisions(method, lead_time, threshold, cuts_of(members), counts))
     return decisions
+
+
+def cuts_of(members: int | None) -> NDArray[np.float64]:
+    """Return the cuts of a method, or those of an ensemble with so many members."""
+    return np.array(CUTS) if members is None else np.arange(1, members + 1) / members
 
 
 def event_decisions(sums: Iterable[CaseSums], methods: Sequence[str]) -> list[Decisions]:
@@ -233,10 +235,13 @@ def economic_value(pod: xr.DataArray, pofd: xr.DataArray, frequency: xr.DataArra
     return value
 
 
-def _counts(
-    chance: NDArray[np.floating], observed: NDArray[np.floating], threshold: float, limits: NDArray[np.float32]
+def decision_counts(
+    chance: NDArray[np.floating], observed: NDArray[np.floating], threshold: float, members: int | None
 ) -> xr.Dataset:
     """Return the counts (init_time, cut) of probabilities and observations (init_time, y, x)."""
+    cuts = cuts_of(members)
+    # Half precision rounds k / M and the cuts, so a share is compared with a number between k − 1 and k.
+    limits = (cuts if members is None else cuts - 0.5 / members).astype(np.float32)
     cases, classes = len(chance), len(limits) + 1
     case, *place = np.nonzero(np.isfinite(chance) & np.isfinite(observed))
     known, truth = chance[(case, *place)].astype(np.float32), observed[(case, *place)] >= threshold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from convlstm.verification.intervals import pool, resampling_weights, value_and_
 PROBABILITY_DIMS = ("init_time", "lead_time", "threshold", "y", "x")
 BINS = 10
 """Number of bins of equal width in a reliability diagram; a probability at an edge is in the upper bin."""
+
+RELIABILITY_SUMS = ("pixels", "probability", "events")
+"""The sums of `reliability_sums`."""
 
 _RELIABILITY_COLUMNS = (
     *("method", "lead_time", "threshold", "bin_start", "bin_end", "probability", "frequency", "lower", "upper"),
@@ -93,12 +96,28 @@ def reliability_table(
     """
     for probability in probabilities.values():
         check_probability(probability, observation)
-    weights = resampling_weights(observation.sizes["init_time"], seed)
+    sums = (
+        ((method, lead_time, threshold), reliability_sums(chance, observed, threshold))
+        for method, probability in probabilities.items()
+        for lead_time, threshold, chance, observed in slices(probability, observation)
+    )
+    return reliability_table_of_sums(sums, seed=seed)
+
+
+def reliability_table_of_sums(
+    sums: Iterable[tuple[tuple[str, float, float], xr.Dataset]], *, seed: int = 0
+) -> pd.DataFrame:
+    """Return the table of `reliability_table` from the results of `reliability_sums`.
+
+    Each has a method, a lead time in minutes and a threshold.
+    """
     rows: list[dict[str, object]] = []
-    for method, probability in probabilities.items():
-        for lead_time, threshold, chance, observed in slices(probability, observation):
-            key = {"method": method, "lead_time": lead_time, "threshold": threshold}
-            rows += [key | row for row in _reliability_rows(reliability_sums(chance, observed, threshold), weights)]
+    weights: xr.DataArray | None = None
+    for (method, lead_time, threshold), each in sums:
+        if weights is None:
+            weights = resampling_weights(each.sizes["init_time"], seed)
+        key = {"method": method, "lead_time": lead_time, "threshold": threshold}
+        rows += [key | row for row in _reliability_rows(each, weights)]
     return pd.DataFrame(rows, columns=list(_RELIABILITY_COLUMNS))
 
 

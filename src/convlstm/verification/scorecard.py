@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from convlstm.errors import DataError
 from convlstm.verification.arguments import check_dimensions, check_minutes, check_same_entries
@@ -32,6 +33,9 @@ from convlstm.verification.probabilities import (
 
 DIMS = ("method", "init_time", "lead_time", "y", "x")
 _NO_PROBABILITIES = xr.DataArray(np.empty(0), dims="threshold", coords={"threshold": np.empty(0)})
+_FRACTIONS = ("fss_error", "fss_reference")
+_BRIER = ("brier_error", "brier_events", "brier_pixels")
+_ERRORS = ("pixels", "squared", "absolute", "signed")
 _FSS_COLUMNS = ("method", "lead_time", "threshold", "window", "value", "lower", "upper", "cases")
 
 
@@ -56,6 +60,41 @@ class CaseSums:
     def groups(self) -> list[float]:
         """The thresholds, and NaN for the errors."""
         return [*self.counts, np.nan]
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return the sums as arrays, whose last axis is `init_time`, for `from_arrays`.
+
+        They are `counts` (threshold, count), `fractions` (threshold, window, part), `brier` (threshold, part) if there
+        are probabilities, and `errors` (part).
+        """
+        by_window = [list(windows.values()) for windows in self.fractions.values()]
+        arrays = {
+            "counts": np.stack([_stacked(counts, COUNTS) for counts in self.counts.values()]),
+            "fractions": np.stack([np.stack([_stacked(sums, _FRACTIONS) for sums in row]) for row in by_window]),
+            "errors": _stacked(self.errors, _ERRORS),
+        }
+        if self.brier:
+            arrays["brier"] = np.stack([_stacked(sums, _BRIER) for sums in self.brier.values()])
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, NDArray[np.float64]],
+        method: str,
+        lead_time: float,
+        thresholds: Sequence[float],
+        windows: Sequence[int],
+        fss_window: int,
+    ) -> CaseSums:
+        """Return the sums of the arrays of `to_arrays`."""
+        counts = {t: _unstacked(row, COUNTS) for t, row in zip(thresholds, arrays["counts"], strict=True)}
+        fractions = {
+            t: {w: _unstacked(sums, _FRACTIONS) for w, sums in zip(windows, row, strict=True)}
+            for t, row in zip(thresholds, arrays["fractions"], strict=True)
+        }
+        brier = {t: _unstacked(row, _BRIER) for t, row in zip(thresholds, arrays.get("brier", ()), strict=False)}
+        return cls(method, lead_time, fss_window, counts, fractions, brier, _unstacked(arrays["errors"], _ERRORS))
 
     def scores(self, threshold: float, weights: xr.DataArray) -> dict[str, xr.DataArray]:
         """Return the scores (draw,) of the weighted cases by name: those of a threshold, or for NaN the errors."""
@@ -151,50 +190,52 @@ def case_sums(
             if probabilities:
                 probability = probabilities.get(str(predicted["method"].item()), _NO_PROBABILITIES)
                 probability = probability.isel(init_time=order, lead_time=lead, missing_dims="ignore")
-            sums = _sums_of(predicted, observed, [float(t) for t in thresholds], fss_window, probability)
-            mean = (means or {}).get(sums.method)
-            if mean is not None:
-                sums = replace(sums, errors=error_sums(mean[{"init_time": order, "lead_time": lead}], observed))
-            all_sums.append(sums)
+            method_name, lead_time = str(predicted["method"].item()), float(predicted["lead_time"])
+            mean = (means or {}).get(method_name)
+            mean = None if mean is None else mean[{"init_time": order, "lead_time": lead}]
+            fields = FieldsOfMethod(predicted, observed, probability, mean)
+            all_sums.append(fields.sums(method_name, lead_time, [float(t) for t in thresholds], fss_window))
     return all_sums
 
 
-def _sums_of(
-    predicted: xr.DataArray,
-    observed: xr.DataArray,
-    thresholds: Sequence[float],
-    fss_window: int,
-    probability: xr.DataArray | None,
-) -> CaseSums:
-    """Return the sums of one method at one lead time.
+@dataclass(frozen=True, eq=False)
+class FieldsOfMethod:
+    """The forecasts of one method and the observations (init_time, y, x).
 
-    The fields are (init_time, y, x), and the probabilities have (init_time, threshold, y, x). They have no threshold
-    for a method without probabilities, and are None if no method has any.
+    The probabilities have (init_time, threshold, y, x). They have no threshold for a method without probabilities, and
+    are None if no method has any. The errors are those of the mean, if it is given.
     """
-    windows = sorted({fss_window, *(w for w in FSS_WINDOWS if w <= min(observed.shape[1:]))})
-    counts, fractions, brier = {}, {}, {}
-    for threshold in thresholds:
-        events = find_events(predicted, observed, threshold)
-        counts[threshold] = event_counts(events)
-        fractions[threshold] = event_fractions(events, windows)
-        if probability is None:
-            continue
+
+    predicted: xr.DataArray
+    observed: xr.DataArray
+    probability: xr.DataArray | None = None
+    mean: xr.DataArray | None = None
+
+    def sums(self, method: str, lead_time: float, thresholds: Sequence[float], fss_window: int) -> CaseSums:
+        """Return the sums of each entry of `init_time`."""
+        windows = fss_windows(fss_window, self.observed.shape[1:])
+        counts, fractions, brier = {}, {}, {}
+        for threshold in thresholds:
+            events = find_events(self.predicted, self.observed, threshold)
+            counts[threshold] = event_counts(events)
+            fractions[threshold] = event_fractions(events, windows)
+            if self.probability is not None:
+                brier[threshold] = self._brier_sums(self.probability, threshold, counts[threshold])
+        errors = error_sums(self.predicted if self.mean is None else self.mean, self.observed)
+        return CaseSums(method, lead_time, fss_window, counts, fractions, brier, errors)
+
+    def _brier_sums(self, probability: xr.DataArray, threshold: float, counts: xr.Dataset) -> xr.Dataset:
         place = np.flatnonzero(np.isclose(probability["threshold"].values, threshold, rtol=1e-6, atol=0))
-        if place.size:
-            chance = probability[{"threshold": int(place[0])}].compute()
-            check_range(chance)
-            brier[threshold] = brier_sums(chance, observed, threshold)
-        else:
-            brier[threshold] = brier_sums_of_events(counts[threshold])
-    return CaseSums(
-        method=str(predicted["method"].item()),
-        lead_time=float(predicted["lead_time"]),
-        fss_window=fss_window,
-        counts=counts,
-        fractions=fractions,
-        brier=brier,
-        errors=error_sums(predicted, observed),
-    )
+        if not place.size:
+            return brier_sums_of_events(counts)
+        chance = probability[{"threshold": int(place[0])}].compute()
+        check_range(chance)
+        return brier_sums(chance, self.observed, threshold)
+
+
+def fss_windows(fss_window: int, grid: tuple[int, ...]) -> list[int]:
+    """Return the widths in cells for which the fractions skill score is computed on a grid."""
+    return sorted({fss_window, *(w for w in FSS_WINDOWS if w <= min(grid))})
 
 
 def score_table(sums: Sequence[CaseSums], *, seed: int = 0) -> pd.DataFrame:
@@ -289,6 +330,15 @@ def _score_rows(sums: CaseSums, weights: xr.DataArray) -> Iterator[dict[str, obj
                 **counts,
                 **size,
             }
+
+
+def _stacked(sums: xr.Dataset, names: Iterable[str]) -> NDArray[np.float64]:
+    """Return the columns of a dataset (column, init_time)."""
+    return np.stack([sums[name].values for name in names]).astype(np.float64)
+
+
+def _unstacked(values: NDArray[np.float64], names: Iterable[str]) -> xr.Dataset:
+    return xr.Dataset({name: ("init_time", column) for name, column in zip(names, values, strict=True)})
 
 
 def _label(score: str, threshold: float) -> str:

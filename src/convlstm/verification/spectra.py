@@ -7,7 +7,7 @@ opposite edges as neighbours. The window has a mean square of 1, so it keeps the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +107,37 @@ def radial_power(power: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
         >>> float(grid.wavelengths[np.argmax(radial_power(np.abs(transform(wave, grid)) ** 2, grid))])
         8.0
     """
-    weight = np.broadcast_to(grid.weight, power.shape)
-    count = grid.ring.max() + 1
-    total = np.bincount(grid.ring.ravel(), (weight * power).ravel(), count)
-    cells = np.bincount(grid.ring.ravel(), weight.ravel(), count)
-    means: NDArray[np.float64] = (total[grid.rings]) / cells[grid.rings]
+    return _ring_means(ring_sums(power, grid, 1), grid)
+
+
+def ring_sums(power: NDArray[np.float64], grid: Grid, patch_size: int) -> NDArray[np.float64]:
+    """Return the sum of the powers (y, x // 2 + 1) of each ring (2, ring).
+
+    The second row is that of the frequencies near the period of the patches, which `patch_peak` compares with others.
+    """
+    near = _near_patches(grid, patch_size)
+    weighted = np.broadcast_to(grid.weight, power.shape) * power
+    count = int(grid.ring.max()) + 1
+    return np.stack([np.bincount(grid.ring[part], weighted[part], count) for part in (~near, near)])
+
+
+def _ring_means(sums: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    cells = np.bincount(grid.ring.ravel(), np.broadcast_to(grid.weight, grid.ring.shape).ravel())
+    means: NDArray[np.float64] = sums.sum(axis=0)[grid.rings] / cells[grid.rings]
     return means
+
+
+def _near_patches(grid: Grid, patch_size: int) -> NDArray[np.bool_]:
+    """Return the frequencies near multiples of 1 / patch_size (y, x // 2 + 1); none for patches without a peak."""
+    height, width = grid.window.shape
+    if patch_size == 1 or min(height, width) < 4 * patch_size:
+        return np.zeros(grid.ring.shape, bool)
+    multiple = [np.rint(grid.rows * patch_size / height), np.rint(grid.columns * patch_size / width)]
+    near: NDArray[np.bool_] = (np.abs(grid.rows - multiple[0] * height / patch_size) <= 1) & (
+        np.abs(grid.columns - multiple[1] * width / patch_size) <= 1
+    )
+    near &= (multiple[0] != 0) | (multiple[1] != 0)
+    return near
 
 
 def fine_scale_correlation(
@@ -169,24 +194,20 @@ def patch_peak(power: NDArray[np.float64], grid: Grid, patch_size: int) -> float
         >>> abs(peaks[0]) < 1, peaks[1] > 10
         (True, True)
     """
-    height, width = grid.window.shape
-    if patch_size == 1 or min(height, width) < 4 * patch_size:
+    return _peak(ring_sums(power, grid, patch_size), grid, patch_size)
+
+
+def _peak(sums: NDArray[np.float64], grid: Grid, patch_size: int) -> float:
+    """Return the result of `patch_peak` from the result of `ring_sums`."""
+    near = _near_patches(grid, patch_size)
+    if not near.any():
         return np.nan
-    multiple = [np.rint(grid.rows * patch_size / height), np.rint(grid.columns * patch_size / width)]
-    near = (np.abs(grid.rows - multiple[0] * height / patch_size) <= 1) & (
-        np.abs(grid.columns - multiple[1] * width / patch_size) <= 1
-    )
-    near &= (multiple[0] != 0) | (multiple[1] != 0)
-    inside = (grid.ring >= 1) & (grid.ring <= grid.rings[-1])
-    weight = np.broadcast_to(grid.weight, power.shape)
-    count = grid.ring.max() + 1
-    total, cells = (
-        [np.bincount(grid.ring[part], values[part], count) for part in (near & inside, ~near & inside)]
-        for values in (weight * power, weight)
-    )
-    compared = (cells[0] > 0) & (cells[1] > 0)
-    expected = (cells[0][compared] * total[1][compared] / cells[1][compared]).sum()
-    peak = total[0][compared].sum()
+    weight, count = np.broadcast_to(grid.weight, grid.ring.shape), int(grid.ring.max()) + 1
+    others, cells = (np.bincount(grid.ring[part], weight[part], count)[grid.rings] for part in (~near, near))
+    total_of_others, total = sums[:, grid.rings]
+    compared = (cells > 0) & (others > 0)
+    expected = (cells[compared] * total_of_others[compared] / others[compared]).sum()
+    peak = total[compared].sum()
     return float(10 * np.log10(peak / expected)) if peak > 0 and expected > 0 else np.nan
 
 
@@ -219,56 +240,87 @@ def spectrum_tables(
         >>> fine[["method", "value"]].round(6).values.tolist()
         [['observation', 1.0], ['still', 1.0]]
     """
-    grid = make_grid(*observation.shape[-2:])
-    methods = [OBSERVATION, *map(str, forecast["method"].values)]
-    weights = resampling_weights(observation.sizes["init_time"], seed)
-    spectra: list[dict[str, object]] = []
-    fine: list[dict[str, object]] = []
-    for lead in range(observation.sizes["lead_time"]):
-        at_lead = {"lead_time": lead}
-        fields = np.concatenate([observation[at_lead].values[None], forecast[at_lead].values])
-        sums = _sum_spectra(fields, last_frame.values, grid)
-        for place, method in enumerate(methods):
-            key = {"method": method, "lead_time": float(forecast["lead_time"][lead])}
-            powers = radial_power(sums.power[place], grid)
-            for wavelength, power in zip(grid.wavelengths.tolist(), powers.tolist(), strict=True):
-                decibels = 10 * np.log10(power) if power > 0 else np.nan
-                spectra.append(key | {"wavelength": wavelength, "power": decibels, "cases": sums.cases})
-            pooled = weights.values @ sums.products[place]  # (draw, 3)
-            score = xr.DataArray(_correlation(*pooled.T), dims="draw")
-            scores = {"last_frame_correlation": value_and_interval(score, sums.cases)}
-            if patch_size > 1:
-                scores["patch_peak"] = (patch_peak(sums.power[place], grid, patch_size), np.nan, np.nan)
-            for name, (value, lower, upper) in scores.items():
-                numbers: Mapping[str, object] = {"value": value, "lower": lower, "upper": upper, "cases": sums.cases}
-                fine.append({**key, "score": name, **numbers})
-    return pd.DataFrame(spectra, columns=list(_SPECTRUM_COLUMNS)), pd.DataFrame(fine, columns=list(_FINE_COLUMNS))
+    fields = np.concatenate([observation.values[None], forecast.transpose("method", *observation.dims).values])
+    cases = (case_spectra(fields[:, case], last, patch_size) for case, last in enumerate(last_frame.values))
+    return spectrum_tables_of_sums(
+        SpectrumSums.joined(cases),
+        [str(method) for method in forecast["method"].values],
+        forecast["lead_time"].values,
+        (observation.shape[-2], observation.shape[-1]),
+        patch_size=patch_size,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
-    power: NDArray[np.float64]  # mean over cases (method, y, x // 2 + 1)
-    products: NDArray[np.float64]  # fine scales of method × last frame, and of each with itself (method, case, 3)
-    cases: int  # number of cases with a cell that no field misses
+class SpectrumSums:
+    """The sums of some cases, from which the tables of spectra follow; the first field is the observation."""
+
+    power: NDArray[np.float64]  # sums of each ring over all cases, as `ring_sums` (field, lead_time, 2, ring)
+    products: NDArray[np.float64]  # fine scales × last frame, and the squares of both (case, field, lead_time, 3)
+    known: NDArray[np.bool_]  # whether a cell is missing in no field (case, lead_time)
+
+    @classmethod
+    def joined(cls, cases: Iterable[SpectrumSums]) -> SpectrumSums:
+        """Return the sums of several cases, added in this order."""
+        power: NDArray[np.float64] | float = 0.0
+        products, known = [], []
+        for case in cases:
+            power = power + case.power
+            products.append(case.products)
+            known.append(case.known)
+        return cls(np.asarray(power), np.concatenate(products), np.concatenate(known))
 
 
-def _sum_spectra(fields: NDArray[np.floating], last_frames: NDArray[np.floating], grid: Grid) -> _Sums:
-    """Return the sums of fields (method, case, y, x) and last frames (case, y, x), one case at a time."""
+def case_spectra(fields: NDArray[np.floating], last_frame: NDArray[np.floating], patch_size: int) -> SpectrumSums:
+    """Return the sums of one case: observation and forecasts (field, lead_time, y, x), last input frame (y, x)."""
+    grid = make_grid(*last_frame.shape)
     fine = np.where(grid.fine, grid.weight, 0.0)
-    power = np.zeros((len(fields), *grid.frequency.shape))
-    products = np.zeros((*fields.shape[:2], 3))
-    cases = 0
-    for case, last_frame in enumerate(last_frames):
-        known = np.isfinite(last_frame) & np.isfinite(fields[:, case]).all(axis=0)
-        if not known.any():
+    power = np.zeros((*fields.shape[:2], 2, int(grid.ring.max()) + 1))
+    products, known_leads = np.zeros((*fields.shape[:2], 3)), np.zeros(fields.shape[1], bool)
+    for lead in range(fields.shape[1]):
+        known = np.isfinite(last_frame) & np.isfinite(fields[:, lead]).all(axis=0)
+        known_leads[lead] = known.any()
+        if not known_leads[lead]:
             continue
-        cases += 1
         last = transform(last_frame, grid, known)
-        for place, field in enumerate(fields[:, case]):
+        for place, field in enumerate(fields[:, lead]):
             ours = transform(field, grid, known)
-            power[place] += ours.real**2 + ours.imag**2
-            products[place, case] = _products(ours, last, fine)
-    return _Sums(power / max(cases, 1), products, cases)
+            power[place, lead] = ring_sums(ours.real**2 + ours.imag**2, grid, patch_size)
+            products[place, lead] = _products(ours, last, fine)
+    return SpectrumSums(power, products[None], known_leads[None])
+
+
+def spectrum_tables_of_sums(
+    sums: SpectrumSums,
+    methods: Sequence[str],
+    lead_times: Sequence[float] | NDArray[np.floating],
+    shape: tuple[int, int],
+    *,
+    patch_size: int = 1,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of `spectrum_tables`; `shape` is that of a field, and lead times are in minutes."""
+    grid = make_grid(*shape)
+    weights = resampling_weights(len(sums.known), seed).values
+    spectra: list[dict[str, object]] = []
+    fine: list[dict[str, object]] = []
+    for lead, lead_time in enumerate(lead_times):
+        cases = int(sums.known[:, lead].sum())
+        for place, method in enumerate([OBSERVATION, *methods]):
+            key: dict[str, object] = {"method": method, "lead_time": float(lead_time)}
+            power = sums.power[place, lead] / max(cases, 1)
+            for wavelength, mean in zip(grid.wavelengths.tolist(), _ring_means(power, grid).tolist(), strict=True):
+                decibels = 10 * np.log10(mean) if mean > 0 else np.nan
+                spectra.append(key | {"wavelength": wavelength, "power": decibels, "cases": cases})
+            pooled = weights @ sums.products[:, place, lead]  # (draw, 3)
+            score = xr.DataArray(_correlation(*pooled.T), dims="draw")
+            scores = {"last_frame_correlation": value_and_interval(score, cases)}
+            if patch_size > 1:
+                scores["patch_peak"] = (_peak(power, grid, patch_size), np.nan, np.nan)
+            for name, (value, lower, upper) in scores.items():
+                fine.append({**key, "score": name, "value": value, "lower": lower, "upper": upper, "cases": cases})
+    return pd.DataFrame(spectra, columns=list(_SPECTRUM_COLUMNS)), pd.DataFrame(fine, columns=list(_FINE_COLUMNS))
 
 
 def _products(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from convlstm.data.units import Field
 from convlstm.errors import ConfigError
-from convlstm.nowcast.evaluation_cases import FieldForecast
 from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
+from convlstm.nowcast.evaluation_forecasts import FieldForecast
 from convlstm.nowcast.rivals.fields import anvil, linda, lk_extrapolation, sprog
 from convlstm.nowcast.rivals.methods import require_pysteps
 from convlstm.nowcast.rivals.probabilities import lagrangian_probability, steps_exceedance, steps_members

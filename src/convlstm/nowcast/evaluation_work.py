@@ -1,0 +1,164 @@
+"""The work of an evaluation: each case is forecast and scored alone, and its statistics are kept until all are done.
+
+So an evaluation can be interrupted and continued, and its cases can be spread over processes, with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.data import Frames
+from convlstm.errors import DependencyError, OutputError, install
+from convlstm.files import check_writable, write_atomic
+from convlstm.nowcast.evaluation_forecasts import CaseForecasts, Methods
+from convlstm.nowcast.evaluation_statistics import Arrays, Scoring, Statistics, case_statistics
+from convlstm.nowcast.run_folder import locked
+from convlstm.weights.checkpoint import load_arrays, save_arrays
+
+UNFINISHED = "unfinished"
+"""Name of the folder, in that of an evaluation, with the statistics of the finished cases."""
+
+_PLAN = "plan.json"
+_GROUPS = 4  # for each process, so that all end at about the same time
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The cases of an evaluation, and the folder with the statistics of those that are finished."""
+
+    methods: Methods
+    frames: Frames
+    ends: NDArray[np.intp]  # index of the last input frame of each case
+    scoring: Scoring
+    examples: tuple[int, ...]  # numbers of the cases whose fields are kept too
+    map_lead: int  # lead time of the maps of probabilities that are kept
+    folder: Path
+
+    @contextmanager
+    def begun(self, identity: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+        """Lock the folder, and delete it at the end of the block; after an error the finished cases stay.
+
+        The identity of an evaluation is its model, data and options as JSON values. Finished cases of another one are
+        an error, or are deleted with `overwrite`.
+        """
+        check_writable(self.folder, folder=True)
+        plan = json.dumps(identity, indent=1, sort_keys=True)
+        with locked(self.folder, "evaluation"):
+            _check_plan(self.folder, json.loads(plan), overwrite=overwrite)
+            write_atomic(self.folder / _PLAN, lambda draft: draft.write_text(plan, encoding="utf-8"))
+            try:
+                yield
+            except BaseException:
+                if not self._finished():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, *, workers: int, threads: int | None, on_case: Callable[[int, int], None]) -> None:
+        """Forecast and score the cases that are not finished, in this process or in several."""
+        left = [number for number in range(len(self.ends)) if not self._file(number).exists()]
+        if len(left) < len(self.ends):
+            on_case(len(self.ends) - len(left), len(self.ends))
+        if workers > 1 and len(left) > 1:
+            _run_in_processes(self, left, min(workers, len(left)), threads, on_case)
+            return
+        for number in left:
+            self._score(number)
+            on_case(self._finished(), len(self.ends))
+
+    def run_group(self, numbers: Sequence[int], threads: int) -> int:
+        """Forecast and score some cases in a process of its own, and return their number."""
+        for model in self.methods.models.values():
+            model.set_threads(threads)
+        for number in numbers:
+            self._score(number)
+        return len(numbers)
+
+    def statistics(self) -> Statistics:
+        """Return the statistics of all cases."""
+        parts = (load_arrays(self._file(number))[:2] for number in range(len(self.ends)))
+        return Statistics.joined(parts, self.methods.names, self.methods.lead_seconds / 60.0, self.scoring)
+
+    def example(self, number: int) -> Arrays:
+        """Return the fields of a case of `examples`: `forecast`, `observation` and `probability.` by method."""
+        arrays = load_arrays(self._file(number))[0]
+        return {name.removeprefix("example."): array for name, array in arrays.items() if name.startswith("example.")}
+
+    def _score(self, number: int) -> None:
+        case = self.methods.forecast(self.frames, int(self.ends[number]), number)
+        arrays, description = case_statistics(case, self.scoring)
+        if number in self.examples:
+            arrays |= self._fields(case)
+        save_arrays(self._file(number), arrays, {"kind": "case", **description})
+
+    def _fields(self, case: CaseForecasts) -> Arrays:
+        maps = {f"example.probability.{name}": part.values[self.map_lead] for name, part in case.probabilities.items()}
+        return {"example.forecast": case.forecast, "example.observation": case.observation, **maps}
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"case-{number:05}.safetensors"
+
+    def _finished(self) -> int:
+        return sum(self._file(number).exists() for number in range(len(self.ends)))
+
+
+def _check_plan(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Raise an error for finished cases of another evaluation, or delete them."""
+    path = folder / _PLAN
+    if not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        saved = {}
+    different = [name for name in identity if identity[name] != saved.get(name)]
+    if not different:
+        return
+    if not overwrite:
+        raise OutputError(
+            str(folder.parent),
+            expected="no unfinished evaluation of another model, other data or options",
+            received=f"one that differs in {', '.join(different)}",
+            hint="Choose another `--output`, or delete it with `convlstm evaluate --overwrite`.",
+        )
+    for part in folder.glob("*.safetensors"):
+        part.unlink()
+
+
+def _run_in_processes(
+    work: Work, numbers: Sequence[int], workers: int, threads: int | None, on_case: Callable[[int, int], None]
+) -> None:
+    """Spread cases over processes of Dask, each of which writes the statistics of its cases."""
+    try:
+        from dask.base import compute
+        from dask.callbacks import Callback
+        from dask.delayed import delayed
+    except ImportError as error:
+        raise DependencyError(
+            "--workers",
+            expected="Dask installed, for more than one process",
+            received=f"no module {error.name!r}",
+            hint=f"Run: {install('nowcast')}.",
+        ) from error
+    groups = np.array_split(np.asarray(numbers), min(_GROUPS * workers, len(numbers)))
+    each = threads or max((os.cpu_count() or 1) // workers, 1)
+    # as part of the function, since Dask would look for its own arrays in arguments
+    run = delayed(partial(_run_group, work, each), pure=False)
+    report = Callback(posttask=lambda *_: on_case(work._finished(), len(work.ends)))
+    with report:
+        compute(*[run(group.tolist()) for group in groups], scheduler="processes", num_workers=workers, chunksize=1)
+
+
+def _run_group(work: Work, threads: int, numbers: Sequence[int]) -> int:
+    return work.run_group(numbers, threads)
