@@ -60,7 +60,9 @@ def name_of(source: Source) -> str:
     if isinstance(source, str | Path):
         return _text(source)
     texts = [_text(one) for one in source]
-    return texts[0] if len(texts) == 1 else f"{len(texts)} paths from {texts[0]} to {texts[-1]}"
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{len(texts)} paths from {texts[0]} to {texts[-1]}"
 
 
 def is_address(place: str) -> bool:
