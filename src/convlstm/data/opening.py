@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 from convlstm.data.classic import check_complete
+from convlstm.data.in_memory import undecoded
 from convlstm.errors import ConvLSTMError, DataError
 
 _ZARR_GROUP = (".zgroup", ".zmetadata", "zarr.json")
@@ -23,12 +24,15 @@ _CODEC_LISTS = {"filters", "compressor", "codecs"}
 
 
 @contextmanager
-def opened(path: Path, max_bytes: int) -> Iterator[xr.Dataset]:
-    """Open a file with packed numbers and undecoded times, and close it at the end of the block.
+def opened(path: Path | xr.Dataset, max_bytes: int) -> Iterator[xr.Dataset]:
+    """Open a file, or take a dataset in memory, with packed numbers and undecoded times, and close it at the end of the block.
 
     The coordinates, which xarray reads at once, may have at most `max_bytes`. Any error of the libraries, now or in the
     block, becomes a `DataError`.
     """
+    if isinstance(path, xr.Dataset):
+        yield undecoded(path)
+        return
     engine = _engine(path)
     try:
         # xarray, zarr and cf-xarray warn about problems that are checked here

@@ -40,7 +40,7 @@ _NOT_SPATIAL = {"time", "forecast_reference_time", "forecast_period"}
 
 
 def open_frames(
-    path: str | Path,
+    path: str | Path | xr.Dataset,
     *,
     variables: tuple[str, ...] = (),
     units: str | None = None,
@@ -53,17 +53,17 @@ def open_frames(
     missing: Sequence[float] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Frames:
-    """Read a gridded sequence from a NetCDF file or a Zarr folder.
+    """Read a gridded sequence from a NetCDF file, a Zarr folder, or a dataset of xarray.
 
     Rain is converted to mm/h, including sums over a time step (`docs/data.md` lists the units); other variables keep
     their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Nothing in a file is
     executed, and every size is checked before allocation.
 
     Args:
-        path: A NetCDF file, or a folder in Zarr format 2 or 3.
+        path: A NetCDF file, a folder in Zarr format 2 or 3, or a dataset in memory.
         variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
         units: Unit of the variables, which overrides the file ("mm" for rain sums over one step).
-        time_step: Seconds between frames, and the period of sums; needed only if the file has no dates.
+        time_step: Seconds between frames, and the period of sums; needed only if the file has no dates, or one frame.
         time_dim: Name of the time dimension, if neither CF attributes nor its name show it.
         y_dim: Name of the dimension of rows, in the same case.
         x_dim: Name of the dimension of columns, in the same case.
@@ -79,7 +79,7 @@ def open_frames(
 
     Raises:
         DataError: if the path is not readable NetCDF or Zarr, or a variable or dimension cannot be found. Also if the
-            times are missing or out of order, or there are fewer than two frames, too many values, or none. Also if
+            times are missing or out of order, or there are too few frames, too many values, or none. Also if
             the unit is ambiguous, and for sums since a start and codes for no data, unless an option settles them.
         ConfigError: if `time_step` is not above 0.
 
@@ -88,21 +88,22 @@ def open_frames(
         >>> open_frames(sample_path()).variables
         ('rainfall_rate',)
     """
-    path = Path(path)
+    source = path if isinstance(path, xr.Dataset) else Path(path)
+    name_of_source = Path("data") if isinstance(source, xr.Dataset) else source
     if time_step is not None:
         require_positive("time_step", time_step)
-    with opened(path, max_bytes) as dataset:
+    with opened(source, max_bytes) as dataset:
         axes = find_axes(dataset, {"time": time_dim, "y": y_dim, "x": x_dim})
         names = find_variables(dataset, axes, tuple(variables))
         dimensions = _shared_dimensions(dataset, axes, names)
-        check_size(path, sum(dataset[name].nbytes for name in names), max_bytes)
+        check_size(name_of_source, sum(dataset[name].nbytes for name in names), max_bytes)
         fields = [_three_dimensional(dataset[name], dimensions) for name in names]
         time, seconds = read_times(dataset, dimensions.time, time_step)
         step = float(time_step or usual_step(seconds))
         channels = []
         for field in fields:
             conversion = _conversion(field, units, rain)
-            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=path.is_file())
+            channel = packed_channel(field, conversion, step, accumulated, missing, is_file=not _is_zarr(source))
             channels.append(_checked(channel, seconds, accumulated, missing))
         if accumulated:
             channels = _from_second_frame(channels)
@@ -120,6 +121,11 @@ def open_frames(
             x_dim=str(dimensions.x),
             channels=tuple(channels),
         )
+
+
+def _is_zarr(source: Path | xr.Dataset) -> bool:
+    """Return whether a source has the fill values of Zarr; a dataset in memory has none that was not decoded."""
+    return isinstance(source, Path) and source.is_dir()
 
 
 def _shared_dimensions(dataset: xr.Dataset, axes: Mapping[Hashable, str], names: tuple[str, ...]) -> Dimensions:
