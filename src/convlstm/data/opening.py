@@ -25,10 +25,10 @@ _CODEC_LISTS = {"filters", "compressor", "codecs"}
 
 @contextmanager
 def opened(path: Path | xr.Dataset, max_bytes: int) -> Iterator[xr.Dataset]:
-    """Open a file, or take a dataset in memory, with packed numbers and undecoded times, and close it at the end of the block.
+    """Open a file with packed numbers and undecoded times, and close it at the end of the block.
 
-    The coordinates, which xarray reads at once, may have at most `max_bytes`. Any error of the libraries, now or in the
-    block, becomes a `DataError`.
+    A dataset in memory is returned in this form. The coordinates, which xarray reads at once, may have at most
+    `max_bytes`. Any error of the libraries, now or in the block, becomes a `DataError`.
     """
     if isinstance(path, xr.Dataset):
         yield undecoded(path)

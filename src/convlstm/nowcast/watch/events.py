@@ -14,8 +14,8 @@ class Event:
     """Something that happened during a watch.
 
     Args:
-        kind: `start`, `forecast`, `missing`, `late`, `duplicate`, `changed`, `unreadable`, `given_up`, `refused`,
-            `skipped`, `problem` or `stop`.
+        kind: `start`, `read`, `forecast`, `missing`, `late`, `duplicate`, `changed`, `unreadable`, `given_up`,
+            `refused`, `skipped`, `problem` or `stop`.
         message: One line for a log.
         level: INFO, WARNING or ERROR.
         values: JSON values by name, for programs.

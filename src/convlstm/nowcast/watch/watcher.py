@@ -13,6 +13,7 @@ import numpy as np
 
 from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.data.summary import summarise, summary_lines
 from convlstm.errors import ConvLSTMError, DataError, OutputError
 from convlstm.files import check_writable
 from convlstm.nowcast.cf_output import lead_seconds, make_forecast, write_forecast
@@ -172,9 +173,18 @@ class Watcher:
                 self._report(Event("refused", f"{delivery.path.name}: {error}", "WARNING", values))
                 continue
             self._add(delivery)
+        if newest is None and self._recent.newest is not None:
+            self._report_reading(deliveries[-1])
         self._report_gap(newest)
         self._forget_old()
         return 0.0
+
+    def _report_reading(self, delivery: Delivery) -> None:
+        """Report how the first frames were read, so that a wrong unit is seen at once."""
+        summary = summarise(delivery.frames)
+        parts = [" ".join(line) for line in summary_lines(summary, self._nowcaster.pipeline.transform)]
+        values = {"file": str(delivery.path), "data": summary.to_dict()}
+        self._report(Event("read", f"{delivery.path.name}: {'; '.join(part.strip() for part in parts)}", values=values))
 
     def _check(self, delivery: Delivery) -> None:
         """Raise an error for frames that differ from those before, or that are far in the future."""
