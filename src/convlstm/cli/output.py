@@ -72,8 +72,13 @@ def finish(text: str, **values: Any) -> None:
 
 def log(level: str, text: str) -> None:
     """Add a line with the present time to the log file, if there is one."""
-    if _settings.log_file is not None:
+    if _settings.log_file is None:
+        return
+    try:
         _settings.log_file.write(f"{utc_text()} {level} {text}\n")
+    except OSError as error:  # a full disk must not end the command whose lines these are
+        _settings.log_file = None
+        print(f"error: --log-file: expected free space, got {error.strerror}. The log ends here.", file=sys.stderr)
 
 
 def say(text: str) -> None:

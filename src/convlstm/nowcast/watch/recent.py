@@ -126,6 +126,14 @@ class RecentFrames:
         values = [np.full_like(last, np.nan) if time is None else self.values(time) for time in found]
         return self._frames(times, values), [time for time, known in zip(times, found, strict=True) if known is None]
 
+    def known_inputs(self, init_time: np.datetime64) -> tuple[np.datetime64, ...]:
+        """Return the times of the known frames that a forecast may use."""
+        length = self._pipeline.input_length
+        if self._pipeline.max_gap is not None:
+            return tuple([time for time in self.times if time <= init_time][-length:])
+        start = init_time - (length - 0.5) * self.step
+        return tuple(time for time in self.times if start <= time <= init_time)
+
     def values(self, time: np.datetime64) -> Field:
         """Return the values (channel, height, width) of a known frame, from memory or from its file."""
         if time not in self._values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from convlstm.files import check_writable
 from convlstm.nowcast.cf_output import lead_seconds, make_forecast, write_forecast
 from convlstm.nowcast.clock import utc_text
 from convlstm.nowcast.folder_lock import locked
+from convlstm.nowcast.inputs import MOST_EMPTY
 from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.signals import collected_signals
@@ -27,6 +28,7 @@ from convlstm.nowcast.watch.health import HEALTH_FILE, HEARTBEAT_SECONDS, Health
 from convlstm.nowcast.watch.incoming import Delivery, Incoming
 from convlstm.nowcast.watch.names import DEFAULT_NAME, OutputNames
 from convlstm.nowcast.watch.recent import RecentFrames
+from convlstm.nowcast.watch.schedule import Schedule
 
 _SHARE_OF_LISTING = 0.1  # of the time that may be spent on listing a folder
 _MOST_AHEAD = np.timedelta64(1, "D")  # of the time of a frame; a later one would make all others too old
@@ -109,10 +111,9 @@ class Watcher:
             give_up=options.give_up,
             exclude=options.output,
         )
-        self._made: set[np.datetime64] = set()  # initial times with a forecast
-        self._refused: dict[np.datetime64, tuple[int, str]] = {}  # the version of the frames, and why
-        self._closed: np.datetime64 | None = None  # up to here every initial time has a forecast or was skipped
+        self._schedule = Schedule(self._recent, self._names.path, pipeline, options.catch_up)
         self._version = 0  # increases with every frame
+        self._not_written: set[np.datetime64] = set()  # initial times whose file could not be written
         self._written = 0.0  # when the health file was written
         self._health_failed = False
         now = utc_text()
@@ -147,7 +148,7 @@ class Watcher:
         The last initial time is the first one. A signal in the list ends the step after the present forecast.
         """
         seconds = self._take_new_frames()
-        while not signals and (init_time := self._next_due()) is not None:
+        while not signals and (init_time := self._schedule.next_due(self._inputs)) is not None:
             self._forecast(init_time)
             self._take_new_frames()
         self._beat("waiting")
@@ -175,8 +176,10 @@ class Watcher:
             self._add(delivery)
         if newest is None and self._recent.newest is not None:
             self._report_reading(deliveries[-1])
-        self._report_gap(newest)
-        self._forget_old()
+        for frame in self._schedule.missing(newest):
+            self._event("missing", frame, "no frame yet; forecasts after it use the others", "WARNING")
+        self._report_skipped()
+        self._incoming.release(self._recent.paths)
         return 0.0
 
     def _report_reading(self, delivery: Delivery) -> None:
@@ -200,10 +203,13 @@ class Watcher:
 
     def _add(self, delivery: Delivery) -> None:
         """Add the frames of a file that are new, and report what is unusual about them."""
-        recent = self._recent
+        recent, schedule = self._recent, self._schedule
         newest = recent.newest
         latest = delivery.times[-1] if newest is None else max(newest, delivery.times[-1])
-        for frame in delivery.times[delivery.times >= self._start_of_span(latest)]:
+        oldest = schedule.oldest_needed(latest)
+        if delivery.times[-1] < oldest and not delivery.is_first:
+            self._event("late", delivery.times[-1], f"{delivery.path.name} is too late for a forecast", "WARNING")
+        for frame in delivery.times[delivery.times >= oldest]:
             known = recent.find(frame)
             if known is None:
                 if newest is not None and frame < newest:
@@ -214,82 +220,22 @@ class Watcher:
                 self._health.duplicates += 1
                 self._event("duplicate", frame, f"{delivery.path.name} has a frame that is known", "INFO")
             else:
-                if known in self._made and recent.differs(delivery, known):
+                if schedule.is_made(known) and recent.differs(delivery, known):
                     self._event("changed", frame, f"{delivery.path.name} changed after its forecast", "WARNING")
                 recent.add(delivery, known)
 
-    def _report_gap(self, before: np.datetime64 | None) -> None:
-        """Report the frames that are missing between the last frame before and the last one now."""
-        newest, step = self._recent.newest, self._recent.step
-        if newest is None:
-            return
-        start = newest - _span(self._options.catch_up)
-        if before is None:
-            before = max(self._recent.times[0], start) - step
-            self._closed = before
-        if self._nowcaster.pipeline.max_gap is not None:
-            return  # uneven frames have no time at which one is missing
-        first = before + step
-        if first < start:
-            first += ((start - first) // step) * step
-        for frame in np.arange(first, newest - step / 2, step):
-            if self._recent.find(frame) is None:
-                self._event("missing", frame, "no frame yet; forecasts after it use the others", "WARNING")
+    def _report_skipped(self) -> None:
+        """Count and report the initial times that are too old by now."""
+        for skipped in self._schedule.advance():
+            first, last, count = _text(skipped.times[0]), _text(skipped.times[-1]), len(skipped.times)
+            self._health.skipped += count
+            span = first if count == 1 else f"{count} from {first} to {last}"
+            values = {"first": first, "last": last, "count": count, "reason": skipped.reason}
+            self._report(Event("skipped", f"no forecast, {span}: {skipped.reason}", "WARNING", values))
 
-    def _forget_old(self) -> None:
-        """Count initial times that are too old for a forecast, and forget frames that no forecast needs."""
-        newest, step = self._recent.newest, self._recent.step
-        if newest is None or self._closed is None:
-            return
-        limit = newest - _span(self._options.catch_up)
-        reasons: dict[str, list[np.datetime64]] = {}
-        while self._closed + step < limit - step / 2:
-            self._closed = self._closed + step
-            reason = self._why_skipped(self._closed)
-            if reason is not None:
-                reasons.setdefault(reason, []).append(self._closed)
-        for reason, slots in reasons.items():
-            self._health.skipped += len(slots)
-            span = _text(slots[0]) if len(slots) == 1 else f"{len(slots)} from {_text(slots[0])} to {_text(slots[-1])}"
-            values = {"first": _text(slots[0]), "last": _text(slots[-1]), "count": len(slots), "reason": reason}
-            self._report(Event("skipped", f"no forecast, {span}: {reason}", "WARNING", values))
-        start = self._start_of_span(newest)
-        self._recent.forget_before(start)
-        self._incoming.release(self._recent.paths)
-        self._made = {frame for frame in self._made if frame >= start}
-        self._refused = {frame: entry for frame, entry in self._refused.items() if frame >= start}
-
-    def _why_skipped(self, slot: np.datetime64) -> str | None:
-        """Return why an initial time has no forecast, or None if it has one."""
-        frame = self._recent.find(slot)
-        if frame is None:
-            # uneven frames have no time at which one is missing
-            return "no frame arrived" if self._nowcaster.pipeline.max_gap is None else None
-        if frame in self._made or self._names.path(frame).exists():
-            return None
-        return self._refused.get(frame, (0, "not forecast in time"))[1]
-
-    def _start_of_span(self, newest: np.datetime64) -> np.datetime64:
-        """Return the time of the first frame that a forecast may need."""
-        pipeline = self._nowcaster.pipeline
-        inputs = pipeline.input_length * (pipeline.max_gap or pipeline.time_step)
-        return newest - _span(self._options.catch_up + inputs)
-
-    def _next_due(self) -> np.datetime64 | None:
-        """Return the last initial time whose forecast is absent and not refused."""
-        newest = self._recent.newest
-        if newest is None:
-            return None
-        for frame in reversed(self._recent.times):
-            if frame < newest - _span(self._options.catch_up):
-                return None
-            if frame in self._made or self._refused.get(frame, (-1, ""))[0] == self._version:
-                continue
-            if self._names.path(frame).exists():
-                self._made.add(frame)
-                continue
-            return frame
-        return None
+    def _inputs(self, init_time: np.datetime64) -> Hashable:
+        """Return what may change the answer for a forecast that was refused."""
+        return self._version if init_time in self._not_written else self._recent.known_inputs(init_time)
 
     def _forecast(self, init_time: np.datetime64) -> None:
         """Make and write one forecast."""
@@ -297,6 +243,7 @@ class Watcher:
         options, path, started = self._options, self._names.path(init_time), time.perf_counter()
         try:
             frames, absent = self._recent.inputs(init_time)
+            self._check_number(absent)
             forecast = make_forecast(
                 self._nowcaster,
                 frames,
@@ -318,8 +265,7 @@ class Watcher:
         health.forecasts += 1
         health.last_output, health.last_forecast = str(path), utc_text(written)
         health.last_init_time, health.problem = _text(init_time), None
-        self._made.add(init_time)
-        self._refused.pop(init_time, None)
+        self._schedule.done(init_time)
         message = f"{path.name} in {health.compute_seconds:.2f} s"
         if health.latency_seconds is not None:
             message += f", {health.latency_seconds:.2f} s after its file was written"
@@ -334,14 +280,27 @@ class Watcher:
         }
         self._report(Event("forecast", message, values=values))
 
+    def _check_number(self, absent: Sequence[np.datetime64]) -> None:
+        """Raise an error if too many input frames are absent: more than `choose_inputs` allows without a value."""
+        length = self._nowcaster.pipeline.input_length
+        if len(absent) > MOST_EMPTY * length:
+            raise DataError(
+                "input frames",
+                expected=f"at least {length - int(MOST_EMPTY * length)} of {length}",
+                received=length - len(absent),
+                hint="The forecast is made if more of them arrive in time.",
+            )
+
     def _refuse(self, init_time: np.datetime64, error: ConvLSTMError) -> None:
-        """Note why a forecast was not made; it is tried again when further frames arrive."""
-        before = self._refused.get(init_time, (0, ""))[1]
-        self._refused[init_time] = (self._version, str(error))
-        if str(error) != before:
-            level: Level = "ERROR" if isinstance(error, OutputError) else "WARNING"
+        """Note why a forecast was not made; it is tried again when its inputs change, or the disk may have space."""
+        is_output = isinstance(error, OutputError)
+        self._not_written &= set(self._recent.times) - {init_time}
+        if is_output:
+            self._not_written.add(init_time)
+        if self._schedule.refuse(init_time, str(error), self._inputs(init_time)):
             values = {"init_time": _text(init_time), "reason": str(error)}
-            self._report(Event("refused", f"no forecast from {_text(init_time)}: {error}", level, values))
+            message = f"no forecast from {_text(init_time)}: {error}"
+            self._report(Event("refused", message, "ERROR" if is_output else "WARNING", values))
 
     def _event(self, kind: str, frame: np.datetime64, message: str, level: Level) -> None:
         values = {"frame": _text(frame), "reason": message}
@@ -395,10 +354,6 @@ def _sleep(seconds: float, signals: Sequence[int]) -> None:
     end = time.monotonic() + seconds
     while not signals and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
-
-
-def _span(seconds: float) -> np.timedelta64:
-    return np.timedelta64(round(seconds * 1e9), "ns")
 
 
 def _text(frame: np.datetime64) -> str:
