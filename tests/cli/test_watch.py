@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-
 from benchmarks.watch_day import check, events, made, make_plan, simulate
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -32,7 +32,7 @@ class _Place:
 
 
 class RecentFrames:
-    """The frames of a limited span of time; the values of the last ones used are in memory.
+    """The frames of a limited span of time; the values of the last ones are in memory.
 
     Args:
         pipeline: Of the model, which says how many frames a forecast needs, and their time step.
@@ -151,9 +151,12 @@ class RecentFrames:
         return self._values[time]
 
     def _remember(self, time: np.datetime64, values: Field) -> None:
+        """Keep values in memory: those of the newest frames, and of as many others that were used last."""
         self._values[time] = values
-        while len(self._values) > self._pipeline.input_length + 2:
-            self._values.popitem(last=False)
+        length = self._pipeline.input_length
+        others = [known for known in self._values if known not in self.times[-length:]]
+        for known in others[:-length]:
+            del self._values[known]
 
     def _frames(self, times: list[np.datetime64], values: list[Field]) -> Frames:
         """Return frames in memory, with the grid of the last file and the time step of the known frames."""
@@ -172,13 +175,18 @@ class RecentFrames:
         )
 
     def _observed_step(self) -> float:
-        """Return the smallest time between known frames, or the most common one where steps are uneven."""
+        """Return the step that all times between known frames have, or the most common one where steps are uneven."""
         seconds = np.asarray(np.array(self.times).astype("datetime64[ns]").astype(np.int64) / _NANOSECONDS)
         if len(seconds) < 2:
             return self._pipeline.time_step
         if self._pipeline.max_gap is not None:
             return usual_step(seconds)
-        return float(np.diff(seconds).min())
+        gaps = np.diff(seconds)
+        steps = np.rint(gaps / self._pipeline.time_step)
+        if (np.abs(gaps - steps * self._pipeline.time_step) > _TOLERANCE * self._pipeline.time_step).any():
+            return float(gaps.min())
+        # frames every ten minutes are no frames every five minutes of which half are missing
+        return float(np.gcd.reduce(steps.astype(np.int64)) * self._pipeline.time_step)
 
 
 def _without_values(frames: Frames) -> Frames:
