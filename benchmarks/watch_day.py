@@ -91,25 +91,39 @@ def make_frames(folder: Path, frames: int, size: int) -> list[Path]:
 
 
 class Feed:
-    """Copies files into the watched folder when the plan says so."""
+    """Copies files into the watched folder when the plan says so.
 
-    def __init__(self, plan: Plan, files: list[Path], incoming: Path, interval: float) -> None:
-        self._files, self._incoming, self._interval = files, incoming, interval
+    On a busy machine an interval lasts until at most three forecasts that are due are absent: an hour of the plan must
+    not pass while the machine does other work.
+    """
+
+    def __init__(self, plan: Plan, files: list[Path], work: Path, interval: float) -> None:
+        self._plan, self._files, self._work, self._interval = plan, files, work, interval
+        self._incoming = work / "incoming"
         parts = [(at, n, "half") for n, at in plan.half.items()]
         parts += [(at, n, "whole") for n, at in plan.whole.items()]
         parts += [(at, n, "copy") for n, at in plan.copies.items()]
         self._parts = sorted(parts)
         self._started = time.monotonic()
 
-    def run_until(self, interval: float) -> None:
+    def run_until(self, interval: float, *, paced: bool = True) -> None:
         """Deliver what arrives until a time, in intervals from the start."""
         while self._parts and self._parts[0][0] <= interval:
             at, n, part = self._parts.pop(0)
+            if paced:
+                self._wait_for_watch(at)
             time.sleep(max(0.0, self._started + at * self._interval - time.monotonic()))
             content = self._files[n].read_bytes()
             name = self._files[n].name if part != "copy" else f"copy_{self._files[n].name}"
             # not renamed into place: a reader can see it while it is written
             (self._incoming / name).write_bytes(content[: len(content) // 2] if part == "half" else content)
+
+    def _wait_for_watch(self, at: float) -> None:
+        """Stop the clock of the plan while the watch is behind."""
+        before = time.monotonic()
+        arrived = {n for n in self._plan.due if self._plan.whole[n] <= at - 1}
+        wait_for(lambda: len(arrived - set(made(self._work))) <= 3, 60.0)
+        self._started += time.monotonic() - before
 
 
 def start(work: Path, settle: float) -> subprocess.Popen[bytes]:
@@ -151,13 +165,13 @@ def simulate(work: Path, plan: Plan, *, interval: float, size: int, settle: floa
     wait_for(lambda: state(work) == "waiting" or watch.poll() is not None, wait)
     if watch.poll() is not None:
         raise RuntimeError((work / "errors.txt").read_text())
-    feed = Feed(plan, files, work / "incoming", interval)
+    feed = Feed(plan, files, work, interval)
     try:
         feed.run_until(plan.frames // 2)
         wait_for(lambda: state(work) == "forecasting", 4 * interval)
         watch.kill()  # SIGKILL, in the middle of a forecast if there is one
         codes = [watch.wait()]
-        feed.run_until(plan.frames // 2 + 3)
+        feed.run_until(plan.frames // 2 + 3, paced=False)
         watch = start(work, settle)
         feed.run_until(plan.frames + 2 * CATCH_UP)
         wait_for(lambda: len(made(work)) >= len(plan.due) and state(work) == "waiting", wait)
