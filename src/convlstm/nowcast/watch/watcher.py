@@ -207,12 +207,12 @@ class Watcher:
         newest = recent.newest
         latest = delivery.times[-1] if newest is None else max(newest, delivery.times[-1])
         oldest = schedule.oldest_needed(latest)
-        if delivery.times[-1] < oldest and not delivery.is_first:
+        if delivery.times[-1] < schedule.oldest_due(latest) and not delivery.is_first:
             self._event("late", delivery.times[-1], f"{delivery.path.name} is too late for a forecast", "WARNING")
         for frame in delivery.times[delivery.times >= oldest]:
             known = recent.find(frame)
             if known is None:
-                if newest is not None and frame < newest:
+                if newest is not None and schedule.oldest_due(latest) <= frame < newest:
                     self._event("late", frame, f"{delivery.path.name} arrived after newer frames", "INFO")
                 recent.add(delivery, frame)
                 self._version += 1
