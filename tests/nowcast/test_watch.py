@@ -157,8 +157,9 @@ def test_a_file_that_stays_unreadable_is_given_up_until_it_changes(scene):
         scene.watcher.step()
     assert [event.level for event in scene.of_kind("given_up")] == ["ERROR"]
     assert scene.watcher.health.given_up == 1
+    scene.arrive(4)
     scene.arrive(3)
-    assert scene.made == scene.minutes(1, 2, 3)
+    assert scene.made == scene.minutes(1, 2, 3, 4)
 
 
 def test_a_missing_frame_is_bridged_as_missing_values_are(scene):

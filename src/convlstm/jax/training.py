@@ -43,6 +43,7 @@ class Trainer(trainer.Trainer):
         # on CPU XLA gains nothing from bfloat16
         super().__init__(optimisation, "float32" if platform == "cpu" else "bfloat16")
         self.spec = spec
+        self._params: Params = {}
         self._load_weights(weights)
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)

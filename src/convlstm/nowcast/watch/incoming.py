@@ -11,7 +11,7 @@ import numpy as np
 
 from convlstm.data import Frames
 from convlstm.data.units import Field
-from convlstm.errors import ConvLSTMError, DataError
+from convlstm.errors import DataError
 from convlstm.nowcast.watch.events import Event, Report
 
 Signature = tuple[int, int, int]  # files, bytes, time of the last change in nanoseconds
@@ -20,6 +20,8 @@ TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", "
 """Endings of files that are still being written, which are not read."""
 
 NOT_FRAMES = (".json", ".log", ".txt", ".md5", ".sha256")
+_MOST_UNREADABLE = 100  # files given up that are looked at again when they change
+
 RETRY_SECONDS = 5.0
 """Time between two attempts to read a file that did not change."""
 
@@ -87,6 +89,7 @@ class Incoming:
         self._is_folder = source.is_dir() and not _is_zarr(source)
         self._pending: dict[Path, _Pending] = {}
         self._done: dict[Path, Signature | None] = {}  # None: changes do not matter any more
+        self._unreadable: dict[Path, Signature] = {}  # given up until they change
         self._started = False
         self.given_up = 0
 
@@ -100,6 +103,7 @@ class Incoming:
         now = self._clock()
         present = dict.fromkeys(self._present())
         self._done = {path: signature for path, signature in self._done.items() if path in present}
+        self._unreadable = {path: signature for path, signature in self._unreadable.items() if path in present}
         self._pending = {path: pending for path, pending in self._pending.items() if path in present}
         if not self._started:
             self._leave_out_old(present)
@@ -113,7 +117,8 @@ class Incoming:
 
     def release(self, needed: Iterable[Path]) -> None:
         """Stop looking for changes of the files that were read and are not among the needed ones."""
-        kept = set(needed)
+        self._unreadable = dict(list(self._unreadable.items())[-_MOST_UNREADABLE:])
+        kept = set(needed) | set(self._unreadable)
         self._done = {path: signature if path in kept else None for path, signature in self._done.items()}
 
     def _present(self) -> list[Path]:
@@ -165,12 +170,16 @@ class Incoming:
                     received="missing values only",
                     hint="Write the frame first, or pass other data.",
                 )
-        except (ConvLSTMError, OSError) as error:
+        except MemoryError:
+            raise
+        # the libraries raise many types for a file that is being written
+        except Exception as error:
             self._failed(path, pending, error, now)
             return None
         if signature_of(path) != pending.signature:
             return None  # the next poll looks at it again
         del self._pending[path]
+        self._unreadable.pop(path, None)
         self._done[path] = pending.signature
         return Delivery(path, frames, times, values, pending.signature[2] / 1e9, pending.is_first)
 
@@ -181,7 +190,7 @@ class Incoming:
         if now - pending.since >= self._give_up:
             self.given_up += 1
             del self._pending[path]
-            self._done[path] = pending.signature
+            self._done[path] = self._unreadable[path] = pending.signature
             message = f"{path.name}: given up until it changes: {error}"
             self._report(Event("given_up", message, "ERROR", values))
         elif is_new:

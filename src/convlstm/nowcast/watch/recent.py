@@ -14,7 +14,7 @@ from convlstm.data import Frames
 from convlstm.data.frames import Channel
 from convlstm.data.times import usual_step
 from convlstm.data.units import Conversion, Field
-from convlstm.errors import DataError
+from convlstm.errors import ConvLSTMError, DataError
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.watch.incoming import Delivery
 
@@ -137,18 +137,28 @@ class RecentFrames:
     def values(self, time: np.datetime64) -> Field:
         """Return the values (channel, height, width) of a known frame, from memory or from its file."""
         if time not in self._values:
-            frames = self._read(self._places[time].path)
-            positions = np.flatnonzero(frames.time.values.astype("datetime64[ns]") == time)
-            if not len(positions):
-                raise DataError(
-                    str(self._places[time].path),
-                    expected=f"the frame of {time.astype('datetime64[m]')}Z, which was there before",
-                    received="none",
-                    hint="Write the file again.",
-                )
-            self._remember(time, frames.read(slice(positions[0], positions[0] + 1))[0])
+            self._remember(time, self._read_again(time))
         self._values.move_to_end(time)
         return self._values[time]
+
+    def _read_again(self, time: np.datetime64) -> Field:
+        """Return the values of a known frame from its file."""
+        path, received = self._places[time].path, "none"
+        try:
+            frames = self._read(path)
+            positions = np.flatnonzero(frames.time.values.astype("datetime64[ns]") == time)
+            if len(positions):
+                return frames.read(slice(positions[0], positions[0] + 1))[0]
+        except ConvLSTMError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            received = f"{type(error).__name__}: {error}"
+        raise DataError(
+            str(path),
+            expected=f"the frame of {time.astype('datetime64[m]')}Z, which was there before",
+            received=received,
+            hint="Write the file again.",
+        )
 
     def _remember(self, time: np.datetime64, values: Field) -> None:
         """Keep values in memory: those of the newest frames, and of as many others that were used last."""
