@@ -26,6 +26,8 @@ def test_the_commands_are_those_that_are_documented():
         "demo",
         "train",
         "forecast",
+        "watch",
+        "health",
         "evaluate",
         "report",
         "inspect",

@@ -67,6 +67,7 @@ def evaluate(
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     precision: options.Precision = "float32",
+    device: options.Device = None,
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -77,6 +78,9 @@ def evaluate(
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
     select: options.Select = None,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+    as_json: options.Json = False,
 ) -> None:
     """Score a model on days outside its training, and compare it with persistence and optical flow.
 
@@ -96,7 +100,7 @@ def evaluate(
 
     Example: `convlstm evaluate rain.nc --members 24 --rival steps --forecast other=other.nc`
     """
-    from convlstm.cli.output import say, say_summary
+    from convlstm.cli.output import begin, finish, say_summary
     from convlstm.cli.work import evaluate_with_progress
     from convlstm.data.spacing import grid_spacing
     from convlstm.data.summary import summarise
@@ -108,12 +112,13 @@ def evaluate(
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.verification.evaluation_folder import FILES
 
+    begin("evaluate", quiet=quiet, log_file=log_file, as_json=as_json)
     model, data = options.model_and_data(paths)
     selection = Selection(
         tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window, allow_training_days
     )
     rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
-    nowcaster = load_nowcaster(model, framework, threads, precision)
+    nowcaster = load_nowcaster(model, framework, threads, precision, device)
     frames = nowcaster.open_frames(
         data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
     )
@@ -139,7 +144,13 @@ def evaluate(
         workers=workers,
         threads=threads,
     )
-    say(f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}")
+    finish(
+        f"{output}: {', '.join(FILES)}; next: convlstm report {shlex.quote(str(output))}",
+        output=str(output),
+        files=list(FILES),
+        model=str(model),
+        weights=nowcaster.model.digest,
+    )
 
 
 def _named_paths(texts: list[str]) -> dict[str, Path]:

@@ -22,25 +22,19 @@ def forecast(
             metavar="TIME", help="Time of the last input frame, such as 2018-05-20T12:00. Default: the latest."
         ),
     ] = None,
-    lead_times: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MINUTES", help="Increasing list such as 10,30,60. Default: every step up to the training horizon."
-        ),
-    ] = None,
+    lead_times: options.LeadTimes = None,
     max_age: Annotated[
         float | None,
         typer.Option(
             min=0, metavar="MINUTES", help="Refuse a last input frame that is older than this. Times are in UTC."
         ),
     ] = None,
-    members: Annotated[
-        int, typer.Option(metavar="N", help="Number of ensemble members to add, for a model of rain with thresholds.")
-    ] = 0,
+    members: options.Members = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the members.")] = 0,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     precision: options.Precision = "float32",
+    device: options.Device = None,
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -51,6 +45,9 @@ def forecast(
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
     select: options.Select = None,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+    as_json: options.Json = False,
 ) -> None:
     """Forecast the frames that follow a gridded sequence, for any number of lead times.
 
@@ -66,7 +63,7 @@ def forecast(
 
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
-    from convlstm.cli.output import say, say_summary
+    from convlstm.cli.output import begin, finish, say_summary, time_text
     from convlstm.data.places import local_files
     from convlstm.data.summary import summarise
     from convlstm.errors import ConvLSTMError
@@ -76,11 +73,12 @@ def forecast(
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
+    begin("forecast", quiet=quiet, log_file=log_file, as_json=as_json)
     model, data = options.model_and_data(paths)
     check_writable(output, folder=output.suffix == ".zarr")
     check_not_input(output, *local_files(data), model, *RunFolder(model).files)
-    leads = None if lead_times is None else _seconds(lead_times)
-    nowcaster = load_nowcaster(model, framework, threads, precision)
+    leads = options.lead_seconds(lead_times)
+    nowcaster = load_nowcaster(model, framework, threads, precision, device)
     reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
     frames = nowcaster.open_frames(data, **reading)
     seconds = None if max_age is None else 60 * max_age
@@ -103,11 +101,12 @@ def forecast(
     )
     write_forecast(output, result)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
-    say(f"{output}: {result.sizes['lead_time']} frames after {start}")
-
-
-def _seconds(text: str) -> list[float]:
-    try:
-        return [60.0 * float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"expected minutes as 10,30,60, got {text!r}", param_hint="--lead-times") from error
+    finish(
+        f"{output}: {result.sizes['lead_time']} frames after {start}",
+        output=str(output),
+        init_time=time_text(result["forecast_reference_time"].values[()]),
+        valid_times=[time_text(time) for time in result["time"].values],
+        variables=[str(name) for name in result.data_vars],
+        model=str(model),
+        weights=nowcaster.model.digest,
+    )

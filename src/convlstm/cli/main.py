@@ -60,5 +60,9 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 
 def _fail(code: int, text: str) -> int:
-    print("error:", *text.split(), file=sys.stderr)
+    line = " ".join(text.split())
+    print("error:", line, file=sys.stderr)
+    output = sys.modules.get("convlstm.cli.output")  # not loaded before a command has begun
+    if output is not None:
+        output.log("ERROR", line)
     return code

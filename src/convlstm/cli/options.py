@@ -76,6 +76,56 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.
 
 Precision = Annotated[str, typer.Option(help="Precision of the convolutions: float32, bfloat16 or auto.")]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device to compute on: cpu, cuda, cuda:1 or mps in PyTorch; a platform of JAX such as cpu or gpu in Flax. "
+        "Default: what the framework chooses."
+    ),
+]
+
+_OUTPUT = "Output options"
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print errors only.", rich_help_panel=_OUTPUT)]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File to which every line is added, with its time.", rich_help_panel=_OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        metavar="",
+        help="Print the result as one JSON object, and no other text.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+JsonLines = Annotated[
+    bool,
+    typer.Option(
+        "--json", metavar="", help="Print one JSON object per event, and no other text.", rich_help_panel=_OUTPUT
+    ),
+]
+LeadTimes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MINUTES", help="Increasing list such as 10,30,60. Default: every step up to the training horizon."
+    ),
+]
+Members = Annotated[
+    int, typer.Option(metavar="N", help="Number of ensemble members to add, for a model of rain with thresholds.")
+]
+
+
+def lead_seconds(minutes: str | None) -> list[float] | None:
+    """Return the lead times of `--lead-times` in seconds."""
+    if minutes is None:
+        return None
+    try:
+        return [60.0 * float(part) for part in minutes.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"expected minutes as 10,30,60, got {minutes!r}", param_hint="--lead-times") from error
+
 
 def model_and_data(paths: list[str]) -> tuple[Path, list[str]]:
     """Return the path of the model and those of the data; without a model, that of the model in this package."""

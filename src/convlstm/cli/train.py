@@ -42,6 +42,7 @@ def train(
     ] = False,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
+    device: options.Device = None,
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -52,6 +53,9 @@ def train(
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
     select: options.Select = None,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train a forecaster on a gridded sequence; the last days are for validation and test.
 
@@ -61,12 +65,13 @@ def train(
 
     Example: `convlstm train rain.nc -o my-run --set training.steps=500 --set 'model.hidden_channels=[64,64]'`
     """
-    from convlstm.cli.output import say
+    from convlstm.cli.output import begin, finish, say
     from convlstm.cli.work import train_with_progress
     from convlstm.data import open_frames
     from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.run_folder import RunFolder
 
+    begin("train", quiet=quiet, log_file=log_file, as_json=as_json)
     folder = RunFolder(output)
     if resume and config is None and folder.config.exists():
         config = folder.config
@@ -86,5 +91,14 @@ def train(
         raise typer.BadParameter("pass the data to train on", param_hint="DATA")
     folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
     frames = open_frames(data, **chosen.data.reading_options)
-    ended = train_with_progress(chosen, frames, folder, framework=framework, threads=threads, resume=resume)
-    say(f"{folder.model}: best of {ended.step} steps at step {ended.best_step}, validation loss {ended.best_loss:.5f}")
+    ended = train_with_progress(
+        chosen, frames, folder, framework=framework, threads=threads, device=device, resume=resume
+    )
+    finish(
+        f"{folder.model}: best of {ended.step} steps at step {ended.best_step}, validation loss {ended.best_loss:.5f}",
+        output=str(output),
+        model=str(folder.model),
+        steps=ended.step,
+        best_step=ended.best_step,
+        validation_loss=ended.best_loss,
+    )

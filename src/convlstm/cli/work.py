@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def train_with_progress(
-    config: Config, frames: Frames, folder: RunFolder, *, framework: str, threads: int | None, resume: bool
+    config: Config,
+    frames: Frames,
+    folder: RunFolder,
+    *,
+    framework: str,
+    threads: int | None,
+    device: str | None = None,
+    resume: bool,
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
     from convlstm.cli.output import progress, say_summary
@@ -38,7 +45,16 @@ def train_with_progress(
                 validation = f", validation {report.validation_loss:.4f}"
             show_progress(report.step, report.steps, f"loss {report.loss:.4f}{validation}")
 
-        return fit(config, frames, folder, framework=framework, resume=resume, on_step=on_step, on_begin=say_summary)
+        return fit(
+            config,
+            frames,
+            folder,
+            framework=framework,
+            device=device,
+            resume=resume,
+            on_step=on_step,
+            on_begin=say_summary,
+        )
 
 
 def evaluate_with_progress(
@@ -61,7 +77,7 @@ def evaluate_with_progress(
 
     `training` are lines of the training log; the other arguments are those of `convlstm.nowcast.evaluate.evaluate`.
     """
-    from convlstm.cli.output import console, progress, score_table
+    from convlstm.cli.output import progress, say_scores, score_table
     from convlstm.nowcast.evaluate import evaluate
 
     with progress("evaluating") as show_progress:
@@ -83,4 +99,4 @@ def evaluate_with_progress(
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )
     thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
-    console.print(score_table(scores, frames.channels[0].units, thresholds))
+    say_scores(score_table(scores, frames.channels[0].units, thresholds))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import xarray as xr
+
 from convlstm.data.formats.kinds import SUFFIXES, find_kind
 from convlstm.data.formats.packages import load_package
 from convlstm.data.formats.sizes import check_size
@@ -55,8 +57,10 @@ def local_files(source: Source) -> list[Path]:
         return []  # reading reports it
 
 
-def name_of(source: Source) -> str:
+def name_of(source: Source | xr.Dataset) -> str:
     """Return a source as a short text for messages."""
+    if isinstance(source, xr.Dataset):
+        return "data"
     if isinstance(source, str | Path):
         return _text(source)
     texts = [_text(one) for one in source]

@@ -49,7 +49,7 @@ _NOT_SPATIAL = {"time", "forecast_reference_time", "forecast_period"}
 
 
 def open_frames(
-    path: Source,
+    path: Source | xr.Dataset,
     *,
     variables: tuple[str, ...] = (),
     units: str | None = None,
@@ -63,7 +63,7 @@ def open_frames(
     select: Selection | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Frames:
-    """Read a gridded sequence from files or a store: NetCDF, Zarr, ODIM and KNMI HDF5, GRIB or RADOLAN.
+    """Read a gridded sequence from files, a store, or memory: NetCDF, Zarr, ODIM and KNMI HDF5, GRIB, RADOLAN, xarray.
 
     Rain is converted to mm/h, including sums over a time step (`docs/data.md` lists the units); other variables keep
     their unit. Further dimensions of size 1 are dropped; the order of rows does not change. Several files are joined
@@ -73,11 +73,11 @@ def open_frames(
     chunks when they are used, and the last blocks are kept. The values are the same.
 
     Args:
-        path: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address that fsspec reads, or
-            a sequence of these.
+        path: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address that fsspec reads, a
+            sequence of these, or a dataset in memory.
         variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
         units: Unit of the variables, which overrides the file ("mm" for rain sums over one step).
-        time_step: Seconds between frames, and the period of sums; needed only if the file has no dates.
+        time_step: Seconds between frames, and the period of sums; needed only if the file has no dates, or one frame.
         time_dim: Name of the time dimension, if neither CF attributes nor its name show it.
         y_dim: Name of the dimension of rows, in the same case.
         x_dim: Name of the dimension of columns, in the same case.
@@ -94,7 +94,7 @@ def open_frames(
 
     Raises:
         DataError: if the data is not readable, or a variable or dimension cannot be found. Also if the times are
-            missing or out of order, or there are fewer than two frames, too many values, or none. Also if the unit is
+            missing or out of order, or there are too few frames, too many values, or none. Also if the unit is
             ambiguous, and for sums since a start and codes for no data, unless an option settles them. Also if files
             overlap in time, or differ in grid, unit or variables.
         DependencyError: if a kind of file or address needs a package that is not installed.
@@ -111,9 +111,7 @@ def open_frames(
         tuple(variables), units, time_step, {"time": time_dim, "y": y_dim, "x": x_dim}, rain, accumulated, missing
     )
     with reading(name_of(path)):
-        dataset = open_source(
-            path, _MAX_COORDINATES, variables=options.variables, dims=options.dims, selection=select
-        )
+        dataset = open_source(path, _MAX_COORDINATES, variables=options.variables, dims=options.dims, selection=select)
         try:
             frames = _frames_of(dataset, name_of(path), BlockCache(max_bytes), options)
         except BaseException:

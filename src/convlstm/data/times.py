@@ -22,10 +22,10 @@ _FORMS = {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # of texts that
 def read_times(dataset: xr.Dataset, dim: Hashable, time_step: float | None) -> tuple[xr.DataArray, Seconds]:
     """Return the times along a dimension as dates, and as seconds from the first.
 
-    Without dates, the times are multiples of `time_step` from 1970-01-01.
+    One frame is enough with a `time_step`. Without dates, the times are multiples of `time_step` from 1970-01-01.
     """
     size = dataset.sizes[dim]
-    if size < 2:
+    if size < (2 if time_step is None else 1):
         raise DataError(
             str(dim), expected="at least 2 frames", received=size, hint="Pass a longer sequence, or several files."
         )

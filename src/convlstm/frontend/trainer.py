@@ -52,12 +52,14 @@ class Optimisation:
         clip_norm: Largest norm of the whole gradient.
         absolute_error: a, the share of the absolute error.
         precision: `float32`, `bfloat16` (convolutions in bfloat16, weights and cell state in float32) or `auto`.
+        device: A device of PyTorch or a platform of JAX; None takes the one that the framework chooses.
     """
 
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     absolute_error: float = 0.3
     precision: str = "auto"
+    device: str | None = None
 
 
 class Trainer(ABC):
@@ -207,6 +209,12 @@ def read_precision(precision: str, best: str) -> str:
             hint="Choose one of these.",
         )
     return best if precision == "auto" else precision
+
+
+def refuse_device(device: str | None, framework: str, hint: str) -> None:
+    """Raise an error for a device that is named for a framework which has no choice of one here."""
+    if device is not None:
+        raise ConfigError("device", expected=f"none with {framework}", received=repr(device), hint=hint)
 
 
 def check_moments(expected: Mapping[str, tuple[int, ...]], moments: Mapping[str, Array]) -> None:

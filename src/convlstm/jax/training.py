@@ -38,10 +38,13 @@ class Trainer(trainer.Trainer):
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
+        self._device = _device(None if optimisation is None else optimisation.device)
+        platform = jax.default_backend() if self._device is None else self._device.platform
         # on CPU XLA gains nothing from bfloat16
-        super().__init__(optimisation, "float32" if jax.default_backend() == "cpu" else "bfloat16")
+        super().__init__(optimisation, "float32" if platform == "cpu" else "bfloat16")
         self.spec = spec
-        self._params = from_canonical(spec, weights, jnp.float32)
+        self._params: Params = {}
+        self._load_weights(weights)
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)
         self._moments: Any = self._optimiser.init(self._params)
@@ -53,7 +56,7 @@ class Trainer(trainer.Trainer):
     @property
     def description(self) -> str:
         """Framework, device and precision in words."""
-        device = jax.devices()[0]
+        device = self._device or jax.devices()[0]
         return f"JAX {jax.__version__}, {device.device_kind}, {self._precision}"
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
@@ -73,7 +76,8 @@ class Trainer(trainer.Trainer):
         return params_to_canonical(self.spec, self._params)
 
     def _load_weights(self, weights: Mapping[str, Array]) -> None:
-        self._params = from_canonical(self.spec, weights, jnp.float32)
+        # what a compiled function receives on one device, it computes there
+        self._params = jax.device_put(from_canonical(self.spec, weights, jnp.float32), self._device)
 
     def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = canonical_shapes(self.spec)
@@ -133,6 +137,22 @@ class Trainer(trainer.Trainer):
             dtype=_PRECISIONS[self._precision],
         )
         return future
+
+
+def _device(platform: str | None) -> jax.Device | None:
+    """Return the first device of a platform such as cpu, gpu or tpu."""
+    if platform is None:
+        return None
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError as error:
+        available = dict.fromkeys(["cpu", *(device.platform for device in jax.devices())])
+        raise ConfigError(
+            "device",
+            expected=f"a platform of JAX on this machine ({', '.join(available)})",
+            received=repr(platform),
+            hint="Pass one of these, or leave `--device` out.",
+        ) from error
 
 
 def set_threads(count: int) -> None:

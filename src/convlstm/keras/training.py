@@ -13,7 +13,7 @@ import numpy as np
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
 from convlstm.frontend.layouts import from_channels_last, to_channels_last
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, refuse_device, weighted_loss
 from convlstm.keras.differentiation import Tensors, compiled, detached, replaced, value_and_gradients
 from convlstm.keras.engines import BACKEND, Tensor, to_array
 from convlstm.keras.forecaster import Forecaster
@@ -39,6 +39,11 @@ class Trainer(trainer.Trainer):
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
+        refuse_device(
+            None if optimisation is None else optimisation.device,
+            "Keras",
+            "Leave `--device` out, and hide accelerators with the variables of the backend.",
+        )
         super().__init__(optimisation, "bfloat16" if _has_accelerator() else "float32")
         self.module = Forecaster(spec, dtype=_POLICIES[self._precision])
         load_canonical(self.module, weights)

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
-from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
+from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, refuse_device, weighted_loss
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -30,6 +30,11 @@ class Trainer(trainer.Trainer):
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
+        refuse_device(
+            None if optimisation is None else optimisation.device,
+            "MLX",
+            "Leave `--device` out: MLX computes on its default device.",
+        )
         super().__init__(optimisation, "float32")  # bfloat16 is not quicker on CPU, and unmeasured on Metal
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)

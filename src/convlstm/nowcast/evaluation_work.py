@@ -23,7 +23,7 @@ from convlstm.errors import DependencyError, OutputError, install
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.evaluation_forecasts import CaseForecasts, Methods
 from convlstm.nowcast.evaluation_statistics import Arrays, Scoring, Statistics, case_statistics
-from convlstm.nowcast.run_folder import locked
+from convlstm.nowcast.folder_lock import locked
 from convlstm.weights.checkpoint import load_arrays, save_arrays
 
 UNFINISHED = "unfinished"

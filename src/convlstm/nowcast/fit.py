@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
+from convlstm.nowcast.clock import utc_text
 from convlstm.nowcast.config import Config, TrainingConfig
 from convlstm.nowcast.events import ClassLines, EventCounts, EventRules, class_means
 from convlstm.nowcast.frameworks import build_trainer
@@ -31,6 +30,7 @@ from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.nowcast.signals import collected_signals
 from convlstm.nowcast.start_model import check_start, load_start
 from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
@@ -60,6 +60,7 @@ def fit(
     folder: RunFolder,
     *,
     framework: str = "torch",
+    device: str | None = None,
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_begin: Callable[[Summary, Pipeline], None] = lambda summary, pipeline: None,
@@ -70,7 +71,7 @@ def fit(
     before the first step. After SIGINT or SIGTERM the state is saved, and an `InterruptedTrainingError` is raised. A
     loss that is NaN or infinite is a `TrainingError`.
     """
-    setup = _set_up(config, frames, framework)
+    setup = _set_up(config, frames, framework, device)
     pipeline, trainer = setup.pipeline, setup.trainer
     summary = summarise(frames)
     with folder.begun(config, resume):
@@ -85,11 +86,11 @@ def fit(
         has_more_steps = progress.step < config.training.steps
         if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
             progress.finished = False
-            with _collected_signals() as signals:
+            with collected_signals() as signals:
                 run = _TrainingRun(config, setup, average, folder, progress, data_description, on_step, signals)
                 run.train()
         if setup.spec.thresholds and "events" not in load_model(folder.model).extra:
-            _save_event_rules(folder, frames, setup.data, framework)
+            _save_event_rules(folder, frames, setup.data, framework, device)
     return progress
 
 
@@ -108,7 +109,7 @@ class _Setup:
         return to_sample(self.data.train.batch(step), self.pipeline, config)
 
 
-def _set_up(config: Config, frames: Frames, framework: str) -> _Setup:
+def _set_up(config: Config, frames: Frames, framework: str, device: str | None = None) -> _Setup:
     """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
     name, start = config.training.start_from, None
     if name is None:
@@ -121,7 +122,7 @@ def _set_up(config: Config, frames: Frames, framework: str) -> _Setup:
         data, pipeline = prepare(config, frames, before.transform)
         pipeline = replace(pipeline, days=pipeline.days | {"earlier": before.seen_days})
         spec, weights = check_start(start, config, pipeline), start.weights
-    trainer = build_trainer(framework, spec, weights, optimisation(config.training))
+    trainer = build_trainer(framework, spec, weights, replace(optimisation(config.training), device=device))
     return _Setup(data, pipeline, spec, trainer, None if start is None else start.digest)
 
 
@@ -259,7 +260,7 @@ class _TrainingRun:
         """Write a line of the log with the mean training loss since the last validation."""
         progress = self.progress
         entry = {"step": progress.step, "loss": float(np.mean(progress.losses)), "validation_loss": validation_loss}
-        self.folder.log(entry | {"learning_rate": rate})
+        self.folder.log(entry | {"learning_rate": rate, "time": utc_text()})
         progress.losses.clear()
 
     def _save_state(self) -> None:
@@ -287,9 +288,11 @@ class _SamplesAhead:
         self._next = None
 
 
-def _save_event_rules(folder: RunFolder, frames: Frames, data: TrainingData, framework: str) -> None:
+def _save_event_rules(
+    folder: RunFolder, frames: Frames, data: TrainingData, framework: str, device: str | None
+) -> None:
     """Choose the cuts and the lines of the mean on the validation windows, and add them to the model file."""
-    nowcaster = load_nowcaster(folder.model, framework)
+    nowcaster = load_nowcaster(folder.model, framework, device=device)
     pipeline, thresholds = nowcaster.pipeline, nowcaster.spec.thresholds
     counts, lines = EventCounts(pipeline.horizon, thresholds), ClassLines(pipeline.horizon, thresholds)
     for start in data.validation_starts:
@@ -338,25 +341,3 @@ def _finite(loss: float, step: int) -> float:
 
 def _dropout_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-
-
-@contextmanager
-def _collected_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that training stops between two steps; a second one stops at once."""
-    signals: list[int] = []
-
-    def collect(number: int, frame: FrameType | None) -> None:
-        if signals:
-            raise KeyboardInterrupt
-        signals.append(number)
-
-    try:
-        previous_handlers = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, which alone receives signals
-        yield signals
-        return
-    try:
-        yield signals
-    finally:
-        for number, handler in previous_handlers.items():
-            signal.signal(number, handler)

@@ -11,7 +11,9 @@ from convlstm.data import Frames, find_windows
 from convlstm.errors import DataError
 from convlstm.nowcast.nowcaster import Nowcaster
 
-_MOST_EMPTY = 0.5  # share of the input frames without any value
+MOST_EMPTY = 0.5
+"""Largest share of the input frames without any value."""
+
 _SEARCHED = 288  # frames that are searched for a value, to name it in an error
 
 
@@ -115,7 +117,7 @@ def _check_known(frames: Frames, window: slice, channels: Sequence[int]) -> None
                 received="missing values only",
                 hint=_latest(frames, window.stop - 1, channels),
             )
-        if (~has_value).sum() > _MOST_EMPTY * len(has_value):
+        if (~has_value).sum() > MOST_EMPTY * len(has_value):
             raise DataError(
                 "input frames",
                 expected=f"values of {name} in at least half of them",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
 from convlstm.data import Frames, carry_forward, open_frames
+from convlstm.data.in_memory import Time
 from convlstm.data.places import Source
 from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
@@ -19,6 +22,7 @@ from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
+from convlstm.nowcast.models import shipped_model
 from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
@@ -32,11 +36,113 @@ _MOST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Nowcaster:
-    """A trained model for forecasts: the content of its file, its data pipeline, and the model in a framework."""
+    """A trained model for forecasts, which stays in memory between them.
+
+    Args:
+        model: The content of its file.
+        pipeline: Its data pipeline.
+        trainer: The model in a framework.
+
+    Example:
+        >>> from convlstm.nowcast import Nowcaster
+        >>> nowcaster = Nowcaster.load(threads=1)  # the model of radar rain in this package
+        >>> rain = np.zeros((6, 32, 32), np.float32)  # (time, height, width), every 5 minutes
+        >>> forecast = nowcaster.forecast(rain, units="mm/h", time_step=300, init_time="2018-05-20T12:00")
+        >>> forecast["rainfall_rate_mean"].dims, forecast.sizes["lead_time"]
+        (('lead_time', 'y', 'x'), 12)
+    """
 
     model: Model
     pipeline: Pipeline
     trainer: Trainer
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        framework: str = "torch",
+        threads: int | None = None,
+        precision: str = "float32",
+        device: str | None = None,
+    ) -> Nowcaster:
+        """Load a model file or run folder of `convlstm train`, or the model of radar rain in this package.
+
+        Args:
+            path: The model; None for the one in this package.
+            framework: `torch`, `keras`, `flax` or `mlx`.
+            threads: Number of CPU threads; None keeps the framework's.
+            precision: Of the convolutions: float32, bfloat16 or auto.
+            device: A device of PyTorch, such as cpu or cuda, or a platform of JAX; None takes the framework's choice.
+
+        Returns:
+            The model.
+
+        Raises:
+            WeightsError: if the file is no intact model of a forecaster.
+            ConfigError: if the framework, the precision or the device does not exist.
+            DependencyError: if the framework is not installed.
+
+        Example:
+            >>> Nowcaster.load(threads=1).pipeline.horizon
+            12
+        """
+        return load_nowcaster(shipped_model() if path is None else path, framework, threads, precision, device)
+
+    def forecast(
+        self,
+        frames: ArrayLike | xr.DataArray | xr.Dataset | Frames,
+        *,
+        units: str | None = None,
+        time_step: float | None = None,
+        init_time: Time | None = None,
+        lead_times: Sequence[float] | None = None,
+        max_age: float | None = None,
+        members: int = 0,
+        seed: int = 0,
+        **reading: Any,
+    ) -> xr.Dataset:
+        """Forecast the frames after the latest one, or after `init_time`; the result is that of `convlstm forecast`.
+
+        Args:
+            frames: An array (time, height, width), or (time, channel, height, width) for several variables, NaN where
+                missing. Or an object of xarray with times, or the result of `open_frames`.
+            units: Unit of the values, needed for an array; for an object of xarray it overrides the attribute.
+            time_step: Seconds between the frames, needed for an array.
+            init_time: Time of the last input frame in UTC, needed for an array, whose last frame it is. In an object
+                of xarray it selects a frame; None takes the latest.
+            lead_times: Increasing lead times in seconds; None takes those of the training.
+            max_age: Refuse a last input frame that is more than this many seconds older than now.
+            members: Number of ensemble members to add, for a model of rain with thresholds.
+            seed: Seed of the members.
+            **reading: Options of `open_frames`, such as `variables` and `rain`, for an object of xarray.
+
+        Returns:
+            The variables of the forecast file (lead_time, y, x), and further ones for a model with thresholds.
+
+        Raises:
+            DataError: if the frames differ from those of the training in unit, time step or grid spacing, or if there
+                are too few, a gap between them, or no value in the last one.
+            ShapeError: if an array has other axes.
+            ConfigError: if the model cannot forecast the lead times, or something needed for an array is missing.
+
+        Example:
+            >>> nowcaster = Nowcaster.load(threads=1)
+            >>> rain = np.zeros((6, 32, 32), np.float32)
+            >>> options = {"units": "mm/h", "time_step": 300, "init_time": "2018-05-20T12:00"}
+            >>> forecast = nowcaster.forecast(rain, lead_times=[1800, 3600], members=2, **options)
+            >>> [str(time)[11:16] for time in forecast["time"].values]
+            ['12:30', '13:00']
+        """
+        from convlstm.nowcast.array_inputs import as_frames
+        from convlstm.nowcast.cf_output import make_forecast  # which needs this module
+
+        sequence, start = as_frames(
+            self, frames, units=units, time_step=time_step, init_time=init_time, reading=reading
+        )
+        return make_forecast(
+            self, sequence, lead_times=lead_times, init_time=start, max_age=max_age, members=members, seed=seed
+        )
 
     @property
     def spec(self) -> ForecasterSpec:
@@ -52,7 +158,7 @@ class Nowcaster:
         """Set the number of CPU threads of the framework."""
         import_module(type(self.trainer).__module__).set_threads(threads)
 
-    def open_frames(self, path: Source, **options: Any) -> Frames:
+    def open_frames(self, path: Source | xr.Dataset, **options: Any) -> Frames:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
         return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
 
@@ -109,6 +215,10 @@ class Nowcaster:
         samples = zip(inputs[:, :, :1], input_seconds, strict=True)
         moved = np.stack([optical_flow(values, seconds, lead_seconds)[:, 0] for values, seconds in samples])
         return self.rules.mean(probability, np.nan_to_num(moved), self.nearest_steps(lead_seconds))
+
+    def check_lead_times(self, lead_seconds: NDArray[np.float64]) -> None:
+        """Raise a `ConfigError` for lead times in seconds that the model cannot forecast."""
+        self._lead_steps(lead_seconds)
 
     def nearest_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return lead times in seconds as the nearest numbers of steps, from 1."""
@@ -216,9 +326,13 @@ def _probability(logits: Field) -> Field:
 
 
 def load_nowcaster(
-    path: str | Path, framework: str = "torch", threads: int | None = None, precision: str = "float32"
+    path: str | Path,
+    framework: str = "torch",
+    threads: int | None = None,
+    precision: str = "float32",
+    device: str | None = None,
 ) -> Nowcaster:
-    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads.
+    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads and device.
 
     The precision of the convolutions is float32, so that all frameworks and machines agree; bfloat16 or auto may be
     faster. In the sample, bfloat16 changes a probability by at most 0.012, and by 0.0001 on average.
@@ -228,5 +342,5 @@ def load_nowcaster(
     model = load_model(path)
     pipeline = Pipeline.of_model(model, path)
     assert isinstance(model.spec, ForecasterSpec)
-    trainer = build_trainer(framework, model.spec, model.weights, Optimisation(precision=precision))
+    trainer = build_trainer(framework, model.spec, model.weights, Optimisation(precision=precision, device=device))
     return Nowcaster(model, pipeline, trainer)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
+from convlstm.nowcast.folder_lock import locked
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays
 
@@ -197,48 +196,3 @@ def _check_data(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
             received=f"a sequence that differs in {', '.join(different)}",
             hint="Pass the same data, or choose another `--output`.",
         )
-
-
-@contextmanager
-def locked(folder: Path, work: str) -> Iterator[None]:
-    """Lock a folder for one training or evaluation; the system releases the lock when this process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            str(folder),
-            expected="a folder that can be created and written",
-            received=str(error.strerror or error),
-            hint="Choose another `--output`.",
-        ) from error
-    with file:
-        if not _lock(file):
-            file.seek(0)
-            raise OutputError(
-                str(folder),
-                expected=f"no other {work} in this folder",
-                received=f"another one in process {file.read().strip() or 'unknown'}",
-                hint="Wait until it ends, or choose another `--output`.",
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _lock(file: IO[str]) -> bool:
-    """Return whether this process has locked the file."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(2**20)  # after the text, so that other processes can read the text
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from convlstm.engine.torch.native import is_native
+from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
 from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec
@@ -32,8 +33,9 @@ class Trainer(trainer.Trainer):
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        super().__init__(optimisation, _best_precision())
-        self._fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISIONS[self._precision])
+        accelerator, devices = _fabric_device(None if optimisation is None else optimisation.device)
+        super().__init__(optimisation, _best_precision(accelerator))
+        self._fabric = Fabric(accelerator=accelerator, devices=devices, precision=_PRECISIONS[self._precision])
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
         kernels: list[Tensor] = []
@@ -139,8 +141,26 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _best_precision() -> str:
-    if torch.cuda.is_available():
+def _fabric_device(name: str | None) -> tuple[str, int | list[int]]:
+    """Return a device such as cpu, cuda or cuda:1 as the accelerator and devices of Fabric."""
+    if name is None:
+        return "auto", 1
+    available = {"cpu": ("cpu", 1)} | {f"cuda:{n}": ("cuda", [n]) for n in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        available["mps"] = ("mps", 1)
+    chosen = available.get("cuda:0" if name == "cuda" else name)
+    if chosen is None:
+        raise ConfigError(
+            "device",
+            expected=f"a device of this machine ({', '.join(available)})",
+            received=repr(name),
+            hint="Pass one of these, or leave `--device` out.",
+        )
+    return chosen
+
+
+def _best_precision(accelerator: str) -> str:
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     quick = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if quick else "float32"

@@ -1,0 +1,61 @@
+"""A lock on an output folder, so that two processes never write into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from convlstm.errors import OutputError
+
+
+@contextmanager
+def locked(folder: Path, activity: str) -> Iterator[None]:
+    """Create a folder and lock it for one activity, such as a training; another process there is an `OutputError`.
+
+    The system releases the lock when this process ends, however it ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            str(folder),
+            expected="a folder that can be created and written",
+            received=str(error.strerror or error),
+            hint="Choose another `--output`.",
+        ) from error
+    with file:
+        if not _lock(file):
+            file.seek(0)
+            article = "an" if activity[0] in "aeiou" else "a"
+            raise OutputError(
+                str(folder),
+                expected=f"no other {activity} in this folder",
+                received=f"{article} {activity} in process {file.read().strip() or 'unknown'}",
+                hint="Wait until it ends, or choose another `--output`.",
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Return whether this process has locked the file."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(2**20)  # after the text, so that other processes can read the text
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Forecast whenever a frame arrives, with one model that stays in memory."""
