@@ -52,6 +52,11 @@ def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
     return spacing if np.isfinite(spacing) and spacing > 0 else None
 
 
+def is_length(units: str) -> bool:
+    """Return whether a unit is one of length, as coordinates of a projection have."""
+    return units.strip().lower() in _METRES
+
+
 def _projected_step(grid: xr.Dataset, dim: str) -> float | None:
     """Return the step of a coordinate of a dimension in metres, if it has a unit of length."""
     coordinate = grid.coords.get(dim)
