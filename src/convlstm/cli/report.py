@@ -21,6 +21,8 @@ def report(
     Example: `convlstm report evaluation -o report.html`
     """
     from convlstm.cli.output import say
+    from convlstm.files import check_suffix
     from convlstm.report import write_report
 
+    check_suffix(output, (".html", ".htm"))
     say(f"{write_report(evaluation, output)}: open it in a browser")

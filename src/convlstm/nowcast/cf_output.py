@@ -11,17 +11,23 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.data import Frames
-from convlstm.data.spacing import is_length
+from convlstm.data.spacing import length_in_metres
 from convlstm.data.units import Field
-from convlstm.files import write_atomic
+from convlstm.files import check_suffix, write_atomic
 from convlstm.nowcast.cf_encoding import encoded, packing
 from convlstm.nowcast.forecast_attributes import forecast_attributes
+from convlstm.nowcast.geotiff import write_geotiff
 from convlstm.nowcast.inputs import choose_inputs
 from convlstm.nowcast.members import check_member_memory, check_members, make_members
 from convlstm.nowcast.nowcaster import Nowcaster
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles of a forecast by a model with thresholds; 0.5 is the median."""
+
+DATA_SUFFIXES = (".nc", ".nc4", ".zarr")
+GEOTIFF_SUFFIXES = (".tif", ".tiff")
+FORECAST_SUFFIXES = (*DATA_SUFFIXES, *GEOTIFF_SUFFIXES)
+"""Ends of the names that `write_forecast` writes."""
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "time since the start of the forecast"}
@@ -85,11 +91,15 @@ def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.b
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
-    """Write a forecast atomically as NetCDF, or as Zarr if the path ends in `.zarr`."""
-    if Path(path).suffix == ".zarr":
+    """Write a forecast atomically: as NetCDF (`.nc`, `.nc4`), Zarr (`.zarr`) or GeoTIFF (`.tif`, `.tiff`)."""
+    path = Path(path)
+    check_suffix(path, FORECAST_SUFFIXES)
+    if path.suffix == ".zarr":
         stored = encoded(forecast)
         # format 2, which every reader supports, with consolidated metadata for fast opening
         return write_atomic(path, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True))
+    if path.suffix in GEOTIFF_SUFFIXES:
+        return write_geotiff(path, forecast)
     return write_netcdf(path, forecast)
 
 
@@ -164,7 +174,7 @@ def _with_axes(frames: Frames) -> xr.Dataset:
     for dim, axis in ((frames.y_dim, "Y"), (frames.x_dim, "X")):
         if dim in grid.coords:
             described = {"axis": axis}
-            if has_mapping and is_length(str(grid[dim].attrs.get("units", ""))):
+            if has_mapping and length_in_metres(str(grid[dim].attrs.get("units", ""))) is not None:
                 described["standard_name"] = f"projection_{axis.lower()}_coordinate"
             grid[dim] = grid[dim].assign_attrs(described | grid[dim].attrs)
     return grid

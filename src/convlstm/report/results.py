@@ -24,6 +24,7 @@ from convlstm.verification.evaluation_folder import (
     ENSEMBLES_FILE,
     FINE_SCALES_FILE,
     FSS_FILE,
+    METHOD_DIM,
     RANKS_FILE,
     RELIABILITY_FILE,
     ROC_FILE,
@@ -267,6 +268,8 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
             cases = opened.load()
     except (OSError, ValueError) as error:
         raise _unreadable(path, "a NetCDF file", error) from error
+    if METHOD_DIM in cases.dims:  # a folder of an earlier version has the dimension `method`
+        cases = cases.rename({METHOD_DIM: "method"})
     _require(path, "variable", _DIMENSIONS, cases.variables)
     _require(path, "coordinate", _COORDINATES, cases.variables)
     for name, dimensions in _DIMENSIONS.items():
