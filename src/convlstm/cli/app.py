@@ -16,6 +16,7 @@ from convlstm.cli.inspect import inspect
 from convlstm.cli.model import model
 from convlstm.cli.report import report
 from convlstm.cli.train import train
+from convlstm.cli.verify import verify
 
 _HELP = "Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, forecast, evaluate, report, inspect, convert, doctor):
+for command in (demo, train, forecast, evaluate, verify, report, inspect, convert, doctor):
     app.command()(command)
 app.add_typer(model, name="model")
 

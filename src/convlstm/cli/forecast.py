@@ -88,7 +88,7 @@ def forecast(
     model, data = options.model_and_data(paths)
     check_output(output, layout)
     check_not_input(output, data, model, *RunFolder(model).files)
-    leads = None if lead_times is None else _seconds(lead_times)
+    leads = [60.0 * value for value in options.minutes(lead_times)] or None
     nowcaster = load_nowcaster(model, framework, threads, precision)
     reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing)
     frames = nowcaster.open_frames(data, **reading)
@@ -113,10 +113,3 @@ def forecast(
     write_output(output, result, layout)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
     say(f"{output}: {result.sizes['lead_time']} frames after {start}")
-
-
-def _seconds(text: str) -> list[float]:
-    try:
-        return [60.0 * float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"expected minutes as 10,30,60, got {text!r}", param_hint="--lead-times") from error

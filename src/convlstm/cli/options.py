@@ -108,3 +108,22 @@ def _numbers(texts: list[str]) -> list[float]:
     except ValueError as error:
         received = ", ".join(texts)
         raise typer.BadParameter(f"expected numbers, or none, got {received!r}", param_hint="--missing") from error
+
+
+def minutes(text: str | None) -> tuple[float, ...]:
+    """Return the numbers of a list such as 10,30,60; () for None."""
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"expected minutes as 10,30,60, got {text!r}", param_hint="--lead-times") from error
+
+
+def named_paths(texts: list[str]) -> dict[str, Path]:
+    """Return the paths of `NAME=PATH` by name."""
+    paths: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in paths:
+            raise typer.BadParameter(f"expected NAME=PATH with a new name, got {text!r}", param_hint="--forecast")
+        paths[name] = Path(path)
+    return paths
