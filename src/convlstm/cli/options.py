@@ -72,7 +72,17 @@ def model_and_data(paths: list[Path]) -> tuple[Path, Path]:
     if len(paths) > 2:
         received = " ".join(str(path) for path in paths)
         raise typer.BadParameter(f"expected DATA or MODEL DATA, got {received!r}", param_hint="[MODEL] DATA")
+    if _is_model(paths[-1]):
+        hint = f"pass them as {paths[1]} {paths[0]}" if len(paths) == 2 else "pass the data after it"
+        raise typer.BadParameter(f"expected DATA last, got the model {paths[-1]}; {hint}", param_hint="[MODEL] DATA")
     return (paths[0] if len(paths) == 2 else shipped_model()), paths[-1]
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a path is that of a model file or of a run folder."""
+    from convlstm.weights.checkpoint import MODEL_FILE
+
+    return path.suffix == Path(MODEL_FILE).suffix or (path / MODEL_FILE).is_file()
 
 
 def reading(

@@ -72,6 +72,9 @@ class RunFolder:
         if not self.holds_run:
             return
         if not resume:
+            process = _training_process(self.path)
+            if process is not None:
+                raise _in_use(self.path, process)
             raise ConfigError(
                 str(self.path),
                 expected="a new folder",
@@ -215,16 +218,32 @@ def _locked(folder: Path) -> Iterator[None]:
     with file:
         if not _lock(file):
             file.seek(0)
-            raise OutputError(
-                str(folder),
-                expected="no other training in this folder",
-                received=f"a training in process {file.read().strip() or 'unknown'}",
-                hint="Wait until it ends, or choose another `--output`.",
-            )
+            raise _in_use(folder, file.read().strip() or "unknown")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _in_use(folder: Path, process: str) -> OutputError:
+    return OutputError(
+        str(folder),
+        expected="no other training in this folder",
+        received=f"a training in process {process}",
+        hint="Wait until it ends, or choose another `--output`.",
+    )
+
+
+def _training_process(folder: Path) -> str | None:
+    """Return the number of another process that trains in a folder, or None."""
+    try:
+        with (folder / ".lock").open("r+", encoding="utf-8") as file:
+            if _lock(file):
+                return None
+            process = file.read().strip()
+    except OSError:  # no such file, or one that cannot be opened
+        return None
+    return None if process == str(os.getpid()) else process or "unknown"
 
 
 def _lock(file: IO[str]) -> bool:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.data.units import RAIN_RATE
 from convlstm.errors import ConfigError, DataError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluate import SMALLEST_RAIN, attribution, check_new_evaluation
+from convlstm.nowcast.evaluation_cases import check_rain_thresholds
 from convlstm.nowcast.pipeline import choose_thresholds
 from convlstm.nowcast.verified_cases import VerifiedCases, choose_leads, choose_starts
 from convlstm.nowcast.verified_forecasts import ForecastSource, open_source
@@ -156,7 +158,7 @@ def _run(
     probabilities = {n: np.empty((*shape[:2], len(each), *shape[2:]), np.float16) for n, each in levels.items()}
     means = {name: np.empty(shape, np.float32) for name, s in sources.items() if s.means or s.members}
     sums: dict[str, list[xr.Dataset]] = {name: [] for name, source in sources.items() if source.members}
-    ranked_from = SMALLEST_RAIN if frames.channels[0].units == "mm/h" else None
+    ranked_from = SMALLEST_RAIN if frames.channels[0].units == RAIN_RATE else None
     for case, start in enumerate(chosen.starts):
         observed = frames.read(chosen.targets[case])[:, 0]
         members = {}
@@ -272,7 +274,7 @@ def _description(
         "title": f"{label}: forecasts by {', '.join(sources)} for {period}",
         "units": units,
         "variable": frames.variables[0],
-        "rain": units == "mm/h",
+        "rain": units == RAIN_RATE,
         "attribution": attribution(frames),
         "methods": list(cases.methods),
         "thresholds": thresholds,
@@ -299,6 +301,11 @@ def _facts(cases: _Scored, sources: Mapping[str, ForecastSource]) -> dict[str, s
 def _thresholds(frames: Frames, options: VerifyOptions) -> list[float]:
     every = np.ones(len(frames.seconds), bool)
     thresholds = sorted(set(options.thresholds or choose_thresholds(frames, every)))
+    if not np.isfinite(thresholds).all():
+        raise ConfigError(
+            "--threshold", expected="finite numbers", received=thresholds, hint="Remove NaN and infinity."
+        )
+    check_rain_thresholds(thresholds, rain=frames.channels[0].units == RAIN_RATE)
     side = min(frames.shape[2:])
     if not 1 <= options.fss_window <= side:
         raise ConfigError(

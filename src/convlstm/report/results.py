@@ -174,6 +174,15 @@ class Results:
 def read_results(folder: str | Path) -> Results:
     """Read `evaluation.json`, `scores.csv` and `cases.nc` of one folder, and check them against each other."""
     folder = Path(folder)
+    if folder.is_file():
+        raise DataError(
+            str(folder),
+            expected="the folder of an evaluation",
+            received="a file",
+            hint=f"Pass the folder {folder.parent}."
+            if (folder.parent / DESCRIPTION_FILE).exists()
+            else "Pass the folder that `convlstm evaluate` wrote.",
+        )
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
     cases = _read_cases(folder / CASES_FILE, evaluation)
