@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 # one day is read as a list of it, and one width as that of one layer
-Days = Annotated[Natural | list[Day], BeforeValidator(lambda day: [day] if isinstance(day, date | str) else day)]
+Days = Annotated[Natural | list[Day], BeforeValidator(lambda day: [day] if isinstance(day, date) else day)]
 Widths = Annotated[list[Count], BeforeValidator(lambda width: [width] if type(width) is int else width)]
 
 # YAML aliases can make a small file very large, so the text of a wrong value is limited

@@ -113,6 +113,7 @@ def _pysteps(forecast: xr.Dataset) -> xr.Dataset:
     result["time"].encoding["units"] = f"seconds since {start}"  # pysteps computes lead times from these numbers
     mapping = source.encoding.get("grid_mapping", "")
     if mapping in forecast.variables:
-        result = result.assign({mapping: forecast[mapping].variable})
-        result[_PYSTEPS_NAMES[units]].encoding["grid_mapping"] = mapping
+        name = str(forecast[mapping].attrs.get("grid_mapping_name", mapping))  # by which pysteps finds it
+        result = result.drop_vars(mapping, errors="ignore").assign({name: forecast[mapping].variable})
+        result[_PYSTEPS_NAMES[units]].encoding["grid_mapping"] = name
     return result.assign_attrs(forecast.attrs)
