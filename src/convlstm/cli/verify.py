@@ -76,7 +76,7 @@ def verify(
     All starts are scored whose lead times were observed. The reading options are those of the observations. The output
     is a folder as `convlstm evaluate` writes it.
 
-    Example: `convlstm verify forecast.nc rain.nc -o evaluation`
+    Example: `convlstm verify forecast.nc rain.nc -o verification`
 
     Example: `convlstm verify steps.nc radar.nc --forecast sprog=sprog.nc --lead-times 30,60`
     """

@@ -15,8 +15,8 @@ DURATION_UNITS = "minutes"
 def encoded(dataset: xr.Dataset) -> xr.Dataset:
     """Return a dataset with the encoding that CF asks for; the values of the argument do not change.
 
-    Dates are float64, in seconds unless the encoding has a unit. Durations become float64 minutes with the attribute `units`, because xarray would add
-    an attribute `dtype` that CF does not have. Coordinates have no `_FillValue`.
+    Dates are float64, in seconds unless the encoding has a unit. Durations become float64 minutes with the attribute
+    `units`, because xarray would add an attribute `dtype` that CF does not have. Coordinates have no `_FillValue`.
 
     Example:
         >>> lead = np.array([300, 600], "timedelta64[s]").astype("timedelta64[ns]")

@@ -40,8 +40,8 @@ def with_layout(forecast: xr.Dataset, layout: str) -> xr.Dataset:
         >>> start = np.datetime64("2018-05-20T12:00", "ns")
         >>> forecast = xr.Dataset(
         ...     {"rain": (("lead_time", "y", "x"), np.zeros((2, 3, 4)), {"units": "mm/h"})},
-        ...     coords={"lead_time": lead_time, "forecast_reference_time": start, "time": ("lead_time", start + lead_time)},
-        ... )
+        ...     coords={"lead_time": lead_time, "time": ("lead_time", start + lead_time)},
+        ... ).assign_coords(forecast_reference_time=start)
         >>> with_layout(forecast, "weatherbench")["rain"].dims
         ('init_time', 'lead_time', 'y', 'x')
         >>> list(with_layout(forecast, "pysteps").data_vars)

@@ -124,9 +124,7 @@ def _frames_at(frames: Frames, seconds: NDArray[np.float64]) -> tuple[NDArray[np
     return nearest, np.abs(frames.seconds[nearest] - seconds) <= TOLERANCE
 
 
-def _is_wet(
-    frames: Frames, last: NDArray[np.intp], is_known: NDArray[np.bool_], min_wet: float
-) -> NDArray[np.bool_]:
+def _is_wet(frames: Frames, last: NDArray[np.intp], is_known: NDArray[np.bool_], min_wet: float) -> NDArray[np.bool_]:
     shares = [
         float(np.mean(frames.read(slice(int(frame), int(frame) + 1))[0, 0] >= _WET)) if known else 0.0
         for frame, known in zip(last, is_known, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def _probabilities(
     if levels.attrs.get("units"):
         levels = levels * forecast_conversion(path, levels, frames).factor
     thresholds = tuple(float(f"{level:.6g}") for level in levels.values)
-    if any(low >= high for low, high in zip(thresholds, thresholds[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(thresholds)):
         raise DataError(
             str(path),
             expected=f"thresholds of {name} that increase",

@@ -186,7 +186,7 @@ def _write_mp4(program: str, path: Path, frames: Iterator[NDArray[np.uint8]], se
     # without bitexact the file has the version of ffmpeg and the time
     same_bytes = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-threads", "1")
     command: Sequence[str] = (program, "-y", "-loglevel", "error", *source, *codec, *same_bytes, str(path))
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 (no shell)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stderr is not None
     try:
