@@ -52,7 +52,8 @@ def make_forecast(
     `choose_inputs`. The dataset has one variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and
     `forecast_reference_time`. Its attributes name the model and the input; `command` is for its history. A model with
     thresholds adds the mean, quantiles and the probability of each event. A model of rain with thresholds adds
-    `members` fields that are possible together, whose random parts follow from the seed. Cells without a value in any input frame are missing.
+    `members` fields that are possible together, whose random parts follow from the seed. Cells without a value in any
+    input frame are missing.
     """
     if members:
         check_members(nowcaster, members)
