@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def draw_frames(forecast: xr.Dataset) -> Iterator[NDArray[np.uint8]]:
     minutes = field["lead_time"].values / np.timedelta64(60, "s")
     label = lead_unit(minutes)
     title.set_text(str(field.attrs.get("long_name", name)).capitalize())
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no annotations
     for frame, lead, valid in zip(values, minutes, field["time"].values, strict=True):
         image.set_data(palette[scale.classify(frame)])
         moment.set_text(f"{str(valid)[:16].replace('T', ' ')} UTC   +{label.label(float(lead))}")
@@ -189,13 +190,10 @@ def _write_mp4(program: str, path: Path, frames: Iterator[NDArray[np.uint8]], se
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stderr is not None
-    try:
-        process.stdin.write(first.tobytes())
+    with suppress(BrokenPipeError), process.stdin as pipe:  # where it has failed, its message is below
+        pipe.write(first.tobytes())
         for frame in frames:
-            process.stdin.write(frame.tobytes())
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it has failed, and its message is below
+            pipe.write(frame.tobytes())
     with process.stderr as stream:
         lines = stream.read().decode("utf-8", "replace").split("\n")
     if process.wait() != 0:
