@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convlstm.errors import OutputError
@@ -43,9 +43,29 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
+    """Raise an error for a file name that ends in none of these, because the content would be of another kind."""
+    path = Path(path)
+    if path.suffix not in suffixes:
+        listed = suffixes[0] if len(suffixes) == 1 else f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise OutputError(
+            str(path),
+            expected=f"a name that ends in {listed}",
+            received=repr(path.suffix) if path.suffix else "no such ending",
+            hint="Choose a name with one of these endings." if len(suffixes) > 1 else f"Write {path.stem}{listed}.",
+        )
+
+
 def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
     """Raise an error early if a path cannot be written; `folder` is True for a folder and False for a file."""
     path = Path(path)
+    if path.parts[:1] == ("-",):
+        raise OutputError(
+            "-",
+            expected="the name of a file or folder",
+            received="the sign for standard output",
+            hint="Pass a name; results are not written to standard output.",
+        )
     if folder is not None:
         _check_kind(path, folder)
     if path.exists() and not (path.is_file() or path.is_dir()):

@@ -104,10 +104,13 @@ def test_a_calendar_of_360_days():
     [
         (
             {"test": 6},
-            "test days: expected 0 to 5, got 6. Choose a smaller number: the data has 2018-05-10, 2018-05-13",
+            "split by day: expected at least 8 days: 1 for validation, 6 for test, 1 for training, got 5",
         ),
         ({"test": -1}, "test days: expected 0 to 5, got -1"),
-        ({"validation": 4, "test": 1}, "split by day: expected at least one day for training, got 5 days in all"),
+        (
+            {"validation": 4, "test": 1},
+            "split by day: expected at least 6 days: 4 for validation, 1 for test, 1 for training, got 5",
+        ),
         ({"validation": ("2018-05-11",)}, "validation days: expected days of the data, got 2018-05-11. Choose from"),
         ({"validation": ("2018-05-10",), "test": ("2018-05-10",)}, "2018-05-10, which is also in the other split"),
     ],

@@ -28,7 +28,8 @@ def written(path, nowcaster, frames, **options):
 
 
 @pytest.mark.parametrize("ending", ["nc", "zarr"])
-def test_a_file_says_what_it_is_and_when_it_is_valid(tmp_path, make_nowcaster, rain_frames, ending):
+def test_a_file_says_what_it_is_and_when_it_is_valid(tmp_path, make_nowcaster, rain_frames, ending, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1527000000")
     nowcaster = make_nowcaster(still=True, seed=7)
     path = tmp_path / f"forecast.{ending}"
     command = ["convlstm", "forecast", "run", "my rain.nc"]
@@ -50,9 +51,13 @@ def test_a_file_says_what_it_is_and_when_it_is_valid(tmp_path, make_nowcaster, r
     assert forecast["rain"].attrs["units"] == "mm/h"
     assert forecast["rain"].attrs["standard_name"] == "rainfall_rate"
     assert forecast.attrs["Conventions"] == "CF-1.11"
-    assert forecast.attrs["title"] == "Drifting rain"
+    digest = nowcaster.model.digest
+    assert forecast.attrs["title"] == f"Forecast of rain by the model '{digest[:16]}'"
+    assert forecast.attrs["input_title"] == "Drifting rain"
+    assert forecast.attrs["input_history"] == "made up"
+    assert "institution" not in forecast.attrs
     assert forecast.attrs["history"] == (
-        f"convlstm 0.1.0: convlstm forecast run 'my rain.nc'; seed 7; weights {nowcaster.model.digest}"
+        f"2018-05-22T14:40:00Z convlstm 0.1.0: convlstm forecast run 'my rain.nc'; seed 7; weights {digest}"
     )
     # the grid of 22 x 18 cells is no multiple of the patches of 4 x 4, and its coordinates are the file's
     assert forecast["x"].values.tolist() == [1000.0 * n for n in range(18)]

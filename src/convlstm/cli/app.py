@@ -17,6 +17,7 @@ from convlstm.cli.inspect import inspect
 from convlstm.cli.model import model
 from convlstm.cli.report import report
 from convlstm.cli.train import train
+from convlstm.cli.verify import verify
 from convlstm.cli.watch import watch
 
 _HELP = "Train a convolutional LSTM on gridded sequences, forecast, evaluate, and write a report."
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, forecast, watch, health, evaluate, report, inspect, convert, doctor):
+for command in (demo, train, forecast, watch, health, evaluate, verify, report, inspect, convert, doctor):
     app.command()(command)
 app.add_typer(model, name="model")
 

@@ -69,7 +69,7 @@ def convert(
 
     Example: `convlstm convert weights.npz -o layer.safetensors --from ndrplz --explain`
     """
-    from convlstm.files import check_not_input, check_writable
+    from convlstm.files import check_not_input, check_suffix, check_writable
     from convlstm.nowcast.config_text import parse_setting
     from convlstm.weights.checkpoint import load_model
 
@@ -84,6 +84,8 @@ def convert(
         raise typer.BadParameter("needs --from", param_hint="--layer" if layer else "--set")
     check_not_input(output, source)
     check_writable(output, folder=False)
+    if to_layout is None:
+        check_suffix(output, (".safetensors",))
     if from_layout is None:
         model = load_model(source)
         _write(output, to_layout, model.spec, model.weights, model.extra, explain)

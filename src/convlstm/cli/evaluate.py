@@ -117,7 +117,7 @@ def evaluate(
     selection = Selection(
         tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window, allow_training_days
     )
-    rivals, paths_by_name = choose_rivals(rival or []), _named_paths(forecast or [])
+    rivals, paths_by_name = choose_rivals(rival or []), options.named_paths(forecast or [])
     nowcaster = load_nowcaster(model, framework, threads, precision, device)
     frames = nowcaster.open_frames(
         data, **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
@@ -151,14 +151,3 @@ def evaluate(
         model=str(model),
         weights=nowcaster.model.digest,
     )
-
-
-def _named_paths(texts: list[str]) -> dict[str, Path]:
-    """Return the paths of `NAME=PATH` by name."""
-    paths: dict[str, Path] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path) or name in paths:
-            raise typer.BadParameter(f"expected NAME=PATH with a new name, got {text!r}", param_hint="--forecast")
-        paths[name] = Path(path)
-    return paths

@@ -14,8 +14,17 @@ from convlstm.cli import options
 def forecast(
     paths: options.Paths,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="NetCDF file to write, or Zarr folder if the name ends in .zarr.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write. The end of the name is its kind: .nc, .zarr, .tif (GeoTIFF), or .gif and .mp4 "
+            "(animations).",
+        ),
     ] = Path("forecast.nc"),
+    layout: Annotated[
+        str, typer.Option(help="Names and dimensions of a NetCDF or Zarr output: cf, weatherbench or pysteps.")
+    ] = "cf",
     init_time: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +65,7 @@ def forecast(
     Lead times are multiples of the time step, or any times for a model trained with `model.duration_strategy`. They may
     exceed the training horizon. The reading options of the training are the defaults. The output follows the CF
     conventions: `lead_time`, valid `time`, `forecast_reference_time`, and a history with the command, seed and weights.
+    GeoTIFF and animations have the first variable only.
 
     Example: `convlstm forecast rain.nc -o forecast.nc`
 
@@ -63,19 +73,20 @@ def forecast(
 
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
     """
+    from convlstm.cli.forecast_output import check_output, write_output
     from convlstm.cli.output import begin, finish, say_summary, time_text
     from convlstm.data.places import local_files
     from convlstm.data.summary import summarise
     from convlstm.errors import ConvLSTMError
-    from convlstm.files import check_not_input, check_writable
-    from convlstm.nowcast.cf_output import make_forecast, write_forecast
+    from convlstm.files import check_not_input
+    from convlstm.nowcast.cf_output import make_forecast
     from convlstm.nowcast.inputs import choose_inputs
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder
 
     begin("forecast", quiet=quiet, log_file=log_file, as_json=as_json)
     model, data = options.model_and_data(paths)
-    check_writable(output, folder=output.suffix == ".zarr")
+    check_output(output, layout)
     check_not_input(output, *local_files(data), model, *RunFolder(model).files)
     leads = options.lead_seconds(lead_times)
     nowcaster = load_nowcaster(model, framework, threads, precision, device)
@@ -99,7 +110,7 @@ def forecast(
         seed=seed,
         command=command,
     )
-    write_forecast(output, result)
+    write_output(output, result, layout)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
     finish(
         f"{output}: {result.sizes['lead_time']} frames after {start}",

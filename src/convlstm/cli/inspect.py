@@ -42,7 +42,7 @@ def inspect(
 
     Each row has grid, parameters, receptive field, GFLOP and training memory. A receptive field of
     `20x20 + 8x8/step` is 20 × 20 pixels of the latest frame, plus 8 × 8 for each earlier frame. GFLOP counts
-    2 × multiply-adds of the convolutions.
+    2 × multiply-adds of the convolutions. Sizes are padded to the patches of a trained model, as in a forecast.
 
     Example: `convlstm inspect shi2015-5x5-128-64-64 --input 10x1x64x64 --batch 8 --horizon 10`
     """

@@ -117,28 +117,32 @@ Members = Annotated[
 ]
 
 
-def lead_seconds(minutes: str | None) -> list[float] | None:
+def lead_seconds(text: str | None) -> list[float] | None:
     """Return the lead times of `--lead-times` in seconds."""
-    if minutes is None:
-        return None
-    try:
-        return [60.0 * float(part) for part in minutes.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"expected minutes as 10,30,60, got {minutes!r}", param_hint="--lead-times") from error
+    return [60.0 * value for value in minutes(text)] or None
 
 
 def model_and_data(paths: list[str]) -> tuple[Path, list[str]]:
     """Return the path of the model and those of the data; without a model, that of the model in this package."""
     from convlstm.nowcast.models import shipped_model
-    from convlstm.nowcast.run_folder import RunFolder
 
+    if _is_model(Path(paths[-1])):
+        hint = f"pass them as {paths[1]} {paths[0]}" if len(paths) == 2 else "pass the data after it"
+        raise typer.BadParameter(f"expected DATA last, got the model {paths[-1]}; {hint}", param_hint="[MODEL] DATA")
     first = Path(paths[0])
-    if len(paths) > 2 and first.suffix != ".safetensors" and not RunFolder(first).model.exists():
+    if len(paths) > 2 and not _is_model(first):
         raise typer.BadParameter(
             f"expected a model before several data files, got {paths[0]!r}; quote a pattern such as 'days/*.nc'",
             param_hint="[MODEL] DATA...",
         )
     return (first, paths[1:]) if len(paths) > 1 else (shipped_model(), paths)
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a path is that of a model file or of a run folder."""
+    from convlstm.weights.checkpoint import MODEL_FILE
+
+    return path.suffix == Path(MODEL_FILE).suffix or (path / MODEL_FILE).is_file()
 
 
 def reading(
@@ -178,3 +182,22 @@ def _numbers(texts: list[str]) -> list[float]:
     except ValueError as error:
         received = ", ".join(texts)
         raise typer.BadParameter(f"expected numbers, or none, got {received!r}", param_hint="--missing") from error
+
+
+def minutes(text: str | None) -> tuple[float, ...]:
+    """Return the numbers of a list such as 10,30,60; () for None."""
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"expected minutes as 10,30,60, got {text!r}", param_hint="--lead-times") from error
+
+
+def named_paths(texts: list[str]) -> dict[str, Path]:
+    """Return the paths of `NAME=PATH` by name."""
+    paths: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in paths:
+            raise typer.BadParameter(f"expected NAME=PATH with a new name, got {text!r}", param_hint="--forecast")
+        paths[name] = Path(path)
+    return paths

@@ -88,12 +88,13 @@ def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
 
-def say_summary(summary: Summary, pipeline: Pipeline) -> None:
-    """Print what was read from the data, with the transform and the days of the training."""
+def say_summary(summary: Summary, pipeline: Pipeline | None = None) -> None:
+    """Print what was read from the data, and for a model the transform and the days of its training."""
     from convlstm.data.summary import summary_lines
 
     _settings.result["data"] = summary.to_dict()
-    lines = summary_lines(summary, pipeline.transform, pipeline.days)
+    training = () if pipeline is None else (pipeline.transform, pipeline.days)
+    lines = summary_lines(summary, *training)
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         say(f"{label:{width}}  {text}")

@@ -21,6 +21,9 @@ def report(
     Example: `convlstm report evaluation -o report.html`
     """
     from convlstm.cli.output import say
+    from convlstm.files import check_suffix, check_writable
     from convlstm.report import write_report
 
+    check_writable(output, folder=False)
+    check_suffix(output, (".html", ".htm"))
     say(f"{write_report(evaluation, output)}: open it in a browser")

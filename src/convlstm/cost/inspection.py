@@ -66,13 +66,24 @@ def workload(
     if horizon is not None and subject.kind == "layer":
         raise ConfigError("--horizon", expected="none for a layer", received=horizon, hint="Leave `--horizon` out.")
     result = Workload(
-        shape=_usual_shape(subject) if text is None else _read_shape(subject.spec, text),
+        shape=_usual_shape(subject) if text is None else padded(subject, _read_shape(subject.spec, text)),
         batch=batch,
         horizon=subject.pipeline.get("horizon", _USUAL_HORIZON) if horizon is None else horizon,
         precision=precision,
     )
     check_frames(subject.spec, result.full_shape)
     return result
+
+
+def padded(subject: Subject, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size to which `convlstm forecast` pads frames: height and width are multiples of the patch size.
+
+    Only a model with a data pipeline is padded; any other model refuses such frames.
+    """
+    if not (isinstance(subject.spec, ForecasterSpec) and subject.pipeline):
+        return shape
+    patch = subject.spec.patch_size
+    return (*shape[:2], *(-(-size // patch) * patch for size in shape[2:]))
 
 
 def describe(subject: Subject, workload: Workload, cost: ModelCost) -> dict[str, Any]:

@@ -52,12 +52,22 @@ def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
     return spacing if np.isfinite(spacing) and spacing > 0 else None
 
 
+def length_in_metres(units: str) -> float | None:
+    """Return a unit of length in metres, or None for any other unit.
+
+    Example:
+        >>> length_in_metres("km")
+        1000.0
+    """
+    return _METRES.get(units.strip().lower())
+
+
 def _projected_step(grid: xr.Dataset, dim: str) -> float | None:
     """Return the step of a coordinate of a dimension in metres, if it has a unit of length."""
     coordinate = grid.coords.get(dim)
     if coordinate is None or coordinate.ndim != 1 or coordinate.size < 2:
         return None
-    scale = _METRES.get(str(coordinate.attrs.get("units", "")).strip().lower())
+    scale = length_in_metres(str(coordinate.attrs.get("units", "")))
     if scale is None:
         return None
     step = float(np.median(np.abs(np.diff(coordinate.values.astype(np.float64))))) * scale

@@ -102,6 +102,7 @@ def split_days(
     """
     day_of_frame = time.dt.strftime("%Y-%m-%d").values.astype(str)
     days = list(dict.fromkeys(day_of_frame.tolist()))
+    _check_enough(days, validation, test)
     named_validation = () if isinstance(validation, int) else tuple(validation)
     for_test = _choose("test", test, [day for day in days if day not in named_validation], days)
     for_validation = _choose("validation", validation, [day for day in days if day not in for_test], days)
@@ -115,6 +116,18 @@ def split_days(
             hint="Choose fewer days for validation and test, or pass more data.",
         )
     return {name: np.isin(day_of_frame, part) for name, part in {"train": for_train, **chosen}.items()}
+
+
+def _check_enough(days: list[str], validation: int | Sequence[str], test: int | Sequence[str]) -> None:
+    """Raise an error for numbers of days of which none is left for training."""
+    sizes = [part if isinstance(part, int) else len(part) for part in (validation, test)]
+    if min(sizes) >= 0 and sum(sizes) >= len(days):
+        raise DataError(
+            "split by day",
+            expected=f"at least {sum(sizes) + 1} days: {sizes[0]} for validation, {sizes[1]} for test, 1 for training",
+            received=f"{len(days)} ({_span(days)})",
+            hint="Pass data of more days, or set `data.validation` and `data.test` to smaller numbers.",
+        )
 
 
 def _choose(split: str, requested: int | Sequence[str], free: list[str], days: list[str]) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,19 +10,28 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.data.spacing import length_in_metres
 from convlstm.data.units import Field
-from convlstm.files import write_atomic
+from convlstm.files import check_suffix, write_atomic
+from convlstm.nowcast.cf_encoding import encoded, packing
+from convlstm.nowcast.forecast_attributes import forecast_attributes
+from convlstm.nowcast.geotiff import write_geotiff
 from convlstm.nowcast.inputs import choose_inputs
 from convlstm.nowcast.members import check_member_memory, check_members, make_members
 from convlstm.nowcast.nowcaster import Nowcaster
-from convlstm.nowcast.provenance import Provenance
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles of a forecast by a model with thresholds; 0.5 is the median."""
 
+DATA_SUFFIXES = (".nc", ".nc4", ".zarr")
+GEOTIFF_SUFFIXES = (".tif", ".tiff")
+FORECAST_SUFFIXES = (*DATA_SUFFIXES, *GEOTIFF_SUFFIXES)
+"""Ends of the names that `write_forecast` writes."""
+
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
+LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "time since the start of the forecast"}
+START_ATTRIBUTES = {"standard_name": "forecast_reference_time", "long_name": "time of the last input frame"}
 
 
 def make_forecast(
@@ -42,9 +50,10 @@ def make_forecast(
 
     Lead times are in seconds; None uses the horizon of the training. `init_time`, `max_age` and `now` are those of
     `choose_inputs`. The dataset has one variable per channel (lead_time, y, x), with `time` (valid), `lead_time` and
-    `forecast_reference_time`; `command` is for its history. A model with thresholds adds the mean, quantiles and the
-    probability of each event. A model of rain with thresholds adds `members` fields that are possible together, whose
-    random parts follow from the seed. Cells without a value in any input frame are missing.
+    `forecast_reference_time`. Its attributes name the model and the input; `command` is for its history. A model with
+    thresholds adds the mean, quantiles and the probability of each event. A model of rain with thresholds adds
+    `members` fields that are possible together, whose random parts follow from the seed. Cells without a value in any
+    input frame are missing.
     """
     if members:
         check_members(nowcaster, members)
@@ -56,13 +65,14 @@ def make_forecast(
     inputs = frames.read(index)
     observed = np.asarray(np.isfinite(inputs).any(axis=0))
     seconds = frames.seconds[None, index]
+    attributes = forecast_attributes(nowcaster, frames, index, inputs, command)
     if not nowcaster.spec.thresholds:
         values = nowcaster.predict(inputs[None], seconds, leads)[0]
-        return _where_observed(_dataset(nowcaster, frames, values, leads, last, command), frames, observed)
+        return _where_observed(_dataset(nowcaster, frames, values, leads, last, attributes), frames, observed)
     probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
     field = nowcaster.field(probability, leads)
     mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
-    dataset = _dataset(nowcaster, frames, field[:, None], leads, last, command)
+    dataset = _dataset(nowcaster, frames, field[:, None], leads, last, attributes)
     dataset = _with_probabilities(dataset, nowcaster, probability, mean)
     if members:
         fields = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
@@ -82,21 +92,25 @@ def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.b
 
 
 def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
-    """Write a forecast atomically as NetCDF, or as Zarr if the path ends in `.zarr`."""
-    if Path(path).suffix == ".zarr":
+    """Write a forecast atomically: as NetCDF (`.nc`, `.nc4`), Zarr (`.zarr`) or GeoTIFF (`.tif`, `.tiff`)."""
+    path = Path(path)
+    check_suffix(path, FORECAST_SUFFIXES)
+    if path.suffix == ".zarr":
+        stored = encoded(forecast)
         # format 2, which every reader supports, with consolidated metadata for fast opening
-        return write_atomic(path, lambda draft: forecast.to_zarr(draft, zarr_format=2, consolidated=True))
+        return write_atomic(path, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True))
+    if path.suffix in GEOTIFF_SUFFIXES:
+        return write_geotiff(path, forecast)
     return write_netcdf(path, forecast)
 
 
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset atomically as one NetCDF file with compressed fields."""
-    fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
-    packing = {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
+    stored = encoded(dataset)
 
     def write(draft: Path) -> None:
         try:
-            dataset.to_netcdf(draft, encoding=packing, engine="netcdf4")
+            stored.to_netcdf(draft, encoding=packing(stored), engine="netcdf4")
         except RuntimeError as error:  # the NetCDF library raises it for a full disk
             raise OSError(str(error)) from error
 
@@ -115,7 +129,7 @@ def _dataset(
     values: NDArray[np.float32],
     leads: NDArray[np.float64],
     last: int,
-    command: Sequence[str],
+    attributes: Mapping[str, str],
 ) -> xr.Dataset:
     start = frames.time.isel({frames.time.dims[0]: last}, drop=True).values
     ahead = np.array([np.timedelta64(round(s * 1000), "ms") for s in leads]).astype("timedelta64[ns]")
@@ -124,27 +138,47 @@ def _dataset(
         valid = start + ahead
     else:  # another calendar, whose times are objects
         valid = np.array([start.item() + timedelta(seconds=float(s)) for s in leads])
-    rain_attributes = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {}
     dataset = xr.Dataset(
         {
-            name: (dims, values[:, n], {"units": channel.units, **rain_attributes})
+            name: (dims, values[:, n], _variable_attributes(nowcaster, name, channel.units))
             for n, (name, channel) in enumerate(zip(frames.variables, frames.channels, strict=True))
             if n < values.shape[1]  # a model with thresholds forecasts the first variable
         },
         coords={
-            "lead_time": ("lead_time", ahead, {"standard_name": "forecast_period"}),
+            "lead_time": ("lead_time", ahead, LEAD_ATTRIBUTES),
             "time": ("lead_time", valid, {"standard_name": "time", "long_name": "time the forecast is valid at"}),
-            "forecast_reference_time": ((), start, {"standard_name": "forecast_reference_time"}),
+            "forecast_reference_time": ((), start, START_ATTRIBUTES),
         },
     )
-    dataset = dataset.merge(frames.grid, combine_attrs="override")
+    dataset = dataset.merge(_with_axes(frames), combine_attrs="override")
     if mapping := frames.grid.attrs.get("grid_mapping"):
         for name in dataset.data_vars:
             # as an encoding, so that xarray does not treat the projection as a coordinate
             dataset[name].encoding["grid_mapping"] = mapping
-    source_attributes = {name: text for name, text in frames.attrs.items() if name not in ("history", "Conventions")}
-    history = _history_line(nowcaster, command)
-    return dataset.assign_attrs(source_attributes | {"Conventions": "CF-1.11", "history": history})
+    return dataset.assign_attrs(attributes)
+
+
+def _variable_attributes(nowcaster: Nowcaster, name: str, units: str) -> dict[str, str]:
+    """Return the attributes of a variable of a forecast."""
+    attributes = RAIN_ATTRIBUTES if nowcaster.pipeline.rain else {"long_name": f"forecast {name}"}
+    return {"units": units, **attributes}
+
+
+def _with_axes(frames: Frames) -> xr.Dataset:
+    """Return the grid of the frames, with the attribute `axis` of the coordinates along rows and columns.
+
+    With a grid mapping, coordinates in a unit of length are those of the projection, also where the input does not say
+    so. Without one they have no such standard name, because Iris would leave them out.
+    """
+    grid = frames.grid.copy()
+    has_mapping = "grid_mapping" in grid.attrs
+    for dim, axis in ((frames.y_dim, "Y"), (frames.x_dim, "X")):
+        if dim in grid.coords:
+            described = {"axis": axis}
+            if has_mapping and length_in_metres(str(grid[dim].attrs.get("units", ""))) is not None:
+                described["standard_name"] = f"projection_{axis.lower()}_coordinate"
+            grid[dim] = grid[dim].assign_attrs(described | grid[dim].attrs)
+    return grid
 
 
 def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: Field, mean: Field) -> xr.Dataset:
@@ -173,7 +207,11 @@ def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: 
             list(QUANTILES),
             {"units": "1", "long_name": "probability of a value up to the quantile"},
         ),
-        threshold=("threshold", list(rules.thresholds), {"units": units}),
+        threshold=(
+            "threshold",
+            list(rules.thresholds),
+            {"units": units, "long_name": f"threshold of the {label}"},
+        ),
     )
     _copy_grid_mapping(source, result, added)
     return result
@@ -197,11 +235,5 @@ def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, seed
     result = dataset.assign({f"{name}_member": (("realization", *source.dims), stacked, attributes)})
     _copy_grid_mapping(source, result, [f"{name}_member"])
     numbers = np.arange(count, dtype=np.int32)
-    return result.assign_coords(realization=("realization", numbers, {"standard_name": "realization", "units": "1"}))
-
-
-def _history_line(nowcaster: Nowcaster, command: Sequence[str]) -> str:
-    seed = Provenance.of_model(nowcaster.model).seed
-    seed_text = "unknown" if seed is None else str(seed)
-    command_text = shlex.join(command) or "forecast"
-    return f"convlstm {__version__}: {command_text}; seed {seed_text}; weights {nowcaster.model.digest}"
+    described = {"standard_name": "realization", "long_name": "number of the member", "units": "1"}
+    return result.assign_coords(realization=("realization", numbers, described))

@@ -21,6 +21,9 @@ Kernel = StrictInt | list[StrictInt | list[StrictInt]]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
+# one day is read as a list of it, and one width as that of one layer
+Days = Annotated[Natural | list[Day], BeforeValidator(lambda day: [day] if isinstance(day, date) else day)]
+Widths = Annotated[list[Count], BeforeValidator(lambda width: [width] if type(width) is int else width)]
 
 # YAML aliases can make a small file very large, so the text of a wrong value is limited
 BRIEF = reprlib.Repr()
@@ -79,8 +82,8 @@ class DataConfig(_Part):
     max_gap: Positive | None = Field(
         None, description="Largest gap in a window, in seconds; null requires constant time steps."
     )
-    validation: Natural | list[Day] = Field(1, description="Validation days: a number, or a list of dates.")
-    test: Natural | list[Day] = Field(1, description="Test days for `convlstm evaluate`: a number, or a list of dates.")
+    validation: Days = Field(1, description="Validation days: a number, or a list of dates.")
+    test: Days = Field(1, description="Test days for `convlstm evaluate`: a number, or a list of dates.")
     frame: Literal["fixed", "moving"] = Field(
         "fixed", description="fixed, or moving: past and future frames are moved along the motion at the start."
     )
@@ -95,7 +98,7 @@ class DataConfig(_Part):
 class ModelConfig(_Part):
     """Options of the forecaster."""
 
-    hidden_channels: list[Count] = Field([48, 48], min_length=1, description="Hidden channels of each layer.")
+    hidden_channels: Widths = Field([48, 48], min_length=1, description="Hidden channels of each layer.")
     kernel_size: Kernel = Field(
         3, description="Input kernel: one number, or a list per layer of numbers or [height, width]."
     )
@@ -328,6 +331,10 @@ def _first_wrong(error: ValidationError) -> ConfigError:
         close = get_close_matches(name, _option_names(), n=1, cutoff=0.8)
         hint = f"Use `{close[0]}`." if close else HINT
         return ConfigError(name, expected="the name of an option", received="an unknown name", hint=hint)
+    if problems[0]["input"] is None and len(problems[0]["loc"]) > 2:
+        # YAML reads {1:2} as the number 62 in base 60, without a value
+        hint = "Write a space after each colon, as in {1: 2}."
+        return ConfigError(name, expected="a value for each key", received="a key without a value", hint=hint)
     same_option = [problem for problem in problems if problem["loc"][:2] == location]
     messages = dict.fromkeys(problem["msg"].split(", unable")[0] for problem in same_option)
     expected = " or ".join(message.removeprefix("Input should be ") for message in messages)

@@ -19,6 +19,7 @@ from convlstm import __version__
 from convlstm.data import Frames
 from convlstm.errors import ConfigError, OutputError
 from convlstm.files import check_writable, write_atomic
+from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days, choose_events, training_days
 from convlstm.nowcast.evaluation_ensembles import (
@@ -144,7 +145,7 @@ def evaluate(
         text = json.dumps(description, indent=1, ensure_ascii=False)
         for name, table in tables.items():
             write_atomic(folder / name, partial(table.to_csv, index=False))
-        write_netcdf(folder / CASES_FILE, _examples(work))
+        write_netcdf(folder / CASES_FILE, cf_cases(_examples(work)))
         write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
 

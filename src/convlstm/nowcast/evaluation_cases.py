@@ -34,6 +34,7 @@ def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) ->
         raise ConfigError(
             "--threshold", expected="finite numbers", received=thresholds, hint="Remove NaN and infinity."
         )
+    check_rain_thresholds(thresholds, rain=nowcaster.pipeline.rain)
     side = min(frames.shape[2:])
     if not 1 <= selection.fss_window <= side:
         raise ConfigError(
@@ -43,6 +44,17 @@ def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) ->
             hint="Decrease `--fss-window`.",
         )
     return thresholds
+
+
+def check_rain_thresholds(thresholds: Sequence[float], *, rain: bool) -> None:
+    """Raise an error for a threshold of rain that every cell reaches."""
+    if rain and any(threshold <= 0 for threshold in thresholds):
+        raise ConfigError(
+            "--threshold",
+            expected="rain rates above 0 mm/h",
+            received=f"{min(thresholds):g}, which every cell reaches",
+            hint="Pass another `--threshold`.",
+        )
 
 
 def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> tuple[NDArray[np.bool_], list[str]]:

@@ -31,17 +31,34 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
     with file:
         if not _lock(file):
             file.seek(0)
-            article = "an" if activity[0] in "aeiou" else "a"
-            raise OutputError(
-                str(folder),
-                expected=f"no other {activity} in this folder",
-                received=f"{article} {activity} in process {file.read().strip() or 'unknown'}",
-                hint="Wait until it ends, or choose another `--output`.",
-            )
+            raise _in_use(folder, activity, file.read().strip())
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def check_unlocked(folder: Path, activity: str) -> None:
+    """Raise an `OutputError` if another process has locked a folder."""
+    try:
+        with (folder / ".lock").open("r+", encoding="utf-8") as file:
+            if _lock(file):
+                return
+            process = file.read().strip()
+    except OSError:  # no such file, or one that cannot be opened
+        return
+    if process != str(os.getpid()):
+        raise _in_use(folder, activity, process)
+
+
+def _in_use(folder: Path, activity: str, process: str) -> OutputError:
+    article = "an" if activity[0] in "aeiou" else "a"
+    return OutputError(
+        str(folder),
+        expected=f"no other {activity} in this folder",
+        received=f"{article} {activity} in process {process or 'unknown'}",
+        hint="Wait until it ends, or choose another `--output`.",
+    )
 
 
 def _lock(file: IO[str]) -> bool:

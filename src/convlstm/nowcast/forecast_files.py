@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convlstm.data import Frames
 from convlstm.data.axes import find_axes, find_realization
 from convlstm.data.opening import opened
-from convlstm.data.units import Field
+from convlstm.data.units import Conversion, Field
 from convlstm.errors import DataError
 from convlstm.nowcast.forecast_values import (
     MAX_HEADER,
@@ -28,6 +28,7 @@ from convlstm.nowcast.forecast_values import (
 
 _LEAD_NAMES = ("lead_time", "leadtime", "forecast_period", "prediction_timedelta", "step")
 _START_NAMES = ("forecast_reference_time", "init_time", "reference_time", "initial_time", "start_time", "base_time")
+_THRESHOLD_NAMES = ("threshold", "thresholds")
 _SECONDS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("min", "minute", "minutes"), 60.0),
@@ -54,6 +55,13 @@ class ForecastFiles:
         """Return name, size and time of change of each file, to tell whether the forecasts are the same ones."""
         stats = [(str(layout.path), layout.path.stat()) for layout in self._layouts]
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+    @property
+    def lead_seconds(self) -> NDArray[np.float64]:
+        """Lead times above 0 that every file has, in seconds, ascending."""
+        first, *others = (layout.leads for layout in self._layouts)
+        shared = [lead for lead in first if all(np.abs(leads - lead).min() <= TOLERANCE for leads in others)]
+        return np.unique(np.array([lead for lead in shared if lead > 0], np.float64))
 
     def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return the forecast that starts at the last input frame."""
@@ -90,15 +98,7 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
         `open_forecasts("steps.nc", frames, lead_seconds(nowcaster)).members` is 24 for 24 members.
     """
     path = Path(path)
-    files = sorted(path.glob("*.nc")) if path.is_dir() else []
-    if path.is_dir() and not files and not any((path / name).is_file() for name in _ZARR_METADATA):
-        raise DataError(
-            str(path),
-            expected="a NetCDF file, a Zarr folder, or a folder of NetCDF files",
-            received="a folder without files that end in .nc, and without Zarr metadata",
-            hint="Correct the path, or let the names of the files end in .nc.",
-        )
-    layouts = tuple(_layout(file, frames, lead_seconds) for file in files or [path])
+    layouts = tuple(_layout(file, frames, lead_seconds) for file in forecast_paths(path))
     check_values(layouts)
     counts = sorted({layout.members for layout in layouts})
     if len(counts) > 1:
@@ -112,49 +112,75 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
     return ForecastFiles(counts[0], starts, layouts)
 
 
+def forecast_paths(path: Path) -> list[Path]:
+    """Return the NetCDF files of a folder in order of their names, or the path itself if it is a file or a store."""
+    files = sorted(path.glob("*.nc")) if path.is_dir() else []
+    if path.is_dir() and not files and not any((path / name).is_file() for name in _ZARR_METADATA):
+        raise DataError(
+            str(path),
+            expected="a NetCDF file, a Zarr folder, or a folder of NetCDF files",
+            received="a folder without files that end in .nc, and without Zarr metadata",
+            hint="Correct the path, or let the names of the files end in .nc.",
+        )
+    return files or [path]
+
+
 def _layout(path: Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> Layout:
     with opened(path, MAX_HEADER) as dataset:
         axes = find_axes(dataset, {})
         variable = _variable(path, dataset, axes, frames)
-        field = dataset[variable]
-        y, x = (next(dim for dim in field.dims if axes.get(dim) == axis) for axis in ("y", "x"))
-        realization = _member_dim(dataset, variable)
-        start = _named(dataset, "forecast_reference_time", _START_NAMES)
-        lead = _named(dataset, "forecast_period", _LEAD_NAMES)
-        times = [dim for dim in field.dims if axes.get(dim) == "time"]
-        if lead is None and times:
-            starts, leads = _valid_times(path, dataset, times[0], start, frames)
-            lead_dim, start_dim = times[0], None
-        elif lead is not None and dataset[lead].ndim == 1:
-            lead_dim, leads = dataset[lead].dims[0], _lead_seconds(path, dataset[lead])
-            start = start if start is not None else next((dim for dim in times if dim != lead_dim), None)
-            if start is None:
-                raise _no_start(path)
-            start_dim = dataset[start].dims[0] if dataset[start].ndim else None
-            starts = _dates(path, dataset[start], frames)
-        else:
-            raise DataError(
-                str(path),
-                expected="lead times, or valid times",
-                received=f"the variables {', '.join(map(str, dataset.variables))}",
-                hint="Add the coordinate `lead_time` with its unit.",
-            )
-        dims = tuple(dim for dim in (start_dim, realization, lead_dim, y, x) if dim is not None and dim in field.dims)
-        _check_dims(path, field, dims)
-        nearest_leads(path, leads, lead_seconds)
-        conversion = forecast_conversion(path, field, frames)
-        return Layout(
-            path=path,
-            variable=variable,
-            dims=dims,
-            starts=starts,
-            leads=leads,
-            members=field.sizes[realization] if realization is not None else 0,
-            has_start_dim=start_dim is not None and start_dim in field.dims,
-            flipped=_flipped(path, dataset, (y, x), field, frames),
-            conversion=conversion,
-            interval=sum_interval(path, leads) if conversion.amount else 0.0,
+        conversion = forecast_conversion(path, dataset[variable], frames)
+        layout = layout_of(path, dataset, variable, _member_dim(dataset, variable), conversion, frames)
+        nearest_leads(path, layout.leads, lead_seconds)
+        return layout
+
+
+def layout_of(
+    path: Path,
+    dataset: xr.Dataset,
+    variable: str,
+    member_dim: Hashable | None,
+    conversion: Conversion,
+    frames: Frames,
+) -> Layout:
+    """Return the layout of one variable of an open file; `member_dim` is its dimension other than start and lead."""
+    axes = find_axes(dataset, {})
+    field = dataset[variable]
+    y, x = (next(dim for dim in field.dims if axes.get(dim) == axis) for axis in ("y", "x"))
+    start = _named(dataset, "forecast_reference_time", _START_NAMES)
+    lead = _named(dataset, "forecast_period", _LEAD_NAMES)
+    times = [dim for dim in field.dims if axes.get(dim) == "time"]
+    if lead is None and times:
+        starts, leads = _valid_times(path, dataset, times[0], start, frames)
+        lead_dim, start_dim = times[0], None
+    elif lead is not None and dataset[lead].ndim == 1:
+        lead_dim, leads = dataset[lead].dims[0], _lead_seconds(path, dataset[lead])
+        start = start if start is not None else next((dim for dim in times if dim != lead_dim), None)
+        if start is None:
+            raise _no_start(path)
+        start_dim = dataset[start].dims[0] if dataset[start].ndim else None
+        starts = _dates(path, dataset[start], frames)
+    else:
+        raise DataError(
+            str(path),
+            expected="lead times, or valid times",
+            received=f"the variables {', '.join(map(str, dataset.variables))}",
+            hint="Add the coordinate `lead_time` with its unit.",
         )
+    dims = tuple(dim for dim in (start_dim, member_dim, lead_dim, y, x) if dim is not None and dim in field.dims)
+    _check_dims(path, field, dims)
+    return Layout(
+        path=path,
+        variable=variable,
+        dims=dims,
+        starts=starts,
+        leads=leads,
+        members=field.sizes[member_dim] if member_dim is not None else 0,
+        has_start_dim=start_dim is not None and start_dim in field.dims,
+        flipped=_flipped(path, dataset, (y, x), field, frames),
+        conversion=conversion,
+        interval=sum_interval(path, leads) if conversion.amount else 0.0,
+    )
 
 
 def _member_dim(dataset: xr.Dataset, variable: Hashable) -> Hashable | None:
@@ -163,16 +189,27 @@ def _member_dim(dataset: xr.Dataset, variable: Hashable) -> Hashable | None:
     return None if dim is None or dataset.sizes[dim] < 2 else dim
 
 
+def gridded_variables(dataset: xr.Dataset, axes: Mapping[Hashable, str]) -> list[str]:
+    """Return the names of the numeric variables over y, x and at least one further dimension."""
+    return [
+        str(name)
+        for name, field in dataset.data_vars.items()
+        if field.dtype.kind in "iuf" and field.ndim >= 3 and {"y", "x"} <= {axes.get(dim) for dim in field.dims}
+    ]
+
+
+def threshold_dim(dataset: xr.Dataset, variable: Hashable) -> Hashable | None:
+    """Return the dimension of a variable whose coordinate has thresholds, by its name."""
+    named = (dim for dim in dataset[variable].dims if str(dim).lower() in _THRESHOLD_NAMES)
+    return next((dim for dim in named if dim in dataset.variables and dataset[dim].dtype.kind in "iuf"), None)
+
+
 def _variable(path: Path, dataset: xr.Dataset, axes: Mapping[Hashable, str], frames: Frames) -> str:
     """Return the variable over lead time, y and x.
 
     It is the only one with members, the one with the name of the observations, or the only one at all.
     """
-    gridded = [
-        str(name)
-        for name, field in dataset.data_vars.items()
-        if field.dtype.kind in "iuf" and field.ndim >= 3 and {"y", "x"} <= {axes.get(dim) for dim in field.dims}
-    ]
+    gridded = [name for name in gridded_variables(dataset, axes) if threshold_dim(dataset, name) is None]
     ensembles = [name for name in gridded if _member_dim(dataset, name) is not None]
     if len(ensembles) == 1:
         return ensembles[0]

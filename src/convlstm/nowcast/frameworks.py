@@ -14,6 +14,9 @@ from convlstm.spec.types import Array
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
 
+_OTHER_NAMES = {"jax": "flax", "pytorch": "torch", "tensorflow": "keras", "tf": "keras"}
+"""Frameworks of the list by names that users try."""
+
 _PACKAGES = {"flax": "jax"}
 """The packages of frameworks whose trainer is in a package of another name."""
 
@@ -38,7 +41,7 @@ def _training_module(framework: str) -> Any:
             "framework",
             expected=f"one of {', '.join(FRAMEWORKS)}",
             received=repr(framework),
-            hint="Pass one of the listed frameworks.",
+            hint=f"Pass {_OTHER_NAMES.get(framework.lower(), 'one of the listed frameworks')}.",
         )
     try:
         return import_module(f"convlstm.{_PACKAGES.get(framework, framework)}.training")

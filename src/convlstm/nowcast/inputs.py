@@ -64,17 +64,26 @@ def _last_frame(frames: Frames, init_time: str | None) -> int:
     index = frames.time.to_index()
     try:
         # a text such as 2018-05-20 selects every frame of that day
-        matches = np.arange(len(index))[index.get_loc(init_time.removesuffix("Z"))].ravel()
+        matches = np.arange(len(index))[index.get_loc(_in_utc(init_time))].ravel()
     except (KeyError, ValueError):
         matches = np.arange(0)
     if len(matches) != 1:
         raise DataError(
             "init time",
             expected=f"the time of one frame from {index[0]} to {index[-1]}",
-            received=f"{init_time}, of {len(matches)} frames",
-            hint="Pass one time, such as 2018-05-20T12:00.",
+            received=f"{init_time}, {'the time of no frame' if not len(matches) else f'of {len(matches)} frames'}",
+            hint=f"Pass one time in UTC, such as {_text(frames, len(frames.seconds) - 1)}.",
         )
     return int(matches[0])
+
+
+def _in_utc(time: str) -> str:
+    """Return a time without its offset, converted to UTC; any other text is unchanged."""
+    try:
+        parsed = datetime.fromisoformat(time)
+    except ValueError:
+        return time.removesuffix("Z")
+    return time if parsed.tzinfo is None else parsed.astimezone(UTC).replace(tzinfo=None).isoformat()
 
 
 def _check_age(frames: Frames, last: int, max_age: float, now: datetime) -> None:

@@ -337,10 +337,10 @@ def load_nowcaster(
     The precision of the convolutions is float32, so that all frameworks and machines agree; bfloat16 or auto may be
     faster. In the sample, bfloat16 changes a probability by at most 0.012, and by 0.0001 on average.
     """
-    set_threads(framework, threads)
     path = model_file(path)
-    model = load_model(path)
+    model = load_model(path)  # before the framework, which takes seconds to import
     pipeline = Pipeline.of_model(model, path)
+    set_threads(framework, threads)
     assert isinstance(model.spec, ForecasterSpec)
     trainer = build_trainer(framework, model.spec, model.weights, Optimisation(precision=precision, device=device))
     return Nowcaster(model, pipeline, trainer)

@@ -14,7 +14,7 @@ from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
-from convlstm.nowcast.folder_lock import locked
+from convlstm.nowcast.folder_lock import check_unlocked, locked
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays
 
@@ -71,6 +71,7 @@ class RunFolder:
         if not self.holds_run:
             return
         if not resume:
+            check_unlocked(self.path, "training")
             raise ConfigError(
                 str(self.path),
                 expected="a new folder",

@@ -24,6 +24,7 @@ from convlstm.verification.evaluation_folder import (
     ENSEMBLES_FILE,
     FINE_SCALES_FILE,
     FSS_FILE,
+    METHOD_DIM,
     RANKS_FILE,
     RELIABILITY_FILE,
     ROC_FILE,
@@ -173,6 +174,15 @@ class Results:
 def read_results(folder: str | Path) -> Results:
     """Read `evaluation.json`, `scores.csv` and `cases.nc` of one folder, and check them against each other."""
     folder = Path(folder)
+    if folder.is_file():
+        raise DataError(
+            str(folder),
+            expected="the folder of an evaluation",
+            received="a file",
+            hint=f"Pass the folder {folder.parent}."
+            if (folder.parent / DESCRIPTION_FILE).exists()
+            else "Pass the folder that `convlstm evaluate` wrote.",
+        )
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
     cases = _read_cases(folder / CASES_FILE, evaluation)
@@ -267,6 +277,8 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
             cases = opened.load()
     except (OSError, ValueError) as error:
         raise _unreadable(path, "a NetCDF file", error) from error
+    if METHOD_DIM in cases.dims:  # a folder of an earlier version has the dimension `method`
+        cases = cases.rename({METHOD_DIM: "method"})
     _require(path, "variable", _DIMENSIONS, cases.variables)
     _require(path, "coordinate", _COORDINATES, cases.variables)
     for name, dimensions in _DIMENSIONS.items():

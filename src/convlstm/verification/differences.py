@@ -17,6 +17,10 @@ from convlstm.verification.blocks import automatic_block_length
 from convlstm.verification.intervals import resampling_weights, value_and_interval
 from convlstm.verification.scorecard import CaseSums
 
+_COLUMNS = (
+    *("method", "other", "lead_time", "score", "threshold", "difference", "lower", "upper", "block_length"),
+    "cases",
+)
 _NUDGE = 1e-3  # added to the weight of one case, to find its influence on a score
 
 
@@ -50,7 +54,7 @@ def difference_table(sums: Sequence[CaseSums], method: str, *, seed: int = 0) ->
             if ours.method == method != other.method and ours.lead_time == other.lead_time:
                 for threshold in ours.groups:
                     rows += _difference_rows(ours, other, threshold, seed)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(_COLUMNS))  # with a heading where nothing is compared
 
 
 def _difference_rows(ours: CaseSums, other: CaseSums, threshold: float, seed: int) -> list[dict[str, object]]:

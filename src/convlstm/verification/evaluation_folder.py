@@ -16,6 +16,8 @@ VALUES_FILE = "economic_value.csv"
 ENSEMBLES_FILE = "ensembles.csv"
 RANKS_FILE = "ranks.csv"
 CASES_FILE = "cases.nc"
+METHOD_DIM = "forecast_method"
+"""Dimension of the methods in `CASES_FILE`."""
 DESCRIPTION_FILE = "evaluation.json"
 TABLES = (
     *(SCORES_FILE, DIFFERENCES_FILE, FSS_FILE, SPECTRA_FILE, FINE_SCALES_FILE, RELIABILITY_FILE, CUTS_FILE, ROC_FILE),

@@ -31,6 +31,7 @@ MODEL_FILE = "model.safetensors"
 SPEC_TYPES: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 """Types of specs by the kind of model in a file."""
 _ENTRY = "convlstm"
+_DATA_SIGNATURES = (b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "|u1": "U8"}
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": float(np.finfo(np.float32).max)}
 """Largest number of each type that is narrower than float64."""
@@ -208,11 +209,24 @@ def load_arrays(path: str | Path, check: Any = None) -> tuple[dict[str, Array], 
                 check(content, shapes)
             arrays = {key: file.get_tensor(key) for key in sorted(shapes)}
     except (SafetensorError, OSError) as error:
+        if _is_data(path):
+            raise file_error(
+                path, "a model file", "a data file (NetCDF or HDF5)", "Pass the model first, then the data."
+            ) from error
         raise file_error(path, "an intact safetensors file", str(error), "Copy or download the file again.") from error
     digest = weights_digest(arrays)
     if digest != content.get("digest"):
         raise file_error(path, "intact arrays", "arrays with another digest", "Copy or download the file again.")
     return arrays, content, digest
+
+
+def _is_data(path: Path) -> bool:
+    """Return whether a file begins as NetCDF or HDF5 files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _DATA_SIGNATURES
+    except OSError:
+        return False
 
 
 def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

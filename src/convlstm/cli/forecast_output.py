@@ -1,0 +1,46 @@
+"""The kinds of files that `convlstm forecast` writes, by the end of the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def check_output(output: Path, layout: str) -> None:
+    """Raise an error for a name of no known kind, one that cannot be written, or a kind without its package."""
+    from convlstm.errors import ConfigError
+    from convlstm.files import check_suffix, check_writable
+    from convlstm.nowcast.cf_output import DATA_SUFFIXES, FORECAST_SUFFIXES, GEOTIFF_SUFFIXES
+    from convlstm.nowcast.geotiff import load_libraries
+    from convlstm.nowcast.layouts import LAYOUTS
+    from convlstm.report.animation import ANIMATION_SUFFIXES, find_ffmpeg
+
+    check_writable(output, folder=output.suffix == ".zarr")
+    check_suffix(output, (*FORECAST_SUFFIXES, *ANIMATION_SUFFIXES))
+    is_data = output.suffix in DATA_SUFFIXES
+    if layout not in LAYOUTS or (layout != "cf" and not is_data):
+        raise ConfigError(
+            "--layout",
+            expected=f"one of {', '.join(LAYOUTS)}" if is_data else f"cf for a file that ends in {output.suffix}",
+            received=layout,
+            hint="Pass one of the listed layouts." if is_data else "Leave `--layout` out, or write a NetCDF file.",
+        )
+    if output.suffix in GEOTIFF_SUFFIXES:
+        load_libraries()  # before the data are read: see there
+    if output.suffix == ".mp4":
+        find_ffmpeg()
+
+
+def write_output(output: Path, forecast: xr.Dataset, layout: str) -> None:
+    """Write a forecast of the kind that the end of the name says."""
+    from convlstm.nowcast.cf_output import write_forecast
+    from convlstm.nowcast.layouts import with_layout
+    from convlstm.report.animation import ANIMATION_SUFFIXES, write_animation
+
+    if output.suffix in ANIMATION_SUFFIXES:
+        write_animation(output, forecast)
+    else:
+        write_forecast(output, with_layout(forecast, layout))

@@ -1,0 +1,192 @@
+"""The forecasts that `convlstm verify` scores: fields, members, means and probabilities in the files of any tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.data import Frames
+from convlstm.data.axes import find_axes
+from convlstm.data.opening import opened
+from convlstm.data.units import Conversion, Field
+from convlstm.errors import DataError
+from convlstm.nowcast.forecast_files import (
+    ForecastFiles,
+    forecast_paths,
+    gridded_variables,
+    layout_of,
+    open_forecasts,
+    threshold_dim,
+)
+from convlstm.nowcast.forecast_values import (
+    MAX_HEADER,
+    TOLERANCE,
+    Layout,
+    forecast_conversion,
+    read_forecast,
+)
+
+_PERCENT = ("%", "percent")
+_SURE = 0.5  # a field that is made of probabilities has an event from this probability on
+_RANGE = 1e-3  # how far probabilities may be outside 0 to 1 by rounding
+
+
+@dataclass(frozen=True)
+class CaseForecast:
+    """One forecast of one method, in the unit of the observations, NaN where missing."""
+
+    field: Field  # (lead_time, height, width): for members their median
+    mean: Field | None  # (lead_time, height, width)
+    probability: Field | None  # (lead_time, threshold, height, width)
+    members: Field | None  # (realization, lead_time, height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastSource:
+    """The forecasts of one method."""
+
+    path: Path
+    files: ForecastFiles | None  # fields or members; None in files with probabilities alone
+    means: tuple[Layout, ...]  # variables with the mean of each forecast; may be empty
+    probabilities: tuple[Layout, ...]  # variables with probabilities over thresholds; may be empty
+    thresholds: tuple[float, ...]  # of the probabilities, ascending, in the unit of the observations
+
+    @property
+    def members(self) -> int:
+        """Number of members; 0 without an ensemble."""
+        return 0 if self.files is None else self.files.members
+
+    @property
+    def starts(self) -> NDArray[np.float64]:
+        """Seconds from the first frame of the observations to the start of each forecast, ascending."""
+        if self.files is not None:
+            return self.files.starts
+        return np.unique(np.concatenate([layout.starts for layout in self.probabilities]))
+
+    @property
+    def lead_seconds(self) -> NDArray[np.float64]:
+        """Lead times above 0 that every file has, ascending."""
+        if self.files is not None:
+            return self.files.lead_seconds
+        first, *others = (layout.leads for layout in self.probabilities)
+        shared = [lead for lead in first if all(np.abs(leads - lead).min() <= TOLERANCE for leads in others)]
+        return np.unique(np.array([lead for lead in shared if lead > 0], np.float64))
+
+    def read(self, start: float, lead_seconds: NDArray[np.float64]) -> CaseForecast:
+        """Return the forecast that starts at a number of seconds after the first frame."""
+        probability = self._read(self.probabilities, start, lead_seconds)
+        if probability is not None:
+            probability = self._checked(probability.swapaxes(0, 1))
+        if self.files is None:
+            assert probability is not None
+            return CaseForecast(_events(probability, self.thresholds), None, probability, None)
+        values = self.files(np.empty(0, np.float32), np.array([start]), lead_seconds)
+        if self.files.members:
+            return CaseForecast(np.median(values, axis=0), values.mean(axis=0), probability, values)
+        return CaseForecast(values[:, 0], self._read(self.means, start, lead_seconds), probability, None)
+
+    def _read(self, layouts: tuple[Layout, ...], start: float, lead_seconds: NDArray[np.float64]) -> Field | None:
+        for layout in layouts:
+            place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
+            if place.size:
+                return read_forecast(layout, int(place[0]), lead_seconds)
+        return None
+
+    def _checked(self, probability: Field) -> Field:
+        low, high = float(np.nanmin(probability, initial=0)), float(np.nanmax(probability, initial=1))
+        if low < -_RANGE or high > 1 + _RANGE:
+            raise DataError(
+                str(self.path),
+                expected="probabilities from 0 to 1, or from 0 to 100 %",
+                received=f"{low if low < -_RANGE else high:g}",
+                hint="Correct the values, or the attribute `units`.",
+            )
+        return np.clip(probability, 0, 1)
+
+
+def open_source(path: str | Path, frames: Frames) -> ForecastSource:
+    """Find the forecasts in a file, a store or a folder of NetCDF files; no field is kept.
+
+    Args:
+        path: Forecasts in the units and on the grid of the observations.
+        frames: The observations.
+
+    Returns:
+        The forecasts. Besides a field or members, a variable over thresholds has probabilities, and a variable with the
+        name of the field and `_mean` has its mean.
+
+    Raises:
+        DataError: if a file cannot be read as forecasts; see `open_forecasts`.
+    """
+    path = Path(path)
+    fields, means, probabilities = [], [], []
+    levels: dict[tuple[float, ...], None] = {}
+    for file in forecast_paths(path):
+        with opened(file, MAX_HEADER) as dataset:
+            gridded = gridded_variables(dataset, find_axes(dataset, {}))
+            plain = [name for name in gridded if threshold_dim(dataset, name) is None]
+            fields += plain
+            name = frames.variables[0]
+            if name in plain and f"{name}_mean" in plain:
+                conversion = forecast_conversion(file, dataset[f"{name}_mean"], frames)
+                means.append(layout_of(file, dataset, f"{name}_mean", None, conversion, frames))
+            over_thresholds = [name for name in gridded if name not in plain]
+            if over_thresholds:
+                layout, thresholds = _probabilities(file, dataset, over_thresholds, frames)
+                probabilities.append(layout)
+                levels[thresholds] = None
+    if len(levels) > 1:
+        raise DataError(
+            str(path),
+            expected="the same thresholds in every file",
+            received=" and ".join(str(list(each)) for each in levels),
+            hint="Pass the files of one tool and setting.",
+        )
+    files = open_forecasts(path, frames, np.empty(0)) if fields or not probabilities else None
+    return ForecastSource(path, files, tuple(means), tuple(probabilities), next(iter(levels), ()))
+
+
+def _probabilities(
+    path: Path, dataset: xr.Dataset, names: Sequence[str], frames: Frames
+) -> tuple[Layout, tuple[float, ...]]:
+    """Return the layout of the only variable with probabilities, and its thresholds in the unit of the frames."""
+    if len(names) > 1:
+        raise DataError(
+            str(path),
+            expected="one variable with probabilities",
+            received=", ".join(names),
+            hint="Write a file with one of them.",
+        )
+    name = names[0]
+    dim = threshold_dim(dataset, name)
+    assert dim is not None
+    unit = str(dataset[name].attrs.get("units", "1")).strip().lower()
+    factor = 0.01 if unit in _PERCENT else 1.0
+    layout = layout_of(path, dataset, name, dim, Conversion("1", factor, source=unit), frames)
+    levels = dataset[dim]
+    if levels.attrs.get("units"):
+        levels = levels * forecast_conversion(path, levels, frames).factor
+    thresholds = tuple(float(f"{level:.6g}") for level in levels.values)
+    if any(low >= high for low, high in pairwise(thresholds)):
+        raise DataError(
+            str(path),
+            expected=f"thresholds of {name} that increase",
+            received=str(list(thresholds)),
+            hint="Sort the dimension by its thresholds.",
+        )
+    return layout, thresholds
+
+
+def _events(probability: Field, thresholds: Sequence[float]) -> Field:
+    """Return the highest threshold whose probability is at least one half, else 0 (lead_time, height, width)."""
+    field = np.zeros((probability.shape[0], *probability.shape[2:]), np.float32)
+    for place, threshold in enumerate(thresholds):
+        field[probability[:, place] >= _SURE] = threshold
+    field[np.isnan(probability).any(axis=1)] = np.nan
+    return field
