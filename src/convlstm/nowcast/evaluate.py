@@ -29,6 +29,13 @@ from convlstm.nowcast.evaluation_cases import (
     run_cases,
     training_days,
 )
+from convlstm.nowcast.evaluation_details import (
+    choose_examples,
+    grid_coordinates,
+    make_score_maps,
+    quantity,
+    without_inflow,
+)
 from convlstm.nowcast.evaluation_ensembles import (
     EnsembleForecast,
     Ensembles,
@@ -41,10 +48,12 @@ from convlstm.nowcast.forecast_files import ForecastFiles
 from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import (
+    CASE_SCORES_FILE,
     CASES_FILE,
     DESCRIPTION_FILE,
     FILES,
     METHODS,
+    SCORE_MAPS_FILE,
     SCORES_FILE,
 )
 from convlstm.verification.lead_times import lead_unit
@@ -58,7 +67,6 @@ SMALLEST_RAIN = 0.1
 
 _MAP_LEAD = 30.0  # minutes; the maps of probabilities are at the nearest lead time
 _LOWEST_MAPPED = 1.0  # mm/h; lower thresholds have no maps of probabilities
-_EXAMPLES = 4
 _MOST_LISTED = 12
 
 
@@ -129,9 +137,10 @@ def evaluate(
     cases = run_cases(models, frames, ends, on_case, fields, scored, levels)
     tables = make_tables(nowcaster, frames, cases, thresholds, selection.fss_window)
     description = {
-        "title": _title(nowcaster, chosen_days),
+        "title": _title(frames, chosen_days),
         "units": frames.channels[0].units,
         "variable": nowcaster.pipeline.variables[0],
+        "long_name": quantity(frames),
         "rain": nowcaster.pipeline.rain,
         "facts": _facts(nowcaster, selection, cases, chosen_days) | dict(facts or {}),
         "training_days": training_days(nowcaster, chosen_days),
@@ -145,7 +154,11 @@ def evaluate(
     text = json.dumps(description, indent=1, ensure_ascii=False)
     for name, table in tables.items():
         write_atomic(folder / name, partial(table.to_csv, index=False))
-    write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases))
+    shown = choose_examples(
+        cases, tables[CASE_SCORES_FILE], thresholds, rain=nowcaster.pipeline.rain, units=frames.channels[0].units
+    )
+    write_netcdf(folder / CASES_FILE, _examples(nowcaster, frames, cases, shown))
+    write_netcdf(folder / SCORE_MAPS_FILE, make_score_maps(frames, cases, thresholds))
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
 
@@ -202,9 +215,9 @@ def attribution(frames: Frames) -> str:
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
-def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
-    """Return the wettest cases that do not overlap, with their inputs, for the report's maps."""
-    length, chosen = nowcaster.pipeline.input_length, _wettest(cases)
+def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases, shown: Mapping[int, str]) -> xr.Dataset:
+    """Return the cases to show by number, with their inputs, for the report's maps."""
+    length, chosen = nowcaster.pipeline.input_length, list(shown)
     ends = cases.ends[chosen]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
@@ -214,7 +227,7 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
         {
             "forecast": (
                 ("method", "case", "lead_time", "y", "x"),
-                np.where(never_observed, np.float32(np.nan), cases.forecast[:, chosen]),
+                np.where(never_observed, np.float32(np.nan), without_inflow(nowcaster, frames, cases, chosen)),
             ),
             "observation": (("case", "lead_time", "y", "x"), cases.observation[chosen]),
             "inputs": (("case", "input_time", "y", "x"), inputs),
@@ -223,9 +236,10 @@ def _examples(nowcaster: Nowcaster, frames: Frames, cases: Cases) -> xr.Dataset:
         coords={
             "method": list(cases.methods),
             "init_time": ("case", frames.time.values[ends]),
+            "reason": ("case", list(shown.values())),
             "lead_time": cases.lead_seconds / 60.0,
             "input_time": minutes,
-            **_spatial(frames),
+            **grid_coordinates(frames),
             **maps.coords,
         },
         attrs={
@@ -263,28 +277,10 @@ def _probability_maps(cases: Cases, case: int, never_observed: NDArray[np.bool_]
     )
 
 
-def _wettest(cases: Cases) -> list[int]:
-    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
-    chosen: list[int] = []
-    for n in np.argsort(-activity, kind="stable"):
-        if all(abs(cases.ends[n] - cases.ends[m]) > len(cases.lead_seconds) for m in chosen):
-            chosen.append(int(n))
-        if len(chosen) == _EXAMPLES:
-            break
-    return sorted(chosen)
-
-
-def _title(nowcaster: Nowcaster, days: list[str]) -> str:
-    name = nowcaster.pipeline.variables[0].replace("_", " ").capitalize()
+def _title(frames: Frames, days: list[str]) -> str:
+    name = quantity(frames)
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{name}: forecasts for {period}"
-
-
-def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
-    """Return the coordinates of the grid on dimensions y and x, which orient the maps."""
-    names = {frames.y_dim: "y", frames.x_dim: "x"}
-    grid = frames.grid.rename({old: new for old, new in names.items() if old in frames.grid.dims})
-    return {str(name): grid[name] for name in grid.coords}
+    return f"{name[0].upper()}{name[1:]}: forecasts for {period}"
 
 
 def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[str]) -> dict[str, str]:
@@ -302,7 +298,7 @@ def _facts(nowcaster: Nowcaster, selection: Selection, cases: Cases, days: list[
         "Chosen on": _listed(pipeline.days.get("validation", [])),
         "Evaluated on": _listed(days),
         "Cases": f"{len(cases.ends)} forecasts, spread evenly over these days{wet}",
-        "Cases shown": "the most active ones that do not overlap",
+        "Cases shown": "the best, the worst, and the most active ones that do not overlap",
         "Compared with": "; ".join(_MEANINGS.get(method, method) for method in cases.methods[1:]),
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],

@@ -10,6 +10,7 @@ import xarray as xr
 
 from convlstm.data import Frames
 from convlstm.nowcast.evaluation_cases import Cases
+from convlstm.nowcast.evaluation_details import part_tables
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification import evaluation_folder as folder
 from convlstm.verification.decisions import cut_table, event_decisions, probability_decisions, roc_table, value_table
@@ -53,6 +54,7 @@ def make_tables(
         folder.RELIABILITY_FILE: reliability_table(probabilities, observation),
         folder.ENSEMBLES_FILE: ensemble_table(cases.ensembles),
         folder.RANKS_FILE: rank_table(cases.ensembles),
+        **part_tables(frames, cases, sums),
         **_decision_tables(cases, probabilities, observation, sums),
     }
 
