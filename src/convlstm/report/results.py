@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +163,23 @@ class Results:
 
     def numbers(self, score: str, threshold: float | None, method: str, lead_time: float) -> dict[str, float]:
         """Return the numeric columns of one row of the table by name; all NaN if the table has no such row."""
-        rows = self.select(score, threshold, method).reindex([lead_time])
-        return dict(zip(_NUMBERS, rows[list(_NUMBERS)].to_numpy(dtype=np.float64)[0].tolist(), strict=True))
+        at = math.nan if threshold is None else threshold
+        row = self._rows.get((method, _rounded(lead_time), score, _rounded(at)), (math.nan,) * len(_NUMBERS))
+        return dict(zip(_NUMBERS, row, strict=True))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str, str, str], tuple[float, ...]]:
+        """The numbers of each row of the table: reading them one by one from the table takes most of the time."""
+        keys = [
+            (str(method), _rounded(lead), str(score), _rounded(threshold))
+            for method, lead, score, threshold in self.scores[list(_KEY)].itertuples(index=False)
+        ]
+        values = map(tuple, self.scores[list(_NUMBERS)].to_numpy(dtype=np.float64).tolist())
+        return dict(zip(keys, values, strict=True))
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.9g}"
 
 
 def read_results(folder: str | Path) -> Results:
