@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import contourpy
@@ -30,6 +30,7 @@ class Label:
     text: str
     left: float
     top: float
+    secondary: bool = False  # whether a narrow map leaves it out
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,16 @@ def georeference(cases: xr.Dataset) -> Georeference:
     bar = None if spacing is None else _scale_bar(spacing, shape[1])
     if not axes or min(shape) < 2:
         return Georeference(axes, _size(spacing, shape), [], [], bar)
-    paths, labels = [], []
+    paths: list[str] = []
+    labels: list[Label] = []
     for axis, upright in zip(axes, (False, True), strict=True):
+        secondary = True
         for value, lines in _lines(axis.values):
             paths += ["M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in line) for line in lines]
             label = _label(axis.text(value), lines, upright=upright)
             if label is not None:
-                labels.append(label)
+                secondary = not secondary
+                labels.append(replace(label, secondary=secondary))
     parts = [_size(spacing, shape), *(_range(axis) for axis in reversed(axes))]
     return Georeference(axes, ", ".join(filter(None, parts)), paths, labels, bar)
 

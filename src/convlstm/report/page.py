@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from convlstm.files import check_not_input, check_writable, write_atomic
 from convlstm.report.case_tables import PartTable, case_table, day_table
@@ -28,6 +31,8 @@ from convlstm.report.scale_figures import spectrum_groups, spectrum_legend, wind
 from convlstm.report.score_map_player import score_player
 from convlstm.report.tables import Table, details, differences, overview, uneven_samples
 from convlstm.verification.evaluation_folder import FILES
+
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)")
 
 # Centred on a point; the first is for the method under test. Shapes differ so that colour is never needed.
 _MARKERS = (
@@ -144,15 +149,24 @@ def _terms(results: Results) -> list[tuple[str, str]]:
     return [*terms, *(ENSEMBLE_TERMS if ensemble_methods(results) else [])]
 
 
+def _keep_dates(text: str) -> Markup:
+    """Return a text as HTML in which no date breaks at its hyphens."""
+    parts = _DATE.split(text)
+    marked = [Markup('<span class="date">{}</span>').format(part) for part in parts[1::2]]
+    return Markup("").join(part for pair in zip_longest(parts[::2], marked, fillvalue="") for part in pair)
+
+
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("convlstm.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["keep_dates"] = _keep_dates
+    return environment
 
 
 def _template_text(name: str) -> str:
