@@ -19,6 +19,7 @@ NODES = 17
 """Rows and columns of two-dimensional coordinates inside the page; the script interpolates between them."""
 
 _LINES = 4  # at most, along each axis
+_MOST_DECIMALS = 4
 _EDGE = 0.04  # share of a side within which a label would leave the map
 _LENGTH_UNITS = ("m", "km", "metre", "metres", "meter", "meters", "kilometre", "kilometres", "kilometer", "kilometers")
 
@@ -199,12 +200,15 @@ def _range(axis: Axis) -> str:
 
 
 def _decimals(values: NDArray[np.float64]) -> int:
-    """Return the decimals that tell neighbouring cells apart."""
+    """Return the decimals that write every value to a hundredth of the distance between cells, at most 4."""
     steps = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in (0, 1)])
     steps = steps[steps > 0]
     if not steps.size:
         return 2
-    return int(np.clip(np.ceil(-np.log10(np.median(steps))), 0, 4))
+    step = float(np.median(steps))
+    fewest = int(np.clip(np.ceil(-np.log10(step)), 0, _MOST_DECIMALS))
+    exact = (d for d in range(fewest, fewest + 2) if np.abs(values - np.round(values, d)).max() <= step / 100)
+    return min(next(exact, fewest + 1), _MOST_DECIMALS)
 
 
 def _nodes(size: int, most: int) -> list[int]:
