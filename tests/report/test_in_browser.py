@@ -273,7 +273,7 @@ def test_two_players_and_the_focused_one_has_the_keys(load):
 def test_the_score_maps_read_the_score_of_a_block(load):
     page = load(parts=True)
     point_at(page, 0, 0, size=6, player="scores")
-    assert readings(page, "scores") == ["0.250", "0.500", "0.750"]
+    assert readings(page, "scores") == ["0.2500", "0.5000", "0.7500"]
     page.select_option("#player-scores .choose", label="RMSE (mm/h)")
     wait_until_shown(page, "7/30", "scores")
     assert readings(page, "scores") == ["1.000 mm/h", "2.000 mm/h", "3.000 mm/h"]

@@ -146,7 +146,8 @@ def _on_grid(values: xr.DataArray, shape: tuple[int, int]) -> NDArray[np.float64
     """Return a coordinate on every cell; None if it is not on the grid, is not a number, or is missing somewhere."""
     if not set(values.dims) <= {"y", "x"} or values.ndim == 0 or values.dtype.kind not in "fiu":
         return None
-    spread = values.variable.set_dims(dict(zip(("y", "x"), shape, strict=True))).transpose("y", "x")
+    grid = xr.DataArray(np.empty(shape), dims=("y", "x"))
+    spread = xr.DataArray(values.values, dims=values.dims).broadcast_like(grid).transpose("y", "x")
     result: NDArray[np.float64] = spread.values.astype(np.float64)
     return result if np.isfinite(result).all() else None
 

@@ -48,13 +48,11 @@ def grouped_table(sums: Sequence[CaseSums], groups: Sequence[str], name: str) ->
     labels, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     members = (np.arange(len(labels))[:, None] == index).astype(np.float64)
     weights = xr.DataArray(members, dims=("draw", "init_time"))
-    parts = [
-        _rows(each, threshold, weights).assign(**{name: labels, "order": order})
-        for each in sums
-        for order, threshold in enumerate(each.groups)
-    ]
-    table = pd.concat(parts).sort_values([name], kind="stable", ignore_index=True)
-    known = [column for column in table if column not in (name, *_KEY, *COUNTS, *_SIZES, "order")]
+    parts = [_rows(each, threshold, weights) for each in sums for threshold in each.groups]
+    table = pd.concat(parts, ignore_index=True)
+    table[name] = np.tile(labels, len(parts))
+    table = table.sort_values(name, kind="stable", ignore_index=True)
+    known = [column for column in table if column not in (name, *_KEY, *COUNTS, *_SIZES)]
     return table[[name, *_KEY, *COUNTS, *known, *_SIZES]].astype(dict.fromkeys([*COUNTS, *_SIZES], "Int64"))
 
 
