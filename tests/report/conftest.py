@@ -85,11 +85,54 @@ def make_differences(scores):
     return pd.concat(tables[1:] or tables)
 
 
+def make_parts(skill, thresholds, name, labels):
+    """Return scores by case or by day: those of a later label are lower."""
+    rows = []
+    for place, label in enumerate(labels):
+        for method, level in skill.items():
+            for lead in LEADS:
+                key = {name: label, "method": method, "lead_time": lead}
+                sizes = {"cases": 1, "pixels": 1000}
+                counts = {"hits": 60, "misses": 20, "false_alarms": 30, "correct_negatives": 890}
+                rows += [key | sizes | counts | {"threshold": t, "csi": level - 0.1 * place} for t in thresholds]
+                rows.append(key | sizes | {"rmse": 1 - level, "mae": 0.3, "mean_error": 0.1})
+    counted = ["hits", "misses", "false_alarms", "correct_negatives"]
+    columns = [
+        name,
+        "method",
+        "lead_time",
+        "threshold",
+        *counted,
+        "csi",
+        "rmse",
+        "mae",
+        "mean_error",
+        "cases",
+        "pixels",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def make_score_maps(skill, thresholds):
+    """Return maps of 6 × 6 blocks of 4 cells: CSI 0.25, 0.5, ... and RMSE 1, 2, ... in display order of the methods."""
+    methods = sorted(skill, key=["convlstm", "optical flow", "persistence"].index)
+    rank = xr.DataArray(np.arange(1.0, len(methods) + 1), dims="method", coords={"method": methods})
+    shape = {"lead_time": LEADS, "threshold": list(thresholds), "y": np.arange(6), "x": np.arange(6)}
+    by_threshold = rank.expand_dims(shape).drop_vars(["y", "x"])
+    maps = xr.Dataset(
+        {"csi": by_threshold / 4, "bias": by_threshold, "rmse": rank.expand_dims(lead_time=LEADS, y=6, x=6)}
+    )
+    return maps.assign(mean_error=-maps["rmse"]).assign_attrs(block_width=4)
+
+
 @pytest.fixture
 def make_evaluation(tmp_path):
-    """Write an evaluation folder; keywords replace what `evaluation.json` says."""
+    """Write an evaluation folder; keywords replace what `evaluation.json` says.
 
-    def make(*, skill=SKILL, thresholds=(0.1, 1.0, 5.0), cases=None, scores=None, **said):
+    With `parts` it has scores by case and day, and maps of scores.
+    """
+
+    def make(*, skill=SKILL, thresholds=(0.1, 1.0, 5.0), cases=None, scores=None, parts=False, **said):
         folder = tmp_path / "evaluation"
         folder.mkdir(exist_ok=True)
         described = {
@@ -113,9 +156,31 @@ def make_evaluation(tmp_path):
         table.to_csv(folder / "scores.csv", index=False)
         make_differences(make_scores(skill, thresholds)).to_csv(folder / "differences.csv", index=False)
         (make_cases(skill) if cases is None else cases).to_netcdf(folder / "cases.nc")
+        if parts:
+            starts = ["2018-05-18T14:05:00", "2018-05-18T20:00:00", "2018-05-19T23:45:00"]
+            make_parts(skill, thresholds, "init_time", starts).to_csv(folder / "cases.csv", index=False)
+            days = sorted({start[:10] for start in starts})
+            make_parts(skill, thresholds, "day", days).to_csv(folder / "days.csv", index=False)
+            make_score_maps(skill, thresholds).to_netcdf(folder / "score_maps.nc")
         return folder
 
     return make
+
+
+@pytest.fixture
+def with_grid(synthetic_cases):
+    """Give the cases coordinates: `km` of a projection, 2 km apart, or `degrees`, 0.1° apart; the south comes first."""
+
+    def on(kind):
+        if kind == "km":
+            x = ("x", 100.0 + 2 * np.arange(SIZE), {"units": "km", "standard_name": "projection_x_coordinate"})
+            y = ("y", 2.0 * np.arange(SIZE), {"units": "km", "standard_name": "projection_y_coordinate"})
+            return synthetic_cases.assign_coords(x=x, y=y)
+        latitude = ("y", 50.0 + 0.1 * np.arange(SIZE), {"units": "degrees_north"})
+        longitude = ("x", -1.2 + 0.1 * np.arange(SIZE), {"units": "degrees_east"})
+        return synthetic_cases.assign_coords(lat=latitude, lon=longitude)
+
+    return on
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from convlstm.report.charts import Axis, Series, counting_axis, draw_chart, log_axis, value_axis
+from convlstm.report.description import TrainingStep
 from convlstm.report.figures import method_slot, score_groups, training_chart
-from convlstm.report.results import TrainingStep
 
 UNIT = Axis(((0.0, "0"), (1.0, "1")), 0.0, 1.0)
 
@@ -62,9 +62,9 @@ def test_axes_write_round_numbers():
 
 def test_groups_hold_every_score_at_every_threshold(make_results):
     groups = {group.title: group for group in score_groups(make_results())}
-    assert list(groups) == ["CSI", "Error in mm/h", "FSS", "POD", "FAR", "Frequency bias"]
+    assert list(groups) == ["CSI", "Error (mm/h)", "FSS", "POD", "FAR", "Frequency bias"]
     assert [c.title for c in groups["POD"].charts] == ["0.1 mm/h", "1 mm/h", "5 mm/h"]
-    assert [c.title for c in groups["Error in mm/h"].charts] == ["RMSE", "MAE", "Mean error"]
+    assert [c.title for c in groups["Error (mm/h)"].charts] == ["RMSE", "MAE", "Mean error"]
     assert "10 × 10 cells" in groups["FSS"].note
 
 
@@ -87,7 +87,7 @@ def test_the_perfect_bias_is_always_in_sight(make_results):
 
 
 def test_without_thresholds_only_errors_are_drawn(make_results):
-    assert [group.title for group in score_groups(make_results(thresholds=()))] == ["Error in mm/h"]
+    assert [group.title for group in score_groups(make_results(thresholds=()))] == ["Error (mm/h)"]
 
 
 def test_a_score_that_is_nowhere_defined_still_has_its_chart(make_results, synthetic_scores):

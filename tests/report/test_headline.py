@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convlstm.report.headline import headline_lead, make_headline
+from convlstm.report.headline import make_headline
 
 
 @pytest.fixture
@@ -48,9 +48,28 @@ def test_what_reads_the_same_is_level(say):
 
 def test_an_error_is_better_when_smaller(say):
     sentence, _ = say(thresholds=(), units="K", rain=False)
-    assert sentence.startswith("30 minutes ahead, ConvLSTM’s RMSE is 0.550 [0.510, 0.600] K, better than")
+    assert sentence == (
+        "30 minutes ahead, ConvLSTM’s typical error (RMSE) is 0.550 [0.510, 0.600] K, 7 % below that of optical flow "
+        "(0.590 [0.550, 0.640] K), the best baseline: a skill of 0.07. The others: persistence 0.700 [0.660, 0.750] K."
+    )
     sentence, _ = say(skill={"convlstm": 0.1, "persistence": 0.3}, thresholds=(), units="K", rain=False)
-    assert "is 0.900 [0.860, 0.950] K, worse than persistence (0.700 [0.660, 0.750] K" in sentence
+    assert "is 0.900 [0.860, 0.950] K, 29 % above that of persistence" in sentence
+    assert sentence.endswith("the best baseline: a skill of −0.29.")
+
+
+def test_thresholds_of_a_variable_that_is_no_rain_do_not_make_the_headline(say):
+    sentence, _ = say(thresholds=(270.0, 280.0, 290.0), units="K", rain=False)
+    assert "CSI" not in sentence
+    assert "a skill of 0.07" in sentence
+
+
+def test_an_error_level_with_the_best_baseline_has_no_skill(say):
+    skill = {"convlstm": 0.41, "optical flow": 0.41}
+    sentence, _ = say(skill=skill, thresholds=(), units="", rain=False)
+    assert sentence == (
+        "30 minutes ahead, ConvLSTM’s typical error (RMSE) is 0.590 [0.550, 0.640], level with optical flow "
+        "(0.590 [0.550, 0.640]), the best baseline: a skill of 0.00."
+    )
 
 
 def test_undefined_is_said(say, synthetic_scores):
@@ -69,7 +88,7 @@ def test_alone_it_is_not_compared(say):
 
 def test_without_one_millimetre_the_middle_threshold_speaks(say):
     assert "CSI at 0.5 mm/h" in say(thresholds=(0.1, 0.5, 5.0))[0]
-    assert "CSI at 280 K" in say(thresholds=(270.0, 280.0, 290.0), units="K", rain=False)[0]
+    assert "CSI at 23 dBZ" in say(thresholds=(7.0, 23.0, 34.2), units="dBZ", rain=False)[0]
 
 
 def test_no_interval_no_brackets(say, synthetic_scores):
@@ -87,4 +106,4 @@ def test_bars_stand_on_their_axis(make_results):
 
 
 def test_the_lead_time_nearest_half_the_horizon(make_results):
-    assert headline_lead(make_results()) == 30.0
+    assert make_results().main_lead == 30.0

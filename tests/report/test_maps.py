@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zlib
 
 import cftime
 import numpy as np
@@ -22,38 +23,40 @@ def atlas(make_results):
 
 
 def test_frames_run_from_inputs_to_lead_times_with_valid_times(atlas):
-    player = atlas.player(30.0)
+    player = atlas.player(30.0).data
     assert player["leads"] == [-10, -5, 0, 5, 15, 30, 60]
     assert player["labels"] == ["−10 min", "−5 min", "0 min", "+5 min", "+15 min", "+30 min", "+60 min"]
     assert (player["inputs"], player["first"]) == (3, 5)
     assert player["panels"] == ["Observation", "ConvLSTM", "Optical flow", "Persistence"]
-    assert [case["label"] for case in player["cases"]] == [
+    assert [case["label"] for case in player["choices"]] == [
         "Case 1: start 2018-05-18 14:05 UTC",
         "Case 2: start 2018-05-19 23:45 UTC",
     ]
-    assert player["cases"][0]["times"][0] == "2018-05-18 13:55 UTC"
-    assert player["cases"][1]["times"][-1] == "2018-05-20 00:45 UTC"
+    assert player["choices"][0]["times"][0] == "2018-05-18 13:55 UTC"
+    assert player["choices"][1]["times"][-1] == "2018-05-20 00:45 UTC"
 
 
-def test_every_sprite_shows_its_own_method_and_lead_time(atlas):
-    """Each frame of each panel of each case, decoded and compared with the colours of its values."""
+def test_every_sheet_has_the_values_and_colours_of_its_own_method_and_lead_time(atlas):
+    """Each frame of each panel of each case, decoded by hand: within half a step, and in the same class of colour."""
     player, cases = atlas.player(30.0), atlas.results.cases
-    colours = np.array([rgb(colour) for colour in atlas.scale.palette()])
-    for k, case in enumerate(player["cases"]):
+    values = player.roundings[0][0].values
+    for k, case in enumerate(player.data["choices"]):
         observed = np.concatenate([cases["inputs"][k], cases["observation"][k]])
         forecasts = [cases["forecast"].sel({"method": m})[k].values for m in atlas.results.methods]
-        for sprite, frames in zip(case["sprites"], [observed, *forecasts], strict=True):
-            pixels = decode(sprite["source"])
-            for index, frame in enumerate(frames):
-                row, column = divmod(index, sprite["columns"])
-                tile = pixels[24 * row : 24 * row + 24, 24 * column : 24 * column + 24]
-                assert np.array_equal(tile, colours[atlas.scale.classify(frame)])
+        for sheet, frames in zip(case["sheets"], [observed, *forecasts], strict=True):
+            data = np.frombuffer(zlib.decompress(base64.b64decode(sheet)), np.uint8).astype(int)
+            codes = (256 * data[: frames.size] + data[frames.size :]).reshape(frames.shape)
+            decoded = values[codes - 1]
+            assert np.abs(decoded - frames).max() <= 0.05  # above 10 mm/h; below it 0.01
+            assert np.abs(decoded - frames)[frames < 9.9].max() <= 0.01
+            assert np.array_equal(atlas.scale.classify(decoded), atlas.scale.classify(frames))
+            firsts = player.data["scales"][0]["firsts"]
+            assert np.array_equal(np.searchsorted(firsts, codes, side="right"), atlas.scale.classify(frames))
 
 
-def test_colours_are_told_by_the_words_of_their_class(atlas):
-    classes = atlas.player(30.0)["classes"]
-    assert classes["#ffe04a"] == "5 to 10 mm/h"
-    assert classes["#b4b8bb"] == "no data"
+def test_the_reason_of_a_case_is_in_its_label(make_results, synthetic_cases):
+    cases = synthetic_cases.assign_coords(reason=("case", ["best CSI", "worst CSI"]))
+    assert Atlas(make_results(cases=cases)).case_label(1) == "Case 2: start 2018-05-19 23:45 UTC (worst CSI)"
 
 
 def test_still_maps_and_errors_of_each_method_and_lead_time(atlas):
@@ -65,7 +68,7 @@ def test_still_maps_and_errors_of_each_method_and_lead_time(atlas):
     error = cases["forecast"].sel({"method": "persistence"})[1, 2] - cases["observation"][1, 2]
     colours = np.array([rgb(colour) for colour in atlas.error_scale.palette()])
     still = second.errors["Persistence"][2]
-    assert np.array_equal(decode(still.source), colours[atlas.error_scale.classify(error.values)])
+    assert np.array_equal(decode(still.image.source), colours[atlas.error_scale.classify(error.values)])
     assert still.alt == "Persistence minus observation: map of rain rate, lead time 30 minutes"
 
 
@@ -74,14 +77,14 @@ def test_missing_data_is_grey_in_maps_and_errors(make_results, synthetic_cases):
     atlas = Atlas(make_results(cases=synthetic_cases))
     maps = atlas.case_maps()[0]
     for still in (maps.fields["Observation"][2], maps.errors["ConvLSTM"][2]):
-        assert decode(still.source)[0, 0].tolist() == list(rgb("#b4b8bb"))
-    assert decode(maps.fields["ConvLSTM"][2].source)[0, 0].tolist() != list(rgb("#b4b8bb"))
+        assert decode(still.image.source)[0, 0].tolist() == list(rgb("#b4b8bb"))
+    assert decode(maps.fields["ConvLSTM"][2].image.source)[0, 0].tolist() != list(rgb("#b4b8bb"))
 
 
 def test_times_of_other_calendars(make_results, synthetic_cases):
     times = [cftime.Datetime360Day(2001, 2, 29, 23, 50), cftime.Datetime360Day(2001, 3, 1)]
     atlas = Atlas(make_results(cases=synthetic_cases.assign_coords(init_time=("case", times))))
-    assert atlas.player(30.0)["cases"][0]["times"][-1] == "2001-02-30 00:50 UTC"
+    assert atlas.player(30.0).data["choices"][0]["times"][-1] == "2001-02-30 00:50 UTC"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from convlstm.errors import DataError, OutputError
+from convlstm.report import results as results_module
 from convlstm.report import write_report
 
-VOID = {"meta", "link", "img", "input"}
+VOID = {"meta", "link", "img", "input", "source"}
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' {{ 7 * 7 }} & \u2028"
 
 
@@ -88,25 +89,25 @@ def test_hostile_words_stay_words(report, make_evaluation, synthetic_cases, synt
     methods = ["convlstm", "optical flow", HOSTILE]
     text = report(cases=cases, scores=scores, facts={HOSTILE: HOSTILE}, methods=methods, **said)
     page = Page(text)
-    assert len(page.all("script")) == 2
+    assert len(page.all("script")) == 3
     assert not [name for element in page.elements for name in element if name.startswith("on")]
     assert {e.get("src", "data:")[:5] for e in page.elements} == {"data:"}
     assert page.all("title")[0]["text"] == HOSTILE
     assert page.all("h1")[0]["text"] == HOSTILE
     assert HOSTILE in page.all("dd")[0]["text"]
-    (data,) = [s for s in page.all("script") if s.get("type") == "application/json"]
+    (data,) = [s for s in page.all("script") if s.get("class") == "player-data"]
     assert json.loads(data["text"])["panels"][2] == HOSTILE
 
 
 def test_every_case_and_method_is_there(report):
     page = Page(report())
-    assert [option["text"] for option in page.all("option")] == [
+    assert [option["text"] for option in page.all("option") if option["text"].startswith("Case")] == [
         "Case 1: start 2018-05-18 14:05 UTC",
         "Case 2: start 2018-05-19 23:45 UTC",
     ]
-    (data,) = [s for s in page.all("script") if s.get("type") == "application/json"]
+    (data,) = [s for s in page.all("script") if s.get("class") == "player-data"]
     player = json.loads(data["text"])
-    assert [len(case["sprites"]) for case in player["cases"]] == [4, 4]
+    assert [len(case["sheets"]) for case in player["choices"]] == [4, 4]
     stills = [img for img in page.all("img") if "minus observation" in img["alt"]]
     assert len(stills) == 2 * 3 * 4  # cases, methods, lead times
     assert all(img["src"].startswith("data:image/png;base64,") and img["alt"] for img in page.all("img"))
@@ -160,7 +161,7 @@ def test_a_variable_that_is_no_rain(report, temperature):
     text = report(temperature)
     page = Page(text)
     assert "mm/h" not in text
-    assert "30 minutes ahead, ConvLSTM’s RMSE is" in page.text
+    assert "30 minutes ahead, ConvLSTM’s typical error (RMSE) is" in page.text
     assert "blue where the forecast is too low, red where it is too high" in page.text
     assert not {"CSI", "POD", "Event"} & {dt["text"] for dt in page.all("dt")}
     assert "What was run" not in page.text
@@ -178,7 +179,7 @@ def test_one_case_one_lead_time_one_method(report, synthetic_cases, synthetic_sc
     cases = synthetic_cases.isel(case=[0], lead_time=[2], input_time=[2])
     scores = synthetic_scores.query("lead_time == 30")
     page = Page(report(skill={"convlstm": 0.45}, cases=cases, scores=scores))
-    assert page.all("select") == []
+    assert [select["class"] for select in page.all("select")] == ["speed"]
     assert "Case 1: start 2018-05-18 14:05 UTC" in page.text
 
 
@@ -210,3 +211,32 @@ def test_a_folder_that_is_not_one_leaves_the_old_page(make_evaluation, tmp_path)
 def test_the_same_folder_gives_the_same_page(report, make_evaluation):
     folder = make_evaluation()
     assert report(folder) == report(folder)
+
+
+def test_a_large_page_has_coarser_maps(make_evaluation, monkeypatch, synthetic_cases):
+    values = sum(synthetic_cases[name].size for name in ("forecast", "observation", "inputs"))
+    monkeypatch.setattr(results_module, "MOST_VALUES", values // 3)
+    results = results_module.read_results(make_evaluation())
+    assert (results.cells_per_pixel, results.cases.sizes["y"]) == (2, 12)
+    assert "mean of 2 × 2 cells" in write_report(make_evaluation(), make_evaluation() / "page.html").read_text()
+
+
+def test_long_names_and_units_in_titles_and_no_empty_brackets(report):
+    page = Page(report(long_name="surface reflectance", units="", rain=False, thresholds=(), parts=True))
+    assert "Surface reflectance" in {caption["text"] for caption in page.all("figcaption")}
+    assert not [e for e in page.elements if e["tag"] not in ("script", "body", "html") and "()" in e["text"]]
+    page = Page(report(long_name="air temperature", units="K", rain=False, thresholds=()))
+    assert "Air temperature (K)" in {caption["text"] for caption in page.all("figcaption")}
+
+
+def test_cases_and_days_are_listed_and_those_with_maps_are_links(report):
+    page = Page(report(parts=True))
+    links = [a for a in page.all("a") if "data-case" in a]
+    assert [(a["text"], a["href"], a["data-case"]) for a in links] == [
+        ("2018-05-18 14:05", "#maps-1", "0"),
+        ("2018-05-19 23:45", "#maps-2", "1"),
+    ]
+    captions = [caption["text"] for caption in page.all("caption")]
+    assert "CSI at 1 mm/h, 30 minutes ahead, by case" in captions
+    assert "CSI at 1 mm/h, 30 minutes ahead, by day" in captions
+    assert {"maps-1", "maps-2"} <= {details.get("id") for details in page.all("details")}

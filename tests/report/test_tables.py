@@ -13,7 +13,7 @@ def plain(text):
 
 def test_overview_has_csi_and_rmse_of_each_method(make_results, synthetic_scores):
     table = overview(make_results())
-    assert table.groups == [("CSI at 0.1 mm/h", 3), ("CSI at 1 mm/h", 3), ("CSI at 5 mm/h", 3), ("RMSE in mm/h", 3)]
+    assert table.groups == [("CSI at 0.1 mm/h", 3), ("CSI at 1 mm/h", 3), ("CSI at 5 mm/h", 3), ("RMSE (mm/h)", 3)]
     assert table.columns == ["ConvLSTM", "Optical flow", "Persistence"] * 4
     assert [row.lead for row in table.rows] == ["5 min", "15 min", "30 min", "60 min"]
     expected = []
@@ -52,7 +52,7 @@ def test_what_reads_the_same_is_marked_the_same(make_results):
 
 def test_counts_and_errors(make_results):
     tables = details(make_results())
-    assert [t.title for t in tables] == ["0.1 mm/h or more", "1 mm/h or more", "5 mm/h or more", "Error in mm/h"]
+    assert [t.title for t in tables] == ["0.1 mm/h or more", "1 mm/h or more", "5 mm/h or more", "Error (mm/h)"]
     assert tables[0].columns[5:] == ["Hits", "Misses", "False alarms", "Correct negatives", "Cases", "Cells"]
     assert [plain(c.text) for c in tables[0].rows[0].cells[5:]] == ["60", "20", "30", "890", "24", "1 000"]
     assert tables[3].columns == ["RMSE", "MAE", "Mean error", "Cases", "Cells"]
@@ -88,7 +88,7 @@ def test_differences_are_bold_where_the_interval_excludes_zero(make_results):
     skill = {"convlstm": 0.45, "optical flow": 0.41, "persistence": 0.30}
     flow, last = differences(make_results(skill=skill))
     assert (flow.title, last.title) == ("ConvLSTM minus Optical flow", "ConvLSTM minus Persistence")
-    assert flow.columns == ["CSI at 0.1 mm/h", "CSI at 1 mm/h", "CSI at 5 mm/h", "RMSE in mm/h"]
+    assert flow.columns == ["CSI at 0.1 mm/h", "CSI at 1 mm/h", "CSI at 5 mm/h", "RMSE (mm/h)"]
     cell = next(row for row in flow.rows if row.lead == "30 min").cells[1]
     assert plain(cell.text) == "0.040 [−0.010, 0.090]"
     assert not cell.best

@@ -90,7 +90,8 @@ def evaluate(
     run did not use. The command writes `scores.csv` (one row per method, lead time, score and threshold, with counts
     and 90 % intervals), `differences.csv`, `fss.csv`, `spectra.csv`, `fine_scales.csv`, `cases.nc` and
     `evaluation.json`. For probabilities it writes `reliability.csv`, `cuts.csv`, `roc.csv` and `economic_value.csv`,
-    for ensembles `ensembles.csv` and `ranks.csv`.
+    for ensembles `ensembles.csv` and `ranks.csv`. `cases.csv` and `days.csv` have the scores of each case and day, and
+    `score_maps.nc` those of blocks of cells.
 
     Run the same command again to continue an evaluation that was interrupted.
 

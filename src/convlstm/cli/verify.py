@@ -14,7 +14,7 @@ from convlstm.cli import options
 
 def verify(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="FORECAST OBSERVATION",
             help="Forecasts of any tool (NetCDF, Zarr, or a folder of NetCDF files), and the data that was observed.",
@@ -84,7 +84,7 @@ def verify(
 
     Example: `convlstm verify steps.nc radar.nc --forecast sprog=sprog.nc --lead-times 30,60`
     """
-    from convlstm.cli.output import begin, console, finish, progress, say, say_summary, score_table
+    from convlstm.cli.output import begin, finish, progress, say, say_scores, say_summary, score_table
     from convlstm.data import open_frames
     from convlstm.data.summary import summarise
     from convlstm.nowcast.verify import VerifyOptions
@@ -97,17 +97,16 @@ def verify(
     minutes = options.minutes(lead_times)
     selection = VerifyOptions(minutes, tuple(days or ()), max_cases, min_wet, tuple(threshold or ()), fss_window)
     others = options.named_paths(forecast or [])
-    first = name or paths[0].stem
+    path, observation = Path(paths[0]), paths[1]
+    first = name or path.stem
     if first in others:
         raise typer.BadParameter(f"expected another name than {first!r}", param_hint="--name")
-    frames = open_frames(
-        paths[1],
-        **options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select),
-    )
+    reading = options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select)
+    frames = open_frames(observation, **reading)
     say_summary(summarise(frames))
     with progress("verifying") as show_progress:
         result = verify_files(
-            {first: paths[0], **others},
+            {first: path, **others},
             frames,
             output,
             selection,
@@ -115,7 +114,7 @@ def verify(
             overwrite=overwrite,
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )
-    console.print(score_table(result.scores, frames.channels[0].units, result.thresholds))
+    say_scores(score_table(result.scores, frames.channels[0].units, result.thresholds))
     say(f"{result.cases} of {result.found} forecasts scored")
     if not result.has_baselines:
         say("without persistence and optical flow: the observations lack frames before the start of some forecasts")

@@ -49,6 +49,7 @@ class Channel:
     valid: tuple[float, float] = (-np.inf, np.inf)  # minimum and maximum of the valid packed numbers
     units: str = ""  # unit of the result of `read`
     name: str = ""  # of the variable, for messages
+    long_name: str = ""  # of the variable, for titles
     conversion: Conversion = field(default_factory=lambda: Conversion(""))
     factor: float = 1.0  # the part of `scale` that changes the unit
     least: float = -np.inf  # lower values cannot be what the variable measures, as rain below 0

@@ -236,6 +236,7 @@ def packed_channel(
         valid=_valid(attrs, packed.dtype),
         units=conversion.units,
         name=str(variable.name),
+        long_name=str(attrs.get("long_name", "")),
         conversion=conversion,
         factor=factor,
         least=-np.inf if missing is not None and not len(missing) else _least(conversion),

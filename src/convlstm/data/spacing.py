@@ -35,7 +35,7 @@ def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
     steps = [_projected_step(grid, dim) for dim in (y_dim, x_dim)]
     if all(step is not None for step in steps):
         return float(np.sqrt(np.prod(np.array(steps, float))))
-    latitude, longitude = (_geographic(grid, name) for name in ("latitude", "longitude"))
+    latitude, longitude = (find_geographic(grid, name) for name in ("latitude", "longitude"))
     if latitude is None or longitude is None:
         return None
     latitude, longitude = xr.broadcast(latitude, longitude)
@@ -74,7 +74,7 @@ def _projected_step(grid: xr.Dataset, dim: str) -> float | None:
     return step if np.isfinite(step) and step > 0 else None
 
 
-def _geographic(grid: xr.Dataset, name: str) -> xr.DataArray | None:
+def find_geographic(grid: xr.Dataset, name: str) -> xr.DataArray | None:
     """Return the coordinate with this standard name, unit or name."""
     units = {"latitude": "degrees_north", "longitude": "degrees_east"}[name]
     found: xr.DataArray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from convlstm.nowcast.motion import (
     Array,
@@ -13,6 +14,7 @@ from convlstm.nowcast.motion import (
     estimate_motion,
     frames_with_data,
     rising,
+    trace,
 )
 
 AXES = ("time", "channel", "height", "width")
@@ -36,6 +38,21 @@ def optical_flow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -
     leads = rising("lead_seconds", lead_seconds, len(lead_seconds), start=0.0)
     channels = [_extrapolate(inputs[:, channel], seconds, leads) for channel in range(inputs.shape[1])]
     return np.stack(channels, axis=1)
+
+
+def inflow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDArray[np.bool_]:
+    """Return where the optical flow of the first channel brings in what no input frame shows.
+
+    There `optical_flow` takes the nearest known value. The result (lead_time, height, width) is True in cells whose
+    origin is outside the grid or in cells that were never observed. The arguments are those of `optical_flow`.
+    """
+    seconds = rising("input_seconds", input_seconds, len(inputs))
+    leads = rising("lead_seconds", lead_seconds, len(lead_seconds), start=0.0)
+    first = inputs[:, 0]
+    known = np.isfinite(_latest(first)).astype(np.float64)
+    origins = trace(np.indices(known.shape).astype(np.float64), estimate_motion(first, seconds), -leads)
+    shares = [ndimage.map_coordinates(known, origin, order=1, mode="grid-constant", cval=0.0) for origin in origins]
+    return np.stack(shares) < 0.5
 
 
 def _extrapolate(inputs: Array, seconds: NDArray[np.float64], leads: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -22,6 +22,13 @@ from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days, choose_events, training_days
+from convlstm.nowcast.evaluation_details import (
+    choose_examples,
+    grid_coordinates,
+    make_score_maps,
+    quantity,
+    without_inflow,
+)
 from convlstm.nowcast.evaluation_ensembles import (
     EnsembleForecast,
     Ensembles,
@@ -37,10 +44,12 @@ from convlstm.nowcast.forecast_files import ForecastFiles
 from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.verification.evaluation_folder import (
+    CASE_SCORES_FILE,
     CASES_FILE,
     DESCRIPTION_FILE,
     FILES,
     METHODS,
+    SCORE_MAPS_FILE,
     SCORES_FILE,
 )
 from convlstm.verification.lead_times import lead_unit
@@ -54,7 +63,6 @@ SMALLEST_RAIN = 0.1
 
 _MAP_LEAD = 30.0  # minutes; the maps of probabilities are at the nearest lead time
 _LOWEST_MAPPED = 1.0  # mm/h; lower thresholds have no maps of probabilities
-_EXAMPLES = 4
 _MOST_LISTED = 12
 
 
@@ -127,11 +135,13 @@ def evaluate(
     work, activity = _work(methods, frames, ends, thresholds, selection, folder)
     with work.begun(_identity(work, activity, files), overwrite=overwrite):
         work.run(workers=workers, threads=threads, on_case=on_case)
-        tables = make_tables(work.statistics())
+        statistics = work.statistics()
+        tables = make_tables(statistics, frames.time[ends])
         description = {
-            "title": _title(nowcaster, chosen_days),
+            "title": _title(frames, chosen_days),
             "units": frames.channels[0].units,
             "variable": nowcaster.pipeline.variables[0],
+            "long_name": quantity(frames),
             "rain": nowcaster.pipeline.rain,
             "facts": _facts(work, selection, chosen_days) | dict(facts or {}),
             "training_days": training_days(nowcaster, chosen_days),
@@ -145,7 +155,11 @@ def evaluate(
         text = json.dumps(description, indent=1, ensure_ascii=False)
         for name, table in tables.items():
             write_atomic(folder / name, partial(table.to_csv, index=False))
-        write_netcdf(folder / CASES_FILE, cf_cases(_examples(work)))
+        shown = choose_examples(
+            ends, activity, methods.lead_seconds, tables[CASE_SCORES_FILE], thresholds, units=frames.channels[0].units
+        )
+        write_netcdf(folder / CASES_FILE, cf_cases(_examples(work, shown)))
+        write_netcdf(folder / SCORE_MAPS_FILE, make_score_maps(frames, statistics.map_sums()))
         write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
 
@@ -189,7 +203,6 @@ def _work(
         frames,
         ends,
         Scoring(tuple(thresholds), selection.fss_window, methods.nowcaster.spec.patch_size, grid),
-        examples=tuple(_most_active(activity, ends, len(leads))),
         map_lead=int(np.abs(leads / 60.0 - _MAP_LEAD).argmin()),
         folder=folder / UNFINISHED,
     )
@@ -266,13 +279,13 @@ def attribution(frames: Frames) -> str:
     return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
-def _examples(work: Work) -> xr.Dataset:
-    """Return the most active cases that do not overlap, with their inputs, for the report's maps."""
+def _examples(work: Work, shown: Mapping[int, str]) -> xr.Dataset:
+    """Return the cases to show by number, with their inputs, for the report's maps."""
     methods, frames = work.methods, work.frames
     nowcaster = methods.nowcaster
     length = nowcaster.pipeline.input_length
-    ends = work.ends[list(work.examples)]
-    fields = [work.example(number) for number in work.examples]
+    ends = work.ends[list(shown)]
+    fields = [work.fields(number) for number in shown]
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
     never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
     forecast = np.stack([arrays["forecast"] for arrays in fields], axis=1)
@@ -282,7 +295,7 @@ def _examples(work: Work) -> xr.Dataset:
         {
             "forecast": (
                 ("method", "case", "lead_time", "y", "x"),
-                np.where(never_observed, np.float32(np.nan), forecast),
+                np.where(never_observed, np.float32(np.nan), without_inflow(methods, frames, ends, forecast)),
             ),
             "observation": (
                 ("case", "lead_time", "y", "x"),
@@ -294,9 +307,10 @@ def _examples(work: Work) -> xr.Dataset:
         coords={
             "method": list(methods.names),
             "init_time": ("case", frames.time.values[ends]),
+            "reason": ("case", list(shown.values())),
             "lead_time": methods.lead_seconds / 60.0,
             "input_time": minutes,
-            **_spatial(frames),
+            **grid_coordinates(frames),
             **maps.coords,
         },
         attrs={
@@ -339,28 +353,10 @@ def _probability_maps(work: Work, fields: Mapping[str, NDArray[Any]], never_obse
     )
 
 
-def _most_active(activity: NDArray[np.float64], ends: NDArray[np.intp], leads: int) -> list[int]:
-    """Return the cases with the highest activity that do not overlap, in order of time."""
-    chosen: list[int] = []
-    for n in np.argsort(-activity, kind="stable"):
-        if all(abs(ends[n] - ends[m]) > leads for m in chosen):
-            chosen.append(int(n))
-        if len(chosen) == _EXAMPLES:
-            break
-    return sorted(chosen)
-
-
-def _title(nowcaster: Nowcaster, days: list[str]) -> str:
-    name = nowcaster.pipeline.variables[0].replace("_", " ").capitalize()
+def _title(frames: Frames, days: list[str]) -> str:
+    name = quantity(frames)
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{name}: forecasts for {period}"
-
-
-def _spatial(frames: Frames) -> dict[str, xr.DataArray]:
-    """Return the coordinates of the grid on dimensions y and x, which orient the maps."""
-    names = {frames.y_dim: "y", frames.x_dim: "x"}
-    grid = frames.grid.rename({old: new for old, new in names.items() if old in frames.grid.dims})
-    return {str(name): grid[name] for name in grid.coords}
+    return f"{name[0].upper()}{name[1:]}: forecasts for {period}"
 
 
 def _facts(work: Work, selection: Selection, days: list[str]) -> dict[str, str]:
@@ -379,7 +375,7 @@ def _facts(work: Work, selection: Selection, days: list[str]) -> dict[str, str]:
         "Chosen on": _listed(pipeline.days.get("validation", [])),
         "Evaluated on": _listed(days),
         "Cases": f"{len(work.ends)} forecasts, spread evenly over these days{wet}",
-        "Cases shown": "the most active ones that do not overlap",
+        "Cases shown": "the best, the worst, and the most active ones that do not overlap",
         "Compared with": "; ".join(_MEANINGS.get(method, method) for method in work.methods.names[1:]),
         "Run with": f"convlstm {__version__}, {nowcaster.trainer.description}, Python {platform.python_version()}",
         "Weights": nowcaster.model.digest[:16],

@@ -14,6 +14,7 @@ from convlstm.errors import DataError
 from convlstm.nowcast.evaluation_forecasts import CaseForecasts, Probabilities
 from convlstm.verification.decisions import COUNTS, Decisions, cuts_of, decision_counts
 from convlstm.verification.probabilities import RELIABILITY_SUMS, check_range, reliability_sums
+from convlstm.verification.score_maps import block_sums, block_width
 from convlstm.verification.scorecard import CaseSums, FieldsOfMethod, fss_windows
 from convlstm.verification.spectra import SpectrumSums, case_spectra
 
@@ -48,6 +49,7 @@ def case_statistics(case: CaseForecasts, scoring: Scoring) -> tuple[Arrays, dict
     spectra = case_spectra(np.concatenate([case.observation[None], case.forecast]), case.last_frame, scoring.patch_size)
     arrays |= {"spectra.power": spectra.power, "spectra.products": spectra.products[0]}
     arrays["spectra.known"] = spectra.known[0]
+    arrays |= {f"map.{name}": np.asarray(sums.values) for name, sums in _map_sums(case, scoring).items()}
     description: dict[str, Any] = {"probabilities": {}, "ensembles": {}}
     for method, source in case.probabilities.items():
         place = case.methods.index(method)
@@ -58,6 +60,22 @@ def case_statistics(case: CaseForecasts, scoring: Scoring) -> tuple[Arrays, dict
         place = case.methods.index(method)
         arrays |= {f"ensemble.{place}.{name}": np.asarray(column.values) for name, column in sums.data_vars.items()}
     return arrays, description
+
+
+def _map_sums(case: CaseForecasts, scoring: Scoring) -> xr.Dataset:
+    """Return the sums of a case in blocks of cells, from which the maps of scores follow."""
+    dims = ("init_time", "lead_time", "y", "x")
+    coords = {"lead_time": np.arange(len(case.observation))}
+    return block_sums(
+        xr.DataArray(case.forecast[:, None], dims=("method", *dims), coords=coords | {"method": list(case.methods)}),
+        xr.DataArray(case.observation[None], dims=dims, coords=coords),
+        thresholds=scoring.thresholds,
+        block=block_width(*scoring.grid),
+        means={
+            method: xr.DataArray(source.means[None], dims=dims, coords=coords)
+            for method, source in case.probabilities.items()
+        },
+    )
 
 
 def _method_sums(case: CaseForecasts, place: int, observed: xr.DataArray, scoring: Scoring) -> Arrays:
@@ -100,6 +118,7 @@ class Statistics:
     scoring: Scoring
     arrays: Mapping[str, NDArray[Any]]  # (case, ...)
     spectra: SpectrumSums
+    maps: Arrays  # sums over all cases in blocks of cells
     probabilities: Mapping[str, Mapping[str, Any]]  # thresholds and members by method
     ensembles: Sequence[str]
 
@@ -113,6 +132,7 @@ class Statistics:
     ) -> Statistics:
         """Return the statistics of cases that come in order of time."""
         columns: dict[str, list[NDArray[Any]]] = {}
+        maps: Arrays = {}
         first: Mapping[str, Any] = {}
 
         def spectra() -> Iterable[SpectrumSums]:
@@ -121,7 +141,9 @@ class Statistics:
                 first = first or description
                 _check_members(first, description)
                 for name, array in arrays.items():
-                    if not name.startswith(("spectra.", "example.")):
+                    if name.startswith("map."):
+                        maps[name] = maps.get(name, 0) + array
+                    elif not name.startswith("spectra."):
                         columns.setdefault(name, []).append(array)
                 products, known = arrays["spectra.products"][None], arrays["spectra.known"][None]
                 yield SpectrumSums(arrays["spectra.power"], products, known)
@@ -134,6 +156,7 @@ class Statistics:
             scoring,
             stacked,
             joined_spectra,
+            maps,
             first["probabilities"],
             list(first["ensembles"]),
         )
@@ -152,6 +175,17 @@ class Statistics:
                     )
                 )
         return all_sums
+
+    def map_sums(self) -> xr.Dataset:
+        """Return the sums of every method in blocks of cells, as `convlstm.verification.score_maps.block_sums`."""
+        dims = ("method", "lead_time", "threshold", "y", "x")
+        columns = {
+            name.removeprefix("map."): (dims if values.ndim == len(dims) else (*dims[:2], *dims[3:]), values)
+            for name, values in self.maps.items()
+        }
+        thresholds = np.asarray(self.scoring.thresholds, np.float64)
+        coords = {"method": list(self.methods), "lead_time": self.lead_times, "threshold": thresholds}
+        return xr.Dataset(columns, coords=coords)
 
     def reliability(self) -> Iterable[tuple[tuple[str, float, float], xr.Dataset]]:
         """Yield method, lead time and threshold with the result of `reliability_sums`."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+import xarray as xr
 
+from convlstm.nowcast.evaluation_details import part_tables
 from convlstm.nowcast.evaluation_statistics import Statistics
 from convlstm.verification import evaluation_folder as folder
 from convlstm.verification.decisions import cut_table, event_decisions, roc_table, value_table
@@ -16,8 +18,8 @@ from convlstm.verification.scorecard import CaseSums, fss_table, score_table
 from convlstm.verification.spectra import spectrum_tables_of_sums
 
 
-def make_tables(statistics: Statistics) -> dict[str, pd.DataFrame]:
-    """Return the tables of the evaluation folder by file name."""
+def make_tables(statistics: Statistics, times: xr.DataArray) -> dict[str, pd.DataFrame]:
+    """Return the tables of the evaluation folder by file name; the times are those of the starts of the cases."""
     sums, scoring = statistics.case_sums(), statistics.scoring
     spectra, fine_scales = spectrum_tables_of_sums(
         statistics.spectra,
@@ -36,6 +38,7 @@ def make_tables(statistics: Statistics) -> dict[str, pd.DataFrame]:
         folder.RELIABILITY_FILE: reliability_table_of_sums(statistics.reliability()),
         folder.ENSEMBLES_FILE: ensemble_table(ensembles),
         folder.RANKS_FILE: rank_table(ensembles),
+        **part_tables(times, sums),
         **_decision_tables(statistics, sums),
     }
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from convlstm.data import Frames
 from convlstm.errors import DependencyError, OutputError, install
 from convlstm.files import check_writable, write_atomic
-from convlstm.nowcast.evaluation_forecasts import CaseForecasts, Methods
+from convlstm.nowcast.evaluation_forecasts import Methods
 from convlstm.nowcast.evaluation_statistics import Arrays, Scoring, Statistics, case_statistics
 from convlstm.nowcast.folder_lock import locked
 from convlstm.weights.checkpoint import load_arrays, save_arrays
@@ -41,8 +41,7 @@ class Work:
     frames: Frames
     ends: NDArray[np.intp]  # index of the last input frame of each case
     scoring: Scoring
-    examples: tuple[int, ...]  # numbers of the cases whose fields are kept too
-    map_lead: int  # lead time of the maps of probabilities that are kept
+    map_lead: int  # lead time of the maps of probabilities
     folder: Path
 
     @contextmanager
@@ -90,21 +89,16 @@ class Work:
         parts = (load_arrays(self._file(number))[:2] for number in range(len(self.ends)))
         return Statistics.joined(parts, self.methods.names, self.methods.lead_seconds / 60.0, self.scoring)
 
-    def example(self, number: int) -> Arrays:
-        """Return the fields of a case of `examples`: `forecast`, `observation` and `probability.` by method."""
-        arrays = load_arrays(self._file(number))[0]
-        return {name.removeprefix("example."): array for name, array in arrays.items() if name.startswith("example.")}
+    def fields(self, number: int) -> Arrays:
+        """Forecast a case again, and return its fields: `forecast`, `observation` and `probability.` by method."""
+        case = self.methods.forecast(self.frames, int(self.ends[number]), number)
+        maps = {f"probability.{name}": part.values[self.map_lead] for name, part in case.probabilities.items()}
+        return {"forecast": case.forecast, "observation": case.observation, **maps}
 
     def _score(self, number: int) -> None:
         case = self.methods.forecast(self.frames, int(self.ends[number]), number)
         arrays, description = case_statistics(case, self.scoring)
-        if number in self.examples:
-            arrays |= self._fields(case)
         save_arrays(self._file(number), arrays, {"kind": "case", **description})
-
-    def _fields(self, case: CaseForecasts) -> Arrays:
-        maps = {f"example.probability.{name}": part.values[self.map_lead] for name, part in case.probabilities.items()}
-        return {"example.forecast": case.forecast, "example.observation": case.observation, **maps}
 
     def _file(self, number: int) -> Path:
         return self.folder / f"case-{number:05}.safetensors"

@@ -23,6 +23,7 @@ from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluate import SMALLEST_RAIN, attribution, check_new_evaluation
 from convlstm.nowcast.evaluation_cases import check_rain_thresholds
+from convlstm.nowcast.evaluation_details import make_score_maps, part_tables
 from convlstm.nowcast.pipeline import choose_thresholds
 from convlstm.nowcast.verified_cases import VerifiedCases, choose_leads, choose_starts
 from convlstm.nowcast.verified_forecasts import ForecastSource, open_source
@@ -31,6 +32,7 @@ from convlstm.verification.decisions import cut_table, event_decisions, probabil
 from convlstm.verification.differences import difference_table
 from convlstm.verification.ensembles import case_ensemble_sums, ensemble_table, join_cases, member_share, rank_table
 from convlstm.verification.probabilities import PROBABILITY_DIMS, reliability_table
+from convlstm.verification.score_maps import block_sums, block_width
 from convlstm.verification.scorecard import case_sums, fss_table, score_table
 from convlstm.verification.spectra import spectrum_tables
 
@@ -111,9 +113,10 @@ def verify(
     chosen = choose_starts(sources, frames, leads, options, inputs=INPUTS)
     _check_memory(sources, chosen, frames, thresholds)
     cases = _run(sources, frames, chosen, thresholds, on_case)
-    tables = _tables(cases, frames, thresholds, options.fss_window)
+    tables, maps = _tables(cases, frames, thresholds, options.fss_window)
     for name, table in tables.items():
         write_atomic(folder / name, partial(table.to_csv, index=False))
+    write_netcdf(folder / folder_files.SCORE_MAPS_FILE, maps)
     write_netcdf(folder / folder_files.CASES_FILE, cf_cases(_examples(cases, frames)))
     description = _description(cases, frames, thresholds, options, sources) | {
         "facts": _facts(cases, sources) | dict(facts or {})
@@ -192,8 +195,10 @@ def _run(
     return _Scored(chosen, methods, forecast, observation, inputs, means, probabilities, levels, ensembles)
 
 
-def _tables(cases: _Scored, frames: Frames, thresholds: Sequence[float], fss_window: int) -> dict[str, pd.DataFrame]:
-    """Return the tables of the evaluation folder by file name."""
+def _tables(
+    cases: _Scored, frames: Frames, thresholds: Sequence[float], fss_window: int
+) -> tuple[dict[str, pd.DataFrame], xr.Dataset]:
+    """Return the tables of the evaluation folder by file name, and the maps of scores."""
     coords = {"init_time": np.arange(len(cases.chosen.starts)), "lead_time": cases.chosen.lead_seconds / 60.0}
     observation = xr.DataArray(cases.observation, dims=DIMS, coords=coords)
     forecast = xr.DataArray(cases.forecast, dims=("method", *DIMS), coords=coords | {"method": list(cases.methods)})
@@ -215,7 +220,9 @@ def _tables(cases: _Scored, frames: Frames, thresholds: Sequence[float], fss_win
         decisions += probability_decisions(name, probability, observation, members=members)
     if decisions:
         decisions += event_decisions(sums, [method for method in cases.methods if method not in probabilities])
-    return {
+    block = block_width(*frames.shape[2:])
+    in_blocks = block_sums(forecast, observation, thresholds=thresholds, block=block, means=means)
+    tables = {
         folder_files.SCORES_FILE: score_table(sums),
         folder_files.DIFFERENCES_FILE: difference_table(sums, cases.methods[0]),
         folder_files.FSS_FILE: fss_table(sums),
@@ -227,7 +234,15 @@ def _tables(cases: _Scored, frames: Frames, thresholds: Sequence[float], fss_win
         folder_files.VALUES_FILE: value_table(decisions),
         folder_files.ENSEMBLES_FILE: ensemble_table(cases.ensembles),
         folder_files.RANKS_FILE: rank_table(cases.ensembles),
+        **part_tables(_start_times(cases, frames), sums),
     }
+    return tables, make_score_maps(frames, in_blocks)
+
+
+def _start_times(cases: _Scored, frames: Frames) -> xr.DataArray:
+    """Return the times of the starts of the cases."""
+    after = (cases.chosen.starts * 1000).round().astype("timedelta64[ms]")
+    return xr.DataArray(frames.time.values[0] + after, dims="case")
 
 
 def _examples(cases: _Scored, frames: Frames) -> xr.Dataset:
@@ -236,7 +251,7 @@ def _examples(cases: _Scored, frames: Frames) -> xr.Dataset:
     chosen = np.sort(np.argsort(-activity, kind="stable")[:_EXAMPLES])
     grid = {frames.y_dim: "y", frames.x_dim: "x"}
     spatial = frames.grid.rename({old: new for old, new in grid.items() if old in frames.grid.dims})
-    starts = frames.time.values[0] + (cases.chosen.starts[chosen] * 1000).round().astype("timedelta64[ms]")
+    starts = _start_times(cases, frames).values[chosen]
     minutes = np.arange(1 - INPUTS, 1) * frames.time_step / 60.0
     return xr.Dataset(
         {

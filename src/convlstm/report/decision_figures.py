@@ -20,7 +20,6 @@ from convlstm.report.glossary import (
     method_label,
     number,
 )
-from convlstm.report.headline import headline_lead
 from convlstm.report.images import draw_map
 from convlstm.report.maps import Still
 from convlstm.report.probability_figures import MIN_CELLS
@@ -49,7 +48,7 @@ def decision_groups(results: Results) -> list[ChartGroup]:
 
     All are at the lead time of the headline.
     """
-    lead = headline_lead(results)
+    lead = results.main_lead
     when = f"{results.lead_unit.words(lead)} ahead"
     groups = []
     if results.cuts is not None and not results.cuts.empty:
@@ -77,8 +76,8 @@ def probability_maps(results: Results) -> ProbabilityMaps | None:
     lead = float(cases["probability_lead_time"])
     observed = cases["observation"].isel(case=0).sel(lead_time=lead).values
     thresholds = cases["threshold"].values.tolist()
-    scale, units, when = probability_scale(), results.evaluation.units, results.lead_unit.words(lead)
-    labels = [f"{threshold:g} {units} or more" for threshold in thresholds]
+    scale, when = probability_scale(), results.lead_unit.words(lead)
+    labels = [f"{results.evaluation.amount(threshold)} or more" for threshold in thresholds]
     events = [np.where(np.isnan(observed), np.nan, observed >= threshold) for threshold in thresholds]
     rows = {
         "Observation": [
@@ -102,7 +101,7 @@ def probability_maps(results: Results) -> ProbabilityMaps | None:
 def _charts(results: Results, rows: pd.DataFrame, draw: Callable[[str, pd.DataFrame], Chart]) -> list[Chart]:
     """Return a chart for each threshold of a table."""
     return [
-        draw(f"{threshold:g} {results.evaluation.units}", rows[rows["threshold"] == threshold])
+        draw(results.evaluation.amount(threshold), rows[rows["threshold"] == threshold])
         for threshold in np.unique(rows["threshold"])
     ]
 

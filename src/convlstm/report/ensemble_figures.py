@@ -36,8 +36,7 @@ def ensemble_groups(results: Results) -> list[ChartGroup]:
     """Return the charts of CRPS and of spread by error, by lead time; empty without ensembles."""
     if not ensemble_methods(results):
         return []
-    units = results.evaluation.units
-    crps = _by_lead(results, "crps", f"CRPS ({units})")
+    crps = _by_lead(results, "crps", f"CRPS{results.evaluation.bracketed_units}")
     ratio = _by_lead(results, "spread_error_ratio", "Spread / error", reference=1.0)
     return [ChartGroup("CRPS", CRPS_NOTE, [crps]), ChartGroup("Spread and error", SPREAD_NOTE, [ratio])]
 
@@ -86,7 +85,7 @@ def ensemble_table(results: Results) -> Table | None:
             spans = 0 if place else len(methods)
             rows.append(Row(results.lead_unit.label(lead), method_label(method), cells, spans))
     columns = [*_COLUMNS.values(), "Flat histogram", *_PLAIN_COLUMNS.values(), "Members", "Cases"]
-    return Table(f"Ensembles (values in {results.evaluation.units})", [], columns, rows)
+    return Table(f"Ensembles{results.evaluation.bracketed_units}", [], columns, rows)
 
 
 def roc_table(results: Results) -> Table | None:
@@ -103,7 +102,7 @@ def roc_table(results: Results) -> Table | None:
         places = [(method, float(lead), threshold) for threshold in thresholds for method in methods]
         cells = [by_key.get(place, Cell("–")) for place in places]
         rows.append(Row(results.lead_unit.label(lead), "", cells))
-    groups = [(f"{threshold:g} {results.evaluation.units}", len(methods)) for threshold in thresholds]
+    groups = [(results.evaluation.amount(threshold), len(methods)) for threshold in thresholds]
     return Table("ROC area", groups, [method_label(method) for method in methods] * len(thresholds), rows)
 
 

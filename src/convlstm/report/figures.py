@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from convlstm.report.charts import Axis, Chart, Series, counting_axis, draw_chart, log_axis, value_axis
+from convlstm.report.description import TrainingStep
 from convlstm.report.glossary import SCORES, Score, decimals, interval_text, method_label
-from convlstm.report.results import Results, TrainingStep
+from convlstm.report.results import Results
 from convlstm.verification.evaluation_folder import BASELINES
 
 MOST_POINTS = 300  # of a training curve: about one per pixel
@@ -44,13 +45,13 @@ def score_groups(results: Results) -> list[ChartGroup]:
         if not score.charted:
             continue
         if score.by_threshold:
-            sets = {f"{t:g} {evaluation.units}": _series(results, score, t) for t in results.thresholds}
+            sets = {evaluation.amount(t): _series(results, score, t) for t in results.thresholds}
             note = score.definition.format(window=evaluation.fss_window)
             groups.append(ChartGroup(score.label, note, _score_charts(results, score, sets)))
         else:
             errors += _score_charts(results, score, {score.label: _series(results, score, None)})
     note = "RMSE and mean absolute error are best at 0; a mean error above 0 is a forecast too high."
-    groups.insert(1, ChartGroup(f"Error in {evaluation.units}", note, errors))
+    groups.insert(1, ChartGroup(f"Error{evaluation.bracketed_units}", note, errors))
     return [group for group in groups if group.charts]
 
 

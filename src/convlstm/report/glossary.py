@@ -32,7 +32,8 @@ SCORES = (
     Score(
         "csi",
         "CSI",
-        "Critical success index: hits / (hits + misses + false alarms).",
+        "Critical success index, hits / (hits + misses + false alarms): "
+        "of the cells where the event was forecast or observed, the share where it was both.",
         "0 to 1",
         1,
         by_threshold=True,
@@ -55,7 +56,14 @@ SCORES = (
         by_threshold=True,
         charted=False,
     ),
-    Score("rmse", "RMSE", "Root of the mean squared error.", "0 to ∞", 0, by_threshold=False),
+    Score(
+        "rmse",
+        "RMSE",
+        "Root of the mean squared error: the size of a typical error, in which large errors count most.",
+        "0 to ∞",
+        0,
+        by_threshold=False,
+    ),
     Score("mae", "MAE", "Mean absolute error.", "0 to ∞", 0, by_threshold=False),
     Score("mean_error", "Mean error", "Mean of forecast minus observation.", "−∞ to ∞", 0, by_threshold=False),
     Score(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convlstm.report.figures import method_slot
-from convlstm.report.glossary import SCORES, Score, decimals, interval_text, method_label
+from convlstm.report.glossary import SCORES, Score, decimals, interval_text, method_label, number
 from convlstm.report.results import Results
 from convlstm.report.scales import round_ticks
 from convlstm.verification.evaluation_folder import BASELINES
 from convlstm.verification.lead_times import signed
 
-_PREFERRED_THRESHOLD = 1.0  # mm/h: rain that people notice, and what nowcasting papers report
-
 _MOST_LISTED = 4
+_SPACE = "\N{NO-BREAK SPACE}"
+_SKILL_NOTE = "Skill is 1 − RMSE / RMSE of the best baseline: 1 is perfect, 0 is no better, below 0 is worse."
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,23 @@ class _Figure:
         return self.method if self.method in BASELINES else self.label
 
 
-def headline_lead(results: Results) -> float:
-    """Return the lead time of the headline in minutes: the nearest to half the horizon."""
-    leads = results.lead_times
-    return float(min(leads, key=lambda lead: abs(lead - leads[-1] / 2)))
-
-
 def make_headline(results: Results) -> Headline:
-    """Return the result as a sentence: CSI at 1 mm/h or the middle threshold, or RMSE without thresholds."""
-    score, threshold = _choose(results)
-    lead = headline_lead(results)
+    """Return the result as a sentence: CSI for rain, else RMSE and the skill that follows from it."""
+    by_name = {score.name: score for score in SCORES}
+    threshold, lead = results.main_threshold, results.main_lead
+    score = by_name["rmse" if threshold is None else "csi"]
     figures = _figures(results, score, threshold, lead)
     when = results.lead_unit.words(lead)
-    event = "" if threshold is None else f" at {threshold:g}\N{NO-BREAK SPACE}{results.evaluation.units}"
+    event = "" if threshold is None else f" at {results.evaluation.amount(threshold).replace(' ', _SPACE)}"
     subject = score.label + event
     ticks = _axis(figures)
+    verdict = _verdict(subject, figures[0], figures[1:]) if threshold is not None else _skill(figures)
+    note = f"{score.definition} A perfect forecast has {score.perfect:g}."
     return Headline(
-        sentence=f"{when[0].upper()}{when[1:]} ahead, {_verdict(subject, figures[0], figures[1:])}",
+        sentence=f"{when[0].upper()}{when[1:]} ahead, {verdict}",
         caveat=" ".join(filter(None, (_seen_days(results.evaluation.training_days), _caveat(figures)))),
         title=f"{subject}, {when} ahead",
-        note=f"{score.definition} A perfect forecast has {score.perfect:g}.",
+        note=note if threshold is not None else f"{note} {_SKILL_NOTE}",
         ticks=[(_place(tick, ticks), signed(f"{tick:g}")) for tick in ticks],
         bars=[_bar(figure, method_slot(figure.method, results.methods), ticks) for figure in figures],
     )
@@ -95,20 +92,10 @@ def _seen_days(days: Sequence[str]) -> str:
     return f"The model was trained or validated on {listed}, so that its scores are too good."
 
 
-def _choose(results: Results) -> tuple[Score, float | None]:
-    evaluation, thresholds = results.evaluation, results.thresholds
-    by_name = {score.name: score for score in SCORES}
-    if not thresholds:
-        return by_name["rmse"], None
-    if evaluation.is_rain_rate and _PREFERRED_THRESHOLD in thresholds:
-        return by_name["csi"], _PREFERRED_THRESHOLD
-    return by_name["csi"], thresholds[len(thresholds) // 2]
-
-
 def _figures(results: Results, score: Score, threshold: float | None, lead: float) -> list[_Figure]:
     rows = {m: results.numbers(score.name, threshold, m, lead) for m in results.methods}
     places = decimals(score, [row["value"] for row in rows.values()])
-    unit = f"\N{NO-BREAK SPACE}{results.evaluation.units}" if threshold is None else ""
+    unit = results.evaluation.units if threshold is None and results.evaluation.bracketed_units else ""
     return [
         _Figure(
             method=method,
@@ -116,7 +103,7 @@ def _figures(results: Results, score: Score, threshold: float | None, lead: floa
             lower=row["lower"],
             upper=row["upper"],
             cases=row["cases"],
-            text=interval_text(row["value"], row["lower"], row["upper"], places) + unit,
+            text=interval_text(row["value"], row["lower"], row["upper"], places) + (_SPACE + unit if unit else ""),
             distance=score.distance(round(row["value"], places)),
         )
         for method, row in rows.items()
@@ -134,6 +121,28 @@ def _verdict(subject: str, model: _Figure, rivals: Sequence[_Figure]) -> str:
             comparisons.append(f"{relation} {_list(group)}")
     comparison = f", {' but '.join(comparisons)}" if comparisons else ""
     return f"{model.label}’s {subject} is {model.text}{comparison}."
+
+
+def _skill(figures: Sequence[_Figure]) -> str:
+    """Return the RMSE of the model and its skill against the best baseline, then the other methods."""
+    model, *rivals = figures
+    baselines = [rival for rival in rivals if rival.method in BASELINES and rival.value > 0]
+    if math.isnan(model.value) or not baselines:
+        return _verdict("RMSE", model, rivals)
+    best = min(baselines, key=lambda rival: rival.value)
+    skill = 1.0 - model.value / best.value
+    change = f"{abs(skill):.0%}".replace("%", f"{_SPACE}%")
+    than = (
+        "level with"
+        if _relation(model, best) == "level with"
+        else f"{change} {'below' if skill > 0 else 'above'} that of"
+    )
+    others = [rival for rival in rivals if rival is not best and math.isfinite(rival.value)]
+    rest = f" The others: {_list([f'{rival.name} {rival.text}' for rival in others])}." if others else ""
+    return (
+        f"{model.label}’s typical error (RMSE) is {model.text}, {than} {best.name} ({best.text}), the best baseline: "
+        f"a skill of {number(skill, 2)}.{rest}"
+    )
 
 
 def _relation(model: _Figure, rival: _Figure) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from convlstm.report.embedding import Rounding, even_rounding, rain_rounding
+from convlstm.report.figures import method_slot
+from convlstm.report.georeference import Georeference, georeference
 from convlstm.report.glossary import method_label
-from convlstm.report.images import draw_map, draw_sprite
+from convlstm.report.images import MapImage, draw_map
+from convlstm.report.player import Choice, Panel, Player
 from convlstm.report.results import Results
 from convlstm.report.scales import Scale, error_scale, field_scale, rain_scale
 
@@ -20,7 +23,7 @@ from convlstm.report.scales import Scale, error_scale, field_scale, rain_scale
 class Still:
     """One small map, with its description."""
 
-    source: str  # the image as a data URI
+    image: MapImage
     alt: str
 
 
@@ -45,6 +48,7 @@ class Atlas:
         self.error_scale: Scale = error_scale(
             self._errors.values, results.evaluation.units, rain=results.evaluation.is_rain_rate
         )
+        self.places: Georeference = georeference(cases)
 
     @property
     def error_words(self) -> str:
@@ -53,23 +57,37 @@ class Atlas:
             return "brown where the forecast is too dry, green where it is too wet"
         return "blue where the forecast is too low, red where it is too high"
 
-    def player(self, lead_time: float) -> dict[str, Any]:
-        """Return the data of the player script as JSON values; it starts at the lead time (minutes)."""
-        cases = self.results.cases
+    @property
+    def rounding_words(self) -> str:
+        """How exact the values are that the player shows."""
+        evaluation = self.results.evaluation
+        if evaluation.is_rain_rate:
+            return "Values are rounded to 0.01 mm/h, from 10 mm/h to 0.1 and from 100 mm/h to 1."
+        return f"Values are rounded to {evaluation.amount(self._rounding().runs[0].step)}."
+
+    def player(self, lead_time: float) -> Player:
+        """Return the player of all cases, which starts at the lead time (minutes)."""
+        cases, methods = self.results.cases, self.results.methods
         leads = [*cases["input_time"].values.tolist(), *cases["lead_time"].values.tolist()]
         inputs = cases.sizes["input_time"]
         first = inputs + int(np.abs(cases["lead_time"].values - lead_time).argmin())
-        return {
-            "width": cases.sizes["x"],
-            "height": cases.sizes["y"],
-            "inputs": inputs,
-            "first": first,
-            "leads": leads,
-            "labels": [self._frame_label(lead) for lead in leads],
-            "panels": ["Observation", *map(method_label, self.results.methods)],
-            "cases": [self._player_case(k, leads) for k in range(cases.sizes["case"])],
-            "classes": dict(zip(self.scale.palette(), self.scale.labels(), strict=True)),
-        }
+        rounding = self._rounding()
+        panels = [Panel("Observation", None)]
+        panels += [Panel(method_label(m), method_slot(m, methods)) for m in methods]
+        return Player(
+            name="cases",
+            choice_title="Case",
+            shape=(cases.sizes["y"], cases.sizes["x"]),
+            panels=panels,
+            inputs=inputs,
+            first=first,
+            leads=leads,
+            labels=[self._frame_label(lead) for lead in leads],
+            roundings=[(rounding, self.results.evaluation.label)],
+            choices=[self._choice(k, leads, rounding) for k in range(cases.sizes["case"])],
+            stills=[still.image for still in self.stills(lead_time)],
+            alts=[still.alt for still in self.stills(lead_time)],
+        )
 
     def stills(self, lead_time: float) -> list[Still]:
         """Return the maps of the first case at the nearest lead time (minutes), for browsers without scripts.
@@ -89,8 +107,16 @@ class Atlas:
         ]
 
     def case_label(self, case: int) -> str:
-        """Return the name of a case, such as `Case 1: start 2018-05-18 14:05 UTC`."""
-        return f"Case {case + 1}: start {self._time(case, 0)}"
+        """Return the name of a case, such as `Case 1: start 2018-05-18 14:05 UTC (best CSI)`."""
+        reason = self.results.reasons[case]
+        return f"Case {case + 1}: start {self._time(case, 0)}" + (f" ({reason})" if reason else "")
+
+    def _rounding(self) -> Rounding:
+        if self.results.evaluation.is_rain_rate:
+            return rain_rounding(self.scale)
+        cases = self.results.cases
+        values = [cases[name].values.ravel() for name in ("inputs", "observation", "forecast")]
+        return even_rounding(self.scale, np.concatenate(values))
 
     def _time(self, case: int, lead_time: float) -> str:
         start = self.results.cases["init_time"].to_index()[case]
@@ -99,16 +125,12 @@ class Atlas:
     def _frame_label(self, lead_time: float) -> str:
         return ("+" if lead_time > 0 else "") + self.results.lead_unit.label(lead_time)
 
-    def _player_case(self, case: int, leads: list[float]) -> dict[str, Any]:
+    def _choice(self, case: int, leads: list[float], rounding: Rounding) -> Choice:
         cases = self.results.cases.isel(case=case)
         observed = np.concatenate([cases["inputs"].values, cases["observation"].values])
         forecasts = (cases["forecast"].sel({"method": m}).values for m in self.results.methods)
-        sprites = [draw_sprite(frames, self.scale) for frames in (observed, *forecasts)]
-        return {
-            "label": self.case_label(case),
-            "times": [self._time(case, lead) for lead in leads],
-            "sprites": [{"source": s.source, "columns": s.columns} for s in sprites],
-        }
+        sheets = [rounding.encode(frames) for frames in (observed, *forecasts)]
+        return Choice(self.case_label(case), 0, [self._time(case, lead) for lead in leads], sheets)
 
     def _fields(self, case: int, leads: NDArray[np.float64]) -> dict[str, list[Still]]:
         cases = self.results.cases.isel(case=case)
@@ -126,7 +148,7 @@ class Atlas:
         }
 
     def _row(self, name: str, field: xr.DataArray, leads: NDArray[np.float64], scale: Scale) -> list[Still]:
-        variable = self.results.evaluation.variable
+        variable = self.results.evaluation.name
         return [
             Still(
                 draw_map(field.sel(lead_time=lead).values, scale),

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from convlstm.files import check_not_input, check_writable, write_atomic
+from convlstm.report.case_tables import PartTable, case_table, day_table
 from convlstm.report.charts import GEOMETRY, Chart, Geometry
 from convlstm.report.decision_figures import ProbabilityMaps, decision_groups, probability_maps
+from convlstm.report.description import Evaluation
 from convlstm.report.ensemble_figures import ensemble_groups, ensemble_methods, ensemble_table, rank_group, roc_table
 from convlstm.report.figures import ChartGroup, method_slot, score_groups, training_chart
 from convlstm.report.glossary import DECISION_TERMS, ENSEMBLE_TERMS, SCORES, Score, method_label
-from convlstm.report.headline import Headline, headline_lead, make_headline
-from convlstm.report.maps import Atlas, CaseMaps, Still
+from convlstm.report.headline import Headline, make_headline
+from convlstm.report.maps import Atlas, CaseMaps
+from convlstm.report.player import Player
 from convlstm.report.probability_figures import lead_legend, reliability_groups
-from convlstm.report.results import Evaluation, Results, read_results
+from convlstm.report.results import Results, read_results
 from convlstm.report.scale_figures import spectrum_groups, spectrum_legend, window_group
+from convlstm.report.score_map_player import score_player
 from convlstm.report.tables import Table, details, differences, overview, uneven_samples
 from convlstm.verification.evaluation_folder import FILES
+
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)")
 
 # Centred on a point; the first is for the method under test. Shapes differ so that colour is never needed.
 _MARKERS = (
@@ -46,8 +54,8 @@ class Page:
     methods: list[tuple[str, int]]  # label, and number of the colour and marker
     headline: Headline
     atlas: Atlas
-    player: dict[str, Any]  # JSON values for the script
-    stills: list[Still]
+    player: Player
+    score_player: Player | None
     case_maps: list[CaseMaps]
     groups: list[ChartGroup]
     window_group: ChartGroup | None
@@ -65,6 +73,8 @@ class Page:
     terms: list[tuple[str, str]]  # further entries of the notes
     training: Chart | None
     overview: Table
+    case_table: PartTable | None
+    day_table: PartTable | None
     details: list[Table]
     differences: list[Table]
     uneven_samples: bool
@@ -95,7 +105,7 @@ def write_report(evaluation_folder: str | Path, output: str | Path) -> Path:
 
 
 def _make_page(results: Results) -> Page:
-    lead = headline_lead(results)
+    lead = results.main_lead
     atlas = Atlas(results)
     return Page(
         evaluation=results.evaluation,
@@ -103,7 +113,7 @@ def _make_page(results: Results) -> Page:
         headline=make_headline(results),
         atlas=atlas,
         player=atlas.player(lead),
-        stills=atlas.stills(lead),
+        score_player=score_player(results, lead),
         case_maps=atlas.case_maps(),
         groups=score_groups(results),
         window_group=window_group(results),
@@ -121,6 +131,8 @@ def _make_page(results: Results) -> Page:
         terms=_terms(results),
         training=training_chart(results.evaluation.training),
         overview=overview(results),
+        case_table=case_table(results),
+        day_table=day_table(results),
         details=details(results),
         differences=differences(results),
         uneven_samples=uneven_samples(results),
@@ -137,15 +149,24 @@ def _terms(results: Results) -> list[tuple[str, str]]:
     return [*terms, *(ENSEMBLE_TERMS if ensemble_methods(results) else [])]
 
 
+def _keep_dates(text: str) -> Markup:
+    """Return a text as HTML in which no date breaks at its hyphens."""
+    parts = _DATE.split(text)
+    marked = [Markup('<span class="date">{}</span>').format(part) for part in parts[1::2]]
+    return Markup("").join(part for pair in zip_longest(parts[::2], marked, fillvalue="") for part in pair)
+
+
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("convlstm.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["keep_dates"] = _keep_dates
+    return environment
 
 
 def _template_text(name: str) -> str:

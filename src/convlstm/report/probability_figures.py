@@ -89,4 +89,4 @@ def _series(
 
 
 def _title(results: Results, threshold: float) -> str:
-    return f"{threshold:g} {results.evaluation.units}"
+    return results.evaluation.amount(threshold)

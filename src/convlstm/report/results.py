@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from convlstm.errors import DataError
+from convlstm.report.description import Evaluation
 from convlstm.verification.categorical import COUNTS
 from convlstm.verification.evaluation_folder import (
     BASELINES,
+    CASE_SCORES_FILE,
     CASES_FILE,
     CUTS_FILE,
+    DAY_SCORES_FILE,
     DESCRIPTION_FILE,
     DIFFERENCES_FILE,
     ENSEMBLES_FILE,
@@ -28,13 +32,16 @@ from convlstm.verification.evaluation_folder import (
     RANKS_FILE,
     RELIABILITY_FILE,
     ROC_FILE,
+    SCORE_MAPS_FILE,
     SCORES_FILE,
     SPECTRA_FILE,
     VALUES_FILE,
 )
 from convlstm.verification.lead_times import LeadUnit, lead_unit
+from convlstm.verification.main_score import main_lead_time, main_threshold
 
-LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen, and small enough for the page
+LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen
+MOST_VALUES = 12_000_000  # of all maps of the player: at most two bytes each in the page, and a tenth of that for rain
 
 _NUMBERS = ("value", "lower", "upper", *COUNTS, "cases", "pixels")
 _KEY = ("method", "lead_time", "score", "threshold")
@@ -69,6 +76,8 @@ _VALUES_KEY = ("method", "lead_time", "threshold", "cost_loss_ratio")
 _ENSEMBLES = ("method", "lead_time", "score", "value", "lower", "upper", "members", "cases")
 _RANKS = ("method", "lead_time", "rank", "share", "lower", "upper", "members", "cases")
 _RANKS_KEY = ("method", "lead_time", "rank")
+_PARTS = ("method", "lead_time", "threshold", *COUNTS, "rmse", "mae", "mean_error", "cases", "pixels")
+_SCORE_MAPS = ("csi", "bias", "rmse", "mean_error")
 _DIMENSIONS = {
     "forecast": ("method", "case", "lead_time", "y", "x"),
     "observation": ("case", "lead_time", "y", "x"),
@@ -76,39 +85,6 @@ _DIMENSIONS = {
 }
 _COORDINATES = ("method", "init_time", "lead_time", "input_time")
 _HINT = "Run `convlstm evaluate` again to write the folder."
-
-
-class TrainingStep(BaseModel):
-    """One line of the training log."""
-
-    step: int
-    loss: float | None
-    validation_loss: float | None = None
-    learning_rate: float | None = None
-
-
-class Evaluation(BaseModel):
-    """The content of `evaluation.json`: a description of the run."""
-
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
-    title: str
-    units: str
-    variable: str
-    rain: bool
-    methods: list[str] = Field(min_length=1)
-    facts: dict[str, str] = {}
-    training_days: list[str] = []  # scored days on which the model was trained or validated
-    attribution: str = ""
-    thresholds: list[float] = []
-    fss_window: int = 10
-    patch_size: int = 1
-    training: list[TrainingStep] = []
-
-    @property
-    def is_rain_rate(self) -> bool:
-        """Whether the values are rain rates in mm/h."""
-        return self.rain and self.units == "mm/h"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +105,9 @@ class Results:
     economic_value: pd.DataFrame | None
     ensembles: pd.DataFrame | None
     ranks: pd.DataFrame | None
+    by_case: pd.DataFrame | None
+    by_day: pd.DataFrame | None
+    score_maps: xr.Dataset | None  # north up as `cases`
     cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
@@ -154,6 +133,24 @@ class Results:
         return sorted(self.evaluation.thresholds)
 
     @property
+    def main_threshold(self) -> float | None:
+        """The threshold whose CSI is the main score; None if that is RMSE."""
+        evaluation = self.evaluation
+        return main_threshold(self.thresholds, evaluation.units, rain=evaluation.is_rain_rate)
+
+    @property
+    def main_lead(self) -> float:
+        """The lead time of the main score in minutes."""
+        return main_lead_time(self.lead_times)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each case is shown, such as `best CSI`; empty texts in a folder of an earlier version."""
+        if "reason" not in self.cases:
+            return [""] * self.cases.sizes["case"]
+        return [str(reason) for reason in self.cases["reason"].values]
+
+    @property
     def known_scores(self) -> set[str]:
         """Names of the scores in the table."""
         return set(self.scores["score"])
@@ -167,8 +164,23 @@ class Results:
 
     def numbers(self, score: str, threshold: float | None, method: str, lead_time: float) -> dict[str, float]:
         """Return the numeric columns of one row of the table by name; all NaN if the table has no such row."""
-        rows = self.select(score, threshold, method).reindex([lead_time])
-        return dict(zip(_NUMBERS, rows[list(_NUMBERS)].to_numpy(dtype=np.float64)[0].tolist(), strict=True))
+        at = math.nan if threshold is None else threshold
+        row = self._rows.get((method, _rounded(lead_time), score, _rounded(at)), (math.nan,) * len(_NUMBERS))
+        return dict(zip(_NUMBERS, row, strict=True))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str, str, str], tuple[float, ...]]:
+        """The numbers of each row of the table: reading them one by one from the table takes most of the time."""
+        keys = [
+            (str(method), _rounded(lead), str(score), _rounded(threshold))
+            for method, lead, score, threshold in self.scores[list(_KEY)].itertuples(index=False)
+        ]
+        values = map(tuple, self.scores[list(_NUMBERS)].to_numpy(dtype=np.float64).tolist())
+        return dict(zip(keys, values, strict=True))
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.9g}"
 
 
 def read_results(folder: str | Path) -> Results:
@@ -186,7 +198,9 @@ def read_results(folder: str | Path) -> Results:
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
     cases = _read_cases(folder / CASES_FILE, evaluation)
-    factor = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
+    north_first = not _south_first(cases)
+    cases = cases if north_first else cases.isel(y=slice(None, None, -1))
+    factor = _coarsening(cases)
     if factor > 1:
         cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
     return Results(
@@ -203,8 +217,18 @@ def read_results(folder: str | Path) -> Results:
         economic_value=_read_table(folder / VALUES_FILE, _VALUES, _VALUES_KEY, scores),
         ensembles=_read_table(folder / ENSEMBLES_FILE, _ENSEMBLES, _FINE_SCALES_KEY, scores),
         ranks=_read_table(folder / RANKS_FILE, _RANKS, _RANKS_KEY, scores),
+        by_case=_read_parts(folder / CASE_SCORES_FILE, "init_time", evaluation),
+        by_day=_read_parts(folder / DAY_SCORES_FILE, "day", evaluation),
+        score_maps=_read_score_maps(folder / SCORE_MAPS_FILE, evaluation, north_first=north_first),
         cells_per_pixel=factor,
     )
+
+
+def _coarsening(cases: xr.Dataset) -> int:
+    """Return how many cells along one side make a map pixel, so that the maps are within the limits of the page."""
+    side = math.ceil(max(cases.sizes["y"], cases.sizes["x"]) / LARGEST_MAP)
+    values = sum(cases[name].size for name in _DIMENSIONS)
+    return max(side, math.ceil(math.sqrt(values / MOST_VALUES)))
 
 
 def _read_evaluation(path: Path) -> Evaluation:
@@ -271,6 +295,37 @@ def _read_table(path: Path, columns: Sequence[str], key: Sequence[str], scores: 
     return table
 
 
+def _read_parts(path: Path, group: str, evaluation: Evaluation) -> pd.DataFrame | None:
+    """Read the scores by case or by day; None without the file."""
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, dtype={group: "str", "method": "str"})
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a table of an evaluation", error) from error
+    _require(path, "column", (group, *_PARTS), table.columns)
+    _require(path, "method", evaluation.methods, table["method"].unique())
+    if table.duplicated([group, "method", "lead_time", "threshold"]).any():
+        raise _unreadable(path, f"one row for each {group}, method, lead time and threshold", "the same row twice")
+    return table
+
+
+def _read_score_maps(path: Path, evaluation: Evaluation, *, north_first: bool) -> xr.Dataset | None:
+    """Read the maps of scores; None without the file."""
+    if not path.exists():
+        return None
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
+            maps = opened.load()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "a NetCDF file", error) from error
+    _require(path, "variable", _SCORE_MAPS, maps.variables)
+    _require(path, "coordinate", ("method", "lead_time", "threshold"), maps.variables)
+    _require(path, "method", evaluation.methods, maps["method"].values)
+    maps = maps.transpose("method", "lead_time", "threshold", "y", "x", missing_dims="ignore")
+    return maps if north_first else maps.isel(y=slice(None, None, -1))
+
+
 def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
@@ -290,8 +345,7 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
         raise _unreadable(path, "init_time as times", cases["init_time"].dtype)
     _require(path, "method", evaluation.methods, cases["method"].values)
     _check_probability(path, cases)
-    cases = cases.transpose("method", "case", "input_time", "lead_time", ..., "y", "x", missing_dims="ignore")
-    return cases.isel(y=slice(None, None, -1)) if _south_first(cases) else cases
+    return cases.transpose("method", "case", "input_time", "lead_time", ..., "y", "x", missing_dims="ignore")
 
 
 def _check_probability(path: Path, cases: xr.Dataset) -> None:

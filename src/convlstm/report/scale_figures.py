@@ -26,7 +26,6 @@ from convlstm.report.glossary import (
     method_label,
     number,
 )
-from convlstm.report.headline import headline_lead
 from convlstm.report.results import Results
 from convlstm.verification.spectra import OBSERVATION
 
@@ -39,14 +38,14 @@ _SPECTRUM_RANGE = 60.0  # dB below the strongest power: rounding errors of a smo
 def few_leads(results: Results) -> list[float]:
     """Return the first, the headline's and the last lead time in minutes, without repetition."""
     leads = results.lead_times
-    return sorted({float(leads[0]), headline_lead(results), float(leads[-1])})
+    return sorted({float(leads[0]), results.main_lead, float(leads[-1])})
 
 
 def window_group(results: Results) -> ChartGroup | None:
     """Return charts of the fractions skill score by width of the window, one per threshold; None without a table."""
     if results.fss is None or results.fss.empty:
         return None
-    lead = headline_lead(results)
+    lead = results.main_lead
     table = results.fss[np.isclose(results.fss["lead_time"], lead)]
     widths = np.log2(table["window"].to_numpy())
     low, high = float(widths.min()), float(widths.max())
@@ -54,7 +53,7 @@ def window_group(results: Results) -> ChartGroup | None:
     y = value_axis(0.0, 1.0)
     charts = []
     for threshold in results.thresholds:
-        title = f"{threshold:g} {results.evaluation.units}"
+        title = results.evaluation.amount(threshold)
         rows = table[np.isclose(table["threshold"], threshold)]
         series = _series(results, rows, "window", np.log2, lambda width: f"{width:g} cells", results.methods)
         charts.append(draw_chart(title, f"FSS at {title} by width of the window. {_ends(series)}", series, x, y))
@@ -65,7 +64,8 @@ def spectrum_groups(results: Results) -> list[ChartGroup]:
     """Return the charts of power by wavelength and of both measures of fine scales; empty without the tables."""
     groups = []
     if results.spectra is not None and results.spectra["power"].notna().any():
-        note = f"{SPECTRUM_NOTE} Power is in dB: 10 · log10 of the mean square, in ({results.evaluation.units})²."
+        unit = f", in {results.evaluation.bracketed_units.strip()}²" if results.evaluation.bracketed_units else ""
+        note = f"{SPECTRUM_NOTE} Power is in dB: 10 · log10 of the mean square{unit}."
         groups.append(ChartGroup("Power spectra", note, _spectrum_charts(results, results.spectra)))
     if results.fine_scales is not None:
         for score, (title, note) in FINE_SCALE_NOTES.items():

@@ -53,9 +53,10 @@ class Table:
 def overview(results: Results) -> Table:
     """Return a table of CSI at every threshold and RMSE, for all methods, with one row per lead time."""
     csi, rmse = (next(s for s in SCORES if s.name == name) for name in ("csi", "rmse"))
-    units = results.evaluation.units
-    blocks: list[tuple[str, Score, float | None]] = [(f"CSI at {t:g} {units}", csi, t) for t in results.thresholds]
-    blocks.append((f"RMSE in {units}", rmse, None))
+    blocks: list[tuple[str, Score, float | None]] = [
+        (f"CSI at {results.evaluation.amount(t)}", csi, t) for t in results.thresholds
+    ]
+    blocks.append((f"RMSE{results.evaluation.bracketed_units}", rmse, None))
     unit = results.lead_unit
     rows = []
     for lead in results.lead_times:
@@ -67,12 +68,11 @@ def overview(results: Results) -> Table:
 
 def details(results: Results) -> list[Table]:
     """Return tables of every score with interval and counts per threshold, and of the errors."""
-    units = results.evaluation.units
     known = [s for s in SCORES if s.name in results.known_scores]
     events = [s for s in known if s.by_threshold]
     errors = [s for s in known if not s.by_threshold]
-    tables = [_detail(results, f"{t:g} {units} or more", events, t) for t in results.thresholds]
-    return [*tables, _detail(results, f"Error in {units}", errors, None)]
+    tables = [_detail(results, f"{results.evaluation.amount(t)} or more", events, t) for t in results.thresholds]
+    return [*tables, _detail(results, f"Error{results.evaluation.bracketed_units}", errors, None)]
 
 
 def differences(results: Results) -> list[Table]:
@@ -80,14 +80,17 @@ def differences(results: Results) -> list[Table]:
     table = results.differences
     if table is None or table.empty:
         return []
-    unit, units = results.lead_unit, results.evaluation.units
+    unit = results.lead_unit
     tables = []
     for (method, other), pair in table.groupby(["method", "other"], sort=False):
         blocks = [
-            (f"CSI at {t:g} {units}", pair[np.isclose(pair["threshold"], t) & (pair["score"] == "csi")])
+            (
+                f"CSI at {results.evaluation.amount(t)}",
+                pair[np.isclose(pair["threshold"], t) & (pair["score"] == "csi")],
+            )
             for t in results.thresholds
         ]
-        blocks.append((f"RMSE in {units}", pair[pair["score"] == "rmse"]))
+        blocks.append((f"RMSE{results.evaluation.bracketed_units}", pair[pair["score"] == "rmse"]))
         rows = []
         for lead in results.lead_times:
             cells = [_difference_cell(block[np.isclose(block["lead_time"], lead)]) for _, block in blocks]

@@ -15,15 +15,19 @@ VALUES_FILE = "economic_value.csv"
 # the next two have no rows if no method has an ensemble
 ENSEMBLES_FILE = "ensembles.csv"
 RANKS_FILE = "ranks.csv"
+# the scores of parts of the cases, and of parts of the grid
+CASE_SCORES_FILE = "cases.csv"
+DAY_SCORES_FILE = "days.csv"
+SCORE_MAPS_FILE = "score_maps.nc"
 CASES_FILE = "cases.nc"
 METHOD_DIM = "forecast_method"
 """Dimension of the methods in `CASES_FILE`."""
 DESCRIPTION_FILE = "evaluation.json"
 TABLES = (
     *(SCORES_FILE, DIFFERENCES_FILE, FSS_FILE, SPECTRA_FILE, FINE_SCALES_FILE, RELIABILITY_FILE, CUTS_FILE, ROC_FILE),
-    *(VALUES_FILE, ENSEMBLES_FILE, RANKS_FILE),
+    *(VALUES_FILE, ENSEMBLES_FILE, RANKS_FILE, CASE_SCORES_FILE, DAY_SCORES_FILE),
 )
-FILES = (*TABLES, CASES_FILE, DESCRIPTION_FILE)
+FILES = (*TABLES, SCORE_MAPS_FILE, CASES_FILE, DESCRIPTION_FILE)
 
 METHOD_LABELS = {"convlstm": "ConvLSTM", "optical flow": "Optical flow", "persistence": "Persistence"}
 """Headings of the methods, the model first."""

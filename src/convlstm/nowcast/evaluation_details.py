@@ -1,0 +1,116 @@
+"""What an evaluation says of parts of its data: scores by case and day, maps of scores, and the cases to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from convlstm.data import Frames
+from convlstm.data.units import RAIN_RATE
+from convlstm.nowcast.baselines import inflow
+from convlstm.nowcast.evaluation_forecasts import Methods
+from convlstm.verification.evaluation_folder import CASE_SCORES_FILE, DAY_SCORES_FILE, METHODS
+from convlstm.verification.grouped_scores import grouped_table
+from convlstm.verification.main_score import main_lead_time, main_threshold
+from convlstm.verification.score_maps import block_width, score_maps
+from convlstm.verification.scorecard import CaseSums
+
+MIN_EVENT_SHARE = 0.01
+"""Share of the cells with an observed event from which a case can be the best or the worst."""
+
+EXAMPLES = 4
+"""Cases that the report shows as maps."""
+
+
+def quantity(frames: Frames) -> str:
+    """Return the name of the scored variable for titles: its long name in the file, unless its unit was changed."""
+    channel = frames.channels[0]
+    if channel.long_name and channel.conversion.source in ("", channel.units):
+        return channel.long_name
+    return "rain rate" if channel.units == RAIN_RATE else frames.variables[0].replace("_", " ")
+
+
+def part_tables(times: xr.DataArray, sums: Sequence[CaseSums]) -> dict[str, pd.DataFrame]:
+    """Return the scores by case and by day, by file name; the times are those of the starts."""
+    starts = times.dt
+    by_case = grouped_table(sums, starts.strftime("%Y-%m-%dT%H:%M:%S").values.tolist(), "init_time")
+    by_day = grouped_table(sums, starts.strftime("%Y-%m-%d").values.tolist(), "day")
+    return {CASE_SCORES_FILE: by_case, DAY_SCORES_FILE: by_day}
+
+
+def make_score_maps(frames: Frames, sums: xr.Dataset) -> xr.Dataset:
+    """Return the scores of every method in blocks of cells, with the sums that they follow from (`block_sums`)."""
+    maps = xr.merge([score_maps(sums), sums]).astype(np.float32)
+    units = frames.channels[0].units
+    for name in ("rmse", "mean_error"):
+        maps[name].attrs["units"] = units
+    maps["lead_time"].attrs["units"] = "minutes"
+    block = block_width(*frames.shape[2:])
+    grid = xr.Dataset(coords=grid_coordinates(frames)).reset_coords()
+    in_blocks = grid.coarsen({d: block for d in ("y", "x") if d in grid.dims}, boundary="pad").mean()
+    numeric = {name: values for name, values in in_blocks.items() if set(values.dims) <= {"y", "x"} and values.ndim}
+    return maps.assign_coords(numeric).assign_attrs(block_width=block, units=units)
+
+
+def choose_examples(
+    ends: NDArray[np.intp],
+    activity: NDArray[np.float64],
+    lead_seconds: NDArray[np.float64],
+    case_scores: pd.DataFrame,
+    thresholds: Sequence[float],
+    *,
+    units: str,
+) -> dict[int, str]:
+    """Return the cases to show, in order of time, with the reason for each.
+
+    They are the best and the worst by the main score of the model at the main lead time, and the most active ones that
+    do not overlap with another chosen case. The activity of a case is the mean of its absolute observed values.
+    """
+    threshold = main_threshold(thresholds, units, rain=units == RAIN_RATE)
+    lead = main_lead_time(lead_seconds / 60.0)
+    rows = case_scores[(case_scores["method"] == METHODS[0]) & np.isclose(case_scores["lead_time"], lead)]
+    if threshold is None:
+        rows, score = rows[rows["threshold"].isna()], "rmse"
+        distance = rows["rmse"].to_numpy(np.float64)
+    else:
+        rows, score = rows[np.isclose(rows["threshold"], threshold)], "csi"
+        enough = rows["hits"] + rows["misses"] >= MIN_EVENT_SHARE * rows["pixels"]
+        distance = 1.0 - rows["csi"].where(enough).to_numpy(np.float64)
+    reasons: dict[int, str] = {}
+    if np.isfinite(distance).sum() > 1:
+        reasons[int(np.nanargmin(distance))] = f"best {score.upper()}"
+        reasons.setdefault(int(np.nanargmax(distance)), f"worst {score.upper()}")
+    for n in np.argsort(-activity, kind="stable"):
+        if len(reasons) == EXAMPLES:
+            break
+        if all(abs(ends[n] - ends[m]) > len(lead_seconds) for m in reasons):
+            reasons[int(n)] = "among the most active"
+    return dict(sorted(reasons.items()))
+
+
+def grid_coordinates(frames: Frames) -> dict[str, xr.DataArray]:
+    """Return the coordinates of the grid on dimensions y and x, which orient the maps."""
+    names = {frames.y_dim: "y", frames.x_dim: "x"}
+    grid = frames.grid.rename({old: new for old, new in names.items() if old in frames.grid.dims})
+    return {str(name): grid[name] for name in grid.coords}
+
+
+def without_inflow(
+    methods: Methods, frames: Frames, ends: NDArray[np.intp], forecast: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the forecasts of some cases for maps (method, case, lead_time, height, width).
+
+    The optical flow is missing where it brings in what is outside the data. The scores take the nearest value there, so
+    that all methods are scored on the same cells. The ends are the last input frames of the cases.
+    """
+    shown = forecast.copy()
+    flow = shown[methods.names.index("optical flow")]
+    for place, end in enumerate(ends.tolist()):
+        window = slice(end - methods.nowcaster.pipeline.input_length + 1, end + 1)
+        unknown = inflow(frames.read(window)[:, :1], frames.seconds[window], methods.lead_seconds)
+        flow[place][unknown] = np.nan
+    return shown

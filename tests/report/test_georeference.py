@@ -1,0 +1,47 @@
+"""Places on the maps: against coordinates computed by hand."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from convlstm.report.georeference import georeference
+from convlstm.report.results import read_results
+
+
+def test_kilometres_of_a_projection(make_evaluation, with_grid):
+    """The file begins with the south; the maps have the north up."""
+    places = georeference(read_results(make_evaluation(cases=with_grid("km"))).cases)
+    assert places.extent == "48 × 48 km, x 100 km to 146 km, y 0 km to 46 km"
+    assert places.scale_bar.text == "10 km"
+    assert places.scale_bar.width == pytest.approx(100 * 10 / 48, abs=0.01)
+    labels = {label.text: (label.left, label.top) for label in places.labels}
+    assert labels["120 km"] == (pytest.approx(100 * 10.5 / 24, abs=0.1), 100)
+    assert labels["20 km"] == (0, pytest.approx(100 * 13.5 / 24, abs=0.1))
+    down, across = places.to_json()["axes"]
+    assert (down["name"], down["values"][:2], down["columns"]) == ("y", [46, 44], [0])
+    assert (across["name"], across["values"][:2], across["rows"]) == ("x", [100, 102], [0])
+
+
+def test_degrees_of_latitude_and_longitude(make_evaluation, with_grid):
+    places = georeference(read_results(make_evaluation(cases=with_grid("degrees"))).cases)
+    assert places.extent.endswith("1.2° W to 1.1° E, 50° N to 52.3° N")
+    assert {"51° N", "52° N", "0° E", "1° W", "1° E"} <= {label.text for label in places.labels}
+    assert places.to_json()["axes"][0]["values"][0] == 52.3
+
+
+def test_two_dimensional_coordinates_are_thinned_and_longitudes_cross_the_date_line():
+    row, column = np.mgrid[:40, :60]
+    longitude = (178.0 + 0.1 * column + 0.01 * row + 180.0) % 360.0 - 180.0
+    coords = {"lat": (("y", "x"), 60.0 - 0.1 * row), "lon": (("y", "x"), longitude)}
+    places = georeference(xr.Dataset(coords=coords))
+    down, across = places.to_json()["axes"]
+    assert (len(across["rows"]), len(across["columns"]), len(across["values"])) == (17, 17, 289)
+    assert max(np.diff(np.reshape(across["values"], (17, 17))).ravel()) < 0.5
+    assert {"180° E", "178° W"} & {label.text for label in places.labels} or "180° W" in str(places.labels)
+    assert down["columns"] == [0]
+
+
+def test_row_numbers_are_no_places(make_results):
+    places = georeference(make_results().cases)
+    assert (places.axes, places.extent, places.labels, places.scale_bar) == ((), "", [], None)
+    assert places.to_json() is None

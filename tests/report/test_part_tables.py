@@ -1,0 +1,75 @@
+"""Tables by case and by day, and the player of score maps."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from convlstm.report import case_tables
+from convlstm.report.case_tables import case_table, day_table
+from convlstm.report.results import read_results
+from convlstm.report.score_map_player import score_player
+
+
+def test_the_score_of_every_case_with_the_best_method_bold(make_results):
+    table = case_table(make_results(parts=True))
+    assert table.columns == ["ConvLSTM", "Optical flow", "Persistence", "1 mm/h or more observed in"]
+    assert [row.label for row in table.rows] == ["2018-05-18 14:05", "2018-05-18 20:00", "2018-05-19 23:45"]
+    assert [row.shown for row in table.rows] == [0, None, 1]
+    assert [(cell.text, cell.best) for cell in table.rows[1].cells] == [
+        ("0.35", True),
+        ("0.31", False),
+        ("0.20", False),
+        ("8.0 %", False),
+    ]
+
+
+def test_errors_of_a_variable_that_is_no_rain(make_results):
+    table = case_table(make_results(parts=True, units="K", rain=False))
+    assert table.title == "RMSE (K), 30 minutes ahead, by case"
+    assert [cell.text for cell in table.rows[0].cells] == ["0.550", "0.590", "0.700"]
+
+
+def test_many_cases_are_thinned_but_those_with_maps_stay(make_results, monkeypatch):
+    monkeypatch.setattr(case_tables, "MOST_ROWS", 1)
+    table = case_table(make_results(parts=True))
+    assert [row.shown for row in table.rows] == [0, 1]
+    assert "Listed are 2 of 3 cases" in table.note
+
+
+def test_days_are_listed_if_there_are_several(make_results):
+    assert [row.label for row in day_table(make_results(parts=True)).rows] == ["2018-05-18", "2018-05-19"]
+
+
+def test_a_folder_of_an_earlier_version_has_none_of_them(make_results):
+    results = make_results()
+    assert (case_table(results), day_table(results), score_player(results, 30.0)) == (None, None, None)
+
+
+def test_the_main_score_is_the_first_map(make_results):
+    player = score_player(make_results(parts=True), 30.0)
+    labels = [choice.label for choice in player.choices]
+    assert labels[0] == "CSI at 1 mm/h"
+    assert set(labels) == {
+        *(f"{score} at {threshold} mm/h" for score in ("CSI", "Frequency bias") for threshold in ("0.1", "1", "5")),
+        "RMSE (mm/h)",
+        "Mean error (mm/h)",
+    }
+    assert (player.inputs, player.first, player.cells) == (0, 2, 4)
+    assert player.labels == ["+5 min", "+15 min", "+30 min", "+60 min"]
+
+
+def test_the_first_map_of_another_variable_is_its_error(make_results):
+    player = score_player(make_results(parts=True, units="K", rain=False), 30.0)
+    assert player.choices[0].label == "RMSE (K)"
+
+
+@pytest.mark.parametrize("south_first", [True, False])
+def test_score_maps_have_the_north_up(make_evaluation, with_grid, south_first):
+    cases = with_grid("km")
+    folder = make_evaluation(cases=cases if south_first else cases.isel(y=slice(None, None, -1)), parts=True)
+    with xr.open_dataset(folder / "score_maps.nc") as opened:
+        maps = opened.load()
+    maps["rmse"] = maps["rmse"] + 10 * xr.DataArray(np.arange(6), dims="y")
+    maps.to_netcdf(folder / "score_maps.nc")
+    top = read_results(folder).score_maps["rmse"].isel(method=0, lead_time=0, x=0, y=0)
+    assert top == (51.0 if south_first else 1.0)
