@@ -30,6 +30,7 @@ def test_the_commands_are_those_that_are_documented():
         "report",
         "inspect",
         "convert",
+        "export",
         "doctor",
     ]
 
@@ -70,7 +71,7 @@ def test_the_examples_run_one_after_the_other(cli, fails, make_rain, tmp_path, t
     make_rain(frames=30).to_netcdf(tmp_path / "rain.nc")
     settings = {"train": tiny, "demo": [*tiny, "--set", "training.batch_size=1"]}
     np.savez(tmp_path / "weights.npz", **{"cell_list.0.conv.weight": np.zeros((8, 3, 3, 3), "f")})
-    for name in ("train", "forecast", "evaluate", "report", "inspect", "convert", "doctor", "demo"):
+    for name in ("train", "forecast", "evaluate", "report", "inspect", "convert", "export", "doctor", "demo"):
         code, out, err = cli(*shlex.split(example(name)), *settings.get(name, []))
         assert (code, err) == (0, ""), (name, out, err)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

@@ -46,7 +46,7 @@ class _Builder:
 
     def __init__(self, spec: ForecasterSpec, arrays: Mapping[str, Array], options: GraphOptions) -> None:
         self.spec, self.arrays, self.options = spec, arrays, options
-        self.graph = Graph("convlstm_forecaster")
+        self.graph = Graph("convlstm_forecaster", weight_type=options.weight_type)
         self.batch: int | str = options.batch or "batch"
         size = options.size
         if spec.encoder.peephole == "pixel":
@@ -57,6 +57,7 @@ class _Builder:
         else:
             self.grid = list(AXIS_NAMES[2]) if spec.patch_size == 1 else ["grid_height", "grid_width"]
         self.grids = [self.grid] * spec.encoder.depth
+        self.earlier: tuple[str, list[int | str | None]] | None = None  # the frames that the next step needs
 
     def build(self) -> Graph:
         """Fill the graph and return it."""
@@ -81,6 +82,8 @@ class _Builder:
         graph.add_output("forecast", forecast, FLOAT, [self.batch, horizon, self.spec.output_channels, *self.space])
         if options.has_states:
             add_final_states(graph, self.spec.encoder, states, self.batch, self.grids)
+        if self.earlier is not None:
+            graph.add_output("frames_n", self.earlier[0], FLOAT, self.earlier[1])
         return graph
 
     def _encode(self, frames: str) -> tuple[list[str], _Context]:
@@ -152,7 +155,7 @@ class _Builder:
         joined = graph.concat([before, frame], 1)
         start = graph.integers(self.spec.frame_channels)
         kept = graph.slice(joined, start, graph.integers(channels + self.spec.frame_channels), 1)
-        graph.add_output("frames_n", kept, FLOAT, dims)
+        self.earlier = (kept, dims)
         return joined
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from convlstm.export.storage import WeightType, is_kernel, quantise
 from convlstm.spec.types import Array
 
 OPSET = 18
@@ -30,6 +31,8 @@ class _Shared:
     initializers: dict[str, TensorProto] = field(default_factory=dict)
     constants: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     count: int = 0
+    weight_type: WeightType = "float32"
+    decoders: list[onnx.NodeProto] = field(default_factory=list)  # nodes that make float32 of narrower weights
 
 
 class Graph:
@@ -38,12 +41,12 @@ class Graph:
     Values are named by strings. Constants and weights belong to the outer graph, and the bodies of loops refer to them.
     """
 
-    def __init__(self, name: str, shared: _Shared | None = None) -> None:
+    def __init__(self, name: str, shared: _Shared | None = None, *, weight_type: WeightType = "float32") -> None:
         self.name = name
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
-        self._shared = shared or _Shared()
+        self._shared = shared or _Shared(weight_type=weight_type)
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator with one output, and return the name of that output."""
@@ -61,11 +64,24 @@ class Graph:
         return name
 
     def weight(self, name: str, array: Array) -> str:
-        """Return the float32 initializer of this name, which is added on first use."""
-        if name not in self._shared.initializers:
-            plain = np.ascontiguousarray(array, dtype=np.float32).reshape(np.shape(array))
-            self._shared.initializers[name] = numpy_helper.from_array(plain, name)
-        return name
+        """Return the float32 value of a weight, which is added to the file on first use."""
+        shared, plain = self._shared, np.ascontiguousarray(array, dtype=np.float32).reshape(np.shape(array))
+        decoded = f"{name}.float32"
+        if shared.weight_type == "float32" or not is_kernel(name, plain):
+            shared.initializers.setdefault(name, numpy_helper.from_array(plain, name))
+            return name
+        if name in shared.initializers:
+            return decoded
+        if shared.weight_type == "float16":
+            shared.initializers[name] = numpy_helper.from_array(plain.astype(np.float16), name)
+            node = helper.make_node("Cast", [name], [decoded], name=decoded, to=FLOAT)
+        else:
+            values, scale = quantise(plain)
+            shared.initializers[name] = numpy_helper.from_array(values, name)
+            shared.initializers[f"{name}.scale"] = numpy_helper.from_array(scale, f"{name}.scale")
+            node = helper.make_node("DequantizeLinear", [name, f"{name}.scale"], [decoded], name=decoded, axis=0)
+        shared.decoders.append(node)
+        return decoded
 
     def constant(self, value: object, dtype: str = "float32") -> str:
         """Return a constant; equal constants are stored once."""
@@ -172,7 +188,8 @@ class Graph:
         if open_shapes:
             inputs, outputs = [_typed_only(value) for value in inputs], [_typed_only(value) for value in outputs]
         initializers = list(self._shared.initializers.values()) if with_initializers else []
-        return helper.make_graph(self.nodes, self.name, inputs, outputs, initializers)
+        nodes = [*self._shared.decoders, *self.nodes] if with_initializers else self.nodes
+        return helper.make_graph(nodes, self.name, inputs, outputs, initializers)
 
     def _new_name(self, kind: str) -> str:
         self._shared.count += 1

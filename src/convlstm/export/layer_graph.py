@@ -34,7 +34,7 @@ class SequenceInputs:
 
 def layer_graph(spec: ConvLSTMSpec, arrays: Mapping[str, Array], options: GraphOptions) -> Graph:
     """Return the graph of a stack. Its inputs and outputs are listed in `docs/export.md`."""
-    graph = Graph("convlstm_layer")
+    graph = Graph("convlstm_layer", weight_type=options.weight_type)
     cells = cells_of(spec, "", arrays)
     batch: int | str = options.batch or "batch"
     space = space_dims(spec.spatial_dims, spec.input_size or options.size)

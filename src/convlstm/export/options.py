@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from convlstm.errors import OutputError, SpecError
+from convlstm.export.storage import WEIGHT_TYPES, WeightType
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
@@ -46,6 +47,7 @@ class GraphOptions:
     mask: bool = False
     probability: bool = False
     physical: Physical | None = None
+    weight_type: WeightType = "float32"
 
     @property
     def loop_steps(self) -> int | None:
@@ -66,6 +68,7 @@ class GraphOptions:
 def check_options(spec: Spec, options: GraphOptions) -> None:
     """Raise an error for an option that the graph cannot hold, or that has no effect, naming the option."""
     parsing.choice("form", options.form, FORMS)
+    parsing.choice("weight_type", options.weight_type, WEIGHT_TYPES)
     stack = spec.encoder if isinstance(spec, ForecasterSpec) else spec
     if callable(stack.duration_strategy):
         _refuse(
