@@ -40,7 +40,7 @@ def check_path(path: str | Path, kind: str) -> Path:
             str(path),
             expected=f"a name that ends in {suffix}" if suffix else "the name of a folder, without a suffix",
             received=repr(path.suffix) if path.suffix else "no suffix",
-            hint=f"Pass `{path.with_suffix(suffix)}`.",
+            hint=f"Pass `{path.with_suffix(suffix)}`, or choose another format.",
         )
     check_writable(path, folder=not suffix)
     return path

@@ -106,7 +106,9 @@ def to_onnx(
     in_file = stored_weights(weights, weight_type)
     difference = check_file(spec, in_file, options, lambda inputs: run_session(session, inputs), path)
     write_atomic(path, lambda draft: draft.write_bytes(data))
-    inputs, outputs = (_described(values) for values in (model.graph.input, model.graph.output))
+    defaults = {initializer.name for initializer in model.graph.initializer}
+    inputs = {name: text + ", optional" * (name in defaults) for name, text in _described(model.graph.input).items()}
+    outputs = _described(model.graph.output)
     return Exported(path, inputs, outputs, difference)
 
 
@@ -132,9 +134,9 @@ def onnx_model(
     from convlstm.export.graph import IR_VERSION, OPSET
     from convlstm.export.layer_graph import layer_graph
 
+    check_options(spec, options)
     check_weights(spec, weights)
     Model(spec, weights).check_range("float32")
-    check_options(spec, options)
     if isinstance(spec, ForecasterSpec):
         graph = forecaster_graph(spec, weights, options)
     else:
