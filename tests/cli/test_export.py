@@ -48,7 +48,7 @@ def test_a_layer_step_by_step_in_int8(cli, layer, tmp_path):
 @pytest.mark.parametrize(
     ("code", "words", "options"),
     [
-        (3, "--format: expected 'onnx'", ("--format", "coreml")),
+        (3, "--format: expected one of onnx, onnx-unrolled", ("--format", "coreml")),
         (3, "--batch: expected no such option with --format pt2", ("--format", "pt2", "--batch", 1, "-o", "m.pt2")),
         (3, "--weights: expected no such option", ("--format", "pt2", "--weights", "int8", "-o", "m.pt2")),
         (6, "model.pt2: expected a name that ends in .onnx, got '.pt2'. Pass `model.onnx`", ("-o", "model.pt2")),
@@ -66,4 +66,6 @@ def test_refusals(fails, layer, code, words, options):
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(fails, layer, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    fails(8, "onnx: expected the package installed, got no module 'onnx'. Run: pip install", "export", "layer.safetensors")
+    fails(
+        8, "onnx: expected the package installed, got no module 'onnx'. Run: pip install", "export", "layer.safetensors"
+    )

@@ -26,6 +26,7 @@ def frames(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own steps
 def test_a_program_of_pytorch_takes_any_batch_time_and_size(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     weights, path = initialise(LAYER, 0), tmp_path / "layer.pt2"

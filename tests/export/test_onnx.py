@@ -90,9 +90,7 @@ def test_random_forecasters(seed: int, form: Any) -> None:
     steps = case.arrays["frames"].shape[1]
     fixed = {"steps": steps, "horizon": case.horizon} if form == "unrolled" else {}
     has_states = "h.0" in case.arrays
-    session = session_of(
-        case.spec, weights_of(case), form=form, states=has_states, mask=case.mask is not None, **fixed
-    )
+    session = session_of(case.spec, weights_of(case), form=form, states=has_states, mask=case.mask is not None, **fixed)
     lead = np.full((len(case.arrays["frames"]), case.horizon), case.spec.encoder.reference_duration)
     further = {"horizon": np.array([case.horizon])} | ({} if case.mask is None else {"mask": case.mask})
     received = run_session(session, feeds(session, {"lead_durations": lead} | dict(case.arrays), further))

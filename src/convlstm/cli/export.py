@@ -28,9 +28,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write; a folder for savedmodel.")
-    ] = Path("model.onnx"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; a folder for savedmodel.")] = Path(
+        "model.onnx"
+    ),
     kind: Annotated[
         str,
         typer.Option(
@@ -52,9 +52,7 @@ def export(
     states: Annotated[
         bool, typer.Option("--states", metavar="", help="Make the states inputs and outputs, for onnx.")
     ] = False,
-    mask: Annotated[
-        bool, typer.Option("--mask", metavar="", help="Make the validity of the frames an input.")
-    ] = False,
+    mask: Annotated[bool, typer.Option("--mask", metavar="", help="Make the validity of the frames an input.")] = False,
     probability: Annotated[
         bool, typer.Option("--probability", metavar="", help="Return probabilities in place of logits.")
     ] = False,
@@ -143,9 +141,7 @@ def _physical(model: Model, source: Path) -> Physical:
     from convlstm.nowcast.pipeline import Pipeline
 
     pipeline = Pipeline.of_model(model, source)
-    return Physical(
-        transform=pipeline.transform.to_dict(), rain=pipeline.rain, moving=pipeline.frame == "moving"
-    )
+    return Physical(transform=pipeline.transform.to_dict(), rain=pipeline.rain, moving=pipeline.frame == "moving")
 
 
 def _check_unused(kind: str, given: dict[str, Any]) -> None:

@@ -194,9 +194,7 @@ def _continue_from_states(
         expected["frames_n"] = last(values, valid, earlier)
 
 
-def _random_frames(
-    spec: ForecasterSpec, physical: Physical | None, sizes: Sizes, random: np.random.Generator
-) -> Array:
+def _random_frames(spec: ForecasterSpec, physical: Physical | None, sizes: Sizes, random: np.random.Generator) -> Array:
     channels = spec.frame_channels - (physical is not None and physical.moving)
     frames = _normal(random, (sizes.batch, sizes.steps, channels, *sizes.space))
     if physical is None:
@@ -205,7 +203,7 @@ def _random_frames(
         scale, offset = (_per_channel(physical.transform[name]) for name in ("std", "mean"))
         frames = frames * scale + offset
     elif physical.transform["name"] != "identity":
-        frames = 10.0 ** frames * (frames > -0.5)  # rain, with dry points
+        frames = 10.0**frames * (frames > -0.5)  # rain, with dry points
     frames[random.random(frames.shape) < 0.1] = np.nan
     return frames.astype(np.float32)
 
@@ -268,15 +266,11 @@ def _random_times(
 def _of_one_step(inputs: Arrays) -> Arrays:
     """Return the inputs of a sequence of one step by the names of a graph of one step."""
     names = {"durations": "duration", "gaps": "gap"}
-    return {
-        names.get(name, name): array[:, 0] if name in ("x", *names) else array for name, array in inputs.items()
-    }
+    return {names.get(name, name): array[:, 0] if name in ("x", *names) else array for name, array in inputs.items()}
 
 
 def _final_states(final: list[reference.State]) -> Arrays:
-    return {
-        f"{part}_n.{n}": values for n, pair in enumerate(final) for part, values in zip("hc", pair, strict=True)
-    }
+    return {f"{part}_n.{n}": values for n, pair in enumerate(final) for part, values in zip("hc", pair, strict=True)}
 
 
 def _least_size(spec: ConvLSTMSpec) -> int:

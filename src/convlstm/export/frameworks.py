@@ -65,16 +65,17 @@ def to_framework(
         DependencyError: if the framework is not installed.
 
     Example:
-        >>> import tempfile, torch
+        >>> import tempfile, jax, numpy
         >>> from convlstm import ConvLSTMSpec
         >>> from convlstm.weights.canonical import initialise
         >>> spec = ConvLSTMSpec(in_channels=1, hidden_channels=2, kernel_size=3)
-        >>> path = Path(tempfile.mkdtemp()) / "layer.pt2"
-        >>> to_framework(path, spec, initialise(spec, seed=0), "pt2", size=(6, 8)).inputs
-        {'x': 'float32 (batch, time, 1, 6, 8)'}
-        >>> output, (h_n, c_n) = torch.export.load(path).module()(torch.zeros(1, 3, 1, 6, 8))
-        >>> tuple(output.shape)
-        (1, 3, 2, 6, 8)
+        >>> path = Path(tempfile.mkdtemp()) / "layer.stablehlo"
+        >>> to_framework(path, spec, initialise(spec, seed=0), "stablehlo", size=(6, 8)).inputs
+        {'x': 'float32 (batch, time, 6, 8, 1)'}
+        >>> module = jax.export.deserialize(bytearray(path.read_bytes()))
+        >>> output, (h_n, c_n) = module.call(numpy.zeros((1, 3, 6, 8, 1), "float32"))
+        >>> output.shape
+        (1, 3, 6, 8, 2)
     """
     parsing.choice("kind", kind, tuple(_MODULES))
     path = check_path(path, kind)
@@ -164,7 +165,13 @@ def _check_open_size(spec: Spec, kind: FrameworkFormat) -> None:
             wants.append(("detail_channels", "0", spec.detail_channels, not spec.detail_channels))
     for name, expected, received, holds in wants:
         if not holds:
-            raise _refusal(name, kind, f"{expected} with an open size", received, "Fix the size: `--size 64x64`, or `size=(64, 64)` in Python.")
+            raise _refusal(
+                name,
+                kind,
+                f"{expected} with an open size",
+                received,
+                "Fix the size: `--size 64x64`, or `size=(64, 64)` in Python.",
+            )
 
 
 def _refusal(name: str, kind: str, expected: str, received: object, hint: str) -> SpecError:

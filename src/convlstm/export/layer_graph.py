@@ -132,9 +132,7 @@ def _run(
             output = body.op("Where", now["valid"], output, absent)
         return [*after, output] if holds else after, [output]
 
-    final, outputs = graph.loop(
-        states, loop_inputs.pairs, step, 1, steps=inputs.steps, reverse=direction == "reverse"
-    )
+    final, outputs = graph.loop(states, loop_inputs.pairs, step, 1, steps=inputs.steps, reverse=direction == "reverse")
     return outputs[0], final[: 2 * len(cells)]
 
 
@@ -202,9 +200,7 @@ def _add_inputs(
     return SequenceInputs(x, mask, *add_times(graph, spec, batch, time), count, steps)
 
 
-def add_times(
-    graph: Graph, spec: ConvLSTMSpec, batch: int | str, time: int | str
-) -> tuple[str | None, dict[str, str]]:
+def add_times(graph: Graph, spec: ConvLSTMSpec, batch: int | str, time: int | str) -> tuple[str | None, dict[str, str]]:
     """Add the inputs `durations` and `gaps` (batch, time), if the stack uses them."""
     durations = None
     if spec.duration_strategy != "none":
@@ -225,7 +221,9 @@ def add_states(graph: Graph, spec: ConvLSTMSpec, batch: int | str, grid: list[Di
     ]
 
 
-def add_final_states(graph: Graph, spec: ConvLSTMSpec, final: Sequence[str], batch: int | str, grid: list[Dims]) -> None:
+def add_final_states(
+    graph: Graph, spec: ConvLSTMSpec, final: Sequence[str], batch: int | str, grid: list[Dims]
+) -> None:
     """Make the final states outputs `h_n.{n}` and `c_n.{n}`."""
     for n, dims in enumerate(_state_dims(spec, batch, grid)):
         graph.add_output(f"h_n.{n}", final[2 * n], FLOAT, dims)

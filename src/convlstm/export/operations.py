@@ -109,9 +109,7 @@ def input_widths(
     return widths
 
 
-def output_size(
-    graph: Graph, size: str, kernel: int, stride: int, dilation: int, padding: str | int
-) -> str:
+def output_size(graph: Graph, size: str, kernel: int, stride: int, dilation: int, padding: str | int) -> str:
     """Return the number of points of a convolution's output along one axis, of shape (1,)."""
     if padding == "same":
         return size if stride == 1 else _ceil_divide(graph, size, stride)

@@ -91,7 +91,8 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         frames, named = _tensors(inputs)
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # PyTorch warns of its own steps
             result = program(frames, **named)
         if isinstance(result, Tensor):
             return {"forecast": result.numpy()}
