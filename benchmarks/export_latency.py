@@ -2,8 +2,8 @@
 
     python -m benchmarks.export_latency --threads 1 --rounds 7
 
-Each round runs every implementation once, in a new order. The table has the median of the ratios to eager PyTorch of the
-same round. `step` is one frame with the states of the frames before; its rival is one frame with the state in PyTorch.
+Each round runs every implementation once, in a new order. The table has the median of the ratios to eager PyTorch of
+the same round. `step` is one frame with the states of the frames before; its rival is one frame with the state in PyTorch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _layer(spec: ConvLSTMSpec, shape: tuple[int, ...], threads: int) -> dict[str
     scan = _session(folder, spec, weights, threads)
     unrolled = _session(folder, spec, weights, threads, form="unrolled", steps=shape[1])
     step = _session(folder, spec, weights, threads, form="step")
-    output, (h, c) = layer(x)
+    _, (h, c) = layer(x)
     states = {"h_0.0": h[0].detach().numpy(), "c_0.0": c[0].detach().numpy()}
     frames, one = {"x": x.numpy()}, {"x": x[:, 0].numpy(), **states}
     state = ((h[0].detach(),), (c[0].detach(),))

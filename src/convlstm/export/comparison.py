@@ -85,9 +85,9 @@ def compared_sizes(spec: Spec, options: GraphOptions) -> list[Sizes]:
     else:
         spaces = [fixed, fixed]
     result = []
+    fixed_horizon = None if options.form == "scan" else options.horizon
     for batch, steps, horizon, space in zip((2, 3), (4, 1), (3, 2), spaces, strict=True):
-        horizon = options.horizon if options.horizon is not None and options.form != "scan" else horizon
-        result.append(Sizes(options.batch or batch, options.steps or steps, horizon, space))
+        result.append(Sizes(options.batch or batch, options.steps or steps, fixed_horizon or horizon, space))
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convlstm.export.cell import Cell, candidate_scale, cells_of, retention, stack_step
+from convlstm.export.cell import candidate_scale, cells_of, retention, stack_step
 from convlstm.export.graph import BOOL, FLOAT, Graph
 from convlstm.export.layer_graph import (
     StepInputs,
@@ -22,7 +22,6 @@ from convlstm.export.options import GraphOptions
 from convlstm.export.physical import crop, model_values, pad_to_patches, physical_values
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
-from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 _DEFAULT_HORIZON = 12

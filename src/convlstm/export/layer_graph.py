@@ -236,9 +236,10 @@ def zero_states(graph: Graph, spec: ConvLSTMSpec, x: str, first_axis: int) -> li
     states = []
     for layer in spec.layers:
         if layer.in_channels:
-            per_axis = zip(sizes, layer.kernel_size, layer.stride, layer.dilation, strict=True)
-            paddings = (layer.padding,) * len(sizes) if isinstance(layer.padding, str) else layer.padding
-            sizes = [output_size(graph, *axis, padding) for axis, padding in zip(per_axis, paddings, strict=True)]
+            rank = spec.spatial_dims
+            paddings = (layer.padding,) * rank if isinstance(layer.padding, str) else layer.padding
+            per_axis = zip(sizes, layer.kernel_size, layer.stride, layer.dilation, paddings, strict=True)
+            sizes = [output_size(graph, n, k, s, d, padding) for n, k, s, d, padding in per_axis]
         shape = graph.concat([graph.size(x, 0), graph.integers(layer.hidden_channels), *sizes], 0)
         states += [graph.op("ConstantOfShape", shape)] * 2 * len(spec.directions)
     return states

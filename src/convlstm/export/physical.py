@@ -10,8 +10,8 @@ import numpy as np
 
 from convlstm.errors import SpecError
 from convlstm.export.graph import BOOL, FLOAT, Graph
-from convlstm.export.options import Physical
 from convlstm.export.operations import pad
+from convlstm.export.options import Physical
 
 _TINY = 1e-30  # of a rain rate in mm/h, before its logarithm
 

@@ -57,7 +57,8 @@ def write(
         name: jax.tree.map(lambda array, name=name: _symbolic(array, name, sizes), value)
         for name, value in named.items()
     }
-    exported = export.export(jax.jit(run))(jax.ShapeDtypeStruct(sizes, jnp.float32), **given)
+    example = jax.ShapeDtypeStruct(sizes, jnp.float32)  # type: ignore[no-untyped-call]
+    exported = export.export(jax.jit(run))(example, **given)
     path.write_bytes(exported.serialize())
 
 
@@ -67,7 +68,7 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         frames, named = _arrays(inputs)
-        result = exported.call(frames, **named)
+        result = exported.call(frames, **named)  # type: ignore[no-untyped-call]
         if not isinstance(result, tuple | list):
             return {"forecast": np.moveaxis(np.asarray(result), -1, 2)}
         output, (h, c) = result
@@ -91,4 +92,4 @@ def _arrays(inputs: Mapping[str, Array]) -> tuple[Array, dict[str, Any]]:
 
 def _symbolic(array: Array, name: str, sizes: Any) -> jax.ShapeDtypeStruct:
     steps = array.shape[1] if name == "lead_durations" else sizes[1]
-    return jax.ShapeDtypeStruct((sizes[0], steps), array.dtype)
+    return jax.ShapeDtypeStruct((sizes[0], steps), array.dtype)  # type: ignore[no-untyped-call]
