@@ -30,6 +30,7 @@ STATEMENTS = {
     "import convlstm.haiku": FRAMEWORKS - {"jax", "haiku", "flax"},  # haiku itself loads flax
     "import convlstm.keras": FRAMEWORKS - {"keras", "tensorflow", "jax", "torch"},
     "import convlstm.interop": (HEAVY | {"h5py"}) - {"numpy"},
+    "import convlstm.export": (HEAVY | {"onnx", "onnxruntime"}) - {"numpy"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report": FRAMEWORKS,

@@ -33,6 +33,7 @@ def test_the_commands_are_those_that_are_documented():
         "report",
         "inspect",
         "convert",
+        "export",
         "doctor",
     ]
 
@@ -73,7 +74,8 @@ def test_the_examples_run_one_after_the_other(cli, fails, make_rain, tmp_path, t
     make_rain(frames=30).to_netcdf(tmp_path / "rain.nc")
     settings = {"train": tiny, "demo": [*tiny, "--set", "training.batch_size=1"]}
     np.savez(tmp_path / "weights.npz", **{"cell_list.0.conv.weight": np.zeros((8, 3, 3, 3), "f")})
-    for name in ("train", "forecast", "evaluate", "verify", "report", "inspect", "convert", "doctor", "demo"):
+    names = "train forecast evaluate verify report inspect convert export doctor demo"
+    for name in names.split():
         if name == "verify":  # a forecast whose lead times were observed
             assert cli(*shlex.split(example("forecast")), "--init-time", "2020-06-03T01:00")[0] == 0
         code, out, err = cli(*shlex.split(example(name)), *settings.get(name, []))

@@ -11,6 +11,7 @@ from convlstm.cli.convert import convert
 from convlstm.cli.demo import demo
 from convlstm.cli.doctor import doctor
 from convlstm.cli.evaluate import evaluate
+from convlstm.cli.export import export
 from convlstm.cli.forecast import forecast
 from convlstm.cli.health import health
 from convlstm.cli.inspect import inspect
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, forecast, watch, health, evaluate, verify, report, inspect, convert, doctor):
+for command in (demo, train, forecast, watch, health, evaluate, verify, report, inspect, convert, export, doctor):
     app.command()(command)
 app.add_typer(model, name="model")
 

@@ -1,0 +1,176 @@
+"""`convlstm export`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from convlstm.export import Exported, Physical
+    from convlstm.weights.checkpoint import Model
+
+_FORMS = {"onnx": "scan", "onnx-unrolled": "unrolled", "onnx-step": "step"}
+_FRAMEWORK_FORMATS = ("pt2", "stablehlo", "savedmodel")
+_HORIZON = 12
+_BACKEND = "KERAS_BACKEND"
+
+
+def export(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Model file or run folder. Default: the model of rain in the package.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; a folder for savedmodel.")] = Path(
+        "model.onnx"
+    ),
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="onnx (any number of steps), onnx-unrolled (a fixed number), onnx-step (one step with states), pt2 "
+            "(PyTorch), stablehlo (JAX) or savedmodel (TensorFlow).",
+        ),
+    ] = "onnx",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Input steps of onnx-unrolled. Default: those of the training.")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Frames to forecast. Default: the horizon of the training, or 12.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Size of the frames, such as 128x128. Default: any.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples in a batch, for onnx. Default: any.")] = None,
+    states: Annotated[
+        bool, typer.Option("--states", metavar="", help="Make the states inputs and outputs, for onnx.")
+    ] = False,
+    mask: Annotated[bool, typer.Option("--mask", metavar="", help="Make the validity of the frames an input.")] = False,
+    probability: Annotated[
+        bool, typer.Option("--probability", metavar="", help="Return probabilities in place of logits.")
+    ] = False,
+    physical: Annotated[
+        bool,
+        typer.Option(
+            "--physical",
+            metavar="",
+            help="Take and return physical values, with the transform in the file, for onnx. Events are probabilities.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str, typer.Option(help="Type of the kernels in the file, for onnx: float32, float16 or int8.")
+    ] = "float32",
+) -> None:
+    """Write a model for another runtime, and compare the file with the reference.
+
+    Batch, time and size are open unless they are fixed by an option. The file is run on random inputs at two sizes, and
+    is not written if a number differs by more than 1e-5.
+
+    Example: `convlstm export -o rain.onnx`
+
+    Example: `convlstm export my-run -o model.pt2 --format pt2 --size 128x128`
+    """
+    from convlstm.files import check_not_input
+    from convlstm.nowcast.models import shipped_model
+    from convlstm.nowcast.nowcaster import model_file
+    from convlstm.spec.parsing import choice
+    from convlstm.weights.checkpoint import load_model
+
+    choice("--format", kind, (*_FORMS, *_FRAMEWORK_FORMATS))
+    source = model_file(shipped_model() if path is None else path)
+    check_not_input(output, source)
+    model = load_model(source)
+    shared = {"size": _sizes(size), "mask": mask, "probability": probability, "horizon": _horizon(model, horizon)}
+    if kind in _FORMS:
+        further = {
+            "form": _FORMS[kind],
+            "steps": _steps(model, steps) if kind == "onnx-unrolled" else steps,
+            "batch": batch,
+            "states": states,
+            "physical": _physical(model, source) if physical else None,
+            "weight_type": weights,
+        }
+        _say(_to_onnx(output, model, shared | further), kind)
+        return
+    given = {"--steps": steps, "--batch": batch, "--states": states, "--physical": physical}
+    _check_unused(kind, given | {"--weights": weights != "float32"})
+    _say(_to_framework(output, model, kind, shared), kind)
+
+
+def _to_onnx(output: Path, model: Model, options: dict[str, Any]) -> Exported:
+    from convlstm.export import to_onnx
+
+    pipeline = model.extra.get("pipeline", {})
+    names = ("variables", "units", "time_step", "input_length", "transform", "frame", "grid_spacing")
+    metadata = {name: pipeline[name] for name in names if pipeline.get(name) is not None}
+    return to_onnx(output, model.spec, model.weights, metadata=metadata, **options)
+
+
+def _to_framework(output: Path, model: Model, kind: Any, options: dict[str, Any]) -> Exported:
+    from convlstm.export import to_framework
+
+    if kind == "savedmodel" and "keras" not in sys.modules:
+        os.environ.setdefault(_BACKEND, "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return to_framework(output, model.spec, model.weights, kind, **options)
+
+
+def _horizon(model: Model, horizon: int | None) -> int | None:
+    """Return the number of forecast frames, None for a layer."""
+    from convlstm.spec.forecaster import ForecasterSpec
+
+    if horizon is not None or not isinstance(model.spec, ForecasterSpec):
+        return horizon
+    return int(model.extra.get("pipeline", {}).get("horizon", _HORIZON))
+
+
+def _steps(model: Model, steps: int | None) -> int | None:
+    """Return the number of input steps of an unrolled graph; None if neither option nor file tells it."""
+    return model.extra.get("pipeline", {}).get("input_length") if steps is None else steps
+
+
+def _physical(model: Model, source: Path) -> Physical:
+    from convlstm.export import Physical
+    from convlstm.nowcast.pipeline import Pipeline
+
+    pipeline = Pipeline.of_model(model, source)
+    return Physical(transform=pipeline.transform.to_dict(), rain=pipeline.rain, moving=pipeline.frame == "moving")
+
+
+def _check_unused(kind: str, given: dict[str, Any]) -> None:
+    """Raise an error for an option of ONNX with another format."""
+    from convlstm.errors import SpecError
+
+    for name, value in given.items():
+        if value:
+            raise SpecError(
+                name, expected=f"no such option with --format {kind}", received="one", hint=f"Leave {name} out."
+            )
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split("x"))
+    except ValueError as error:
+        raise typer.BadParameter(f"expected sizes as 128x128, got {text!r}", param_hint="--size") from error
+
+
+def _say(exported: Exported, kind: str) -> None:
+    """Print what was written, with its inputs and outputs."""
+    from convlstm.cli.output import say
+
+    path = exported.path
+    files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    size = sum(part.stat().st_size for part in files) / 1e6
+    say(f"{path}: {kind}, {size:.2f} MB, at most {exported.difference:.1g} from the reference")
+    width = max(len(name) for name in (*exported.inputs, *exported.outputs))
+    for label, values in (("input", exported.inputs), ("output", exported.outputs)):
+        for name, text in values.items():
+            say(f"{label:6}  {name:{width}}  {text}")

@@ -1,0 +1,160 @@
+"""The options of an ONNX graph, and the refusal of what it cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from convlstm.errors import OutputError, SpecError
+from convlstm.export.storage import WEIGHT_TYPES, WeightType
+from convlstm.spec import parsing
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.options import ConvLSTMSpec
+from convlstm.weights.canonical import Spec, parameter_count
+
+Form = Literal["scan", "unrolled", "step"]
+FORMS: tuple[Form, ...] = ("scan", "unrolled", "step")
+_LARGEST_FILE = 2**31 - 2**20
+"""Bytes of weights that fit in one file of ONNX, whose limit is 2 GiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Physical:
+    """The conversion between physical values and model values that a graph contains.
+
+    Args:
+        transform: Name and options of the transform, as `Transform.to_dict` returns them.
+        rain: Whether the values are rain rates, which are never negative.
+        moving: Whether the model works in the moving frame, with a last channel that is 1 where values are known.
+    """
+
+    transform: Mapping[str, Any]
+    rain: bool = False
+    moving: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What an ONNX graph contains (see `convlstm.export.to_onnx`)."""
+
+    form: Form = "scan"
+    steps: int | None = None
+    horizon: int | None = None
+    batch: int | None = None
+    size: tuple[int, ...] | None = None
+    states: bool = False
+    mask: bool = False
+    probability: bool = False
+    physical: Physical | None = None
+    weight_type: WeightType = "float32"
+
+    @property
+    def loop_steps(self) -> int | None:
+        """Number of unrolled time steps; None for a loop over any number."""
+        return self.steps if self.form == "unrolled" else None
+
+    @property
+    def lead_steps(self) -> int | None:
+        """Number of unrolled lead times; None for a loop over any number."""
+        return None if self.form == "scan" else self.horizon
+
+    @property
+    def has_states(self) -> bool:
+        """Whether the states are inputs and outputs."""
+        return self.states or self.form == "step"
+
+
+def check_options(spec: Spec, options: GraphOptions) -> None:
+    """Raise an error for an option that the graph cannot hold, or that has no effect, naming the option."""
+    parsing.choice("form", options.form, FORMS)
+    parsing.choice("weight_type", options.weight_type, WEIGHT_TYPES)
+    stack = spec.encoder if isinstance(spec, ForecasterSpec) else spec
+    if callable(stack.duration_strategy):
+        _refuse(
+            "duration_strategy",
+            "the name of a strategy",
+            "a function, which no file holds",
+            "Use a named strategy, such as `duration_strategy='mlp'`.",
+        )
+    if 4 * parameter_count(spec) > _LARGEST_FILE:
+        raise OutputError(
+            "spec",
+            expected="at most 2 GiB of weights in a file of ONNX",
+            received=f"{4 * parameter_count(spec) / 2**30:.1f} GiB",
+            hint="Export it with `--format pt2`.",
+        )
+    for name in ("steps", "horizon", "batch"):
+        value = getattr(options, name)
+        if value is not None:
+            parsing.integer(name, value, 1)
+    if options.size is not None:
+        parsing.per_axis("size", options.size, stack.spatial_dims, 1)
+    _check_steps(options)
+    _check_size(spec, options)
+    if isinstance(spec, ForecasterSpec):
+        _check_forecaster(spec, options)
+    else:
+        _check_layer(spec, options)
+
+
+def _check_steps(options: GraphOptions) -> None:
+    if options.form == "unrolled" and options.steps is None:
+        _refuse("steps", "the number of steps of an unrolled graph", "None", "Pass `steps=6`, or `form='scan'`.")
+    if options.form != "unrolled" and options.steps is not None:
+        _refuse("steps", "None, since only an unrolled graph fixes it", options.steps, "Leave `steps` out.")
+    if options.form == "step" and options.mask:
+        _refuse("mask", "False in a graph of one step", True, "Call the step for valid frames only.")
+
+
+def _check_size(spec: Spec, options: GraphOptions) -> None:
+    stack, patch = (spec.encoder, spec.patch_size) if isinstance(spec, ForecasterSpec) else (spec, 1)
+    if stack.peephole == "pixel":
+        fixed = tuple(n * patch for n in stack.input_size)
+        if options.size not in (None, fixed):
+            _refuse("size", f"{fixed}, the size of the pixel peepholes", options.size, "Leave `size` out.")
+    if options.size is not None:
+        if options.physical is None and any(n % patch for n in options.size):
+            _refuse("size", f"multiples of the patch size {patch}", options.size, "Choose such a size.")
+        stack.grids(tuple(-(-n // patch) for n in options.size))
+
+
+def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
+    why = "in the graph of a layer"
+    if options.horizon is not None:
+        _refuse("horizon", f"None {why}", options.horizon, "Leave `horizon` out.")
+    for name in ("probability", "physical"):
+        if getattr(options, name):
+            _refuse(name, f"no such option {why}", "one", f"Leave `{name}` out.")
+    if options.form == "step" and spec.direction != "forward":
+        _refuse(
+            "direction",
+            "'forward' in a graph of one step",
+            repr(spec.direction),
+            "Use `form='scan'`, which reads the whole sequence.",
+        )
+    if spec.in_channels == 0 and not options.has_states:
+        _refuse("states", "True for a stack without input", False, "Pass `states=True`.")
+
+
+def _check_forecaster(spec: ForecasterSpec, options: GraphOptions) -> None:
+    if options.form != "scan" and options.horizon is None:
+        _refuse("horizon", f"the number of forecast frames of form={options.form!r}", "None", "Pass `horizon=12`.")
+    if options.probability and not spec.thresholds:
+        _refuse("probability", "False without thresholds", True, "Leave `probability` out.")
+    if options.physical is None:
+        return
+    for name in ("mask", "states"):
+        if getattr(options, name):
+            _refuse(name, "False with `physical`", True, f"Leave `{name}` or `physical` out.")
+    if options.form == "step" and not options.physical.moving:
+        _refuse(
+            "physical",
+            "None in a graph of one step, which cannot fill missing values",
+            "a transform",
+            "Leave `physical` out and pass model values.",
+        )
+
+
+def _refuse(argument: str, expected: str, received: object, hint: str) -> None:
+    raise SpecError(argument, expected=expected, received=received, hint=hint)

@@ -1,0 +1,114 @@
+"""A module as an exported program (`*.pt2`) with open batch, time and space."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from convlstm.spec.forecaster import ForecasterSpec
+from convlstm.spec.options import ConvLSTMSpec
+from convlstm.spec.types import Array
+from convlstm.torch.forecaster import Forecaster
+from convlstm.torch.layer import ConvLSTM
+from convlstm.torch.weights import load_canonical
+
+_GAPS = "gaps."
+
+
+class _Program(nn.Module):
+    """A layer or a forecaster as a function of named tensors, with a fixed horizon."""
+
+    def __init__(self, module: ConvLSTM | Forecaster, horizon: int | None, probability: bool) -> None:
+        super().__init__()
+        self.module, self.horizon, self.probability = module, horizon, probability
+
+    def forward(
+        self,
+        frames: Tensor,
+        *,
+        mask: Tensor | None = None,
+        durations: Tensor | None = None,
+        gaps: Any = None,
+        lead_durations: Tensor | None = None,
+    ) -> Any:
+        """Return the forecast, or output and (h_n, c_n) of a layer."""
+        times = {"mask": mask, "durations": durations, "gaps": gaps}
+        if isinstance(self.module, ConvLSTM):
+            return self.module(frames, **times)
+        assert self.horizon is not None
+        forecast = self.module(frames, self.horizon, lead_durations=lead_durations, **times)
+        return forecast.sigmoid() if self.probability else forecast
+
+
+def write(
+    path: Path,
+    spec: ConvLSTMSpec | ForecasterSpec,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    *,
+    horizon: int | None,
+    probability: bool,
+    open_space: bool,
+) -> None:
+    """Write an exported program whose inputs are those of the example, with open batch and time."""
+    module: ConvLSTM | Forecaster
+    module = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTM.from_spec(spec)
+    load_canonical(module, weights)
+    frames, named = _tensors(inputs)
+    patch = spec.patch_size if isinstance(spec, ForecasterSpec) else 1
+    first: dict[int, Any] = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    for axis in range(3, frames.ndim) if open_space else ():
+        first[axis] = Dim.DYNAMIC if patch == 1 else patch * Dim(f"patches_{axis}", min=2)
+    shapes: dict[str, Any] = {"frames": first}
+    for name, value in named.items():
+        by_step: dict[int, Any] = {0: Dim.DYNAMIC} | ({} if name == "lead_durations" else {1: Dim.DYNAMIC})
+        shapes[name] = (by_step,) * len(value) if isinstance(value, tuple) else by_step
+    program = _Program(module, horizon, probability).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns of its own steps
+        level = logging.getLogger("torch").level
+        logging.getLogger("torch").setLevel(logging.ERROR)
+        try:
+            exported = torch.export.export(program, (frames,), named, dynamic_shapes=shapes, strict=False)
+            torch.export.save(exported, path)
+        finally:
+            logging.getLogger("torch").setLevel(level)
+
+
+def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """Return a function that runs a program of `write` on arrays by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.load(path).module()
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        frames, named = _tensors(inputs)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # PyTorch warns of its own steps
+            result = program(frames, **named)
+        if isinstance(result, Tensor):
+            return {"forecast": result.numpy()}
+        output, (h, c) = result
+        parts = output if isinstance(output, tuple | list) else (output,)
+        names = ["output"] if len(parts) == 1 else [f"output.{n}" for n in range(len(parts))]
+        found = dict(zip(names, parts, strict=True))
+        found |= {f"h_n.{n}": part for n, part in enumerate(h)} | {f"c_n.{n}": part for n, part in enumerate(c)}
+        return {name: part.numpy() for name, part in found.items()}
+
+    return run
+
+
+def _tensors(inputs: Mapping[str, Array]) -> tuple[Tensor, dict[str, Any]]:
+    """Return the frames, and the other inputs by the names of the program's arguments."""
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+    frames = tensors.pop("x") if "x" in tensors else tensors.pop("frames")
+    gaps = tuple(tensors.pop(name) for name in list(tensors) if name.startswith(_GAPS))
+    return frames, tensors | ({"gaps": gaps} if gaps else {})

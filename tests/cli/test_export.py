@@ -1,0 +1,71 @@
+"""`convlstm export`: what it prints and writes, and how it refuses."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from convlstm import ConvLSTMSpec
+from convlstm.weights.canonical import initialise
+from convlstm.weights.checkpoint import save_model
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A layer as a model file."""
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3)
+    save_model(tmp_path / "layer.safetensors", spec, initialise(spec, 0))
+
+
+def test_a_run_takes_its_horizon_steps_and_units_from_the_training(cli, trained, tmp_path):
+    code, out, err = cli("export", trained / "run", "-o", "run.onnx", "--format", "onnx-unrolled", "--physical")
+    assert (code, err) == (0, "")
+    first, *others = out.splitlines()
+    assert first.startswith("run.onnx: onnx-unrolled, ")
+    assert first.endswith(" from the reference")
+    assert others == [
+        "input   frames    float32 (batch, 3, 1, height, width)",
+        "output  forecast  float32 (batch, 4, 1, height, width)",
+    ]
+    props = {entry.key: entry.value for entry in onnx.load(tmp_path / "run.onnx").metadata_props}
+    assert (props["units"], props["values"], props["input_length"]) == ("mm/h", "physical values", "3")
+    session = onnxruntime.InferenceSession(tmp_path / "run.onnx")
+    rain = np.full((1, 3, 1, 22, 18), 2.0, np.float32)
+    assert session.run(["forecast"], {"frames": rain})[0].min() >= 0.0
+
+
+def test_a_layer_step_by_step_in_int8(cli, layer, tmp_path):
+    words = ("--format", "onnx-step", "--weights", "int8", "--batch", 1, "--size", "8x8")
+    code, out, err = cli("export", "layer.safetensors", "-o", "layer.onnx", *words)
+    assert (code, err) == (0, "")
+    assert "input   x       float32 (1, 2, 8, 8)" in out.splitlines()
+    assert "output  c_n.0   float32 (1, 3, 8, 8)" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "options"),
+    [
+        (3, "--format: expected one of onnx, onnx-unrolled", ("--format", "coreml")),
+        (3, "--batch: expected no such option with --format pt2", ("--format", "pt2", "--batch", 1, "-o", "m.pt2")),
+        (3, "--weights: expected no such option", ("--format", "pt2", "--weights", "int8", "-o", "m.pt2")),
+        (6, "model.pt2: expected a name that ends in .onnx, got '.pt2'. Pass `model.onnx`", ("-o", "model.pt2")),
+        (3, "steps: expected the number of steps of an unrolled graph", ("--format", "onnx-unrolled")),
+        (3, "probability: expected no such option", ("--probability",)),
+        (5, "expected a forecaster written by `convlstm train`", ("--physical",)),
+        (2, "expected sizes as 128x128, got '8,8'", ("--size", "8,8")),
+        (3, "size: expected", ("--size", "8x8x8")),
+        (6, "expected a path other than the inputs", ("-o", "layer.safetensors")),
+    ],
+)
+def test_refusals(fails, layer, code, words, options):
+    fails(code, words, "export", "layer.safetensors", *options)
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(fails, layer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    fails(
+        8, "onnx: expected the package installed, got no module 'onnx'. Run: pip install", "export", "layer.safetensors"
+    )
