@@ -215,10 +215,11 @@ def locked(folder: Path, work: str) -> Iterator[None]:
     with file:
         if not _lock(file):
             file.seek(0)
+            article = "an" if work.startswith("e") else "a"
             raise OutputError(
                 str(folder),
                 expected=f"no other {work} in this folder",
-                received=f"another one in process {file.read().strip() or 'unknown'}",
+                received=f"{article} {work} in process {file.read().strip() or 'unknown'}",
                 hint="Wait until it ends, or choose another `--output`.",
             )
         file.truncate(0)
