@@ -1,17 +1,15 @@
 """Evaluations in parts: interrupted, continued, refused, spread over processes, and from files larger than memory."""
 
-import os
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import xarray as xr
 
 from convlstm.data import open_frames
 from convlstm.data import stored as stored_module
 from convlstm.data.stored import StoredArray
-from convlstm.errors import DataError, OutputError
+from convlstm.errors import OutputError
 from convlstm.nowcast.evaluate import evaluate
 from convlstm.nowcast.evaluation_cases import Selection
 from convlstm.nowcast.evaluation_work import UNFINISHED
@@ -29,12 +27,6 @@ class StopError(Exception):
 def stop_after(count, done, of):
     if done == count:
         raise StopError
-
-
-def failing_in_workers(parent, inputs, seconds, leads):
-    if os.getpid() != parent:
-        raise DataError("rival", expected="the first process", received="another", hint="Stay.")
-    return np.repeat(inputs[-1:], len(leads), axis=0)
 
 
 def tables(folder):
@@ -87,14 +79,6 @@ def test_processes_give_the_same_bits_as_one(whole, event_nowcaster, rain_frames
     evaluate(event_nowcaster, rain_frames, tmp_path / "e", FEW, members=2, **options)
     assert calls[-1] == (3, 3)
     assert tables(tmp_path / "e") == tables(whole)
-
-
-def test_an_error_in_a_process_is_that_of_the_evaluation(make_nowcaster, rain_frames, tmp_path):
-    pytest.importorskip("dask")
-    rivals = {"rival": partial(failing_in_workers, os.getpid())}
-    with pytest.raises(DataError, match="rival: expected the first process, got another"):
-        evaluate(make_nowcaster(), rain_frames, tmp_path / "e", FEW, rivals=rivals, workers=2)
-    assert not (tmp_path / "e" / UNFINISHED).exists()  # no case was finished
 
 
 def test_a_file_larger_than_memory_gives_the_same_model_and_scores(

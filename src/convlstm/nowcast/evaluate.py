@@ -285,22 +285,25 @@ def _examples(work: Work, shown: Mapping[int, str]) -> xr.Dataset:
     nowcaster = methods.nowcaster
     length = nowcaster.pipeline.input_length
     ends = work.ends[list(shown)]
-    fields = [work.fields(number) for number in shown]
+    leads = len(methods.lead_seconds)
+    forecast = np.empty((len(methods.names), len(ends), leads, *work.scoring.grid), np.float32)
+    observation = np.empty(forecast.shape[1:], np.float32)
     inputs = np.stack([frames.read(slice(end - length + 1, end + 1))[:, 0] for end in ends])
-    never_observed = np.asarray(np.isnan(inputs).all(axis=1))[None, :, None]
-    forecast = np.stack([arrays["forecast"] for arrays in fields], axis=1)
+    never_observed = np.asarray(np.isnan(inputs).all(axis=1))
+    maps = xr.Dataset()
+    flow = methods.names.index("optical flow")
+    for place, number in enumerate(shown):
+        fields = work.fields(number)  # of one case at a time, to limit the memory
+        forecast[:, place], observation[place] = fields["forecast"], fields["observation"]
+        forecast[:, place, :, never_observed[place]] = np.nan
+        forecast[flow, place] = without_inflow(methods, frames, int(ends[place]), forecast[flow, place])
+        if place == 0:
+            maps = _probability_maps(work, fields, never_observed[0])
     minutes = np.arange(1 - length, 1) * nowcaster.pipeline.time_step / 60.0
-    maps = _probability_maps(work, fields[0], never_observed[0, 0, 0])
     return xr.Dataset(
         {
-            "forecast": (
-                ("method", "case", "lead_time", "y", "x"),
-                np.where(never_observed, np.float32(np.nan), without_inflow(methods, frames, ends, forecast)),
-            ),
-            "observation": (
-                ("case", "lead_time", "y", "x"),
-                np.stack([arrays["observation"] for arrays in fields]),
-            ),
+            "forecast": (("method", "case", "lead_time", "y", "x"), forecast),
+            "observation": (("case", "lead_time", "y", "x"), observation),
             "inputs": (("case", "input_time", "y", "x"), inputs),
             **maps.data_vars,
         },

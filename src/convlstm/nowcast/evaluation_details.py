@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.data import Frames
-from convlstm.data.units import RAIN_RATE
+from convlstm.data.units import RAIN_RATE, Field
 from convlstm.nowcast.baselines import inflow
 from convlstm.nowcast.evaluation_forecasts import Methods
 from convlstm.verification.evaluation_folder import CASE_SCORES_FILE, DAY_SCORES_FILE, METHODS
@@ -99,18 +99,12 @@ def grid_coordinates(frames: Frames) -> dict[str, xr.DataArray]:
     return {str(name): grid[name] for name in grid.coords}
 
 
-def without_inflow(
-    methods: Methods, frames: Frames, ends: NDArray[np.intp], forecast: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the forecasts of some cases for maps (method, case, lead_time, height, width).
+def without_inflow(methods: Methods, frames: Frames, end: int, flow: Field) -> Field:
+    """Return the optical flow of a case (lead_time, height, width) for maps, by the index of its last input frame.
 
-    The optical flow is missing where it brings in what is outside the data. The scores take the nearest value there, so
-    that all methods are scored on the same cells. The ends are the last input frames of the cases.
+    It is missing where it brings in what is outside the data. The scores take the nearest value there, so that all
+    methods are scored on the same cells.
     """
-    shown = forecast.copy()
-    flow = shown[methods.names.index("optical flow")]
-    for place, end in enumerate(ends.tolist()):
-        window = slice(end - methods.nowcaster.pipeline.input_length + 1, end + 1)
-        unknown = inflow(frames.read(window)[:, :1], frames.seconds[window], methods.lead_seconds)
-        flow[place][unknown] = np.nan
-    return shown
+    window = slice(end - methods.nowcaster.pipeline.input_length + 1, end + 1)
+    unknown = inflow(frames.read(window)[:, :1], frames.seconds[window], methods.lead_seconds)
+    return np.where(unknown, np.float32(np.nan), flow)

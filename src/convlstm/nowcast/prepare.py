@@ -37,7 +37,7 @@ from convlstm.nowcast.pipeline import (
 )
 
 _VALIDATION_BATCH = 4
-_VALIDATION_VALUES = 2**24  # of the inputs and targets of a validation batch, if it has more than one window
+_VALIDATION_VALUES = 2**23  # of the inputs and targets of a validation batch, if it has more than one window
 
 
 @dataclass(frozen=True)
