@@ -121,8 +121,8 @@ class Nowcaster:
             The variables of the forecast file (lead_time, y, x), and further ones for a model with thresholds.
 
         Raises:
-            DataError: if the frames differ from those of the training in unit, time step or grid spacing, or if there
-                are too few, a gap between them, or no value in the last one.
+            DataError: if the frames differ from those of the training in unit, time step or grid spacing. Also if
+                there are too few, a gap between them, or no value in the last one.
             ShapeError: if an array has other axes.
             ConfigError: if the model cannot forecast the lead times, or something needed for an array is missing.
 
