@@ -1,8 +1,7 @@
-"""Open data of unknown origin, and raise the many errors of the libraries as one."""
+"""Open data of unknown origin."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import xarray as xr
 
 from convlstm.data.in_memory import undecoded
+from convlstm.data.library_errors import reading
 from convlstm.data.places import Source, name_of
 from convlstm.data.selection import select
 from convlstm.data.sources import open_dataset
-from convlstm.errors import ConvLSTMError, DataError
 
 
 @contextmanager
@@ -33,28 +32,3 @@ def open_source(source: Source | xr.Dataset, max_bytes: int, **options: Any) -> 
         if isinstance(source, xr.Dataset):
             return select(undecoded(source), options.get("selection") or {})
         return open_dataset(source, max_bytes, **options)
-
-
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Raise errors as `data_errors` does, without warnings of the libraries on what is checked here."""
-    with data_errors(name), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def data_errors(name: str) -> Iterator[None]:
-    """Raise any error of the libraries that read data of this name as a `DataError`."""
-    try:
-        yield
-    except (ConvLSTMError, MemoryError):
-        raise
-    # the libraries raise many types for a damaged file: OSError, RuntimeError, KeyError, zlib.error
-    except Exception as error:
-        raise DataError(
-            name,
-            expected="data that can be read",
-            received=(str(error).splitlines() or [type(error).__name__])[0][:200],
-            hint="Check the format, or download the file again.",
-        ) from error

@@ -17,8 +17,9 @@ from convlstm.data.checks import require_positive
 from convlstm.data.formats.kinds import has_default_fill
 from convlstm.data.formats.sizes import check_size
 from convlstm.data.frames import Channel, Frames, frames_at_once
+from convlstm.data.library_errors import reading
 from convlstm.data.no_data import check_codes, declared_codes, numbers, packed_codes, without_default_fill
-from convlstm.data.opening import open_source, reading
+from convlstm.data.opening import open_source
 from convlstm.data.places import Source, name_of
 from convlstm.data.selection import Selection
 from convlstm.data.stored import BlockCache, StoredArray, packed_numbers

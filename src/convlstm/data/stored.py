@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from convlstm.data.opening import data_errors
+from convlstm.data.library_errors import data_errors
 from convlstm.errors import DataError
 
 MAX_READ = 4 * 2**30
