@@ -236,7 +236,7 @@ def test_compressed_files(tmp_path, whole, suffix, compress):
     for number in range(3):
         content = radolan_bytes(np.full((900, 900), number, np.uint16), minutes(number))
         (folder / f"yw_{number}{suffix}").write_bytes(compress(content))
-    rain = open_frames(folder, accumulated=False)
+    rain = open_frames(folder)
     np.testing.assert_allclose(rain.read(slice(None), (slice(1), slice(1))).ravel(), [0, 0.12, 0.24], rtol=1e-6)
 
 
