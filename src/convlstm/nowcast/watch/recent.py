@@ -148,7 +148,8 @@ class RecentFrames:
             frames = self._read(path)
             positions = np.flatnonzero(frames.time.values.astype("datetime64[ns]") == time)
             if len(positions):
-                return frames.read(slice(positions[0], positions[0] + 1))[0]
+                values: Field = frames.read(slice(positions[0], positions[0] + 1))[0]
+                return values
         except ConvLSTMError:
             raise
         except (OSError, RuntimeError, KeyError, ValueError) as error:
