@@ -93,8 +93,8 @@ def make_frames(folder: Path, frames: int, size: int) -> list[Path]:
 class Feed:
     """Copies files into the watched folder when the plan says so.
 
-    On a busy machine an interval lasts until at most three forecasts that are due are absent: an hour of the plan must
-    not pass while the machine does other work.
+    On a busy machine the clock of the plan waits for forecasts that have been due for five intervals: an hour of the
+    plan must not pass while the machine does other work.
     """
 
     def __init__(self, plan: Plan, files: list[Path], work: Path, interval: float) -> None:
@@ -121,8 +121,8 @@ class Feed:
     def _wait_for_watch(self, at: float) -> None:
         """Stop the clock of the plan while the watch is behind."""
         before = time.monotonic()
-        arrived = {n for n in self._plan.due if self._plan.whole[n] <= at - 1}
-        wait_for(lambda: len(arrived - set(made(self._work))) <= 3, 60.0)
+        arrived = {n for n in self._plan.due if self._plan.whole[n] <= at - 5}
+        wait_for(lambda: arrived <= set(made(self._work)), 30.0)
         self._started += time.monotonic() - before
 
 

@@ -85,8 +85,8 @@ def as_datetime64(time: Time) -> np.datetime64:
         '2018-05-20T12:00'
     """
     if isinstance(time, np.datetime64):
-        exact: np.datetime64 = time.astype("datetime64[ns]")
-        return exact
+        converted: np.datetime64 = time.astype("datetime64[ns]")
+        return converted
     try:
         moment = datetime.fromisoformat(time) if isinstance(time, str) else time
         plain = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -26,6 +26,7 @@ from convlstm.nowcast.signals import collected_signals
 from convlstm.nowcast.watch.events import Event, Level, Report
 from convlstm.nowcast.watch.health import HEALTH_FILE, HEARTBEAT_SECONDS, Health, State
 from convlstm.nowcast.watch.incoming import Delivery, Incoming
+from convlstm.nowcast.watch.memory import return_free_memory
 from convlstm.nowcast.watch.names import DEFAULT_NAME, OutputNames
 from convlstm.nowcast.watch.recent import RecentFrames
 from convlstm.nowcast.watch.schedule import Schedule
@@ -150,6 +151,7 @@ class Watcher:
         seconds = self._take_new_frames()
         while not signals and (init_time := self._schedule.next_due(self._inputs)) is not None:
             self._forecast(init_time)
+            return_free_memory()
             self._take_new_frames()
         self._beat("waiting")
         return seconds
