@@ -118,8 +118,8 @@ def open_source(path: str | Path, frames: Frames) -> ForecastSource:
         frames: The observations.
 
     Returns:
-        The forecasts. Besides a field or members, a variable over thresholds has probabilities, and a variable with the
-        name of the field and `_mean` has its mean.
+        The forecasts: a field or members, probabilities in a variable over thresholds, and the mean in a variable with
+        the name of the field and `_mean`.
 
     Raises:
         DataError: if a file cannot be read as forecasts; see `open_forecasts`.
