@@ -74,8 +74,8 @@ def choose_examples(
 ) -> dict[int, str]:
     """Return the cases to show, in order of time, with the reason for each.
 
-    They are the best and the worst by the main score of the model at the main lead time, and the most active ones that
-    do not overlap with another chosen case.
+    The best and the worst are by the main score of the model at the main lead time. The others are the most active ones
+    that do not overlap with a chosen case.
     """
     threshold = main_threshold(thresholds, units, rain=rain)
     lead = main_lead_time(cases.lead_seconds / 60.0)
