@@ -233,7 +233,7 @@ def test_the_files_say_what_was_run_and_make_a_page(evaluation, rain_frames, mak
     folder, _ = evaluation
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     said = json.loads((folder / "evaluation.json").read_text())
-    assert said["title"] == "Rain: forecasts for 2020-06-04"
+    assert said["title"] == "Rain rate: forecasts for 2020-06-04"
     assert (said["units"], said["variable"], said["rain"], said["fss_window"]) == ("mm/h", "rain", True, 10)
     assert said["methods"] == list(METHODS)
     assert said["attribution"] == "Nobody"
@@ -242,11 +242,11 @@ def test_the_files_say_what_was_run_and_make_a_page(evaluation, rain_frames, mak
     assert said["facts"]["Task"] == "3 frames in, 4 frames out, 5 minutes apart"
     with xr.open_dataset(folder / "cases.nc", decode_timedelta=False) as cases:
         cases.load()
-    # eight cases in a row hold two of which neither overlaps the other
-    assert cases.sizes["case"] == 2
+    # the best and the worst case, or two of the eight cases in a row that do not overlap
+    assert 2 <= cases.sizes["case"] <= 4
     forecast, observation = by_hand(make_nowcaster(), rain_frames, ENDS)
     places = [list(rain_frames.time.values[ENDS]).index(time) for time in cases["init_time"].values]
-    assert places[1] - places[0] > 4
+    assert places == sorted(set(places))
     shown = cases["forecast"].values
     np.testing.assert_allclose(
         shown, np.where(np.isnan(shown), np.nan, forecast.values[:, places]), rtol=1e-5, atol=1e-6
@@ -263,7 +263,7 @@ def test_the_files_say_what_was_run_and_make_a_page(evaluation, rain_frames, mak
     results = read_results(folder)
     assert results.evaluation.facts["Cases"].startswith("8 forecasts")
     page = write_report(folder, tmp_path / "report.html").read_text()
-    assert "Rain: forecasts for 2020-06-04" in page
+    assert "Rain rate: forecasts for 2020-06-04" in page
 
 
 def test_missing_pixels_count_nowhere_and_cases_without_a_value_do_no_harm(make_nowcaster, make_rain, read, tmp_path):

@@ -67,8 +67,9 @@ def choose_examples(
 ) -> dict[int, str]:
     """Return the cases to show, in order of time, with the reason for each.
 
-    They are the best and the worst by the main score of the model at the main lead time, and the most active ones that
-    do not overlap with another chosen case. The activity of a case is the mean of its absolute observed values.
+    The best and the worst are by the main score of the model at the main lead time. The others are the most active ones
+    that do not overlap with a chosen case. The activity of a case is the mean of its absolute
+    observed values.
     """
     threshold = main_threshold(thresholds, units, rain=units == RAIN_RATE)
     lead = main_lead_time(lead_seconds / 60.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from convlstm.report.glossary import SCORES, Score, count, decimals, method_label, number
 from convlstm.report.results import Results
@@ -14,6 +15,11 @@ from convlstm.report.tables import Cell
 
 MOST_ROWS = 100
 """Rows of a table; of more cases, as many are listed, spread evenly over time, and all that have maps."""
+
+_NOTE = (
+    "The best method of each row is bold. A single case or day says little: look for weather in which a method fails."
+)
+_RARE = "Scores of cases with few event cells depend on chance."
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def _table(
     for key, line in values.iterrows():
         cells = _compared(score, line.to_numpy(dtype=np.float64), places)
         if threshold is not None:
-            cells.append(Cell(f"{100 * float(share.loc[str(key)]):.1f} %"))
+            cells.append(Cell(f"{100 * share[str(key)]:.1f} %"))
         place = shown.get(str(key))
         made.append(PartRow(name(str(key)), place, "" if place is None else results.reasons[place], cells))
     subject = "RMSE" + results.evaluation.bracketed_units
@@ -90,11 +96,7 @@ def _table(
     return PartTable(title, _NOTE if threshold is None else f"{_NOTE} {_RARE}", head, columns, made)
 
 
-_NOTE = "The best method of each row is bold. One case says little: read the table for weather in which a method fails."
-_RARE = "Scores of cases with few event cells depend on chance."
-
-
-def _compared(score: Score, values: np.ndarray, places: int) -> list[Cell]:
+def _compared(score: Score, values: NDArray[np.float64], places: int) -> list[Cell]:
     """Return the cells of one row; all values equal to the best in print are marked."""
     distances = np.array([score.distance(round(value, places)) for value in values])
     known = np.isfinite(distances)

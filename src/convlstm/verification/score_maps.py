@@ -51,9 +51,8 @@ def block_sums(
         means: Forecasts of some methods, by method, whose errors are summed instead (init_time, lead_time, y, x).
 
     Returns:
-        `hits`, `misses` and `false_alarms` (method, lead_time, threshold, y, x), and `pixels` (number of pairs),
-        `squared` and `signed` (sums of the squared and signed error) on (method, lead_time, y, x), where y and x are
-        blocks.
+        `hits`, `misses` and `false_alarms` (method, lead_time, threshold, y, x), where y and x are blocks. `pixels`,
+        the number of pairs, and `squared` and `signed`, the sums of the squared and signed error, have no threshold.
     """
     rows, columns = (range(0, size, block) for size in observation.shape[-2:])
     shape = (forecast.sizes["method"], forecast.sizes["lead_time"], len(rows), len(columns))
@@ -85,7 +84,7 @@ def score_maps(sums: xr.Dataset) -> xr.Dataset:
     """Return the scores of each block: `csi` and `bias` by threshold, and `rmse` and `mean_error`.
 
     The dimensions are those of `block_sums`. `csi` and `bias` are NaN in a block where the event was observed or
-    forecast in fewer than 10 cells, and every score is NaN in a block without a pair of values.
+    forecast in fewer than 10 cells. Every score is NaN in a block without a pair of values.
 
     Example:
         >>> rain = xr.DataArray(np.ones((3, 1, 8, 8)), dims=("init_time", "lead_time", "y", "x"),
