@@ -87,13 +87,13 @@ def to_framework(
     open_space = size is None and _stack(spec).peephole != "pixel"
     example, expected = random_case(spec, weights, options, compared_sizes(spec, options)[0], seed=2)
     arguments = {"horizon": horizon, "probability": probability, "open_space": open_space}
+    difference = 0.0
 
     def write(draft: Path) -> None:
         module.write(draft, spec, weights, example, **arguments)
         nonlocal difference
         difference = check_file(spec, weights, options, module.runner(draft), path)
 
-    difference = 0.0
     try:
         write_atomic(path, write)
     except (OutputError, SpecError):
