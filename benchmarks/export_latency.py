@@ -3,7 +3,7 @@
     python -m benchmarks.export_latency --threads 1 --rounds 7
 
 Each round runs every implementation once, in a new order. The table has the median of the ratios to eager PyTorch of
-the same round. `step` is one frame with the states of the frames before; its rival is one frame with the state in
+the same round. `step` is one frame with the states of the frames before, compared with one frame with the state in
 PyTorch.
 """
 

@@ -237,7 +237,9 @@ def zero_states(graph: Graph, spec: ConvLSTMSpec, x: str, first_axis: int) -> li
     for layer in spec.layers:
         if layer.in_channels:
             rank = spec.spatial_dims
-            paddings: Sequence[str | int] = (layer.padding,) * rank if isinstance(layer.padding, str) else layer.padding
+            paddings: tuple[str | int, ...] = (layer.padding,) * rank  # type: ignore[assignment]
+            if not isinstance(layer.padding, str):
+                paddings = layer.padding
             per_axis = zip(sizes, layer.kernel_size, layer.stride, layer.dilation, paddings, strict=True)
             sizes = [output_size(graph, n, k, s, d, padding) for n, k, s, d, padding in per_axis]
         shape = graph.concat([graph.size(x, 0), graph.integers(layer.hidden_channels), *sizes], 0)
