@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -73,6 +74,7 @@ def write(
 def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """Return a function that runs the endpoint `serve` of a folder on arrays by name, with channels first."""
     tf = import_module("tensorflow")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns that the file has no gradients
     loaded = tf.saved_model.load(str(path))  # the functions end with the object that loaded them
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
