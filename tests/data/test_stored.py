@@ -177,7 +177,7 @@ def test_a_damaged_chunk_is_an_error_of_the_file_when_it_is_read(tmp_path):
     frames = open_frames(path, max_bytes=2000)
     for chunk in (path / "rain").glob("3.*"):
         chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(DataError, match=r"rain\.zarr: expected a NetCDF file or Zarr folder that can be read"):
+    with pytest.raises(DataError, match=r"rain\.zarr: expected data that can be read"):
         frames.read(slice(15, 18))
 
 

@@ -252,7 +252,9 @@ def test_the_files_say_what_was_run_and_make_a_page(evaluation, rain_frames, mak
         shown, np.where(np.isnan(shown), np.nan, forecast.values[:, places]), rtol=1e-5, atol=1e-6
     )
     # in the maps alone, the optical flow is missing where it comes from outside the grid
-    methods_with_gaps = [m for m, values in zip(cases["method"].values, shown, strict=True) if np.isnan(values).any()]
+    methods_with_gaps = [
+        m for m, values in zip(cases["forecast_method"].values, shown, strict=True) if np.isnan(values).any()
+    ]
     assert methods_with_gaps == ["optical flow"]
     np.testing.assert_array_equal(cases["observation"], observation.values[places])
     np.testing.assert_array_equal(
@@ -322,8 +324,9 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
         given = forecasts_module.Probabilities((0.1, 1.0), chance.astype(np.float16), case.forecast[0] + 0.5)
         return replace(case, probabilities={"convlstm": given})
 
-    def work_fields(case):
-        return {"example.forecast": case.forecast, "example.observation": case.observation}
+    def fields_alone(work, number):
+        case = work.methods.forecast(work.frames, int(work.ends[number]), number)
+        return {"forecast": case.forecast, "observation": case.observation}
 
     plain = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
     assert not {"brier", "bss"} & set(plain["score"])
@@ -331,7 +334,7 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     assert "probabilities-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
     monkeypatch.setattr(forecasts_module.Methods, "forecast", with_probabilities)
-    monkeypatch.setattr(work_module.Work, "_fields", lambda work, case: work_fields(case))
+    monkeypatch.setattr(work_module.Work, "fields", fields_alone)
     scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, overwrite=True)
     brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
     assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8

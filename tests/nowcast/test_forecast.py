@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from convlstm.data import Standard, open_frames, readers
+from convlstm.data import Standard, open_frames
 from convlstm.data import frames as frames_module
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import members as members_module
@@ -317,7 +317,7 @@ def test_negative_rain_in_a_frame_outside_the_sample_is_refused(make_nowcaster, 
     rain = make_rain()
     rain["rain"][54] = -1.0
     monkeypatch.setattr(frames_module, "_SAMPLE_VALUES", 1)  # 16 frames, without this one
-    monkeypatch.setattr(readers, "FRAMES_AT_ONCE", 8)
+    monkeypatch.setattr(frames_module, "_FRAMES_AT_ONCE", 8)
     frames = read(rain)
     with pytest.raises(DataError, match=r"rain: .*--missing=-1"):
         make_forecast(make_nowcaster(), frames)

@@ -222,7 +222,7 @@ def test_data_a_model_was_not_made_for_is_refused(make_rain, read, make_nowcaste
     ("days", "data", "argument"),
     [
         (2, {}, "split by day"),
-        (3, {"validation": 3}, "validation days"),
+        (3, {"validation": 3}, "split by day"),
         (4, {"horizon": 20}, "train days"),
         (4, {"validation": 0}, "validation days"),
         (4, {"test": ["2020-07-01"]}, "test days"),

@@ -87,8 +87,8 @@ def test_a_killed_process_goes_on_to_the_same_bytes(
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "here\n"
         before = contents(RunFolder(tmp_path / "run"))
-        for resume, kind in ((True, OutputError), (False, ConfigError)):
-            with refused(kind, str(tmp_path / "run")):
+        for resume in (True, False):
+            with refused(OutputError, str(tmp_path / "run")):
                 train(resume=resume)
         with pytest.raises(OutputError, match=f"a training in process {process.pid}\\."):
             train(resume=True)

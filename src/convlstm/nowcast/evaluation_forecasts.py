@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
@@ -81,6 +81,11 @@ class Methods:
     def lead_seconds(self) -> NDArray[np.float64]:
         """The lead times in seconds."""
         return lead_seconds(self.nowcaster)
+
+    def without_members_of_models(self) -> Methods:
+        """Return the methods without the members of the models, which no field needs."""
+        others = {name: self.ensembles.forecasts[name] for name in self.other_ensembles}
+        return replace(self, ensembles=replace(self.ensembles, forecasts=others))
 
     def check_memory(self, grid: tuple[int, int]) -> None:
         """Raise an error if the forecasts of one case, with its members, take too much memory."""

@@ -91,7 +91,7 @@ class Work:
 
     def fields(self, number: int) -> Arrays:
         """Forecast a case again, and return its fields: `forecast`, `observation` and `probability.` by method."""
-        case = self.methods.forecast(self.frames, int(self.ends[number]), number)
+        case = self.methods.without_members_of_models().forecast(self.frames, int(self.ends[number]), number)
         maps = {f"probability.{name}": part.values[self.map_lead] for name, part in case.probabilities.items()}
         return {"forecast": case.forecast, "observation": case.observation, **maps}
 
