@@ -22,6 +22,9 @@ def main_threshold(thresholds: Sequence[float], units: str, *, rain: bool) -> fl
         units: Unit of the data.
         rain: Whether the data is rain in mm/h.
 
+    Returns:
+        The threshold.
+
     Example:
         >>> main_threshold([0.1, 1.0, 5.0], "mm/h", rain=True), main_threshold([280.0, 290.0], "K", rain=False)
         (1.0, None)
