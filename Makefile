@@ -13,7 +13,7 @@ NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
 
-PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --durations=25
 # A process has one Keras backend. Every group runs, even after one that failed; the exit status is that of all.
 ON_KERAS := tests/keras tests/frontends/test_trainer.py
 test: $(READY)
