@@ -45,7 +45,7 @@ def test_a_training_that_is_asked_to_stop_saves_and_says_so(tmp_path, make_rain,
             assert line.startswith("training 1/1000000 loss ")
         words = f"got a training in process {one.pid}. Wait until it ends, or choose another `--output`."
         fails(6, words, "train", "rain.nc", "-o", "one", *endless, "--resume")
-        fails(3, "got a folder with a run", "train", "rain.nc", "-o", "one", *endless)
+        fails(6, words, "train", "rain.nc", "-o", "one", *endless)
         for process, number, code in ((one, signal.SIGINT, 130), (two, signal.SIGTERM, 143)):
             process.send_signal(number)
             _, err = process.communicate(timeout=60)

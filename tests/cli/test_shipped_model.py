@@ -38,8 +38,8 @@ def test_data_of_another_step_are_refused_in_one_line(fails, make_rain, tmp_path
     fails(4, "time step: expected 300 s, as in the training, got 600 s", "forecast", "slow.nc")
 
 
-def test_three_paths_are_wrong_usage(fails, tmp_path):
-    fails(2, "expected DATA or MODEL DATA", "forecast", "a", "b", "c")
+def test_three_paths_without_a_model_are_wrong_usage(fails, tmp_path):
+    fails(2, "expected a model before several data files, got 'a'", "forecast", "a", "b", "c")
 
 
 def test_the_card_is_markdown(cli, trained):
