@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -46,12 +47,12 @@ class Decisions:
     cuts: NDArray[np.float64]  # ascending
     counts: xr.Dataset  # hits, misses, false_alarms and correct_negatives (init_time, cut)
 
-    @property
+    @cached_property
     def cases(self) -> int:
         """Number of cases with at least one pair of values."""
         return int((_totals(self.counts) > 0).sum())
 
-    @property
+    @cached_property
     def pixels(self) -> int:
         """Number of pairs of values."""
         return int(_totals(self.counts).sum())
@@ -129,9 +130,10 @@ def cut_table(decisions: Iterable[Decisions]) -> pd.DataFrame:
     for each in decisions:
         pooled = each.counts.sum("init_time")
         rates = _rates(pooled) | {"success_ratio": _ratio(pooled["hits"], pooled["false_alarms"])}
+        counts_of, rates_of = ({str(name): part.values for name, part in parts.items()} for parts in (pooled, rates))
         for place, cut in enumerate(each.cuts.tolist()):
-            counts = {name: int(pooled[name][place]) for name in COUNTS}
-            values = {name: float(rate[place]) for name, rate in rates.items()}
+            counts = {name: int(counts_of[name][place]) for name in COUNTS}
+            values = {name: float(rate[place]) for name, rate in rates_of.items()}
             rows.append({**each.key, "cut": cut, **counts, **values, "cases": each.cases, "pixels": each.pixels})
     return pd.DataFrame(rows, columns=list(_CUT_COLUMNS))
 
@@ -203,12 +205,13 @@ def value_table(
         total = _totals(pooled)
         frequency = events / total.where(total > 0)
         by_cut = economic_value(rates["pod"], rates["pofd"], frequency, alpha)
-        best = by_cut.max("cut").clip(min=0.0)
+        best = by_cut.max("cut").clip(min=0.0).transpose("ratio", "draw").values
+        of_sample = by_cut[{"draw": 0}].transpose("ratio", "cut").values
         nearest = np.abs(each.cuts[:, None] - alpha.values).argmin(axis=0)
         for place, ratio in enumerate(alpha.values.tolist()):
-            value, lower, upper = value_and_interval(best[{"ratio": place}], each.cases)
+            value, lower, upper = value_and_interval(best[place], each.cases)
             chosen = int(nearest[place])
-            at_ratio = float(by_cut[{"ratio": place, "cut": chosen, "draw": 0}])
+            at_ratio = float(of_sample[place, chosen])
             key = {**each.key, "cost_loss_ratio": ratio, "value": value, "lower": lower, "upper": upper}
             rows.append(
                 {
@@ -263,7 +266,8 @@ def decision_counts(
 
 def _totals(counts: xr.Dataset) -> xr.DataArray:
     """Return the number of pairs of values, which is that of any cut."""
-    total: xr.DataArray = counts[list(COUNTS)].to_array()[{"cut": 0}].sum("variable")
+    hits, misses, false_alarms, correct_negatives = (counts[name][{"cut": 0}] for name in COUNTS)
+    total: xr.DataArray = hits + misses + false_alarms + correct_negatives
     return total
 
 

@@ -43,15 +43,25 @@ def resampling_weights(cases: int, seed: int, block_length: float = 1.0, *, draw
 
 def pool(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     """Return the sums over cases, for the sample and each bootstrap draw (draw,)."""
-    return sums.map(lambda column: xr.dot(weights, column, dim="init_time"))
+    by_draw = weights.transpose("draw", "init_time").values
+
+    def pooled(column: xr.DataArray) -> xr.DataArray:
+        """Return the product of weights and one column, by NumPy: `xarray.dot` takes a millisecond for each."""
+        others = tuple(dim for dim in column.dims if dim != "init_time")
+        values = np.tensordot(by_draw, column.transpose("init_time", *others).values, axes=1)
+        coords = {name: column.coords[name] for name in others if name in column.coords}
+        return xr.DataArray(values, dims=("draw", *others), coords=coords)
+
+    return sums.map(pooled)
 
 
-def value_and_interval(score: xr.DataArray, cases: int) -> tuple[float, float, float]:
+def value_and_interval(score: xr.DataArray | NDArray[np.floating], cases: int) -> tuple[float, float, float]:
     """Return the value and the 90 % interval of a score (draw,), whose first entry is that of the sample.
 
     The bounds are NaN for a single case and for an undefined value. Draws with an undefined score are ignored.
     """
-    value, draws = float(score[0]), score.values[1:]
+    values = np.asarray(score)
+    value, draws = float(values[0]), values[1:]
     defined: NDArray[np.float64] = draws[np.isfinite(draws)]
     if cases < 2 or np.isnan(value) or not defined.size:
         return value, np.nan, np.nan
