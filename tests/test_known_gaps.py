@@ -368,7 +368,9 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def errors_of(backend: str, code: str) -> str:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    # TensorFlow chooses oneDNN by the processor
+    onednn = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, **onednn, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, check=False, text=True).stderr
 

@@ -57,7 +57,8 @@ def write_animation(path: str | Path, forecast: xr.Dataset, *, seconds_per_frame
         ...     coords={"lead_time": lead_time, "time": ("lead_time", start + lead_time)},
         ... )
         >>> path = write_animation(Path(tempfile.mkdtemp()) / "rain.gif", forecast)
-        >>> Image.open(path).n_frames
+        >>> with Image.open(path) as image:
+        ...     print(image.n_frames)
         2
     """
     path = Path(path)
