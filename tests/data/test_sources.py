@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from tests.data.radar_files import minutes, radolan_bytes
 
-from convlstm.data import joining, open_frames, places
+from convlstm.data import open_files, open_frames, places
 from convlstm.data.sources import open_dataset
 from convlstm.errors import DataError, DependencyError
 
@@ -69,9 +69,9 @@ def test_files_of_a_folder_pattern_or_list_are_one_sequence(days, whole, tmp_pat
 
 def test_any_index_of_joined_files_reads_the_files_it_needs(days, whole, monkeypatch):
     opened = []
-    original = joining.OpenFiles.read
+    original = open_files.OpenFiles.read
     monkeypatch.setattr(
-        joining.OpenFiles, "read", lambda self, number, *rest: opened.append(number) or original(self, number, *rest)
+        open_files.OpenFiles, "read", lambda self, number, *rest: opened.append(number) or original(self, number, *rest)
     )
     with open_dataset(days, 2**30) as dataset:
         rain = dataset["rain"].variable
@@ -90,7 +90,7 @@ def test_any_index_of_joined_files_reads_the_files_it_needs(days, whole, monkeyp
 
 
 def test_joined_files_are_read_after_the_function_has_returned(days, monkeypatch):
-    monkeypatch.setattr(joining, "MOST_OPEN", 1)
+    monkeypatch.setattr(open_files, "MOST_OPEN", 1)
     dataset = open_dataset(days, 2**30)
     copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 (our own)
     np.testing.assert_array_equal(copy["rain"].values, dataset["rain"].values)

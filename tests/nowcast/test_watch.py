@@ -370,7 +370,7 @@ def test_forecasts_below_the_source_are_no_frames(scene):
         ("forecast_%Y%m%d.nc", "another name for each initial time"),
         ("forecast_%H%M.nc", "another name for each initial time"),
         ("../%Y%m%d%H%M.nc", "within the output folder"),
-        ("/tmp/%Y%m%d%H%M.nc", "within the output folder"),
+        ("/elsewhere/%Y%m%d%H%M.nc", "within the output folder"),
         ("%Y%m%d%H%M.tif", "ends in .nc or .zarr"),
         ("%Y%m%d%H%M%q.nc", "fields among"),
         ("%Y%m%d%H%M.nc%", "fields among"),
