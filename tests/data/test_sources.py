@@ -240,6 +240,12 @@ def test_compressed_files(tmp_path, whole, suffix, compress):
     np.testing.assert_allclose(rain.read(slice(None), (slice(1), slice(1))).ravel(), [0, 0.12, 0.24], rtol=1e-6)
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path_factory, monkeypatch):
+    """Other tests, in other processes, have temporary copies too."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+
+
 def temporary_copies():
     return set(Path(tempfile.gettempdir()).glob("convlstm-*"))
 
