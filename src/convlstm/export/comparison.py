@@ -10,6 +10,7 @@ import numpy as np
 
 from convlstm.errors import ConvLSTMError, OutputError
 from convlstm.export.options import GraphOptions, Physical
+from convlstm.frontend.exported_inputs import GAPS_PREFIX
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.reference import recurrence as reference
 from convlstm.spec.forecaster import ForecasterSpec
@@ -259,7 +260,7 @@ def _random_times(
     gaps = None
     if spec.memory_decay:
         is_one = len(spec.directions) == 1
-        gaps = {direction: sample("gaps" if is_one else f"gaps.{direction}") for direction in spec.directions}
+        gaps = {direction: sample("gaps" if is_one else f"{GAPS_PREFIX}{direction}") for direction in spec.directions}
     return {"durations": durations, "gaps": gaps}
 
 

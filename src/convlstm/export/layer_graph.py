@@ -9,6 +9,7 @@ from convlstm.export.cell import Cell, candidate_scale, cells_of, retention, sta
 from convlstm.export.graph import BOOL, FLOAT, INT64, Graph
 from convlstm.export.operations import output_size
 from convlstm.export.options import GraphOptions
+from convlstm.frontend.exported_inputs import GAPS_PREFIX
 from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -207,7 +208,7 @@ def add_times(graph: Graph, spec: ConvLSTMSpec, batch: int | str, time: int | st
         durations = graph.add_input("durations", FLOAT, [batch, time])
     gaps = {}
     for direction in spec.directions if spec.memory_decay else ():
-        name = "gaps" if len(spec.directions) == 1 else f"gaps.{direction}"
+        name = "gaps" if len(spec.directions) == 1 else f"{GAPS_PREFIX}{direction}"
         gaps[direction] = graph.add_input(name, FLOAT, [batch, time])
     return durations, gaps
 

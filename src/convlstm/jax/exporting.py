@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical
@@ -18,9 +19,6 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
-
-_GAPS = "gaps."
-_FRAMES = ("x", "frames")
 
 
 def write(
@@ -84,9 +82,9 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
 def _arrays(inputs: Mapping[str, Array]) -> tuple[Array, dict[str, Any]]:
     """Return the frames with channels last, and the other inputs by the names of the function's arguments."""
-    name = next(name for name in _FRAMES if name in inputs)
+    name = next(name for name in FRAMES if name in inputs)
     others: dict[str, Any] = {key: array for key, array in inputs.items() if key != name}
-    gaps = tuple(others.pop(key) for key in list(others) if key.startswith(_GAPS))
+    gaps = tuple(others.pop(key) for key in list(others) if key.startswith(GAPS_PREFIX))
     return np.moveaxis(inputs[name], 2, -1), others | ({"gaps": gaps} if gaps else {})
 
 

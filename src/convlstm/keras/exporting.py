@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from convlstm.errors import SpecError
+from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stack_layer import ConvLSTMStack
@@ -19,9 +20,6 @@ from convlstm.keras.weights import load_canonical
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
-
-_GAPS = "gaps."
-_FRAMES = ("x", "frames")
 
 
 def write(
@@ -49,8 +47,8 @@ def write(
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
         given: dict[str, Any] = dict(zip(names, tensors, strict=True))
-        frames = given.pop(next(name for name in _FRAMES if name in given))
-        gaps = tuple(given.pop(name) for name in names if name.startswith(_GAPS))
+        frames = given.pop(next(name for name in FRAMES if name in given))
+        gaps = tuple(given.pop(name) for name in names if name.startswith(GAPS_PREFIX))
         times = given | ({"gaps": gaps} if gaps else {})
         if isinstance(spec, ForecasterSpec):
             future = module(frames, horizon=horizon, **times)
@@ -79,7 +77,7 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = {
-            _identifier(name): tf.constant(np.moveaxis(array, 2, -1) if name in _FRAMES else array)
+            _identifier(name): tf.constant(np.moveaxis(array, 2, -1) if name in FRAMES else array)
             for name, array in inputs.items()
         }
         result = loaded.signatures["serving_default"](**tensors)
@@ -90,7 +88,7 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
 def _open_shape(name: str, array: Array, open_space: bool) -> tuple[int | None, ...]:
     """Return the shape of an input, with channels last, None where it is open."""
-    if name in _FRAMES:
+    if name in FRAMES:
         space = (None,) * (array.ndim - 3) if open_space else array.shape[3:]
         return (None, None, *space, array.shape[2])
     return (None, array.shape[1] if name == "lead_durations" else None)

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from convlstm.frontend.exported_inputs import GAPS_PREFIX
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
 from convlstm.torch.weights import load_canonical
-
-_GAPS = "gaps."
 
 
 class _Program(nn.Module):
@@ -110,5 +109,5 @@ def _tensors(inputs: Mapping[str, Array]) -> tuple[Tensor, dict[str, Any]]:
     """Return the frames, and the other inputs by the names of the program's arguments."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
     frames = tensors.pop("x") if "x" in tensors else tensors.pop("frames")
-    gaps = tuple(tensors.pop(name) for name in list(tensors) if name.startswith(_GAPS))
+    gaps = tuple(tensors.pop(name) for name in list(tensors) if name.startswith(GAPS_PREFIX))
     return frames, tensors | ({"gaps": gaps} if gaps else {})
