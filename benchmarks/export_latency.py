@@ -44,7 +44,9 @@ def main() -> None:
     print("| model | implementation | ms | ratio to eager PyTorch |\n|---|---|---|---|")
     for name, (spec, shape) in LAYERS.items():
         _print_rows(name, _layer(spec, shape, arguments.threads), arguments.rounds)
-    _print_rows(f"rain model, {arguments.side} x {arguments.side}", _rain(arguments.side, arguments.threads), 3)
+    _print_rows(
+        f"rain model, {arguments.side} x {arguments.side}", _rain(arguments.side, arguments.threads), arguments.rounds
+    )
 
 
 def _layer(spec: ConvLSTMSpec, shape: tuple[int, ...], threads: int) -> dict[str, Callable[[], Any]]:

@@ -14,8 +14,8 @@ PREFERRED_THRESHOLD = 1.0
 def main_threshold(thresholds: Sequence[float], units: str, *, rain: bool) -> float | None:
     """Return the threshold whose CSI is the main score, or None if it is RMSE.
 
-    Rain has CSI at 1 mm/h, else at the middle threshold. So has reflectivity. Any other variable has RMSE, because its
-    thresholds are percentiles without a meaning of their own.
+    Rain has CSI at 1 mm/h, or at the middle threshold if 1 mm/h is none of them. Reflectivity has CSI at the middle
+    threshold. Any other variable has RMSE, because its thresholds are percentiles, which have no fixed meaning.
 
     Args:
         thresholds: Thresholds of the evaluation, in `units`; may be empty.
