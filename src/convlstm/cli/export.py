@@ -70,8 +70,8 @@ def export(
 ) -> None:
     """Write a model for another runtime, and compare the file with the reference.
 
-    Batch, time and size are open where the format allows it and no option fixes them. The file is run on random inputs at two sizes, and
-    is not written if a number differs by more than 1e-5.
+    Batch, time and size are open where the format allows it and no option fixes them. The file is run on random inputs
+    at two sizes, and is not written if a number differs by more than 1e-5.
 
     Example: `convlstm export -o rain.onnx`
 

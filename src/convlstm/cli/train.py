@@ -65,7 +65,7 @@ def train(
 
     Example: `convlstm train rain.nc -o my-run --set training.steps=500 --set 'model.hidden_channels=[64,64]'`
     """
-    from convlstm.cli.output import begin, finish, say
+    from convlstm.cli.output import begin, finish
     from convlstm.cli.work import train_with_progress
     from convlstm.data import open_frames
     from convlstm.nowcast.config_text import read_config, to_yaml
@@ -85,7 +85,7 @@ def train(
         overrides["training.start_from"] = start_from
     chosen = read_config(config, settings, overrides)
     if show_config:
-        say(to_yaml(chosen).rstrip())
+        typer.echo(to_yaml(chosen).rstrip())  # the result itself, also with --quiet
         return
     if not data:
         raise typer.BadParameter("pass the data to train on", param_hint="DATA")

@@ -64,16 +64,16 @@ def choose_examples(
     thresholds: Sequence[float],
     *,
     units: str,
+    method: str = METHODS[0],
 ) -> dict[int, str]:
     """Return the cases to show, in order of time, with the reason for each.
 
-    The best and the worst are by the main score of the model at the main lead time. The others are the most active ones
-    that do not overlap with a chosen case. The activity of a case is the mean of its absolute
-    observed values.
+    The best and the worst are by the main score of one method at the main lead time. The others are the most active
+    ones that do not overlap with a chosen case. The activity of a case is the mean of its absolute observed values.
     """
     threshold = main_threshold(thresholds, units, rain=units == RAIN_RATE)
     lead = main_lead_time(lead_seconds / 60.0)
-    rows = case_scores[(case_scores["method"] == METHODS[0]) & np.isclose(case_scores["lead_time"], lead)]
+    rows = case_scores[(case_scores["method"] == method) & np.isclose(case_scores["lead_time"], lead)]
     if threshold is None:
         rows, score = rows[rows["threshold"].isna()], "rmse"
         distance = rows["rmse"].to_numpy(np.float64)

@@ -18,12 +18,18 @@ from convlstm.data import Frames
 from convlstm.data.units import RAIN_RATE
 from convlstm.errors import ConfigError, DataError
 from convlstm.files import check_writable, write_atomic
-from convlstm.nowcast.baselines import optical_flow, persistence
+from convlstm.nowcast.baselines import inflow, optical_flow, persistence
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.evaluate import SMALLEST_RAIN, attribution, check_new_evaluation
 from convlstm.nowcast.evaluation_cases import check_rain_thresholds
-from convlstm.nowcast.evaluation_details import make_score_maps, part_tables
+from convlstm.nowcast.evaluation_details import (
+    choose_examples,
+    grid_coordinates,
+    make_score_maps,
+    part_tables,
+    quantity,
+)
 from convlstm.nowcast.pipeline import choose_thresholds
 from convlstm.nowcast.verified_cases import VerifiedCases, choose_leads, choose_starts
 from convlstm.nowcast.verified_forecasts import ForecastSource, open_source
@@ -41,7 +47,6 @@ INPUTS = 3
 """Observed frames up to the start, for the baselines."""
 
 _MAX_BYTES = 6 * 2**30
-_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,16 @@ def verify(
     for name, table in tables.items():
         write_atomic(folder / name, partial(table.to_csv, index=False))
     write_netcdf(folder / folder_files.SCORE_MAPS_FILE, maps)
-    write_netcdf(folder / folder_files.CASES_FILE, cf_cases(_examples(cases, frames)))
+    shown = choose_examples(
+        np.rint(chosen.starts / frames.time_step).astype(np.intp),
+        np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3)),
+        leads,
+        tables[folder_files.CASE_SCORES_FILE],
+        thresholds,
+        units=frames.channels[0].units,
+        method=cases.methods[0],
+    )
+    write_netcdf(folder / folder_files.CASES_FILE, cf_cases(_examples(cases, frames, shown)))
     description = _description(cases, frames, thresholds, options, sources) | {
         "facts": _facts(cases, sources) | dict(facts or {})
     }
@@ -245,26 +259,30 @@ def _start_times(cases: _Scored, frames: Frames) -> xr.DataArray:
     return xr.DataArray(frames.time.values[0] + after, dims="case")
 
 
-def _examples(cases: _Scored, frames: Frames) -> xr.Dataset:
-    """Return the most active cases, with their inputs, for the maps of the report."""
-    activity = np.nan_to_num(np.abs(cases.observation)).mean(axis=(1, 2, 3))
-    chosen = np.sort(np.argsort(-activity, kind="stable")[:_EXAMPLES])
-    grid = {frames.y_dim: "y", frames.x_dim: "x"}
-    spatial = frames.grid.rename({old: new for old, new in grid.items() if old in frames.grid.dims})
+def _examples(cases: _Scored, frames: Frames, shown: Mapping[int, str]) -> xr.Dataset:
+    """Return the cases to show by number, with their inputs, for the maps of the report."""
+    chosen = list(shown)
+    forecast = cases.forecast[:, chosen]  # a copy
+    if cases.chosen.has_inputs:
+        for place, case in enumerate(chosen):
+            window = cases.chosen.inputs[case]
+            values, seconds = frames.read(window)[:, :1], frames.seconds[window]
+            forecast[-2, place][inflow(values, seconds, cases.chosen.lead_seconds)] = np.nan
     starts = _start_times(cases, frames).values[chosen]
     minutes = np.arange(1 - INPUTS, 1) * frames.time_step / 60.0
     return xr.Dataset(
         {
-            "forecast": (("method", "case", "lead_time", "y", "x"), cases.forecast[:, chosen]),
+            "forecast": (("method", "case", "lead_time", "y", "x"), forecast),
             "observation": (("case", "lead_time", "y", "x"), cases.observation[chosen]),
             "inputs": (("case", "input_time", "y", "x"), cases.inputs[chosen]),
         },
         coords={
             "method": list(cases.methods),
             "init_time": ("case", starts.astype("datetime64[ns]")),
+            "reason": ("case", list(shown.values())),
             "lead_time": cases.chosen.lead_seconds / 60.0,
             "input_time": minutes,
-            **{str(name): spatial[name] for name in spatial.coords},
+            **grid_coordinates(frames),
         },
         attrs={
             "units": frames.channels[0].units,
@@ -282,13 +300,14 @@ def _description(
     sources: Mapping[str, ForecastSource],
 ) -> dict[str, object]:
     """Return the content of the description file, without the facts."""
-    label, units = frames.variables[0].replace("_", " ").capitalize(), frames.channels[0].units
+    name, units = quantity(frames), frames.channels[0].units
     days = cases.chosen.days
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return {
-        "title": f"{label}: forecasts by {', '.join(sources)} for {period}",
+        "title": f"{name[:1].upper()}{name[1:]}: forecasts by {', '.join(sources)} for {period}",
         "units": units,
         "variable": frames.variables[0],
+        "long_name": name,
         "rain": units == RAIN_RATE,
         "attribution": attribution(frames),
         "methods": list(cases.methods),
