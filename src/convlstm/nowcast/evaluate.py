@@ -234,7 +234,7 @@ def check_new_evaluation(folder: Path) -> None:
             str(folder),
             expected="a folder without an evaluation",
             received=DESCRIPTION_FILE,
-            hint="Choose another `--output`, or replace it with `convlstm evaluate --overwrite`.",
+            hint="Choose another `--output`, or replace it with `--overwrite`.",
         )
 
 

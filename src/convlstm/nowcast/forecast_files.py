@@ -53,7 +53,10 @@ class ForecastFiles:
 
     def identity(self) -> list[list[str | int]]:
         """Return name, size and time of change of each file, to tell whether the forecasts are the same ones."""
-        stats = [(str(layout.path), layout.path.stat()) for layout in self._layouts]
+        paths = [layout.path for layout in self._layouts]
+        # the chunks of a Zarr folder change without the folder
+        files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+        stats = [(str(file), file.stat()) for file in files if file.is_file()]
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
     @property

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames
 from convlstm.data.accumulation import find_changes, rounding
+from convlstm.data.formats.kinds import has_default_fill
 from convlstm.data.formats.sizes import check_size
 from convlstm.data.frames import Channel
 from convlstm.data.no_data import check_codes
@@ -54,7 +55,7 @@ def read_forecast(layout: Layout, start: int, lead_seconds: NDArray[np.float64])
     index = nearest_leads(layout.path, layout.leads, lead_seconds)
     with opened(layout.path, MAX_HEADER) as dataset, _hint_on_codes(layout):
         field = _field(dataset, layout, start).isel({layout.dims[-3]: index})
-        values = _channel(layout, field).read(slice(None)).reshape(field.shape)
+        values = _channel(layout, field, has_default_fill(dataset)).read(slice(None)).reshape(field.shape)
     rows, columns = (slice(None, None, -1) if flip else slice(None) for flip in layout.flipped)
     return values[..., rows, columns]
 
@@ -66,11 +67,11 @@ def _field(dataset: xr.Dataset, layout: Layout, start: int) -> xr.DataArray:
     return field[start] if layout.has_start_dim else field
 
 
-def _channel(layout: Layout, field: xr.DataArray) -> Channel:
+def _channel(layout: Layout, field: xr.DataArray, default_fill: bool) -> Channel:
     """Return the packed numbers (realization · lead_time, height, width) and their conversion, as of observations."""
     check_size(layout.path, 4 * field.size, _MAX_BYTES)
     packed = numbers_in_memory(field).reshape(-1, *field.shape[-2:])
-    return packed_channel(field, packed, layout.conversion, layout.interval, None, None, is_file=layout.path.is_file())
+    return packed_channel(field, packed, layout.conversion, layout.interval, None, None, is_file=default_fill)
 
 
 def check_values(layouts: Sequence[Layout]) -> None:
@@ -94,7 +95,7 @@ def _check_sample(layout: Layout) -> tuple[int, int]:
         for start in np.unique(np.linspace(0, len(layout.starts) - 1, _SAMPLE).astype(int)):
             field = _field(dataset, layout, int(start))
             field = field[0] if layout.members else field
-            channel = _channel(layout, field[order])
+            channel = _channel(layout, field[order], has_default_fill(dataset))
             values = channel.read(slice(None))
             check_codes(channel)
             if layout.conversion.amount:

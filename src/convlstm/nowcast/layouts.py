@@ -102,7 +102,9 @@ def _pysteps(forecast: xr.Dataset) -> xr.Dataset:
     source = forecast[members if members in forecast else name]
     y, x = source.dims[-2:]
     if y not in source.coords or x not in source.coords:
-        source = source.assign_coords({dim: np.arange(source.sizes[dim], dtype=np.float64) for dim in (y, x)})
+        # rows count down, so that their order stays
+        rows, columns = (np.arange(source.sizes[dim], dtype=np.float64) for dim in (y, x))
+        source = source.assign_coords({y: rows[::-1], x: columns})
     if source[y].values[-1] > source[y].values[0]:  # pysteps takes the first row for the northern edge
         source = source.isel({y: slice(None, None, -1)})
     names = {"realization": "ens_number", y: "y", x: "x"}
