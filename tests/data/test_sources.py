@@ -143,6 +143,37 @@ def test_files_packed_in_different_ways_are_unpacked(days, whole):
     np.testing.assert_allclose(frames.read(slice(None))[:, 0], expected, rtol=1e-5)
 
 
+def test_stores_with_the_fill_value_0_that_are_packed_in_different_ways_are_refused(tmp_path, whole):
+    """Unpacked, a dry cell and a missing one would be the same."""
+    for number, factor in enumerate((1, 2)):
+        part = whole.isel(time=slice(number * DAY, (number + 1) * DAY)).copy(deep=True)
+        part["rain"] = part["rain"].copy(data=part["rain"].values * np.int16(factor))
+        part["rain"].attrs = {"units": "mm/h", "scale_factor": 0.12 / factor, "_FillValue": np.int16(0)}
+        part.to_zarr(tmp_path / f"{number}.zarr", zarr_format=2, consolidated=False)
+    zeros = (whole["rain"].values == 0).any()
+    assert zeros
+    single = open_frames(tmp_path / "0.zarr").read(slice(None))
+    assert np.isfinite(single).all()
+    stores = [tmp_path / "0.zarr", tmp_path / "1.zarr"]
+    refused(stores, r"zarr: expected rain packed as in the other files, or with another fill value than 0")
+
+
+def test_one_file_with_the_time_in_its_name_is_read_as_in_a_folder(tmp_path, whole):
+    for number in range(2):
+        frame = whole.isel(time=number, drop=True)
+        frame.to_netcdf(tmp_path / f"rain_2020060100{5 * number:02}.nc")
+    folder = open_frames(tmp_path)
+    alone = open_frames(tmp_path / "rain_202006010005.nc", time_step=300.0)
+    assert alone.time.values.tolist() == folder.time.values[1:].tolist()
+    np.testing.assert_array_equal(alone.read(slice(None)), folder.read(slice(1, 2)))
+
+
+def test_one_sum_alone_has_no_increase(tmp_path, whole):
+    sums = whole.isel(time=[0]).assign(rain=whole["rain"].isel(time=[0]).assign_attrs(units="mm"))
+    sums.to_netcdf(tmp_path / "sum.nc")
+    refused(tmp_path / "sum.nc", "rain: expected two sums in a row, got one frame", time_step=300.0, accumulated=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

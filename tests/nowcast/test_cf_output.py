@@ -237,6 +237,13 @@ def test_pysteps_reads_its_layout(tmp_path, forecast):
     assert (metadata["xpixelsize"], metadata["y2"]) == (1000.0, -4e6 + 21500.0)
 
 
+def test_rows_without_coordinates_keep_their_order_in_the_layout_of_pysteps(forecast):
+    plain = forecast.drop_vars([name for name in forecast.coords if {"y", "x"} & set(forecast[name].dims)])
+    written = with_layout(plain, "pysteps")["precip_intensity"]
+    np.testing.assert_array_equal(written.values, forecast["rain_member"].values)
+    assert (np.diff(written["y"].values) < 0).all()  # pysteps takes the first row for the northern edge
+
+
 IRIS = """
 import sys, iris
 

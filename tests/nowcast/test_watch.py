@@ -392,18 +392,28 @@ def test_a_template_may_have_folders_and_write_zarr(scene):
     assert len(scene.of_kind("forecast")) == 2
 
 
+def test_files_of_one_frame_whose_time_is_in_their_name(scene):
+    for n in (0, 1, 2):
+        frame = scene.dataset.isel(time=n, drop=True)
+        frame.to_netcdf(scene.incoming / f"rain_20200601{scene.minute(n)}.nc")
+    scene.watcher.step()
+    assert scene.made == scene.minutes(1, 2)
+    np.testing.assert_array_equal(scene.forecast(2), scene.expected(2))
+
+
 def test_the_health_file_says_what_happened_last(scene):
     scene.arrive(0, 1, 2)
     path = scene.output / "health.json"
     health = json.loads(path.read_text())
     assert health["state"] == "waiting"
-    assert health["last_frame"] == health["last_init_time"] == "2020-06-01T00:10:00Z" or health["forecasts"] == 2
+    assert health["last_frame"] == "2020-06-01T00:10:00Z"
+    assert (health["forecasts"], health["last_init_time"]) == (2, "2020-06-01T00:05:00Z")  # the last one first
     assert health["last_output"].endswith(".nc")
     assert health["compute_seconds"] > 0
     assert health["problem"] is None or "no forecast from 2020-06-01T00:00" in health["problem"]
     now = time.time()
     assert check_health(path, now, 60.0)[0]
-    assert check_health(path, now + 300, 60.0) == (False, check_health(path, now + 300, 60.0)[1])
+    assert not check_health(path, now + 300, 60.0)[0]
     assert "expected an update within 60 s" in check_health(path, now + 300, 60.0)[1]
     assert "no forecast for 5 min" in check_health(path, now + 300, 600.0, 60.0)[1]
 

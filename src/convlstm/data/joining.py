@@ -17,6 +17,7 @@ from convlstm.data.axes import find_axes
 from convlstm.data.file_times import time_of_frame
 from convlstm.data.formats.kinds import has_default_fill
 from convlstm.data.formats.lazy import Key, lazy_variable, outer
+from convlstm.data.no_data import declared_codes, numbers
 from convlstm.data.open_files import OpenFiles
 from convlstm.data.times import decoded_times
 from convlstm.errors import ConvLSTMError, DataError
@@ -246,7 +247,7 @@ def _joined(files: OpenFiles, parts: list[_Part]) -> xr.Dataset:
     dataset = files.get(first.number)
     time_dim = "time" if first.time_dim is None else first.time_dim
     starts = np.concatenate([[0], np.cumsum([len(part.times) for part in parts])])
-    numbers = np.array([part.number for part in parts])
+    part_numbers = np.array([part.number for part in parts])
     joined: dict[Hashable, xr.Variable] = {}
     for name, layout in first.variables.items():
         unpack = len({part.variables[name].packing for part in parts}) > 1
@@ -256,7 +257,9 @@ def _joined(files: OpenFiles, parts: list[_Part]) -> xr.Dataset:
         dims = layout.dims if first.time_dim is None else (first.time_dim, *layout.dims)
         if unpack and any(key in layout.attrs for key in _LIMITS):
             raise _limits_of_packing(first, parts, name)
-        read = partial(_read, files, name, dims, (numbers, starts), shape, dtype, unpack)
+        if unpack:
+            _check_fill_values(parts, name)
+        read = partial(_read, files, name, dims, (part_numbers, starts), shape, dtype, unpack)
         chunks = _chunks(dataset[name].variable, time_dim, parts)
         joined[name] = lazy_variable((time_dim, *layout.dims), shape, dtype, read, attrs, chunks)
     kept = [
@@ -319,6 +322,21 @@ def _encoded(times: NDArray[Any]) -> tuple[NDArray[Any], dict[str, str]]:
         return seconds, attrs | {"calendar": "proleptic_gregorian"}
     calendar = times[0].calendar
     return np.asarray(cftime.date2num(times, _UNITS, calendar=calendar), np.float64), attrs | {"calendar": calendar}
+
+
+def _check_fill_values(parts: list[_Part], name: Hashable) -> None:
+    """Raise an error for the fill value 0, Zarr's default: of unpacked numbers nobody can tell later what 0 means."""
+    for part in parts:
+        layout = part.variables[name]
+        codes = declared_codes(layout.attrs, layout.dtype, is_file=layout.default_fill)
+        is_named = 0 in numbers(layout.attrs.get("missing_value"), layout.dtype)
+        if 0 in codes and not is_named and not float(layout.attrs.get("add_offset", 0)):
+            raise DataError(
+                part.place,
+                expected=f"{name} packed as in the other files, or with another fill value than 0",
+                received="the fill value 0, the default of Zarr, in files that are packed in different ways",
+                hint="Write the files with one packing, or with `_FillValue` at a number that is no data.",
+            )
 
 
 def _limits_of_packing(first: _Part, parts: list[_Part], name: Hashable) -> DataError:

@@ -34,7 +34,7 @@ def numbers(values: Any, dtype: np.dtype[Any]) -> list[float]:
     return [int(number) for number in found if number == np.round(number) and info.min <= number <= info.max]
 
 
-def declared_codes(attrs: Mapping[str, Any], dtype: np.dtype[Any], *, is_file: bool) -> list[float]:
+def declared_codes(attrs: Mapping[Any, Any], dtype: np.dtype[Any], *, is_file: bool) -> list[float]:
     """Return the packed numbers that mean missing data; NetCDF has a default for each type wider than a byte."""
     declared = [number for key in ("_FillValue", "missing_value") for number in numbers(attrs.get(key), dtype)]
     if not declared and is_file and dtype.itemsize > 1:

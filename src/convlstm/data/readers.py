@@ -143,13 +143,15 @@ def _frames_of(dataset: xr.Dataset, path: str, cache: BlockCache, options: _Opti
     dimensions = _shared_dimensions(dataset, axes, names)
     check_size(path, sum(dataset[name].nbytes for name in names), _MAX_DECLARED)
     fields = [_three_dimensional(dataset[name], dimensions) for name in names]
+    in_memory = sum(field.nbytes for field in fields) <= cache.max_bytes // 4
     time, seconds = read_times(dataset, dimensions.time, options.time_step)
     step = float(options.time_step or usual_step(seconds))
     accumulated, missing = options.accumulated, options.missing
+    dims = (dimensions.time, dimensions.y, dimensions.x)
     channels = []
     for field in fields:
         conversion = _conversion(field, options.units, options.rain)
-        packed = packed_numbers(field, (dimensions.time, dimensions.y, dimensions.x), cache, path)
+        packed = packed_numbers(field, dims, cache, path, in_memory=in_memory)
         is_file = has_default_fill(dataset)
         channel = packed_channel(field, packed, conversion, step, accumulated, missing, is_file=is_file)
         channels.append(_checked(channel, seconds, accumulated, missing))
@@ -268,6 +270,13 @@ def _checked(
     if not channel.conversion.amount:
         return channel
     if accumulated:
+        if len(seconds) < 2:
+            raise DataError(
+                channel.name,
+                expected="two sums in a row",
+                received="one frame",
+                hint="Pass a longer sequence, or several files.",
+            )
         increases = AccumulatedChannel.of_sums(channel, seconds)
         if not _has_value(increases):
             raise DataError(

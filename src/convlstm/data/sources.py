@@ -49,9 +49,17 @@ def open_dataset(
     """
     places = find_places(source)
     opener = partial(open_place, max_bytes=max_bytes, selection=selection or {})
-    if len(places) == 1:
-        return opener(places[0])
-    return join(places, opener, variables=variables, dims=dims)
+    if len(places) > 1:
+        return join(places, opener, variables=variables, dims=dims)
+    dataset = opener(places[0])
+    if any(variable.ndim > 2 for variable in dataset.data_vars.values()):
+        return dataset
+    try:  # one frame, whose time is in the name of its file or in an attribute
+        joined = join(places, opener, variables=variables, dims=dims)
+    except ConvLSTMError:
+        return dataset  # the reader says what is missing
+    dataset.close()
+    return joined
 
 
 def open_place(place: str, max_bytes: int, selection: Selection) -> xr.Dataset:

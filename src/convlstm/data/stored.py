@@ -147,10 +147,15 @@ class StoredArray:
 
 
 def packed_numbers(
-    field: xr.DataArray, dims: tuple[Hashable, Hashable, Hashable], cache: BlockCache, path: str
+    field: xr.DataArray,
+    dims: tuple[Hashable, Hashable, Hashable],
+    cache: BlockCache,
+    path: str,
+    *,
+    in_memory: bool,
 ) -> NDArray[Any] | StoredArray:
-    """Return the packed numbers of a field (time, y, x), which stay in the file beyond a quarter of the cache."""
-    if field.nbytes <= cache.max_bytes // 4:
+    """Return the packed numbers of a field (time, y, x), which are loaded or stay in the file."""
+    if in_memory:
         return numbers_in_memory(field.transpose(*dims))
     return StoredArray(field.variable, dims, cache, path, unsigned=_is_unsigned(field))
 

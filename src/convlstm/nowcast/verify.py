@@ -30,6 +30,8 @@ from convlstm.nowcast.evaluation_details import (
     part_tables,
     quantity,
 )
+from convlstm.nowcast.evaluation_work import UNFINISHED
+from convlstm.nowcast.folder_lock import check_unlocked
 from convlstm.nowcast.pipeline import choose_thresholds
 from convlstm.nowcast.verified_cases import VerifiedCases, choose_leads, choose_starts
 from convlstm.nowcast.verified_forecasts import ForecastSource, open_source
@@ -110,6 +112,7 @@ def verify(
     folder, options = Path(output), options or VerifyOptions()
     if not overwrite:
         check_new_evaluation(folder)
+    check_unlocked(folder / UNFINISHED, "evaluation")
     for name in folder_files.FILES:
         check_writable(folder / name, folder=False)
     sources = {_checked_name(name): open_source(path, frames) for name, path in forecasts.items()}
