@@ -24,7 +24,8 @@ def test_kilometres_of_a_projection(make_evaluation, with_grid):
 
 def test_degrees_of_latitude_and_longitude(make_evaluation, with_grid):
     places = georeference(read_results(make_evaluation(cases=with_grid("degrees"))).cases)
-    assert places.extent.endswith("1.2° W to 1.1° E, 50° N to 52.3° N")
+    # 24 cells of 0.1°: 24 · 0.1 · 111.2 km high, and cos(51.15°) of it wide
+    assert places.extent == "167 × 267 km, 1.2° W to 1.1° E, 50° N to 52.3° N"
     assert {"51° N", "52° N", "0° E", "1° W", "1° E"} <= {label.text for label in places.labels}
     assert places.to_json()["axes"][0]["values"][0] == 52.3
 

@@ -32,9 +32,24 @@ def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
         >>> grid_spacing(xr.Dataset(coords={"x": x, "y": y}), "y", "x")
         2000.0
     """
+    size = cell_size(grid, y_dim, x_dim)
+    return None if size is None else float(np.sqrt(size[0] * size[1]))
+
+
+def cell_size(grid: xr.Dataset, y_dim: str, x_dim: str) -> tuple[float, float] | None:
+    """Return the typical height and width of a cell in metres, or None if the coordinates do not tell.
+
+    The arguments are those of `grid_spacing`.
+
+    Example:
+        >>> lat, lon = ("lat", [60.0, 59.9], {"units": "degrees_north"}), ("lon", [9.0, 9.1], {"units": "degrees_east"})
+        >>> height, width = cell_size(xr.Dataset(coords={"lat": lat, "lon": lon}), "lat", "lon")
+        >>> round(width / height, 2)
+        0.5
+    """
     steps = [_projected_step(grid, dim) for dim in (y_dim, x_dim)]
-    if all(step is not None for step in steps):
-        return float(np.sqrt(np.prod(np.array(steps, float))))
+    if steps[0] is not None and steps[1] is not None:
+        return steps[0], steps[1]
     latitude, longitude = (find_geographic(grid, name) for name in ("latitude", "longitude"))
     if latitude is None or longitude is None:
         return None
@@ -48,8 +63,25 @@ def grid_spacing(grid: xr.Dataset, y_dim: str, x_dim: str) -> float | None:
         middle = phi[:-1] + north / 2 if axis == 0 else phi[:, :-1] + north / 2
         east = np.diff(lam, axis=axis) * np.cos(middle)
         distances.append(EARTH_RADIUS * np.median(np.hypot(north, east)))
-    spacing = float(np.sqrt(np.prod(distances)))
-    return spacing if np.isfinite(spacing) and spacing > 0 else None
+    height, width = (float(distance) for distance in distances)
+    return (height, width) if np.isfinite(height * width) and height * width > 0 else None
+
+
+def is_south_first(grid: xr.Dataset, y_dim: str) -> bool:
+    """Return whether the first row is the southern edge; row numbers without a unit do not tell.
+
+    Example:
+        >>> is_south_first(xr.Dataset(coords={"lat": (("y", "x"), [[50.0, 50.1], [51.0, 51.1]])}), "y")
+        True
+    """
+    names = [str(name) for name in grid.coords if str(name).lower().startswith("lat")]
+    if y_dim in grid.coords and grid[y_dim].attrs.get("units"):
+        names.append(y_dim)
+    for name in names:
+        if y_dim in grid[name].dims:
+            ends = [float(grid[name].isel({y_dim: place}).mean()) for place in (0, -1)]
+            return ends[1] > ends[0]
+    return False
 
 
 def length_in_metres(units: str) -> float | None:

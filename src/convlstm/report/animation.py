@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlstm.data.spacing import grid_spacing
+from convlstm.data.spacing import cell_size, is_south_first
 from convlstm.errors import DataError, DependencyError, OutputError, install
 from convlstm.files import check_suffix, write_atomic
 from convlstm.report.scales import MISSING, Scale, field_scale, rain_scale
@@ -100,12 +100,12 @@ def draw_frames(forecast: xr.Dataset) -> Iterator[NDArray[np.uint8]]:
     name = next(iter(forecast.data_vars))
     field = forecast[name].transpose("lead_time", ...)
     y, x = (str(dim) for dim in field.dims[-2:])
-    if _south_first(field, y):
+    if is_south_first(forecast.coords.to_dataset(), y):
         field = field.isel({y: slice(None, None, -1)})
     units = str(field.attrs.get("units", ""))
     values = field.values
     scale = rain_scale(units) if units == "mm/h" else field_scale([values], units)
-    figure, image, title, moment = _figure(field, scale, grid_spacing(forecast, y, x))
+    figure, image, title, moment = _figure(field, scale, cell_size(forecast, y, x))
     palette = np.array([to_rgb(colour) for colour in scale.palette()])
     minutes = field["lead_time"].values / np.timedelta64(60, "s")
     label = lead_unit(minutes)
@@ -118,7 +118,7 @@ def draw_frames(forecast: xr.Dataset) -> Iterator[NDArray[np.uint8]]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _figure(field: xr.DataArray, scale: Scale, spacing: float | None) -> tuple[Figure, Any, Any, Any]:
+def _figure(field: xr.DataArray, scale: Scale, cell: tuple[float, float] | None) -> tuple[Figure, Any, Any, Any]:
     """Return a figure with an empty map, the map, its title and the text of the time."""
     height, width = field.shape[-2:]
     ratio = min(max(height / width, 1 / _LONGEST), _LONGEST)
@@ -133,8 +133,8 @@ def _figure(field: xr.DataArray, scale: Scale, spacing: float | None) -> tuple[F
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#888888")
-    if spacing is not None:
-        _add_scale_bar(axes, width, height, spacing)
+    if cell is not None:
+        _add_scale_bar(axes, width, height, cell[1])
     bar = figure.add_axes((0.05, 0.42 / total, 0.74, 0.16 / total))
     colours = np.array([to_rgb(colour) for colour in scale.colours])
     bar.imshow(colours[None], aspect="auto", extent=(0, 1, 0, 1), interpolation="nearest")
@@ -149,10 +149,10 @@ def _figure(field: xr.DataArray, scale: Scale, spacing: float | None) -> tuple[F
     return figure, image, title, moment
 
 
-def _add_scale_bar(axes: Any, width: int, height: int, spacing: float) -> None:
+def _add_scale_bar(axes: Any, width: int, height: int, cell_width: float) -> None:
     """Draw a line of a round length of about a fifth of the map into its lower left corner."""
-    length = _round_length(0.2 * width * spacing)
-    cells, left, bottom = length / spacing, 0.03 * width - 0.5, 0.96 * height - 0.5
+    length = _round_length(0.2 * width * cell_width)
+    cells, left, bottom = length / cell_width, 0.03 * width - 0.5, 0.96 * height - 0.5
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     axes.plot([left, left + cells], [bottom, bottom], color="white", linewidth=5, solid_capstyle="butt")
     axes.plot([left, left + cells], [bottom, bottom], color="black", linewidth=2, solid_capstyle="butt")
@@ -164,13 +164,6 @@ def _round_length(most: float) -> float:
     """Return the largest of 1, 2 and 5 times a power of ten that is at most a number of metres."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(max(factor * power for factor in _ROUND if factor * power <= most * (1 + 1e-9)))
-
-
-def _south_first(field: xr.DataArray, y: str) -> bool:
-    coordinate = field.coords.get(y)
-    if coordinate is None or not coordinate.attrs.get("units"):
-        return False
-    return bool(coordinate.values[-1] > coordinate.values[0])
 
 
 def _write_gif(path: Path, frames: Iterator[NDArray[np.uint8]], seconds: float) -> None:

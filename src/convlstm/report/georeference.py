@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from convlstm.data.spacing import find_geographic, grid_spacing
+from convlstm.data.spacing import cell_size, find_geographic
 from convlstm.verification.lead_times import signed
 
 NODES = 17
@@ -101,10 +101,10 @@ def georeference(cases: xr.Dataset) -> Georeference:
     """Return the places of the cells of maps on dimensions y and x, north up, from their coordinates."""
     shape = (cases.sizes["y"], cases.sizes["x"])
     axes = _axes(cases, shape)
-    spacing = grid_spacing(cases.coords.to_dataset(), "y", "x")
-    bar = None if spacing is None else _scale_bar(spacing, shape[1])
+    cell = cell_size(cases.coords.to_dataset(), "y", "x")
+    bar = None if cell is None else _scale_bar(cell[1], shape[1])
     if not axes or min(shape) < 2:
-        return Georeference(axes, _size(spacing, shape), [], [], bar)
+        return Georeference(axes, _size(cell, shape), [], [], bar)
     paths: list[str] = []
     labels: list[Label] = []
     for axis, upright in zip(axes, (False, True), strict=True):
@@ -115,7 +115,7 @@ def georeference(cases: xr.Dataset) -> Georeference:
             if label is not None:
                 secondary = not secondary
                 labels.append(replace(label, secondary=secondary))
-    parts = [_size(spacing, shape), *(_range(axis) for axis in reversed(axes))]
+    parts = [_size(cell, shape), *(_range(axis) for axis in reversed(axes))]
     return Georeference(axes, ", ".join(filter(None, parts)), paths, labels, bar)
 
 
@@ -179,18 +179,18 @@ def _label(text: str, lines: Sequence[NDArray[np.float64]], *, upright: bool) ->
     return Label(text, round(float(point[0]), 1), 100.0) if upright else Label(text, 0.0, round(float(point[1]), 1))
 
 
-def _scale_bar(spacing: float, columns: int) -> ScaleBar | None:
+def _scale_bar(cell_width: float, columns: int) -> ScaleBar | None:
     """Return a round length of about a quarter of the map."""
-    width = spacing * columns / 1000.0
+    width = cell_width * columns / 1000.0
     power = 10.0 ** np.floor(np.log10(width / 4))
     length = power * max(digit for digit in (1, 2, 5) if digit * power <= width / 4)
     return ScaleBar(f"{length:g} km", round(100 * length / width, 2))
 
 
-def _size(spacing: float | None, shape: tuple[int, int]) -> str:
-    if spacing is None:
+def _size(cell: tuple[float, float] | None, shape: tuple[int, int]) -> str:
+    if cell is None:
         return ""
-    width, height = (f"{spacing * cells / 1000:.3g}" for cells in reversed(shape))
+    height, width = (f"{length * count / 1000:.3g}" for length, count in zip(cell, shape, strict=True))
     return f"{width} × {height} km"
 
 

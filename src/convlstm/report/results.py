@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from convlstm.data.spacing import is_south_first
 from convlstm.errors import DataError
 from convlstm.report.description import Evaluation
 from convlstm.verification.categorical import COUNTS
@@ -198,7 +199,7 @@ def read_results(folder: str | Path) -> Results:
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
     cases = _read_cases(folder / CASES_FILE, evaluation)
-    north_first = not _south_first(cases)
+    north_first = not is_south_first(cases.coords.to_dataset(), "y")
     cases = cases if north_first else cases.isel(y=slice(None, None, -1))
     factor = _coarsening(cases)
     if factor > 1:
@@ -359,17 +360,6 @@ def _check_probability(path: Path, cases: xr.Dataset) -> None:
     _require(path, "coordinate", ("probability_method", "threshold", "probability_lead_time"), cases.coords)
     if float(cases["probability_lead_time"]) not in cases["lead_time"].values:
         raise _unreadable(path, "probability_lead_time as one of the lead times", cases["probability_lead_time"].values)
-
-
-def _south_first(cases: xr.Dataset) -> bool:
-    """Return whether the first row is the southern edge; row numbers without units are ignored."""
-    names = [str(name) for name in cases.coords if str(name).lower().startswith("lat")]
-    if "y" in cases.coords and cases["y"].attrs.get("units"):
-        names.append("y")
-    for name in names:
-        if "y" in cases[name].dims:
-            return bool(cases[name].isel(y=-1).mean() > cases[name].isel(y=0).mean())
-    return False
 
 
 def _require(path: Path, kind: str, required: Iterable[object], present: Iterable[object]) -> None:
