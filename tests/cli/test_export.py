@@ -43,6 +43,19 @@ def test_a_layer_step_by_step_in_int8(cli, layer, tmp_path):
     assert (code, err) == (0, "")
     assert "input   x       float32 (1, 2, 8, 8)" in out.splitlines()
     assert "output  c_n.0   float32 (1, 3, 8, 8)" in out.splitlines()
+    assert out.splitlines()[0].endswith("from the reference with kernels in int8")
+    stored = {tensor.data_type for tensor in onnx.load(tmp_path / "layer.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in stored
+
+
+def test_a_layer_as_a_program_of_jax(cli, layer, tmp_path):
+    pytest.importorskip("jax")
+    code, out, err = cli(
+        "export", "layer.safetensors", "-o", "layer.stablehlo", "--format", "stablehlo", "--size", "8x8"
+    )
+    assert (code, err) == (0, "")
+    assert "input   x       float32 (batch, time, 8, 8, 2)" in out.splitlines()
+    assert (tmp_path / "layer.stablehlo").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def export(
     source = model_file(shipped_model() if path is None else path)
     check_not_input(output, source)
     model = load_model(source)
-    shared = {"size": _sizes(size), "mask": mask, "probability": probability, "horizon": _horizon(model, horizon)}
+    shared = {"size": _sizes(size), "mask": mask, "probability": probability, "horizon": _horizon(model, horizon, kind)}
     if kind in _FORMS:
         further = {
             "form": _FORMS[kind],
@@ -97,10 +97,10 @@ def export(
             "physical": _physical(model, source) if physical else None,
             "weight_type": weights,
         }
-        _say(_to_onnx(output, model, shared | further), kind)
+        _say(_to_onnx(output, model, shared | further), kind, weights)
         return
     given = {"--steps": steps, "--batch": batch, "--states": states, "--physical": physical}
-    _check_unused(kind, given | {"--weights": weights != "float32"})
+    _check_unused(kind, given | {"--weights": weights if weights != "float32" else None})
     _say(_to_framework(output, model, kind, shared), kind)
 
 
@@ -122,12 +122,14 @@ def _to_framework(output: Path, model: Model, kind: Any, options: dict[str, Any]
     return to_framework(output, model.spec, model.weights, kind, **options)
 
 
-def _horizon(model: Model, horizon: int | None) -> int | None:
-    """Return the number of forecast frames, None for a layer."""
+def _horizon(model: Model, horizon: int | None, kind: str) -> int | None:
+    """Return the number of forecast frames; None for a layer, and where the input `lead_durations` sets it."""
     from convlstm.spec.forecaster import ForecasterSpec
 
     if horizon is not None or not isinstance(model.spec, ForecasterSpec):
         return horizon
+    if kind == "onnx" and model.spec.uses_durations:
+        return None
     return int(model.extra.get("pipeline", {}).get("horizon", _HORIZON))
 
 
@@ -151,7 +153,7 @@ def _check_unused(kind: str, given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value:
             raise SpecError(
-                name, expected=f"no such option with --format {kind}", received="one", hint=f"Leave {name} out."
+                name, expected=f"no such option with --format {kind}", received=str(value), hint=f"Leave {name} out."
             )
 
 
@@ -162,14 +164,15 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
         raise typer.BadParameter(f"expected sizes as 128x128, got {text!r}", param_hint="--size") from error
 
 
-def _say(exported: Exported, kind: str) -> None:
+def _say(exported: Exported, kind: str, weights: str = "float32") -> None:
     """Print what was written, with its inputs and outputs."""
     from convlstm.cli.output import say
 
     path = exported.path
     files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
     size = sum(part.stat().st_size for part in files) / 1e6
-    say(f"{path}: {kind}, {size:.2f} MB, at most {exported.difference:.1g} from the reference")
+    kernels = "" if weights == "float32" else f" with kernels in {weights}"
+    say(f"{path}: {kind}, {size:.2f} MB, at most {exported.difference:.1g} from the reference{kernels}")
     width = max(len(name) for name in (*exported.inputs, *exported.outputs))
     for label, values in (("input", exported.inputs), ("output", exported.outputs)):
         for name, text in values.items():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from convlstm.errors import DependencyError, OutputError, SpecError, install
 from convlstm.export.comparison import check_file, compared_sizes, random_case
 from convlstm.export.exported import Exported, check_path, described
-from convlstm.export.options import GraphOptions
+from convlstm.export.options import GraphOptions, check_size_of_grid
 from convlstm.files import write_atomic
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
@@ -106,9 +106,14 @@ def to_framework(
             hint="Fix the size, or export the model as ONNX. Nothing was written.",
         ) from error
     last = kind != "pt2"
-    inputs = {name: _described(name, array, spec, open_space, last) for name, array in example.items()}
-    outputs = {name: _described(name, array, spec, open_space, last) for name, array in expected.items()}
+    inputs = {_listed(name, kind): _described(name, array, spec, open_space, last) for name, array in example.items()}
+    outputs = {_listed(name, kind): _described(name, array, spec, open_space, last) for name, array in expected.items()}
     return Exported(path, inputs, outputs, difference)
+
+
+def _listed(name: str, kind: FrameworkFormat) -> str:
+    """Return the name of an input or output in the file: a SavedModel has no dots in names."""
+    return name.replace(".", "_") if kind == "savedmodel" else name
 
 
 def _exporter(kind: FrameworkFormat) -> Any:
@@ -147,6 +152,7 @@ def _check(spec: Spec, kind: FrameworkFormat, options: GraphOptions) -> None:
                 raise _refusal(name, kind, "no such option for a layer", getattr(options, name), f"Leave `{name}` out.")
     if options.size is not None:
         parsing.per_axis("size", options.size, stack.spatial_dims, 1)
+        check_size_of_grid(spec, options)
     elif kind != "savedmodel" and stack.peephole != "pixel":
         _check_open_size(spec, kind)
 

@@ -91,7 +91,7 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
     if options.size is not None:
         parsing.per_axis("size", options.size, stack.spatial_dims, 1)
     _check_steps(options)
-    _check_size(spec, options)
+    check_size_of_grid(spec, options)
     if isinstance(spec, ForecasterSpec):
         _check_forecaster(spec, options)
     else:
@@ -107,7 +107,8 @@ def _check_steps(options: GraphOptions) -> None:
         _refuse("mask", "False in a graph of one step", True, "Call the step for valid frames only.")
 
 
-def _check_size(spec: Spec, options: GraphOptions) -> None:
+def check_size_of_grid(spec: Spec, options: GraphOptions) -> None:
+    """Raise an error for a fixed size that does not fit pixel peepholes or patches, or is too small."""
     stack, patch = (spec.encoder, spec.patch_size) if isinstance(spec, ForecasterSpec) else (spec, 1)
     if stack.peephole == "pixel":
         fixed = tuple(n * patch for n in stack.input_size)
@@ -125,7 +126,12 @@ def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
         _refuse("horizon", f"None {why}", options.horizon, "Leave `horizon` out.")
     for name in ("probability", "physical"):
         if getattr(options, name):
-            _refuse(name, f"no such option {why}", "one", f"Leave `{name}` out.")
+            _refuse(
+                name,
+                f"no such option {why}",
+                "True" if name == "probability" else "options of the data",
+                f"Leave `{name}` out.",
+            )
     if options.form == "step" and spec.direction != "forward":
         _refuse(
             "direction",
@@ -138,6 +144,10 @@ def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
 
 
 def _check_forecaster(spec: ForecasterSpec, options: GraphOptions) -> None:
+    if options.form == "scan" and spec.uses_durations and options.horizon is not None:
+        _refuse(
+            "horizon", "None, since `lead_durations` sets the number of frames", options.horizon, "Leave `horizon` out."
+        )
     if options.form != "scan" and options.horizon is None:
         _refuse("horizon", f"the number of forecast frames of form={options.form!r}", "None", "Pass `horizon=12`.")
     if options.probability and not spec.thresholds:
