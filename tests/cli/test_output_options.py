@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,19 @@ def test_an_error_with_json_is_one_line_on_standard_error(fails, cli, trained):
     fails(4, "got nothing there", "forecast", trained / "run", "nothing.nc", "--json")
     code, out, _ = cli("forecast", trained / "run", "nothing.nc", "--json")
     assert (code, out) == (4, "")
+
+
+def test_the_scores_of_a_silent_evaluation_are_in_its_log(cli, trained):
+    words = ("evaluate", trained / "run", trained / "rain.nc", "-q", "--max-cases", 1, "--log-file", "e.log")
+    assert cli(*words) == (0, "", "")
+    text = Path("e.log").read_text(encoding="utf-8")
+    assert re.search(r"INFO .*CSI .*5 min", text) or re.search(r"INFO .*RMSE", text)
+
+
+def test_the_configuration_is_shown_even_in_silence(cli, tiny):
+    shown = cli("train", "--show-config", *tiny)
+    assert "hidden_channels" in shown[1]
+    assert cli("train", "--show-config", *tiny, "-q") == shown
 
 
 def test_silence(cli, trained, tiny):

@@ -88,6 +88,10 @@ def test_the_first_signal_lets_the_forecast_finish(slow_watch, tmp_path, trained
     assert (tmp_path / "out" / "forecast_20200604T0105Z.nc").is_file()
     assert health(tmp_path)["state"] == "stopped"
     assert cli("health", "out")[0] == 1
+    text = json.dumps(health(tmp_path) | {"state": "waiting"})
+    (tmp_path / "out" / "health.json").write_text(text)
+    assert cli("health", "out")[0] == cli("health", "out/health.json", "--max-forecast-age", 5)[0] == 0
+    assert cli("health", "out", "--max-age", 0)[0] == 1  # minutes
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -111,8 +111,19 @@ def test_data_unlike_those_of_the_training_are_refused(make_nowcaster, make_rain
         nowcaster.forecast(np.zeros((3, 8, 8)), **ARRAY_OPTIONS | {"init_time": "noon"})
     with pytest.raises(DataError, match="negative"):
         nowcaster.forecast(np.full((3, 8, 8), -1.0), **ARRAY_OPTIONS)
-    with refused(ConfigError, "missing"):
-        nowcaster.forecast(np.zeros((3, 8, 8)), missing=(-1,), **ARRAY_OPTIONS)
+    with refused(ConfigError, "accumulated"):
+        nowcaster.forecast(np.zeros((3, 8, 8)), accumulated=True, **ARRAY_OPTIONS)
+
+
+def test_an_array_may_have_a_number_for_no_data(make_nowcaster):
+    nowcaster = make_nowcaster()
+    rain = np.random.default_rng(0).gamma(0.5, 2.0, (3, 22, 18)).astype(np.float32)
+    coded = rain.copy()
+    rain[:, :4], coded[:, :4] = np.nan, -999.0
+    expected = nowcaster.forecast(rain, **ARRAY_OPTIONS)["rain"].values
+    np.testing.assert_array_equal(nowcaster.forecast(coded, missing=(-999,), **ARRAY_OPTIONS)["rain"].values, expected)
+    with pytest.raises(DataError, match="missing=-999"):
+        nowcaster.forecast(coded, **ARRAY_OPTIONS)
 
 
 def test_several_variables_are_channels(make_nowcaster, make_rain):

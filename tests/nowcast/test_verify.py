@@ -1,12 +1,16 @@
 """Scores of forecasts that any tool made: against scores by hand, for fields, members and probabilities."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 from convlstm.errors import ConfigError, DataError, OutputError
+from convlstm.nowcast import folder_lock
 from convlstm.nowcast.cf_output import make_forecast, write_forecast
+from convlstm.nowcast.folder_lock import locked
 from convlstm.nowcast.verify import VerifyOptions, verify
 from convlstm.report import write_report
 from convlstm.verification.evaluation_folder import FILES
@@ -78,6 +82,21 @@ def test_fields_have_the_scores_of_their_differences(tmp_path, scored, truth, ra
     assert value(scores, "persistence", "rmse") == pytest.approx(of_persistence, rel=1e-5)
     page = write_report(tmp_path / "e", tmp_path / "report.html").read_text()
     assert "perfect" in page
+    with xr.open_dataset(tmp_path / "e" / "cases.nc") as cases:
+        assert set(cases["reason"].values) <= {"best CSI", "worst CSI", "among the most active"}
+        gaps = np.isnan(cases["forecast"]).any(("case", "lead_time", "y", "x"))
+    # in the maps alone, the optical flow is missing where it comes from outside the grid
+    assert gaps["forecast_method"].values[gaps.values].tolist() == ["optical flow"]
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["long_name"] == "rain rate"
+
+
+def test_a_folder_where_an_evaluation_runs_is_refused(tmp_path, truth, rain_frames, monkeypatch):
+    dataset(truth).to_netcdf(tmp_path / "f.nc")
+    with locked(tmp_path / "e" / "unfinished", "evaluation"):
+        monkeypatch.setattr(folder_lock, "_process", lambda: -1)  # as another process sees it
+        with pytest.raises(OutputError, match="got an evaluation in process"):
+            verify({"f": tmp_path / "f.nc"}, rain_frames, tmp_path / "e", VerifyOptions(**QUICK))
+    assert not (tmp_path / "e" / "scores.csv").exists()
 
 
 def test_all_methods_are_scored_on_the_cells_that_each_of_them_has(scored, truth):

@@ -392,6 +392,15 @@ def test_a_template_may_have_folders_and_write_zarr(scene):
     assert len(scene.of_kind("forecast")) == 2
 
 
+def test_a_store_is_known_by_its_content_and_pictures_are_left_out(scene):
+    for n in (0, 1, 2):
+        scene.dataset.isel(time=[n]).to_zarr(scene.incoming / f"rain_{n}", consolidated=False)
+        (scene.incoming / f"rain_{n}.png").write_bytes(b"picture")
+    scene.watcher.step()
+    assert scene.made == scene.minutes(1, 2)
+    assert not scene.of_kind("unreadable")
+
+
 def test_files_of_one_frame_whose_time_is_in_their_name(scene):
     for n in (0, 1, 2):
         frame = scene.dataset.isel(time=n, drop=True)

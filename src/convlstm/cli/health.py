@@ -15,7 +15,7 @@ def health(
             metavar="FILE", help="Health file of `convlstm watch`, or its output folder.", show_default=False
         ),
     ],
-    max_age: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Largest age of the health file.")] = 300.0,
+    max_age: Annotated[float, typer.Option(min=0, metavar="MINUTES", help="Largest age of the health file.")] = 5.0,
     max_forecast_age: Annotated[
         float | None,
         typer.Option(min=0, metavar="MINUTES", help="Largest time since the last forecast was written. Default: any."),
@@ -31,7 +31,7 @@ def health(
 
     seconds = None if max_forecast_age is None else 60 * max_forecast_age
     file = path / HEALTH_FILE if path.is_dir() else path
-    healthy, text = check_health(file, time.time(), max_age, seconds)
+    healthy, text = check_health(file, time.time(), 60 * max_age, seconds)
     typer.echo(text)
     if not healthy:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -112,7 +113,11 @@ def say_event(event: Event) -> None:
 
 
 def say_scores(table: Table) -> None:
-    """Print a table of scores."""
+    """Print a table of scores, and log its rows."""
+    plain = Console(file=io.StringIO(), width=120)
+    plain.print(table)
+    for line in plain.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        log("INFO", line.rstrip())
     if not _settings.is_silent:
         console.print(table)
 

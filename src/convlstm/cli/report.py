@@ -10,7 +10,10 @@ import typer
 
 def report(
     evaluation: Annotated[
-        Path, typer.Argument(metavar="EVALUATION", help="Folder written by `convlstm evaluate`.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="EVALUATION", help="Folder written by `convlstm evaluate` or `convlstm verify`.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:

@@ -37,7 +37,7 @@ def watch(
         typer.Option(min=0, metavar="MINUTES", help="Make absent forecasts up to this long before the last frame."),
     ] = 60.0,
     poll: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks at the source.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two polls of the source.")
     ] = 1.0,
     settle: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time without a change before a file is read.")
@@ -80,7 +80,8 @@ def watch(
     """Forecast whenever a frame arrives in a folder, until Ctrl-C or SIGTERM.
 
     The model stays in memory. Each forecast is one file, written atomically and once. Files that are still being
-    written are read later. After a restart, absent forecasts of the last hour are made first.
+    written are read later. After a restart, the absent forecasts of the last `--catch-up` minutes are made, the latest
+    first.
 
     Example: `convlstm watch incoming -o forecasts --pattern '*.nc' --log-file watch.log`
     """

@@ -214,13 +214,18 @@ def _expand_address(address: str) -> list[str]:
     files, path = file_system(address)
     if glob.has_magic(path.partition("?")[0]):
         found = sorted(files.glob(path))
-    elif is_remote_store(address) or Path(_uncompressed(path)).suffix.lower() in SUFFIXES or not files.isdir(path):
+    elif is_remote_store(address) or _is_named_as_data(path) or not files.isdir(path):
         return [address]
     else:
-        found = sorted(one for one in files.ls(path, detail=False) if Path(_uncompressed(one)).suffix in SUFFIXES)
+        found = sorted(one for one in files.ls(path, detail=False) if _is_named_as_data(one))
     if not found:
         raise DataError(address, expected="files of a known kind", received="none", hint="Correct the address.")
     return [files.unstrip_protocol(one) for one in found]
+
+
+def _is_named_as_data(name: str) -> bool:
+    """Return whether the ending of a name, without that of a compression, is that of a kind that is read."""
+    return Path(_uncompressed(name.rstrip("/"))).suffix.lower() in SUFFIXES
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -126,12 +126,8 @@ def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
         _refuse("horizon", f"None {why}", options.horizon, "Leave `horizon` out.")
     for name in ("probability", "physical"):
         if getattr(options, name):
-            _refuse(
-                name,
-                f"no such option {why}",
-                "True" if name == "probability" else "options of the data",
-                f"Leave `{name}` out.",
-            )
+            received = "True" if name == "probability" else "a transform"
+            _refuse(name, f"no such option {why}", received, f"Leave `{name}` out.")
     if options.form == "step" and spec.direction != "forward":
         _refuse(
             "direction",

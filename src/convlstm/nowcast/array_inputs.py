@@ -12,6 +12,7 @@ from convlstm.data import Frames, open_frames
 from convlstm.data.in_memory import Time, as_datetime64, dataset_of_array
 from convlstm.errors import ConfigError
 from convlstm.nowcast.nowcaster import Nowcaster
+from convlstm.nowcast.provenance import Provenance
 
 
 def as_frames(
@@ -32,7 +33,8 @@ def as_frames(
     if isinstance(frames, Frames):
         _refuse({"units": units, "time_step": time_step, **reading}, "a sequence of `open_frames`")
         return frames, _text(init_time)
-    _refuse(reading, "an array")
+    missing = reading.get("missing", Provenance.of_model(nowcaster.model).reading_options.get("missing"))
+    _refuse({name: value for name, value in reading.items() if name != "missing"}, "an array")
     needed = (("units", units), ("time_step", time_step), ("init_time", init_time))
     for name, value in needed:
         if value is None:
@@ -48,7 +50,8 @@ def as_frames(
     pipeline = nowcaster.pipeline
     dataset = dataset_of_array(frames, pipeline.variables, units, time_step=time_step, last_time=init_time)
     rain = pipeline.rain
-    return open_frames(dataset, variables=pipeline.variables, units=units, time_step=time_step, rain=rain), None
+    options = {"variables": pipeline.variables, "units": units, "time_step": time_step, "rain": rain}
+    return open_frames(dataset, **options, missing=missing), None
 
 
 def _named(frames: xr.DataArray | xr.Dataset, nowcaster: Nowcaster) -> xr.Dataset:

@@ -33,7 +33,7 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
             file.seek(0)
             raise _in_use(folder, activity, file.read().strip())
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(str(_process()))
         file.flush()
         yield
 
@@ -47,8 +47,13 @@ def check_unlocked(folder: Path, activity: str) -> None:
             process = file.read().strip()
     except OSError:  # no such file, or one that cannot be opened
         return
-    if process != str(os.getpid()):
+    if process != str(_process()):
         raise _in_use(folder, activity, process)
+
+
+def _process() -> int:
+    """Return the number of this process, which the lock file holds."""
+    return os.getpid()
 
 
 def _in_use(folder: Path, activity: str, process: str) -> OutputError:

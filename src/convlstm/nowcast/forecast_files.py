@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames
 from convlstm.data.axes import find_axes, find_realization
+from convlstm.data.formats.zarr_store import is_store
 from convlstm.data.opening import opened
 from convlstm.data.units import Conversion, Field
 from convlstm.errors import DataError
@@ -37,7 +38,6 @@ _SECONDS = {
     **{"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9},
 }
 _LONGEST = 86400.0  # seconds from the start in the unit of the times to a valid time
-_ZARR_METADATA = (".zgroup", ".zmetadata", "zarr.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
 def forecast_paths(path: Path) -> list[Path]:
     """Return the NetCDF files of a folder in order of their names, or the path itself if it is a file or a store."""
     files = sorted(path.glob("*.nc")) if path.is_dir() else []
-    if path.is_dir() and not files and not any((path / name).is_file() for name in _ZARR_METADATA):
+    if path.is_dir() and not files and not is_store(path):
         raise DataError(
             str(path),
             expected="a NetCDF file, a Zarr folder, or a folder of NetCDF files",

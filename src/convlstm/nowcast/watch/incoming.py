@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from convlstm.data import Frames
+from convlstm.data.formats.zarr_store import is_store
 from convlstm.data.units import Field
 from convlstm.errors import DataError
 from convlstm.nowcast.watch.events import Event, Report
@@ -19,7 +20,9 @@ Signature = tuple[int, int, int]  # files, bytes, time of the last change in nan
 TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp")
 """Endings of files that are still being written, which are not read."""
 
-NOT_FRAMES = (".json", ".log", ".txt", ".md5", ".sha256")
+NOT_FRAMES = (".json", ".log", ".txt", ".md5", ".sha256", ".xml", ".png", ".gif", ".jpg", ".csv", ".html", ".pdf")
+"""Endings of files that never hold frames, and often lie in the same folder."""
+
 _MOST_UNREADABLE = 100  # files given up that are looked at again when they change
 
 RETRY_SECONDS = 5.0
@@ -86,7 +89,7 @@ class Incoming:
         self._keep, self._first, self._pattern = keep, first, pattern
         self._settle, self._give_up, self._clock = settle, give_up, clock
         self._exclude = None if exclude is None else exclude.resolve()
-        self._is_folder = source.is_dir() and not _is_zarr(source)
+        self._is_folder = source.is_dir() and not is_store(source)
         self._pending: dict[Path, _Pending] = {}
         self._done: dict[Path, Signature | None] = {}  # None: changes do not matter any more
         self._unreadable: dict[Path, Signature] = {}  # given up until they change
@@ -133,7 +136,7 @@ class Incoming:
             return False
         if self._exclude is not None and self._exclude in path.resolve().parents:
             return False
-        return path.suffix == ".zarr" or not path.is_dir()
+        return path.suffix == ".zarr" or not path.is_dir() or is_store(path)
 
     def _leave_out_old(self, present: Iterable[Path]) -> None:
         """Mark all but the files that changed last as read, at the start."""
@@ -216,10 +219,6 @@ def signature_of(path: Path) -> Signature | None:
 def _tells(path: Path) -> bool:
     """Return whether an entry of an array's folder is metadata, or the folder of its chunks in format 3."""
     return path.name in {".zarray", "zarr.json", "c"}
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
 
 
 def _times(frames: Frames) -> np.ndarray[tuple[int], np.dtype[np.datetime64]]:
