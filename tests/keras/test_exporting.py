@@ -54,8 +54,8 @@ def test_a_layer_with_strides_masks_durations_and_both_directions(tmp_path: Path
         memory_decay=True,
     )
     exported = to_framework(tmp_path / "saved", spec, initialise(spec, 0), "savedmodel", mask=True)
-    assert list(exported.inputs) == ["x", "mask", "durations", "gaps.forward", "gaps.reverse"]
-    assert exported.outputs["output.1"] == "float32 (batch, time, ?, ?, 3)"
+    assert list(exported.inputs) == ["x", "mask", "durations", "gaps_forward", "gaps_reverse"]
+    assert exported.outputs["output_1"] == "float32 (batch, time, ?, ?, 3)"
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow writes SavedModels")

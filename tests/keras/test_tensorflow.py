@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -290,3 +293,26 @@ def test_strided_bfloat16_convolution_has_two_output_columns(size: Any, monkeypa
     expected = wide(tf.cast(x, tf.float32))
     assert found.shape == expected.shape
     np.testing.assert_allclose(tf.cast(found, tf.float32), expected, rtol=0, atol=5e-2)
+
+
+def test_sums_in_three_dimensions_are_those_of_float32_without_onednn() -> None:
+    """TensorFlow then adds bfloat16 and float16 in themselves, with ten times the error."""
+    code = """
+import numpy as np, tensorflow as tf
+from convlstm.engine.tensorflow.convolution import Convolution, convolve
+random = np.random.default_rng(0)
+for dtype, limit in ((tf.bfloat16, 2**-7), (tf.float16, 2**-10)):
+    x, kernel = (tf.cast(random.standard_normal(n), dtype) for n in ((2, 6, 6, 6, 32), (3, 3, 3, 32, 8)))
+    own = Convolution((1, 1, 1), "VALID", x.shape, kernel.shape)
+    def results(dtype):
+        a, k = tf.cast(x, dtype), tf.cast(kernel, dtype)
+        z = convolve(a, k, (1, 1, 1))
+        return z, own(a, k), own.data_gradient(z, k), own.kernel_gradient(a, z)
+    for z, expected in zip(results(dtype), results(tf.float32)):
+        assert z.dtype == dtype
+        error = np.abs(tf.cast(z, tf.float32) - expected).max() / np.abs(expected).max()
+        assert error < limit, (dtype, float(error))
+"""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

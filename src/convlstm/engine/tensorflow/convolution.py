@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import prod
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from convlstm.engine.tensorflow.padding import sizes
@@ -20,6 +22,8 @@ _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
     2: tf.nn.conv2d,
     3: lambda x, kernel, stride, padding: tf.nn.conv3d(x, kernel, [1, *stride, 1], padding, data_format="NDHWC"),
 }
+
+_ROUNDING = {tf.bfloat16: 2**-8, tf.float16: 2**-11}
 
 
 def convolve(
@@ -64,9 +68,32 @@ def _convolve_without_dilation(x: Tensor, kernel: Tensor, stride: Sequence[int])
     has_one_column = has_one_column and step > 1
     if has_one_column:
         x = tf.pad(x, [(0, 0)] * len(stride) + [(0, step), (0, 0)])
-    z = _CONVOLUTIONS[len(stride)](x, kernel, list(stride), "VALID")
+    wide = _wide_type(x.dtype, len(stride))
+    z = _CONVOLUTIONS[len(stride)](tf.cast(x, wide), tf.cast(kernel, wide), list(stride), "VALID")
+    z = tf.cast(z, x.dtype)
     z = z if x.shape[0] else _shaped(z, sizes(x), kernel.shape.as_list(), stride)
     return z[..., :-1, :] if has_one_column else z
+
+
+def _wide_type(dtype: tf.DType, axes: int) -> tf.DType:
+    """Return the type in which TensorFlow's own convolution over that many axes is computed for arrays of `dtype`."""
+    return tf.float32 if axes == 3 and dtype in (tf.bfloat16, tf.float16) and _rounds_its_sums(dtype) else dtype
+
+
+@cache
+def _rounds_its_sums(dtype: tf.DType) -> bool:
+    """Return whether `conv3d` here adds the products in `dtype`, as it does on a CPU where oneDNN does not compute it.
+
+    The error is then ten times that of sums in float32, and the time ten times that of a convolution in float32
+    (TensorFlow 2.21). This depends on processor, device and environment variables, so a convolution tells it.
+    """
+    random = np.random.default_rng(0)
+    with tf.init_scope():
+        x, kernel = (tf.constant(random.standard_normal(n), dtype) for n in ((1, 4, 4, 4, 32), (3, 3, 3, 32, 4)))
+        exact = _CONVOLUTIONS[3](tf.cast(x, tf.float32), tf.cast(kernel, tf.float32), [1, 1, 1], "VALID")
+        rounded = tf.cast(_CONVOLUTIONS[3](x, kernel, [1, 1, 1], "VALID"), tf.float32)
+        error = tf.reduce_max(tf.abs(rounded - exact)) / tf.reduce_max(tf.abs(exact))
+        return bool(error > 2 * _ROUNDING[dtype])
 
 
 def _shaped(
@@ -115,19 +142,25 @@ class Convolution:
 
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Return W ∗ x (batch, *grid, out); the kernel may have fewer outputs than `self.kernel`, such as one gate."""
-        z = _CONVOLUTIONS[len(self.stride)](x, kernel, list(self.stride), self.padding)
+        wide = _wide_type(x.dtype, len(self.stride))
+        z = _CONVOLUTIONS[len(self.stride)](tf.cast(x, wide), tf.cast(kernel, wide), list(self.stride), self.padding)
+        z = tf.cast(z, x.dtype)
         return z if x.shape[0] else _shaped(z, self.shape, kernel.shape.as_list(), self.stride, self.padding)
 
     def data_gradient(self, dz: Tensor, kernel: Tensor) -> Tensor:
         """Return the gradient of x."""
         operator = tf.raw_ops.Conv2DBackpropInput if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropInputV2
-        dx = operator(input_sizes=self.shape, filter=kernel, out_backprop=dz, **self._options)
-        return tf.reshape(dx, self.shape)
+        wide = _wide_type(dz.dtype, len(self.stride))
+        arrays = {"filter": tf.cast(kernel, wide), "out_backprop": tf.cast(dz, wide)}
+        dx = operator(input_sizes=self.shape, **arrays, **self._options)
+        return tf.reshape(tf.cast(dx, dz.dtype), self.shape)
 
     def kernel_gradient(self, x: Tensor, dz: Tensor) -> Tensor:
         """Return the gradient of the kernel."""
         operator = tf.raw_ops.Conv2DBackpropFilter if len(self.stride) == 2 else tf.raw_ops.Conv3DBackpropFilterV2
-        return operator(input=x, filter_sizes=self.kernel, out_backprop=dz, **self._options)
+        wide = _wide_type(x.dtype, len(self.stride))
+        arrays = {"input": tf.cast(x, wide), "out_backprop": tf.cast(dz, wide)}
+        return tf.cast(operator(filter_sizes=self.kernel, **arrays, **self._options), x.dtype)
 
     @property
     def _options(self) -> dict[str, Any]:
