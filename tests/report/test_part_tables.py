@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from convlstm.errors import DataError
 from convlstm.report import case_tables
 from convlstm.report.case_tables import case_table, day_table
 from convlstm.report.results import read_results
@@ -54,7 +55,7 @@ def test_the_main_score_is_the_first_map(make_results):
         "RMSE (mm/h)",
         "Mean error (mm/h)",
     }
-    assert (player.inputs, player.first, player.cells) == (0, 2, 4)
+    assert (player.inputs, player.first, player.shape) == (0, 2, (24, 24))
     assert player.labels == ["+5 min", "+15 min", "+30 min", "+60 min"]
 
 
@@ -64,12 +65,27 @@ def test_the_first_map_of_another_variable_is_its_error(make_results):
 
 
 @pytest.mark.parametrize("south_first", [True, False])
-def test_score_maps_have_the_north_up(make_evaluation, with_grid, south_first):
+@pytest.mark.parametrize("largest", [400, 12])
+def test_a_score_is_at_the_cells_of_its_block(make_evaluation, with_grid, south_first, largest, monkeypatch):
+    """The grid has 24 cells along a side: with blocks of 5, the last one has 4."""
+    monkeypatch.setattr("convlstm.report.results.LARGEST_MAP", largest)
     cases = with_grid("km")
     folder = make_evaluation(cases=cases if south_first else cases.isel(y=slice(None, None, -1)), parts=True)
     with xr.open_dataset(folder / "score_maps.nc") as opened:
-        maps = opened.load()
-    maps["rmse"] = maps["rmse"] + 10 * xr.DataArray(np.arange(6), dims="y")
+        maps = opened.load().isel(y=slice(5), x=slice(5)).assign_attrs(block_width=5)
+    maps["rmse"] = maps["rmse"] + 10 * xr.DataArray(np.arange(5), dims="y") + 100 * xr.DataArray(np.arange(5), dims="x")
     maps.to_netcdf(folder / "score_maps.nc")
-    top = read_results(folder).score_maps["rmse"].isel(method=0, lead_time=0, x=0, y=0)
-    assert top == (51.0 if south_first else 1.0)
+    results = read_results(folder)
+    shown = results.score_maps["rmse"].isel(method=0, lead_time=0).isel(results.blocks).values - 1
+    step = 24 // min(largest, 24)
+    rows = np.arange(24)[:: -1 if south_first else 1][::step] // 5
+    np.testing.assert_array_equal(shown, 10 * rows[:, None] + 100 * (np.arange(24)[::step] // 5))
+
+
+def test_score_maps_of_another_grid_are_refused(make_evaluation, refused):
+    folder = make_evaluation(parts=True)
+    with xr.open_dataset(folder / "score_maps.nc") as opened:
+        maps = opened.load()
+    maps.isel(x=slice(5)).to_netcdf(folder / "score_maps.nc")
+    with refused(DataError, str(folder / "score_maps.nc")):
+        read_results(folder)

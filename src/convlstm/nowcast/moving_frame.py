@@ -6,6 +6,7 @@ only. A point of the frame has the coordinates of its place at the start time. T
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,8 @@ class Rectangle(NamedTuple):
     height: int
     width: int
 
-    def positions(self, motion: Field, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the places of the cells after each time (time, 2, height, width), as `motion.trace`.
+    def positions(self, motion: Field, seconds: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+        """Yield the places of the cells after each time (2, height, width), as `motion.trace`.
 
         The displacement is computed for every fourth cell in each direction, and interpolated linearly for the others:
         the motion is smooth over many cells.
@@ -42,8 +43,8 @@ class Rectangle(NamedTuple):
         displacements = trace(lattice, motion, seconds) - lattice
         by_row, by_column = (_interpolation(side) for side in (self.height, self.width))
         cells = np.indices((self.height, self.width)) + first
-        positions: NDArray[np.float64] = cells + by_row @ displacements @ by_column.T
-        return positions
+        for displacement in displacements:
+            yield cells + by_row @ displacement @ by_column.T
 
 
 def _interpolation(side: int) -> NDArray[np.float64]:
@@ -60,9 +61,8 @@ def past_frames(frames: Field, motion: Field, seconds: NDArray[np.float64], part
     The frames are (time, channel, height, width) on the whole grid, NaN where missing. The times (time,) are seconds
     from the start, at most 0 and increasing. Values are interpolated linearly.
     """
-    positions = part.positions(motion, seconds[::-1])[::-1]
     moved = np.empty((*frames.shape[:2], part.height, part.width), np.float32)
-    for time, position in enumerate(positions):
+    for time, position in zip(reversed(range(len(frames))), part.positions(motion, seconds[::-1]), strict=True):
         for channel, frame in enumerate(frames[time]):
             moved[time, channel] = _interpolate(frame, position)
     return moved

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from convlstm.data import Frames, carry_forward, open_frames
 from convlstm.data.in_memory import Time
@@ -93,7 +94,7 @@ class Nowcaster:
         self,
         frames: ArrayLike | xr.DataArray | xr.Dataset | Frames,
         *,
-        units: str | None = None,
+        units: str | Sequence[str] | None = None,
         time_step: float | None = None,
         init_time: Time | None = None,
         lead_times: Sequence[float] | None = None,
@@ -107,7 +108,8 @@ class Nowcaster:
         Args:
             frames: An array (time, height, width), or (time, channel, height, width) for several variables, NaN where
                 missing. Or an object of xarray with times, or the result of `open_frames`.
-            units: Unit of the values, needed for an array; for an object of xarray it overrides the attribute.
+            units: Unit of the values, or one for each variable; needed for an array. For an object of xarray it
+                overrides the attribute.
             time_step: Seconds between the frames, needed for an array.
             init_time: Time of the last input frame in UTC, needed for an array, whose last frame it is. In an object
                 of xarray it selects a frame; None takes the latest.
@@ -195,7 +197,7 @@ class Nowcaster:
             samples = zip(inputs, input_seconds, strict=True)
             return np.stack([self._moving_forecast(values, seconds, lead_seconds) for values, seconds in samples])
         values = carry_forward(self.pipeline.transform.forward(inputs))
-        return _probability(self._forecast(values, input_seconds, lead_seconds))
+        return expit(self._forecast(values, input_seconds, lead_seconds))
 
     def field(self, probability: Field, lead_seconds: NDArray[np.float64]) -> Field:
         """Return the field (..., lead_time, height, width) that reaches a threshold where its event is forecast.
@@ -234,7 +236,8 @@ class Nowcaster:
         past = past_frames(inputs, motion, input_seconds - input_seconds[-1], part)
         values = with_known(self.pipeline.transform.forward(past))
         logits = self._forecast(values[None], input_seconds[None], lead_seconds)[0]
-        return _probability(to_grid(logits, motion, lead_seconds, part, grid))
+        moved = to_grid(logits, motion, lead_seconds, part, grid)
+        return expit(moved, out=moved)
 
     def _forecast(self, values: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return the model's output at the lead times for inputs in model values."""
@@ -318,11 +321,6 @@ def event_rules(model: Model) -> EventRules:
     thresholds = model.spec.thresholds
     class_means = tuple(model.extra.get("class_means", (0.0, *thresholds)))
     return EventRules(thresholds, ((0.5,) * len(thresholds),), class_means)
-
-
-def _probability(logits: Field) -> Field:
-    """Return σ(logits) without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
 
 
 def load_nowcaster(
