@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.modes import is_traced
+from convlstm.engine.torch.modes import is_traced, transforms_are_active
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.loading import HoldsExtra
@@ -227,13 +227,15 @@ class Forecaster(HoldsExtra, ExportableModule):
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
         assert self.detail is not None
         first, second = self.detail
-        convolved = F.silu(first(last))
-        features = torch.cat([convolved + F.silu(second(convolved)), last], dim=1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced():
+        in_place = _may_change_in_place()
+        convolved = F.silu(first(last), inplace=in_place)
+        again = F.silu(second(convolved), inplace=in_place)
+        features = torch.cat([convolved.add_(again) if in_place else convolved + again, last], dim=1)
+        del convolved, again
+        if not in_place:
             return self._output_of(features, hidden)
         # one lead time at a time, so that a large grid needs the memory of one beyond the result
-        shape = (*hidden.shape[:2], self.spec.output_channels, *features.shape[-2:])
-        output = features.new_empty(shape)
+        output = features.new_empty((*hidden.shape[:2], self.spec.output_channels, *features.shape[-2:]))
         for step, part in enumerate(hidden.split(1, dim=1)):
             output[:, step : step + 1] = self._output_of(features, part)
         return output
@@ -244,15 +246,25 @@ class Forecaster(HoldsExtra, ExportableModule):
         coarse = self.head(hidden.flatten(0, 1))
         fine = _enlarge(coarse, features.shape[-2], features.shape[-1]).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
-        modulated = features.unsqueeze(1) * (1 + gain) + offset
         channels = self.spec.detail_channels
-        modulated = torch.cat([F.silu(modulated[:, :, :channels]), modulated[:, :, channels:]], dim=2)
+        if _may_change_in_place():
+            modulated = gain.add_(1).mul_(features.unsqueeze(1)).add_(offset)
+            F.silu(modulated[:, :, :channels], inplace=True)
+        else:
+            modulated = features.unsqueeze(1) * (1 + gain) + offset
+            modulated = torch.cat([F.silu(modulated[:, :, :channels]), modulated[:, :, channels:]], dim=2)
         return self._finish(self.output(modulated.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         inputs.check_tensor("frames", frames, self.head.weight)
         calls.check_forecast(self.spec, frames.shape)
         calls.check_horizon(horizon, torch.SymInt)
+
+
+def _may_change_in_place() -> bool:
+    """Return whether no graph is recorded, so that arrays of this call may be changed in place to save memory."""
+    is_recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced()
+    return not is_recorded and not transforms_are_active()
 
 
 def _enlarge(coarse: Tensor, height: int, width: int) -> Tensor:
