@@ -1,6 +1,7 @@
 """Tables by case and by day, and the player of score maps."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -57,6 +58,32 @@ def test_the_main_score_is_the_first_map(make_results):
     }
     assert (player.inputs, player.first, player.shape) == (0, 2, (24, 24))
     assert player.labels == ["+5 min", "+15 min", "+30 min", "+60 min"]
+
+
+def test_without_scripts_the_map_of_each_method_is_its_main_score(make_results, shows):
+    results = make_results(parts=True)
+    maps = results.score_maps
+    maps["csi"] = maps["csi"] + 0.01 * maps["lead_time"] / maps["threshold"]
+    player = score_player(results, 30.0)
+    csi, scale = maps["csi"].sel(threshold=1.0, lead_time=30.0), player.roundings[0][0].scale
+    fields = [csi.sel({"method": method}).values for method in results.methods]
+    assert len(player.stills) == 3
+    for still, alt, field in zip(player.stills, player.alts, fields, strict=True):
+        assert shows(still, field, scale)
+        assert alt.endswith(": map of CSI at 1 mm/h, lead time 30 minutes")
+    assert not shows(player.stills[0], fields[1], scale)
+
+
+def test_a_case_without_a_common_pixel_has_a_dash_and_no_nan(make_evaluation):
+    folder = make_evaluation(parts=True)
+    table = pd.read_csv(folder / "cases.csv")
+    is_first = table["init_time"] == "2018-05-18T14:05:00"
+    table.loc[is_first, ["pixels", "hits", "misses", "false_alarms", "correct_negatives"]] = 0
+    table.loc[is_first, ["csi", "rmse"]] = np.nan
+    table.to_csv(folder / "cases.csv", index=False)
+    rows = case_table(read_results(folder)).rows
+    assert [cell.text for cell in rows[0].cells] == ["–"] * 4
+    assert rows[1].cells[-1].text == "8.0 %"
 
 
 def test_the_first_map_of_another_variable_is_its_error(make_results):

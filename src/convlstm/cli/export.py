@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _FORMS = {"onnx": "scan", "onnx-unrolled": "unrolled", "onnx-step": "step"}
 _FRAMEWORK_FORMATS = ("pt2", "stablehlo", "savedmodel")
+_OF_ANY_FORMAT = "`--horizon`, `--mask`, `--probability` and `--size`"
 _HORIZON = 12
 _BACKEND = "KERAS_BACKEND"
 
@@ -99,8 +100,14 @@ def export(
         }
         _say(_to_onnx(output, model, shared | further), kind, weights)
         return
-    given = {"--steps": steps, "--batch": batch, "--states": states, "--physical": physical}
-    _check_unused(kind, given | {"--weights": weights if weights != "float32" else None})
+    of_onnx = {
+        "--steps": steps is not None,
+        "--batch": batch is not None,
+        "--states": states,
+        "--physical": physical,
+        "--weights": weights != "float32",
+    }
+    _check_unused(kind, [name for name, is_set in of_onnx.items() if is_set])
     _say(_to_framework(output, model, kind, shared), kind)
 
 
@@ -146,15 +153,19 @@ def _physical(model: Model, source: Path) -> Physical:
     return Physical(transform=pipeline.transform.to_dict(), rain=pipeline.rain, moving=pipeline.frame == "moving")
 
 
-def _check_unused(kind: str, given: dict[str, Any]) -> None:
-    """Raise an error for an option of ONNX with another format."""
+def _check_unused(kind: str, names: list[str]) -> None:
+    """Raise an error for the first of the options of ONNX that were passed with another format."""
     from convlstm.errors import SpecError
 
-    for name, value in given.items():
-        if value:
-            raise SpecError(
-                name, expected=f"no such option with --format {kind}", received=str(value), hint=f"Leave {name} out."
-            )
+    if not names:
+        return
+    formats = "onnx-unrolled" if names[0] == "--steps" else " or ".join(_FORMS)
+    raise SpecError(
+        names[0],
+        expected=f"--format {formats}",
+        received=kind,
+        hint=f"Leave it out; {kind} supports {_OF_ANY_FORMAT}.",
+    )
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:

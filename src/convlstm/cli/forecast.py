@@ -22,9 +22,7 @@ def forecast(
             "(animations).",
         ),
     ] = Path("forecast.nc"),
-    layout: Annotated[
-        str, typer.Option(help="Names and dimensions of a NetCDF or Zarr output: cf, weatherbench or pysteps.")
-    ] = "cf",
+    layout: options.Layout = "cf",
     init_time: Annotated[
         str | None,
         typer.Option(

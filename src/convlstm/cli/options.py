@@ -106,6 +106,9 @@ JsonLines = Annotated[
         "--json", metavar="", help="Print one JSON object per event, and no other text.", rich_help_panel=_OUTPUT
     ),
 ]
+Layout = Annotated[
+    str, typer.Option(help="Names and dimensions of a NetCDF or Zarr output: cf, weatherbench or pysteps.")
+]
 LeadTimes = Annotated[
     str | None,
     typer.Option(

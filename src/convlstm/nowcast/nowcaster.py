@@ -162,7 +162,12 @@ class Nowcaster:
 
     def open_frames(self, path: Source | xr.Dataset, **options: Any) -> Frames:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
-        return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
+        return open_frames(path, **(self.reading_options | options))
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options of `open_frames` in the training, without those that were not set."""
+        return Provenance.of_model(self.model).reading_options
 
     @property
     def rules(self) -> EventRules:
