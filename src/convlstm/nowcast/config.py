@@ -14,7 +14,11 @@ from convlstm.errors import ConfigError
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 
+MOST_STEPS = 10_000
+"""Largest number of input frames, and of steps ahead."""
+
 Count = Annotated[int, Field(ge=1, strict=True)]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kernel = StrictInt | list[StrictInt | list[StrictInt]]
@@ -77,8 +81,8 @@ class DataConfig(_Part):
     log_top: Positive = Field(
         1.0, description="Model value of 100 mm/h, for the transform log; 7 makes a model of events learn faster."
     )
-    input_length: Count = Field(6, description="Number of input frames.")
-    horizon: Count = Field(12, description="Number of forecast frames in training; a forecast can have more.")
+    input_length: Steps = Field(6, description="Number of input frames.")
+    horizon: Steps = Field(12, description="Number of forecast frames in training; a forecast can have more.")
     max_gap: Positive | None = Field(
         None, description="Largest gap in a window, in seconds; null requires constant time steps."
     )
