@@ -122,7 +122,7 @@ def npy(shape, data=b"", descr="<f4"):
     [
         (npy(HUGE), "arrays of the size in their headers"),
         (npy((1 << 28,), bytes(1 << 26)), "arrays of the size in their headers"),
-        (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays of the size in their headers"),
+        (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays that hardly compress"),
         (npy((1,), b"\x80\x04N.", "|O"), "which holds Python objects"),
         (npy("__import__('os')"), "an intact .npz"),
         (b"no array", "an intact .npz"),
