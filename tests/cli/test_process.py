@@ -105,7 +105,6 @@ def test_a_second_signal_has_its_own_exit_code_and_one_line(monkeypatch, capsys,
 
 
 def test_a_full_disk_at_the_last_bytes_of_a_netcdf_file_is_one_line(trained, tmp_path):
-    """The NetCDF library itself ended the process by a signal there."""
     words = ["forecast", trained / "run", trained / "rain.nc", "-o", "f.nc", "--threads", "1"]
     assert run(list(map(str, [*words[:4], tmp_path / "f.nc"]))) == 0
     size = (tmp_path / "f.nc").stat().st_size

@@ -102,6 +102,17 @@ def test_a_chunk_much_larger_than_its_array_is_refused(tmp_path, rain_dataset):
     refused(tmp_path / "rain.zarr", r"rain\.zarr: expected chunks of rain of at most 0\.25 GiB, got 0\.75 GiB")
 
 
+def test_netcdf_that_is_compressed_twice_is_refused(tmp_path, rain_dataset):
+    rain_dataset().to_netcdf(tmp_path / "rain.nc", engine="netcdf4")
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1, 4, 6))
+    properties.set_deflate(9)
+    properties.set_deflate(9)
+    with h5py.File(tmp_path / "rain.nc", "r+") as file:
+        h5py.h5d.create(file.id, b"twice", h5py.h5t.NATIVE_INT16, h5py.h5s.create_simple((5, 4, 6)), properties)
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected one compression, got /twice with several")
+
+
 def test_a_chunk_may_be_larger_than_a_short_array(tmp_path, rain_dataset):
     encoding = {"rain": {"chunks": (1000, 4, 6)}}
     rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=3, consolidated=False, encoding=encoding)

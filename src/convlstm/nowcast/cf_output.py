@@ -107,8 +107,8 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset atomically as one NetCDF file with compressed fields.
 
-    The file is made in memory, because the NetCDF library ends the process by a signal if it cannot write the last
-    bytes of a file, as on a full disk.
+    The file is made in memory. On a full disk, the NetCDF library ends the process by a signal where it cannot write
+    the last bytes of a file.
     """
     stored = encoded(dataset)
     content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")

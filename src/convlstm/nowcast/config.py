@@ -17,12 +17,14 @@ from convlstm.spec.options import ConvLSTMSpec
 MOST_STEPS = 10_000
 """Largest number of input frames, and of steps ahead."""
 
+_LARGEST = 1e15  # products of two such numbers are within float32, beyond which frameworks fail in many ways
+
 Count = Annotated[int, Field(ge=1, strict=True)]
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
 Kernel = StrictInt | list[StrictInt | list[StrictInt]]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 # YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 # one day is read as a list of it, and one width as that of one layer

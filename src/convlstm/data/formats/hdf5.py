@@ -15,6 +15,8 @@ from convlstm.errors import DataError
 
 EXTRA = "radar"
 
+# numbers of filters: deflate, szip, bzip2, LZF, Blosc, LZ4 and Zstandard
+_COMPRESSIONS = {1, 4, 307, 32000, 32001, 32004, 32015}
 _MOST_OBJECTS = 10_000
 _DEEPEST = 64
 
@@ -34,6 +36,7 @@ def check_contained(path: Path, extra: str) -> None:
             if dataset.chunks is not None:
                 item = dataset.dtype.itemsize
                 check_chunk(path, dataset.name, math.prod(dataset.chunks) * item, math.prod(dataset.shape) * item)
+                _check_filters(dataset)
 
 
 def _datasets(h5py: Any, file: Any) -> Iterator[Any]:
@@ -126,6 +129,19 @@ def _check_own(dataset: Any) -> None:
     """Raise an error for a dataset whose numbers are in another file."""
     if dataset.external or dataset.is_virtual:
         raise _unsafe(dataset, f"{dataset.name}, which is stored in another file")
+
+
+def _check_filters(dataset: Any) -> None:
+    """Raise an error for a dataset that is compressed twice: it can unpack to a million times its size."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
+    if sum(code in _COMPRESSIONS for code in filters) > 1:
+        raise DataError(
+            dataset.file.filename,
+            expected="one compression",
+            received=f"{dataset.name} with several",
+            hint="Write the file again with one compressor.",
+        )
 
 
 def text(node: Any, name: str) -> str | None:
