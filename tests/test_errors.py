@@ -48,3 +48,9 @@ def test_errors_are_also_the_built_in_kind_that_callers_catch() -> None:
 def test_exit_codes_are_never_success() -> None:
     assert all(1 <= kind.exit_code < 64 for kind in KINDS)
     assert errors.ConvLSTMError.exit_code == 1
+
+
+def test_a_message_is_short_whatever_a_file_holds() -> None:
+    error = errors.SpecError("size", expected="e" * 10**6, received=[1] * 10**6, hint="Use less.")
+    assert len(str(error)) < 1300
+    assert "… (3,000,000 characters). Use less." in str(error)

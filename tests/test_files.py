@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from convlstm import files
 from convlstm.errors import OutputError
-from convlstm.files import check_writable, write_atomic
+from convlstm.files import DRAFT, check_writable, remove_drafts, write_atomic
 
 
 def write_folder(draft: Path) -> None:
@@ -99,6 +102,7 @@ def test_nothing_is_lost_when_a_move_fails(
     else:
         path.write_text("old")
     with monkeypatch.context() as patch:
+        patch.setattr(files, "_exchange", lambda *paths: False)
         fail_on_call(patch, "replace", number, error)
         if folder or number == 1:
             with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
@@ -107,6 +111,89 @@ def test_nothing_is_lost_when_a_move_fails(
         else:
             write_atomic(path, write)
     assert os.listdir(tmp_path) == ["c"]
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="other systems cannot exchange folders")
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.zarr"
+    path.mkdir()
+    if not files._exchange(path, write_atomic(tmp_path / "other", write_folder)):
+        pytest.skip("this file system cannot exchange folders")
+    fail_on_call(monkeypatch, "replace", 1, AssertionError("no moment without the folder"))
+    write_atomic(tmp_path / "other", write_folder)
+    assert (path / "inner" / "a").read_text() == "new"
+    assert (tmp_path / "other" / "inner" / "a").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["c.zarr", "other"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from convlstm import files
+
+path, number, real, done = Path(sys.argv[1]), int(sys.argv[2]), os.replace, []
+files._exchange = lambda *paths: False
+
+def replace(*paths):
+    done.append(real(*paths) if len(done) + 1 < number else os._exit(9))
+
+def write(draft):
+    draft.mkdir()
+    (draft / "a").write_text("new")
+
+os.replace = replace
+files.write_atomic(path, write)
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_process_killed_while_it_replaces_a_folder_loses_nothing(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "c.zarr"
+    path.mkdir()
+    (path / "a").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(number)], check=False)
+    assert killed.returncode == 9
+    assert path.exists() == (number == 1)
+    remove_drafts(tmp_path)
+    assert (path / "a").read_text() == ("old" if number == 1 else "new")
+    assert os.listdir(tmp_path) == ["c.zarr"]
+
+
+def test_drafts_of_killed_processes_are_removed_and_those_of_running_ones_stay(tmp_path: Path) -> None:
+    left = tmp_path / f".other.nc.abcdefgh{DRAFT}"
+    left.mkdir()
+    (left / "other.nc").write_text("half")
+    (tmp_path / f".link{DRAFT}").symlink_to(tmp_path)
+    with files._tmp_dir(tmp_path / "c") as running:
+        write_atomic(tmp_path / "d", lambda draft: draft.write_text("new"))
+        assert running.is_dir()
+        assert not left.exists()
+    assert sorted(os.listdir(tmp_path)) == [f".link{DRAFT}", "d"]
+
+
+def test_a_draft_that_looks_like_a_replaced_folder_stays_out_of_the_way(tmp_path: Path) -> None:
+    left = tmp_path / f".c~.abcdefgh{DRAFT}"
+    left.mkdir()
+    (left / "c~").write_text("half")
+    remove_drafts(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path, refused) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, write in (("c", lambda draft: draft.write_text("new")), ("c.zarr", write_folder)):
+        target, link = tmp_path / "elsewhere" / name, tmp_path / name
+        link.symlink_to(target)
+        for _ in range(2):  # nothing there, and then old content
+            assert write_atomic(link, write) == link
+            assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "c").read_text() == "new"
+    assert (tmp_path / "elsewhere" / "c.zarr" / "inner" / "a").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["c", "c.zarr", "elsewhere"]
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["c", "c.zarr"]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with refused(OutputError, str(tmp_path / "loop")):
+        write_atomic(tmp_path / "loop", lambda draft: draft.write_text("new"))
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -6,6 +6,8 @@ The command line prints that line and exits with the class's `exit_code`.
 
 from __future__ import annotations
 
+_LONGEST = 600  # characters of a part of a message
+
 
 class ConvLSTMError(Exception):
     """Base of every error the package raises on purpose.
@@ -25,15 +27,20 @@ class ConvLSTMError(Exception):
 
     def __init__(self, argument: str, *, expected: str, received: object, hint: str) -> None:
         self.argument = argument
-        self.expected = expected
-        self.received = received
+        self.expected = _shortened(expected)
+        self.received = received if len(str(received)) <= _LONGEST else _shortened(str(received))
         self.hint = hint
         separator = ". " if hint[:1].isupper() else "; "
-        super().__init__(f"{argument}: expected {expected}, got {received}{separator}{hint}")
+        super().__init__(f"{argument}: expected {self.expected}, got {self.received}{separator}{hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four parts when the error is pickled."""
         return _rebuild, (type(self), self.argument, self.expected, self.received, self.hint)
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a long text: a file can hold lists of any length."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
 
 
 def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: object, hint: str) -> ConvLSTMError:

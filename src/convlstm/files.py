@@ -1,33 +1,49 @@
-"""Write files atomically, so that no file is left half written."""
+"""Write files atomically, so that no file is left half written and none is lost.
+
+New content is written into a temporary folder next to the target, and then moved. The folder is locked as long as its
+process runs, so that the next write can remove what a killed process left.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from convlstm.errors import OutputError
+
+DRAFT = ".convlstm-draft"
+"""End of the names of the temporary folders."""
+
+_REPLACED = "~"  # end of the name of a replaced folder, in a temporary folder, until the new one is in its place
+_AT_FDCWD = -100  # of renameat2: paths are relative to the working folder
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Write a file or folder atomically: `write` fills a temporary path, which then replaces the target.
 
     The old content stays until the new content is complete and on disk: write, fsync, rename, fsync of the folder.
+    A symbolic link stays, and what it leads to is replaced.
     """
     path = Path(path)
     check_writable(path)
-    tmp_dir: Path | None = None
+    target = _followed(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
-        draft = tmp_dir / path.name
-        write(draft)
-        _check_kind(path, folder=draft.is_dir())
-        _sync(draft)
-        _put(draft, path, tmp_dir)
-        _sync_one(path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(target.parent)
+        with _tmp_dir(target) as tmp_dir:
+            draft = tmp_dir / target.name
+            write(draft)
+            _check_kind(target, folder=draft.is_dir())
+            _sync(draft)
+            _put(draft, target)
+            _sync_one(target.parent)
     except OutputError:
         raise  # already has its message
     except OSError as error:
@@ -37,10 +53,31 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
             received=str(error.strerror or error),
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
-    finally:
-        if tmp_dir is not None:
-            shutil.rmtree(tmp_dir, ignore_errors=True)
     return path
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left in a folder; complete first the replacement of a folder that they began.
+
+    The temporary folders of running processes are locked, and stay. Where the system cannot lock a folder, all stay.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        if not name.endswith(DRAFT):
+            continue
+        tmp_dir = folder / name
+        try:
+            lock = _lock(tmp_dir)
+        except OSError:
+            continue
+        try:
+            _complete(tmp_dir)
+            shutil.rmtree(tmp_dir, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
@@ -66,6 +103,7 @@ def check_writable(path: str | Path, *, folder: bool | None = None) -> None:
             received="the sign for standard output",
             hint="Pass a name; results are not written to standard output.",
         )
+    path = _followed(path)
     if folder is not None:
         _check_kind(path, folder)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -98,19 +136,97 @@ def _check_kind(path: Path, folder: bool) -> None:
     raise OutputError(str(path), expected=expected, received=received, hint="Choose another path.")
 
 
-def _put(draft: Path, path: Path, tmp_dir: Path) -> None:
-    """Move the draft to the target; restore an existing folder if the move fails."""
+def _followed(path: Path) -> Path:
+    """Return the path to which a symbolic link leads, or the path itself."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OutputError(
+            str(path),
+            expected="a link to a file or folder",
+            received="a link that leads to itself",
+            hint="Remove the link or choose another path.",
+        )
+    return target
+
+
+@contextmanager
+def _tmp_dir(target: Path) -> Iterator[Path]:
+    """Yield a new folder next to a target, locked until the end of the block, where it is removed."""
+    lock: int | None = None
+    while True:
+        tmp_dir = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=DRAFT, dir=target.parent))
+        try:
+            lock = _lock(tmp_dir)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process removes it
+        except OSError:
+            break  # this system has no such locks, so that no process removes it
+        if tmp_dir.exists():
+            break
+        os.close(lock)  # removed before it was locked
+    try:
+        yield tmp_dir
+    finally:
+        shutil.rmtree(tmp_dir, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder until the returned descriptor is closed or the process ends; a locked one is an OSError."""
+    if sys.platform == "win32":
+        raise OSError("folders cannot be locked")
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Move the draft to the target; an old folder goes to the temporary folder, which is removed."""
     if not path.is_dir():
         os.replace(draft, path)
         return
-    old = tmp_dir.parent / f"{tmp_dir.name}.old"
+    if _exchange(draft, path):
+        return
+    old = draft.with_name(draft.name + _REPLACED)
+    _sync_one(draft.parent)  # the new folder has to be found in it after a loss of power between the two moves
     os.replace(path, old)
     try:
         os.replace(draft, path)
     except BaseException:
         os.replace(old, path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; return False where the system or the file system cannot."""
+    paths = os.fsencode(one), os.fsencode(other)
+    try:
+        if sys.platform == "linux":
+            function = ctypes.CDLL(None).renameat2
+            return bool(function(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_EXCHANGE)) == 0)
+        if sys.platform == "darwin":
+            return bool(ctypes.CDLL(None).renamex_np(*paths, ctypes.c_uint(_EXCHANGE)) == 0)
+    except (AttributeError, OSError):  # a C library without this function
+        pass
+    return False
+
+
+def _complete(tmp_dir: Path) -> None:
+    """Put a whole new folder in its place, if a process was killed between the two moves of `_put`."""
+    for old in tmp_dir.glob(f"*{_REPLACED}"):
+        name = old.name.removesuffix(_REPLACED)
+        new, target = tmp_dir / name, tmp_dir.parent / name
+        if new.exists() and not os.path.lexists(target):
+            os.replace(new, target)
 
 
 def _sync(path: Path) -> None:

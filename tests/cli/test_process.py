@@ -1,6 +1,7 @@
 """What only a process of its own can show: signals, locks, closed pipes and full disks."""
 
 import os
+import pty
 import resource
 import signal
 import subprocess
@@ -9,9 +10,19 @@ from contextlib import contextmanager
 
 import pytest
 
+from convlstm.cli.main import run
+from convlstm.nowcast.signals import collected_signals
 from convlstm.weights.checkpoint import load_arrays
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "convlstm", *sys.argv[1:]])
+"""
 
 
 @contextmanager
@@ -63,6 +74,46 @@ def test_a_training_that_is_asked_to_stop_saves_and_says_so(tmp_path, make_rain,
                 "log.jsonl",
                 "state.safetensors",
             ]
+
+
+def test_a_training_whose_terminal_is_closed_saves_its_state(tmp_path, make_rain, tiny):
+    make_rain().to_netcdf(tmp_path / "rain.nc")
+    words = ["train", "rain.nc", "-o", "run", *tiny, "--set", "training.steps=1000000"]
+    terminal, inner = pty.openpty()
+    command = [sys.executable, "-c", IN_TERMINAL, *words]
+    options = {"stdin": inner, "stdout": inner, "stderr": inner, "start_new_session": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, **options) as process:
+        os.close(inner)
+        seen = b""
+        while b"validation" not in seen:
+            seen += os.read(terminal, 1000)
+        os.close(terminal)
+        assert process.wait(timeout=60) == 129
+    assert load_arrays(tmp_path / "run" / "state.safetensors")[1]["progress"]["step"] >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_has_its_own_exit_code_and_one_line(monkeypatch, capsys, number):
+    def work(arguments):
+        with collected_signals() as signals:
+            signals.append(signal.SIGINT)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("convlstm.cli.app.invoke", work)
+    assert run([]) == 128 + number
+    assert capsys.readouterr().err == "error: interrupted.\n"
+
+
+def test_a_full_disk_at_the_last_bytes_of_a_netcdf_file_is_one_line(trained, tmp_path):
+    words = ["forecast", trained / "run", trained / "rain.nc", "-o", "f.nc", "--threads", "1"]
+    assert run(list(map(str, [*words[:4], tmp_path / "f.nc"]))) == 0
+    size = (tmp_path / "f.nc").stat().st_size
+    (tmp_path / "f.nc").unlink()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1})); "
+    command = [sys.executable, "-c", f"{limit}from convlstm.cli.main import main; main()", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_reader_that_goes_away_ends_the_command_in_silence(tmp_path):

@@ -38,7 +38,7 @@ def test_a_folder_without_zarr(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"time,rain\n0,1\n", b"\x89HDF\r\n\x1a\n" + bytes(500)])
 def test_a_file_of_another_kind(content, tmp_path):
     (tmp_path / "rain.nc").write_bytes(content)
-    refused(tmp_path / "rain.nc", r"rain\.nc: expected data that can be read, got .*NetCDF")
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected data that can be read, got .*(NetCDF|open file)")
 
 
 def test_an_address_without_a_server():
@@ -51,7 +51,7 @@ def test_an_address_without_a_server():
 def test_a_truncated_file(share, tmp_path):
     whole = sample_path().read_bytes()
     (tmp_path / "rain.nc").write_bytes(whole[: int(share * len(whole))])
-    refused(tmp_path / "rain.nc", "that can be read, got .*HDF error")
+    refused(tmp_path / "rain.nc", "that can be read, got .*truncated file")
 
 
 @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
@@ -68,7 +68,7 @@ def test_a_damaged_file(tmp_path):
     damaged = bytearray(sample_path().read_bytes())
     damaged[500_000:500_100] = bytes(100)
     (tmp_path / "rain.nc").write_bytes(damaged)
-    refused(tmp_path / "rain.nc", "that can be read, got .*HDF error")
+    refused(tmp_path / "rain.nc", "that can be read, got .*truncated file")
 
 
 @pytest.mark.parametrize("form", [2, 3])
@@ -200,7 +200,7 @@ def test_a_chunk_is_limited_before_it_is_read(tmp_path, rain_dataset):
     metadata = path / "rain" / ".zarray"
     sizes = {"shape": [5, 10**5, 10**5], "chunks": [5, 10**5, 10**5]}
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | sizes))
-    refused(path, r"huge\.zarr: expected chunks of at most 4 GiB, got 93\.1 GiB")
+    refused(path, r"huge\.zarr: expected chunks of rain of at most 1 GiB, got 93\.1 GiB")
 
 
 class Payload:

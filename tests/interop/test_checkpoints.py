@@ -192,7 +192,7 @@ def test_damaged_checkpoints_are_refused(refused, tmp_path):
             read_arrays(path)
 
 
-@pytest.mark.parametrize("version", ["2.5.1+cu121", "1.13.0"])
+@pytest.mark.parametrize("version", ["2.9.1+cu128", "2.5.1+cu121", "1.13.0"])
 def test_old_pytorch_is_refused(refused, tmp_path, monkeypatch, version):
     torch.save(STATE, tmp_path / "model.pth")
     monkeypatch.setattr(torch, "__version__", version)

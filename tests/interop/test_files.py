@@ -122,7 +122,7 @@ def npy(shape, data=b"", descr="<f4"):
     [
         (npy(HUGE), "arrays of the size in their headers"),
         (npy((1 << 28,), bytes(1 << 26)), "arrays of the size in their headers"),
-        (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays of the size in their headers"),
+        (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays that hardly compress"),
         (npy((1,), b"\x80\x04N.", "|O"), "which holds Python objects"),
         (npy("__import__('os')"), "an intact .npz"),
         (b"no array", "an intact .npz"),
@@ -221,3 +221,44 @@ def test_words_that_are_not_known(refused, tmp_path):
         write_file(tmp_path / "f.npz", "ndrplz", forecaster, {})
     with pytest.raises(WeightsError):
         write_file(tmp_path / "f.npz", "ndrplz", spec, {})
+
+
+def archive(path, contents):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+
+
+def test_an_npz_that_unpacks_to_much_more_than_its_size_is_refused(refused, tmp_path):
+    path = tmp_path / "model.npz"
+    member = npy((1 << 24,), bytes(1 << 26))
+    archive(path, {f"{n}.npy": member for n in range(5)})  # each is below the limit
+    with pytest.raises(WeightsError, match=r"at most 10,000 arrays that hardly compress, got 5 arrays of 335,\d+,\d+"):
+        read_file(path, "ndrplz")
+
+
+def test_an_npz_whose_entries_share_their_bytes_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    content = np.random.default_rng(0).bytes(1 << 16)
+    archive(path, {"a.npy": npy((1 << 14,), content)})
+    with zipfile.ZipFile(path, "a") as file:
+        (entry,) = file.infolist()
+        for n in range(3):
+            again = zipfile.ZipInfo(f"b{n}.npy")
+            for name in ("compress_type", "CRC", "compress_size", "file_size", "header_offset"):
+                setattr(again, name, getattr(entry, name))
+            file.filelist.append(again)
+        file._didModify = True
+    with pytest.raises(WeightsError, match="that hardly compress, got 4 arrays"):
+        read_file(path, "ndrplz")
+
+
+def test_arrays_without_number_are_refused(tmp_path, monkeypatch):
+    archive(tmp_path / "model.npz", {f"{n}.npy": npy((1,), bytes(4)) for n in range(6)})
+    monkeypatch.setattr("convlstm.interop.containers._MOST_MEMBERS", 5)
+    with pytest.raises(WeightsError, match="at most 5 arrays that hardly compress, got 6 arrays"):
+        read_file(tmp_path / "model.npz", "ndrplz")
+    small(tmp_path / "model.weights.h5").close()
+    monkeypatch.setattr("convlstm.interop.hdf5._MOST_OBJECTS", 5)
+    with pytest.raises(WeightsError, match="at most 5 objects, got more"):
+        read_file(tmp_path / "model.weights.h5", "keras")

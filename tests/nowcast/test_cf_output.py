@@ -301,3 +301,18 @@ def test_methods_of_the_example_cases_can_be_selected_with_xarray(tmp_path, case
 def test_forecasts_are_read_as_data_again(tmp_path, forecast):
     write_forecast(tmp_path / "f.nc", forecast[["rain", "crs"]])
     assert open_frames(tmp_path / "f.nc", time_dim="lead_time").units == "mm/h"
+
+
+def test_the_netcdf_library_writes_to_memory_only(tmp_path, monkeypatch):
+    """On a full disk it ended the process by a signal at the last bytes of a file."""
+    written = []
+
+    class Spy(netCDF4.Dataset):
+        def __init__(self, name, mode="r", **options):
+            written.append((mode, options.get("memory") is None))
+            super().__init__(name, mode, **options)
+
+    monkeypatch.setattr(netCDF4, "Dataset", Spy)
+    write_netcdf(tmp_path / "f.nc", xr.Dataset({"rain": (("lead_time", "y", "x"), np.ones((2, 3, 4), np.float32))}))
+    assert written == [("w", False)]
+    assert xr.open_dataset(tmp_path / "f.nc")["rain"].shape == (2, 3, 4)

@@ -179,6 +179,8 @@ def test_single_settings_go_over_the_file_and_the_last_one_wins(tmp_path):
         ({"training": {"steps": None}}, "training.steps", "got None"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate", "finite"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate", "greater than 0"),
+        ({"training": {"learning_rate": 1e38}}, "training.learning_rate", "less than or equal to 1000000000000000"),
+        ({"data": {"horizon": 10_001}}, "data.horizon", "less than or equal to 10000"),
         ({"training": {"augment": "perhaps"}}, "training.augment", "boolean or 'auto'"),
         ({"training": {"precision": "float16"}}, "training.precision", "'bfloat16'"),
         ({"training": {"emphasis": {"wet": 1}}}, "training.emphasis", "valid number, got 'wet'"),

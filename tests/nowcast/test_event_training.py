@@ -165,3 +165,23 @@ def test_a_model_file_with_damaged_rules_is_refused_in_one_line(event_run, damag
     model = load_model(event_run.model)
     with pytest.raises(WeightsError, match="events: expected thresholds, cuts, class means and lines"):
         _ = event_rules(replace(model, extra=model.extra | {"events": damaged}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cuts", []),
+        ("cuts", [[0.5]]),
+        ("cuts", "half"),
+        ("class_means", [1.0]),
+        ("class_means", [0.0, 0.5, 2.0, None]),
+        ("class_lines", [[[0.0, 1.0]]]),
+        ("thresholds", [0.1, 1.0]),
+        ("thresholds", [0.2, 1.0, 5.0]),
+    ],
+)
+def test_rules_of_another_model_are_refused(event_run, refused, name, value):
+    model = load_model(event_run.model)
+    forged = replace(model, extra=model.extra | {"events": model.extra["events"] | {name: value}})
+    with refused(WeightsError, "events"):
+        event_rules(forged)

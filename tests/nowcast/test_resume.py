@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
+from convlstm.files import DRAFT
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.torch.training import Trainer
@@ -77,7 +78,9 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize(("number", "code", "saved"), [(signal.SIGTERM, 143, 3), (signal.SIGKILL, -9, 2)])
+@pytest.mark.parametrize(
+    ("number", "code", "saved"), [(signal.SIGTERM, 143, 3), (signal.SIGHUP, 129, 3), (signal.SIGKILL, -9, 2)]
+)
 def test_a_killed_process_goes_on_to_the_same_bytes(
     make_rain, tmp_path, tiny, train, whole_run, refused, number, code, saved, contents
 ):
@@ -96,7 +99,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(
         process.send_signal(number)
         said = process.communicate("\n", timeout=60)[0]
     assert process.returncode == code
-    assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got SIGTERM. "
+    assert said == ("" if number == signal.SIGKILL else "training: expected no interruption, got " + number.name + ". "
         "Continue with `convlstm train --resume`, or run `convlstm demo` again. The state is saved.\n")  # fmt: skip
     state = load_arrays(tmp_path / "run" / "state.safetensors")[1]
     assert state["progress"]["step"] == saved
@@ -112,6 +115,14 @@ def test_a_second_signal_stops_at_once(train):
     with pytest.raises(KeyboardInterrupt):
         train(on_step=ask_twice)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored(train, whole_run, contents):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert contents(train(on_step=lambda report: os.kill(os.getpid(), signal.SIGHUP))) == whole_run
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_outside_the_main_thread_needs_no_signals(train, whole_run, contents):
@@ -212,7 +223,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, train, refused):
 
 def test_drafts_of_a_killed_process_are_swept(train, tmp_path, whole_run, contents, stopped):
     stopped(3)
-    draft = tmp_path / "run" / ".state.safetensors.x1y2z3" / "state.safetensors"
+    draft = tmp_path / "run" / f".state.safetensors.x1y2z3{DRAFT}" / "state.safetensors"
     draft.parent.mkdir()
     draft.write_text("half")
     (tmp_path / "run" / "notes.txt").write_text("my own")

@@ -10,7 +10,7 @@ import xarray as xr
 
 from convlstm.data import Identity, open_frames
 from convlstm.errors import ConfigError, DataError, OutputError
-from convlstm.files import write_atomic
+from convlstm.files import DRAFT, write_atomic
 from convlstm.nowcast.cf_output import make_forecast
 from convlstm.nowcast.folder_lock import locked
 from convlstm.nowcast.watch import incoming as incoming_module
@@ -205,7 +205,7 @@ def test_a_restart_makes_what_is_absent_and_nothing_twice(scene):
     assert len(kept) == 13  # of the last hour
     for n in (6, 10):
         (scene.output / f"forecast_20200601T{scene.minute(n)}Z.nc").unlink()
-    draft = scene.output / f".forecast_20200601T{scene.minute(10)}Z.nc.abcdefgh"
+    draft = scene.output / f".forecast_20200601T{scene.minute(10)}Z.nc.abcdefgh{DRAFT}"
     draft.mkdir()  # what a killed process leaves
     scene.events.clear()
     scene.start(catch_up=2400.0)

@@ -44,6 +44,25 @@ def test_each_file_missing_or_broken_is_one_line_with_its_name(make_evaluation, 
         assert caught.value.received == "no such file"
 
 
+def test_a_damaged_map_is_one_line_whatever_the_library_raises(make_evaluation, monkeypatch):
+    def damaged(*arguments, **options):
+        raise RuntimeError("NetCDF: HDF error")
+
+    folder = make_evaluation()
+    monkeypatch.setattr(xr, "open_dataset", damaged)
+    with pytest.raises(DataError, match=r"cases\.nc: expected a NetCDF file, got NetCDF: HDF error"):
+        read_results(folder)
+
+
+def test_a_folder_of_a_stranger_reads_no_other_file(make_evaluation, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    folder = make_evaluation()
+    with h5py.File(folder / "cases.nc", "r+") as file:
+        file["secret"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/secret")
+    with pytest.raises(DataError, match=r"cases\.nc: expected groups and data of this file only, got the link secret"):
+        read_results(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [

@@ -57,8 +57,8 @@ def invoke(arguments: list[str]) -> int:
         result = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="convlstm", standalone_mode=False
         )
-    except typer.Abort:
-        return 130
+    except typer.Abort as abort:  # click turns Ctrl-C into this
+        raise KeyboardInterrupt from abort
     except Exception as error:
         # some versions of typer include click, others depend on it: recognise its errors by this method
         format_message = getattr(error, "format_message", None)

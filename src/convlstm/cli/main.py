@@ -1,21 +1,25 @@
 """The `convlstm` command.
 
 Exit codes: 0 done; 1 an error inside convlstm, or `doctor` or `health` found a fault; 2 wrong usage; 3 configuration or
-spec; 4 data; 5 model or weights; 6 output cannot be written; 7 training failed; 8 a package is missing; 130 (Ctrl-C)
-and 143 (SIGTERM) interrupted.
+spec; 4 data; 5 model or weights; 6 output cannot be written; 7 training failed; 8 a package is missing; 130 (Ctrl-C),
+143 (SIGTERM) and 129 (SIGHUP) interrupted.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from convlstm.errors import ConvLSTMError, install
 
 DEBUG = "CONVLSTM_DEBUG"
 """Environment variable that shows tracebacks if it is set."""
+
+_HANGUP = 128 + 1  # SIGHUP, which Windows does not have
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,7 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # a terminal without a character such as ≥ shows a question mark instead of raising an error
             stream.reconfigure(errors="replace")
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == _HANGUP:
+        _leave_terminal()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -37,7 +44,9 @@ def run(arguments: list[str]) -> int:
 
         return invoke(arguments)
     except KeyboardInterrupt:
-        return _fail(130, "interrupted.")
+        return _fail(128 + signal.SIGINT, "interrupted.")
+    except SystemExit as stopped:  # a second signal
+        return _fail(int(stopped.code or 0), "interrupted.")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
@@ -46,6 +55,8 @@ def run(arguments: list[str]) -> int:
 
 def _explain(error: Exception) -> tuple[int, str]:
     """Return the exit code of an error, and its message."""
+    if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, ConvLSTMError):
+        error = error.__context__  # the display of the progress met a closed terminal after this error
     if isinstance(error, ConvLSTMError):
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -62,8 +73,18 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 def _fail(code: int, text: str) -> int:
     line = " ".join(text.split())
-    print("error:", line, file=sys.stderr)
+    with suppress(OSError):  # a terminal that was closed
+        print("error:", line, file=sys.stderr)
     output = sys.modules.get("convlstm.cli.output")  # not loaded before a command has begun
     if output is not None:
         output.log("ERROR", line)
     return code
+
+
+def _leave_terminal() -> None:
+    """Send output that a closed terminal did not take to nowhere, so that Python does not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

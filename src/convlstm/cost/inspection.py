@@ -17,9 +17,10 @@ from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.presets import PRESETS
 from convlstm.weights.canonical import Spec
-from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, kind_of, load_model
+from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, file_error, kind_of, load_model
 
 _SIZE = "[1-9][0-9]{0,9}"
+_MOST_STEPS = 10_000
 _USUAL_STEPS, _USUAL_HORIZON, _USUAL_POINTS = 10, 12, 128
 
 
@@ -109,8 +110,11 @@ def describe(subject: Subject, workload: Workload, cost: ModelCost) -> dict[str,
 
 def _read_model(path: Path) -> Subject:
     model = load_model(path)
-    pipeline = model.extra.get("pipeline")
-    return Subject(model.spec, model.digest, pipeline if isinstance(pipeline, dict) else {})
+    pipeline = model.extra.get("pipeline") or {}
+    counts = [pipeline.get(name, 1) for name in ("input_length", "horizon")] if isinstance(pipeline, dict) else [None]
+    if not all(type(count) is int and 1 <= count <= _MOST_STEPS for count in counts):
+        raise file_error(path, "numbers of frames in its data pipeline", repr(pipeline)[:100], "Train the model again.")
+    return Subject(model.spec, model.digest, pipeline)
 
 
 def _read_spec(path: Path) -> Spec:

@@ -20,6 +20,7 @@ from convlstm.data.formats.packages import load_package
 from convlstm.data.formats.sizes import check_size
 from convlstm.data.formats.zarr_store import GROUP_METADATA, is_store
 from convlstm.errors import ConvLSTMError, DataError
+from convlstm.files import remove_drafts
 
 Source = str | Path | Sequence[str | Path]
 """A path, a pattern, a folder or an address, or several of these."""
@@ -200,6 +201,8 @@ def _expand(text: str) -> list[str]:
     if is_address(text):
         return _expand_address(text)
     path = Path(text)
+    if not path.exists():
+        remove_drafts(path.parent)  # which completes the replacement of a store by a process that was killed in it
     if path.is_dir() and not is_store(path):
         return _files_in(path)
     if not path.exists() and glob.has_magic(text):

@@ -25,8 +25,8 @@ _REFUSED = {
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".index"), _PLAIN),
     ".keras": "Run in Keras: model.save_weights('model.weights.h5').",
 }
-# weights hardly compress: a large array with this ratio is an attack on the memory
-_LARGE, _EXPANSION = 1 << 28, 100
+# weights hardly compress: a large file with this ratio is an attack on the memory
+_LARGE, _EXPANSION, _MOST_MEMBERS = 1 << 28, 20, 10_000
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
@@ -72,8 +72,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                _check_member(path, archive, member)
+            _check_members(path, archive)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except WeightsError:  # a ValueError too
@@ -84,13 +83,24 @@ def _read_npz(path: Path) -> dict[str, Array]:
         ) from error
 
 
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise an error for an archive that unpacks to much more than its size, and for a wrong size of a member."""
+    members, size = archive.infolist(), path.stat().st_size
+    unpacked, packed = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))
+    # entries that overlap unpack the same bytes again and again
+    if len(members) > _MOST_MEMBERS or packed > size or unpacked > max(_LARGE, _EXPANSION * size):
+        received = f"{len(members):,} arrays of {unpacked:,} bytes in a file of {size:,}"
+        raise file_error(path, f"at most {_MOST_MEMBERS:,} arrays that hardly compress", received, _PLAIN)
+    for member in members:
+        _check_member(path, archive, member)
+
+
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise an error for a member that unpacks to a much larger size, or whose header gives a wrong size."""
+    """Raise an error for a member whose header gives a wrong size."""
     with archive.open(member) as stream:
         promised = _promised(path, member.filename, stream)
         follows = member.file_size - stream.tell()
-    bomb = member.file_size > max(_LARGE, _EXPANSION * member.compress_size)
-    if promised != follows or bomb:
+    if promised != follows:
         received = f"{member.filename} of {promised:,} bytes in {member.compress_size:,}"
         raise file_error(path, "arrays of the size in their headers", received, "Save the arrays again.")
 

@@ -15,7 +15,7 @@ from convlstm.errors import DependencyError, WeightsError
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import file_error
 
-_DEEPEST = 64
+_DEEPEST, _MOST_OBJECTS = 64, 10_000
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -61,6 +61,8 @@ def _members(h5py: Any, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
             if address in seen or full.count("/") > _DEEPEST:
                 raise file_error(path, "one path per object", f"a second path, {full}", "Save the weights again.")
             seen.add(address)
+            if len(seen) > _MOST_OBJECTS:
+                raise file_error(path, f"at most {_MOST_OBJECTS:,} objects", "more", "Save the weights again.")
             if isinstance(item, h5py.Group):
                 waiting.append((f"{full}/", item))
             elif isinstance(item, h5py.Dataset):

@@ -20,8 +20,8 @@ _HINT = "In its own environment, save the state dict alone: torch.save(model.sta
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
 # entries of an optimiser, such as `optimizer_state_dict` and `optim_g`, whose tensors are no weights
 _OPTIMISER = re.compile(r"(.*_)?[Oo]ptim(i[sz]er)?s?([_A-Z\d].*)?")
-# before it, a file could run code in spite of `weights_only` (CVE-2025-32434)
-_OLDEST = (2, 6)
+# before it, a file could corrupt memory and run code in spite of `weights_only` (CVE-2025-32434, CVE-2026-24747)
+_OLDEST = (2, 10)
 _OBJECT = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\n]*?([\w]+(?:\.\w+)+)")
 
 

@@ -105,16 +105,14 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
 
 
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a dataset atomically as one NetCDF file with compressed fields."""
+    """Write a dataset atomically as one NetCDF file with compressed fields.
+
+    The file is made in memory. On a full disk, the NetCDF library ends the process by a signal where it cannot write
+    the last bytes of a file.
+    """
     stored = encoded(dataset)
-
-    def write(draft: Path) -> None:
-        try:
-            stored.to_netcdf(draft, encoding=packing(stored), engine="netcdf4")
-        except RuntimeError as error:  # the NetCDF library raises it for a full disk
-            raise OSError(str(error)) from error
-
-    return write_atomic(path, write)
+    content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
+    return write_atomic(path, lambda draft: draft.write_bytes(content))
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:

@@ -14,11 +14,17 @@ from convlstm.errors import ConfigError
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 
+MOST_STEPS = 10_000
+"""Largest number of input frames, and of steps ahead."""
+
+_LARGEST = 1e15  # products of two such numbers are within float32, beyond which frameworks fail in many ways
+
 Count = Annotated[int, Field(ge=1, strict=True)]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
 Kernel = StrictInt | list[StrictInt | list[StrictInt]]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 # YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 # one day is read as a list of it, and one width as that of one layer
@@ -77,8 +83,8 @@ class DataConfig(_Part):
     log_top: Positive = Field(
         1.0, description="Model value of 100 mm/h, for the transform log; 7 makes a model of events learn faster."
     )
-    input_length: Count = Field(6, description="Number of input frames.")
-    horizon: Count = Field(12, description="Number of forecast frames in training; a forecast can have more.")
+    input_length: Steps = Field(6, description="Number of input frames.")
+    horizon: Steps = Field(12, description="Number of forecast frames in training; a forecast can have more.")
     max_gap: Positive | None = Field(
         None, description="Largest gap in a window, in seconds; null requires constant time steps."
     )

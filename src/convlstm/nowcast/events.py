@@ -60,10 +60,16 @@ class EventRules:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EventRules:
-        """Return the rules written by `to_dict`."""
+        """Return the rules written by `to_dict`; other numbers raise a TypeError or ValueError."""
         cuts = tuple(tuple(row) for row in values["cuts"])
         lines = tuple(tuple((line[0], line[1]) for line in row) for row in values["class_lines"])
-        return cls(tuple(values["thresholds"]), cuts, tuple(values["class_means"]), lines)
+        rules = cls(tuple(values["thresholds"]), cuts, tuple(values["class_means"]), lines)
+        arrays = [np.asarray(part, np.float64) for part in (rules.thresholds, cuts, rules.class_means, lines)]
+        (count,), *shapes = (array.shape for array in arrays)
+        expected = [(len(cuts), count), (count + 1,), (len(lines), count + 1, 2) if lines else (0,)]
+        if shapes != expected or not cuts or not all(np.isfinite(array).all() for array in arrays):
+            raise ValueError(f"numbers of the shapes {shapes}, not {expected}, or some that are not finite")
+        return rules
 
     def cuts_of(self, leads: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the cuts (lead_time, threshold) of lead times, counted in steps from 1."""

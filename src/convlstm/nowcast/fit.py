@@ -68,8 +68,8 @@ def fit(
     """Train a forecaster, save its best weights in the run folder, and return the progress at the end of the run.
 
     With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
-    before the first step. After SIGINT or SIGTERM the state is saved, and an `InterruptedTrainingError` is raised. A
-    loss that is NaN or infinite is a `TrainingError`.
+    before the first step. After SIGINT, SIGTERM or SIGHUP the state is saved, and an `InterruptedTrainingError` is
+    raised. A loss that is NaN or infinite is a `TrainingError`.
     """
     setup = _set_up(config, frames, framework, device)
     pipeline, trainer = setup.pipeline, setup.trainer
@@ -206,7 +206,8 @@ class _TrainingRun:
                 self._keep_if_best(validation_loss, weights)
                 self._log(validation_loss, rate)
                 self._save_state()
-            self.on_step(StepReport(progress.step, options.steps, loss, validation_loss, rate))
+            if not self.signals:  # after SIGHUP there is no terminal to write to
+                self.on_step(StepReport(progress.step, options.steps, loss, validation_loss, rate))
         progress.finished = True
         self._save_state()
 

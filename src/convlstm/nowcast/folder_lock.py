@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,24 +18,34 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
 
     The system releases the lock when this process ends, however it ends.
     """
-    try:
+    with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+", encoding="utf-8")
+    try:
+        if not _lock(file):
+            file.seek(0)
+            raise _in_use(folder, activity, file.read().strip())
+        with _output_errors(folder):
+            file.truncate(0)
+            file.write(str(_process()))
+            file.flush()
+        yield
+    finally:
+        with suppress(OSError):  # of a full disk, which has been reported
+            file.close()
+
+
+@contextmanager
+def _output_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             str(folder),
             expected="a folder that can be created and written",
             received=str(error.strerror or error),
-            hint="Choose another `--output`.",
+            hint="Free space, or choose another `--output`.",
         ) from error
-    with file:
-        if not _lock(file):
-            file.seek(0)
-            raise _in_use(folder, activity, file.read().strip())
-        file.truncate(0)
-        file.write(str(_process()))
-        file.flush()
-        yield
 
 
 def check_unlocked(folder: Path, activity: str) -> None:

@@ -21,6 +21,7 @@ from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError, WeightsError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
+from convlstm.nowcast.config import MOST_STEPS
 from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
 from convlstm.nowcast.models import shipped_model
@@ -31,8 +32,6 @@ from convlstm.nowcast.provenance import Provenance
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model, load_model
-
-_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -271,10 +270,10 @@ class Nowcaster:
             return None
         step = self.pipeline.time_step
         steps = np.rint(lead_seconds / step)
-        if steps[-1] > _MOST_STEPS:
+        if steps[-1] > MOST_STEPS:
             raise ConfigError(
                 "lead times",
-                expected=f"at most {_MOST_STEPS} steps ahead",
+                expected=f"at most {MOST_STEPS} steps ahead",
                 received=f"{minutes} min",
                 hint="Decrease the lead times.",
             )
@@ -311,21 +310,25 @@ def model_file(path: str | Path) -> Path:
 
 def event_rules(model: Model) -> EventRules:
     """Return the rules in a model file; before the end of a training, those with the cut 0.5."""
-    values = model.extra.get("events")
-    if values is not None:
-        try:
-            return EventRules.from_dict(values)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                "events",
-                expected="thresholds, cuts, class means and lines in the model file",
-                received=f"{type(error).__name__}: {error}",
-                hint="Use another copy of the file, or train the model again.",
-            ) from error
     assert isinstance(model.spec, ForecasterSpec)
     thresholds = model.spec.thresholds
-    class_means = tuple(model.extra.get("class_means", (0.0, *thresholds)))
-    return EventRules(thresholds, ((0.5,) * len(thresholds),), class_means)
+    try:
+        values = model.extra.get("events")
+        if values is None:
+            means = model.extra.get("class_means", (0.0, *thresholds))
+            cuts = [(0.5,) * len(thresholds)]
+            values = {"thresholds": thresholds, "cuts": cuts, "class_means": means, "class_lines": ()}
+        rules = EventRules.from_dict(values)
+        if rules.thresholds != thresholds:
+            raise ValueError(f"the thresholds {rules.thresholds}, not {thresholds}")
+        return rules
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            "events",
+            expected="thresholds, cuts, class means and lines in the model file",
+            received=f"{type(error).__name__}: {error}",
+            hint="Use another copy of the file, or train the model again.",
+        ) from error
 
 
 def load_nowcaster(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter
 
 from convlstm.data import (
     RAIN_RATE,
@@ -28,6 +29,7 @@ from convlstm.data.units import Field
 from convlstm.data.windows import STEP_TOLERANCE
 from convlstm.errors import ConfigError, ConvLSTMError, DataError, WeightsError
 from convlstm.frontend.trainer import Sample
+from convlstm.nowcast.config import Positive, Steps
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model
 
@@ -44,17 +46,19 @@ _SPACING_TOLERANCE = 1.5
 class Pipeline:
     """The conversion between physical values and model values, and the data of the training."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
     variables: tuple[str, ...]  # one per channel
     units: str
     transform: Transform
-    time_step: float  # usual time between frames in seconds
-    max_gap: float | None  # maximum time between frames in seconds; None for constant time steps
-    input_length: int  # number of input frames
-    horizon: int  # number of forecast frames in training
-    thresholds: tuple[float, ...]  # of the scores, in `units`
+    time_step: Positive  # usual time between frames in seconds
+    max_gap: Positive | None  # maximum time between frames in seconds; None for constant time steps
+    input_length: Steps  # number of input frames
+    horizon: Steps  # number of forecast frames in training
+    thresholds: tuple[FiniteFloat, ...]  # of the scores, in `units`
     days: dict[str, list[str]]  # by split, as dates; `earlier` are those of the model that the training started from
-    frame: str = "fixed"  # or "moving": the model forecasts in the frame that moves with the rain
-    grid_spacing: float | None = None  # distance between cells in metres, if the data tell it
+    frame: Literal["fixed", "moving"] = "fixed"  # or the model forecasts in the frame that moves with the rain
+    grid_spacing: Positive | None = None  # distance between cells in metres, if the data tell it
 
     @property
     def channels(self) -> int:
@@ -90,15 +94,28 @@ class Pipeline:
         try:
             values = dict(model.extra["pipeline"])
             values["transform"] = transform_from_dict(values["transform"])
-            values |= {"variables": tuple(values["variables"]), "thresholds": tuple(values["thresholds"])}
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, ConvLSTMError) as error:
+            pipeline = TypeAdapter(cls).validate_python(values)
+        except (AttributeError, KeyError, TypeError, ValueError, ConvLSTMError) as error:
             raise WeightsError(
                 str(path),
                 expected=expected,
                 received="a forecaster without its data pipeline",
                 hint="Train one with `convlstm train`.",
             ) from error
+        if not pipeline._fits(model.spec):
+            raise WeightsError(
+                str(path),
+                expected=expected,
+                received="a forecaster with the data pipeline of another one",
+                hint="Train one with `convlstm train`.",
+            )
+        return pipeline
+
+    def _fits(self, spec: ForecasterSpec) -> bool:
+        """Return whether a forecaster takes the frames of this pipeline."""
+        per_channel = np.size(self.transform.mean) if isinstance(self.transform, Standard) else 1
+        is_fixed = self.frame == "fixed" or bool(spec.thresholds)
+        return is_fixed and self.channels == spec.frame_channels and per_channel in (1, len(self.variables))
 
     def check(self, frames: Frames) -> None:
         """Raise an error for data that differs from the training in channels, unit, time step or grid spacing."""

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from convlstm import __version__
-from convlstm.nowcast.config import READING_OPTIONS, Config
+from convlstm.errors import WeightsError
+from convlstm.nowcast.config import BRIEF, READING_OPTIONS, Config, DataConfig
 from convlstm.weights.checkpoint import Model
 
 
@@ -31,7 +34,10 @@ class Provenance:
     def of_model(cls, model: Model) -> Provenance:
         """Return the provenance in a model file."""
         values = model.extra.get("provenance", {})
-        return cls(values.get("version"), values.get("config", {}), values.get("started_from"))
+        config = values.get("config", {}) if isinstance(values, dict) else None
+        if not isinstance(config, dict):
+            raise _wrong("provenance", values)
+        return cls(values.get("version"), config, values.get("started_from"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -47,5 +53,20 @@ class Provenance:
     def reading_options(self) -> dict[str, Any]:
         """The options of `open_frames` in the training, without those that were not set."""
         options = self.config.get("data", {})
+        if not isinstance(options, dict):
+            raise _wrong("data", options)
         chosen = {name: options[name] for name in READING_OPTIONS if options.get(name) is not None}
+        try:
+            DataConfig.model_validate(chosen)
+        except ValidationError as error:
+            raise _wrong("data", chosen) from error
         return {name: value for name, value in chosen.items() if name != "variables" or value}
+
+
+def _wrong(name: str, received: object) -> WeightsError:
+    return WeightsError(
+        name,
+        expected="the origin of the model, as `convlstm train` writes it",
+        received=BRIEF.repr(received),
+        hint="Use another copy of the file, or train the model again.",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convlstm.errors import ConfigError, DataError, OutputError, WeightsError
-from convlstm.files import check_writable, write_atomic
+from convlstm.files import check_writable, remove_drafts, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.nowcast.folder_lock import check_unlocked, locked
@@ -65,6 +64,11 @@ class RunFolder:
         """The files of a run, which no other command may overwrite."""
         return self.model, self.config, self._state, self._log, self._data
 
+    @property
+    def checked_files(self) -> tuple[Path, ...]:
+        """The files with a digest that the folder has; at least the model, whose absence is an error."""
+        return tuple(file for file in (self.model, self._state) if file.exists()) or (self.model,)
+
     def check(self, config: Config, resume: bool) -> None:
         """Raise an error for a folder that cannot be written, or has another run or one that must not continue."""
         check_writable(self.model, folder=False)
@@ -86,9 +90,7 @@ class RunFolder:
         self.check(config, resume)  # before the lock, so that a refused folder stays as it was
         with locked(self.path, "training"):
             self.check(config, resume)  # again, because a run can have started in between
-            for file in self.files:
-                for draft in self.path.glob(f".{file.name}.*"):
-                    shutil.rmtree(draft, ignore_errors=True)
+            remove_drafts(self.path)
             is_new = not self.holds_run
             if is_new:
                 self.save_config(config)

@@ -1,4 +1,4 @@
-"""Stop between two pieces of work after SIGINT or SIGTERM, and at once after a second signal."""
+"""Stop between two pieces of work after a signal that asks for it, and at once after a second one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# a terminal that is closed sends SIGHUP, which Windows does not have
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 @contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Yield a list that receives the numbers of SIGINT and SIGTERM within the block, which asks for a clean stop.
+    """Yield a list that receives the numbers of the signals that ask for a clean stop: SIGINT, SIGTERM and SIGHUP.
 
-    A second signal ends the block at once: SIGINT by `KeyboardInterrupt`, SIGTERM by `SystemExit` with the code 143.
+    A second signal ends the block at once: SIGINT by `KeyboardInterrupt`, the others by `SystemExit` with 128 plus
+    their number. A signal that is ignored stays so, as SIGHUP does under `nohup`.
     """
     signals: list[int] = []
 
@@ -21,8 +25,9 @@ def collected_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         signals.append(number)
 
+    heeded = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
     try:
-        previous_handlers = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous_handlers = {number: signal.signal(number, collect) for number in heeded}
     except ValueError:  # not in the main thread, which alone receives signals
         yield signals
         return

@@ -14,8 +14,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from convlstm.data.formats.netcdf import check_file
+from convlstm.data.formats.sizes import check_size
 from convlstm.data.spacing import is_south_first
-from convlstm.errors import DataError
+from convlstm.errors import ConvLSTMError, DataError
 from convlstm.report.description import Evaluation
 from convlstm.verification.categorical import COUNTS
 from convlstm.verification.evaluation_folder import (
@@ -43,6 +45,7 @@ from convlstm.verification.main_score import main_lead_time, main_threshold
 
 LARGEST_MAP = 400  # cells along one side; enough for a panel on a screen
 MOST_VALUES = 12_000_000  # of all maps of the player: at most two bytes each in the page, and a tenth of that for rain
+_MOST_BYTES = 4 * 2**30  # of a file of maps
 
 _NUMBERS = ("value", "lower", "upper", *COUNTS, "cases", "pixels")
 _KEY = ("method", "lead_time", "score", "threshold")
@@ -321,11 +324,7 @@ def _read_score_maps(path: Path, evaluation: Evaluation) -> xr.Dataset | None:
     """Read the maps of scores; None without the file."""
     if not path.exists():
         return None
-    try:
-        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
-            maps = opened.load()
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, "a NetCDF file", error) from error
+    maps = _read_netcdf(path)
     _require(path, "variable", _SCORE_MAPS, maps.variables)
     _require(path, "coordinate", ("method", "lead_time", "threshold"), maps.variables)
     _require(path, "method", evaluation.methods, maps["method"].values)
@@ -344,11 +343,7 @@ def _blocks(path: Path, maps: xr.Dataset, sizes: Mapping[Hashable, int]) -> dict
 
 
 def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
-    try:
-        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
-            cases = opened.load()
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, "a NetCDF file", error) from error
+    cases = _read_netcdf(path)
     if METHOD_DIM in cases.dims:  # a folder of an earlier version has the dimension `method`
         cases = cases.rename({METHOD_DIM: "method"})
     _require(path, "variable", _DIMENSIONS, cases.variables)
@@ -363,6 +358,19 @@ def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:
     _require(path, "method", evaluation.methods, cases["method"].values)
     _check_probability(path, cases)
     return cases.transpose("method", "case", "input_time", "lead_time", ..., "y", "x", missing_dims="ignore")
+
+
+def _read_netcdf(path: Path) -> xr.Dataset:
+    """Return the content of a NetCDF file in memory."""
+    try:
+        check_file(path)
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=False) as opened:
+            check_size(path, opened.nbytes, _MOST_BYTES)
+            return opened.load()
+    except (ConvLSTMError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise many types for a damaged file
+        raise _unreadable(path, "a NetCDF file", error) from error
 
 
 def _check_probability(path: Path, cases: xr.Dataset) -> None:

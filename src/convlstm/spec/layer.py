@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convlstm.errors import SpecError
-from convlstm.spec.geometry import Padding, Widths, output_size, recurrent_pad_widths
+from convlstm.spec.geometry import Padding, Widths, effective_kernel, output_size, recurrent_pad_widths
+from convlstm.spec.parsing import MAX_SPAN
 
 if TYPE_CHECKING:
     from convlstm.spec.options import ConvLSTMSpec
@@ -86,9 +87,10 @@ class LayerSpec:
         )
 
     def check(self) -> None:
-        """Raise an error for groups that do not divide the channels, and for options without effect."""
+        """Raise an error for groups that do not divide the channels, huge spans, and options without effect."""
         if self.in_channels == 0:
             self._check_no_input()
+        self._check_spans()
         for name, size in (("in_channels", self.in_channels), ("hidden_channels", self.hidden_channels)):
             if size % self.groups:
                 raise SpecError(
@@ -104,6 +106,24 @@ class LayerSpec:
                 received=self.stack.norm_groups,
                 hint="Choose a divisor of `hidden_channels`.",
             )
+
+    def _check_spans(self) -> None:
+        """Raise an error for a convolution that would need far more padding than frames have points."""
+        spans = {
+            "stride": self.stride,
+            "padding": () if isinstance(self.padding, str) else self.padding,
+            "dilation": map(effective_kernel, self.kernel_size, self.dilation),
+            "recurrent_dilation": map(effective_kernel, self.recurrent_kernel_size, self.recurrent_dilation),
+        }
+        for name, values in spans.items():
+            largest = max(values, default=0)
+            if largest > MAX_SPAN:
+                raise SpecError(
+                    name,
+                    expected=f"a convolution over at most {MAX_SPAN} points of an axis",
+                    received=f"{largest} points",
+                    hint="Use a smaller kernel, dilation, padding or stride.",
+                )
 
     def _check_no_input(self) -> None:
         """Raise an error for an option of the input convolution, which a layer without input does not have."""

@@ -281,6 +281,7 @@ class ConvLSTMSpec:
         for name in ("reference_duration", "duration_eps"):
             self._set(name, parsing.number(name, getattr(self, name), parsing.TINY))
         self._set("duration_damping", parsing.number("duration_damping", self.duration_damping, -float("inf")))
+        parsing.check_length("duration_hidden", self.duration_hidden)
         hidden = self.duration_hidden if isinstance(self.duration_hidden, (list, tuple)) else (self.duration_hidden,)
         self._set("duration_hidden", tuple(parsing.integer("duration_hidden", n, 1) for n in hidden))
         if self.duration_features not in (1, "channel") or isinstance(self.duration_features, bool):

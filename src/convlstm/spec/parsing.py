@@ -20,6 +20,12 @@ from convlstm.spec.choices import FOREIGN_NAMES, FOREIGN_OPTIONS
 MAX_LAYERS = 1000
 """Limit on the number of layers, checked before a list of them is built."""
 
+MAX_ITEMS = 1000
+"""Limit on the length of a list of thresholds or widths."""
+
+MAX_SPAN = 2**15
+"""Limit on the points of an axis that a dilated kernel, a padding or a stride spans."""
+
 TINY = 1e-300
 """Minimum of a number that must be above 0."""
 
@@ -70,6 +76,7 @@ def rate(name: str, value: object) -> float:
 
 def increasing(name: str, value: object) -> tuple[float, ...]:
     """Return a list of finite numbers that increase, possibly empty, as a tuple of floats."""
+    check_length(name, value)
     if isinstance(value, (tuple, list)) and all(isinstance(v, Real) and not isinstance(v, bool) for v in value):
         numbers = tuple(_float(v) for v in value)
         if all(isfinite(v) for v in numbers) and list(numbers) == sorted(set(numbers)):
@@ -80,6 +87,12 @@ def increasing(name: str, value: object) -> tuple[float, ...]:
         received=repr(value),
         hint=f"Pass a list such as `{name}=[0.1, 1, 5]`.",
     )
+
+
+def check_length(name: str, value: object) -> None:
+    """Raise SpecError for a list of more than `MAX_ITEMS`, which a model file can hold."""
+    if isinstance(value, (tuple, list)) and len(value) > MAX_ITEMS:
+        raise SpecError(name, expected=f"at most {MAX_ITEMS} items", received=len(value), hint="Use fewer items.")
 
 
 def flag(name: str, value: object) -> bool:

@@ -31,6 +31,7 @@ MODEL_FILE = "model.safetensors"
 SPEC_TYPES: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 """Types of specs by the kind of model in a file."""
 _ENTRY = "convlstm"
+_LONGEST_ENTRY = 2**24  # characters, which JSON expands about twentyfold in memory
 _DATA_SIGNATURES = (b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "|u1": "U8"}
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": float(np.finfo(np.float32).max)}
@@ -158,6 +159,8 @@ def load_model(path: str | Path) -> Model:
         kind = content.get("kind")
         if not isinstance(kind, str) or kind not in SPEC_TYPES:
             raise file_error(path, "a model file", f"kind {kind!r}", "Pass a file written by `save_model`.")
+        if not isinstance(content.get("extra", {}), dict):
+            raise file_error(path, "a model file", "further values without names", "Save the model again.")
         try:
             spec = SPEC_TYPES[kind].from_dict(content.get("spec", {}))
             check_shapes(spec, shapes)
@@ -175,6 +178,25 @@ def load_model(path: str | Path) -> Model:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
         raise file_error(path, wanted, str(error.received), error.hint) from error
     return Model(spec, arrays, content.get("extra", {}), digest)
+
+
+def check_intact(path: str | Path) -> tuple[str, str]:
+    """Read a model file or the state of a run, and return its kind and the digest of its arrays.
+
+    Args:
+        path: A file written by `save_model` or `save_arrays`.
+
+    Returns:
+        The kind, such as `forecaster`, `layer` or `run`, and the SHA-256 of the arrays.
+
+    Raises:
+        WeightsError: if the file is damaged, or is not such a file.
+    """
+    _, content, digest = load_arrays(path)
+    kind = str(content.get("kind"))
+    if kind in SPEC_TYPES:
+        load_model(path)  # which checks the spec, the shapes and the values too
+    return kind, digest
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:
@@ -231,9 +253,16 @@ def _is_data(path: Path) -> bool:
 
 def _read_entry(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        content = json.loads((metadata or {})[_ENTRY])
+        entry = (metadata or {})[_ENTRY]
+        if len(entry) > _LONGEST_ENTRY:
+            raise file_error(
+                path, f"at most {_LONGEST_ENTRY:,} characters of options", f"{len(entry):,}", "Save the model again."
+            )
+        content = json.loads(entry)
         version = content["format"]
         intact = content.pop("seal", None) == _seal(content)
+    except WeightsError:  # a ValueError too
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise file_error(
             path, "a file written by convlstm", "other metadata", "Convert the file with `convlstm convert`."

@@ -10,10 +10,64 @@ from typing import Any
 import numpy as np
 
 from convlstm.data.formats.packages import load_package
-from convlstm.data.formats.sizes import check_size
+from convlstm.data.formats.sizes import check_chunk, check_size
 from convlstm.errors import DataError
 
 EXTRA = "radar"
+
+# numbers of filters: deflate, szip, bzip2, LZF, Blosc, LZ4 and Zstandard
+_COMPRESSIONS = {1, 4, 307, 32000, 32001, 32004, 32015}
+_MOST_OBJECTS = 10_000
+_DEEPEST = 64
+
+
+def check_contained(path: Path, extra: str) -> None:
+    """Raise an error for a file that leads to other files, or that declares chunks or objects without measure.
+
+    Links to other files, external storage and virtual datasets would put the content of any file that the user can
+    read into the result. Files that are not HDF5 are ignored.
+    """
+    h5py = load_package("h5py", extra, str(path))
+    if not h5py.is_hdf5(path):
+        return
+    with h5py.File(path, "r") as file:
+        for dataset in _datasets(h5py, file):
+            _check_own(dataset)
+            if dataset.chunks is not None:
+                item = dataset.dtype.itemsize
+                check_chunk(path, dataset.name, math.prod(dataset.chunks) * item, math.prod(dataset.shape) * item)
+                _check_filters(dataset)
+
+
+def _datasets(h5py: Any, file: Any) -> Iterator[Any]:
+    """Yield every dataset of a file; other links, and second paths to a group, are errors.
+
+    The NetCDF library follows links to other files, and circles of groups until memory ends.
+    """
+    seen, waiting, count = {h5py.h5o.get_info(file.id).addr}, [(file, 0)], 0
+    while waiting:
+        group, depth = waiting.pop()
+        for name in group:
+            count += 1
+            if count > _MOST_OBJECTS or depth > _DEEPEST:
+                raise DataError(
+                    file.filename,
+                    expected=f"at most {_MOST_OBJECTS:,} groups and variables, {_DEEPEST} deep",
+                    received="more",
+                    hint="Copy the variables that you need into a file of their own.",
+                )
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise _unsafe(group, f"the link {name}")
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                yield item
+            elif isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise _unsafe(group, f"a second path to a group, {name}")
+                seen.add(address)
+                waiting.append((item, depth + 1))
 
 
 def open_hdf5(path: Path) -> Any:
@@ -57,8 +111,7 @@ def children(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def check_dataset(dataset: Any, max_bytes: int) -> tuple[int, int]:
     """Return the sizes (rows, columns) of a dataset that holds its own numbers; any other is an error."""
     name = dataset.file.filename
-    if dataset.external or dataset.is_virtual:
-        raise _unsafe(dataset, f"{dataset.name}, which is stored in another file")
+    _check_own(dataset)
     if dataset.ndim != 2 or dataset.dtype.kind not in "iuf":
         raise DataError(
             name,
@@ -66,8 +119,29 @@ def check_dataset(dataset: Any, max_bytes: int) -> tuple[int, int]:
             received=f"{dataset.name} of type {dataset.dtype} with shape {dataset.shape}",
             hint="Choose another product.",
         )
-    check_size(name, math.prod(dataset.shape) * 8, max_bytes)
+    size = math.prod(dataset.shape) * 8
+    check_size(name, size, max_bytes)
+    check_chunk(name, dataset.name, math.prod(dataset.chunks or (0,)) * 8, size)
     return int(dataset.shape[0]), int(dataset.shape[1])
+
+
+def _check_own(dataset: Any) -> None:
+    """Raise an error for a dataset whose numbers are in another file."""
+    if dataset.external or dataset.is_virtual:
+        raise _unsafe(dataset, f"{dataset.name}, which is stored in another file")
+
+
+def _check_filters(dataset: Any) -> None:
+    """Raise an error for a dataset that is compressed twice: it can unpack to a million times its size."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
+    if sum(code in _COMPRESSIONS for code in filters) > 1:
+        raise DataError(
+            dataset.file.filename,
+            expected="one compression",
+            received=f"{dataset.name} with several",
+            hint="Write the file again with one compressor.",
+        )
 
 
 def text(node: Any, name: str) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from convlstm.data.formats.sizes import check_size
+from convlstm.data.formats.sizes import check_chunk, check_size
+from convlstm.data.formats.zarr_chunks import CheckedStore, unpacking
 from convlstm.errors import DataError
 
 GROUP_METADATA = (".zgroup", ".zmetadata", "zarr.json")
 _METADATA = (".zmetadata", ".zarray", "zarr.json")
+_MOST_METADATA = 2**26
 _CODEC_LISTS = {"filters", "compressor", "codecs"}
 
 
@@ -30,12 +33,23 @@ def open_zarr(store: Path | str, max_bytes: int) -> xr.Dataset:
     if isinstance(store, Path):
         _refuse_links(store)
         _refuse_pickle(store)
-    arrays = dict(zarr.open_group(store, mode="r").arrays())
+    group = zarr.open_group(store, mode="r")
+    arrays = dict(group.arrays())
+    checked = {}
     for name, array in arrays.items():
-        _check_codecs(f"{store}/{name}", array.metadata.to_dict())
+        metadata = array.metadata.to_dict()
+        _check_codecs(f"{store}/{name}", metadata)
+        chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        check_chunk(store, name, chunk_bytes, array.nbytes)
+        checked[name] = unpacking(f"{store}/{name}", _codecs_in_order(metadata), chunk_bytes)
     check_size(store, sum(array.nbytes for array in arrays.values() if array.ndim == 1), max_bytes)
     dataset = xr.open_dataset(
-        store, engine="zarr", mask_and_scale=False, decode_times=False, decode_coords="all", chunks=None
+        CheckedStore(group.store, {name: how for name, how in checked.items() if how is not None}),  # type: ignore[arg-type]
+        engine="zarr",
+        mask_and_scale=False,
+        decode_times=False,
+        decode_coords="all",
+        chunks=None,
     )
     _keep_zero_coordinates(dataset)
     return dataset
@@ -67,6 +81,7 @@ def _refuse_pickle(store: Path) -> None:
     for folder in (store, *(child for child in store.iterdir() if child.is_dir())):
         for name in _METADATA:
             if (folder / name).is_file():
+                check_size(folder / name, (folder / name).stat().st_size, _MOST_METADATA)
                 _check_codecs(str(folder / name), json.loads((folder / name).read_text()))
 
 
@@ -78,6 +93,12 @@ def _check_codecs(name: str, metadata: Any) -> None:
             received="pickle, which executes code",
             hint="Write the file again without this codec.",
         )
+
+
+def _codecs_in_order(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the names of the codecs of an array in the order of writing: in format 2 filters, then the compressor."""
+    codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
+    return [str(codec.get("id", codec.get("name"))) for codec in codecs if isinstance(codec, dict)]
 
 
 def _codecs(node: Any, listed: bool = False) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from datetime import datetime, timedelta
 from pathlib import Path, PurePath
 
@@ -56,14 +55,6 @@ class OutputNames:
         """Return the path of the forecast that starts at a time."""
         moment: datetime = init_time.astype("datetime64[us]").item()
         return self.folder / moment.strftime(self._template)
-
-    def remove_drafts(self, init_time: np.datetime64) -> None:
-        """Remove what a killed process left of the forecast that starts at a time."""
-        path = self.path(init_time)
-        if path.parent.is_dir():
-            # the temporary folders of `write_atomic`, in an output folder that this process has locked
-            for draft in path.parent.glob(f".{path.name[:32]}.????????"):
-                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _wrong(template: str, expected: str, received: str, hint: str) -> ConfigError:

@@ -135,7 +135,7 @@ class Watcher:
         return self._health
 
     def run(self) -> None:
-        """Watch until SIGINT or SIGTERM, which let the present forecast finish; a second signal ends it at once."""
+        """Watch until SIGINT, SIGTERM or SIGHUP, then end the present forecast; a second one ends it at once."""
         with locked(self._options.output, "watch"):
             last_state: State = "failed"
             try:
@@ -265,7 +265,6 @@ class Watcher:
                 seed=options.seed,
                 command=options.command,
             )
-            self._names.remove_drafts(init_time)
             write_forecast(path, with_layout(forecast, options.layout))
         except (DataError, OutputError) as error:
             self._refuse(init_time, error)

@@ -1,0 +1,191 @@
+"""Chunks of a Zarr store that unpack to at most the size that their array declares.
+
+A few kilobytes can unpack to gigabytes, and the libraries allocate what the compressed bytes ask for. So the size is
+computed before a chunk is unpacked: from its header for Blosc, LZ4 and Zstandard, else by unpacking it in parts.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zarr.storage import WrapperStore
+
+from convlstm.errors import DataError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+_SPARE = 2**24  # bytes that a chunk may have more than declared: texts have no size, and filters may change it
+_PART = 2**20
+_DEFLATE_RATIO = 1032  # the largest of zlib and gzip
+_ZSTD_FRAME, _ZSTD_SKIPPED = 0xFD2FB528, 0x184D2A50
+_ZSTD_BLOCK = 2**17  # bytes of the largest compressed block
+_CHECKSUM = "crc32c"
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """How the chunks of an array are compressed, and the bytes that one may have after unpacking."""
+
+    codec: str
+    most: int
+
+
+def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking | None:
+    """Return how chunks are unpacked, from the codecs in the order of writing; None if they are not compressed.
+
+    A second compression, or a codec after it, would hide the size, and is an error. Chunks in shards are not checked.
+    """
+    names = [codec.removeprefix("numcodecs.") for codec in codecs]
+    compressions = [name for name in names if name in _SIZES]
+    if not compressions or "sharding_indexed" in names:
+        return None
+    after = names[names.index(compressions[0]) + 1 :]
+    if set(after) - {_CHECKSUM}:
+        raise DataError(
+            source,
+            expected="one compression, after all other codecs",
+            received=", ".join(names),
+            hint="Write the file again with one compressor.",
+        )
+    return Unpacking(compressions[0], 2 * chunk_bytes + _SPARE)
+
+
+class CheckedStore(WrapperStore["Store"]):
+    """A store whose chunks are checked before they are unpacked.
+
+    Args:
+        store: The store.
+        arrays: How the chunks of the arrays of its root are unpacked, by name.
+    """
+
+    def __init__(self, store: Store, arrays: Mapping[str, Unpacking]) -> None:
+        super().__init__(store)
+        self._arrays = arrays
+
+    def _with_store(self, store: Store) -> CheckedStore:
+        return CheckedStore(store, self._arrays)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return the bytes of a key."""
+        value = await self._store.get(key, prototype, byte_range)
+        self._check(key, value)
+        return value
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return the bytes of several keys."""
+        pairs = list(key_ranges)
+        values = await self._store.get_partial_values(prototype, pairs)
+        for (key, _), value in zip(pairs, values, strict=True):
+            self._check(key, value)
+        return values
+
+    def _check(self, key: str, value: Buffer | None) -> None:
+        name, _, part = key.partition("/")
+        array = self._arrays.get(name)
+        if array is None or value is None or not part or part.rpartition("/")[2] in (".zarray", ".zattrs", "zarr.json"):
+            return
+        size = _SIZES[array.codec](value.to_bytes(), array.most)
+        if size > array.most:
+            raise DataError(
+                key,
+                expected=f"a chunk of at most {array.most / 2**20:.0f} MiB after unpacking",
+                received=f"{size / 2**20:.0f} MiB or more",
+                hint="Write the file again, because a chunk is larger than declared.",
+            )
+
+
+def _blosc(data: bytes, most: int) -> int:
+    return int(struct.unpack_from("<I", data, 4)[0]) if len(data) >= 16 else 0
+
+
+def _lz4(data: bytes, most: int) -> int:
+    return int(struct.unpack_from("<I", data)[0]) if len(data) >= 4 else 0
+
+
+def _zstd(data: bytes, most: int) -> int:
+    """Return the size that the frames declare, which the library allocates, or else the most that their blocks have.
+
+    Source: RFC 8878, Zstandard Compression.
+    """
+    size = start = 0
+    try:
+        while size <= most and start + 4 <= len(data):
+            magic = struct.unpack_from("<I", data, start)[0]
+            if magic & ~0xF == _ZSTD_SKIPPED:
+                start += 8 + struct.unpack_from("<I", data, start + 4)[0]
+                continue
+            if magic != _ZSTD_FRAME:
+                break
+            frame, start = _zstd_frame(data, start + 4)
+            size += frame
+    except (struct.error, IndexError):
+        pass  # the library reports a frame that is cut off
+    return size
+
+
+def _zstd_frame(data: bytes, start: int) -> tuple[int, int]:
+    """Return the size of a frame after its magic number, and where it ends."""
+    flags = data[start]
+    is_single = bool(flags & 0x20)
+    start += 1 + (not is_single) + (0, 1, 2, 4)[flags & 3]
+    width = (1 if is_single else 0, 2, 4, 8)[flags >> 6]
+    declared = int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
+    start += width
+    size, is_last = 0, False
+    while not is_last:
+        header = data[start] | data[start + 1] << 8 | data[start + 2] << 16
+        is_last, kind, length = bool(header & 1), header >> 1 & 3, header >> 3
+        is_repeated = kind == 1  # one byte, repeated
+        size += length if kind < 2 else _ZSTD_BLOCK
+        start += 3 + (1 if is_repeated else length)
+    return (declared if width else size), start + (4 if flags & 4 else 0)
+
+
+def _deflate(data: bytes, most: int) -> int:
+    if len(data) * _DEFLATE_RATIO <= most:
+        return 0
+    size = 0
+    while data and size <= most:
+        stream = zlib.decompressobj(47)  # zlib or gzip
+        while data and size <= most and not stream.eof:
+            size += len(stream.decompress(data, _PART))
+            data = stream.unconsumed_tail
+        data = stream.unused_data.lstrip(b"\0")
+    return size
+
+
+def _counted(make: Callable[[], Any]) -> Callable[[bytes, int], int]:
+    """Return a function that unpacks in parts, and counts the bytes."""
+
+    def count(data: bytes, most: int) -> int:
+        size = 0
+        while data and size <= most:
+            stream = make()
+            size += len(stream.decompress(data, _PART))
+            while size <= most and not stream.eof and not stream.needs_input:
+                size += len(stream.decompress(b"", _PART))
+            data = stream.unused_data if stream.eof else b""
+        return size
+
+    return count
+
+
+_SIZES: dict[str, Callable[[bytes, int], int]] = {
+    "blosc": _blosc,
+    "lz4": _lz4,
+    "zstd": _zstd,
+    "zlib": _deflate,
+    "gzip": _deflate,
+    "bz2": _counted(bz2.BZ2Decompressor),
+    "lzma": _counted(lzma.LZMADecompressor),
+}

@@ -1,0 +1,224 @@
+"""Data files of a stranger: they read no other file, and take no more memory than they declare."""
+
+import bz2
+import gzip
+import json
+import lzma
+import struct
+import zlib
+
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from convlstm.data import open_frames
+from convlstm.data.formats import hdf5, sizes, zarr_chunks
+from convlstm.errors import DataError
+
+
+def refused(path, message):
+    with pytest.raises(DataError, match=message) as caught:
+        open_frames(path)
+    assert "\n" not in str(caught.value)
+
+
+def external_link(file, secret):
+    del file["rain"]
+    file["rain"] = h5py.ExternalLink(str(secret), "/rain")
+
+
+def external_storage(file, secret):
+    del file["rain"]
+    file.create_dataset("rain", (5, 4, 6), "i2", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(file, secret):
+    del file["rain"]
+    layout = h5py.VirtualLayout((5, 4, 6), "i2")
+    layout[:] = h5py.VirtualSource(str(secret), "rain", (5, 4, 6))
+    file.create_virtual_dataset("rain", layout)
+
+
+def in_a_group(file, secret):
+    file.create_group("a/b")["c"] = h5py.ExternalLink(str(secret), "/rain")
+
+
+@pytest.mark.parametrize("attack", [external_link, external_storage, virtual, in_a_group])
+@pytest.mark.parametrize("name", ["rain.nc", "rain.h5"])
+def test_netcdf_that_leads_to_another_file_is_refused(tmp_path, rain_dataset, attack, name):
+    secret, path = tmp_path / "secret.nc", tmp_path / name
+    for file in (secret, path):
+        rain_dataset().to_netcdf(file, engine="netcdf4")
+    with h5py.File(path, "r+") as file:
+        attack(file, secret)
+    refused(path, rf"{name}: expected groups and data of this file only, got (the link|/rain, which)")
+
+
+def test_netcdf_after_a_block_of_the_user_is_checked_too(tmp_path, rain_dataset):
+    rain_dataset().to_netcdf(tmp_path / "whole.nc", engine="netcdf4")
+    with h5py.File(tmp_path / "whole.nc", "r+") as file:
+        external_storage(file, tmp_path / "secret")
+    (tmp_path / "rain.nc").write_bytes(bytes(512) + (tmp_path / "whole.nc").read_bytes())
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected ")
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_a_circle_of_groups_is_refused(tmp_path, rain_dataset, kind):
+    """The NetCDF library follows it until memory ends."""
+    rain_dataset().to_netcdf(tmp_path / "rain.nc", engine="netcdf4")
+    with h5py.File(tmp_path / "rain.nc", "r+") as file:
+        group = file.create_group("more")
+        group["circle"] = group if kind == "hard" else h5py.SoftLink("/more")
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected .*, got (a second path to a group, circle|the link circle)")
+
+
+def test_objects_without_number_or_depth_are_refused(tmp_path, rain_dataset, monkeypatch):
+    for name, groups in (("wide.nc", "ab"), ("deep.nc", ["/".join("d" * 5)])):
+        rain_dataset().to_netcdf(tmp_path / name, engine="netcdf4")
+        with h5py.File(tmp_path / name, "r+") as file:
+            for group in groups:
+                file.create_group(group)
+    monkeypatch.setattr(hdf5, "_MOST_OBJECTS", 5)
+    refused(tmp_path / "wide.nc", r"wide\.nc: expected at most 5 groups and variables")
+    monkeypatch.setattr(hdf5, "_MOST_OBJECTS", 100)
+    monkeypatch.setattr(hdf5, "_DEEPEST", 3)
+    refused(tmp_path / "deep.nc", r"deep\.nc: expected .* 3 deep, got more")
+    assert open_frames(tmp_path / "wide.nc").shape == (5, 1, 4, 6)
+
+
+def test_a_chunk_much_larger_than_its_array_is_refused(tmp_path, rain_dataset):
+    with netCDF4.Dataset(tmp_path / "rain.nc", "w") as dataset:
+        for dim, size in (("time", None), ("y", 4), ("x", 6)):
+            dataset.createDimension(dim, size)
+        dataset.createVariable("rain", "f4", ("time", "y", "x"), chunksizes=(2**24, 4, 6), zlib=True)
+        dataset.createVariable("time", "f8", ("time",))[:] = np.arange(5.0)
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected chunks of /rain of at most 0\.25 GiB, got 1\.5 GiB")
+    rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=2, consolidated=False)
+    metadata = tmp_path / "rain.zarr" / "rain" / ".zarray"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"chunks": [2**24, 4, 6]}))
+    refused(tmp_path / "rain.zarr", r"rain\.zarr: expected chunks of rain of at most 0\.25 GiB, got 0\.75 GiB")
+
+
+def test_netcdf_that_is_compressed_twice_is_refused(tmp_path, rain_dataset):
+    rain_dataset().to_netcdf(tmp_path / "rain.nc", engine="netcdf4")
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1, 4, 6))
+    properties.set_deflate(9)
+    properties.set_deflate(9)
+    with h5py.File(tmp_path / "rain.nc", "r+") as file:
+        h5py.h5d.create(file.id, b"twice", h5py.h5t.NATIVE_INT16, h5py.h5s.create_simple((5, 4, 6)), properties)
+    refused(tmp_path / "rain.nc", r"rain\.nc: expected one compression, got /twice with several")
+
+
+def test_a_chunk_may_be_larger_than_a_short_array(tmp_path, rain_dataset):
+    encoding = {"rain": {"chunks": (1000, 4, 6)}}
+    rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=3, consolidated=False, encoding=encoding)
+    assert open_frames(tmp_path / "rain.zarr").shape == (5, 1, 4, 6)
+
+
+def test_a_chunk_has_a_limit_of_its_own():
+    sizes.check_chunk("rain.nc", "rain", 2**30, 2**40)
+    with pytest.raises(DataError, match="at most 1 GiB, got 1 GiB"):
+        sizes.check_chunk("rain.nc", "rain", 2**30 + 1, 2**40)
+
+
+COMPRESSORS = {
+    2: {
+        "blosc": "Blosc",
+        "lz4": "LZ4",
+        "zstd": "Zstd",
+        "zlib": "Zlib",
+        "gzip": "GZip",
+        "bz2": "BZ2",
+        "lzma": "LZMA",
+    },
+    3: {"blosc": "BloscCodec", "zstd": "ZstdCodec", "gzip": "GzipCodec"},
+}
+CASES = [(form, name) for form, names in COMPRESSORS.items() for name in names]
+
+
+def write(dataset, path, form, name):
+    import numcodecs
+
+    module = numcodecs if form == 2 else zarr.codecs
+    codec = getattr(module, COMPRESSORS[form][name])()
+    encoding = {"rain": {"compressors": [codec] if form == 3 else codec, "chunks": dataset["rain"].shape}}
+    dataset.to_zarr(path, zarr_format=form, consolidated=False, encoding=encoding)
+
+
+@pytest.mark.parametrize(("form", "name"), CASES)
+def test_stores_of_every_compressor_are_read(tmp_path, rain_dataset, rain_counts, form, name):
+    write(rain_dataset(), tmp_path / "rain.zarr", form, name)
+    np.testing.assert_allclose(open_frames(tmp_path / "rain.zarr").read(slice(None))[:, 0], rain_counts() * 0.12, 1e-6)
+
+
+@pytest.mark.parametrize(("form", "name"), CASES)
+def test_a_chunk_that_unpacks_to_more_than_declared_is_refused(tmp_path, rain_dataset, form, name, monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_SPARE", 2**20)
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**20)
+    write(rain_dataset(np.ones((5, 512, 512), np.int16)), tmp_path / "rain.zarr", form, name)
+    large = next(path for path in (tmp_path / "rain.zarr" / "rain").rglob("*[0-9]") if path.is_file()).read_bytes()
+    small = tmp_path / "small.zarr"
+    write(rain_dataset(), small, form, name)
+    chunk = next(path for path in (small / "rain").rglob("*[0-9]") if path.is_file())
+    chunk.write_bytes(large)
+    refused(small, r"rain/.*: expected a chunk of at most 1 MiB after unpacking, got . MiB or more")
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, 2**17, 2**20 + 7])
+@pytest.mark.parametrize("name", ["blosc", "lz4", "zstd", "zlib", "gzip", "bz2", "lzma"])
+def test_the_size_after_unpacking_is_known_before(name, size):
+    import numcodecs
+
+    content = np.random.default_rng(0).integers(0, 3, size, np.uint8).tobytes()
+    if size < 2 and name in ("blosc", "lz4"):
+        return  # these libraries refuse nothing to pack
+    packed = bytes(getattr(numcodecs, COMPRESSORS[2][name])().encode(content))
+    expected = 0 if name in ("zlib", "gzip") and len(packed) * 1032 <= 2**25 else size
+    assert zarr_chunks._SIZES[name](packed, 2**25) == expected
+
+
+def test_streams_of_several_parts_are_counted(monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**30)
+    content = bytes(2**22)
+    parts = {
+        "gzip": gzip.compress(content),
+        "zlib": zlib.compress(content),
+        "bz2": bz2.compress(content),
+        "lzma": lzma.compress(content),
+    }
+    for name, part in parts.items():
+        assert zarr_chunks._SIZES[name](part + part, 2**30) == 2**23
+        assert 2**21 <= zarr_chunks._SIZES[name](part + part, 2**20) <= 2**23
+
+
+def test_zstandard_without_a_size_has_that_of_its_blocks():
+    repeated = (1 << 1 | 1000 << 3).to_bytes(3, "little") + b"\0"  # a block of 1000 times one byte
+    last = (1 | 2 << 1 | 5 << 3).to_bytes(3, "little") + bytes(5)  # a compressed block
+    frame = struct.pack("<IBB", 0xFD2FB528, 0, 0) + repeated + last
+    skipped = struct.pack("<II", 0x184D2A53, 4) + bytes(4)
+    assert zarr_chunks._zstd(frame, 2**30) == 1000 + 2**17
+    assert zarr_chunks._zstd(skipped + frame + frame, 2**30) == 2 * (1000 + 2**17)
+    assert zarr_chunks._zstd(frame[:8], 2**30) == 0  # cut off
+
+
+def test_a_compression_that_another_codec_hides_is_refused(tmp_path, rain_dataset):
+    import numcodecs
+
+    encoding = {"rain": {"filters": [numcodecs.Zlib()], "compressors": numcodecs.Zstd()}}
+    rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=2, consolidated=False, encoding=encoding)
+    refused(
+        tmp_path / "rain.zarr", r"rain\.zarr/rain: expected one compression, after all other codecs, got zlib, zstd"
+    )
+
+
+def test_a_checked_store_travels_between_processes(tmp_path, rain_dataset):
+    import pickle
+
+    rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=3, consolidated=False)
+    frames = pickle.loads(pickle.dumps(open_frames(tmp_path / "rain.zarr", max_bytes=1)))  # noqa: S301
+    assert frames.read(slice(None)).shape == (5, 1, 4, 6)
+    assert isinstance(xr.open_zarr(tmp_path / "rain.zarr", consolidated=False), xr.Dataset)
