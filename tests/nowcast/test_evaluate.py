@@ -11,6 +11,7 @@ import xarray as xr
 from convlstm.data import Standard
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluate as evaluate_module
+from convlstm.nowcast import evaluation_details
 from convlstm.nowcast import evaluation_forecasts as forecasts_module
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.evaluate import _check_compared, evaluate
@@ -416,5 +417,5 @@ def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):
 
 def test_many_days_are_told_as_a_span():
     days = [f"2020-06-{day:02}" for day in range(1, 14)]
-    assert evaluate_module._listed(days[:2]) == "2020-06-01, 2020-06-02"
-    assert evaluate_module._listed(days) == "13 days from 2020-06-01 to 2020-06-13"
+    assert evaluation_details.listed_days(days[:2]) == "2020-06-01, 2020-06-02"
+    assert evaluation_details.listed_days(days) == "13 days from 2020-06-01 to 2020-06-13"
