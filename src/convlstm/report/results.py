@@ -88,7 +88,7 @@ _DIMENSIONS = {
     "inputs": ("case", "input_time", "y", "x"),
 }
 _COORDINATES = ("method", "init_time", "lead_time", "input_time")
-_HINT = "Run `convlstm evaluate` again to write the folder."
+_HINT = "Run `convlstm evaluate` or `convlstm verify` again to write the folder."
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ def read_results(folder: str | Path) -> Results:
             received="a file",
             hint=f"Pass the folder {folder.parent}."
             if (folder.parent / DESCRIPTION_FILE).exists()
-            else "Pass the folder that `convlstm evaluate` wrote.",
+            else "Pass the folder that `convlstm evaluate` or `convlstm verify` wrote.",
         )
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
