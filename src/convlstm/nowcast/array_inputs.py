@@ -49,8 +49,15 @@ def as_frames(
     assert init_time is not None
     pipeline = nowcaster.pipeline
     dataset = dataset_of_array(frames, pipeline.variables, time_step=time_step, last_time=init_time)
-    options: dict[str, Any] = {"units": units, "time_step": time_step, "rain": pipeline.rain, "missing": missing}
-    return open_frames(dataset, variables=pipeline.variables, **options), None
+    sequence = open_frames(
+        dataset,
+        variables=pipeline.variables,
+        units=units,
+        time_step=time_step,
+        rain=pipeline.rain,
+        missing=missing,
+    )
+    return sequence, None
 
 
 def _named(frames: xr.DataArray | xr.Dataset, nowcaster: Nowcaster) -> xr.Dataset:

@@ -109,7 +109,7 @@ def with_neighbours(x: Tensor, width: tuple[int, int], rows: Rows, *, circular: 
     before, after = rows.neighbours(circular=circular)
     exchange = _Exchange(width, before, after)
     missing = (width[0] if before is None else 0, width[1] if after is None else 0)
-    return _Extend.apply(x, exchange), missing
+    return _Extend.apply(x, exchange), missing  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Extend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Return.apply(gradients[0], ctx.exchange), None
+        return _Return.apply(gradients[0], ctx.exchange), None  # type: ignore[no-untyped-call]
 
 
 class _Return(torch.autograd.Function):
@@ -187,4 +187,4 @@ class _Return(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Extend.apply(gradients[0], ctx.exchange), None
+        return _Extend.apply(gradients[0], ctx.exchange), None  # type: ignore[no-untyped-call]
