@@ -64,7 +64,7 @@ def test_a_layer_as_a_program_of_jax(cli, layer, tmp_path):
     ("code", "words", "options"),
     [
         (3, "--format: expected one of onnx, onnx-unrolled", ("--format", "coreml")),
-        (3, "got pt2. Leave it out; pt2 supports `--horizon`, `--mask`", (*PT2, "--batch", 1)),
+        (3, "got pt2. Leave it out; pt2 supports `--size`, `--mask`", (*PT2, "--batch", 1)),
         (3, "--weights: expected --format onnx or onnx-unrolled or onnx-step, got pt2", (*PT2, "--weights", "int8")),
         (3, "--steps: expected --format onnx-unrolled, got pt2", (*PT2, "--steps", 4)),
         (3, "--states: expected --format onnx or", (*PT2, "--states")),

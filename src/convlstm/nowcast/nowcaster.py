@@ -29,7 +29,6 @@ from convlstm.nowcast.motion import estimate_motion
 from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
 from convlstm.nowcast.provenance import Provenance
-from convlstm.nowcast.run_folder import RunFolder
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model, load_model
 
@@ -69,7 +68,7 @@ class Nowcaster:
         """Load a model file or run folder of `convlstm train`, or the model of radar rain in this package.
 
         Args:
-            path: The model; None for the one in this package.
+            path: The model, which may be a folder of the Hugging Face Hub; None for the one in this package.
             framework: `torch`, `keras`, `flax` or `mlx`.
             threads: Number of CPU threads; None keeps the framework's.
             precision: Of the convolutions: float32, bfloat16 or auto.
@@ -302,12 +301,6 @@ def _rebuild(model: Model, pipeline: Pipeline, trainer: type[Trainer], options: 
     return Nowcaster(model, pipeline, trainer(model.spec, model.weights, options))  # type: ignore[arg-type, call-arg]
 
 
-def model_file(path: str | Path) -> Path:
-    """Return the path of a model file, or that of the model in a run folder."""
-    path = Path(path)
-    return RunFolder(path).model if path.is_dir() else path
-
-
 def event_rules(model: Model) -> EventRules:
     """Return the rules in a model file; before the end of a training, those with the cut 0.5."""
     assert isinstance(model.spec, ForecasterSpec)
@@ -338,12 +331,11 @@ def load_nowcaster(
     precision: str = "float32",
     device: str | None = None,
 ) -> Nowcaster:
-    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads and device.
+    """Load a model as `Nowcaster.load`; None keeps the framework's number of threads and device.
 
     The precision of the convolutions is float32, so that all frameworks and machines agree; bfloat16 or auto may be
     faster. In the sample, bfloat16 changes a probability by at most 0.012, and by 0.0001 on average.
     """
-    path = model_file(path)
     model = load_model(path)  # before the framework, which takes seconds to import
     pipeline = Pipeline.of_model(model, path)
     set_threads(framework, threads)
