@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from convlstm.errors import OutputError
@@ -20,14 +21,23 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     check_writable(path)
     tmp_dir: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
-        draft = tmp_dir / path.name
-        write(draft)
-        _check_kind(path, folder=draft.is_dir())
-        _sync(draft)
-        _put(draft, path, tmp_dir)
-        _sync_one(path.parent)
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tmp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
+            draft = tmp_dir / path.name
+            write(draft)
+            move_into_place(draft, path)
+    finally:
+        if tmp_dir is not None:
+            shutil.rmtree(tmp_dir, ignore_errors=True)
+    return path
+
+
+@contextmanager
+def output_errors(path: str | Path) -> Iterator[None]:
+    """Raise an `OutputError` that names the path where the system cannot write."""
+    try:
+        yield
     except OutputError:
         raise  # already has its message
     except OSError as error:
@@ -37,10 +47,14 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
             received=str(error.strerror or error),
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
-    finally:
-        if tmp_dir is not None:
-            shutil.rmtree(tmp_dir, ignore_errors=True)
-    return path
+
+
+def move_into_place(draft: Path, path: Path) -> None:
+    """Replace a file or folder by a complete one next to it: fsync, rename, fsync of the folder."""
+    _check_kind(path, folder=draft.is_dir())
+    sync(draft)
+    _put(draft, path)
+    _sync_one(path.parent)
 
 
 def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
@@ -98,12 +112,12 @@ def _check_kind(path: Path, folder: bool) -> None:
     raise OutputError(str(path), expected=expected, received=received, hint="Choose another path.")
 
 
-def _put(draft: Path, path: Path, tmp_dir: Path) -> None:
+def _put(draft: Path, path: Path) -> None:
     """Move the draft to the target; restore an existing folder if the move fails."""
     if not path.is_dir():
         os.replace(draft, path)
         return
-    old = tmp_dir.parent / f"{tmp_dir.name}.old"
+    old = path.parent / f"{draft.parent.name}.old"
     os.replace(path, old)
     try:
         os.replace(draft, path)
@@ -113,11 +127,22 @@ def _put(draft: Path, path: Path, tmp_dir: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with everything in it, is on disk."""
     if path.is_dir():
         for inner in path.rglob("*"):
             _sync_one(inner)
     _sync_one(path)
+
+
+def sync_files(files: Iterable[Path]) -> None:
+    """Wait until files, and their names in their folders, are on disk."""
+    folders = set()
+    for file in files:
+        _sync_one(file)
+        folders.add(file.parent)
+    for folder in folders:
+        _sync_one(folder)
 
 
 def _sync_one(path: Path) -> None:
