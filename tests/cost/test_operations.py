@@ -397,7 +397,10 @@ def test_a_workload_that_cannot_be(argument, given, refused):
 )
 def test_a_forecast_depends_on_the_input_within_its_reach_and_no_further(options):
     stack = ConvLSTMSpec(
-        in_channels=options["patch_size"] ** 2, hidden_channels=[3, 2], kernel_size=[3, 5], recurrent_kernel_size=[5, 3]
+        in_channels=options["patch_size"] ** 2,
+        hidden_channels=[3, 2],
+        kernel_size=[[3, 3], [5, 5]],
+        recurrent_kernel_size=[[5, 5], [3, 3]],
     )
     spec = ForecasterSpec(encoder=stack, **options)
     torch.manual_seed(0)

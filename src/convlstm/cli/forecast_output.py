@@ -40,6 +40,7 @@ def check_tiles(
     """Raise an error for options that only a forecast in tiles has, or that it does not have."""
     from convlstm.errors import ConfigError
 
+    refused: tuple[tuple[str, bool, object], ...]
     if tile is None:
         refused = (("--overlap", overlap is not None, overlap), ("--overwrite", overwrite, "the option"))
         expected, hint = "no such option without `--tile`", "Leave it out, or pass `--tile`."

@@ -100,7 +100,7 @@ class Fields:
 
 def where_observed(forecast: xr.Dataset, frames: Frames, inputs: Field) -> xr.Dataset:
     """Make a forecast missing, in place, where a variable has no value in any input frame (time, channel, y, x)."""
-    observed = np.isfinite(inputs).any(axis=0)
+    observed = np.asarray(np.isfinite(inputs).any(axis=0))
     for name, variable in forecast.data_vars.items():
         if variable.dims[-2:] == (frames.y_dim, frames.x_dim):
             channel = frames.variables.index(str(name)) if name in frames.variables else 0

@@ -70,7 +70,7 @@ def input_digest(values: Field) -> str:
     digest = hashlib.sha256()
     for frame in values:  # one by one, to limit the memory
         plain = np.where(np.isnan(frame), np.float32(np.nan), frame)
-        digest.update(np.ascontiguousarray(plain, "<f4"))
+        digest.update(np.ascontiguousarray(plain, "<f4").tobytes())
     return digest.hexdigest()
 
 

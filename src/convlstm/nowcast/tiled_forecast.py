@@ -62,7 +62,8 @@ def forecast_in_tiles(
     if not store.is_complete:
         store.check(overwrite=overwrite)
         _write(forecast, store, on_tile)
-    return xr.open_zarr(path, chunks=None, decode_timedelta=True)
+    result: xr.Dataset = xr.open_zarr(path, chunks=None, decode_timedelta=True)
+    return result
 
 
 def _write(forecast: _Forecast, store: TiledStore, on_tile: Callable[[int, int], None]) -> None:

@@ -92,7 +92,9 @@ class TiledStore:
         with output_errors(self.path):
             group = zarr.open_group(self._draft, mode="r+", zarr_format=2)
             for name, values in fields.items():
-                group[name][(..., *part)] = values
+                array = group[name]
+                assert isinstance(array, zarr.Array)
+                array[(..., *part)] = values
             sync_files(self._draft.glob(f"*/*.{place[0]}.{place[1]}"))  # the chunks of all fields
         write_atomic(self._mark(place), lambda mark: mark.touch())
 
