@@ -109,7 +109,7 @@ def compare_middle(nowcaster: Nowcaster, rain: Path, store: Path, cut: int) -> f
     return float(np.abs(np.moveaxis(values, 0, 1) - expected).max())
 
 
-def compare_overlaps(nowcaster: Nowcaster, rain: Path, folder: Path, cut: int, overlaps: list[int]) -> None:
+def compare_overlaps(nowcaster: Nowcaster, rain: Path, folder: Path, cut: int, tile: int, overlaps: list[int]) -> None:
     """Print how forecasts of a part of the data in tiles differ from that of the part at once."""
     with xr.open_zarr(rain, consolidated=False, chunks=None) as dataset:
         frames = nowcaster.open_frames(dataset.isel(y=slice(cut), x=slice(cut)).load())
@@ -117,7 +117,7 @@ def compare_overlaps(nowcaster: Nowcaster, rain: Path, folder: Path, cut: int, o
     print("| overlap | probabilities, largest | mean | mean in mm/h, largest | mean |\n|---|---|---|---|---|")
     for overlap in (None, *overlaps):
         path = folder / f"cut_{overlap}.zarr"
-        store = forecast_in_tiles(nowcaster, frames, path, tile=256, overlap=overlap, overwrite=True)
+        store = forecast_in_tiles(nowcaster, frames, path, tile=tile, overlap=overlap, overwrite=True)
         numbers = differences(store[CHANCE].values, store["rain_mean"].values, whole)
         used = json.loads(store.attrs["tiled_forecast"])["overlap"]
         print(f"| {used} | " + " | ".join(f"{number:.2g}" for number in numbers) + " |", flush=True)
@@ -129,7 +129,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096, help="cells")
     parser.add_argument("--tile", type=int, default=512, help="cells")
     parser.add_argument("--cut", type=int, default=1024, help="cells of the comparisons")
-    parser.add_argument("--overlaps", type=int, nargs="*", default=[48, 32, 16, 0], help="cells, of the comparisons")
+    parser.add_argument("--overlaps", type=int, nargs="*", default=[40, 0], help="cells, of the comparisons")
+    parser.add_argument("--only", nargs="*", default=["time", "overlaps", "middle"], help="the parts to run")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     rain = options.folder / f"rain_{options.side}.zarr"
@@ -138,12 +139,15 @@ def main() -> None:
         started = time.perf_counter()
         write_rain(rain, options.side)
         print(f"data written in {time.perf_counter() - started:.0f} s", flush=True)
-    if not store.exists():
+    if "time" in options.only:
         seconds, megabytes = measure(["forecast", str(rain), "-o", str(store), "--tile", str(options.tile)])
         print(f"{options.side}² cells in tiles of {options.tile}: {seconds:.0f} s, {megabytes:.0f} MiB", flush=True)
     nowcaster = Nowcaster.load()
-    compare_overlaps(nowcaster, rain, options.folder, options.cut, options.overlaps)
-    print(f"middle, largest difference of the probabilities: {compare_middle(nowcaster, rain, store, options.cut):.2g}")
+    if "overlaps" in options.only:
+        compare_overlaps(nowcaster, rain, options.folder, options.cut, options.tile, options.overlaps)
+    if "middle" in options.only:
+        largest = compare_middle(nowcaster, rain, store, options.cut)
+        print(f"middle, largest difference of the probabilities: {largest:.2g}")
 
 
 if __name__ == "__main__":
