@@ -55,7 +55,7 @@ def test_a_forecast_moved_to_the_grid_equals_the_advected_frame(motion, moving_p
     leads = seconds[4:]
     part = whole_frame(motion, leads[-1], GRID, 4)
     still = np.repeat(past_frames(frames[3:4], motion, np.zeros(1), part), len(leads), axis=0)
-    moved = to_grid(np.nan_to_num(still), motion, leads, part, GRID)[:, 0]
+    moved = to_grid(np.nan_to_num(still), motion, leads, part, Rectangle(0, 0, *GRID))[:, 0]
     expected = advect(frames[3, 0], motion, leads)
     for step, (one, other) in enumerate(zip(moved, expected, strict=True), start=1):
         inner = (slice(SPEED[0] * step, None), slice(None, SPEED[1] * step))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from convlstm.data import Frames
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.evaluation_cases import Selection
@@ -54,6 +56,17 @@ def train_with_progress(
             resume=resume,
             on_step=on_step,
             on_begin=say_summary,
+        )
+
+
+def tiles_with_progress(nowcaster: Nowcaster, frames: Frames, output: Path, **options: Any) -> xr.Dataset:
+    """Forecast in tiles with a display of their number; the options are those of `forecast_in_tiles`."""
+    from convlstm.cli.output import progress
+    from convlstm.nowcast.tiled_forecast import forecast_in_tiles
+
+    with progress("forecasting") as show_progress:
+        return forecast_in_tiles(
+            nowcaster, frames, output, on_tile=lambda done, of: show_progress(done, of, "tiles"), **options
         )
 
 
