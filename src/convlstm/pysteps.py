@@ -240,7 +240,7 @@ def _rain_rates(precip: ArrayLike, length: int) -> NDArray[np.float32]:
 def _with_earlier(rain: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Return frames with `count` more in front: the first one, moved back along the motion.
 
-    Missing frames in their place would cost much of the skill (docs/pysteps.md, Measured).
+    A model that is not in the moving frame would read missing frames in their place as frames without rain.
     """
     motion = estimate_motion(rain, np.arange(len(rain), dtype=np.float64))
     earlier = advect(rain[0], -motion, np.arange(1.0, count + 1))[::-1]

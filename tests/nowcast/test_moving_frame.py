@@ -6,7 +6,15 @@ import pytest
 from convlstm.data import LogRain, find_windows
 from convlstm.nowcast.motion import advect
 from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
-from convlstm.nowcast.moving_frame import Rectangle, future_frames, past_frames, to_grid, whole_frame, with_known
+from convlstm.nowcast.moving_frame import (
+    Rectangle,
+    future_frames,
+    past_frames,
+    to_grid,
+    whole_frame,
+    with_absent_frames,
+    with_known,
+)
 
 GRID = (40, 50)
 SPEED = (2, -3)  # cells down and right per step of 300 s
@@ -111,3 +119,11 @@ def test_validation_windows_are_whole_grids_in_order(windows):
     assert len(validation) == 3
     assert validation.batch(2).inputs.shape[0] == 1
     assert validation.batch(0).targets.shape[-2:] == windows[0].frames.shape[2:]
+
+
+def test_an_absent_frame_is_the_nearest_one_in_the_moving_frame():
+    past = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1)
+    is_there = np.array([False, False, True, False, True])
+    assert with_absent_frames(past, is_there).ravel().tolist() == [2, 2, 2, 4, 4]
+    for same in (np.ones(5, bool), np.zeros(5, bool)):
+        assert with_absent_frames(past, same) is past
