@@ -12,7 +12,7 @@ from convlstm.nowcast.config_text import read_config
 from convlstm.weights.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -76,3 +76,13 @@ def test_configurations_of_the_pages_are_valid(tmp_path):
             read_config(path)
             found += 1
     assert found
+
+
+def test_the_lower_limits_of_the_security_page_are_those_of_the_package():
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Lower limits")[2]
+    package = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    limits = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([\d.]+) \|", page, re.MULTILINE))
+    assert len(limits) >= 6
+    for name, version in limits.items():
+        assert set(re.findall(rf'"{name}>=([\d.]+)', package)) == {version}
+    assert "lightning-fabric>=2.5,!=2.6.2,!=2.6.3" in package

@@ -1,6 +1,7 @@
 """The prose of the project: no word of the deny-list and no sentence over 30 words.
 
-Checked are the README, the changelog, the pages in `docs`, and every string literal and docstring in `src/convlstm`.
+Checked are the README, the changelog, the page on security, the pages in `docs`, and every string literal and docstring
+in `src/convlstm`.
 `NOT_YET` lists the paths that still have findings; its numbers may only decrease.
 """
 
@@ -76,7 +77,7 @@ def literals(source: str) -> Iterator[str]:
 
 
 def paths() -> list[str]:
-    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
     sources = (ROOT / "src" / "convlstm").rglob("*.py")
     names = [str(path.relative_to(ROOT)) for path in (*pages, *sources)]
     return sorted(name for name in names if name not in EXEMPT)

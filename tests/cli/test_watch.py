@@ -100,7 +100,7 @@ def test_the_first_signal_lets_the_forecast_finish(slow_watch, tmp_path, trained
     assert cli("health", "out", "--max-age", 0)[0] == 1  # minutes
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_second_signal_ends_the_watch_at_once(slow_watch, tmp_path, make_rain, number, code):
     (tmp_path / "incoming").mkdir()
     make_rain().to_netcdf(tmp_path / "incoming" / "rain.nc")

@@ -17,6 +17,7 @@ import zarr
 from convlstm.data import open_frames
 from convlstm.data.formats import hdf5, sizes, zarr_chunks
 from convlstm.errors import DataError
+from convlstm.files import DRAFT
 
 
 def refused(path, message):
@@ -165,7 +166,7 @@ def test_a_chunk_that_unpacks_to_more_than_declared_is_refused(tmp_path, rain_da
     write(rain_dataset(), small, form, name)
     chunk = next(path for path in (small / "rain").rglob("*[0-9]") if path.is_file())
     chunk.write_bytes(large)
-    refused(small, r"rain/.*: expected a chunk of at most 1 MiB after unpacking, got . MiB or more")
+    refused(small, r"small\.zarr/rain/.*: expected a chunk of at most 1 MiB after unpacking, got . MiB or more")
 
 
 @pytest.mark.parametrize("size", [0, 1, 300, 2**17, 2**20 + 7])
@@ -222,3 +223,12 @@ def test_a_checked_store_travels_between_processes(tmp_path, rain_dataset):
     frames = pickle.loads(pickle.dumps(open_frames(tmp_path / "rain.zarr", max_bytes=1)))  # noqa: S301
     assert frames.read(slice(None)).shape == (5, 1, 4, 6)
     assert isinstance(xr.open_zarr(tmp_path / "rain.zarr", consolidated=False), xr.Dataset)
+
+
+def test_a_store_whose_replacement_was_interrupted_is_completed_by_its_reader(tmp_path, rain_dataset):
+    left = tmp_path / f".rain.zarr.abcdefgh{DRAFT}"
+    left.mkdir()
+    rain_dataset().to_zarr(left / "rain.zarr", zarr_format=2, consolidated=False)
+    (left / "rain.zarr~").mkdir()  # the old one
+    assert open_frames(tmp_path / "rain.zarr").shape == (5, 1, 4, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["rain.zarr"]

@@ -34,6 +34,7 @@ _CHECKSUM = "crc32c"
 class Unpacking:
     """How the chunks of an array are compressed, and the bytes that one may have after unpacking."""
 
+    source: str  # the array, for messages
     codec: str
     most: int
 
@@ -55,7 +56,7 @@ def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking
             received=", ".join(names),
             hint="Write the file again with one compressor.",
         )
-    return Unpacking(compressions[0], 2 * chunk_bytes + _SPARE)
+    return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE)
 
 
 class CheckedStore(WrapperStore["Store"]):
@@ -97,7 +98,7 @@ class CheckedStore(WrapperStore["Store"]):
         size = _SIZES[array.codec](value.to_bytes(), array.most)
         if size > array.most:
             raise DataError(
-                key,
+                f"{array.source}/{part}",
                 expected=f"a chunk of at most {array.most / 2**20:.0f} MiB after unpacking",
                 received=f"{size / 2**20:.0f} MiB or more",
                 hint="Write the file again, because a chunk is larger than declared.",
