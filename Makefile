@@ -3,6 +3,7 @@ VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.convlstm-ready
 DEMO_READY := $(VENV)/.convlstm-demo-ready
+MAKE_VENV = test -x $(PYTHON) || python3 -m venv $(VENV)
 INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
 # optional, and built only where there is a compiler
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
@@ -51,7 +52,9 @@ bench: $(READY)
 bench-gpu: $(READY)
 	$(PYTHON) -m benchmarks.speed.accelerator --device $(or $(DEVICE),cuda) --output build/accelerator.json
 
-docs: $(READY)
+# the pages are made from the source text alone: no framework is needed
+docs:
+	$(MAKE_VENV)
 	$(INSTALL) '.[docs]'
 	$(PYTHON) -m mkdocs build --quiet --strict --site-dir build/site
 
@@ -62,7 +65,7 @@ check-workflows: $(READY)
 
 # wheel and source archive, the wheel built from the source archive
 dist:
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(MAKE_VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt build
 	rm -rf dist
 	$(PYTHON) -m build --outdir dist
@@ -76,12 +79,12 @@ clean:
 
 # the demo needs one framework alone
 $(DEMO_READY): pyproject.toml constraints.txt
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(MAKE_VENV)
 	$(INSTALL) '.[torch,nowcast]'
 	touch $@
 
 $(READY): pyproject.toml constraints.txt $(wildcard native/*.* native/src/*/*.py)
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(MAKE_VENV)
 	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,radar,grib,dev]'
 	$(NATIVE)
 	touch $@ $(DEMO_READY)
