@@ -67,7 +67,7 @@ def moving_probability(
         multiple = math.lcm(nowcaster.spec.patch_size, _SIDE_STEP)
         part = cells.reached(motion, -lead_seconds).enlarged(overlap, part, multiple)
     past = past_frames(inputs, motion, input_seconds - input_seconds[-1], part)
-    past = with_absent_frames(past, np.isfinite(inputs).any(axis=(1, 2, 3)))
+    past = with_absent_frames(past, np.asarray(np.isfinite(inputs).any(axis=(1, 2, 3))))
     values = with_known(nowcaster.pipeline.transform.forward(past))
     logits = nowcaster.model_output(values[None], input_seconds[None], lead_seconds)[0]
     moved = to_grid(logits, motion, lead_seconds, part, cells or grid)

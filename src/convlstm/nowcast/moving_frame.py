@@ -116,7 +116,8 @@ def with_absent_frames(past: Field, is_there: NDArray[np.bool_]) -> Field:
         return past
     distance = np.abs(np.arange(len(past))[:, None] - there[::-1])
     nearest = there[::-1][distance.argmin(axis=1)]
-    return past[nearest]
+    filled: Field = past[nearest]
+    return filled
 
 
 def future_frames(frames: Field, motion: Field, seconds: NDArray[np.float64], part: Rectangle) -> Field:
