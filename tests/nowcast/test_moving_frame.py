@@ -96,6 +96,14 @@ def test_a_batch_follows_from_the_seed_and_the_step_alone(windows):
     assert first.targets.shape == first.weight.shape == (2, 4, 1, 16, 16)
 
 
+def test_rows_of_a_batch_are_those_of_the_whole_batch(windows):
+    whole = batches(windows, batch_size=3).batch(5)
+    parts = [batches(windows, batch_size=3).batch(5, rows) for rows in (slice(0, 2), slice(2, 3))]
+    for name in ("inputs", "targets", "weight"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
 def test_a_batch_without_augmentation_holds_the_moved_values_of_the_file(windows):
     batch = batches(windows, augment=False, intensity=0.0).batch(0)
     values = np.unique(windows[0].frames.read(slice(None)))

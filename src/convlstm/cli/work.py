@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convlstm.data import Frames
+    from convlstm.frontend.processes import Processes
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
@@ -28,10 +29,12 @@ def train_with_progress(
     framework: str,
     threads: int | None,
     device: str | None = None,
+    processes: Processes | None = None,
     resume: bool,
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
     from convlstm.cli.output import progress, say_summary
+    from convlstm.frontend.processes import ONE_PROCESS
     from convlstm.nowcast.fit import fit
     from convlstm.nowcast.frameworks import set_threads
 
@@ -51,6 +54,7 @@ def train_with_progress(
             folder,
             framework=framework,
             device=device,
+            processes=processes or ONE_PROCESS,
             resume=resume,
             on_step=on_step,
             on_begin=say_summary,
