@@ -76,10 +76,10 @@ def test_a_framework_by_another_name(fails, trained, name, other):
 
 
 def test_a_missing_model_is_found_before_a_framework_is_imported(fails, trained, monkeypatch):
-    def never(framework):
+    def never(framework, name="training"):
         raise AssertionError(framework)
 
-    monkeypatch.setattr(frameworks, "_training_module", never)
+    monkeypatch.setattr(frameworks, "_module", never)
     fails(5, "got nothing there", "forecast", "none.safetensors", trained / "rain.nc", "--threads", "1")
 
 

@@ -80,16 +80,15 @@ def gappy_path(make_rain, tmp_path_factory):
 def one_process(tmp_path, gappy_path, tiny):
     """Train in this process; returns the loss and the validation loss of each step, and the folder."""
 
-    def run(name, *, resume=False, **sections):
+    def run(name, *, resume=False, stop_at=None, **sections):
         reports, folder = [], RunFolder(tmp_path / name)
-        fit(
-            tiny(**sections),
-            open_frames(gappy_path),
-            folder,
-            device="cpu",
-            resume=resume,
-            on_step=lambda report: reports.append([report.loss, report.validation_loss]),
-        )
+
+        def on_step(report):
+            reports.append([report.loss, report.validation_loss])
+            if report.step == stop_at:
+                raise StopIteration
+
+        fit(tiny(**sections), open_frames(gappy_path), folder, device="cpu", resume=resume, on_step=on_step)
         return reports, folder
 
     return run
@@ -183,6 +182,14 @@ def test_a_killed_process_ends_the_others_and_the_run_continues(one_process, sev
     assert "processes: expected all 2 processes of the training, got a lost connection" in errors[0]
     assert "Continue with `convlstm train --resume`" in errors[0]
     assert load_arrays(tmp_path / "run" / "state.safetensors")[1]["progress"]["step"] == 4
+    rest, folder = one_process("run", resume=True, **SHORT)
+    check_same_run(expected[:4] + rest, folder, expected, expected_folder)
+
+
+def test_a_run_of_one_process_continues_in_several(one_process, several, tmp_path):
+    expected, expected_folder = one_process("one", **SHORT)
+    with pytest.raises(StopIteration):
+        one_process("run", stop_at=6, **SHORT)
     code, reports = several("run", 2, "fsdp", resume=True, **SHORT)
     assert code == 0
     check_same_run(expected[:4] + reports[0], RunFolder(tmp_path / "run"), expected, expected_folder)
