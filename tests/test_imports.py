@@ -31,6 +31,8 @@ STATEMENTS = {
     "import convlstm.keras": FRAMEWORKS - {"keras", "tensorflow", "jax", "torch"},
     "import convlstm.interop": (HEAVY | {"h5py"}) - {"numpy"},
     "import convlstm.export": (HEAVY | {"onnx", "onnxruntime"}) - {"numpy"},
+    "import convlstm.hub": (HEAVY | {"huggingface_hub"}) - {"numpy"},
+    "import convlstm.pysteps": FRAMEWORKS | {"pysteps"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report": FRAMEWORKS,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 30
 DENIED = re.compile(
     r"\b(mend|mends|mended|beside|besides|likewise|foretell|by turns|as it comes|at hand|the house|speaks of|so given"
-    r"|faces?)\b",
+    r"|(?<!hugging )faces?)\b",
     re.IGNORECASE,
 )
 EXEMPT = ("docs/development/notes.md",)
@@ -106,6 +106,7 @@ def test_list_of_exceptions_names_only_existing_paths() -> None:
     [
         ("It stands beside the other, and likewise here.", 2),
         ("Use `beside` in code only.", 0),
+        ("The Hugging Face Hub has no other face.", 1),
         ("```python\nbeside = 1\n```\n", 0),
         ("| beside | likewise |", 0),
         (" ".join(["word"] * 30) + ".", 0),

@@ -17,9 +17,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convlstm.nowcast.model_card import CARD
+from convlstm.nowcast.model_card import CARD, THIS_MODEL
 from convlstm.nowcast.models import shipped_model
-from convlstm.nowcast.nowcaster import model_file
 from convlstm.weights.checkpoint import load_model, save_model
 
 TITLE = "Radar rain up to one hour ahead"
@@ -40,7 +39,7 @@ LIMITS = (
     "- It knows nothing of satellites, of terrain, or of a weather model. Beyond one hour it was never scored."
 )
 LABELS = {
-    "model": "this model",
+    "model": THIS_MODEL,
     "persistence": "persistence",
     "optical_flow": "optical flow",
     "lk_extrapolation": "LK extrapolation",
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("scores", type=Path)
     options = parser.parse_args()
-    model = load_model(model_file(options.run))
+    model = load_model(options.run)
     scores = json.loads(options.scores.read_text())
     if scores["digest"] != model.digest:
         raise SystemExit(f"the scores are of the weights {scores['digest']}, not of {model.digest}")

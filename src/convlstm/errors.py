@@ -96,6 +96,12 @@ class TrainingError(ConvLSTMError, RuntimeError):
     exit_code = 7
 
 
+class LostProcessError(TrainingError):
+    """Another process of the training has ended, or cannot be reached; the last good checkpoint is kept."""
+
+    exit_code = 9
+
+
 class DependencyError(ConvLSTMError, ImportError):
     """An optional package that this call needs is not installed."""
 

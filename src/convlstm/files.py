@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,16 +34,21 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     path = Path(path)
     check_writable(path)
     target = _followed(path)
-    try:
+    with output_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_drafts(target.parent)
         with _tmp_dir(target) as tmp_dir:
             draft = tmp_dir / target.name
             write(draft)
-            _check_kind(target, folder=draft.is_dir())
-            _sync(draft)
-            _put(draft, target)
-            _sync_one(target.parent)
+            move_into_place(draft, target)
+    return path
+
+
+@contextmanager
+def output_errors(path: str | Path) -> Iterator[None]:
+    """Raise an `OutputError` that names the path where the system cannot write."""
+    try:
+        yield
     except OutputError:
         raise  # already has its message
     except OSError as error:
@@ -53,7 +58,17 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
             received=str(error.strerror or error),
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
-    return path
+
+
+def move_into_place(draft: Path, path: Path) -> None:
+    """Replace a file or folder by a complete one next to it, which is removed: fsync, rename, fsync of the folder."""
+    target = _followed(path)
+    _check_kind(target, folder=draft.is_dir())
+    _sync(draft)
+    _put(draft, target)
+    _sync_one(target.parent)
+    for old in (draft, draft.with_name(draft.name + _REPLACED)):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_drafts(folder: Path) -> None:
@@ -234,6 +249,16 @@ def _sync(path: Path) -> None:
         for inner in path.rglob("*"):
             _sync_one(inner)
     _sync_one(path)
+
+
+def sync_files(files: Iterable[Path]) -> None:
+    """Wait until files, and their names in their folders, are on disk."""
+    folders = set()
+    for file in files:
+        _sync_one(file)
+        folders.add(file.parent)
+    for folder in folders:
+        _sync_one(folder)
 
 
 def _sync_one(path: Path) -> None:

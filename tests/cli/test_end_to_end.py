@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from convlstm.nowcast.nowcaster import model_file
 from convlstm.weights import checkpoint
 
 
@@ -74,8 +73,8 @@ def test_a_training_starts_from_a_model_and_goes_on_to_more_steps(cli, fails, tr
     code, _, err = cli("train", rain, *options, "--set", "training.steps=1", "--set", "training.precision=float32")
     assert (code, err) == (0, "")
     assert (
-        checkpoint.load_model(model_file(tmp_path / "run")).extra["provenance"]["started_from"]
-        == checkpoint.load_model(model_file(trained / "run")).digest
+        checkpoint.load_model(tmp_path / "run").extra["provenance"]["started_from"]
+        == checkpoint.load_model(trained / "run").digest
     )
     code, out, _ = cli("train", rain, "--resume", "--set", "training.steps=2", "--threads", "1")
     assert (code, "best of 2 steps" in out) == (0, True)

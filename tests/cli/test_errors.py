@@ -195,7 +195,7 @@ def test_files_that_are_no_trained_forecaster(fails, trained, tmp_path):
         "layer.safetensors": "got a layer",
         "state.safetensors": "got kind 'run'",
         "none.safetensors": "got nothing there",
-        "no-model": "got nothing there",
+        "no-model": "no-model: expected a model file, or a folder with model.safetensors, got a folder without it",
         "pipe": "got a folder or device",
         "/dev/zero": "got a folder or device",
         trained / "rain.nc": "expected",

@@ -12,6 +12,8 @@ from convlstm.weights.checkpoint import save_model
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+PT2 = ("-o", "m.pt2", "--format", "pt2")
+
 
 @pytest.fixture
 def layer(tmp_path):
@@ -62,11 +64,16 @@ def test_a_layer_as_a_program_of_jax(cli, layer, tmp_path):
     ("code", "words", "options"),
     [
         (3, "--format: expected one of onnx, onnx-unrolled", ("--format", "coreml")),
-        (3, "--batch: expected no such option with --format pt2", ("--format", "pt2", "--batch", 1, "-o", "m.pt2")),
-        (3, "--weights: expected no such option", ("--format", "pt2", "--weights", "int8", "-o", "m.pt2")),
+        (3, "got pt2. Leave it out; pt2 supports `--size`, `--mask`", (*PT2, "--batch", 1)),
+        (3, "--weights: expected --format onnx or onnx-unrolled or onnx-step, got pt2", (*PT2, "--weights", "int8")),
+        (3, "--steps: expected --format onnx-unrolled, got pt2", (*PT2, "--steps", 4)),
+        (3, "--states: expected --format onnx or", (*PT2, "--states")),
+        (3, "--physical: expected --format onnx or", (*PT2, "--physical")),
+        (3, "horizon: expected a forecaster, got a layer stack. Leave it out.", (*PT2, "--horizon", 4)),
         (6, "model.pt2: expected a name that ends in .onnx, got '.pt2'. Pass `model.onnx`", ("-o", "model.pt2")),
         (3, "steps: expected the number of steps of an unrolled graph", ("--format", "onnx-unrolled")),
-        (3, "probability: expected no such option", ("--probability",)),
+        (3, "Leave it out, or choose `--format onnx-unrolled`", ("--steps", 4)),
+        (3, "probability: expected a forecaster, got a layer stack. Leave it out.", ("--probability",)),
         (5, "expected a forecaster written by `convlstm train`", ("--physical",)),
         (2, "expected sizes as 128x128, got '8,8'", ("--size", "8,8")),
         (3, "size: expected", ("--size", "8x8x8")),

@@ -1,6 +1,7 @@
 """Messages that misled a user of the command line: each now names the fault and what to do."""
 
 import fcntl
+import json
 import shutil
 
 import numpy as np
@@ -129,11 +130,13 @@ def test_a_forecast_is_verified_and_reported(cli, trained):
     data = trained / "rain.nc"
     start = ("--init-time", "2020-06-04T00:30", "--lead-times", "5,10")
     for layout in ("cf", "weatherbench", "pysteps"):
-        assert cli("forecast", trained / "run", data, "-o", f"{layout}.nc", "--layout", layout, *start)[0] == 0
-    command = ("verify", "cf.nc", data, "--forecast", "wb=weatherbench.nc", "--forecast", "pysteps=pysteps.nc")
+        assert cli("forecast", trained / "run", data, "-o", f"{layout}/a.nc", "--layout", layout, *start)[0] == 0
+    later = ("--init-time", "2020-06-04T00:40", "--lead-times", "5,10")
+    assert cli("forecast", trained / "run", data, "-o", "cf/b.nc", *later)[0] == 0
+    command = ("verify", "cf", data, "--forecast", "wb=weatherbench", "--forecast", "pysteps=pysteps/a.nc")
     code, out, err = cli(*command, "--threshold", "1")
     assert (code, err) == (0, "")
-    assert "1 of 1 forecasts scored" in out
+    assert "1 of 2 forecasts scored; left out: 1 not in every forecast file\n" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("RMSE, mm/h") and "10 min" in line)
     values = [float(cell) for cell in row[-5:]]  # cf, wb, pysteps, optical flow, persistence
     assert values[0] == values[1] == values[2] > 0
@@ -142,3 +145,7 @@ def test_a_forecast_is_verified_and_reported(cli, trained):
     code, out, err = cli(*command, "--threshold", "1")
     assert code == 6
     assert "--overwrite" in err
+    code, out, err = cli(*command, "--threshold", "1", "--overwrite", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert (result["cases"], result["starts"], result["left_out"]) == (1, 2, {"not_shared": 1})

@@ -100,3 +100,12 @@ def test_a_training_on_a_device(fails, cli, trained, tiny):
     words = ["train", trained / "rain.nc", "-o", "run", *tiny, "--device"]
     assert cli(*words, "cpu")[0] == 0
     fails(3, "device: expected a device of this machine (cpu", *words, "abacus", "--resume")
+
+
+def test_options_of_tiles_have_an_effect_or_are_refused(fails, trained):
+    words = ("forecast", trained / "run", trained / "rain.nc")
+    fails(3, "--overlap: expected no such option without `--tile`, got 8", *words, "--overlap", 8)
+    fails(3, "--overwrite: expected no such option without `--tile`", *words, "--overwrite")
+    for option in (("-o", "f.nc"), ("-o", "f.zarr", "--layout", "weatherbench"), ("-o", "f.zarr", "--members", 2)):
+        fails(3, "without members, for tiles", *words, *option, "--tile", 8)
+    fails(3, "tile: expected a multiple of 4 cells", *words, "-o", "f.zarr", "--tile", 10)

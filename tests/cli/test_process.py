@@ -8,7 +8,9 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from convlstm.cli.main import run
 from convlstm.nowcast.signals import collected_signals
@@ -152,3 +154,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, trained, tiny, cli,
     assert (tmp_path / "old.nc").read_text() == "the forecast of yesterday"
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["old.nc", *(["r/.lock"] if words[0] == "train" else [])]
+
+
+def test_a_killed_forecast_in_tiles_continues_with_the_same_values(tmp_path, make_rain, trained, cli):
+    make_rain(days=1, height=64, width=64).to_netcdf(tmp_path / "rain.nc")
+    words = ["forecast", trained / "run", "rain.nc", "-o", "killed.zarr", "--tile", "8", "--threads", "1"]
+    folder = tmp_path / "killed.zarr.unfinished"
+    with started(tmp_path, *words) as process:
+        while not any(folder.glob("tile-*")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    done = len(list(folder.glob("tile-*")))
+    assert 0 < done < 64
+    assert not (tmp_path / "killed.zarr").exists()
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    assert f"forecasting {done}/64 tiles" in out
+    assert "forecasting 64/64 tiles" in out
+    assert not folder.exists()
+    assert cli(*words[:4], "whole.zarr", "--tile", "8")[0] == 0
+    with xr.open_zarr(tmp_path / "killed.zarr") as killed, xr.open_zarr(tmp_path / "whole.zarr") as whole:
+        assert killed.equals(whole)
+        assert np.isfinite(killed["rain"]).all()

@@ -71,6 +71,12 @@ def test_a_short_day_with_a_kill_in_the_middle(tmp_path):
     assert (tmp_path / "watch.log").read_text().count("INFO watching incoming") == 2
 
 
+def test_a_layout_is_checked_before_anything_is_written(fails, trained, tmp_path):
+    (tmp_path / "incoming").mkdir()
+    words = "--layout: expected one of cf, weatherbench, pysteps, got 'grib'"
+    fails(3, words, "watch", trained / "run", "incoming", "--layout", "grib")
+
+
 def test_the_first_signal_lets_the_forecast_finish(slow_watch, tmp_path, trained, make_rain, cli):
     (tmp_path / "incoming").mkdir()
     make_rain().to_netcdf(tmp_path / "incoming" / "rain.nc")

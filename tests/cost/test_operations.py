@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convlstm.conformance.random_layers import random_case
 from convlstm.cost.memory import checkpointed_memory, runs, training_memory
-from convlstm.cost.operations import model_cost, receptive_fields
+from convlstm.cost.operations import forecast_reach, model_cost, receptive_fields
 from convlstm.cost.workload import Workload, calls
 from convlstm.engine.torch import fused as torch_fused
 from convlstm.errors import ShapeError, SpecError
@@ -383,3 +383,34 @@ def test_frames_are_refused_in_the_models_own_words(name):
 def test_a_workload_that_cannot_be(argument, given, refused):
     with refused(SpecError, argument):
         Workload(**given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patch_size": 2},
+        {"patch_size": 2, "detail_channels": 2},
+        {"patch_size": 1, "detail_channels": 2, "detail_kernel": 21},
+        {"patch_size": 1, "rollout": "feedback"},
+        {"patch_size": 2, "rollout": "feedback", "residual": True},
+    ],
+)
+def test_a_forecast_depends_on_the_input_within_its_reach_and_no_further(options):
+    stack = ConvLSTMSpec(
+        in_channels=options["patch_size"] ** 2,
+        hidden_channels=[3, 2],
+        kernel_size=[[3, 3], [5, 5]],
+        recurrent_kernel_size=[[5, 5], [3, 3]],
+    )
+    spec = ForecasterSpec(encoder=stack, **options)
+    torch.manual_seed(0)
+    model = Forecaster(spec, dtype=torch.float64)
+    steps, horizon, side, patch = 2, 3, 80, spec.patch_size
+    frames = torch.randn(1, steps, 1, side, side, dtype=torch.float64, requires_grad=True)
+    middle = side // 2  # the first cell of its patch
+    model(frames, horizon)[0, -1, 0, middle, middle].backward()
+    rows = torch.nonzero(frames.grad.abs().sum(dim=(0, 1, 2, 4))).ravel()
+    reach = forecast_reach(spec, steps, horizon)
+    assert 0 < reach < side // 2 - patch
+    assert middle - int(rows.min()) == reach
+    assert int(rows.max()) - middle <= reach + patch - 1

@@ -123,6 +123,15 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True))
 
 
+def test_rows_of_a_batch_are_those_of_the_whole_batch(counted):
+    batches = Batches(counted, np.arange(8), Identity(), **SIZES, crop=4, augment=True, seed=0)
+    whole, parts = batches.batch(5), [batches.batch(5, rows) for rows in (slice(0, 1), slice(1, 4))]
+    for name in ("inputs", "targets", "weight", "durations", "lead_durations"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+    assert len(parts[0].inputs) == 1
+
+
 def test_a_batch_follows_from_seed_and_step_alone(sample):
     def fresh(seed=7):
         starts = find_windows(sample.seconds, 18, time_step=300)

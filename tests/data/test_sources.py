@@ -168,6 +168,13 @@ def test_one_file_with_the_time_in_its_name_is_read_as_in_a_folder(tmp_path, who
     np.testing.assert_array_equal(alone.read(slice(None)), folder.read(slice(1, 2)))
 
 
+def test_one_sum_alone_is_a_sum_over_one_step(tmp_path, make_rain):
+    frame = make_rain().isel(time=[3])
+    frame.assign(rain=(frame["rain"] / 12).assign_attrs(units="mm")).to_netcdf(tmp_path / "sum.nc")
+    rate = open_frames(tmp_path / "sum.nc", time_step=300.0).read(slice(None))[:, 0]
+    np.testing.assert_allclose(rate, frame["rain"].values, rtol=1e-6)
+
+
 def test_one_sum_alone_has_no_increase(tmp_path, whole):
     sums = whole.isel(time=[0]).assign(rain=whole["rain"].isel(time=[0]).assign_attrs(units="mm"))
     sums.to_netcdf(tmp_path / "sum.nc")

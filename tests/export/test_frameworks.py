@@ -79,6 +79,8 @@ REFUSED: dict[str, tuple[Any, str, dict[str, Any], str]] = {
         "probability",
     ),
     "a horizon of a layer": (LAYER, "pt2", {"horizon": 2}, "horizon"),
+    "a horizon of 0 of a layer": (LAYER, "pt2", {"horizon": 0}, "horizon"),
+    "a probability of a layer": (LAYER, "pt2", {"probability": True}, "probability"),
     "another format": (LAYER, "coreml", {}, "kind"),
 }
 

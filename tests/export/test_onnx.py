@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from convlstm.errors import OutputError, SpecError, WeightsError
 from convlstm.export import Physical, onnx_file, to_onnx
 from convlstm.export.comparison import TOLERANCE, Sizes, random_case, relative_difference
 from convlstm.export.onnx_file import load_session, onnx_model, run_session, stored_weights
-from convlstm.export.options import GraphOptions
+from convlstm.export.options import GraphOptions, check_options
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.reference import recurrence as reference
 from convlstm.weights.canonical import initialise
@@ -229,10 +230,19 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no states": (ConvLSTMSpec(in_channels=0, hidden_channels=2, kernel_size=3), {}, "states"),
     "another size": (replace(LAYER, peephole="pixel", input_size=(4, 4)), {"size": (5, 4)}, "size"),
     "a horizon of a layer": (LAYER, {"horizon": 3}, "horizon"),
+    "a probability of a layer": (LAYER, {"probability": True}, "probability"),
+    "physical values of a layer": (LAYER, {"physical": Physical(transform={})}, "physical"),
+    "physical values of one step": (
+        FORECASTER,
+        {"physical": Physical(transform={}), "form": "step", "horizon": 2},
+        "physical",
+    ),
+    "two directions of one step": (replace(LAYER, direction="bidirectional"), {"form": "step"}, "direction"),
     "no horizon": (FORECASTER, {"form": "step"}, "horizon"),
     "no multiple of the patch": (FORECASTER, {"size": (7, 8)}, "size"),
     "probability of frames": (replace(FORECASTER, thresholds=()), {"probability": True}, "probability"),
     "a mask of physical values": (FORECASTER, {"physical": Physical(transform={}), "mask": True}, "mask"),
+    "states of physical values": (FORECASTER, {"physical": Physical(transform={}), "states": True}, "states"),
     "an unknown form": (LAYER, {"form": "loop"}, "form"),
     "an unknown type": (LAYER, {"weight_type": "int4"}, "weight_type"),
     "no batch": (LAYER, {"batch": 0}, "batch"),
@@ -246,6 +256,22 @@ def test_what_a_graph_cannot_hold_is_refused_by_name(name: str, refused: Any, tm
     with refused(SpecError, argument):
         to_onnx(tmp_path / "model.onnx", spec, weights, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no steps", "Pass `--steps 6` (`steps=6` in Python), or choose `--format onnx` (`form='scan'`)."),
+        ("steps of a loop", "choose `--format onnx-unrolled` (`form='unrolled'` in Python)."),
+        ("no states", "Pass `--states` (`states=True` in Python)."),
+        ("no horizon", "Pass `--horizon 12` (`horizon=12` in Python)."),
+        ("two directions of one step", "Choose `--format onnx` (`form='scan'` in Python)"),
+    ],
+)
+def test_a_hint_has_the_option_of_the_command_and_the_argument_of_python(name: str, words: str) -> None:
+    spec, options, _ = REFUSED[name]
+    with pytest.raises(SpecError, match=re.escape(words)):
+        check_options(spec, GraphOptions(**options))
 
 
 def test_an_unknown_transform_is_refused(refused: Any, tmp_path: Path) -> None:
@@ -284,5 +310,7 @@ def test_weights_of_another_spec_or_too_large_ones_are_refused(refused: Any, tmp
 
 def test_a_model_above_the_limit_of_the_format_is_refused_before_it_is_built(refused: Any, tmp_path: Path) -> None:
     large = ConvLSTMSpec(in_channels=1, hidden_channels=6000, kernel_size=3)
-    with refused(OutputError, "spec"):
+    with pytest.raises(OutputError, match=r"`--format pt2` \(`to_framework` in Python\)") as caught:
         onnx_model(large, {}, GraphOptions())
+    with refused(OutputError, "spec"):
+        raise caught.value

@@ -52,6 +52,7 @@ CHANGED = {
         "start_from": "rain",
         "steps": 11,
         "batch_size": 3,
+        "accumulate": 3,
         "learning_rate": 1e-05,
         "warmup_steps": 0,
         "weight_decay": 0.0,

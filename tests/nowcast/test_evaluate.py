@@ -11,8 +11,8 @@ import xarray as xr
 from convlstm.data import Standard
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluate as evaluate_module
+from convlstm.nowcast import evaluation_details
 from convlstm.nowcast import evaluation_forecasts as forecasts_module
-from convlstm.nowcast import evaluation_work as work_module
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.evaluate import _check_compared, evaluate
 from convlstm.nowcast.evaluation_cases import Selection, choose_cases, choose_days
@@ -321,12 +321,8 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     def with_probabilities(*arguments):
         case = forecast(*arguments)
         chance = np.stack([np.where(case.observation >= t, 0.75, 0.25) for t in (0.1, 1.0)], axis=1)
-        given = forecasts_module.Probabilities((0.1, 1.0), chance.astype(np.float16), case.forecast[0] + 0.5)
-        return replace(case, probabilities={"convlstm": given})
-
-    def fields_alone(work, number):
-        case = work.methods.forecast(work.frames, int(work.ends[number]), number)
-        return {"forecast": case.forecast, "observation": case.observation}
+        given = forecasts_module.Probabilities((0.1, 1.0), chance.astype(np.float16))
+        return replace(case, probabilities={"convlstm": given}, means={"convlstm": case.forecast[0] + 0.5})
 
     plain = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET)
     assert not {"brier", "bss"} & set(plain["score"])
@@ -334,7 +330,6 @@ def test_probabilities_of_the_model_are_scored_and_shown(make_nowcaster, rain_fr
     assert "probabilities-title" not in write_report(tmp_path / "e", tmp_path / "report.html").read_text()
 
     monkeypatch.setattr(forecasts_module.Methods, "forecast", with_probabilities)
-    monkeypatch.setattr(work_module.Work, "fields", fields_alone)
     scores = evaluate(make_nowcaster(), rain_frames, tmp_path / "e", ALL_WET, overwrite=True)
     brier = scores[scores["score"] == "brier"].set_index(["method", "threshold"])["value"]
     assert brier["convlstm"][[0.1, 1.0]].tolist() == [0.0625] * 8
@@ -422,5 +417,5 @@ def test_progress_by_case(make_nowcaster, rain_frames, tmp_path):
 
 def test_many_days_are_told_as_a_span():
     days = [f"2020-06-{day:02}" for day in range(1, 14)]
-    assert evaluate_module._listed(days[:2]) == "2020-06-01, 2020-06-02"
-    assert evaluate_module._listed(days) == "13 days from 2020-06-01 to 2020-06-13"
+    assert evaluation_details.listed_days(days[:2]) == "2020-06-01, 2020-06-02"
+    assert evaluation_details.listed_days(days) == "13 days from 2020-06-01 to 2020-06-13"

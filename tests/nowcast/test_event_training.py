@@ -13,7 +13,7 @@ from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.cf_output import QUANTILES, make_forecast, write_forecast
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.motion import estimate_motion
-from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
+from convlstm.nowcast.moving_frame import Rectangle, past_frames, to_grid, whole_frame, with_known
 from convlstm.nowcast.nowcaster import event_rules, load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
 from convlstm.nowcast.weight_average import WeightAverage
@@ -66,7 +66,7 @@ def test_probabilities_are_those_of_the_reference_in_the_moving_frame(event_nowc
     values = with_known(event_nowcaster.pipeline.transform.forward(past))
     weights = {key: np.float64(value) for key, value in event_nowcaster.model.weights.items()}
     logits = reference_forecast(event_nowcaster.spec, weights, np.float64(values)[None], 4)[0]
-    expected = 1 / (1 + np.exp(-to_grid(logits.astype(np.float32), motion, leads, part, grid)))
+    expected = 1 / (1 + np.exp(-to_grid(logits.astype(np.float32), motion, leads, part, Rectangle(0, 0, *grid))))
     np.testing.assert_allclose(probability, expected, atol=1e-5)
     assert (np.diff(probability, axis=1) <= 0).all()
 

@@ -9,6 +9,7 @@ from convlstm.data import dbz_to_mm_per_hour, open_frames
 from convlstm.errors import DataError
 from convlstm.nowcast import forecast_values
 from convlstm.nowcast.forecast_files import open_forecasts
+from convlstm.nowcast.forecast_values import is_among, shared_times
 
 LEADS = np.array([300.0, 600.0])
 HEIGHT, WIDTH = 22, 18
@@ -253,7 +254,10 @@ def test_valid_times_without_a_start_are_refused(read, values):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.isel(lead_time=[0, 2]), "the lead time of 10 min"),
+        (
+            lambda d: d.isel(lead_time=[0, 2]),
+            "the lead time of 10 min, which is scored, got 5, 15 min. Add this lead time",
+        ),
         (lambda d: d.isel(x=slice(4)), "the grid of the observations"),
         (lambda d: d.assign_coords(x=d["x"] + 4000.0), "coordinates from 4000 to"),
         (lambda d: d.assign(rain=d["rain"].assign_attrs(units="K")), "a unit of mm/h"),
@@ -279,3 +283,18 @@ def test_files_of_different_ensembles_are_refused(rain_frames, layout, tmp_path)
 def test_a_start_that_no_file_has_is_refused(read, layout):
     with pytest.raises(DataError, match="a forecast for each case"):
         read(layout, minutes=15)
+
+
+def test_times_within_a_second_are_the_same():
+    times = np.array([900.0, 300.0, 600.0])
+    assert is_among(times, np.array([299.0, 301.0, 301.1, 750.0, 900.9, -5.0, 5000.0])).tolist() == [
+        *(True, True, False, False, True, False, False)
+    ]
+    assert not is_among(np.empty(0), times).any()
+    assert shared_times(times, np.array([599.5, 300.0]), np.array([0.0, 600.0, 300.2])).tolist() == [300.0, 600.0]
+
+
+def test_lead_times_that_only_some_files_have_are_not_shared(rain_frames, layout, tmp_path):
+    layout.to_netcdf(tmp_path / "a.nc")
+    layout.isel(lead_time=slice(1, None)).to_netcdf(tmp_path / "b.nc")
+    assert open_forecasts(tmp_path, rain_frames, np.empty(0)).lead_seconds.tolist() == [600.0, 900.0]

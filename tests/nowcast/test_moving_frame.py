@@ -6,7 +6,15 @@ import pytest
 from convlstm.data import LogRain, find_windows
 from convlstm.nowcast.motion import advect
 from convlstm.nowcast.moving_batches import MovingBatches, MovingValidation, MovingWindows
-from convlstm.nowcast.moving_frame import Rectangle, future_frames, past_frames, to_grid, whole_frame, with_known
+from convlstm.nowcast.moving_frame import (
+    Rectangle,
+    future_frames,
+    past_frames,
+    to_grid,
+    whole_frame,
+    with_absent_frames,
+    with_known,
+)
 
 GRID = (40, 50)
 SPEED = (2, -3)  # cells down and right per step of 300 s
@@ -55,7 +63,7 @@ def test_a_forecast_moved_to_the_grid_equals_the_advected_frame(motion, moving_p
     leads = seconds[4:]
     part = whole_frame(motion, leads[-1], GRID, 4)
     still = np.repeat(past_frames(frames[3:4], motion, np.zeros(1), part), len(leads), axis=0)
-    moved = to_grid(np.nan_to_num(still), motion, leads, part, GRID)[:, 0]
+    moved = to_grid(np.nan_to_num(still), motion, leads, part, Rectangle(0, 0, *GRID))[:, 0]
     expected = advect(frames[3, 0], motion, leads)
     for step, (one, other) in enumerate(zip(moved, expected, strict=True), start=1):
         inner = (slice(SPEED[0] * step, None), slice(None, SPEED[1] * step))
@@ -96,6 +104,14 @@ def test_a_batch_follows_from_the_seed_and_the_step_alone(windows):
     assert first.targets.shape == first.weight.shape == (2, 4, 1, 16, 16)
 
 
+def test_rows_of_a_batch_are_those_of_the_whole_batch(windows):
+    whole = batches(windows, batch_size=3).batch(5)
+    parts = [batches(windows, batch_size=3).batch(5, rows) for rows in (slice(0, 2), slice(2, 3))]
+    for name in ("inputs", "targets", "weight"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
 def test_a_batch_without_augmentation_holds_the_moved_values_of_the_file(windows):
     batch = batches(windows, augment=False, intensity=0.0).batch(0)
     values = np.unique(windows[0].frames.read(slice(None)))
@@ -111,3 +127,11 @@ def test_validation_windows_are_whole_grids_in_order(windows):
     assert len(validation) == 3
     assert validation.batch(2).inputs.shape[0] == 1
     assert validation.batch(0).targets.shape[-2:] == windows[0].frames.shape[2:]
+
+
+def test_an_absent_frame_is_the_nearest_one_in_the_moving_frame():
+    past = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1)
+    is_there = np.array([False, False, True, False, True])
+    assert with_absent_frames(past, is_there).ravel().tolist() == [2, 2, 2, 4, 4]
+    for same in (np.ones(5, bool), np.zeros(5, bool)):
+        assert with_absent_frames(past, same) is past

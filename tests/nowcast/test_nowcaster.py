@@ -135,6 +135,18 @@ def test_several_variables_are_channels(make_nowcaster, make_rain):
     np.testing.assert_allclose(forecast["wind"][0], np.clip(wind[-1], 0, 100), rtol=1e-4)
 
 
+def test_the_channels_of_an_array_may_have_several_units(make_nowcaster, make_rain, refused):
+    rain = make_rain()
+    channels = np.stack([rain["rain"].values + 280, 20 - rain["rain"].values], axis=1)
+    nowcaster = make_nowcaster(still=True, variables=("air", "wind"), units="K, m/s")
+    expected = nowcaster.forecast(channels, **ARRAY_OPTIONS | {"units": ["K", "m/s"]})
+    assert [expected[name].attrs["units"] for name in ("air", "wind")] == ["K", "m/s"]
+    with pytest.raises(DataError, match="K, m/s"):
+        nowcaster.forecast(channels, **ARRAY_OPTIONS | {"units": "K"})
+    with refused(ConfigError, "units"):
+        nowcaster.forecast(channels, **ARRAY_OPTIONS | {"units": ["K"]})
+
+
 def test_a_device_that_is_not_there_is_refused(refused):
     for device in ("tpu", "cuda:99"):
         with refused(ConfigError, "device"):

@@ -1,6 +1,9 @@
 """Scores of forecasts that any tool made: against scores by hand, for fields, members and probabilities."""
 
+import gc
+import io
 import json
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -8,12 +11,33 @@ import pytest
 import xarray as xr
 
 from convlstm.errors import ConfigError, DataError, OutputError
-from convlstm.nowcast import folder_lock
+from convlstm.nowcast import evaluation_forecasts, folder_lock
+from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import make_forecast, write_forecast
+from convlstm.nowcast.evaluation_details import part_tables
 from convlstm.nowcast.folder_lock import locked
+from convlstm.nowcast.verified_forecasts import ForecastSource
 from convlstm.nowcast.verify import VerifyOptions, verify
 from convlstm.report import write_report
+from convlstm.verification import (
+    case_sums,
+    cut_table,
+    difference_table,
+    ensemble_sums,
+    ensemble_table,
+    fss_table,
+    probability_decisions,
+    rank_table,
+    reliability_table,
+    roc_table,
+    spectrum_tables,
+    value_table,
+)
+from convlstm.verification.decisions import event_decisions
+from convlstm.verification.ensembles import member_share
 from convlstm.verification.evaluation_folder import FILES
+from convlstm.verification.score_maps import block_sums, score_maps
+from convlstm.verification.scorecard import score_table
 
 DAY = np.datetime64("2020-06-04", "ns")
 MINUTES = np.array([5.0, 10.0, 15.0])
@@ -106,6 +130,158 @@ def test_all_methods_are_scored_on_the_cells_that_each_of_them_has(scored, truth
     assert scores.groupby("method")["pixels"].unique().map(tuple).unique().tolist() == [(3 * 18 * 18,)]
 
 
+@pytest.fixture
+def three_kinds(truth):
+    """A field with a mean and missing cells, members, and probabilities alone: files by name, and what is in them."""
+    random = np.random.default_rng(1)
+    noise = random.normal(size=(4, *truth.shape)).astype(np.float32)
+    field = np.maximum(np.roll(truth, 1, axis=-1) + noise[0], 0)
+    field[1, :, :3] = np.nan
+    mean = field + np.float32(0.25)
+    members = np.maximum(np.roll(truth, 1, axis=-2)[:, None] + noise[1:].swapaxes(0, 1), 0)
+    thresholds = [1.0, 2.0]
+    chance = np.stack([np.clip(0.7 * (truth >= level) + 0.1, 0, 1) for level in thresholds], axis=2)
+    files = {
+        "field": dataset(field).assign(rain_mean=(("init_time", "lead_time", "y", "x"), mean, {"units": "mm/h"})),
+        "steps": dataset(
+            members,
+            ("init_time", "realization", "lead_time", "y", "x"),
+            realization=("realization", [0, 1, 2], {"standard_name": "realization"}),
+        ),
+        "chance": dataset(
+            chance,
+            ("init_time", "lead_time", "threshold", "y", "x"),
+            threshold=("threshold", thresholds, {"units": "mm/h"}),
+        ).rename(rain="chance"),
+    }
+    files["chance"]["chance"].attrs["units"] = "1"
+    return files, field, mean, members, np.float32(chance)
+
+
+def tables_of_arrays(rain_frames, truth, field, mean, members, chance):
+    """The tables and score maps of `three_kinds`, from arrays over all cases by the functions of `verification`."""
+    windows = [slice(40 + start // 5, 43 + start // 5) for start in STARTS]
+    inputs = [rain_frames.read(window) for window in windows]
+    seconds = [rain_frames.seconds[window] for window in windows]
+    flow = np.stack([optical_flow(*each, MINUTES * 60)[:, 0] for each in zip(inputs, seconds, strict=True)])
+    still = np.stack([persistence(each, MINUTES)[:, 0] for each in inputs])
+    events = np.select([chance[:, :, 1] >= 0.5, chance[:, :, 0] >= 0.5], [2.0, 1.0], 0.0)
+    names = ["field", "steps", "chance", "optical flow", "persistence"]
+    dims = ("init_time", "lead_time", "y", "x")
+    coords = {"init_time": np.arange(len(STARTS)), "lead_time": MINUTES}
+    fields = np.stack([field, np.median(members, axis=1), events, flow, still]).astype(np.float32)
+    forecast = xr.DataArray(fields, dims=("method", *dims), coords=coords | {"method": names})
+    known = np.isfinite(fields).all(axis=0)
+    observed = xr.DataArray(np.where(known, truth, np.float32(np.nan)), dims=dims, coords=coords)
+    shares = np.stack([member_share(each, [1.0, 3.0]) for each in members])
+    probabilities = {
+        name: xr.DataArray(
+            values.astype(np.float16),
+            dims=("init_time", "lead_time", "threshold", "y", "x"),
+            coords=coords | {"threshold": levels},
+        )
+        for name, values, levels in (("steps", shares, [1.0, 3.0]), ("chance", chance, [1.0, 2.0]))
+    }
+    means = {
+        "field": xr.DataArray(mean, dims=dims, coords=coords),
+        "steps": xr.DataArray(members.mean(axis=1), dims=dims, coords=coords),
+    }
+    options = {"thresholds": [1.0, 3.0], "means": means}
+    sums = case_sums(forecast, observed, fss_window=5, probabilities=probabilities, **options)
+    last = xr.DataArray(np.stack([each[-1, 0] for each in inputs]), dims=("init_time", "y", "x"))
+    spectra, fine_scales = spectrum_tables(forecast, observed, last)
+    decisions = [
+        *probability_decisions("steps", probabilities["steps"], observed, members=3),
+        *probability_decisions("chance", probabilities["chance"], observed),
+        *event_decisions(sums, ["field", "optical flow", "persistence"]),
+    ]
+    ensemble = xr.DataArray(members, dims=("init_time", "realization", "lead_time", "y", "x"), coords=coords)
+    of_steps = {"steps": ensemble_sums(ensemble.transpose(*dims[:2], "realization", ...), observed, ranked_from=0.1)}
+    times = xr.DataArray(DAY + np.array(STARTS).astype("timedelta64[m]"), dims="case")
+    in_blocks = block_sums(forecast, observed, block=1, **options)
+    return xr.merge([score_maps(in_blocks), in_blocks]), {
+        "scores.csv": score_table(sums),
+        "differences.csv": difference_table(sums, "field"),
+        "fss.csv": fss_table(sums),
+        "spectra.csv": spectra,
+        "fine_scales.csv": fine_scales,
+        "reliability.csv": reliability_table(probabilities, observed),
+        "cuts.csv": cut_table(decisions),
+        "roc.csv": roc_table(decisions),
+        "economic_value.csv": value_table(decisions),
+        "ensembles.csv": ensemble_table(of_steps),
+        "ranks.csv": rank_table(of_steps),
+        **part_tables(times, sums),
+    }
+
+
+def test_every_table_is_that_of_arrays_over_all_cases(tmp_path, rain_frames, truth, three_kinds):
+    files, *arrays = three_kinds
+    for name, file in files.items():
+        file.to_netcdf(tmp_path / f"{name}.nc")
+    options = VerifyOptions(thresholds=(1.0, 3.0), fss_window=5)
+    verify({name: tmp_path / f"{name}.nc" for name in files}, rain_frames, tmp_path / "e", options)
+    maps, expected = tables_of_arrays(rain_frames, truth, *arrays)
+    assert set(expected) == {name for name in FILES if name.endswith(".csv")}
+    for name, table in expected.items():
+        found, wanted = (pd.read_csv(file) for file in (tmp_path / "e" / name, io.StringIO(table.to_csv(index=False))))
+        pd.testing.assert_frame_equal(found, wanted, rtol=1e-12, atol=1e-12, obj=name)
+    with xr.open_dataset(tmp_path / "e" / "score_maps.nc", decode_timedelta=False) as found:
+        for name in maps:  # in single precision
+            np.testing.assert_allclose(found[name].values, maps[name].values, rtol=1e-6, err_msg=str(name))
+
+
+class StopError(Exception):
+    """Ends a verification from within."""
+
+
+def stop_at_second(done, of):
+    if done == 2:
+        raise StopError
+
+
+def test_an_interrupted_verification_continues_with_the_same_files(tmp_path, rain_frames, three_kinds):
+    paths = {}
+    for name, file in three_kinds[0].items():
+        paths[name] = tmp_path / f"{name}.nc"
+        file.to_netcdf(paths[name])
+    whole, folder, calls = tmp_path / "whole", tmp_path / "e", []
+    options = VerifyOptions(thresholds=(1.0, 3.0), fss_window=5)
+    verify(paths, rain_frames, whole, options)
+    with pytest.raises(StopError):
+        verify(paths, rain_frames, folder, options, on_case=stop_at_second)
+    with pytest.raises(OutputError, match=r"one that differs in fss_window\. Choose another `--output`"):
+        verify(paths, rain_frames, folder, VerifyOptions(thresholds=(1.0, 3.0), fss_window=4))
+    verify(paths, rain_frames, folder, options, on_case=lambda *done: calls.append(done))
+    assert calls == [(2, 3), (3, 3)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    for name in FILES:
+        if not name.endswith(".nc"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    with xr.open_dataset(folder / "cases.nc") as ours, xr.open_dataset(whole / "cases.nc") as theirs:
+        assert ours.identical(theirs)
+
+
+def test_one_case_at_a_time_is_in_memory(tmp_path, rain_frames, three_kinds, monkeypatch):
+    paths = {}
+    for name, file in three_kinds[0].items():
+        paths[name] = tmp_path / f"{name}.nc"
+        file.to_netcdf(paths[name])
+    read, starts, fields = ForecastSource.read, [], []
+
+    def with_reference(source, start, leads):
+        made = read(source, start, leads)
+        starts.append(start)
+        fields.append(weakref.ref(made.field))
+        gc.collect()
+        assert {s for s, field in zip(starts, fields, strict=True) if field() is not None} == {start}
+        return made
+
+    monkeypatch.setattr(ForecastSource, "read", with_reference)
+    assert verify(paths, rain_frames, tmp_path / "e", VerifyOptions(**QUICK)).cases == 3
+    assert len(set(starts)) == 3
+
+
 def test_members_have_the_scores_of_an_ensemble(scored, truth):
     members = np.stack([truth, truth + 1, truth + 2], axis=1)
     dims = ("init_time", "realization", "lead_time", "y", "x")
@@ -177,6 +353,32 @@ def test_starts_days_and_lead_times_can_be_chosen(scored, truth):
     assert scored(VerifyOptions(days=("2020-06-04",), **QUICK), other=dataset(truth))[0].cases == 3
 
 
+def test_the_causes_of_starts_that_are_left_out_are_counted(tmp_path, rain_frames):
+    # the start of the day before has all lead times, and the last frame is at 65 min
+    for name, minutes in (("main", (-1435, 20, 30, 40, 65, 90)), ("other", (-1435, 10, 20, 30, 40, 65, 90))):
+        times = DAY + np.array(minutes).astype("timedelta64[m]")
+        dataset(np.zeros((len(times), 3, 22, 18)), init_time=times).to_netcdf(tmp_path / f"{name}.nc")
+    files = {"main": tmp_path / "main.nc", "other": tmp_path / "other.nc"}
+    options = VerifyOptions(days=("2020-06-04",), max_cases=2, **QUICK)
+    result = verify(files, rain_frames, tmp_path / "e", options)
+    assert result.left_out == {"not_shared": 1, "other_days": 1, "unobserved": 2, "beyond_max_cases": 1}
+    assert (result.cases, result.found) == (2, 7)
+    words = (
+        "2 of 7 forecasts scored; left out: 1 not in every forecast file, 1 on other days, "
+        "2 without an observation at each lead time, 1 beyond `--max-cases`"
+    )
+    assert result.summary == words
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["facts"]["Cases"] == words
+
+
+def test_starts_with_too_little_rain_are_left_out(tmp_path, read, make_rain, truth):
+    rain = make_rain()
+    rain["rain"][42 + 6] = 0.0  # the frame at 30 min
+    dataset(truth).to_netcdf(tmp_path / "f.nc")
+    result = verify({"f": tmp_path / "f.nc"}, read(rain), tmp_path / "e", VerifyOptions(min_wet=0.01, **QUICK))
+    assert result.summary == "2 of 3 forecasts scored; left out: 1 with too little rain observed at the start"
+
+
 @pytest.mark.parametrize(
     ("options", "change", "kind", "words"),
     [
@@ -213,8 +415,11 @@ def test_an_evaluation_is_replaced_on_request_only(tmp_path, rain_frames, truth)
         verify({"persistence": tmp_path / "f.nc"}, rain_frames, tmp_path / "e2", options)
 
 
-def test_the_memory_of_many_cases_is_limited(tmp_path, rain_frames, truth, monkeypatch):
+def test_the_memory_of_one_case_is_limited(tmp_path, rain_frames, truth, monkeypatch):
     dataset(truth).to_netcdf(tmp_path / "f.nc")
-    monkeypatch.setattr("convlstm.nowcast.verify._MAX_BYTES", 10_000)
-    with pytest.raises(DataError, match=r"--max-cases: .*Decrease"):
+    size = 4 * 4 * truth[0].size  # three methods and the observation, in four bytes each
+    monkeypatch.setattr(evaluation_forecasts, "_MAX_BYTES", size - 1)
+    with pytest.raises(DataError, match=r"grid: expected forecasts of at most .* in one case"):
         verify({"f": tmp_path / "f.nc"}, rain_frames, tmp_path / "e", VerifyOptions(**QUICK))
+    monkeypatch.setattr(evaluation_forecasts, "_MAX_BYTES", size)
+    assert verify({"f": tmp_path / "f.nc"}, rain_frames, tmp_path / "e", VerifyOptions(**QUICK)).cases == 3

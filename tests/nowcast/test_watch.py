@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from convlstm.data import open_frames
+from convlstm.data import Identity, open_frames
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.files import DRAFT, write_atomic
 from convlstm.nowcast.cf_output import make_forecast
@@ -371,7 +371,7 @@ def test_forecasts_below_the_source_are_no_frames(scene):
         ("forecast_%H%M.nc", "another name for each initial time"),
         ("../%Y%m%d%H%M.nc", "within the output folder"),
         ("/elsewhere/%Y%m%d%H%M.nc", "within the output folder"),
-        ("%Y%m%d%H%M.tif", "ends in .nc or .zarr"),
+        ("%Y%m%d%H%M.tif", "ends in .nc or .nc4 or .zarr"),
         ("%Y%m%d%H%M%q.nc", "fields among"),
         ("%Y%m%d%H%M.nc%", "fields among"),
     ],
@@ -390,6 +390,81 @@ def test_a_template_may_have_folders_and_write_zarr(scene):
     scene.start(name="%Y/%m/rain_%Y%m%d%H%M.zarr")
     scene.watcher.step()
     assert len(scene.of_kind("forecast")) == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "dims"),
+    [
+        ("weatherbench", "rain", ("init_time", "lead_time", "y", "x")),
+        ("pysteps", "precip_intensity", ("time", "y", "x")),
+    ],
+)
+def test_forecasts_have_the_layout_that_was_chosen(scene, layout, name, dims):
+    scene.start(layout=layout, name="rain_%Y%m%d%H%M.nc4")
+    scene.arrive(0, 1, 2)
+    with xr.open_dataset(scene.output / "rain_202006010010.nc4") as dataset:
+        assert dataset[name].dims == dims
+        received = dataset[name].squeeze(drop=True).sortby("y").values
+    np.testing.assert_array_equal(received, scene.expected(2).sortby("y").values)
+
+
+def test_a_layout_that_the_model_cannot_have_is_refused_at_the_start(scene, refused, make_nowcaster):
+    with refused(ConfigError, "--layout"):
+        scene.start(layout="grib")
+    scene.nowcaster = make_nowcaster(variables=("t2m",), units="K", transform=Identity())
+    with refused(ConfigError, "--layout"):
+        scene.start(layout="pysteps")
+    scene.start(layout="weatherbench")
+
+
+def sums_in_mm(rain):
+    """The sums since the first frame, 0 there, of rain in mm/h that falls over the five minutes before each frame."""
+    rates = rain["rain"].copy(deep=True)
+    rates[0] = 0
+    return rain.assign(rain=(rates.cumsum("time") / 12).astype("float64").assign_attrs(units="mm"))
+
+
+def test_sums_since_a_start_are_read_from_a_store_that_grows(scene):
+    sums, source = sums_in_mm(scene.dataset), scene.folder / "sums.zarr"
+    sums.isel(time=slice(0, 4)).to_zarr(source, consolidated=False)
+    scene.start(source, catch_up=0.0, reading={"accumulated": True})
+    scene.watcher.step()
+    sums.isel(time=slice(4, 6)).to_zarr(source, consolidated=False, append_dim="time")
+    scene.watcher.step()
+    assert scene.made == scene.minutes(3, 5)
+    for n in (3, 5):
+        np.testing.assert_allclose(scene.forecast(n), scene.expected(n), rtol=1e-3, atol=1e-4)
+
+
+def test_sums_since_a_start_are_read_from_files_of_two_sums(scene):
+    sums = sums_in_mm(scene.dataset)
+    scene.start(catch_up=0.0, reading={"accumulated": True})
+    for n in range(1, 5):
+        sums.isel(time=slice(n - 1, n + 1)).to_netcdf(scene.incoming / f"sums_{n}.nc")
+        scene.watcher.step()
+    assert scene.made == scene.minutes(2, 3, 4)
+    np.testing.assert_allclose(scene.forecast(4), scene.expected(4), rtol=1e-3, atol=1e-4)
+
+
+def test_files_of_one_sum_since_a_start_are_never_taken_for_sums_over_one_step(scene):
+    """Files of one sum cannot show what it is: the frames together can, and an option decides before."""
+    scene.dataset = sums_in_mm(scene.dataset).rename(rain="tp")
+    scene.dataset["tp"].attrs["standard_name"] = "rainfall_amount"
+    scene.arrive(*range(6))
+    assert scene.made == []
+    reasons = [event.values["reason"] for event in scene.of_kind("refused")]
+    of_sums = [text for text in reasons if text.startswith("tp: expected sums of rain over one time step")]
+    assert len(of_sums) == 5
+    assert all("`--accumulated`" in text and "`--no-accumulated`" in text for text in of_sums)
+
+    scene.start(reading={"accumulated": True})
+    scene.watcher.step()
+    assert scene.made == []
+    assert "tp: expected two sums in a row, got one frame" in scene.of_kind("unreadable")[-1].message
+
+    scene.start(reading={"accumulated": False})
+    scene.watcher.step()
+    assert scene.made == scene.minutes(1, 2, 3, 4, 5)
 
 
 def test_a_store_is_known_by_its_content_and_pictures_are_left_out(scene):

@@ -1,13 +1,17 @@
 """A small synthetic evaluation: rain blobs that drift, forecasts that are the truth displaced, made-up scores."""
 
+import base64
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from PIL import Image
 
 from convlstm.report.results import read_results
+from convlstm.report.scales import rgb
 
 LEADS = np.array([5.0, 15.0, 30.0, 60.0])
 INPUTS = np.array([-10.0, -5.0, 0.0])
@@ -165,6 +169,18 @@ def make_evaluation(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def shows():
+    """Whether a still map has the colour of every value (y, x) under a scale."""
+
+    def check(image, values, scale):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.source.split(",")[1]))).convert("RGB"))
+        colours = np.array([rgb(colour) for colour in scale.palette()])
+        return np.array_equal(pixels, colours[scale.classify(np.asarray(values))])
+
+    return check
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from convlstm.errors import DataError, DependencyError, OutputError
 from convlstm.report import animation
 from convlstm.report.animation import draw_frames, find_ffmpeg, write_animation
-from convlstm.report.scales import MISSING
+from convlstm.report.scales import MISSING, field_scale
 
 
 def forecast(lead_times=3, height=30, width=40, units="mm/h"):
@@ -61,8 +61,17 @@ def test_a_gif_has_a_frame_per_lead_time_and_the_same_bytes_each_time(tmp_path):
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
 
 
-def test_other_variables_have_a_scale_of_their_own():
-    assert len(list(draw_frames(forecast(units="K")))) == 3
+@pytest.mark.parametrize("offset", [0.0, 280.0])
+def test_other_variables_have_the_colours_of_the_range_of_their_values(offset):
+    kelvins = forecast(units="K")
+    kelvins["rain"] = (kelvins["rain"] + offset).assign_attrs(kelvins["rain"].attrs)
+    first, *_ = draw_frames(kelvins)
+    scale = field_scale([kelvins["rain"].values], "K")
+    cold, warm = (scale.palette()[number] for number in scale.classify(np.array([offset, offset + 7.0])))
+    assert share(first, warm)[1] > 0.2  # the southern third
+    assert share(first, warm)[0] == 0
+    assert share(first, cold)[0] > 0.5
+    assert share(first, "#ffe04a") == (0, 0, 0)  # rain of 5 to 10 mm/h
 
 
 def test_an_mp4_can_be_decoded(tmp_path):
@@ -98,7 +107,3 @@ def test_too_many_lead_times_and_other_names_are_refused(tmp_path, refused, monk
         write_animation(tmp_path / "q.gif", forecast())
     with refused(OutputError, str(tmp_path / "q.webm")):
         write_animation(tmp_path / "q.webm", forecast())
-
-
-def test_the_scale_bar_has_a_round_length():
-    assert [animation._round_length(most) for most in (19200.0, 999.0, 5000.0, 3.0)] == [10000, 500, 5000, 2]

@@ -78,11 +78,11 @@ def readings(page, player="cases"):
     return page.locator(f"#player-{player} .reading").all_text_contents()
 
 
-def point_at(page, row, column, size=24, player="cases"):
+def point_at(page, row, column, player="cases"):
     field = page.locator(f"#player-{player} .field").first
     field.scroll_into_view_if_needed()
     box = field.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * (column + 0.5) / size, box["y"] + box["height"] * (row + 0.5) / size)
+    page.mouse.move(box["x"] + box["width"] * (column + 0.5) / 24, box["y"] + box["height"] * (row + 0.5) / 24)
 
 
 def test_the_player_starts_at_the_lead_time_of_the_headline(load):
@@ -272,7 +272,7 @@ def test_two_players_and_the_focused_one_has_the_keys(load):
 
 def test_the_score_maps_read_the_score_of_a_block(load):
     page = load(parts=True)
-    point_at(page, 0, 0, size=6, player="scores")
+    point_at(page, 0, 0, player="scores")
     assert readings(page, "scores") == ["0.2500", "0.5000", "0.7500"]
     page.select_option("#player-scores .choose", label="RMSE (mm/h)")
     wait_until_shown(page, "7/30", "scores")

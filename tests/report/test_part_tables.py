@@ -1,9 +1,11 @@
 """Tables by case and by day, and the player of score maps."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
+from convlstm.errors import DataError
 from convlstm.report import case_tables
 from convlstm.report.case_tables import case_table, day_table
 from convlstm.report.results import read_results
@@ -54,8 +56,34 @@ def test_the_main_score_is_the_first_map(make_results):
         "RMSE (mm/h)",
         "Mean error (mm/h)",
     }
-    assert (player.inputs, player.first, player.cells) == (0, 2, 4)
+    assert (player.inputs, player.first, player.shape) == (0, 2, (24, 24))
     assert player.labels == ["+5 min", "+15 min", "+30 min", "+60 min"]
+
+
+def test_without_scripts_the_map_of_each_method_is_its_main_score(make_results, shows):
+    results = make_results(parts=True)
+    maps = results.score_maps
+    maps["csi"] = maps["csi"] + 0.01 * maps["lead_time"] / maps["threshold"]
+    player = score_player(results, 30.0)
+    csi, scale = maps["csi"].sel(threshold=1.0, lead_time=30.0), player.roundings[0][0].scale
+    fields = [csi.sel({"method": method}).values for method in results.methods]
+    assert len(player.stills) == 3
+    for still, alt, field in zip(player.stills, player.alts, fields, strict=True):
+        assert shows(still, field, scale)
+        assert alt.endswith(": map of CSI at 1 mm/h, lead time 30 minutes")
+    assert not shows(player.stills[0], fields[1], scale)
+
+
+def test_a_case_without_a_common_pixel_has_a_dash_and_no_nan(make_evaluation):
+    folder = make_evaluation(parts=True)
+    table = pd.read_csv(folder / "cases.csv")
+    is_first = table["init_time"] == "2018-05-18T14:05:00"
+    table.loc[is_first, ["pixels", "hits", "misses", "false_alarms", "correct_negatives"]] = 0
+    table.loc[is_first, ["csi", "rmse"]] = np.nan
+    table.to_csv(folder / "cases.csv", index=False)
+    rows = case_table(read_results(folder)).rows
+    assert [cell.text for cell in rows[0].cells] == ["–"] * 4
+    assert rows[1].cells[-1].text == "8.0 %"
 
 
 def test_the_first_map_of_another_variable_is_its_error(make_results):
@@ -64,12 +92,27 @@ def test_the_first_map_of_another_variable_is_its_error(make_results):
 
 
 @pytest.mark.parametrize("south_first", [True, False])
-def test_score_maps_have_the_north_up(make_evaluation, with_grid, south_first):
+@pytest.mark.parametrize("largest", [400, 12])
+def test_a_score_is_at_the_cells_of_its_block(make_evaluation, with_grid, south_first, largest, monkeypatch):
+    """The grid has 24 cells along a side: with blocks of 5, the last one has 4."""
+    monkeypatch.setattr("convlstm.report.results.LARGEST_MAP", largest)
     cases = with_grid("km")
     folder = make_evaluation(cases=cases if south_first else cases.isel(y=slice(None, None, -1)), parts=True)
     with xr.open_dataset(folder / "score_maps.nc") as opened:
-        maps = opened.load()
-    maps["rmse"] = maps["rmse"] + 10 * xr.DataArray(np.arange(6), dims="y")
+        maps = opened.load().isel(y=slice(5), x=slice(5)).assign_attrs(block_width=5)
+    maps["rmse"] = maps["rmse"] + 10 * xr.DataArray(np.arange(5), dims="y") + 100 * xr.DataArray(np.arange(5), dims="x")
     maps.to_netcdf(folder / "score_maps.nc")
-    top = read_results(folder).score_maps["rmse"].isel(method=0, lead_time=0, x=0, y=0)
-    assert top == (51.0 if south_first else 1.0)
+    results = read_results(folder)
+    shown = results.score_maps["rmse"].isel(method=0, lead_time=0).isel(results.blocks).values - 1
+    step = 24 // min(largest, 24)
+    rows = np.arange(24)[:: -1 if south_first else 1][::step] // 5
+    np.testing.assert_array_equal(shown, 10 * rows[:, None] + 100 * (np.arange(24)[::step] // 5))
+
+
+def test_score_maps_of_another_grid_are_refused(make_evaluation, refused):
+    folder = make_evaluation(parts=True)
+    with xr.open_dataset(folder / "score_maps.nc") as opened:
+        maps = opened.load()
+    maps.isel(x=slice(5)).to_netcdf(folder / "score_maps.nc")
+    with refused(DataError, str(folder / "score_maps.nc")):
+        read_results(folder)

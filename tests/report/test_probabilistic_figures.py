@@ -99,16 +99,23 @@ def test_a_value_says_what_the_best_and_the_chosen_cut_give(folder):
     assert "warnings" not in persistence.points[0][2]
 
 
-def test_maps_of_probabilities_next_to_the_observed_events(folder):
-    maps = probability_maps(read_results(folder))
+def test_maps_of_probabilities_next_to_the_observed_events(folder, shows):
+    results = read_results(folder)
+    maps = probability_maps(results)
     assert maps.columns == ["1 mm/h or more", "5 mm/h or more"]
     assert list(maps.rows) == ["Observation", "ConvLSTM"]
     assert "30 minutes ahead" in maps.title
     alts = [still.alt for row in maps.rows.values() for still in row]
     assert alts[0] == "Observed: 1 mm/h or more, 30 minutes ahead"
     assert alts[3] == "ConvLSTM: probability of 5 mm/h or more, 30 minutes ahead"
-    # 0.95 where the event was, which has the colour of an observed event, and nothing known at 5 mm/h
-    assert probability_scale().classify(np.array([0.0, 1.0, 0.95, np.nan])).tolist() == [0, 10, 10, 11]
+    scale, observed = probability_scale(), results.cases["observation"].isel(case=0, lead_time=2).values
+    for still, threshold in zip(maps.rows["Observation"], (1.0, 5.0), strict=True):
+        assert shows(still.image, (observed >= threshold).astype(float), scale)
+    at_1, at_5 = maps.rows["ConvLSTM"]
+    assert shows(at_1.image, np.where(observed >= 1.0, 0.95, 0.05), scale)
+    assert shows(at_5.image, np.full(observed.shape, np.nan), scale)
+    # 0.95 has the colour of an observed event
+    assert scale.classify(np.array([0.0, 1.0, 0.95, np.nan])).tolist() == [0, 10, 10, 11]
 
 
 def test_ensembles_have_charts_histograms_and_a_verdict_on_flatness(folder):

@@ -39,7 +39,7 @@ def test_each_file_missing_or_broken_is_one_line_with_its_name(make_evaluation, 
     with pytest.raises(DataError, match=name) as caught:
         read_results(folder)
     assert "\n" not in str(caught.value)
-    assert "convlstm evaluate" in caught.value.hint
+    assert "`convlstm evaluate` or `convlstm verify`" in caught.value.hint
     if content is None:
         assert caught.value.received == "no such file"
 

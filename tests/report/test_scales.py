@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convlstm.report.scales import MISSING, error_scale, field_scale, rain_scale, round_ticks
+from convlstm.report.scales import MISSING, error_scale, field_scale, rain_scale, round_down, round_ticks
 
 
 def test_rain_classes_hold_their_lower_edge():
@@ -69,3 +69,18 @@ def test_round_ticks_enclose_and_carry_no_rounding_dust():
     assert round_ticks(-0.31, 0.29, most=5) == (-0.4, -0.2, 0.0, 0.2, 0.4)
     assert round_ticks(0.0, 1.0, most=5) == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     assert round_ticks(101000.0, 102300.0)[0] <= 101000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(19200.0, 10000.0), (999.0, 500.0), (5000.0, 5000.0), (3.0, 2.0), (0.06, 0.05), (1.0, 1.0), (0.3 / 3, 0.1)],
+)
+def test_the_largest_of_one_two_and_five_times_a_power_of_ten(value, expected):
+    assert round_down(value) == expected
+
+
+@pytest.mark.parametrize("exponent", [-7, -1, 0, 3])
+@pytest.mark.parametrize("offset", [-3e-9, -1.5e-9, -1e-9, -1e-12, 0.0, 1e-12, 1e-9])
+def test_a_value_next_to_a_power_of_ten_is_rounded_to_it_or_down(exponent, offset):
+    power = 10.0**exponent
+    assert round_down(power * (1 + offset)) in ((power,) if offset > -1e-9 else (power, 5 * 10.0 ** (exponent - 1)))

@@ -66,8 +66,8 @@ def demo(
     from convlstm.files import check_writable
     from convlstm.nowcast.cf_output import make_forecast, write_forecast
     from convlstm.nowcast.config_text import read_config
-    from convlstm.nowcast.evaluate import check_new_evaluation
     from convlstm.nowcast.evaluation_cases import Selection
+    from convlstm.nowcast.evaluation_output import check_new_evaluation
     from convlstm.nowcast.models import shipped_model
     from convlstm.nowcast.nowcaster import load_nowcaster
     from convlstm.nowcast.run_folder import RunFolder

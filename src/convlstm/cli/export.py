@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _FORMS = {"onnx": "scan", "onnx-unrolled": "unrolled", "onnx-step": "step"}
 _FRAMEWORK_FORMATS = ("pt2", "stablehlo", "savedmodel")
+_HUB = "hub"
+_OF_ANY_FORMAT = ("--size", "--mask", "--probability", "--horizon")  # but hub
 _HORIZON = 12
 _BACKEND = "KERAS_BACKEND"
 
@@ -28,15 +30,15 @@ def export(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; a folder for savedmodel.")] = Path(
-        "model.onnx"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write; a folder for savedmodel and hub.")
+    ] = Path("model.onnx"),
     kind: Annotated[
         str,
         typer.Option(
             "--format",
             help="onnx (any number of steps), onnx-unrolled (a fixed number), onnx-step (one step with states), pt2 "
-            "(PyTorch), stablehlo (JAX) or savedmodel (TensorFlow).",
+            "(PyTorch), stablehlo (JAX), savedmodel (TensorFlow), or hub (a folder for the Hugging Face Hub).",
         ),
     ] = "onnx",
     steps: Annotated[
@@ -67,8 +69,16 @@ def export(
     weights: Annotated[
         str, typer.Option(help="Type of the kernels in the file, for onnx: float32, float16 or int8.")
     ] = "float32",
+    license_name: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="NAME",
+            help="Licence in the card of hub, such as cc-by-4.0. Default: that of the package for its model only.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a model for another runtime, and compare the file with the reference.
+    """Write a model for another runtime, and compare the file with the reference; or write it for the Hugging Face Hub.
 
     Batch, time and size are open where the format allows it and no option fixes them. The file is run on random inputs
     at two sizes, and is not written if a number differs by more than 1e-5.
@@ -76,14 +86,28 @@ def export(
     Example: `convlstm export -o rain.onnx`
 
     Example: `convlstm export my-run -o model.pt2 --format pt2 --size 128x128`
+
+    Example: `convlstm export my-run -o my-model --format hub --license cc-by-4.0`
     """
     from convlstm.files import check_not_input
     from convlstm.nowcast.models import shipped_model
-    from convlstm.nowcast.nowcaster import model_file
     from convlstm.spec.parsing import choice
-    from convlstm.weights.checkpoint import load_model
+    from convlstm.weights.checkpoint import load_model, model_file
 
-    choice("--format", kind, (*_FORMS, *_FRAMEWORK_FORMATS))
+    choice("--format", kind, (*_FORMS, *_FRAMEWORK_FORMATS, _HUB))
+    graph_options = {"--size": size, "--mask": mask, "--probability": probability, "--horizon": horizon}
+    onnx_options = {
+        "--steps": steps,
+        "--batch": batch,
+        "--states": states,
+        "--physical": physical,
+        "--weights": weights if weights != "float32" else None,
+    }
+    if kind == _HUB:
+        _check_unused(kind, graph_options | onnx_options)
+        _to_hub(output, path, license_name)
+        return
+    _check_unused(kind, {"--license": license_name})
     source = model_file(shipped_model() if path is None else path)
     check_not_input(output, source)
     model = load_model(source)
@@ -99,8 +123,7 @@ def export(
         }
         _say(_to_onnx(output, model, shared | further), kind, weights)
         return
-    given = {"--steps": steps, "--batch": batch, "--states": states, "--physical": physical}
-    _check_unused(kind, given | {"--weights": weights if weights != "float32" else None})
+    _check_unused(kind, onnx_options)
     _say(_to_framework(output, model, kind, shared), kind)
 
 
@@ -120,6 +143,16 @@ def _to_framework(output: Path, model: Model, kind: Any, options: dict[str, Any]
         os.environ.setdefault(_BACKEND, "tensorflow")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return to_framework(output, model.spec, model.weights, kind, **options)
+
+
+def _to_hub(output: Path, model: Path | None, license_name: str | None) -> None:
+    """Write a folder for the Hub, and print what it has."""
+    from convlstm.cli.output import say
+    from convlstm.export.exported import check_path
+    from convlstm.hub import FILES, save_folder
+
+    folder = save_folder(check_path(output, _HUB), model, license=license_name)
+    say(f"{folder}: {', '.join(FILES)}, {(folder / FILES[1]).stat().st_size / 1e6:.2f} MB")
 
 
 def _horizon(model: Model, horizon: int | None, kind: str) -> int | None:
@@ -146,15 +179,21 @@ def _physical(model: Model, source: Path) -> Physical:
     return Physical(transform=pipeline.transform.to_dict(), rain=pipeline.rain, moving=pipeline.frame == "moving")
 
 
-def _check_unused(kind: str, given: dict[str, Any]) -> None:
-    """Raise an error for an option of ONNX with another format."""
+def _check_unused(kind: str, options: dict[str, Any]) -> None:
+    """Raise an error for the first of these options that was passed, which only other formats have."""
     from convlstm.errors import SpecError
 
-    for name, value in given.items():
-        if value:
-            raise SpecError(
-                name, expected=f"no such option with --format {kind}", received=str(value), hint=f"Leave {name} out."
-            )
+    name = next((name for name, value in options.items() if value), None)
+    if name is None:
+        return
+    formats = {"--steps": "onnx-unrolled", "--license": _HUB} | dict.fromkeys(_OF_ANY_FORMAT, "another than hub")
+    supported = "`--license`" if kind == _HUB else ", ".join(f"`{option}`" for option in _OF_ANY_FORMAT)
+    raise SpecError(
+        name,
+        expected=f"--format {formats.get(name, ' or '.join(_FORMS))}",
+        received=kind,
+        hint=f"Leave it out; {kind} supports {supported}.",
+    )
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:

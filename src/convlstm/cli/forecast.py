@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,7 @@ def forecast(
             "(animations).",
         ),
     ] = Path("forecast.nc"),
-    layout: Annotated[
-        str, typer.Option(help="Names and dimensions of a NetCDF or Zarr output: cf, weatherbench or pysteps.")
-    ] = "cf",
+    layout: options.Layout = "cf",
     init_time: Annotated[
         str | None,
         typer.Option(
@@ -40,6 +38,26 @@ def forecast(
     ] = None,
     members: options.Members = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the members.")] = 0,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="CELLS",
+            help="Forecast a large grid in tiles of this side, a multiple of the patch size, into a Zarr output. The "
+            "same command continues after an interruption.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="CELLS",
+            help="Cells around a tile that its forecast sees. Default: as many as its values depend on.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", metavar="", help="With --tile, replace a store of another forecast.")
+    ] = False,
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     precision: options.Precision = "float32",
@@ -72,9 +90,12 @@ def forecast(
     Example: `convlstm forecast rain.nc -o forecast.nc --members 24`
 
     Example: `convlstm forecast my-run rain.nc -o forecast.nc --lead-times 30,60,120`
+
+    Example: `convlstm forecast continent.zarr -o forecast.zarr --tile 512`
     """
-    from convlstm.cli.forecast_output import check_output, write_output
+    from convlstm.cli.forecast_output import check_output, check_tiles, write_output
     from convlstm.cli.output import begin, finish, say_summary, time_text
+    from convlstm.cli.work import tiles_with_progress
     from convlstm.data.places import local_files
     from convlstm.data.summary import summarise
     from convlstm.errors import ConvLSTMError
@@ -87,6 +108,7 @@ def forecast(
     begin("forecast", quiet=quiet, log_file=log_file, as_json=as_json)
     model, data = options.model_and_data(paths)
     check_output(output, layout)
+    check_tiles(output, layout, tile, overlap=overlap, overwrite=overwrite, members=members)
     check_not_input(output, *local_files(data), model, *RunFolder(model).files)
     leads = options.lead_seconds(lead_times)
     nowcaster = load_nowcaster(model, framework, threads, precision, device)
@@ -100,17 +122,12 @@ def forecast(
         raise
     say_summary(summarise(frames, window), nowcaster.pipeline)
     command = ["convlstm", *sys.argv[1:]]
-    result = make_forecast(
-        nowcaster,
-        frames,
-        lead_times=leads,
-        init_time=init_time,
-        max_age=seconds,
-        members=members,
-        seed=seed,
-        command=command,
-    )
-    write_output(output, result, layout)
+    same: dict[str, Any] = {"lead_times": leads, "init_time": init_time, "max_age": seconds, "command": command}
+    if tile is None:
+        result = make_forecast(nowcaster, frames, members=members, seed=seed, **same)
+        write_output(output, result, layout)
+    else:
+        result = tiles_with_progress(nowcaster, frames, output, tile=tile, overlap=overlap, overwrite=overwrite, **same)
     start = result["forecast_reference_time"].dt.strftime("%F %R").item()
     finish(
         f"{output}: {result.sizes['lead_time']} frames after {start}",

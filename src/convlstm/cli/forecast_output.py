@@ -34,6 +34,28 @@ def check_output(output: Path, layout: str) -> None:
         find_ffmpeg()
 
 
+def check_tiles(
+    output: Path, layout: str, tile: int | None, *, overlap: int | None, overwrite: bool, members: int
+) -> None:
+    """Raise an error for options that only a forecast in tiles has, or that it does not have."""
+    from convlstm.errors import ConfigError
+
+    refused: tuple[tuple[str, bool, object], ...]
+    if tile is None:
+        refused = (("--overlap", overlap is not None, overlap), ("--overwrite", overwrite, "the option"))
+        expected, hint = "no such option without `--tile`", "Leave it out, or pass `--tile`."
+    else:
+        refused = (
+            ("--output", output.suffix != ".zarr", output.name),
+            ("--layout", layout != "cf", layout),
+            ("--members", members > 0, members),
+        )
+        expected, hint = "a Zarr store (.zarr) of the layout cf, without members, for tiles", "Leave `--tile` out."
+    for name, is_refused, received in refused:
+        if is_refused:
+            raise ConfigError(name, expected=expected, received=received, hint=hint)
+
+
 def write_output(output: Path, forecast: xr.Dataset, layout: str) -> None:
     """Write a forecast of the kind that the end of the name says."""
     from convlstm.nowcast.cf_output import write_forecast

@@ -1,8 +1,8 @@
 """The `convlstm` command.
 
-Exit codes: 0 done; 1 an error inside convlstm; 2 wrong usage; 3 configuration or spec; 4 data; 5 model or weights;
-6 output cannot be written; 7 training failed; 8 a package is missing; 130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP)
-interrupted.
+Exit codes: 0 done; 1 an error inside convlstm, or `doctor` or `health` found a fault; 2 wrong usage; 3 configuration or
+spec; 4 data; 5 model or weights; 6 output cannot be written; 7 training failed; 8 a package is missing; 9 another
+process of a training has ended; 130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP) interrupted.
 """
 
 from __future__ import annotations

@@ -27,9 +27,8 @@ def card(
     """
     from convlstm.nowcast.model_card import model_card
     from convlstm.nowcast.models import shipped_model
-    from convlstm.nowcast.nowcaster import model_file
 
-    typer.echo(model_card(model_file(shipped_model() if path is None else path)), nl=False)
+    typer.echo(model_card(shipped_model() if path is None else path), nl=False)
 
 
 @model.command()

@@ -84,6 +84,21 @@ Device = Annotated[
     ),
 ]
 
+_PROCESSES = "Several processes"
+
+Devices = Annotated[
+    int,
+    typer.Option(min=1, help="Processes on each machine, with one device each; PyTorch.", rich_help_panel=_PROCESSES),
+]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines of the training; PyTorch.", rich_help_panel=_PROCESSES)]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        help="ddp keeps the whole model in each process, fsdp shards weights, gradients and optimiser state.",
+        rich_help_panel=_PROCESSES,
+    ),
+]
+
 _OUTPUT = "Output options"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print errors only.", rich_help_panel=_OUTPUT)]
@@ -105,6 +120,9 @@ JsonLines = Annotated[
     typer.Option(
         "--json", metavar="", help="Print one JSON object per event, and no other text.", rich_help_panel=_OUTPUT
     ),
+]
+Layout = Annotated[
+    str, typer.Option(help="Names and dimensions of a NetCDF or Zarr output: cf, weatherbench or pysteps.")
 ]
 LeadTimes = Annotated[
     str | None,

@@ -63,6 +63,14 @@ def begin(command: str, *, quiet: bool, log_file: Path | None, as_json: bool) ->
             ) from error
 
 
+def silence() -> None:
+    """Print and log nothing but errors from now on, because another process prints the same."""
+    _settings.is_silent, _settings.as_json = True, False
+    if _settings.log_file is not None:
+        _settings.log_file.close()
+        _settings.log_file = None
+
+
 def finish(text: str, **values: Any) -> None:
     """Print the last line of a command; with `--json` its result instead, with what was read and the seconds."""
     say(text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -43,6 +44,9 @@ def train(
     framework: options.Framework = "torch",
     threads: options.Threads = None,
     device: options.Device = None,
+    devices: options.Devices = 1,
+    nodes: options.Nodes = 1,
+    strategy: options.Strategy = "ddp",
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -61,14 +65,17 @@ def train(
 
     The command prints what it read, and writes `model.safetensors` (the best on the validation days), `config.yaml`,
     `data.json`, `log.jsonl` and `state.safetensors`. A run that continues with `--resume` gives the same bits as an
-    uninterrupted run, on the same CPU with the same `--threads`.
+    uninterrupted run, on the same CPU with the same `--threads`. `--devices` trains in several processes.
 
     Example: `convlstm train rain.nc -o my-run --set training.steps=500 --set 'model.hidden_channels=[64,64]'`
     """
-    from convlstm.cli.output import begin, finish
+    from convlstm.cli.launch import launch
+    from convlstm.cli.output import begin, finish, silence
     from convlstm.cli.work import train_with_progress
     from convlstm.data import open_frames
+    from convlstm.frontend.processes import Processes, Strategy
     from convlstm.nowcast.config_text import read_config, to_yaml
+    from convlstm.nowcast.frameworks import process_rank
     from convlstm.nowcast.run_folder import RunFolder
 
     begin("train", quiet=quiet, log_file=log_file, as_json=as_json)
@@ -89,10 +96,25 @@ def train(
         return
     if not data:
         raise typer.BadParameter("pass the data to train on", param_hint="DATA")
-    folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
+    processes = Processes(devices=devices, nodes=nodes, strategy=cast(Strategy, strategy))
+    processes.check_batch(chosen.training.batch_size, chosen.training.accumulate)
+    rank = process_rank(framework, processes, device)
+    if rank:
+        silence()
+    else:
+        folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
+    if rank is None:
+        raise typer.Exit(launch([sys.executable, "-m", "convlstm", *sys.argv[1:]], processes))
     frames = open_frames(data, **chosen.data.reading_options)
     ended = train_with_progress(
-        chosen, frames, folder, framework=framework, threads=threads, device=device, resume=resume
+        chosen,
+        frames,
+        folder,
+        framework=framework,
+        threads=threads,
+        device=device,
+        processes=processes,
+        resume=resume,
     )
     finish(
         f"{folder.model}: best of {ended.step} steps at step {ended.best_step}, validation loss {ended.best_loss:.5f}",

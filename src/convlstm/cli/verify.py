@@ -42,7 +42,8 @@ def verify(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace an evaluation in the output folder.")
+        bool,
+        typer.Option("--overwrite", metavar="", help="Replace an evaluation, or an unfinished one of other options."),
     ] = False,
     max_cases: Annotated[
         int, typer.Option(min=1, help="Maximum number of forecasts, spread evenly over the starts.")
@@ -77,8 +78,10 @@ def verify(
     """Score forecasts that any tool made, and compare them with persistence and optical flow.
 
     The forecasts are fields, members of an ensemble, or probabilities over thresholds, on the grid of the observations.
-    All starts are scored whose lead times were observed. The reading options are those of the observations. The output
-    is a folder as `convlstm evaluate` writes it.
+    All starts are scored whose lead times were observed; the command prints how many were left out and why. The reading
+    options are those of the observations. The output is a folder as `convlstm evaluate` writes it.
+
+    Run the same command again to continue after an interruption.
 
     Example: `convlstm verify forecast.nc rain.nc -o verification`
 
@@ -115,7 +118,7 @@ def verify(
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )
     say_scores(score_table(result.scores, frames.channels[0].units, result.thresholds))
-    say(f"{result.cases} of {result.found} forecasts scored")
+    say(result.summary)
     if not result.has_baselines:
         say("without persistence and optical flow: the observations lack frames before the start of some forecasts")
     finish(
@@ -123,4 +126,5 @@ def verify(
         output=str(output),
         cases=result.cases,
         starts=result.found,
+        left_out=dict(result.left_out),
     )

@@ -26,9 +26,10 @@ def watch(
         str,
         typer.Option(
             metavar="TEMPLATE",
-            help="Name of a forecast, with fields of strftime for its initial time. It ends in .nc or .zarr.",
+            help="Name of a forecast, with fields of strftime for its initial time. It ends in .nc, .nc4 or .zarr.",
         ),
     ] = "forecast_%Y%m%dT%H%MZ.nc",
+    layout: options.Layout = "cf",
     pattern: Annotated[
         str, typer.Option(metavar="GLOB", help="Names of the files in a folder, such as '*.nc' or '**/*.nc'.")
     ] = "*",
@@ -97,6 +98,7 @@ def watch(
     chosen = WatchOptions(
         output=output,
         name=name,
+        layout=layout,
         lead_times=options.lead_seconds(lead_times),
         members=members,
         seed=seed,

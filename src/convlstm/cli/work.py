@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from convlstm.data import Frames
+    from convlstm.frontend.processes import Processes
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
@@ -28,10 +31,12 @@ def train_with_progress(
     framework: str,
     threads: int | None,
     device: str | None = None,
+    processes: Processes | None = None,
     resume: bool,
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
     from convlstm.cli.output import progress, say_summary
+    from convlstm.frontend.processes import ONE_PROCESS
     from convlstm.nowcast.fit import fit
     from convlstm.nowcast.frameworks import set_threads
 
@@ -51,9 +56,21 @@ def train_with_progress(
             folder,
             framework=framework,
             device=device,
+            processes=processes or ONE_PROCESS,
             resume=resume,
             on_step=on_step,
             on_begin=say_summary,
+        )
+
+
+def tiles_with_progress(nowcaster: Nowcaster, frames: Frames, output: Path, **options: Any) -> xr.Dataset:
+    """Forecast in tiles with a display of their number; the options are those of `forecast_in_tiles`."""
+    from convlstm.cli.output import progress
+    from convlstm.nowcast.tiled_forecast import forecast_in_tiles
+
+    with progress("forecasting") as show_progress:
+        return forecast_in_tiles(
+            nowcaster, frames, output, on_tile=lambda done, of: show_progress(done, of, "tiles"), **options
         )
 
 

@@ -17,7 +17,7 @@ from convlstm.spec.geometry import AXIS_NAMES
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.presets import PRESETS
 from convlstm.weights.canonical import Spec
-from convlstm.weights.checkpoint import MODEL_FILE, SPEC_TYPES, file_error, kind_of, load_model
+from convlstm.weights.checkpoint import SPEC_TYPES, file_error, kind_of, load_model
 
 _SIZE = "[1-9][0-9]{0,9}"
 _MOST_STEPS = 10_000
@@ -41,11 +41,9 @@ class Subject:
 def read_subject(target: str) -> Subject:
     """Return the model of a model file, a run folder, a spec as a JSON file, or the name of a preset."""
     path = Path(target)
-    if path.is_dir():
-        return _read_model(path / MODEL_FILE)
     if path.suffix == ".json" and path.is_file():
         return Subject(_read_spec(path))
-    if path.is_file():
+    if path.is_file() or path.is_dir():
         return _read_model(path)
     if target in PRESETS:
         return Subject(PRESETS[target])

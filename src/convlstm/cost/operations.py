@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 from convlstm.cost.memory import SINGLE, WIDTHS, Run, runs, training_memory
 from convlstm.cost.workload import Call, Workload, calls, check_frames
@@ -122,6 +122,42 @@ def receptive_fields(spec: ConvLSTMSpec, patch_size: int = 1) -> list[tuple[Size
         growth = tuple(max(pair) for pair in zip(growth, wider, strict=True))
         result.append((field, growth))
     return result
+
+
+def forecast_reach(spec: ForecasterSpec, steps: int, horizon: int) -> int:
+    """Return how far from the patch of a cell an input value can be that the forecast of the cell depends on.
+
+    h of a layer depends on the layer below at the same step and on its own h one step before, each within the radius
+    of a kernel. The reach is the largest sum of radii from the last lead time back to the first input frame, in
+    patches. The interpolation of an output at full resolution adds one patch.
+
+    Args:
+        spec: The forecaster, whose layers have no norm: its statistics depend on every cell.
+        steps: Number of input frames.
+        horizon: Number of forecast frames.
+
+    Returns:
+        The distance in cells, along the rows or the columns.
+
+    Example:
+        >>> stack = ConvLSTMSpec(in_channels=16, hidden_channels=[8, 8], kernel_size=3)
+        >>> forecast_reach(ForecasterSpec(encoder=stack, patch_size=4), steps=6, horizon=12)
+        76
+    """
+    layers = spec.encoder.layers
+    inward = [max(effective_kernel(k, d) // 2 for k, d in zip(n.kernel_size, n.dilation, strict=True)) for n in layers]
+    backward = [max(max(widths) for widths in layer.recurrent_widths) for layer in layers]
+    has_feedback = spec.rollout == "feedback"
+    reaches = [-inf] * len(layers)  # of h, which is constant before the first step
+    for step in range(steps + horizon - has_feedback):
+        # with feedback, a step after the last frame reads the frame that the last layer gave one step before
+        below = 0.0 if step < steps else reaches[-1] if has_feedback else -inf
+        for n in range(len(layers)):
+            below = reaches[n] = max(below + inward[n], reaches[n] + backward[n])
+    patches = int(reaches[-1] if has_feedback else max(reaches))
+    if not spec.detail_channels:
+        return patches * spec.patch_size
+    return max((patches + 1) * spec.patch_size, 2 * (spec.detail_kernel // 2))
 
 
 def _stack(spec: Spec, workload: Workload, stack_calls: Sequence[Call]) -> list[LayerCost]:

@@ -69,6 +69,8 @@ class AccumulatedChannel(Channel):
 def check_sums_per_step(channel: Channel) -> None:
     """Raise an error for sums that increase from frame to frame as those since a start, judged by a sample."""
     count, *grid = channel.shape
+    if count < 2:
+        return
     changes, wet_everywhere = [], True
     for first in in_parts(spread(count - 1, math.prod(grid), frames_each=2), 2 * math.prod(grid)):
         before, after = channel.read(first), channel.read(first + 1)

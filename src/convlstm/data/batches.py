@@ -17,6 +17,9 @@ from convlstm.data.units import RAIN_RATE, Field
 from convlstm.data.windows import Starts
 from convlstm.errors import DataError
 
+ALL_ROWS = slice(None)
+"""All windows of a batch."""
+
 _WHOLE_GRID: Window = (slice(None), slice(None))
 
 
@@ -167,11 +170,12 @@ class Batches:
         else:
             self._sample = UniformSampler(self._windows.starts, grid, size)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL_ROWS) -> Batch:
         """Return the batch of one training step.
 
         Args:
             step: Number of the step, 0 or more.
+            rows: Windows of the batch to read, such as `slice(0, 4)` for the first four; the default reads all.
 
         Returns:
             The batch.
@@ -184,7 +188,8 @@ class Batches:
             True
         """
         random = np.random.Generator(np.random.PCG64([self._seed, step]))
-        return self._windows.assemble([self._cut(random) for _ in range(self._windows.batch_size)])
+        cuts = [self._cut(random) for _ in range(self._windows.batch_size)]
+        return self._windows.assemble(cuts[rows])
 
     @staticmethod
     def in_order(

@@ -33,15 +33,12 @@ def undecoded(dataset: xr.Dataset) -> xr.Dataset:
     return xr.decode_cf(encoded, mask_and_scale=False, decode_times=False, decode_coords="all")
 
 
-def dataset_of_array(
-    values: ArrayLike, variables: Sequence[str], units: str, *, time_step: float, last_time: Time
-) -> xr.Dataset:
+def dataset_of_array(values: ArrayLike, variables: Sequence[str], *, time_step: float, last_time: Time) -> xr.Dataset:
     """Return an array as a dataset with times, for `open_frames`.
 
     Args:
         values: (time, height, width), or (time, channel, height, width) for several variables; NaN where missing.
         variables: Names of the channels.
-        units: Unit of the values.
         time_step: Seconds between frames.
         last_time: Time of the last frame.
 
@@ -55,7 +52,7 @@ def dataset_of_array(
 
     Example:
         >>> rain = np.zeros((3, 8, 8), np.float32)
-        >>> dataset = dataset_of_array(rain, ["rain"], "mm/h", time_step=300, last_time="2020-06-01T12:00")
+        >>> dataset = dataset_of_array(rain, ["rain"], time_step=300, last_time="2020-06-01T12:00")
         >>> str(dataset["time"].values[0])[:16]
         '2020-06-01T11:50'
     """
@@ -73,7 +70,7 @@ def dataset_of_array(
         )
     steps = np.arange(1 - len(array), 1) * round(time_step * 1e9)
     time: NDArray[np.datetime64] = as_datetime64(last_time) + steps.astype("timedelta64[ns]")
-    fields = {name: (("time", "y", "x"), array[:, channel], {"units": units}) for channel, name in enumerate(variables)}
+    fields = {name: (("time", "y", "x"), array[:, channel]) for channel, name in enumerate(variables)}
     return xr.Dataset(fields, coords={"time": ("time", time, {"standard_name": "time"})})
 
 

@@ -25,7 +25,7 @@ from convlstm.data.selection import Selection
 from convlstm.data.stored import BlockCache, StoredArray, packed_numbers
 from convlstm.data.times import read_times, usual_step
 from convlstm.data.units import RAIN_RATE, Conversion, find_conversion
-from convlstm.errors import DataError
+from convlstm.errors import ConfigError, DataError
 
 MAX_BYTES = 256 * 2**20
 """Default of `max_bytes` of `open_frames`: memory for the numbers of a sequence."""
@@ -53,7 +53,7 @@ def open_frames(
     path: Source | xr.Dataset,
     *,
     variables: tuple[str, ...] = (),
-    units: str | None = None,
+    units: str | Sequence[str] | None = None,
     time_step: float | None = None,
     time_dim: str | None = None,
     y_dim: str | None = None,
@@ -77,7 +77,8 @@ def open_frames(
         path: A file, a Zarr store, a folder of files, a pattern such as "days/*.nc", an address that fsspec reads, a
             sequence of these, or a dataset in memory.
         variables: Names of the variables, one for each channel; () takes the only one over time, y and x.
-        units: Unit of the variables, which overrides the file ("mm" for rain sums over one step).
+        units: Unit of the variables, which overrides the file ("mm" for rain sums over one step); a sequence has one
+            unit for each variable.
         time_step: Seconds between frames, and the period of sums; needed only if the file has no dates, or one frame.
         time_dim: Name of the time dimension, if neither CF attributes nor its name show it.
         y_dim: Name of the dimension of rows, in the same case.
@@ -99,7 +100,7 @@ def open_frames(
             ambiguous, and for sums since a start and codes for no data, unless an option settles them. Also if files
             overlap in time, or differ in grid, unit or variables.
         DependencyError: if a kind of file or address needs a package that is not installed.
-        ConfigError: if `time_step` is not above 0.
+        ConfigError: if `time_step` is not above 0, or the number of units is not that of the variables.
 
     Example:
         >>> from convlstm.data import sample_path
@@ -128,7 +129,7 @@ class _Options:
     """The options of `open_frames`."""
 
     variables: tuple[str, ...]
-    units: str | None
+    units: str | Sequence[str] | None
     time_step: float | None
     dims: Mapping[str, str | None]
     rain: bool | None
@@ -149,8 +150,8 @@ def _frames_of(dataset: xr.Dataset, path: str, cache: BlockCache, options: _Opti
     accumulated, missing = options.accumulated, options.missing
     dims = (dimensions.time, dimensions.y, dimensions.x)
     channels = []
-    for field in fields:
-        conversion = _conversion(field, options.units, options.rain)
+    for field, units in zip(fields, _units_of(names, options.units), strict=True):
+        conversion = _conversion(field, units, options.rain)
         packed = packed_numbers(field, dims, cache, path, in_memory=in_memory)
         is_file = has_default_fill(dataset)
         channel = packed_channel(field, packed, conversion, step, accumulated, missing, is_file=is_file)
@@ -195,6 +196,20 @@ def _three_dimensional(variable: xr.DataArray, dimensions: Dimensions) -> xr.Dat
             str(variable.name), expected="data", received=f"sizes {dict(field.sizes)}", hint="Choose another file."
         )
     return field
+
+
+def _units_of(names: Sequence[str], units: str | Sequence[str] | None) -> list[str | None]:
+    """Return the unit from the caller for each variable, None for that of the file."""
+    if units is None or isinstance(units, str):
+        return [units] * len(names)
+    if len(units) != len(names):
+        raise ConfigError(
+            "units",
+            expected=f"one text, or a sequence of {len(names)} for {', '.join(names)}",
+            received=f"a sequence of {len(units)}",
+            hint="Pass one unit for each variable.",
+        )
+    return list(units)
 
 
 def _conversion(variable: xr.DataArray, units: str | None, rain: bool | None) -> Conversion:

@@ -109,13 +109,13 @@ def _projected_step(grid: xr.Dataset, dim: str) -> float | None:
 def find_geographic(grid: xr.Dataset, name: str) -> xr.DataArray | None:
     """Return the coordinate with this standard name, unit or name."""
     units = {"latitude": "degrees_north", "longitude": "degrees_east"}[name]
-    found: xr.DataArray
-    for key, found in grid.coords.items():
-        attrs = found.attrs
+    coordinate: xr.DataArray
+    for key, coordinate in grid.coords.items():
+        attrs = coordinate.attrs
         if (
             attrs.get("standard_name") == name
             or attrs.get("units") == units
             or str(key).rstrip("s") in (name, name[:3])
         ):
-            return found
+            return coordinate
     return None

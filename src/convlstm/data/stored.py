@@ -21,6 +21,7 @@ MAX_READ = 4 * 2**30
 _BLOCK_BYTES = 2**22  # least size of a block, made of several chunks if they are smaller
 _LARGE_BLOCK = 2**26  # chunks of Dask above this size are read in parts
 _SPARSE = 4  # an index is sparse if it takes less than one of so many frames between its first and its last
+_AT_ONCE = 4  # frames of a sparse index that are read at once, each of them a whole chunk in memory
 
 Edges = NDArray[np.intp]
 
@@ -102,7 +103,9 @@ class StoredArray:
         ranges = [range(*part.indices(n)) for part, n in zip((rows, columns), self.shape[1:], strict=True)]
         self._check(len(frames) * len(ranges[0]) * len(ranges[1]), "values read at once")
         if len(frames) and np.ptp(frames) >= _SPARSE * len(frames):
-            return self._read(frames, slice(*rows.indices(self.shape[1])), slice(*columns.indices(self.shape[2])))
+            parts = [frames[n : n + _AT_ONCE] for n in range(0, len(frames), _AT_ONCE)]
+            area = slice(*rows.indices(self.shape[1])), slice(*columns.indices(self.shape[2]))
+            return np.concatenate([self._read(part, *area) for part in parts])
         return self._from_blocks(frames, *ranges)
 
     def without_first(self) -> StoredArray:

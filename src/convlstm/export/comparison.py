@@ -55,10 +55,10 @@ def check_file(spec: Spec, weights: Mapping[str, Array], options: GraphOptions, 
         inputs, expected = random_case(spec, exact, options, sizes, seed)
         received = run(inputs)
         for name, values in expected.items():
-            found = received[name]
-            if found.shape != values.shape:
-                raise _mismatch(path, f"{name} of shape {found.shape} instead of {values.shape} for {sizes}")
-            difference = relative_difference(found, values)
+            output = received[name]
+            if output.shape != values.shape:
+                raise _mismatch(path, f"{name} of shape {output.shape} instead of {values.shape} for {sizes}")
+            difference = relative_difference(output, values)
             if not difference <= TOLERANCE:
                 raise _mismatch(path, f"a difference of {difference:.1g} in {name} for {sizes}")
             largest = max(largest, difference)
@@ -201,8 +201,9 @@ def _random_frames(spec: ForecasterSpec, physical: Physical | None, sizes: Sizes
     if physical is None:
         return frames
     if physical.transform["name"] == "standard":
-        scale, offset = (_per_channel(physical.transform[name]) for name in ("std", "mean"))
-        frames = frames * scale + offset
+        from convlstm.data import transform_from_dict
+
+        frames = transform_from_dict(physical.transform).inverse(frames)
     elif physical.transform["name"] != "identity":
         frames = 10.0**frames * (frames > -0.5)  # rain, with dry points
     frames[random.random(frames.shape) < 0.1] = np.nan
@@ -293,11 +294,6 @@ def _least_size(spec: ConvLSTMSpec) -> int:
 
 def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.asarray(random.standard_normal(shape, dtype=np.float32))
-
-
-def _per_channel(value: Any) -> Array:
-    numbers = np.asarray(value, dtype=np.float32)
-    return numbers.reshape(-1, 1, 1) if numbers.ndim else numbers
 
 
 def _mismatch(path: object, received: str) -> OutputError:

@@ -11,8 +11,8 @@ from typing import Any
 from convlstm.errors import DependencyError, OutputError, install
 from convlstm.files import check_writable
 
-SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "stablehlo": ".stablehlo", "savedmodel": ""}
-"""The suffix of a file by format; a SavedModel is a folder."""
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "stablehlo": ".stablehlo", "savedmodel": "", "hub": ""}
+"""The suffix of a file by format; a SavedModel and a folder of the Hugging Face Hub have none."""
 
 
 @dataclass(frozen=True)

@@ -64,15 +64,15 @@ class _Builder:
         is_step = options.form == "step"
         channels = self.spec.frame_channels - (physical is not None and physical.moving)
         time: list[int | str | None] = [] if is_step else [options.steps or "time"]
-        given = graph.add_input("frames", FLOAT, [self.batch, *time, channels, *self.space])
-        frames = given
+        input_frames = graph.add_input("frames", FLOAT, [self.batch, *time, channels, *self.space])
+        frames = input_frames
         if physical is not None:
             frames = model_values(graph, frames, physical, steps=options.loop_steps, has_time=not is_step)
             frames = pad_to_patches(graph, frames, self.spec.patch_size, 2 + len(time))
         states, context = self._encode_step(frames) if is_step else self._encode(frames)
         forecast = self._forecast(states, context)
         if physical is not None:
-            forecast = crop(graph, forecast, given, 2 + len(time))
+            forecast = crop(graph, forecast, input_frames, 2 + len(time))
             if not self.spec.thresholds:
                 forecast = physical_values(graph, forecast, physical)
         if options.probability or (physical is not None and self.spec.thresholds):

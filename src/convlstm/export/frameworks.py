@@ -10,7 +10,7 @@ from typing import Any, Literal
 from convlstm.errors import DependencyError, OutputError, SpecError, install
 from convlstm.export.comparison import check_file, compared_sizes, random_case
 from convlstm.export.exported import Exported, check_path, described
-from convlstm.export.options import GraphOptions, check_size_of_grid
+from convlstm.export.options import HORIZON_HINT, GraphOptions, check_kind, check_size_of_grid
 from convlstm.files import write_atomic
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
@@ -81,9 +81,9 @@ def to_framework(
     path = check_path(path, kind)
     check_weights(spec, weights)
     Model(spec, weights).check_range("float32")
-    module = _exporter(kind)
     options = GraphOptions(form="unrolled", horizon=horizon, size=size, mask=mask, probability=probability)
     _check(spec, kind, options)
+    module = _exporter(kind)
     open_space = size is None and _stack(spec).peephole != "pixel"
     example, expected = random_case(spec, weights, options, compared_sizes(spec, options)[0], seed=2)
     arguments = {"horizon": horizon, "probability": probability, "open_space": open_space}
@@ -140,16 +140,11 @@ def _check(spec: Spec, kind: FrameworkFormat, options: GraphOptions) -> None:
         raise _refusal("duration_strategy", kind, "the name of a strategy", "a function", "Use a named strategy.")
     if stack.in_channels == 0:
         raise _refusal("in_channels", kind, "a stack with an input", 0, "Export it as ONNX, with the states as inputs.")
+    check_kind(spec, options)
     if isinstance(spec, ForecasterSpec):
         if options.horizon is None:
-            raise _refusal("horizon", kind, "the number of forecast frames", "None", "Pass `horizon=12`.")
+            raise _refusal("horizon", kind, "the number of forecast frames", "None", HORIZON_HINT)
         parsing.integer("horizon", options.horizon, 1)
-        if options.probability and not spec.thresholds:
-            raise _refusal("probability", kind, "False without thresholds", True, "Leave `probability` out.")
-    else:
-        for name in ("horizon", "probability"):
-            if getattr(options, name):
-                raise _refusal(name, kind, "no such option for a layer", getattr(options, name), f"Leave `{name}` out.")
     if options.size is not None:
         parsing.per_axis("size", options.size, stack.spatial_dims, 1)
         check_size_of_grid(spec, options)
@@ -176,7 +171,7 @@ def _check_open_size(spec: Spec, kind: FrameworkFormat) -> None:
                 kind,
                 f"{expected} with an open size",
                 received,
-                "Fix the size: `--size 64x64`, or `size=(64, 64)` in Python.",
+                "Pass `--size 64x64` (`size=(64, 64)` in Python), which fixes the size.",
             )
 
 

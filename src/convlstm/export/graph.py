@@ -169,7 +169,7 @@ class Graph:
         of_outputs: dict[str, list[int]] = {}
         if outputs:
             of_outputs = {"scan_output_axes": [axis] * outputs, "scan_output_directions": [direction] * outputs}
-        found = self.ops(
+        scanned = self.ops(
             "Scan",
             len(states) + outputs,
             *states,
@@ -180,7 +180,7 @@ class Graph:
             scan_input_directions=[direction] * len(inputs),
             **of_outputs,
         )
-        return found[: len(states)], found[len(states) :]
+        return scanned[: len(states)], scanned[len(states) :]
 
     def build(self, *, with_initializers: bool = True, open_shapes: bool = False) -> onnx.GraphProto:
         """Return the graph; with `open_shapes` its inputs and outputs have types only."""

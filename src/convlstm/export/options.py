@@ -17,6 +17,7 @@ Form = Literal["scan", "unrolled", "step"]
 FORMS: tuple[Form, ...] = ("scan", "unrolled", "step")
 _LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that fit in one file of ONNX, whose limit is 2 GiB."""
+HORIZON_HINT = "Pass `--horizon 12` (`horizon=12` in Python)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
             "spec",
             expected="at most 2 GiB of weights in a file of ONNX",
             received=f"{4 * parameter_count(spec) / 2**30:.1f} GiB",
-            hint="Export it with `--format pt2`.",
+            hint="Choose `--format pt2` (`to_framework` in Python).",
         )
     for name in ("steps", "horizon", "batch"):
         value = getattr(options, name)
@@ -92,6 +93,7 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
         parsing.per_axis("size", options.size, stack.spatial_dims, 1)
     _check_steps(options)
     check_size_of_grid(spec, options)
+    check_kind(spec, options)
     if isinstance(spec, ForecasterSpec):
         _check_forecaster(spec, options)
     else:
@@ -100,9 +102,11 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
 
 def _check_steps(options: GraphOptions) -> None:
     if options.form == "unrolled" and options.steps is None:
-        _refuse("steps", "the number of steps of an unrolled graph", "None", "Pass `steps=6`, or `form='scan'`.")
+        hint = "Pass `--steps 6` (`steps=6` in Python), or choose `--format onnx` (`form='scan'`)."
+        _refuse("steps", "the number of steps of an unrolled graph", "None", hint)
     if options.form != "unrolled" and options.steps is not None:
-        _refuse("steps", "None, since only an unrolled graph fixes it", options.steps, "Leave `steps` out.")
+        hint = "Leave it out, or choose `--format onnx-unrolled` (`form='unrolled'` in Python)."
+        _refuse("steps", "None, since only an unrolled graph fixes it", options.steps, hint)
     if options.form == "step" and options.mask:
         _refuse("mask", "False in a graph of one step", True, "Call the step for valid frames only.")
 
@@ -113,52 +117,53 @@ def check_size_of_grid(spec: Spec, options: GraphOptions) -> None:
     if stack.peephole == "pixel":
         fixed = tuple(n * patch for n in stack.input_size)
         if options.size not in (None, fixed):
-            _refuse("size", f"{fixed}, the size of the pixel peepholes", options.size, "Leave `size` out.")
+            _refuse("size", f"{fixed}, the size of the pixel peepholes", options.size, "Leave it out.")
     if options.size is not None:
         if options.physical is None and any(n % patch for n in options.size):
             _refuse("size", f"multiples of the patch size {patch}", options.size, "Choose such a size.")
         stack.grids(tuple(-(-n // patch) for n in options.size))
 
 
+def check_kind(spec: Spec, options: GraphOptions) -> None:
+    """Raise an error for an option that needs a forecaster, or thresholds."""
+    if isinstance(spec, ForecasterSpec):
+        if options.probability and not spec.thresholds:
+            _refuse("probability", "a model with thresholds", "one without thresholds", "Leave it out.")
+        return
+    for name in ("horizon", "probability", "physical"):
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            _refuse(name, "a forecaster", "a layer stack", "Leave it out.")
+
+
 def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
-    why = "in the graph of a layer"
-    if options.horizon is not None:
-        _refuse("horizon", f"None {why}", options.horizon, "Leave `horizon` out.")
-    for name in ("probability", "physical"):
-        if getattr(options, name):
-            received = "True" if name == "probability" else "a transform"
-            _refuse(name, f"no such option {why}", received, f"Leave `{name}` out.")
     if options.form == "step" and spec.direction != "forward":
         _refuse(
             "direction",
             "'forward' in a graph of one step",
             repr(spec.direction),
-            "Use `form='scan'`, which reads the whole sequence.",
+            "Choose `--format onnx` (`form='scan'` in Python), which reads the whole sequence.",
         )
     if spec.in_channels == 0 and not options.has_states:
-        _refuse("states", "True for a stack without input", False, "Pass `states=True`.")
+        _refuse("states", "True for a stack without input", False, "Pass `--states` (`states=True` in Python).")
 
 
 def _check_forecaster(spec: ForecasterSpec, options: GraphOptions) -> None:
     if options.form == "scan" and spec.uses_durations and options.horizon is not None:
-        _refuse(
-            "horizon", "None, since `lead_durations` sets the number of frames", options.horizon, "Leave `horizon` out."
-        )
+        _refuse("horizon", "None, since `lead_durations` sets the number of frames", options.horizon, "Leave it out.")
     if options.form != "scan" and options.horizon is None:
-        _refuse("horizon", f"the number of forecast frames of form={options.form!r}", "None", "Pass `horizon=12`.")
-    if options.probability and not spec.thresholds:
-        _refuse("probability", "False without thresholds", True, "Leave `probability` out.")
+        _refuse("horizon", "the number of forecast frames of a graph without a loop", "None", HORIZON_HINT)
     if options.physical is None:
         return
     for name in ("mask", "states"):
         if getattr(options, name):
-            _refuse(name, "False with `physical`", True, f"Leave `{name}` or `physical` out.")
+            _refuse(name, "False with physical values", True, "Leave one of the two out.")
     if options.form == "step" and not options.physical.moving:
         _refuse(
             "physical",
             "None in a graph of one step, which cannot fill missing values",
             "a transform",
-            "Leave `physical` out and pass model values.",
+            "Leave it out, and pass model values to the graph.",
         )
 
 

@@ -127,5 +127,5 @@ def _unknown(name: object) -> SpecError:
         "physical",
         expected="the transform log_rain, reflectivity, standard or identity",
         received=repr(name),
-        hint="Leave `physical` out and pass model values.",
+        hint="Leave it out, and pass model values to the graph.",
     )

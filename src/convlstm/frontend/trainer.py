@@ -5,14 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convlstm.errors import ConfigError, WeightsError
+from convlstm.frontend.processes import ONE_PROCESS, Processes
 from convlstm.spec.choices import PRECISIONS
 from convlstm.spec.types import Array
 
 _WEIGHTS, _OPTIMISER = "weights.", "optimiser."
+LEAST_WEIGHT = 1e-12
+"""Smallest divisor of a loss, so that a batch without a known target has the loss 0."""
+
 DECAYED = ("weight_ih", "weight_hh", "head.weight", "detail.0.weight", "detail.1.weight", "output.weight")
 """How the canonical keys of convolution kernels end, to which alone weight decay applies."""
 
@@ -42,6 +49,16 @@ class Sample:
         """Return the times of the steps by the names of a forecaster's arguments."""
         return {"durations": self.durations, "lead_durations": self.lead_durations, "gaps": self.gaps}
 
+    def split(self, parts: int) -> list[Sample]:
+        """Return equal parts along the batch, whose size is a multiple of `parts`."""
+        size = len(self.inputs) // parts
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        present = {name: array for name, array in arrays.items() if array is not None}
+        return [
+            replace(self, **{name: array[n * size : (n + 1) * size] for name, array in present.items()})
+            for n in range(parts)
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
@@ -53,6 +70,8 @@ class Optimisation:
         absolute_error: a, the share of the absolute error.
         precision: `float32`, `bfloat16` (convolutions in bfloat16, weights and cell state in float32) or `auto`.
         device: A device of PyTorch or a platform of JAX; None takes the one that the framework chooses.
+        accumulate: Parts of a batch whose gradients are computed one after another and added; PyTorch only.
+        processes: The processes that train together; PyTorch only.
     """
 
     weight_decay: float = 0.01
@@ -60,6 +79,8 @@ class Optimisation:
     absolute_error: float = 0.3
     precision: str = "auto"
     device: str | None = None
+    accumulate: int = 1
+    processes: Processes = ONE_PROCESS
 
 
 class Trainer(ABC):
@@ -79,8 +100,25 @@ class Trainer(ABC):
     def description(self) -> str:
         """Framework, device and precision in words, for reports."""
 
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together; the first one writes the files."""
+        return 0
+
+    def gather(self, values: float | Array) -> NDArray[np.float64]:
+        """Return values of all processes along a new first axis; a call waits for the other processes."""
+        return np.asarray(values, np.float64)[None]
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Raise a `LostProcessError` if another process ends within the block, and disconnect after it."""
+        yield
+
     def step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        """Take one optimiser step and return the loss before it; `key` seeds dropout."""
+        """Take one optimiser step and return the loss before it; `key` seeds dropout.
+
+        With several processes the sample is this one's part of the batch, and the loss that of the whole batch.
+        """
         with self._memory_errors():
             return self._take_step(sample, learning_rate, key)
 
@@ -169,14 +207,16 @@ def weighted_loss(
     square: Callable[[Any], Any],
     total: Callable[[Any], Any],
     at_least: Callable[[Any, float], Any],
+    total_weight: float | None = None,
 ) -> Any:
     """Return Σ w·(e² + a·|e|) / Σ w on arrays of any framework; `absolute_error` is a.
 
-    `square` is an argument since its derivative is rounded once, unlike that of e · e.
+    `square` is an argument since its derivative is rounded once, unlike that of e · e. For a part of a batch,
+    `total_weight` is Σ w of the whole batch, so that the losses of all parts add up to that of the batch.
     """
     error = forecast - targets
     each = weight * (square(error) + absolute_error * abs(error))
-    return _weighted_mean(each, weight, total, at_least)
+    return _weighted_mean(each, weight, total, at_least, total_weight)
 
 
 def event_loss(
@@ -186,17 +226,27 @@ def event_loss(
     softplus: Callable[[Any], Any],
     total: Callable[[Any], Any],
     at_least: Callable[[Any, float], Any],
+    total_weight: float | None = None,
 ) -> Any:
-    """Return the cross-entropy Σ w·(softplus(l) − y·l) / Σ w of logits and events on arrays of any framework."""
+    """Return the cross-entropy Σ w·(softplus(l) − y·l) / Σ w of logits and events on arrays of any framework.
+
+    `total_weight` is that of `weighted_loss`.
+    """
     each = weight * (softplus(logits) - events * logits)
-    return _weighted_mean(each, weight, total, at_least)
+    return _weighted_mean(each, weight, total, at_least, total_weight)
 
 
 def _weighted_mean(
-    weighted: Any, weight: Any, total: Callable[[Any], Any], at_least: Callable[[Any, float], Any]
+    weighted: Any,
+    weight: Any,
+    total: Callable[[Any], Any],
+    at_least: Callable[[Any, float], Any],
+    total_weight: float | None,
 ) -> Any:
     """Return the sum of weighted values over that of their weights; 0 without any weight."""
-    return total(weighted) / at_least(total(weight), 1e-12)
+    if total_weight is None:
+        return total(weighted) / at_least(total(weight), LEAST_WEIGHT)
+    return total(weighted) / max(total_weight, LEAST_WEIGHT)
 
 
 def read_precision(precision: str, best: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -19,7 +19,7 @@ def as_frames(
     nowcaster: Nowcaster,
     frames: ArrayLike | xr.DataArray | xr.Dataset | Frames,
     *,
-    units: str | None,
+    units: str | Sequence[str] | None,
     time_step: float | None,
     init_time: Time | None,
     reading: Mapping[str, Any],
@@ -48,10 +48,16 @@ def as_frames(
     assert time_step is not None
     assert init_time is not None
     pipeline = nowcaster.pipeline
-    dataset = dataset_of_array(frames, pipeline.variables, units, time_step=time_step, last_time=init_time)
-    rain = pipeline.rain
-    options = {"variables": pipeline.variables, "units": units, "time_step": time_step, "rain": rain}
-    return open_frames(dataset, **options, missing=missing), None
+    dataset = dataset_of_array(frames, pipeline.variables, time_step=time_step, last_time=init_time)
+    sequence = open_frames(
+        dataset,
+        variables=pipeline.variables,
+        units=units,
+        time_step=time_step,
+        rain=pipeline.rain,
+        missing=missing,
+    )
+    return sequence, None
 
 
 def _named(frames: xr.DataArray | xr.Dataset, nowcaster: Nowcaster) -> xr.Dataset:

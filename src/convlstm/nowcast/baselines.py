@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -9,9 +11,10 @@ from scipy import ndimage
 from convlstm.nowcast.motion import (
     Array,
     Numbers,
-    advect,
+    advect_cells,
     check_axes,
     estimate_motion,
+    fill_missing,
     frames_with_data,
     rising,
     trace,
@@ -26,6 +29,26 @@ def persistence(inputs: Array, lead_times: Numbers) -> NDArray[np.float32]:
     return np.repeat(_latest(inputs)[None], len(lead_times), axis=0)
 
 
+@dataclass(frozen=True, eq=False)
+class Extrapolation:
+    """The latest frame of one channel, and the motion that moves it."""
+
+    frame: NDArray[np.float32]  # (height, width), with the nearest known value in gaps
+    motion: NDArray[np.float32]  # (2, height, width) in pixels per second
+    age: float  # seconds from this frame to the last input frame
+
+    @classmethod
+    def of_inputs(cls, inputs: Array, seconds: NDArray[np.float64]) -> Extrapolation:
+        """Return that of input frames (time, height, width), NaN where missing, at these times."""
+        seen = frames_with_data(inputs)
+        age = float(seconds[-1] - seconds[seen[-1]]) if seen.size else 0.0
+        return cls(fill_missing(_latest(inputs)), estimate_motion(inputs, seconds), age)
+
+    def moved(self, lead_seconds: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the moved frame (lead_time, height, width) in some cells, rows and columns (2, height, width)."""
+        return advect_cells(self.frame, self.motion, lead_seconds + self.age, cells)
+
+
 def optical_flow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDArray[np.float32]:
     """Forecast by moving the latest frame along the latest motion, separately for each channel.
 
@@ -36,8 +59,9 @@ def optical_flow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -
     check_axes("inputs", inputs, AXES)
     seconds = rising("input_seconds", input_seconds, len(inputs))
     leads = rising("lead_seconds", lead_seconds, len(lead_seconds), start=0.0)
-    channels = [_extrapolate(inputs[:, channel], seconds, leads) for channel in range(inputs.shape[1])]
-    return np.stack(channels, axis=1)
+    cells = np.indices(inputs.shape[2:]).astype(np.float64)
+    flows = [Extrapolation.of_inputs(inputs[:, channel], seconds) for channel in range(inputs.shape[1])]
+    return np.stack([flow.moved(leads, cells) for flow in flows], axis=1)
 
 
 def inflow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDArray[np.bool_]:
@@ -53,12 +77,6 @@ def inflow(inputs: Array, input_seconds: Numbers, lead_seconds: Numbers) -> NDAr
     origins = trace(np.indices(known.shape).astype(np.float64), estimate_motion(first, seconds), -leads)
     shares = [ndimage.map_coordinates(known, origin, order=1, mode="grid-constant", cval=0.0) for origin in origins]
     return np.stack(shares) < 0.5
-
-
-def _extrapolate(inputs: Array, seconds: NDArray[np.float64], leads: NDArray[np.float64]) -> NDArray[np.float32]:
-    seen = frames_with_data(inputs)
-    age = seconds[-1] - seconds[seen[-1]] if seen.size else 0.0
-    return advect(_latest(inputs), estimate_motion(inputs, seconds), leads + age)
 
 
 def _latest(inputs: Array) -> NDArray[np.float32]:

@@ -11,6 +11,8 @@ import xarray as xr
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
 DURATION_UNITS = "minutes"
 
+_LONGEST_CHUNK = 1024  # cells along one side
+
 
 def encoded(dataset: xr.Dataset) -> xr.Dataset:
     """Return a dataset with the encoding that CF asks for; the values of the argument do not change.
@@ -42,9 +44,13 @@ def encoded(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def packing(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding of the fields of a dataset for NetCDF, with compression."""
-    fields = [str(name) for name, variable in dataset.data_vars.items() if variable.ndim > 2]
-    return {name: dataset[name].encoding | {"zlib": True, "complevel": 4} for name in fields}
+    """Return the encoding of the fields of a dataset for NetCDF: compressed, in chunks of one field or a part of it."""
+    encoding = {}
+    for name, variable in dataset.data_vars.items():
+        if variable.ndim > 2:
+            chunk = (*(1 for _ in variable.dims[:-2]), *(min(size, _LONGEST_CHUNK) for size in variable.shape[-2:]))
+            encoding[str(name)] = variable.encoding | {"zlib": True, "complevel": 4, "chunksizes": chunk}
+    return encoding
 
 
 def _is_date(variable: xr.DataArray) -> bool:

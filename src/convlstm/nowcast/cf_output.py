@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -63,25 +64,43 @@ def make_forecast(
     if members:
         check_member_memory(members, len(leads), frames.shape[2:])
     inputs = frames.read(index)
-    observed = np.asarray(np.isfinite(inputs).any(axis=0))
     seconds = frames.seconds[None, index]
     attributes = forecast_attributes(nowcaster, frames, index, inputs, command)
     if not nowcaster.spec.thresholds:
-        values = nowcaster.predict(inputs[None], seconds, leads)[0]
-        return _where_observed(_dataset(nowcaster, frames, values, leads, last, attributes), frames, observed)
-    probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
-    field = nowcaster.field(probability, leads)
-    mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
-    dataset = _dataset(nowcaster, frames, field[:, None], leads, last, attributes)
-    dataset = _with_probabilities(dataset, nowcaster, probability, mean)
-    if members:
-        fields = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
-        dataset = _with_members(dataset, fields, members, seed)
-    return _where_observed(dataset, frames, observed)
+        fields = Fields(nowcaster.predict(inputs[None], seconds, leads)[0])
+        dataset = forecast_dataset(nowcaster, frames, fields, leads, last, attributes)
+    else:
+        probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
+        mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
+        fields = Fields.of_probability(nowcaster, probability, mean, leads)
+        dataset = forecast_dataset(nowcaster, frames, fields, leads, last, attributes)
+        if members:
+            made = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
+            dataset = _with_members(dataset, made, members, seed)
+    return where_observed(dataset, frames, inputs)
 
 
-def _where_observed(forecast: xr.Dataset, frames: Frames, observed: NDArray[np.bool_]) -> xr.Dataset:
-    """Make a forecast missing, in place, where a variable has no value in any input frame (channel, y, x)."""
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """The arrays of a forecast; the last three are those of a model with thresholds."""
+
+    values: Field  # (lead_time, variable, y, x)
+    mean: Field | None = None  # (lead_time, y, x)
+    quantiles: Field | None = None  # (quantile, lead_time, y, x)
+    probability: Field | None = None  # (lead_time, threshold, y, x)
+
+    @classmethod
+    def of_probability(
+        cls, nowcaster: Nowcaster, probability: Field, mean: Field, leads: NDArray[np.float64]
+    ) -> Fields:
+        """Return the fields that follow from probabilities (lead_time, threshold, y, x)."""
+        quantiles = np.stack([nowcaster.rules.quantile(probability, level) for level in QUANTILES])
+        return cls(nowcaster.field(probability, leads)[:, None], mean, quantiles, probability)
+
+
+def where_observed(forecast: xr.Dataset, frames: Frames, inputs: Field) -> xr.Dataset:
+    """Make a forecast missing, in place, where a variable has no value in any input frame (time, channel, y, x)."""
+    observed = np.asarray(np.isfinite(inputs).any(axis=0))
     for name, variable in forecast.data_vars.items():
         if variable.dims[-2:] == (frames.y_dim, frames.x_dim):
             channel = frames.variables.index(str(name)) if name in frames.variables else 0
@@ -119,6 +138,19 @@ def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
     """Return the lead times of the training in seconds."""
     steps = np.arange(1, nowcaster.pipeline.horizon + 1, dtype=np.float64)
     return steps * np.float64(nowcaster.pipeline.time_step)
+
+
+def forecast_dataset(
+    nowcaster: Nowcaster,
+    frames: Frames,
+    fields: Fields,
+    leads: NDArray[np.float64],
+    last: int,
+    attributes: Mapping[str, str],
+) -> xr.Dataset:
+    """Return the fields of a forecast that starts at the frame `last`, with coordinates, names and attributes."""
+    dataset = _dataset(nowcaster, frames, fields.values, leads, last, attributes)
+    return dataset if fields.probability is None else _with_probabilities(dataset, nowcaster, fields)
 
 
 def _dataset(
@@ -179,23 +211,23 @@ def _with_axes(frames: Frames) -> xr.Dataset:
     return grid
 
 
-def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, probability: Field, mean: Field) -> xr.Dataset:
-    """Add mean, quantiles and probabilities (lead_time, threshold, y, x) of the only variable of a forecast."""
+def _with_probabilities(dataset: xr.Dataset, nowcaster: Nowcaster, fields: Fields) -> xr.Dataset:
+    """Add mean, quantiles and probabilities of the only variable of a forecast."""
     name, source = next(iter(dataset.data_vars.items()))
     rules, attributes = nowcaster.rules, source.attrs
     label = attributes.get("long_name", str(name))
-    quantiles = np.stack([rules.quantile(probability, level) for level in QUANTILES])
+    assert fields.probability is not None
     units = attributes["units"]
     added = {
-        f"{name}_mean": (source.dims, mean, attributes | {"long_name": f"mean of the {label}"}),
+        f"{name}_mean": (source.dims, fields.mean, attributes | {"long_name": f"mean of the {label}"}),
         f"{name}_quantile": (
             ("quantile", *source.dims),
-            quantiles,
+            fields.quantiles,
             attributes | {"long_name": f"quantiles of the {label}"},
         ),
         f"probability_of_{name}_above_threshold": (
             ("threshold", *source.dims),
-            np.moveaxis(probability, 1, 0),
+            np.moveaxis(fields.probability, 1, 0),
             {"units": "1", "long_name": f"probability that the {label} reaches the threshold"},
         ),
     }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from convlstm.errors import ConfigError
+from convlstm.frontend.processes import ONE_PROCESS
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 
@@ -174,7 +175,10 @@ class TrainingConfig(_Part):
         None, description="Model file or run folder whose weights and options the training starts with, or rain."
     )
     steps: Count = Field(2000, description="Number of optimiser steps.")
-    batch_size: Count = Field(8, description="Windows per step.")
+    batch_size: Count = Field(8, description="Windows per step, in all processes together.")
+    accumulate: Count = Field(
+        1, description="Parts of a batch whose gradients are computed one after another, to save memory; PyTorch only."
+    )
     learning_rate: Positive = Field(2e-3, le=_LARGEST_RATE, description="Peak learning rate of AdamW.")
     warmup_steps: Natural = Field(50, description="Steps of linear warm-up before the cosine decay.")
     weight_decay: Share = Field(0.01, le=_LARGEST_RATE, description="Weight decay of the convolution kernels.")
@@ -222,6 +226,7 @@ def validate(values: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise _first_wrong(error) from error
     config.model.spec(frame_channels=1)
+    ONE_PROCESS.check_batch(config.training.batch_size, config.training.accumulate)
     _check_crop(config)
     _check_durations(config)
     _check_events(config)

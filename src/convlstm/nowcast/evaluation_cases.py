@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames, find_windows, windows_within
 from convlstm.errors import ConfigError, DataError
+from convlstm.nowcast.forecast_values import is_among
 from convlstm.nowcast.nowcaster import Nowcaster
 
-_START_TOLERANCE = 1.0  # seconds between the start of a forecast and the last input frame
+SMALLEST_RAIN = 0.1
+"""Rain rate in mm/h from which a cell is wet; lower values count as equal in ranks."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +29,31 @@ class Selection:
     allow_training_days: bool = False  # whether days may be scored that the model was trained or validated on
 
 
-def choose_events(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> list[float]:
-    """Return the thresholds to score, checked with the window of the fractions skill score before any forecast."""
-    thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))
-    if not np.isfinite(thresholds).all():
-        raise ConfigError(
-            "--threshold", expected="finite numbers", received=thresholds, hint="Remove NaN and infinity."
-        )
-    check_rain_thresholds(thresholds, rain=nowcaster.pipeline.rain)
-    side = min(frames.shape[2:])
-    if not 1 <= selection.fss_window <= side:
-        raise ConfigError(
-            "--fss-window",
-            expected=f"1 to {side} cells, within the grid",
-            received=selection.fss_window,
-            hint="Decrease `--fss-window`.",
-        )
-    return thresholds
-
-
-def check_rain_thresholds(thresholds: Sequence[float], *, rain: bool) -> None:
-    """Raise an error for a threshold of rain that every cell reaches."""
-    if rain and any(threshold <= 0 for threshold in thresholds):
+def choose_events(thresholds: Sequence[float], fss_window: int, grid: tuple[int, int], *, rain: bool) -> list[float]:
+    """Return the thresholds to score, ascending, checked with the window of the fractions skill score."""
+    ascending = sorted(set(thresholds))
+    if not np.isfinite(ascending).all():
+        raise ConfigError("--threshold", expected="finite numbers", received=ascending, hint="Remove NaN and infinity.")
+    if rain and ascending and ascending[0] <= 0:
         raise ConfigError(
             "--threshold",
             expected="rain rates above 0 mm/h",
-            received=f"{min(thresholds):g}, which every cell reaches",
+            received=f"{ascending[0]:g}, which every cell reaches",
             hint="Pass another `--threshold`.",
         )
+    if not 1 <= fss_window <= min(grid):
+        raise ConfigError(
+            "--fss-window",
+            expected=f"1 to {min(grid)} cells, within the grid",
+            received=fss_window,
+            hint="Pass another `--fss-window`.",
+        )
+    return ascending
+
+
+def wet_share(frames: Frames, frame: int) -> float:
+    """Return the share of the cells of one frame that are wet, for data of rain."""
+    return float(np.mean(frames.read(slice(frame, frame + 1))[0, 0] >= SMALLEST_RAIN))
 
 
 def choose_days(nowcaster: Nowcaster, frames: Frames, selection: Selection) -> tuple[NDArray[np.bool_], list[str]]:
@@ -120,8 +119,7 @@ def choose_cases(
             hint="Choose another `--day`.",
         )
     for name, seconds in (starts or {}).items():
-        distance = np.abs(frames.seconds[ends][:, None] - seconds[None]).min(axis=1)
-        ends = ends[distance <= _START_TOLERANCE]
+        ends = ends[is_among(seconds, frames.seconds[ends])]
         if not len(ends):
             raise DataError(
                 name,
@@ -130,15 +128,15 @@ def choose_cases(
                 hint="Choose its days with `--day`, or pass forecasts of these days.",
             )
     if pipeline.rain and selection.min_wet > 0:
-        wet_share = np.array([np.mean(frames.read(slice(e, e + 1))[0, 0] >= 0.1) for e in ends])
-        if not (wet_share >= selection.min_wet).any():
+        shares = np.array([wet_share(frames, end) for end in ends.tolist()])
+        if not (shares >= selection.min_wet).any():
             raise DataError(
                 "evaluation days",
                 expected=f"a frame with rain on {selection.min_wet:.0%} of the cells",
-                received=f"at most {wet_share.max():.1%}",
+                received=f"at most {shares.max():.1%}",
                 hint="Choose another `--day`, or decrease `--min-wet`.",
             )
-        ends = ends[wet_share >= selection.min_wet]
+        ends = ends[shares >= selection.min_wet]
     count = min(len(ends), selection.max_cases)
     chosen: NDArray[np.intp] = ends[np.linspace(0, len(ends) - 1, count).astype(int)]
     return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convlstm.data import Frames
 from convlstm.data.units import RAIN_RATE, Field
 from convlstm.nowcast.baselines import inflow
-from convlstm.nowcast.evaluation_forecasts import Methods
+from convlstm.nowcast.evaluation_forecasts import Cases
 from convlstm.verification.evaluation_folder import CASE_SCORES_FILE, DAY_SCORES_FILE, METHODS
 from convlstm.verification.grouped_scores import grouped_table
 from convlstm.verification.main_score import main_lead_time, main_threshold
@@ -25,6 +25,8 @@ MIN_EVENT_SHARE = 0.01
 EXAMPLES = 4
 """Cases that the report shows as maps."""
 
+_MOST_LISTED = 12  # days by name
+
 
 def quantity(frames: Frames) -> str:
     """Return the name of the scored variable for titles: its long name in the file, unless its unit was changed."""
@@ -32,6 +34,27 @@ def quantity(frames: Frames) -> str:
     if channel.long_name and channel.conversion.source in ("", channel.units):
         return channel.long_name
     return "rain rate" if channel.units == RAIN_RATE else frames.variables[0].replace("_", " ")
+
+
+def title(frames: Frames, days: Sequence[str], tools: Sequence[str] = ()) -> str:
+    """Return the title of an evaluation: the variable, the tools that made the forecasts, and the days."""
+    name = quantity(frames)
+    by = f" by {', '.join(tools)}" if tools else ""
+    period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{name[:1].upper()}{name[1:]}: forecasts{by} for {period}"
+
+
+def listed_days(days: Sequence[str]) -> str:
+    """Return some days in words for the report."""
+    if len(days) <= _MOST_LISTED:
+        return ", ".join(days)
+    return f"{len(days)} days from {min(days)} to {max(days)}"
+
+
+def attribution(frames: Frames) -> str:
+    """Return the source of the data from the attributes of the file."""
+    names = ("attribution", "institution", "source", "license", "licence")
+    return "; ".join(dict.fromkeys(frames.attrs[name] for name in names if name in frames.attrs))
 
 
 def part_tables(times: xr.DataArray, sums: Sequence[CaseSums]) -> dict[str, pd.DataFrame]:
@@ -100,12 +123,52 @@ def grid_coordinates(frames: Frames) -> dict[str, xr.DataArray]:
     return {str(name): grid[name] for name in grid.coords}
 
 
-def without_inflow(methods: Methods, frames: Frames, end: int, flow: Field) -> Field:
-    """Return the optical flow of a case (lead_time, height, width) for maps, by the index of its last input frame.
+def without_inflow(
+    flow: Field, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+) -> Field:
+    """Return the optical flow of a case (lead_time, height, width) for maps; the inputs are those of `optical_flow`.
 
     It is missing where it brings in what is outside the data. The scores take the nearest value there, so that all
     methods are scored on the same cells.
     """
-    window = slice(end - methods.nowcaster.pipeline.input_length + 1, end + 1)
-    unknown = inflow(frames.read(window)[:, :1], frames.seconds[window], methods.lead_seconds)
-    return np.where(unknown, np.float32(np.nan), flow)
+    return np.where(inflow(inputs, input_seconds, lead_seconds), np.float32(np.nan), flow)
+
+
+def example_cases(cases: Cases, shown: Mapping[int, str]) -> xr.Dataset:
+    """Return the cases to show by number, with their inputs, for the maps of the report."""
+    numbers, frames = list(shown), cases.frames
+    grid, leads, inputs = frames.shape[2:], len(cases.lead_seconds), len(cases.input_minutes)
+    fields = {
+        "forecast": np.empty((len(cases.names), len(shown), leads, *grid), np.float32),
+        "observation": np.empty((len(shown), leads, *grid), np.float32),
+        "inputs": np.empty((len(shown), inputs, *grid), np.float32),
+    }
+    maps = xr.Dataset()
+    for place, number in enumerate(numbers):
+        example = cases.example(number)  # one at a time, to limit the memory
+        fields["forecast"][:, place] = example.forecast
+        fields["observation"][place], fields["inputs"][place] = example.observation, example.inputs
+        if place == 0:
+            maps = example.probability_maps
+    return xr.Dataset(
+        {
+            "forecast": (("method", "case", "lead_time", "y", "x"), fields["forecast"]),
+            "observation": (("case", "lead_time", "y", "x"), fields["observation"]),
+            "inputs": (("case", "input_time", "y", "x"), fields["inputs"]),
+            **maps.data_vars,
+        },
+        coords={
+            "method": list(cases.names),
+            "init_time": ("case", cases.starts.values[numbers]),
+            "reason": ("case", list(shown.values())),
+            "lead_time": cases.lead_seconds / 60.0,
+            "input_time": cases.input_minutes,
+            **grid_coordinates(frames),
+            **maps.coords,
+        },
+        attrs={
+            "units": frames.channels[0].units,
+            "variable": cases.variable,
+            "attribution": attribution(frames),
+        },
+    )

@@ -1,9 +1,10 @@
-"""The forecasts of one case of an evaluation by every method, and the observations."""
+"""The cases of an evaluation: the forecasts of each by every method, and the observations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -28,11 +29,10 @@ _MEMBER_COPIES = 2  # of the members of one case: with and without missing value
 
 @dataclass(frozen=True, eq=False)
 class Probabilities:
-    """The probabilities of a method with thresholds in one case, and the means that follow from them."""
+    """The probabilities of a method with thresholds in one case."""
 
     thresholds: tuple[float, ...]  # ascending, in the unit of the observation
     values: NDArray[np.float16]  # that a threshold is reached (lead_time, threshold, height, width)
-    means: NDArray[np.float32]  # (lead_time, height, width)
     members: int | None = None  # for shares of an ensemble, its number of members
 
 
@@ -45,7 +45,67 @@ class CaseForecasts:
     observation: NDArray[np.float32]  # (lead_time, height, width)
     last_frame: NDArray[np.float32]  # the last input frame (height, width)
     probabilities: Mapping[str, Probabilities] = field(default_factory=dict)  # by method, of those that have some
+    means: Mapping[str, Field] = field(default_factory=dict)  # whose errors are scored instead of those of the field
     ensembles: Mapping[str, xr.Dataset] = field(default_factory=dict)  # by method, as `case_ensemble_sums` returns
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One case for the maps of the report, NaN where nothing is shown."""
+
+    forecast: NDArray[np.float32]  # (method, lead_time, height, width)
+    observation: NDArray[np.float32]  # (lead_time, height, width)
+    inputs: NDArray[np.float32]  # observed frames up to the start (input_time, height, width)
+    probability_maps: xr.Dataset = field(default_factory=xr.Dataset)  # may be empty
+
+
+class Cases(Protocol):
+    """The cases of an evaluation in order of time, whose forecasts are made or read one case at a time."""
+
+    @property
+    def frames(self) -> Frames:
+        """The observations, whose first variable is scored."""
+
+    @property
+    def variable(self) -> str:
+        """The name of this variable for the report."""
+
+    @property
+    def models(self) -> Mapping[str, Nowcaster]:
+        """The models among the methods, by name; may be empty."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All methods, the main one first and the baselines last."""
+
+    @property
+    def lead_seconds(self) -> NDArray[np.float64]:
+        """The lead times in seconds."""
+
+    @property
+    def input_minutes(self) -> NDArray[np.float64]:
+        """The times of the input frames from the start, in minutes."""
+
+    @property
+    def starts(self) -> xr.DataArray:
+        """The time of the start of each case, 1-D."""
+
+    @property
+    def start_steps(self) -> NDArray[np.intp]:
+        """The start of each case as a number of time steps (case,), to tell which cases overlap."""
+
+    @property
+    def targets(self) -> NDArray[np.intp]:
+        """The frames at the lead times (case, lead_time)."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what else decides the forecasts, as JSON values."""
+
+    def forecast(self, number: int) -> CaseForecasts:
+        """Return the forecasts of one case; its number seeds ranks."""
+
+    def example(self, number: int) -> Example:
+        """Return one case for the maps of the report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +149,9 @@ class Methods:
 
     def check_memory(self, grid: tuple[int, int]) -> None:
         """Raise an error if the forecasts of one case, with its members, take too much memory."""
-        leads = len(self.lead_seconds)
-        check_member_memory(self.ensembles.members, leads, grid, copies=_MEMBER_COPIES)
-        thresholds = [model.spec.thresholds for model in self.models.values() if model.spec.thresholds]
-        thresholds += [self.thresholds] * len(self.other_ensembles)
-        numbers = 4 * (len(self.names) + 1) + sum(2 * len(levels) + 4 for levels in thresholds)
-        size = numbers * leads * int(np.prod(grid)) + _MEMBER_COPIES * member_bytes(self.ensembles.members, leads, grid)
-        if size > _MAX_BYTES:
-            raise DataError(
-                "grid",
-                expected=f"forecasts of at most {_MAX_BYTES / 2**30:.3g} GiB in one case",
-                received=f"{size / 2**30:.3g} GiB for {leads} lead times and {grid[0]} x {grid[1]} cells",
-                hint="Pass a smaller grid, fewer methods, or fewer members.",
-            )
+        levels = [len(model.spec.thresholds) for model in self.models.values() if model.spec.thresholds]
+        levels += [len(self.thresholds)] * len(self.other_ensembles)
+        check_case_memory(len(self.names), levels, self.ensembles.members, len(self.lead_seconds), grid)
 
     def forecast(self, frames: Frames, end: int, number: int) -> CaseForecasts:
         """Return the forecasts of one case by the index of its last input frame; `number` seeds ranks."""
@@ -113,10 +163,12 @@ class Methods:
         flow = optical_flow(inputs, seconds, leads)[:, 0]
         fields: dict[str, Field] = {}
         probabilities: dict[str, Probabilities] = {}
+        means: dict[str, Field] = {}
         for name, model in self.models.items():
-            fields[name], chance = _predict(model, frames, end, leads)
-            if chance is not None:
-                probabilities[name] = chance
+            if model.spec.thresholds:
+                fields[name], means[name], probabilities[name] = _predict_events(model, frames, end, leads)
+            else:
+                fields[name] = _predict(model, frames, end, leads)
         for name, rival in self.rivals.items():
             values = rival(inputs, seconds, leads)[:, 0]
             fields[name] = np.where(np.isfinite(values), values, flow)
@@ -126,9 +178,9 @@ class Methods:
         }
         for name in self.other_ensembles:
             by_member = member_fields(members[name], flow, self.thresholds)
-            fields[name] = by_member.median
+            fields[name], means[name] = by_member.median, by_member.mean
             shares = by_member.probability.astype(np.float16)
-            probabilities[name] = Probabilities(self.thresholds, shares, by_member.mean, len(members[name]))
+            probabilities[name] = Probabilities(self.thresholds, shares, len(members[name]))
         fields["optical flow"], fields["persistence"] = flow, persistence(inputs, leads)[:, 0]
         return CaseForecasts(
             self.names,
@@ -136,19 +188,42 @@ class Methods:
             observation,
             inputs[-1, 0],
             probabilities,
+            means,
             self.ensembles.case_sums(members, observation, number),
         )
 
 
-def _predict(
+def check_case_memory(methods: int, levels: Sequence[int], members: int, leads: int, grid: tuple[int, int]) -> None:
+    """Raise an error if the forecasts of one case take too much memory.
+
+    `levels` has the number of thresholds of each method that has probabilities or means. `members` is that of all
+    methods together.
+    """
+    check_member_memory(members, leads, grid, copies=_MEMBER_COPIES)
+    numbers = 4 * (methods + 1) + sum(2 * thresholds + 4 for thresholds in levels)
+    size = numbers * leads * int(np.prod(grid)) + _MEMBER_COPIES * member_bytes(members, leads, grid)
+    if size > _MAX_BYTES:
+        raise DataError(
+            "grid",
+            expected=f"forecasts of at most {_MAX_BYTES / 2**30:.3g} GiB in one case",
+            received=f"{size / 2**30:.3g} GiB for {leads} lead times and {grid[0]} x {grid[1]} cells",
+            hint="Pass a smaller grid, or fewer lead times, methods or members.",
+        )
+
+
+def _predict(model: Nowcaster, frames: Frames, end: int, leads: NDArray[np.float64]) -> Field:
+    """Return the field (lead_time, height, width) of a model of values."""
+    window = slice(end - model.pipeline.input_length + 1, end + 1)
+    return model.predict(frames.read(window)[None], frames.seconds[None, window], leads)[0, :, 0]
+
+
+def _predict_events(
     model: Nowcaster, frames: Frames, end: int, leads: NDArray[np.float64]
-) -> tuple[Field, Probabilities | None]:
-    """Return the field (lead_time, height, width) of a model, and its probabilities if it has thresholds."""
+) -> tuple[Field, Field, Probabilities]:
+    """Return field and mean (lead_time, height, width) of a model with thresholds, and its probabilities."""
     window = slice(end - model.pipeline.input_length + 1, end + 1)
     inputs, seconds = frames.read(window)[None], frames.seconds[None, window]
-    if not model.spec.thresholds:
-        return model.predict(inputs, seconds, leads)[0, :, 0], None
     probability = model.predict_probability(inputs, seconds, leads)
     mean = model.mean(probability, inputs, seconds, leads)[0]
-    chance = Probabilities(model.spec.thresholds, probability[0].astype(np.float16), mean)
-    return model.field(probability, leads)[0], chance
+    chance = Probabilities(model.spec.thresholds, probability[0].astype(np.float16))
+    return model.field(probability, leads)[0], mean, chance

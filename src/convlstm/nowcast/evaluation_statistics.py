@@ -41,11 +41,17 @@ class Scoring:
         return fss_windows(self.fss_window, self.grid)
 
 
+def mean_activity(observed: NDArray[np.floating]) -> float:
+    """Return the mean of the absolute values of some fields, with 0 for missing ones."""
+    return float(np.nan_to_num(np.abs(observed)).mean())
+
+
 def case_statistics(case: CaseForecasts, scoring: Scoring) -> tuple[Arrays, dict[str, Any]]:
     """Return the statistics of one case as arrays by name, and a description of them as JSON values."""
     observed = xr.DataArray(case.observation, dims=_FIELD_DIMS)
     by_method = [_method_sums(case, place, observed, scoring) for place in range(len(case.methods))]
     arrays: Arrays = {f"sums.{name}": np.stack([sums[name] for sums in by_method]) for name in by_method[0]}
+    arrays["activity"] = np.array(mean_activity(case.observation))
     spectra = case_spectra(np.concatenate([case.observation[None], case.forecast]), case.last_frame, scoring.patch_size)
     arrays |= {"spectra.power": spectra.power, "spectra.products": spectra.products[0]}
     arrays["spectra.known"] = spectra.known[0]
@@ -71,17 +77,15 @@ def _map_sums(case: CaseForecasts, scoring: Scoring) -> xr.Dataset:
         xr.DataArray(case.observation[None], dims=dims, coords=coords),
         thresholds=scoring.thresholds,
         block=block_width(*scoring.grid),
-        means={
-            method: xr.DataArray(source.means[None], dims=dims, coords=coords)
-            for method, source in case.probabilities.items()
-        },
+        means={method: xr.DataArray(mean[None], dims=dims, coords=coords) for method, mean in case.means.items()},
     )
 
 
 def _method_sums(case: CaseForecasts, place: int, observed: xr.DataArray, scoring: Scoring) -> Arrays:
     """Return the sums of a method, as `CaseSums.to_arrays`, with lead times in the last axis."""
     method = case.methods[place]
-    probability, mean = None, None
+    probability = None
+    mean = xr.DataArray(case.means[method], dims=_FIELD_DIMS) if method in case.means else None
     if case.probabilities:
         source = case.probabilities.get(method)
         if source is None:
@@ -89,7 +93,6 @@ def _method_sums(case: CaseForecasts, place: int, observed: xr.DataArray, scorin
         else:
             coords = {"threshold": list(source.thresholds)}
             probability = xr.DataArray(source.values, dims=_PROBABILITY_DIMS, coords=coords)
-            mean = xr.DataArray(source.means, dims=_FIELD_DIMS)
     predicted = xr.DataArray(case.forecast[place], dims=_FIELD_DIMS)
     fields = FieldsOfMethod(predicted, observed, probability, mean)
     sums = fields.sums(method, np.nan, scoring.thresholds, scoring.fss_window)
@@ -149,17 +152,21 @@ class Statistics:
                 yield SpectrumSums(arrays["spectra.power"], products, known)
 
         joined_spectra = SpectrumSums.joined(spectra())
-        stacked = {name: np.stack(values) for name, values in columns.items()}
         return cls(
             methods,
             lead_times,
             scoring,
-            stacked,
+            {name: np.stack(values) for name, values in columns.items()},
             joined_spectra,
             maps,
-            first["probabilities"],
-            list(first["ensembles"]),
+            {method: first["probabilities"][method] for method in methods if method in first["probabilities"]},
+            [method for method in methods if method in first["ensembles"]],
         )
+
+    @property
+    def activity(self) -> NDArray[np.float64]:
+        """The mean of the absolute observed values of each case (case,)."""
+        return self.arrays["activity"]
 
     def case_sums(self) -> list[CaseSums]:
         """Return the sums of every method and lead time, as `convlstm.verification.scorecard.case_sums`."""

@@ -31,7 +31,7 @@ def make_tables(statistics: Statistics, times: xr.DataArray) -> dict[str, pd.Dat
     ensembles = statistics.ensemble_sums()
     return {
         folder.SCORES_FILE: score_table(sums),
-        folder.DIFFERENCES_FILE: difference_table(sums, folder.METHODS[0]),
+        folder.DIFFERENCES_FILE: difference_table(sums, statistics.methods[0]),
         folder.FSS_FILE: fss_table(sums),
         folder.SPECTRA_FILE: spectra,
         folder.FINE_SCALES_FILE: fine_scales,

@@ -5,6 +5,7 @@ So an evaluation can be interrupted and continued, and its cases can be spread o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convlstm.data import Frames
+from convlstm import __version__
 from convlstm.errors import DependencyError, OutputError, install
 from convlstm.files import check_writable, write_atomic
-from convlstm.nowcast.evaluation_forecasts import Methods
-from convlstm.nowcast.evaluation_statistics import Arrays, Scoring, Statistics, case_statistics
+from convlstm.nowcast.evaluation_forecasts import Cases
+from convlstm.nowcast.evaluation_statistics import Scoring, Statistics, case_statistics, mean_activity
 from convlstm.nowcast.folder_lock import locked
 from convlstm.weights.checkpoint import load_arrays, save_arrays
 
@@ -37,22 +37,46 @@ _GROUPS = 4  # for each process, so that all end at about the same time
 class Work:
     """The cases of an evaluation, and the folder with the statistics of those that are finished."""
 
-    methods: Methods
-    frames: Frames
-    ends: NDArray[np.intp]  # index of the last input frame of each case
+    cases: Cases
     scoring: Scoring
-    map_lead: int  # lead time of the maps of probabilities
-    folder: Path
+    output: Path  # the evaluation folder
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the statistics of the finished cases."""
+        return self.output / UNFINISHED
+
+    @property
+    def count(self) -> int:
+        """The number of cases."""
+        return len(self.cases.targets)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the numbers of an evaluation, as JSON values; functions are known by their names only."""
+        cases, frames = self.cases, self.cases.frames
+        activity = np.array([mean_activity(frames.read(targets)[:, 0]) for targets in cases.targets])
+        seen = b"".join(array.tobytes() for array in (frames.seconds, cases.targets, activity))
+        return {
+            "version": __version__,
+            "model": {name: [model.model.digest, list(model.spec.thresholds)] for name, model in cases.models.items()},
+            "framework": {name: model.trainer.description for name, model in cases.models.items()},
+            "methods": list(cases.names),
+            "thresholds": list(self.scoring.thresholds),
+            "fss_window": self.scoring.fss_window,
+            "lead_times": cases.lead_seconds.tolist(),
+            "cases": [str(start) for start in cases.starts.values],
+            "data": [list(frames.variables), frames.units, list(frames.shape), hashlib.sha256(seen).hexdigest()],
+            **cases.identity(),
+        }
 
     @contextmanager
-    def begun(self, identity: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    def begun(self, *, overwrite: bool) -> Iterator[None]:
         """Lock the folder, and delete it at the end of the block; after an error the finished cases stay.
 
-        The identity of an evaluation is its model, data and options as JSON values. Finished cases of another one are
-        an error, or are deleted with `overwrite`.
+        Finished cases of an evaluation with another identity are an error, or are deleted with `overwrite`.
         """
         check_writable(self.folder, folder=True)
-        plan = json.dumps(identity, indent=1, sort_keys=True)
+        plan = json.dumps(self.identity(), indent=1, sort_keys=True)
         with locked(self.folder, "evaluation"):
             _check_plan(self.folder, json.loads(plan), overwrite=overwrite)
             write_atomic(self.folder / _PLAN, lambda draft: draft.write_text(plan, encoding="utf-8"))
@@ -66,19 +90,19 @@ class Work:
 
     def run(self, *, workers: int, threads: int | None, on_case: Callable[[int, int], None]) -> None:
         """Forecast and score the cases that are not finished, in this process or in several."""
-        left = [number for number in range(len(self.ends)) if not self._file(number).exists()]
-        if len(left) < len(self.ends):
-            on_case(len(self.ends) - len(left), len(self.ends))
+        left = [number for number in range(self.count) if not self._file(number).exists()]
+        if len(left) < self.count:
+            on_case(self.count - len(left), self.count)
         if workers > 1 and len(left) > 1:
             _run_in_processes(self, left, min(workers, len(left)), threads, on_case)
             return
         for number in left:
             self._score(number)
-            on_case(self._finished(), len(self.ends))
+            on_case(self._finished(), self.count)
 
     def run_group(self, numbers: Sequence[int], threads: int) -> int:
         """Forecast and score some cases in a process of its own, and return their number."""
-        for model in self.methods.models.values():
+        for model in self.cases.models.values():
             model.set_threads(threads)
         for number in numbers:
             self._score(number)
@@ -86,25 +110,18 @@ class Work:
 
     def statistics(self) -> Statistics:
         """Return the statistics of all cases."""
-        parts = (load_arrays(self._file(number))[:2] for number in range(len(self.ends)))
-        return Statistics.joined(parts, self.methods.names, self.methods.lead_seconds / 60.0, self.scoring)
-
-    def fields(self, number: int) -> Arrays:
-        """Forecast a case again, and return its fields: `forecast`, `observation` and `probability.` by method."""
-        case = self.methods.without_members_of_models().forecast(self.frames, int(self.ends[number]), number)
-        maps = {f"probability.{name}": part.values[self.map_lead] for name, part in case.probabilities.items()}
-        return {"forecast": case.forecast, "observation": case.observation, **maps}
+        parts = (load_arrays(self._file(number))[:2] for number in range(self.count))
+        return Statistics.joined(parts, self.cases.names, self.cases.lead_seconds / 60.0, self.scoring)
 
     def _score(self, number: int) -> None:
-        case = self.methods.forecast(self.frames, int(self.ends[number]), number)
-        arrays, description = case_statistics(case, self.scoring)
+        arrays, description = case_statistics(self.cases.forecast(number), self.scoring)
         save_arrays(self._file(number), arrays, {"kind": "case", **description})
 
     def _file(self, number: int) -> Path:
         return self.folder / f"case-{number:05}.safetensors"
 
     def _finished(self) -> int:
-        return sum(self._file(number).exists() for number in range(len(self.ends)))
+        return sum(self._file(number).exists() for number in range(self.count))
 
 
 def _check_plan(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -122,9 +139,9 @@ def _check_plan(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -
     if not overwrite:
         raise OutputError(
             str(folder.parent),
-            expected="no unfinished evaluation of another model, other data or options",
+            expected="no unfinished evaluation of other forecasts, data or options",
             received=f"one that differs in {', '.join(different)}",
-            hint="Choose another `--output`, or delete it with `convlstm evaluate --overwrite`.",
+            hint="Choose another `--output`, or delete it with `--overwrite`.",
         )
     for part in folder.glob("*.safetensors"):
         part.unlink()
@@ -149,7 +166,7 @@ def _run_in_processes(
     each = threads or max((os.cpu_count() or 1) // workers, 1)
     # as part of the function, since Dask would look for its own arrays in arguments
     run = delayed(partial(_run_group, work, each), pure=False)
-    report = Callback(posttask=lambda *_: on_case(work._finished(), len(work.ends)))
+    report = Callback(posttask=lambda *_: on_case(work._finished(), work.count))
     with report:
         compute(*[run(group.tolist()) for group in groups], scheduler="processes", num_workers=workers, chunksize=1)
 

@@ -111,13 +111,15 @@ class EventRules:
         """
         lines = _at_leads(self._lines(), leads)
         bounds = _class_bounds(self.thresholds)
-        certain = np.ones_like(probability[..., :1, :, :])
-        reached = np.concatenate([certain, probability, 0 * certain], axis=-3)
         result = np.zeros(probability[..., 0, :, :].shape, np.float32)
+        reached = np.ones_like(result)
         for k, (lower, upper) in enumerate(bounds):
             intercept, slope = (lines[:, k, n, None, None] for n in (0, 1))
             value = intercept + slope * np.clip(moved, lower, upper)
-            result += (reached[..., k, :, :] - reached[..., k + 1, :, :]) * value
+            is_last = k == len(self.thresholds)
+            exceeded = np.zeros_like(result) if is_last else probability[..., k, :, :]
+            result += (reached - exceeded) * value
+            reached = exceeded
         return np.asarray(result, np.float32)
 
     def member(self, probability: Field, moved: Field, level: Field, leads: NDArray[np.intp]) -> Field:
@@ -154,10 +156,11 @@ class EventRules:
         exceeded = np.float32(1 - level)
         top = self.thresholds[-1] + 2 * max(self.class_means[-1] - self.thresholds[-1], 0.0)
         bounds = np.array([*self.thresholds, top], np.float32)
-        padded = np.concatenate([probability, np.zeros_like(probability[..., :1, :, :])], axis=-3)
         result = np.full(probability[..., 0, :, :].shape, np.float32(self.class_means[0]), np.float32)
         for k in range(len(self.thresholds)):
-            lower, upper = padded[..., k, :, :], padded[..., k + 1, :, :]
+            lower = probability[..., k, :, :]
+            is_last = k == len(self.thresholds) - 1
+            upper = np.zeros_like(lower) if is_last else probability[..., k + 1, :, :]
             share = np.clip((lower - exceeded) / np.maximum(lower - upper, np.float32(1e-6)), 0, 1)
             value = bounds[k] + share * (bounds[k + 1] - bounds[k])
             result = np.where(lower >= exceeded, value, result)

@@ -1,10 +1,13 @@
 """Train with one loop for every framework; the result depends on configuration, data and seed only.
 
-Batch n and its dropout depend on the seed and n only, so that a resumed run gives the same bits.
+Batch n and its dropout depend on the seed and n only, so that a resumed run gives the same bits. Several processes run
+the same loop: each reads its own rows of a batch and its own validation batches, and the first one writes the files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import signal
 import time
@@ -19,6 +22,7 @@ import numpy as np
 from convlstm.data import Frames
 from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
+from convlstm.frontend.processes import ONE_PROCESS, Processes
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.clock import utc_text
@@ -29,14 +33,14 @@ from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.provenance import Provenance
-from convlstm.nowcast.run_folder import Progress, RunFolder
+from convlstm.nowcast.run_folder import Progress, ReadOnlyRunFolder, RunFolder
 from convlstm.nowcast.signals import collected_signals
 from convlstm.nowcast.start_model import check_start, load_start
 from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.canonical import initialise
-from convlstm.weights.checkpoint import load_model, save_model
+from convlstm.weights.checkpoint import load_model
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def fit(
     *,
     framework: str = "torch",
     device: str | None = None,
+    processes: Processes = ONE_PROCESS,
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_begin: Callable[[Summary, Pipeline], None] = lambda summary, pipeline: None,
@@ -69,28 +74,48 @@ def fit(
 
     With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
     before the first step. After SIGINT, SIGTERM or SIGHUP the state is saved, and an `InterruptedTrainingError` is
-    raised. A loss that is NaN or infinite is a `TrainingError`.
+    raised. A loss that is NaN or infinite is a `TrainingError`. A launcher such as torchrun starts several `processes`,
+    each of which makes this call.
     """
-    setup = _set_up(config, frames, framework, device)
-    pipeline, trainer = setup.pipeline, setup.trainer
-    summary = summarise(frames)
+    setup = _set_up(config, frames, framework, device, processes)
+    trainer = setup.trainer
+    if trainer.rank:
+        folder = ReadOnlyRunFolder(folder.path)
     with folder.begun(config, resume):
-        data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
-        state, progress = folder.load_state(data_description)
-        folder.save_config(config)  # a resumed run may have more steps
-        folder.save_summary(summary.to_dict() | {"transform": pipeline.transform.to_dict(), "days": pipeline.days})
-        on_begin(summary, pipeline)
-        average = WeightAverage(config.training.average)
-        if state is not None:
-            trainer.restore(average.restore(state))
-        has_more_steps = progress.step < config.training.steps
-        if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
-            progress.finished = False
-            with collected_signals() as signals:
-                run = _TrainingRun(config, setup, average, folder, progress, data_description, on_step, signals)
-                run.train()
-        if setup.spec.thresholds and "events" not in load_model(folder.model).extra:
+        with trainer.connected():
+            progress = _train(setup, config, frames, folder, on_begin, on_step)
+        is_writer = trainer.rank == 0
+        if is_writer and setup.spec.thresholds and "events" not in load_model(folder.model).extra:
             _save_event_rules(folder, frames, setup.data, framework, device)
+    return progress
+
+
+def _train(
+    setup: _Setup,
+    config: Config,
+    frames: Frames,
+    folder: RunFolder,
+    on_begin: Callable[[Summary, Pipeline], None],
+    on_step: Callable[[StepReport], None],
+) -> Progress:
+    """Restore the state in the folder, run the remaining steps, and return the progress."""
+    pipeline, trainer = setup.pipeline, setup.trainer
+    data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
+    state, progress = folder.load_state(data_description)
+    _check_agreement(trainer, config, data_description, progress)
+    folder.save_config(config)  # a resumed run may have more steps
+    summary = summarise(frames)
+    folder.save_summary(summary.to_dict() | {"transform": pipeline.transform.to_dict(), "days": pipeline.days})
+    on_begin(summary, pipeline)
+    average = WeightAverage(config.training.average)
+    if state is not None:
+        trainer.restore(average.restore(state))
+    has_more_steps = progress.step < config.training.steps
+    if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
+        progress.finished = False
+        with collected_signals() as signals:
+            run = _TrainingRun(config, setup, average, folder, progress, data_description, on_step, signals)
+            run.train()
     return progress
 
 
@@ -105,12 +130,16 @@ class _Setup:
     started_from: str | None  # digest of the first weights, if they are those of a model
 
     def sample(self, config: Config, step: int) -> Sample:
-        """Return the sample of a training step."""
-        return to_sample(self.data.train.batch(step), self.pipeline, config)
+        """Return this process's part of the sample of a training step."""
+        rows = self.trainer.options.processes.rows(config.training.batch_size, self.trainer.rank)
+        return to_sample(self.data.train.batch(step, rows), self.pipeline, config)
 
 
-def _set_up(config: Config, frames: Frames, framework: str, device: str | None = None) -> _Setup:
+def _set_up(
+    config: Config, frames: Frames, framework: str, device: str | None = None, processes: Processes = ONE_PROCESS
+) -> _Setup:
     """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
+    processes.check_batch(config.training.batch_size, config.training.accumulate)
     name, start = config.training.start_from, None
     if name is None:
         data, pipeline = prepare(config, frames)
@@ -122,7 +151,8 @@ def _set_up(config: Config, frames: Frames, framework: str, device: str | None =
         data, pipeline = prepare(config, frames, before.transform)
         pipeline = replace(pipeline, days=pipeline.days | {"earlier": before.seen_days})
         spec, weights = check_start(start, config, pipeline), start.weights
-    trainer = build_trainer(framework, spec, weights, replace(optimisation(config.training), device=device))
+    options = replace(optimisation(config.training), device=device, processes=processes)
+    trainer = build_trainer(framework, spec, weights, options)
     return _Setup(data, pipeline, spec, trainer, None if start is None else start.digest)
 
 
@@ -147,7 +177,21 @@ def optimisation(options: TrainingConfig) -> Optimisation:
         clip_norm=options.clip_norm,
         absolute_error=options.absolute_error,
         precision=options.precision,
+        accumulate=options.accumulate,
     )
+
+
+def _check_agreement(trainer: Trainer, config: Config, data: Mapping[str, Any], progress: Progress) -> None:
+    """Raise an error unless all processes have the same configuration, data and progress."""
+    text = json.dumps([config.model_dump(mode="json"), data, progress.step], sort_keys=True)
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # exact as a float64
+    if len(np.unique(trainer.gather(digest))) > 1:
+        raise DataError(
+            "processes",
+            expected="the same configuration, data and saved state in all of them",
+            received="different ones",
+            hint="Run the same command on each node, with data and an `--output` that all nodes share.",
+        )
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -193,9 +237,9 @@ class _TrainingRun:
     def _train(self) -> None:
         options, progress = self.config.training, self.progress
         while progress.step < options.steps and not _has_no_improvement(self.config, progress):
-            if self.signals:
+            if signal_number := self._agreed_signal():
                 self._save_state()
-                raise _interrupted(self.signals[0])
+                raise _interrupted(signal_number)
             rate = learning_rate(self.config, progress.step)
             loss = self._step(rate)
             validation_loss = None
@@ -211,6 +255,10 @@ class _TrainingRun:
         progress.finished = True
         self._save_state()
 
+    def _agreed_signal(self) -> int:
+        """Return the number of a signal that any process has received, the same in all of them; 0 without one."""
+        return int(self.setup.trainer.gather(self.signals[0] if self.signals else 0).max())
+
     def _step(self, rate: float) -> float:
         """Make one optimiser step and return its loss."""
         progress = self.progress
@@ -222,14 +270,19 @@ class _TrainingRun:
         return loss
 
     def _validate(self) -> float:
-        """Return the mean loss over all values of the validation windows."""
-        total = weight = 0.0
-        for number in range(len(self.setup.data.validation)):
-            sample = to_sample(self.setup.data.validation.batch(number), self.setup.pipeline, self.config)
-            sample_weight = float(sample.weight.sum(dtype=np.float64))
-            if sample_weight:
-                total += sample_weight * self.setup.trainer.loss(sample)
-                weight += sample_weight
+        """Return the mean loss over all values of the validation windows, each of which one process evaluates."""
+        trainer, batches = self.setup.trainer, self.setup.data.validation
+        count = trainer.options.processes.count
+        weights, losses = np.zeros((2, len(batches)))
+        for first in range(0, len(batches), count):
+            # all processes compute as many losses, because FSDP gathers the weights for each
+            number = min(first + trainer.rank, len(batches) - 1)
+            sample = to_sample(batches.batch(number), self.setup.pipeline, self.config)
+            loss = trainer.loss(sample)
+            if number == first + trainer.rank:
+                weights[number], losses[number] = sample.weight.sum(dtype=np.float64), loss
+        weights, losses = trainer.gather(np.stack([weights, losses])).sum(axis=0)
+        weight = math.fsum(weights)
         if not weight:
             raise DataError(
                 "validation days",
@@ -237,7 +290,7 @@ class _TrainingRun:
                 received="missing values only",
                 hint="Choose other days in `data.validation`.",
             )
-        return total / weight
+        return math.fsum(weights * losses) / weight
 
     def _keep_if_best(self, validation_loss: float, weights: Mapping[str, Array]) -> None:
         """Save the weights if they are the best on the validation days so far."""
@@ -255,7 +308,7 @@ class _TrainingRun:
         if self.setup.spec.thresholds:
             # the means of the classes, for a forecast before the end of the training
             extra["class_means"] = self.class_means
-        save_model(self.folder.model, self.setup.spec, weights, extra)
+        self.folder.save_model(self.setup.spec, weights, extra)
 
     def _log(self, validation_loss: float, rate: float) -> None:
         """Write a line of the log with the mean training loss since the last validation."""
@@ -308,9 +361,7 @@ def _save_event_rules(
     means = class_means(data.sample.first_variable(), thresholds, rain=pipeline.rain)
     class_lines = lines.lines(means, rain=pipeline.rain)
     rules = EventRules(thresholds, counts.best_cuts(), means, class_lines)
-    save_model(
-        folder.model, nowcaster.spec, nowcaster.model.weights, nowcaster.model.extra | {"events": rules.to_dict()}
-    )
+    folder.save_model(nowcaster.spec, nowcaster.model.weights, nowcaster.model.extra | {"events": rules.to_dict()})
 
 
 def _interrupted(number: int) -> InterruptedTrainingError:

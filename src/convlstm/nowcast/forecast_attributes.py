@@ -67,8 +67,11 @@ def input_digest(values: Field) -> str:
         >>> input_digest(np.zeros((1, 1, 2, 2), np.float32))[:16]
         '374708fff7719dd5'
     """
-    plain = np.where(np.isnan(values), np.float32(np.nan), values)
-    return hashlib.sha256(np.ascontiguousarray(plain, "<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for frame in values:  # one by one, to limit the memory
+        plain = np.where(np.isnan(frame), np.float32(np.nan), frame)
+        digest.update(np.ascontiguousarray(plain, "<f4").tobytes())
+    return digest.hexdigest()
 
 
 def run_time() -> datetime:

@@ -18,12 +18,13 @@ from convlstm.data.units import Conversion, Field
 from convlstm.errors import DataError
 from convlstm.nowcast.forecast_values import (
     MAX_HEADER,
-    TOLERANCE,
     Layout,
     check_values,
+    file_identity,
     forecast_conversion,
     nearest_leads,
-    read_forecast,
+    read_start,
+    shared_leads,
     sum_interval,
 )
 
@@ -49,37 +50,29 @@ class ForecastFiles:
 
     members: int  # 0 without an ensemble
     starts: NDArray[np.float64]  # seconds from the first frame of the observations, ascending
-    _layouts: tuple[Layout, ...]
+    layouts: tuple[Layout, ...]
 
     def identity(self) -> list[list[str | int]]:
-        """Return name, size and time of change of each file, to tell whether the forecasts are the same ones."""
-        paths = [layout.path for layout in self._layouts]
-        # the chunks of a Zarr folder change without the folder
-        files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
-        stats = [(str(file), file.stat()) for file in files if file.is_file()]
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        """Return what tells whether the files are the same ones, as `file_identity`."""
+        return file_identity(self.layouts)
 
     @property
     def lead_seconds(self) -> NDArray[np.float64]:
         """Lead times above 0 that every file has, in seconds, ascending."""
-        first, *others = (layout.leads for layout in self._layouts)
-        shared = [lead for lead in first if all(np.abs(leads - lead).min() <= TOLERANCE for leads in others)]
-        return np.unique(np.array([lead for lead in shared if lead > 0], np.float64))
+        return shared_leads(self.layouts)
 
     def __call__(self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
         """Return the forecast that starts at the last input frame."""
         start = float(input_seconds[-1])
-        for layout in self._layouts:
-            place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
-            if place.size:
-                values = read_forecast(layout, int(place[0]), lead_seconds)
-                return values if self.members else values[:, None]
-        raise DataError(
-            str(self._layouts[0].path),
-            expected="a forecast for each case",
-            received=f"none that starts {start:g} s after the first frame",
-            hint="Add the forecast, or score fewer days.",
-        )
+        values = read_start(self.layouts, start, lead_seconds)
+        if values is None:
+            raise DataError(
+                str(self.layouts[0].path),
+                expected="a forecast for each case",
+                received=f"none that starts {start:g} s after the first frame",
+                hint="Add the forecast, or score fewer days.",
+            )
+        return values if self.members else values[:, None]
 
 
 def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.float64]) -> ForecastFiles:

@@ -50,6 +50,45 @@ class Layout:
     interval: float  # seconds between lead times, the period of sums
 
 
+def is_among(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each of the wanted times in seconds whether it is one of the times, within the tolerance."""
+    ordered = np.concatenate([[-np.inf], np.sort(times), [np.inf]])
+    after = np.searchsorted(ordered, wanted)
+    near: NDArray[np.bool_] = np.minimum(ordered[after] - wanted, wanted - ordered[after - 1]) <= TOLERANCE
+    return near
+
+
+def shared_times(first: NDArray[np.float64], *others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return those times of the first array that each other array has too, within the tolerance."""
+    for times in others:
+        first = first[is_among(times, first)]
+    return first
+
+
+def shared_leads(layouts: Sequence[Layout]) -> NDArray[np.float64]:
+    """Return the lead times above 0 that every file has, in seconds, ascending."""
+    leads = shared_times(*(layout.leads for layout in layouts))
+    return np.unique(leads[leads > 0])
+
+
+def read_start(layouts: Sequence[Layout], start: float, lead_seconds: NDArray[np.float64]) -> Field | None:
+    """Return the forecast of the first file that has one with this start, as `read_forecast`; None without any."""
+    for layout in layouts:
+        place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
+        if place.size:
+            return read_forecast(layout, int(place[0]), lead_seconds)
+    return None
+
+
+def file_identity(layouts: Sequence[Layout]) -> list[list[str | int]]:
+    """Return name, size and time of change of each file, to tell whether the forecasts are the same ones."""
+    paths = dict.fromkeys(layout.path for layout in layouts)
+    # the chunks of a Zarr folder change without the folder
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
 def read_forecast(layout: Layout, start: int, lead_seconds: NDArray[np.float64]) -> Field:
     """Return one forecast (lead_time, height, width), with members (realization, lead_time, height, width)."""
     index = nearest_leads(layout.path, layout.leads, lead_seconds)
@@ -141,9 +180,9 @@ def nearest_leads(path: Path, leads: NDArray[np.float64], wanted: NDArray[np.flo
     if missing.size:
         raise DataError(
             str(path),
-            expected=f"the lead time of {missing[0] / 60:g} min, as the model has",
+            expected=f"the lead time of {missing[0] / 60:g} min, which is scored",
             received=", ".join(f"{lead / 60:g}" for lead in leads[:20]) + " min",
-            hint="Write forecasts with the lead times of the model.",
+            hint="Add this lead time to the file.",
         )
     return index
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from convlstm.errors import ConfigError, DependencyError, install
+from convlstm.frontend.processes import Processes, refuse_processes
 from convlstm.frontend.trainer import Optimisation, Trainer
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
@@ -25,17 +27,31 @@ def build_trainer(
     framework: str, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
 ) -> Trainer:
     """Return a model in one of `FRAMEWORKS` with canonical weights; without `optimisation` it only forecasts."""
-    trainer: Trainer = _training_module(framework).Trainer(spec, weights, optimisation)
+    module = _module(framework)
+    if optimisation is not None and framework != "torch":
+        refuse_processes(optimisation.processes, optimisation.accumulate, framework)
+    trainer: Trainer = module.Trainer(spec, weights, optimisation)
     return trainer
+
+
+def process_rank(framework: str, processes: Processes, device: str | None) -> int | None:
+    """Return the number of this process among those of a training; None if they have not been started."""
+    if framework != "torch":
+        refuse_processes(processes, 1, framework)
+        return 0
+    if processes.count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # without loading PyTorch
+        return 0
+    rank: int | None = _module(framework, "processes").process_rank(processes, device)
+    return rank
 
 
 def set_threads(framework: str, threads: int | None) -> None:
     """Set the number of threads of a framework; None keeps its default."""
     if threads is not None:
-        _training_module(framework).set_threads(threads)
+        _module(framework).set_threads(threads)
 
 
-def _training_module(framework: str) -> Any:
+def _module(framework: str, name: str = "training") -> Any:
     if framework not in FRAMEWORKS:
         raise ConfigError(
             "framework",
@@ -44,7 +60,7 @@ def _training_module(framework: str) -> Any:
             hint=f"Pass {_OTHER_NAMES.get(framework.lower(), 'one of the listed frameworks')}.",
         )
     try:
-        return import_module(f"convlstm.{_PACKAGES.get(framework, framework)}.training")
+        return import_module(f"convlstm.{_PACKAGES.get(framework, framework)}.{name}")
     except ImportError as error:
         raise DependencyError(
             framework,

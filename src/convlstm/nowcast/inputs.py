@@ -116,7 +116,9 @@ def _check_age(frames: Frames, last: int, max_age: float, now: datetime) -> None
 
 def _check_known(frames: Frames, window: slice, channels: Sequence[int]) -> None:
     """Raise an error for a channel without any value in the last input frame, or in too many others."""
-    known = np.asarray(np.isfinite(frames.read(window)).any(axis=(2, 3)))
+    # one frame at a time, to limit the memory
+    one_by_one = (frames.read(slice(frame, frame + 1)) for frame in range(window.start, window.stop))
+    known = np.concatenate([np.isfinite(frame).any(axis=(2, 3)) for frame in one_by_one])
     for channel in channels:
         has_value, name = known[:, channel], frames.variables[channel]
         if not has_value[-1]:

@@ -52,14 +52,27 @@ def with_layout(forecast: xr.Dataset, layout: str) -> xr.Dataset:
         "weatherbench": _weatherbench,
         "pysteps": _pysteps,
     }
-    if layout not in layouts:
+    name, field = next(iter(forecast.data_vars.items()))
+    check_layout(layout, str(name), str(field.attrs.get("units", "")))
+    return layouts[layout](forecast)
+
+
+def check_layout(layout: str, variable: str, units: str) -> None:
+    """Raise a `ConfigError` for an unknown layout, or one that a variable in this unit cannot have."""
+    if layout not in LAYOUTS:
         raise ConfigError(
             "--layout",
             expected=f"one of {', '.join(LAYOUTS)}",
             received=repr(layout),
             hint="Pass one of the listed layouts.",
         )
-    return layouts[layout](forecast)
+    if layout == "pysteps" and units not in _PYSTEPS_NAMES:
+        raise ConfigError(
+            "--layout",
+            expected=f"cf or weatherbench for {variable}, which is neither rain nor reflectivity",
+            received="pysteps",
+            hint="Leave `--layout` out.",
+        )
 
 
 def _weatherbench(forecast: xr.Dataset) -> xr.Dataset:
@@ -91,13 +104,6 @@ def _geographic_names(forecast: xr.Dataset) -> dict[str, str]:
 def _pysteps(forecast: xr.Dataset) -> xr.Dataset:
     name = str(next(iter(forecast.data_vars)))
     units = forecast[name].attrs["units"]
-    if units not in _PYSTEPS_NAMES:
-        raise ConfigError(
-            "--layout",
-            expected=f"cf or weatherbench for {name}, which is neither rain nor reflectivity",
-            received="pysteps",
-            hint="Leave `--layout` out.",
-        )
     members = f"{name}{MEMBER}"
     source = forecast[members if members in forecast else name]
     y, x = source.dims[-2:]

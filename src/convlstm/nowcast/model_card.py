@@ -18,6 +18,9 @@ from convlstm.weights.checkpoint import Model, load_model
 CARD = "card"
 """Name of the entry in a model file with what its metadata cannot tell: scores, limits, and the source of the data."""
 
+THIS_MODEL = "this model"
+"""First cell of the row of a score table that has the scores of the model itself."""
+
 
 class ScoreTable(BaseModel):
     """A table of the card."""
@@ -54,7 +57,11 @@ def card_notes(model: Model) -> CardNotes:
 
 def model_card(path: object) -> str:
     """Return the card of a model file as Markdown."""
-    model = load_model(str(path))
+    return card_of(load_model(str(path)), path)
+
+
+def card_of(model: Model, path: object) -> str:
+    """Return the card of a model whose file has this path, as Markdown."""
     pipeline = Pipeline.of_model(model, path)
     notes = card_notes(model)
     lines = [f"# {notes.title or 'Forecaster of ' + ', '.join(pipeline.variables)}", ""]

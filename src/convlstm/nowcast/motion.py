@@ -69,9 +69,15 @@ def advect(frame: Array, motion: Array, lead_seconds: Numbers) -> NDArray[np.flo
     check_axes("frame", frame, ("height", "width"))
     leads = rising("lead_seconds", lead_seconds, len(lead_seconds), start=0.0)
     _check_motion(motion, frame.shape)
-    source = fill_missing(frame)
-    origins = trace(np.indices(frame.shape).astype(np.float64), motion, -leads)
-    return np.stack([ndimage.map_coordinates(source, origin, order=1, mode="nearest") for origin in origins])
+    return advect_cells(fill_missing(frame), motion, leads, np.indices(frame.shape).astype(np.float64))
+
+
+def advect_cells(
+    frame: Array, motion: Array, lead_seconds: NDArray[np.float64], cells: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return some cells (2, height, width) of a frame without gaps, moved as by `advect` (lead_time, height, width)."""
+    origins = trace(cells, motion, -lead_seconds)
+    return np.stack([ndimage.map_coordinates(frame, origin, order=1, mode="nearest") for origin in origins])
 
 
 def trace(points: NDArray[np.float64], motion: Array, seconds: Numbers) -> NDArray[np.float64]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import Batch, Frames, Transform
+from convlstm.data.batches import ALL_ROWS
 from convlstm.data.sampling import UniformSampler, WetSampler, WindowSampler
 from convlstm.data.units import RAIN_RATE, Field
 from convlstm.nowcast.motion import estimate_motion
@@ -61,6 +63,16 @@ class MovingWindows:
         return (motion * self.frames.time_step).astype(np.float16)  # cells per step
 
 
+class _MovingCut(NamedTuple):
+    """One window of a batch: its first frame, its part of the grid, its rotation, and the factor on its values."""
+
+    start: int
+    part: Rectangle
+    quarter_turns: int
+    flipped: bool
+    factor: np.float32
+
+
 class MovingBatches:
     """Random batches for training, as `convlstm.data.Batches`, in the moving frame.
 
@@ -93,25 +105,31 @@ class MovingBatches:
         else:
             self._sample = UniformSampler(starts, grid, side)
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of one training step."""
+    def batch(self, step: int, rows: slice = ALL_ROWS) -> Batch:
+        """Return the batch of one training step, or some rows of it."""
         random = np.random.Generator(np.random.PCG64([self._seed, step]))
-        return self._windows.batch([self._window(random) for _ in range(self._batch_size)])
+        cuts = [self._cut(random) for _ in range(self._batch_size)]
+        return self._windows.batch([self._read(cut) for cut in cuts[rows]])
 
-    def _window(self, random: np.random.Generator) -> tuple[Field, Field]:
+    def _cut(self, random: np.random.Generator) -> _MovingCut:
         start, (rows, columns) = self._sample(random)
         top, left = (
             int(cells.start + random.integers(-margin, margin + 1))
             for cells, margin in zip((rows, columns), self._margin, strict=True)
         )
         part = Rectangle(top, left, rows.stop - rows.start, columns.stop - columns.start)
-        past, future = self._windows.read(start, part)
+        turns, flipped = 0, False
         if self._augment:
             turns = int(random.integers(self._quarter_turns)) * (4 // self._quarter_turns)
             flipped = bool(random.integers(2))
-            past, future = (_turned(values, turns, flipped) for values in (past, future))
         factor = np.float32(np.exp(self._intensity * random.standard_normal()))
-        return past * factor, future * factor
+        return _MovingCut(start, part, turns, flipped, factor)
+
+    def _read(self, cut: _MovingCut) -> tuple[Field, Field]:
+        past, future = self._windows.read(cut.start, cut.part)
+        if self._augment:
+            past, future = (_turned(values, cut.quarter_turns, cut.flipped) for values in (past, future))
+        return past * cut.factor, future * cut.factor
 
 
 class MovingValidation:

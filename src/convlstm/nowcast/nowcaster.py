@@ -11,24 +11,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from convlstm.data import Frames, carry_forward, open_frames
 from convlstm.data.in_memory import Time
 from convlstm.data.places import Source
 from convlstm.data.units import Field
-from convlstm.data.windows import STEP_TOLERANCE
-from convlstm.errors import ConfigError, WeightsError
+from convlstm.errors import WeightsError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
-from convlstm.nowcast.config import MOST_STEPS
+from convlstm.nowcast.cells import moving_probability
 from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
+from convlstm.nowcast.lead_times import check_lead_times, lead_steps
 from convlstm.nowcast.models import shipped_model
 from convlstm.nowcast.motion import estimate_motion
-from convlstm.nowcast.moving_frame import past_frames, to_grid, whole_frame, with_known
 from convlstm.nowcast.pipeline import Pipeline, pad_to_patches
 from convlstm.nowcast.provenance import Provenance
-from convlstm.nowcast.run_folder import RunFolder
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.weights.checkpoint import Model, load_model
 
@@ -68,7 +67,7 @@ class Nowcaster:
         """Load a model file or run folder of `convlstm train`, or the model of radar rain in this package.
 
         Args:
-            path: The model; None for the one in this package.
+            path: The model, which may be a folder of the Hugging Face Hub; None for the one in this package.
             framework: `torch`, `keras`, `flax` or `mlx`.
             threads: Number of CPU threads; None keeps the framework's.
             precision: Of the convolutions: float32, bfloat16 or auto.
@@ -92,7 +91,7 @@ class Nowcaster:
         self,
         frames: ArrayLike | xr.DataArray | xr.Dataset | Frames,
         *,
-        units: str | None = None,
+        units: str | Sequence[str] | None = None,
         time_step: float | None = None,
         init_time: Time | None = None,
         lead_times: Sequence[float] | None = None,
@@ -106,7 +105,8 @@ class Nowcaster:
         Args:
             frames: An array (time, height, width), or (time, channel, height, width) for several variables, NaN where
                 missing. Or an object of xarray with times, or the result of `open_frames`.
-            units: Unit of the values, needed for an array; for an object of xarray it overrides the attribute.
+            units: Unit of the values, or one for each variable; needed for an array. For an object of xarray it
+                overrides the attribute.
             time_step: Seconds between the frames, needed for an array.
             init_time: Time of the last input frame in UTC, needed for an array, whose last frame it is. In an object
                 of xarray it selects a frame; None takes the latest.
@@ -143,6 +143,75 @@ class Nowcaster:
             self, sequence, lead_times=lead_times, init_time=start, max_age=max_age, members=members, seed=seed
         )
 
+    def forecast_in_tiles(
+        self,
+        path: str | Path,
+        frames: ArrayLike | xr.DataArray | xr.Dataset | Frames,
+        *,
+        tile: int,
+        overlap: int | None = None,
+        units: str | None = None,
+        time_step: float | None = None,
+        init_time: Time | None = None,
+        lead_times: Sequence[float] | None = None,
+        max_age: float | None = None,
+        overwrite: bool = False,
+        **reading: Any,
+    ) -> xr.Dataset:
+        """Write the forecast of a large grid as a Zarr store, tile by tile; `docs/large_domains.md` has the memory.
+
+        After an interruption, the same call continues with the tiles that are not finished. The other arguments and
+        errors are those of `forecast`.
+
+        Args:
+            path: The store, whose name ends in `.zarr`.
+            frames: As in `forecast`.
+            tile: Side of the tiles in cells, a multiple of the patch size.
+            overlap: Cells around a tile that its forecast sees; None takes as many as its values depend on.
+            units: As in `forecast`.
+            time_step: As in `forecast`.
+            init_time: As in `forecast`.
+            lead_times: As in `forecast`.
+            max_age: As in `forecast`.
+            overwrite: Whether a store of another forecast is replaced.
+            **reading: As in `forecast`.
+
+        Returns:
+            The store, whose values are read when they are used.
+
+        Raises:
+            OutputError: if the store cannot be written, or is that of another forecast.
+            ConfigError: if the tiles do not fit the model.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from tempfile import TemporaryDirectory
+            >>> rain = np.zeros((6, 96, 64), np.float32)
+            >>> options = {"units": "mm/h", "time_step": 300, "init_time": "2018-05-20T12:00"}
+            >>> with TemporaryDirectory() as folder:
+            ...     path = Path(folder) / "forecast.zarr"
+            ...     store = Nowcaster.load(threads=1).forecast_in_tiles(path, rain, tile=64, **options)
+            ...     print(store["rainfall_rate"].encoding["chunks"])
+            (1, 64, 64)
+        """
+        from convlstm.nowcast.array_inputs import as_frames
+        from convlstm.nowcast.tiled_forecast import forecast_in_tiles  # which needs this module
+
+        sequence, start = as_frames(
+            self, frames, units=units, time_step=time_step, init_time=init_time, reading=reading
+        )
+        return forecast_in_tiles(
+            self,
+            sequence,
+            path,
+            tile=tile,
+            overlap=overlap,
+            lead_times=lead_times,
+            init_time=start,
+            max_age=max_age,
+            overwrite=overwrite,
+        )
+
     @property
     def spec(self) -> ForecasterSpec:
         """The options of the forecaster."""
@@ -159,7 +228,12 @@ class Nowcaster:
 
     def open_frames(self, path: Source | xr.Dataset, **options: Any) -> Frames:
         """Read data with the reading options of the training, overridden by options of `open_frames`."""
-        return open_frames(path, **(Provenance.of_model(self.model).reading_options | options))
+        return open_frames(path, **(self.reading_options | options))
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options of `open_frames` in the training, without those that were not set."""
+        return Provenance.of_model(self.model).reading_options
 
     @property
     def rules(self) -> EventRules:
@@ -178,8 +252,7 @@ class Nowcaster:
             probability = self.predict_probability(inputs, input_seconds, lead_seconds)
             return self.field(probability, lead_seconds)[:, :, None]
         values = carry_forward(self.pipeline.transform.forward(inputs))
-        physical = self.pipeline.transform.inverse(self._forecast(values, input_seconds, lead_seconds))
-        return np.maximum(physical, 0) if self.pipeline.rain else physical
+        return self.physical(self.model_output(values, input_seconds, lead_seconds))
 
     def predict_probability(
         self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
@@ -192,9 +265,10 @@ class Nowcaster:
         self._lead_steps(lead_seconds)  # raises an error for lead times that the model does not support
         if self.pipeline.frame == "moving":
             samples = zip(inputs, input_seconds, strict=True)
-            return np.stack([self._moving_forecast(values, seconds, lead_seconds) for values, seconds in samples])
+            motions = ((values, seconds, estimate_motion(values[:, 0], seconds)) for values, seconds in samples)
+            return np.stack([moving_probability(self, *sample, lead_seconds) for sample in motions])
         values = carry_forward(self.pipeline.transform.forward(inputs))
-        return _probability(self._forecast(values, input_seconds, lead_seconds))
+        return expit(self.model_output(values, input_seconds, lead_seconds))
 
     def field(self, probability: Field, lead_seconds: NDArray[np.float64]) -> Field:
         """Return the field (..., lead_time, height, width) that reaches a threshold where its event is forecast.
@@ -219,27 +293,26 @@ class Nowcaster:
         """Raise a `ConfigError` for lead times in seconds that the model cannot forecast."""
         self._lead_steps(lead_seconds)
 
+    def steps_ahead(self, lead_seconds: NDArray[np.float64]) -> int:
+        """Return the number of steps that the model takes to forecast the lead times."""
+        steps = self._lead_steps(lead_seconds)
+        return len(lead_seconds) if steps is None else int(steps[-1])
+
     def nearest_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return lead times in seconds as the nearest numbers of steps, from 1."""
         return np.maximum(np.rint(lead_seconds / self.pipeline.time_step).astype(np.intp), 1)
 
-    def _moving_forecast(
-        self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
-    ) -> Field:
-        """Return the probabilities of one sample, forecast in the moving frame and moved to the grid."""
-        grid = (inputs.shape[-2], inputs.shape[-1])
-        motion = estimate_motion(inputs[:, 0], input_seconds)
-        part = whole_frame(motion, float(lead_seconds[-1]), grid, self.spec.patch_size)
-        past = past_frames(inputs, motion, input_seconds - input_seconds[-1], part)
-        values = with_known(self.pipeline.transform.forward(past))
-        logits = self._forecast(values[None], input_seconds[None], lead_seconds)[0]
-        return _probability(to_grid(logits, motion, lead_seconds, part, grid))
+    def physical(self, output: Field) -> Field:
+        """Return the output of a model without thresholds in its units; never negative for rain."""
+        physical = self.pipeline.transform.inverse(output)
+        return np.maximum(physical, 0) if self.pipeline.rain else physical
 
-    def _forecast(self, values: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]) -> Field:
-        """Return the model's output at the lead times for inputs in model values."""
+    def model_output(
+        self, values: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+    ) -> Field:
+        """Return the model's output at the lead times for inputs in model values; shapes as in `predict`."""
         batch, _, channels, height, width = values.shape
-        steps = self._lead_steps(lead_seconds)
-        horizon = len(lead_seconds) if steps is None else int(steps[-1])
+        steps, horizon = self._lead_steps(lead_seconds), self.steps_ahead(lead_seconds)
         empty = np.zeros((batch, 0, channels, height, width), dtype=np.float32)
         sample = pad_to_patches(
             Sample(values, empty, empty, *self._durations(input_seconds, lead_seconds)), self.spec.patch_size
@@ -249,34 +322,8 @@ class Nowcaster:
 
     def _lead_steps(self, lead_seconds: NDArray[np.float64]) -> NDArray[np.intp] | None:
         """Return lead times in steps, or None for a model that supports any lead time."""
-        minutes = ", ".join(f"{s / 60:g}" for s in lead_seconds)
-        increase = (np.diff(lead_seconds, prepend=0.0) > 0).all()
-        if not (len(lead_seconds) and np.isfinite(lead_seconds).all() and increase):
-            raise ConfigError(
-                "lead times",
-                expected="minutes above 0 that increase",
-                received=minutes or "none",
-                hint="Pass them as 10,30,60.",
-            )
-        if self.spec.uses_durations:
-            return None
-        step = self.pipeline.time_step
-        steps = np.rint(lead_seconds / step)
-        if steps[-1] > MOST_STEPS:
-            raise ConfigError(
-                "lead times",
-                expected=f"at most {MOST_STEPS} steps ahead",
-                received=f"{minutes} min",
-                hint="Decrease the lead times.",
-            )
-        if np.any(np.abs(lead_seconds - steps * step) > STEP_TOLERANCE * step):
-            raise ConfigError(
-                "lead times",
-                expected=f"multiples of the model's step of {step / 60:g} min",
-                received=f"{minutes} min",
-                hint="Choose multiples, or train a model with `model.duration_strategy`.",
-            )
-        return steps.astype(np.intp)
+        check_lead_times(lead_seconds)
+        return None if self.spec.uses_durations else lead_steps(lead_seconds, self.pipeline.time_step)
 
     def _durations(
         self, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
@@ -292,12 +339,6 @@ class Nowcaster:
 
 def _rebuild(model: Model, pipeline: Pipeline, trainer: type[Trainer], options: Optimisation) -> Nowcaster:
     return Nowcaster(model, pipeline, trainer(model.spec, model.weights, options))  # type: ignore[arg-type, call-arg]
-
-
-def model_file(path: str | Path) -> Path:
-    """Return the path of a model file, or that of the model in a run folder."""
-    path = Path(path)
-    return RunFolder(path).model if path.is_dir() else path
 
 
 def event_rules(model: Model) -> EventRules:
@@ -323,11 +364,6 @@ def event_rules(model: Model) -> EventRules:
         ) from error
 
 
-def _probability(logits: Field) -> Field:
-    """Return σ(logits) without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
-
-
 def load_nowcaster(
     path: str | Path,
     framework: str = "torch",
@@ -335,12 +371,11 @@ def load_nowcaster(
     precision: str = "float32",
     device: str | None = None,
 ) -> Nowcaster:
-    """Load the model file or run folder of `convlstm train`; None keeps the framework's number of threads and device.
+    """Load a model as `Nowcaster.load`; None keeps the framework's number of threads and device.
 
     The precision of the convolutions is float32, so that all frameworks and machines agree; bfloat16 or auto may be
     faster. In the sample, bfloat16 changes a probability by at most 0.012, and by 0.0001 on average.
     """
-    path = model_file(path)
     model = load_model(path)  # before the framework, which takes seconds to import
     pipeline = Pipeline.of_model(model, path)
     set_threads(framework, threads)

@@ -14,8 +14,9 @@ from convlstm.files import check_writable, remove_drafts, write_atomic
 from convlstm.nowcast.config import Config
 from convlstm.nowcast.config_text import read_config, to_yaml
 from convlstm.nowcast.folder_lock import check_unlocked, locked
+from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
-from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays
+from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays, save_model
 
 
 @dataclass
@@ -104,6 +105,10 @@ class RunFolder:
                     self._data.unlink(missing_ok=True)
                 raise
 
+    def save_model(self, spec: ForecasterSpec, weights: Mapping[str, Array], extra: Mapping[str, Any]) -> None:
+        """Save the model with its pipeline and provenance."""
+        save_model(self.model, spec, weights, dict(extra))
+
     def save_config(self, config: Config) -> None:
         """Save the configuration: of a new run, or of one that is resumed with more steps."""
         write_atomic(self.config, lambda draft: draft.write_text(to_yaml(config), encoding="utf-8"))
@@ -113,6 +118,13 @@ class RunFolder:
 
         The log is truncated to that step. A run with other `data` than in `save_state` is a `DataError`.
         """
+        arrays, progress = self.read_state(data)
+        lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
+        write_atomic(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
+        return arrays, progress
+
+    def read_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
+        """Return what `load_state` returns, without a change of the log."""
         arrays, progress = None, Progress()
         if self._state.exists():
             arrays, content, _ = load_arrays(self._state)
@@ -126,8 +138,6 @@ class RunFolder:
                     received="another file",
                     hint="Start a new run in another `--output`.",
                 ) from error
-        lines = [json.dumps(entry) + "\n" for entry in self.history() if entry["step"] <= progress.step]
-        write_atomic(self._log, lambda draft: draft.write_text("".join(lines), encoding="utf-8"))
         return arrays, progress
 
     def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
@@ -169,11 +179,41 @@ class RunFolder:
             ) from error
 
 
+class ReadOnlyRunFolder(RunFolder):
+    """The run folder in a process that shares the training: it reads the state, and the first process writes."""
+
+    @contextmanager
+    def begun(self, config: Config, resume: bool) -> Iterator[None]:
+        """Do nothing, because the first process locks and checks the folder."""
+        yield
+
+    def save_model(self, spec: ForecasterSpec, weights: Mapping[str, Array], extra: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def save_config(self, config: Config) -> None:
+        """Do nothing."""
+
+    def load_state(self, data: Mapping[str, Any]) -> tuple[dict[str, Array] | None, Progress]:
+        """Return what the first process returns."""
+        return self.read_state(data)
+
+    def save_state(self, arrays: Mapping[str, Array], progress: Progress, data: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
 def _check_same(path: Path, config: Config) -> None:
     saved_options = _options(read_config(path))
     for name, value in _options(config).items():
         is_longer = name == "training.steps" and value > saved_options[name]
-        if value != saved_options[name] and not is_longer:
+        # other parts of a batch change the rounding only, and fewer processes need more of them
+        may_change = is_longer or name == "training.accumulate"
+        if value != saved_options[name] and not may_change:
             raise ConfigError(
                 name,
                 expected=f"{saved_options[name]!r}, the value at the start of the run",

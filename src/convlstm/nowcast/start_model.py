@@ -12,7 +12,7 @@ from convlstm.nowcast.models import shipped_model
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.provenance import Provenance
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.weights.checkpoint import MODEL_FILE, Model, load_model
+from convlstm.weights.checkpoint import Model, load_model
 
 RAIN = "rain"
 """The name of the model in this package."""
@@ -27,8 +27,6 @@ _OF_INPUTS = ("transform", "log_top", "frame")
 def load_start(name: str) -> Model:
     """Return the forecaster of a model file or run folder, or the model in this package for the name `rain`."""
     path = shipped_model() if name == RAIN else Path(name)
-    if path.is_dir():
-        path = path / MODEL_FILE
     model = load_model(path)
     Pipeline.of_model(model, path)  # raises an error for a file that is not of a training
     return model

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.data import Frames
+from convlstm.data.units import RAIN_RATE
 from convlstm.errors import DataError
-from convlstm.nowcast.forecast_values import TOLERANCE
+from convlstm.nowcast.evaluation_cases import wet_share
+from convlstm.nowcast.forecast_values import TOLERANCE, is_among, shared_times
 from convlstm.nowcast.verified_forecasts import ForecastSource
 
-_WET = 0.1  # mm/h
+INPUTS = 3
+"""Observed frames up to the start, for the baselines."""
+
+CAUSES = {
+    "not_shared": "not in every forecast file",
+    "other_days": "on other days",
+    "unobserved": "without an observation at each lead time",
+    "dry": "with too little rain observed at the start",
+    "beyond_max_cases": "beyond `--max-cases`",
+}
+"""Why starts are left out, in the order of the checks; each start counts for the first of its causes."""
 
 
-class Options(Protocol):
-    """The options that select the starts."""
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The selection of the forecasts to score."""
 
-    @property
-    def days(self) -> tuple[str, ...]:
-        """Days of the starts; empty for all."""
-
-    @property
-    def max_cases(self) -> int:
-        """Maximum number of cases."""
-
-    @property
-    def min_wet(self) -> float:
-        """Minimum share of wet cells at the start."""
+    lead_minutes: tuple[float, ...] = ()  # empty: all lead times that every file has
+    days: tuple[str, ...] = ()  # of the starts; empty: all
+    max_cases: int = 48  # spread evenly over the starts
+    min_wet: float = 0.0  # minimum share of cells with 0.1 mm/h in the frame of the start; rain only
+    thresholds: tuple[float, ...] = ()  # empty: those of `choose_thresholds`
+    fss_window: int = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,78 +49,104 @@ class VerifiedCases:
     targets: NDArray[np.intp]  # frames at the lead times (case, lead_time)
     inputs: NDArray[np.intp]  # frames up to the start (case, input_time); only valid with `has_inputs`
     has_inputs: bool  # whether every start has these frames
-    days: list[str]  # of the starts
-    found: int  # number of starts that all files have
+    left_out: Mapping[str, int]  # number of starts by cause, a key of `CAUSES`; without those of no start
+
+    @property
+    def found(self) -> int:
+        """The number of starts in all files."""
+        return len(self.starts) + sum(self.left_out.values())
+
+    @property
+    def summary(self) -> str:
+        """How many forecasts are scored, and why others are not."""
+        causes = ", ".join(f"{count} {CAUSES[cause]}" for cause, count in self.left_out.items())
+        return f"{len(self.starts)} of {self.found} forecasts scored" + (f"; left out: {causes}" if causes else "")
+
+    def dates(self, frames: Frames) -> NDArray[np.datetime64]:
+        """Return the time of each start (case,)."""
+        return _dates(frames, self.starts)
+
+    def days(self, frames: Frames) -> list[str]:
+        """Return the days of the starts."""
+        return sorted(set(_days(frames, self.starts)))
 
 
 def choose_leads(sources: Mapping[str, ForecastSource], minutes: Sequence[float]) -> NDArray[np.float64]:
     """Return the lead times in seconds: those in `minutes`, or all that every source has."""
-    first, *others = (source.lead_seconds for source in sources.values())
-    shared = np.array([lead for lead in first if all(_has(leads, lead) for leads in others)], np.float64)
+    shared = shared_times(*(source.lead_seconds for source in sources.values()))
     wanted = np.unique(np.array(minutes, np.float64) * 60.0)
-    unknown = [lead for lead in wanted if not _has(shared, lead)]
-    if not len(shared) or unknown:
+    if not len(shared):
         raise DataError(
-            "--lead-times" if unknown else "lead times",
-            expected="lead times that every forecast has" + (f": {_minutes(shared)}" if unknown else ""),
-            received=_minutes(np.array(unknown)) if unknown else "none",
-            hint="Pass some of these." if unknown else "Pass forecasts with common lead times above 0.",
+            "lead times",
+            expected="lead times that every forecast has",
+            received="none",
+            hint="Pass forecasts with common lead times above 0.",
+        )
+    unknown = wanted[~is_among(shared, wanted)]
+    if len(unknown):
+        raise DataError(
+            "--lead-times",
+            expected=f"lead times that every forecast has: {_minutes(shared)}",
+            received=_minutes(unknown),
+            hint="Pass some of these.",
         )
     return wanted if len(wanted) else shared
 
 
 def choose_starts(
-    sources: Mapping[str, ForecastSource],
-    frames: Frames,
-    lead_seconds: NDArray[np.float64],
-    options: Options,
-    *,
-    inputs: int,
+    sources: Mapping[str, ForecastSource], frames: Frames, lead_seconds: NDArray[np.float64], options: VerifyOptions
 ) -> VerifiedCases:
     """Return the starts that every source has, with an observed frame at each lead time, spread evenly."""
-    first, *others = (source.starts for source in sources.values())
-    starts = np.array([start for start in first if all(_has(each, start) for each in others)], np.float64)
-    found = len(starts)
-    if not found:
+    every = np.unique(np.concatenate([source.starts for source in sources.values()]))
+    starts = shared_times(*(source.starts for source in sources.values()))
+    if not len(starts):
         raise DataError(
             "forecasts", expected="a start that all have", received="none", hint="Pass forecasts of the same times."
         )
-    if options.days:
-        starts = starts[np.isin(_days(frames, starts), options.days)]
-        if not len(starts):
-            available = _days(frames, first)
-            raise DataError(
-                "--day",
-                expected=f"days of the starts, from {available[0]} to {available[-1]}",
-                received=", ".join(options.days),
-                hint="Choose days of this range.",
-            )
+    left_out = {"not_shared": _count(every[~is_among(starts, every)])}
+    is_chosen_day = _on_days(frames, starts, options.days)
+    left_out["other_days"] = int((~is_chosen_day).sum())
+    starts = starts[is_chosen_day]
     targets, is_known = _frames_at(frames, starts[:, None] + lead_seconds)
-    if not is_known.all(axis=1).any():
+    is_observed = is_known.all(axis=1)
+    if not is_observed.any():
         _raise_unobserved(frames, starts, lead_seconds, is_known)
-    before = np.arange(1 - inputs, 1) * frames.time_step
-    input_frames, has_input = _frames_at(frames, starts[:, None] + before)
-    keep = is_known.all(axis=1)
-    if options.min_wet > 0 and frames.channels[0].units == "mm/h":
-        keep &= _is_wet(frames, input_frames[:, -1], has_input[:, -1], options.min_wet)
-        if not keep.any():
-            raise DataError(
-                "--min-wet",
-                expected=f"a start with rain on {options.min_wet:.0%} of the cells",
-                received="none",
-                hint="Decrease `--min-wet`.",
-            )
-    place = np.flatnonzero(keep)
-    place = place[np.linspace(0, len(place) - 1, min(len(place), options.max_cases)).astype(int)]
+    left_out["unobserved"] = int((~is_observed).sum())
+    starts, targets = starts[is_observed], targets[is_observed]
+    input_frames, has_input = _frames_at(frames, starts[:, None] + np.arange(1 - INPUTS, 1) * frames.time_step)
+    place = np.arange(len(starts))
+    if options.min_wet > 0 and frames.channels[0].units == RAIN_RATE:
+        place = np.flatnonzero(_is_wet(frames, input_frames[:, -1], has_input[:, -1], options.min_wet))
+        left_out["dry"] = len(starts) - len(place)
+    chosen = place[np.linspace(0, len(place) - 1, min(len(place), options.max_cases)).astype(int)]
+    left_out["beyond_max_cases"] = len(place) - len(chosen)
     return VerifiedCases(
-        starts=starts[place],
+        starts=starts[chosen],
         lead_seconds=lead_seconds,
-        targets=targets[place],
-        inputs=input_frames[place],
-        has_inputs=bool(has_input[place].all()),
-        days=sorted(set(_days(frames, starts[place]))),
-        found=found,
+        targets=targets[chosen],
+        inputs=input_frames[chosen],
+        has_inputs=bool(has_input[chosen].all()),
+        left_out={cause: count for cause, count in left_out.items() if count},
     )
+
+
+def _count(times: NDArray[np.float64]) -> int:
+    """Return the number of different times, of which those within the tolerance of the one before count as equal."""
+    return int((np.diff(times, prepend=-np.inf) > TOLERANCE).sum())
+
+
+def _on_days(frames: Frames, starts: NDArray[np.float64], days: Sequence[str]) -> NDArray[np.bool_]:
+    """Return for each start whether it is on one of the days; without days, all are."""
+    of_start = _days(frames, starts)
+    chosen: NDArray[np.bool_] = np.isin(of_start, days) if days else np.ones(len(starts), bool)
+    if not chosen.any():
+        raise DataError(
+            "--day",
+            expected=f"days of the starts, from {of_start[0]} to {of_start[-1]}",
+            received=", ".join(days),
+            hint="Choose days of this range.",
+        )
+    return chosen
 
 
 def _frames_at(frames: Frames, seconds: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -125,11 +158,17 @@ def _frames_at(frames: Frames, seconds: NDArray[np.float64]) -> tuple[NDArray[np
 
 
 def _is_wet(frames: Frames, last: NDArray[np.intp], is_known: NDArray[np.bool_], min_wet: float) -> NDArray[np.bool_]:
-    shares = [
-        float(np.mean(frames.read(slice(int(frame), int(frame) + 1))[0, 0] >= _WET)) if known else 0.0
-        for frame, known in zip(last, is_known, strict=True)
-    ]
-    return np.array(shares) >= min_wet
+    """Return for each start whether its frame is known and has enough wet cells; none that has is an error."""
+    shares = [wet_share(frames, int(frame)) if known else 0.0 for frame, known in zip(last, is_known, strict=True)]
+    is_wet = np.array(shares) >= min_wet
+    if not is_wet.any():
+        raise DataError(
+            "--min-wet",
+            expected=f"a start with rain on {min_wet:.0%} of the cells",
+            received=f"at most {max(shares):.1%}",
+            hint="Decrease `--min-wet`.",
+        )
+    return is_wet
 
 
 def _raise_unobserved(
@@ -154,10 +193,6 @@ def _dates(frames: Frames, seconds: NDArray[np.float64]) -> NDArray[np.datetime6
 
 def _days(frames: Frames, seconds: NDArray[np.float64]) -> list[str]:
     return [str(date)[:10] for date in _dates(frames, seconds)]
-
-
-def _has(values: NDArray[np.float64], wanted: float) -> bool:
-    return bool(len(values)) and bool(np.abs(values - wanted).min() <= TOLERANCE)
 
 
 def _minutes(seconds: NDArray[np.float64]) -> str:

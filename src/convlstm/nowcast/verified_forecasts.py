@@ -26,10 +26,11 @@ from convlstm.nowcast.forecast_files import (
 )
 from convlstm.nowcast.forecast_values import (
     MAX_HEADER,
-    TOLERANCE,
     Layout,
+    file_identity,
     forecast_conversion,
-    read_forecast,
+    read_start,
+    shared_leads,
 )
 
 _PERCENT = ("%", "percent")
@@ -38,7 +39,7 @@ _RANGE = 1e-3  # how far probabilities may be outside 0 to 1 by rounding
 
 
 @dataclass(frozen=True)
-class CaseForecast:
+class SourceForecast:
     """One forecast of one method, in the unit of the observations, NaN where missing."""
 
     field: Field  # (lead_time, height, width): for members their median
@@ -72,31 +73,25 @@ class ForecastSource:
     @property
     def lead_seconds(self) -> NDArray[np.float64]:
         """Lead times above 0 that every file has, ascending."""
-        if self.files is not None:
-            return self.files.lead_seconds
-        first, *others = (layout.leads for layout in self.probabilities)
-        shared = [lead for lead in first if all(np.abs(leads - lead).min() <= TOLERANCE for leads in others)]
-        return np.unique(np.array([lead for lead in shared if lead > 0], np.float64))
+        return shared_leads(self.probabilities if self.files is None else self.files.layouts)
 
-    def read(self, start: float, lead_seconds: NDArray[np.float64]) -> CaseForecast:
+    def identity(self) -> list[list[str | int]]:
+        """Return what tells whether the files are the same ones, as `file_identity`."""
+        layouts = () if self.files is None else self.files.layouts
+        return file_identity([*layouts, *self.means, *self.probabilities])
+
+    def read(self, start: float, lead_seconds: NDArray[np.float64]) -> SourceForecast:
         """Return the forecast that starts at a number of seconds after the first frame."""
-        probability = self._read(self.probabilities, start, lead_seconds)
+        probability = read_start(self.probabilities, start, lead_seconds)
         if probability is not None:
             probability = self._checked(probability.swapaxes(0, 1))
         if self.files is None:
             assert probability is not None
-            return CaseForecast(_events(probability, self.thresholds), None, probability, None)
+            return SourceForecast(_events(probability, self.thresholds), None, probability, None)
         values = self.files(np.empty(0, np.float32), np.array([start]), lead_seconds)
         if self.files.members:
-            return CaseForecast(np.median(values, axis=0), values.mean(axis=0), probability, values)
-        return CaseForecast(values[:, 0], self._read(self.means, start, lead_seconds), probability, None)
-
-    def _read(self, layouts: tuple[Layout, ...], start: float, lead_seconds: NDArray[np.float64]) -> Field | None:
-        for layout in layouts:
-            place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
-            if place.size:
-                return read_forecast(layout, int(place[0]), lead_seconds)
-        return None
+            return SourceForecast(np.median(values, axis=0), values.mean(axis=0), probability, values)
+        return SourceForecast(values[:, 0], read_start(self.means, start, lead_seconds), probability, None)
 
     def _checked(self, probability: Field) -> Field:
         low, high = float(np.nanmin(probability, initial=0)), float(np.nanmax(probability, initial=1))

@@ -20,7 +20,7 @@ from PIL import Image
 from convlstm.data.spacing import cell_size, is_south_first
 from convlstm.errors import DataError, DependencyError, OutputError, install
 from convlstm.files import check_suffix, write_atomic
-from convlstm.report.scales import MISSING, Scale, field_scale, rain_scale
+from convlstm.report.scales import MISSING, Scale, field_scale, rain_scale, round_down
 from convlstm.verification.lead_times import lead_unit
 
 ANIMATION_SUFFIXES = (".gif", ".mp4")
@@ -29,7 +29,6 @@ _WIDTH, _DPI = 6.4, 100  # inches, dots per inch
 _LONGEST = 1.6  # height of a map by its width
 _MOST_FRAMES = 500
 _COLOURS = 128  # of a frame of a GIF: the classes of the scale, and the greys of the letters
-_ROUND = (1, 2, 5)
 
 
 def write_animation(path: str | Path, forecast: xr.Dataset, *, seconds_per_frame: float = 0.5) -> Path:
@@ -79,9 +78,9 @@ def write_animation(path: str | Path, forecast: xr.Dataset, *, seconds_per_frame
 
 def find_ffmpeg() -> str:
     """Return the path of the program ffmpeg: one on the system, else that of the package imageio-ffmpeg."""
-    found = shutil.which("ffmpeg")
-    if found is not None:
-        return found
+    program = shutil.which("ffmpeg")
+    if program is not None:
+        return program
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
@@ -151,19 +150,13 @@ def _figure(field: xr.DataArray, scale: Scale, cell: tuple[float, float] | None)
 
 def _add_scale_bar(axes: Any, width: int, height: int, cell_width: float) -> None:
     """Draw a line of a round length of about a fifth of the map into its lower left corner."""
-    length = _round_length(0.2 * width * cell_width)
+    length = round_down(0.2 * width * cell_width)
     cells, left, bottom = length / cell_width, 0.03 * width - 0.5, 0.96 * height - 0.5
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     axes.plot([left, left + cells], [bottom, bottom], color="white", linewidth=5, solid_capstyle="butt")
     axes.plot([left, left + cells], [bottom, bottom], color="black", linewidth=2, solid_capstyle="butt")
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.8}
     axes.text(left, bottom - 0.02 * height, text, fontsize=9, va="bottom", bbox=box)
-
-
-def _round_length(most: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is at most a number of metres."""
-    power = 10.0 ** np.floor(np.log10(most))
-    return float(max(factor * power for factor in _ROUND if factor * power <= most * (1 + 1e-9)))
 
 
 def _write_gif(path: Path, frames: Iterator[NDArray[np.uint8]], seconds: float) -> None:

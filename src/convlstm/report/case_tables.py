@@ -80,20 +80,25 @@ def _table(
     first = rows[rows["method"] == results.methods[0]].set_index(group)
     share = (first["hits"] + first["misses"]) / first["pixels"]
     places = decimals(score, values.to_numpy(dtype=np.float64).ravel())
-    made = []
+    part_rows = []
     for key, line in values.iterrows():
         cells = _compared(score, line.to_numpy(dtype=np.float64), places)
         if threshold is not None:
-            cells.append(Cell(f"{100 * share[str(key)]:.1f} %"))
+            cells.append(Cell(_percent(share[str(key)])))
         place = shown.get(str(key))
-        made.append(PartRow(name(str(key)), place, "" if place is None else results.reasons[place], cells))
+        part_rows.append(PartRow(name(str(key)), place, "" if place is None else results.reasons[place], cells))
     subject = "RMSE" + results.evaluation.bracketed_units
     if threshold is not None:
         subject = f"CSI at {results.evaluation.amount(threshold)}"
     columns = [method_label(method) for method in results.methods]
     columns += [f"{results.evaluation.amount(threshold)} or more observed in"] if threshold is not None else []
     title = f"{subject}, {results.lead_unit.words(lead)} ahead, by {'case' if group == 'init_time' else 'day'}"
-    return PartTable(title, _NOTE if threshold is None else f"{_NOTE} {_RARE}", head, columns, made)
+    return PartTable(title, _NOTE if threshold is None else f"{_NOTE} {_RARE}", head, columns, part_rows)
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, or a dash where it is unknown, as in a case without a common pixel."""
+    return f"{number(100 * share, 1)} %" if np.isfinite(share) else number(share, 1)
 
 
 def _compared(score: Score, values: NDArray[np.float64], places: int) -> list[Cell]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.report.scales import Scale
+from convlstm.report.scales import Scale, round_down
 
 STEPS = 1000
 """Rounded values within the range of a scale."""
@@ -95,7 +95,7 @@ def even_rounding(scale: Scale, values: NDArray[np.floating]) -> Rounding:
     """Return evenly spaced values that contain all given ones, with about a thousand in the range of the scale."""
     low, high = scale.edges[0], scale.edges[-1]
     reach = high - low
-    step = _round_down(reach / STEPS)
+    step = round_down(reach / STEPS)
     finite = values[np.isfinite(values)]
     open_ends = (False, False)
     if finite.size:
@@ -105,9 +105,3 @@ def even_rounding(scale: Scale, values: NDArray[np.floating]) -> Rounding:
         low, high = min(low, max(ends[0], lowest)), max(high, min(ends[1], highest))
     first = math.floor(low / step)
     return Rounding(scale, (Run(first * step, step, math.ceil(high / step) - first + 1),), open_ends)
-
-
-def _round_down(step: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is not above the step."""
-    power: float = 10.0 ** math.floor(math.log10(step) + 1e-9)
-    return power * max(digit for digit in (1, 2, 5) if digit * power <= step * (1 + 1e-9))

@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from convlstm.data.spacing import cell_size, find_geographic
+from convlstm.data.spacing import cell_size, find_geographic, length_in_metres
+from convlstm.report.scales import round_down
 from convlstm.verification.lead_times import signed
 
 NODES = 17
@@ -21,7 +22,6 @@ NODES = 17
 _LINES = 4  # at most, along each axis
 _MOST_DECIMALS = 4
 _EDGE = 0.04  # share of a side within which a label would leave the map
-_LENGTH_UNITS = ("m", "km", "metre", "metres", "meter", "meters", "kilometre", "kilometres", "kilometer", "kilometers")
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ def _axes(cases: xr.Dataset, shape: tuple[int, int]) -> tuple[Axis, Axis] | tupl
     axes = []
     for name, values in (("y", down), ("x", across)):
         units = str(grid[name].attrs["units"])
-        if units in _LENGTH_UNITS:
-            in_km = units.startswith("k")
-            axes.append(Axis(name, "km", "", "", values if in_km else values / 1000.0))
+        metres = length_in_metres(units)
+        if metres is not None:
+            axes.append(Axis(name, "km", "", "", values / (1000.0 / metres)))
         else:
             axes.append(Axis(name, units, "", "", values))
     return axes[0], axes[1]
@@ -160,12 +160,12 @@ def _lines(values: NDArray[np.float64]) -> list[tuple[float, list[NDArray[np.flo
     generator = contourpy.contour_generator(x, y, values)
     low, high = float(values.min()), float(values.max())
     ticks = MaxNLocator(nbins=_LINES, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    found = []
+    lines_of_ticks = []
     for tick in np.round(ticks, 10):
         lines = [np.asarray(line)[_nodes(len(line), NODES)] for line in generator.lines(tick) if len(line) > 1]
         if lines:
-            found.append((float(tick), lines))
-    return found
+            lines_of_ticks.append((float(tick), lines))
+    return lines_of_ticks
 
 
 def _label(text: str, lines: Sequence[NDArray[np.float64]], *, upright: bool) -> Label | None:
@@ -182,8 +182,7 @@ def _label(text: str, lines: Sequence[NDArray[np.float64]], *, upright: bool) ->
 def _scale_bar(cell_width: float, columns: int) -> ScaleBar | None:
     """Return a round length of about a quarter of the map."""
     width = cell_width * columns / 1000.0
-    power = 10.0 ** np.floor(np.log10(width / 4))
-    length = power * max(digit for digit in (1, 2, 5) if digit * power <= width / 4)
+    length = round_down(width / 4)
     return ScaleBar(f"{length:g} km", round(100 * length / width, 2))
 
 

@@ -44,7 +44,6 @@ class Player:
     choices: list[Choice]
     stills: list[MapImage]  # of the first choice, for browsers without scripts
     alts: list[str]  # their descriptions
-    cells: float = 1.0  # of the grid that has the coordinates, along one side of a pixel
 
     @property
     def height(self) -> int:
@@ -62,7 +61,6 @@ class Player:
         return {
             "width": self.width,
             "height": self.height,
-            "cells": self.cells,
             "inputs": self.inputs,
             "first": self.first,
             "leads": self.leads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,7 @@ _DIMENSIONS = {
     "inputs": ("case", "input_time", "y", "x"),
 }
 _COORDINATES = ("method", "init_time", "lead_time", "input_time")
-_HINT = "Run `convlstm evaluate` again to write the folder."
+_HINT = "Run `convlstm evaluate` or `convlstm verify` again to write the folder."
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,8 @@ class Results:
     ranks: pd.DataFrame | None
     by_case: pd.DataFrame | None
     by_day: pd.DataFrame | None
-    score_maps: xr.Dataset | None  # north up as `cases`
+    score_maps: xr.Dataset | None  # on blocks of cells, in the order of the file
+    blocks: Mapping[str, NDArray[np.intp]]  # y and x: the block of each row and column of a map pixel
     cells_per_pixel: int  # grid cells along one side of a map pixel; 1 unless the grid is very large
 
     @property
@@ -197,7 +198,7 @@ def read_results(folder: str | Path) -> Results:
             received="a file",
             hint=f"Pass the folder {folder.parent}."
             if (folder.parent / DESCRIPTION_FILE).exists()
-            else "Pass the folder that `convlstm evaluate` wrote.",
+            else "Pass the folder that `convlstm evaluate` or `convlstm verify` wrote.",
         )
     evaluation = _read_evaluation(folder / DESCRIPTION_FILE)
     scores = _read_scores(folder / SCORES_FILE, evaluation)
@@ -205,6 +206,10 @@ def read_results(folder: str | Path) -> Results:
     north_first = not is_south_first(cases.coords.to_dataset(), "y")
     cases = cases if north_first else cases.isel(y=slice(None, None, -1))
     factor = _coarsening(cases)
+    score_maps = _read_score_maps(folder / SCORE_MAPS_FILE, evaluation)
+    blocks = {} if score_maps is None else _blocks(folder / SCORE_MAPS_FILE, score_maps, cases.sizes)
+    if blocks and not north_first:
+        blocks["y"] = blocks["y"][::-1]
     if factor > 1:
         cases = cases.coarsen(y=factor, x=factor, boundary="pad").mean()
     return Results(
@@ -223,7 +228,8 @@ def read_results(folder: str | Path) -> Results:
         ranks=_read_table(folder / RANKS_FILE, _RANKS, _RANKS_KEY, scores),
         by_case=_read_parts(folder / CASE_SCORES_FILE, "init_time", evaluation),
         by_day=_read_parts(folder / DAY_SCORES_FILE, "day", evaluation),
-        score_maps=_read_score_maps(folder / SCORE_MAPS_FILE, evaluation, north_first=north_first),
+        score_maps=score_maps,
+        blocks={name: places[::factor] for name, places in blocks.items()},
         cells_per_pixel=factor,
     )
 
@@ -314,7 +320,7 @@ def _read_parts(path: Path, group: str, evaluation: Evaluation) -> pd.DataFrame 
     return table
 
 
-def _read_score_maps(path: Path, evaluation: Evaluation, *, north_first: bool) -> xr.Dataset | None:
+def _read_score_maps(path: Path, evaluation: Evaluation) -> xr.Dataset | None:
     """Read the maps of scores; None without the file."""
     if not path.exists():
         return None
@@ -322,8 +328,18 @@ def _read_score_maps(path: Path, evaluation: Evaluation, *, north_first: bool) -
     _require(path, "variable", _SCORE_MAPS, maps.variables)
     _require(path, "coordinate", ("method", "lead_time", "threshold"), maps.variables)
     _require(path, "method", evaluation.methods, maps["method"].values)
-    maps = maps.transpose("method", "lead_time", "threshold", "y", "x", missing_dims="ignore")
-    return maps if north_first else maps.isel(y=slice(None, None, -1))
+    return maps.transpose("method", "lead_time", "threshold", "y", "x", missing_dims="ignore")
+
+
+def _blocks(path: Path, maps: xr.Dataset, sizes: Mapping[Hashable, int]) -> dict[str, NDArray[np.intp]]:
+    """Return the block of each row and column of cells; the last block of either may be smaller than the others."""
+    width = int(maps.attrs.get("block_width", 1))
+    places = {name: np.arange(sizes[name]) // max(width, 1) for name in ("y", "x")}
+    expected = {name: int(blocks[-1]) + 1 for name, blocks in places.items()}
+    received = {name: maps.sizes[name] for name in places}
+    if received != expected:
+        raise _unreadable(path, f"blocks {tuple(expected.values())}, of {width} cells", tuple(received.values()))
+    return places
 
 
 def _read_cases(path: Path, evaluation: Evaluation) -> xr.Dataset:

@@ -133,6 +133,18 @@ def round_ticks(low: float, high: float, most: int = 7) -> tuple[float, ...]:
     return tuple(round(float(tick), places) + 0.0 for tick in ticks)
 
 
+def round_down(value: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is at most a positive value, up to rounding.
+
+    Example:
+        >>> [round_down(value) for value in (0.06, 1.0, 999.0)]
+        [0.05, 1.0, 500.0]
+    """
+    most = value * (1 + 1e-9)
+    power = 10.0 ** math.floor(math.log10(most))
+    return power * next((digit for digit in (5, 2) if digit * power <= most), 1)
+
+
 def rgb(colour: str) -> tuple[int, int, int]:
     """Return red, green and blue (0 to 255) of a colour `#rrggbb`."""
     red, green, blue = (round(255 * part) for part in to_rgb(colour))

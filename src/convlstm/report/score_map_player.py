@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from convlstm.report.embedding import Rounding, even_rounding
 from convlstm.report.figures import method_slot
@@ -25,14 +26,14 @@ def score_player(results: Results, lead_time: float) -> Player | None:
     choices = []
     for label, title, field, scale in _fields(results, maps):
         roundings.append((even_rounding(scale, field.values), title))
-        sheets = [roundings[-1][0].encode(field.sel({"method": m}).values) for m in results.methods]
+        sheets = [roundings[-1][0].encode(_on_pixels(results, field.sel({"method": m}))) for m in results.methods]
         choices.append(Choice(label, len(roundings) - 1, [], sheets))
     label, _, field, scale = _fields(results, maps)[0]
     when = results.lead_unit.words(leads[first])
     return Player(
         name="scores",
         choice_title="Score",
-        shape=(maps.sizes["y"], maps.sizes["x"]),
+        shape=(results.cases.sizes["y"], results.cases.sizes["x"]),
         panels=[Panel(method_label(m), method_slot(m, results.methods)) for m in results.methods],
         inputs=0,
         first=first,
@@ -40,10 +41,18 @@ def score_player(results: Results, lead_time: float) -> Player | None:
         labels=[f"+{results.lead_unit.label(lead)}" for lead in leads],
         roundings=roundings,
         choices=choices,
-        stills=[draw_map(field.sel({"method": m}).isel(lead_time=first).values, scale) for m in results.methods],
-        cells=int(maps.attrs.get("block_width", 1)) / results.cells_per_pixel,
+        stills=[
+            draw_map(_on_pixels(results, field.sel({"method": m}).isel(lead_time=first)), scale)
+            for m in results.methods
+        ],
         alts=[f"{method_label(m)}: map of {label}, lead time {when}" for m in results.methods],
     )
+
+
+def _on_pixels(results: Results, field: xr.DataArray) -> NDArray[np.float64]:
+    """Return the values of blocks on the map pixels of the cases, which the coordinates and lines belong to."""
+    values: NDArray[np.float64] = field.isel(results.blocks).values
+    return values
 
 
 def _fields(results: Results, maps: xr.Dataset) -> list[tuple[str, str, xr.DataArray, Scale]]:

@@ -150,5 +150,6 @@ class ConvLSTMCell(SpecModule, CellAttributes):
             self._states(state, reader, batched, cell=True),
             StepInputs(None, durations, None if gaps is None else {"forward": gaps}, dropout_masks),
             steps=1,
+            rows=self.rows,
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

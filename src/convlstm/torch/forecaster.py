@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
-from convlstm.engine.torch.modes import is_traced
+from convlstm.engine.torch.modes import is_traced, transforms_are_active
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.loading import HoldsExtra
@@ -165,9 +165,9 @@ class Forecaster(HoldsExtra, ExportableModule):
         if self.spec.detail_channels:
             output = self._detailed_output(hidden, _last_frames(frames, mask, self.spec.detail_frames))
         else:
-            output = self._head(hidden)
+            output = self._finish(self._head(hidden))
         if self.spec.thresholds:
-            return _ordered_logits(output)
+            return output
         future = ACTIVATION_FUNCTIONS[self.spec.output_activation](output)
         if self.spec.residual:
             return future + _last_valid(frames, mask).unsqueeze(1)
@@ -184,7 +184,9 @@ class Forecaster(HoldsExtra, ExportableModule):
         dropout_masks = sample_masks(spec, like, tuple(h.shape[2:]), horizon, generator) if self.training else None
         given = StepInputs(durations=lead, dropout_masks=dropout_masks)
         weights_of = self.forecaster.layer_weights
-        outputs, _ = run_stack(spec, weights_of, None, states, given, steps=horizon, every_layer=True)
+        outputs, _ = run_stack(
+            spec, weights_of, None, states, given, steps=horizon, every_layer=True, rows=self.forecaster.rows
+        )
         return torch.cat([parts[0] for parts in outputs], dim=2).transpose(0, 1)
 
     def _feedback(self, last: Tensor, states: list[State], horizon: int, generator: torch.Generator | None) -> Tensor:
@@ -202,7 +204,13 @@ class Forecaster(HoldsExtra, ExportableModule):
                 sample_masks(spec, patched, tuple(patched.shape[3:]), 1, generator) if self.training else None
             )
             _, states = run_stack(
-                spec, self.encoder.layer_weights, patched, states, StepInputs(dropout_masks=dropout_masks), steps=1
+                spec,
+                self.encoder.layer_weights,
+                patched,
+                states,
+                StepInputs(dropout_masks=dropout_masks),
+                steps=1,
+                rows=self.encoder.rows,
             )
         return torch.stack(future, dim=1)
 
@@ -211,16 +219,26 @@ class Forecaster(HoldsExtra, ExportableModule):
         frames: Tensor = F.pixel_shuffle(patches, self.spec.patch_size).unflatten(0, hidden.shape[:2])
         return frames
 
+    def _finish(self, output: Tensor) -> Tensor:
+        """Return the logits in their order, of a forecaster with thresholds."""
+        return _ordered_logits(output) if self.spec.thresholds else output
+
     def _detailed_output(self, hidden: Tensor, last: Tensor) -> Tensor:
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
         assert self.detail is not None
         first, second = self.detail
-        convolved = F.silu(first(last))
-        features = torch.cat([convolved + F.silu(second(convolved)), last], dim=1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        in_place = _may_change_in_place()
+        convolved = F.silu(first(last), inplace=in_place)
+        again = F.silu(second(convolved), inplace=in_place)
+        features = torch.cat([convolved.add_(again) if in_place else convolved + again, last], dim=1)
+        del convolved, again
+        if not in_place:
             return self._output_of(features, hidden)
-        # one lead time at a time, so that a large grid needs the memory of one
-        return torch.cat([self._output_of(features, part) for part in hidden.split(1, dim=1)], dim=1)
+        # one lead time at a time, so that a large grid needs the memory of one beyond the result
+        output = features.new_empty((*hidden.shape[:2], self.spec.output_channels, *features.shape[-2:]))
+        for step, part in enumerate(hidden.split(1, dim=1)):
+            output[:, step : step + 1] = self._output_of(features, part)
+        return output
 
     def _output_of(self, features: Tensor, hidden: Tensor) -> Tensor:
         """Return the output at lead times from the features (batch, feature, height, width) and hidden states."""
@@ -228,16 +246,25 @@ class Forecaster(HoldsExtra, ExportableModule):
         coarse = self.head(hidden.flatten(0, 1))
         fine = _enlarge(coarse, features.shape[-2], features.shape[-1]).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
-        modulated = features.unsqueeze(1) * (1 + gain) + offset
         channels = self.spec.detail_channels
-        modulated = torch.cat([F.silu(modulated[:, :, :channels]), modulated[:, :, channels:]], dim=2)
-        result: Tensor = self.output(modulated.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        return result
+        if _may_change_in_place():
+            modulated = gain.add_(1).mul_(features.unsqueeze(1)).add_(offset)
+            F.silu(modulated[:, :, :channels], inplace=True)
+        else:
+            modulated = features.unsqueeze(1) * (1 + gain) + offset
+            modulated = torch.cat([F.silu(modulated[:, :, :channels]), modulated[:, :, channels:]], dim=2)
+        return self._finish(self.output(modulated.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         inputs.check_tensor("frames", frames, self.head.weight)
         calls.check_forecast(self.spec, frames.shape)
         calls.check_horizon(horizon, torch.SymInt)
+
+
+def _may_change_in_place() -> bool:
+    """Return whether no graph is recorded, so that arrays of this call may be changed in place to save memory."""
+    is_recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced()
+    return not is_recorded and not transforms_are_active()
 
 
 def _enlarge(coarse: Tensor, height: int, width: int) -> Tensor:

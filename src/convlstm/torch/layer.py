@@ -225,6 +225,7 @@ class ConvLSTM(SpecModule, LayerAttributes):
             steps=frames.shape[0],  # not len, which would fix a dynamic length
             every_layer=all_layers,
             checkpoint=self.checkpoint if torch.is_grad_enabled() and not torch.compiler.is_exporting() else False,
+            rows=self.rows,
         )
         return self._results(outputs, final, batched=batched, all_layers=all_layers)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.engine.torch.recurrence import State
+from convlstm.engine.torch.rows import Rows
 from convlstm.errors import SpecError
 from convlstm.frontend.arguments import check_spec_type
 from convlstm.frontend.loading import HoldsExtra
@@ -50,6 +51,8 @@ class SpecModule(HoldsExtra, ExportableModule):
 
     Without `start` the parameters keep no values.
     """
+
+    rows: Rows | None = None  # see `convlstm.torch.divide_rows`
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from convlstm.engine.torch import recurrence as engine
 from convlstm.engine.torch.buffers import release_memory
 from convlstm.engine.torch.recurrence import State
+from convlstm.engine.torch.rows import Rows, divided
 from convlstm.frontend.layers import run_layers
 from convlstm.spec import parsing
 from convlstm.spec.layer import LayerSpec
@@ -68,6 +69,7 @@ def run_stack(
     steps: int,
     every_layer: bool = False,
     checkpoint: bool | int = False,
+    rows: Rows | None = None,
 ) -> tuple[list[tuple[Tensor, ...]], list[State]]:
     """Run every layer and direction over x (time, batch, in_channels, *space).
 
@@ -75,9 +77,11 @@ def run_stack(
 
     States are (h, c) indexed layer · D + direction; None means zeros, for a stack with input. The outputs are time
     first, those of every layer or of the last one, each with the outputs of its directions, forward first.
-    `checkpoint` is True for segments of √T steps, or the steps per segment.
+    `checkpoint` is True for segments of √T steps, or the steps per segment. Where `rows` are divided among processes,
+    each passes its block.
     """
-    run = _Run(spec, weights_of, every_layer, math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint))
+    segment = math.ceil(math.sqrt(steps)) if checkpoint is True else int(checkpoint)
+    run = _Run(spec, weights_of, every_layer, segment, rows)
     count = len(spec.directions)
     if run.segment and given.mask is not None:
         masks = {
@@ -103,6 +107,7 @@ class _Run:
     weights_of: WeightsOf
     every_layer: bool
     segment: int
+    rows: Rows | None
 
     def through_stack(self, x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
         def run_layer(layer: LayerSpec, direction: str, x: Tensor | None, state: State | None) -> tuple[Tensor, State]:
@@ -125,6 +130,9 @@ class _Run:
         return [part for parts in outputs for part in parts], final
 
     def _layer(self, layer: LayerSpec, direction: str) -> Segment:
+        if self.rows is not None:
+            layer = divided(layer, self.rows)
+
         def run(x: Tensor | None, states: States, given: StepInputs, steps: int) -> Ran:
             output, state = engine.sequence(
                 layer,

@@ -114,7 +114,7 @@ def load_canonical(module: HasSpec, arrays: Mapping[str, Array]) -> None:
     with torch.no_grad():
         for key, array in arrays.items():
             parameter = parameters[native_name(key)]
-            parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
+            parameter.copy_(shard_like(parameter, torch.from_numpy(np.array(array)).reshape(parameter.shape)))
 
 
 def _current_value(module: HasSpec, name: str) -> Tensor:
@@ -218,8 +218,24 @@ def _parts(module: object) -> Iterator[tuple[str, nn.Module]]:
             yield saving.expression_of(name.split(".")), part
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as one array; a call for a sharded one waits for the other processes."""
+    result: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return result
+
+
+def shard_like(sharded: Tensor, tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, as a parameter is sharded; without shards the tensor itself."""
+    if not hasattr(sharded, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor  # slow to load, and needed by FSDP only
+
+    assert isinstance(sharded, DTensor)
+    return distribute_tensor(tensor.to(sharded.device), sharded.device_mesh, sharded.placements)
+
+
 def _to_array(parameter: Tensor) -> Array:
-    tensor = parameter.detach().cpu()
+    tensor = whole(parameter.detach()).cpu()
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     return np.array(tensor.numpy())

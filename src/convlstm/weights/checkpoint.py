@@ -27,7 +27,9 @@ from convlstm.weights.canonical import Spec, check_shapes, check_values, check_w
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
-"""Name of the model file in a run folder."""
+"""Name of the model file in a run folder, and in a folder of the Hugging Face Hub."""
+CONFIG_FILE = "config.json"
+"""Name of the file with the options of a model, in a folder of the Hugging Face Hub."""
 SPEC_TYPES: dict[str, type[ConvLSTMSpec] | type[ForecasterSpec]] = {"layer": ConvLSTMSpec, "forecaster": ForecasterSpec}
 """Types of specs by the kind of model in a file."""
 _ENTRY = "convlstm"
@@ -93,6 +95,12 @@ def check_is_file(path: Path, expected: str) -> None:
         raise file_error(path, expected, received, "Correct the path.")
 
 
+def model_file(path: str | Path) -> Path:
+    """Return the path of a model file, or that of the model in a run folder or a folder of the Hugging Face Hub."""
+    path = Path(path)
+    return path / MODEL_FILE if path.is_dir() else path
+
+
 def kind_of(spec: Spec) -> str:
     """Return the kind of model in a file: `layer` or `forecaster`."""
     return "forecaster" if isinstance(spec, ForecasterSpec) else "layer"
@@ -143,15 +151,20 @@ def load_model(path: str | Path) -> Model:
     """Read a model file: first the spec, then the shapes, then the arrays, then the digest.
 
     Args:
-        path: A file written by `save_model`.
+        path: A file written by `save_model`, or a folder with one as `model.safetensors`.
 
     Returns:
         Spec, weights, extra and digest.
 
     Raises:
-        WeightsError: if the file is not an intact model file, or a weight is not a finite number.
+        WeightsError: if the file is not an intact model file, or a weight is not a finite number. Also if a
+            `config.json` in the folder has other options than the model file.
     """
-    path = Path(path)
+    folder, path = Path(path), model_file(path)
+    if folder != path and not path.exists():
+        raise file_error(
+            folder, f"a model file, or a folder with {MODEL_FILE}", "a folder without it", "Correct the path."
+        )
     spec: Spec | None = None
 
     def check(content: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -177,6 +190,8 @@ def load_model(path: str | Path) -> Model:
     except WeightsError as error:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
         raise file_error(path, wanted, str(error.received), error.hint) from error
+    if folder != path:
+        _check_config(folder / CONFIG_FILE, spec)
     return Model(spec, arrays, content.get("extra", {}), digest)
 
 
@@ -197,6 +212,23 @@ def check_intact(path: str | Path) -> tuple[str, str]:
     if kind in SPEC_TYPES:
         load_model(path)  # which checks the spec, the shapes and the values too
     return kind, digest
+
+
+def _check_config(path: Path, spec: Spec) -> None:
+    """Raise an error for a `config.json` with other options than the model file, because it would have no effect."""
+    if not path.is_file():
+        return
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["spec"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        options = None
+    if options != json.loads(_to_json(spec.to_dict())):
+        raise file_error(
+            path,
+            f"the options of {MODEL_FILE}, as `convlstm export --format hub` writes them",
+            "no options" if options is None else "other options",
+            f"Delete {CONFIG_FILE}, or write the folder again.",
+        )
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:

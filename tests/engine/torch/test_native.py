@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from convlstm.engine.torch.winograd import NativeWinograd, Winograd
 from convlstm.errors import ConfigError
 from convlstm.torch import ConvLSTM
 
+ROOT = Path(__file__).parents[3]
 needs_native = pytest.mark.skipif(not is_installed(), reason="convlstm-native is not installed")
 
 LAST = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
@@ -370,3 +374,31 @@ def test_a_package_that_does_not_fit_is_left_aside(fault: str, monkeypatch: pyte
         assert not is_native(torch.ones(1))
     finally:
         is_installed.cache_clear()
+
+
+def library() -> Path:
+    """The compiled library of the installed package."""
+    (path,) = Path(sys.modules["convlstm_native"].__file__).parent.glob("_kernels*.so")
+    return path
+
+
+@needs_native
+@pytest.mark.skipif(shutil.which("nm") is None or sys.platform != "linux", reason="there is no nm for ELF files")
+def test_library_calls_the_stable_interface_of_pytorch_and_nothing_of_python() -> None:
+    done = subprocess.run(["nm", "-D", "--undefined-only", library()], capture_output=True, text=True, check=True)
+    names = [line.split()[-1].split("@")[0] for line in done.stdout.splitlines()]
+    of_torch = [name for name in names if re.search("torch|c10|at6", name)]
+    assert "torch_parallel_for" in of_torch
+    assert [name for name in of_torch if not re.match("(aoti_)?torch_", name)] == []
+    assert [name for name in names if re.match("_?Py", name)] == []
+
+
+@needs_native
+@pytest.mark.skipif(shutil.which("objdump") is None or sys.platform != "linux", reason="there is no objdump for ELF")
+def test_libraries_of_pytorch_stay_outside_the_wheel() -> None:
+    done = subprocess.run(["objdump", "-p", library()], capture_output=True, text=True, check=True)
+    needed = set(re.findall(r"NEEDED +(\S*(?:torch|c10)\S*)", done.stdout))
+    options = tomllib.loads((ROOT / "native" / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cibuildwheel"]
+    excluded = set(re.findall(r"--exclude (\S+)", options["linux"]["repair-wheel-command"]))
+    assert "libtorch_cpu.so" in needed
+    assert needed <= excluded

@@ -6,11 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convlstm.engine.torch.rows import Rows, with_neighbours
 from convlstm.spec.geometry import Widths, check_boundary
 
 
-def pad(x: Tensor, widths: Widths, boundary: tuple[str, ...]) -> Tensor:
-    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another."""
+def pad(x: Tensor, widths: Widths, boundary: tuple[str, ...], rows: Rows | None = None) -> Tensor:
+    """Return x (batch, channels, *space) with points added around its spatial axes, one axis after another.
+
+    Where `rows` are divided among processes, those of the neighbours come first.
+    """
+    if rows is not None and tuple(widths[0]) != (0, 0):
+        x, missing = with_neighbours(x, widths[0], rows, circular=boundary[0] == "circular")
+        widths = (missing, *widths[1:])
     check_boundary(tuple(x.shape[2:]), widths, boundary)
     rank = x.ndim - 2
     for axis, (width, rule) in enumerate(zip(widths, boundary, strict=True)):

@@ -20,6 +20,7 @@ from convlstm.engine.torch.durations import duration_scale, retention
 from convlstm.engine.torch.modes import is_jit_traced
 from convlstm.engine.torch.padding import pad
 from convlstm.engine.torch.precision import autocast_dtype, wide_type, without_autocast
+from convlstm.engine.torch.rows import check_stride, rows_of
 from convlstm.spec.choices import NORM_EPSILON
 from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
@@ -33,7 +34,10 @@ State = tuple[Tensor, Tensor]
 def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
     """Return W_ih ∗ x (frames, 4·hidden, *grid) for x (frames, in_channels, *space)."""
     widths = pad_widths(tuple(x.shape[2:]), layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-    x = pad(x, widths, layer.stack.boundary)
+    rows = rows_of(layer)
+    if rows is not None:
+        check_stride(layer, x.shape[2])
+    x = pad(x, widths, layer.stack.boundary, rows)
     convolution = CONVOLUTIONS[layer.stack.spatial_dims]
     hidden, groups = layer.hidden_channels, layer.groups
     weight = weights["weight_ih"]
@@ -51,7 +55,8 @@ def input_convolution(layer: LayerSpec, weights: Weights, x: Tensor) -> Tensor:
 
 def recurrent_convolution(layer: LayerSpec, weights: Weights, h: Tensor) -> Tensor:
     """Return W_hh ∗ h (batch, 4·hidden, *grid)."""
-    h, weight = pad(h, layer.recurrent_widths, layer.stack.boundary), weights["weight_hh"]
+    h = pad(h, layer.recurrent_widths, layer.stack.boundary, rows_of(layer))
+    weight = weights["weight_hh"]
     convolution = CONVOLUTIONS[layer.stack.spatial_dims]
     return convolution(contiguous_strides(h), contiguous_strides(weight), dilation=layer.recurrent_dilation)
 
@@ -131,6 +136,7 @@ def sequence(
     is_generic = has_state_masks or mask is not None or durations is not None or gaps is not None
     if torch.compiler.is_compiling() and not operators.serve(layer, weights["weight_hh"]):
         is_generic = True
+    is_generic = is_generic or rows_of(layer) is not None
     if steps and not is_generic and fused.serves(layer, shape):
         weights = {**weights, "weight_hh": weights["weight_hh"].to(_compute_type(weights))}
         if torch.compiler.is_compiling():

@@ -7,6 +7,9 @@ from pathlib import Path
 RAIN = "rain.safetensors"
 """File name of the model of radar rain: 5-minute steps on a grid of about 1 km, up to one hour ahead."""
 
+LICENSE = "apache-2.0"
+"""Licence of the models in this package, as the Hugging Face Hub names it."""
+
 
 def shipped_model() -> Path:
     """Return the path of the model of radar rain that comes with the package.

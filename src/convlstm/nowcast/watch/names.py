@@ -9,9 +9,9 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from convlstm.errors import ConfigError
+from convlstm.nowcast.cf_output import DATA_SUFFIXES
 
 DEFAULT_NAME = "forecast_%Y%m%dT%H%MZ.nc"
-SUFFIXES = (".nc", ".zarr")
 _DIRECTIVES = "YymdHMSjB"
 
 
@@ -39,8 +39,9 @@ class OutputNames:
         if unknown:
             expected = f"fields among {', '.join('%' + letter for letter in _DIRECTIVES)}"
             raise _wrong(template, expected, f"{unknown[0]!r} in it", "Correct the field.")
-        if PurePath(template).suffix not in SUFFIXES:
-            raise _wrong(template, f"a name that ends in {' or '.join(SUFFIXES)}", repr(template), "Add the suffix.")
+        if PurePath(template).suffix not in DATA_SUFFIXES:
+            expected = f"a name that ends in {' or '.join(DATA_SUFFIXES)}"
+            raise _wrong(template, expected, repr(template), "Add the suffix.")
         if PurePath(template).is_absolute() or ".." in PurePath(template).parts:
             raise _wrong(template, "a path within the output folder", repr(template), "Pass a relative path.")
         start = datetime(2018, 5, 20, 12)

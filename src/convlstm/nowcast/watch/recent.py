@@ -121,10 +121,11 @@ class RecentFrames:
             known = [time for time in self.times if time <= init_time][-length:]
             return self._frames(known, [self.values(time) for time in known]), []
         times = [init_time - n * self.step for n in reversed(range(length))]
-        found = [self.find(time) for time in times]
+        known_times = [self.find(time) for time in times]
         last = self.values(init_time)
-        values = [np.full_like(last, np.nan) if time is None else self.values(time) for time in found]
-        return self._frames(times, values), [time for time, known in zip(times, found, strict=True) if known is None]
+        values = [np.full_like(last, np.nan) if time is None else self.values(time) for time in known_times]
+        absent = [time for time, known in zip(times, known_times, strict=True) if known is None]
+        return self._frames(times, values), absent
 
     def known_inputs(self, init_time: np.datetime64) -> tuple[np.datetime64, ...]:
         """Return the times of the known frames that a forecast may use."""
@@ -208,7 +209,12 @@ def _without_values(frames: Frames) -> Frames:
             empty,
             units=channel.units,
             name=channel.name,
-            conversion=Conversion(channel.units, source=channel.units, reason=channel.conversion.reason),
+            conversion=Conversion(
+                channel.units,
+                amount=channel.conversion.amount,
+                source=channel.units,
+                reason=channel.conversion.reason,
+            ),
         )
         for channel in frames.channels
     )

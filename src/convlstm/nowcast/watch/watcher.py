@@ -13,6 +13,7 @@ import numpy as np
 
 from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.data.accumulation import check_sums_per_step
 from convlstm.data.summary import summarise, summary_lines
 from convlstm.errors import ConvLSTMError, DataError, OutputError
 from convlstm.files import check_writable
@@ -20,6 +21,7 @@ from convlstm.nowcast.cf_output import lead_seconds, make_forecast, write_foreca
 from convlstm.nowcast.clock import utc_text
 from convlstm.nowcast.folder_lock import locked
 from convlstm.nowcast.inputs import MOST_EMPTY
+from convlstm.nowcast.layouts import check_layout, with_layout
 from convlstm.nowcast.members import check_members
 from convlstm.nowcast.nowcaster import Nowcaster
 from convlstm.nowcast.signals import collected_signals
@@ -42,6 +44,7 @@ class WatchOptions:
     Args:
         output: Folder of the forecasts.
         name: Template of their names, with the fields of `strftime`.
+        layout: Names and dimensions of the files, as in `with_layout`.
         lead_times: Lead times in seconds; None takes those of the training.
         members: Number of ensemble members.
         seed: Seed of the members.
@@ -58,6 +61,7 @@ class WatchOptions:
 
     output: Path
     name: str = DEFAULT_NAME
+    layout: str = "cf"
     lead_times: Sequence[float] | None = None
     members: int = 0
     seed: int = 0
@@ -84,7 +88,8 @@ class Watcher:
     Raises:
         DataError: if the source does not exist.
         OutputError: if the output folder is the source, or cannot be written.
-        ConfigError: if the model cannot forecast the lead times, or the template of the names is wrong.
+        ConfigError: if the model cannot forecast the lead times, the template of the names is wrong, or the layout is
+            unknown or not one for the variable of the model.
     """
 
     def __init__(self, nowcaster: Nowcaster, source: Path, options: WatchOptions, report: Report) -> None:
@@ -93,12 +98,16 @@ class Watcher:
         _check_source(source, options.output)
         self._leads = lead_seconds(nowcaster) if options.lead_times is None else np.asarray(options.lead_times)
         nowcaster.check_lead_times(self._leads)
+        units = pipeline.units.partition(", ")[0]  # of the first variable
+        check_layout(options.layout, pipeline.variables[0], units)
         if options.members:
             check_members(nowcaster, options.members)
         self._names = OutputNames(options.output, options.name, pipeline.time_step)
         self._health_path = options.health or options.output / HEALTH_FILE
         for path in (self._health_path, options.output / "forecast.nc"):
             check_writable(path)
+        accumulated = (nowcaster.reading_options | options.reading).get("accumulated")
+        self._asks_about_sums = accumulated is None
         self._recent = RecentFrames(pipeline, self._open)
         span = options.catch_up / pipeline.time_step + pipeline.input_length
         self._incoming = Incoming(
@@ -246,6 +255,7 @@ class Watcher:
         try:
             frames, absent = self._recent.inputs(init_time)
             self._check_number(absent)
+            self._check_sums(frames)
             forecast = make_forecast(
                 self._nowcaster,
                 frames,
@@ -255,7 +265,7 @@ class Watcher:
                 seed=options.seed,
                 command=options.command,
             )
-            write_forecast(path, forecast)
+            write_forecast(path, with_layout(forecast, options.layout))
         except (DataError, OutputError) as error:
             self._refuse(init_time, error)
             return
@@ -291,6 +301,12 @@ class Watcher:
                 received=length - len(absent),
                 hint="The forecast is made if more of them arrive in time.",
             )
+
+    def _check_sums(self, frames: Frames) -> None:
+        """Raise an error for sums that only rise from file to file, unless an option says what they are."""
+        for channel in frames.channels:
+            if self._asks_about_sums and channel.conversion.amount:
+                check_sums_per_step(channel)
 
     def _refuse(self, init_time: np.datetime64, error: ConvLSTMError) -> None:
         """Note why a forecast was not made; it is tried again when its inputs change, or the disk may have space."""

@@ -184,9 +184,7 @@
         cross.style.setProperty("--x", `${(100 * (this.mark[0] + 0.5)) / width}%`);
         cross.style.setProperty("--y", `${(100 * (this.mark[1] + 0.5)) / height}%`);
       });
-      const cells = this.data.cells;  // of the grid of the coordinates along one side of a pixel
-      const text = this.mark ? placeText((this.mark[1] + 0.5) * cells - 0.5, (this.mark[0] + 0.5) * cells - 0.5) : "";
-      position.textContent = text ? `${cells > 1 ? "Block" : "Cell"} at ${text}` : "\u00a0";
+      position.textContent = this.mark ? `Cell at ${placeText(this.mark[1], this.mark[0])}` : "\u00a0";
     }
 
     point(event) {

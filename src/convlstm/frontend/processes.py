@@ -1,0 +1,103 @@
+"""How many processes train one model together, and what each of them stores."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from convlstm.errors import ConfigError, LostProcessError
+
+Strategy = Literal["ddp", "fsdp"]
+"""`ddp` keeps the whole model in each process, `fsdp` shards weights, gradients and optimiser state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes of a training, with one device each.
+
+    Args:
+        devices: Processes on each machine.
+        nodes: Machines.
+        strategy: `ddp` or `fsdp`.
+
+    Raises:
+        ConfigError: for an unknown strategy, and for `fsdp` with one process.
+
+    Example:
+        >>> Processes(devices=4, nodes=2).count
+        8
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = "ddp"
+
+    def __post_init__(self) -> None:
+        if self.strategy not in get_args(Strategy):
+            raise ConfigError(
+                "strategy",
+                expected=f"one of {', '.join(get_args(Strategy))}",
+                received=repr(self.strategy),
+                hint="Choose one of these.",
+            )
+        if self.strategy == "fsdp" and self.count == 1:
+            raise ConfigError(
+                "strategy",
+                expected="ddp with one process, which has nothing to shard",
+                received="'fsdp'",
+                hint="Increase `--devices`, or leave `--strategy` out.",
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of all processes."""
+        return self.devices * self.nodes
+
+    def rows(self, batch_size: int, rank: int) -> slice:
+        """Return the rows of a batch that the process with this number computes."""
+        size = batch_size // self.count
+        return slice(rank * size, (rank + 1) * size)
+
+    def check_batch(self, batch_size: int, accumulate: int) -> None:
+        """Raise an error for a batch that cannot be divided among the processes and the parts of `accumulate`."""
+        parts = self.count * accumulate
+        if batch_size % parts:
+            raise ConfigError(
+                "training.batch_size",
+                expected=f"a multiple of {parts} ({self.count} processes × training.accumulate={accumulate})",
+                received=batch_size,
+                hint="Change `training.batch_size`, `training.accumulate` or the number of processes.",
+            )
+
+
+ONE_PROCESS = Processes()
+"""A training in this process alone."""
+
+
+def lost_process(processes: Processes, reason: str) -> LostProcessError:
+    """Return the error of a training in which another process has ended."""
+    first_line = re.sub(r"^\[[^]]*\] ", "", reason.strip().partition("\n")[0])  # without Gloo's source file
+    return LostProcessError(
+        "processes",
+        expected=f"all {processes.count} processes of the training",
+        received=f"a lost connection ({first_line[:120]})",
+        hint="Continue with `convlstm train --resume`, with any number of processes.",
+    )
+
+
+def refuse_processes(processes: Processes, accumulate: int, framework: str) -> None:
+    """Raise an error for options of a training in PyTorch that this framework does not support."""
+    options: dict[str, Any] = {
+        "devices": processes.devices,
+        "nodes": processes.nodes,
+        "training.accumulate": accumulate,
+    }
+    for name, value in options.items():
+        if value != 1:
+            raise ConfigError(
+                name,
+                expected=f"1 with {framework}",
+                received=value,
+                hint="Pass `--framework torch`, or leave the option out.",
+            )

@@ -1,0 +1,99 @@
+"""The files of an evaluation folder, whatever its forecasts are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from convlstm.errors import OutputError
+from convlstm.files import check_writable, write_atomic
+from convlstm.nowcast.case_file import cf_cases
+from convlstm.nowcast.cf_output import write_netcdf
+from convlstm.nowcast.evaluation_details import attribution, choose_examples, example_cases, make_score_maps, quantity
+from convlstm.nowcast.evaluation_tables import make_tables
+from convlstm.nowcast.evaluation_work import Work
+from convlstm.verification.evaluation_folder import (
+    CASE_SCORES_FILE,
+    CASES_FILE,
+    DESCRIPTION_FILE,
+    FILES,
+    SCORE_MAPS_FILE,
+    SCORES_FILE,
+)
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Raise an error for a folder that has an evaluation, unless it is replaced, or whose files cannot be written."""
+    if not overwrite:
+        check_new_evaluation(folder)
+    for name in FILES:
+        check_writable(folder / name, folder=False)
+
+
+def check_new_evaluation(folder: Path) -> None:
+    """Raise an error for a folder that has an evaluation."""
+    if (folder / DESCRIPTION_FILE).exists():
+        raise OutputError(
+            str(folder),
+            expected="a folder without an evaluation",
+            received=DESCRIPTION_FILE,
+            hint="Choose another `--output`, or replace it with `--overwrite`.",
+        )
+
+
+def run_evaluation(
+    work: Work,
+    description: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    workers: int = 1,
+    threads: int | None = None,
+    on_case: Callable[[int, int], None],
+) -> pd.DataFrame:
+    """Score the cases that are not finished, write all files, and return the table of scores.
+
+    The description has the title, the facts and what else is special to the evaluation. The other arguments are those
+    of `convlstm.nowcast.evaluate.evaluate`.
+    """
+    with work.begun(overwrite=overwrite):
+        work.run(workers=workers, threads=threads, on_case=on_case)
+        return _write(work, description)
+
+
+def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
+    """Write the files of the folder from the statistics of all cases, the description last."""
+    cases, scoring, folder = work.cases, work.scoring, work.output
+    units = cases.frames.channels[0].units
+    statistics = work.statistics()
+    tables = make_tables(statistics, cases.starts)
+    for name, table in tables.items():
+        write_atomic(folder / name, partial(table.to_csv, index=False))
+    shown = choose_examples(
+        cases.start_steps,
+        statistics.activity,
+        cases.lead_seconds,
+        tables[CASE_SCORES_FILE],
+        scoring.thresholds,
+        units=units,
+        method=cases.names[0],
+    )
+    write_netcdf(folder / CASES_FILE, cf_cases(example_cases(cases, shown)))
+    write_netcdf(folder / SCORE_MAPS_FILE, make_score_maps(cases.frames, statistics.map_sums()))
+    content = {
+        "units": units,
+        "variable": cases.variable,
+        "long_name": quantity(cases.frames),
+        "attribution": attribution(cases.frames),
+        "methods": list(cases.names),
+        "thresholds": list(scoring.thresholds),
+        "fss_window": scoring.fss_window,
+        **description,
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
+    return tables[SCORES_FILE]

@@ -1,0 +1,122 @@
+"""A forecast as a Zarr store that is written tile by tile, and continued after an interruption.
+
+Until all tiles are done, the store is in a folder next to its path, with one empty file for each finished tile. The
+store is then renamed into place, so that it is complete if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import zarr
+
+from convlstm.data.units import Field
+from convlstm.errors import OutputError
+from convlstm.files import move_into_place, output_errors, sync_files, write_atomic
+from convlstm.nowcast.cf_encoding import encoded
+from convlstm.nowcast.folder_lock import locked
+
+UNFINISHED = ".unfinished"
+"""End of the name of the folder with an unfinished store."""
+
+IDENTITY = "tiled_forecast"
+"""Attribute of the store with the model, the input and the options that decide its values, as JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiledStore:
+    """The store of one forecast.
+
+    Args:
+        path: Where the store is when it is complete.
+        identity: What decides its values: model, input and options, as JSON values.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the unfinished store."""
+        return self.path.with_name(self.path.name + UNFINISHED)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the store is in its place, with all tiles of this forecast."""
+        return self.path.exists() and not self._differences(self.path)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Raise an error for a store of another forecast, complete or not, unless it may be replaced."""
+        for store in (self.path, self._draft):
+            different = self._differences(store) if store.exists() else []
+            if different and not overwrite:
+                raise OutputError(
+                    str(store),
+                    expected="no forecast by another model, from another input or with other options",
+                    received=f"one that differs in {', '.join(different)}",
+                    hint="Choose another `--output`, or replace it with `--overwrite`.",
+                )
+
+    @contextmanager
+    def begun(self, template: xr.Dataset) -> Iterator[None]:
+        """Begin or continue the store, and move it into place at the end of the block.
+
+        The template has the coordinates, and fields without values. An error leaves the finished tiles.
+        """
+        with locked(self.folder, "forecast"):
+            if self._differences(self._draft):
+                self._create(template)
+            try:
+                yield
+            except BaseException:
+                if not any(self.folder.glob("tile-*")):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            with output_errors(self.path):
+                move_into_place(self._draft, self.path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def has(self, place: tuple[int, int]) -> bool:
+        """Return whether the tile in this row and column is finished."""
+        return self._mark(place).exists()
+
+    def write(self, place: tuple[int, int], part: tuple[slice, slice], fields: Mapping[str, Field]) -> None:
+        """Write the fields (..., y, x) of a tile, whose chunks are its own, and mark it as finished."""
+        with output_errors(self.path):
+            group = zarr.open_group(self._draft, mode="r+", zarr_format=2)
+            for name, values in fields.items():
+                array = group[name]
+                assert isinstance(array, zarr.Array)
+                array[(..., *part)] = values
+            sync_files(self._draft.glob(f"*/*.{place[0]}.{place[1]}"))  # the chunks of all fields
+        write_atomic(self._mark(place), lambda mark: mark.touch())
+
+    @property
+    def _draft(self) -> Path:
+        return self.folder / self.path.name
+
+    def _create(self, template: xr.Dataset) -> None:
+        """Write the store without any tile."""
+        for mark in self.folder.glob("tile-*"):
+            mark.unlink()
+        stored = encoded(template.assign_attrs({IDENTITY: json.dumps(self.identity, sort_keys=True)}))
+        # format 2 with consolidated metadata, as `write_forecast` writes
+        write_atomic(self._draft, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True, compute=False))
+
+    def _mark(self, place: tuple[int, int]) -> Path:
+        return self.folder / f"tile-{place[0]}.{place[1]}"
+
+    def _differences(self, store: Path) -> list[str]:
+        """Return what differs in the forecast of a store; a store that was not written in tiles differs in its kind."""
+        try:
+            saved = json.loads(json.loads((store / ".zattrs").read_text(encoding="utf-8"))[IDENTITY])
+            return [name for name, value in json.loads(json.dumps(self.identity)).items() if value != saved.get(name)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return ["its kind"]
