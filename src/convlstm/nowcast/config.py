@@ -18,14 +18,14 @@ from convlstm.spec.options import ConvLSTMSpec
 MOST_STEPS = 10_000
 """Largest number of input frames, and of steps ahead."""
 
-_LARGEST = 1e15  # products of two such numbers are within float32, beyond which frameworks fail in many ways
+_LARGEST_RATE = 1e15  # the product of two is within float32, beyond which frameworks fail in many ways
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kernel = StrictInt | list[StrictInt | list[StrictInt]]
-Share = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # YAML and TOML parse 2018-05-20 as a date; days are text here, because some calendars have days that are no dates
 Day = Annotated[str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 # one day is read as a list of it, and one width as that of one layer
@@ -179,9 +179,9 @@ class TrainingConfig(_Part):
     accumulate: Count = Field(
         1, description="Parts of a batch whose gradients are computed one after another, to save memory; PyTorch only."
     )
-    learning_rate: Positive = Field(2e-3, description="Peak learning rate of AdamW.")
+    learning_rate: Positive = Field(2e-3, le=_LARGEST_RATE, description="Peak learning rate of AdamW.")
     warmup_steps: Natural = Field(50, description="Steps of linear warm-up before the cosine decay.")
-    weight_decay: Share = Field(0.01, description="Weight decay of the convolution kernels.")
+    weight_decay: Share = Field(0.01, le=_LARGEST_RATE, description="Weight decay of the convolution kernels.")
     clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
     absolute_error: Share = Field(0.3, description="Weight of the absolute error; the squared error has weight 1.")
     emphasis: dict[float, Share] = Field(
