@@ -70,18 +70,26 @@ def save_folder(
 
     folder = Path(folder)
     source = model_file(shipped_model() if model is None else model)
-    content = load_model(source if model is None else model)
+    load_model(source if model is None else model)  # checks a folder as a whole
     _check_name("repository", repository, _REPOSITORY, "owner/name")
-    if license is None and content.digest == load_model(shipped_model()).digest:
-        license = LICENSE
+    _check_empty(folder)
+
     if license is not None:
         _check_name("license", license, _LICENSE, "apache-2.0")
-    _check_empty(folder)
-    config = json.dumps(hub_config(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    card = hub_card(content, source, repository, license)
-    write_atomic(folder / README, lambda draft: draft.write_text(card, encoding="utf-8"))
-    write_atomic(folder / CONFIG_FILE, lambda draft: draft.write_text(config, encoding="utf-8"))
-    write_atomic(folder / MODEL_FILE, lambda draft: shutil.copyfile(source, draft))
+    # all three from one copy, because a training may replace the model meanwhile
+    copy = write_atomic(folder / MODEL_FILE, lambda draft: shutil.copyfile(source, draft))
+    try:
+        content = load_model(copy)
+        if license is None and content.digest == load_model(shipped_model()).digest:
+            license = LICENSE
+        config = json.dumps(hub_config(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        card = hub_card(content, source, repository, license)
+        write_atomic(folder / CONFIG_FILE, lambda draft: draft.write_text(config, encoding="utf-8"))
+        write_atomic(folder / README, lambda draft: draft.write_text(card, encoding="utf-8"))
+    except BaseException:
+        for name in (MODEL_FILE, CONFIG_FILE, README):
+            (folder / name).unlink(missing_ok=True)
+        raise
     return folder
 
 

@@ -233,7 +233,15 @@ def _rain_rates(precip: ArrayLike, length: int) -> NDArray[np.float32]:
             received="missing values only",
             hint="Pass the frames up to the last one with values.",
         )
-    known = values[seen[seen >= len(values) - length][0] :]
+    recent = seen[seen >= len(values) - length]
+    if len(recent) < _FEWEST_FRAMES:
+        raise DataError(
+            "precip",
+            expected=f"values in {_FEWEST_FRAMES} of the last {length} frames, which show the motion",
+            received=f"values in {len(recent)}",
+            hint="Pass frames with values.",
+        )
+    known = values[recent[0] :]
     return _with_earlier(known, length - len(known)) if len(known) < length else known
 
 
@@ -254,7 +262,10 @@ def _steps(timesteps: int | Sequence[float], nowcaster: Nowcaster) -> list[float
         # a count beyond the limit makes the list one longer than it allows
         steps = [float(step) for step in range(1, min(int(timesteps), MOST_STEPS + 1) + 1)]
     else:
-        steps = [float(step) for step in timesteps]
+        try:
+            steps = [float(step) for step in timesteps]
+        except (TypeError, ValueError):
+            steps = []
     is_increasing = (np.diff(steps, prepend=0.0) > 0).all()
     needs_whole = not nowcaster.spec.uses_durations
     is_in_range = bool(steps) and is_increasing and steps[-1] <= MOST_STEPS

@@ -125,7 +125,8 @@ def test_a_config_that_differs_from_the_model_file_is_refused(layer, tmp_path, r
     config = folder / "config.json"
     changed = json.loads(config.read_text(encoding="utf-8"))
     changed["spec"]["kernel_size"] = [5, 5]
-    for text in (json.dumps(changed), "{}", "no JSON"):
+    other_weights = json.loads(config.read_text(encoding="utf-8")) | {"digest": "0" * 64}
+    for text in (json.dumps(changed), json.dumps(other_weights), "{}", "no JSON"):
         config.write_text(text, encoding="utf-8")
         with refused(WeightsError, str(config)):
             load_model(folder)

@@ -1,6 +1,7 @@
 """Forecasts in tiles: the values of the whole grid, continued after an interruption, and refused for others."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -154,6 +155,24 @@ def test_a_store_of_another_forecast_is_refused_or_replaced(in_tiles, refused, t
     assert store["rain"].encoding["chunks"] == (1, 64, 64)
 
 
+def test_a_store_of_other_cuts_is_refused(in_tiles, event_nowcaster):
+    """A training writes the cuts at its end, next to the same weights."""
+    in_tiles()
+    model = event_nowcaster.model
+    cuts = {**model.extra["events"], "cuts": [[0.5] * len(row) for row in model.extra["events"]["cuts"]]}
+    other = replace(model, extra=model.extra | {"events": cuts})
+    with pytest.raises(OutputError, match="one that differs in model_options"):
+        in_tiles(nowcaster=replace(event_nowcaster, model=other))
+
+
+def test_a_link_to_a_store_stays(in_tiles, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "forecast.zarr").symlink_to(tmp_path / "elsewhere" / "store.zarr")
+    in_tiles()
+    assert (tmp_path / "forecast.zarr").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["store.zarr"]
+
+
 def test_an_error_before_the_first_tile_leaves_nothing(in_tiles, tmp_path):
     def stop(done, of):
         raise StopError
@@ -205,3 +224,5 @@ def test_a_rectangle_with_a_margin_stays_within_the_whole_and_keeps_its_steps():
     assert Rectangle(0, 0, 10, 10).enlarged(100, whole, 4) == whole
     assert Rectangle(200, 0, 10, 10).enlarged(0, whole, 32) == Rectangle(25, -5, 28, 32)
     assert Rectangle(-90, 30, 10, 30).enlarged(2, whole, 4) == Rectangle(-7, 27, 4, 12)
+    # cells beyond the whole take its first row, which depends on the rows of the margin
+    assert Rectangle(-90, 30, 10, 30).enlarged(9, whole, 4) == Rectangle(-7, 19, 12, 20)

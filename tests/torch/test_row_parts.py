@@ -28,9 +28,14 @@ def run(blocks: list[int], folder: Path) -> list[dict[str, np.ndarray]]:
         subprocess.Popen([*command, str(rank), text, str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
         for rank in range(len(blocks))
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-1000:]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors[-1000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     return [dict(np.load(folder / f"{len(blocks)}.{rank}.npz")) for rank in range(len(blocks))]
 
 

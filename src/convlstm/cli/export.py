@@ -108,8 +108,8 @@ def export(
         _to_hub(output, path, license_name)
         return
     _check_unused(kind, {"--license": license_name})
-    source = model_file(shipped_model() if path is None else path)
-    check_not_input(output, source)
+    source = shipped_model() if path is None else path
+    check_not_input(output, model_file(source))
     model = load_model(source)
     shared = {"size": _sizes(size), "mask": mask, "probability": probability, "horizon": _horizon(model, horizon, kind)}
     if kind in _FORMS:
@@ -186,11 +186,12 @@ def _check_unused(kind: str, options: dict[str, Any]) -> None:
     name = next((name for name, value in options.items() if value), None)
     if name is None:
         return
-    formats = {"--steps": "onnx-unrolled", "--license": _HUB} | dict.fromkeys(_OF_ANY_FORMAT, "another than hub")
+    formats = {"--steps": "--format onnx-unrolled", "--license": f"--format {_HUB}"}
+    formats |= dict.fromkeys(_OF_ANY_FORMAT, f"a format other than {_HUB}")
     supported = "`--license`" if kind == _HUB else ", ".join(f"`{option}`" for option in _OF_ANY_FORMAT)
     raise SpecError(
         name,
-        expected=f"--format {formats.get(name, ' or '.join(_FORMS))}",
+        expected=formats.get(name, f"--format {' or '.join(_FORMS)}"),
         received=kind,
         hint=f"Leave it out; {kind} supports {supported}.",
     )

@@ -39,7 +39,7 @@ class Extrapolation:
 
     @classmethod
     def of_inputs(cls, inputs: Array, seconds: NDArray[np.float64]) -> Extrapolation:
-        """Return that of input frames (time, height, width), NaN where missing, at these times."""
+        """Return the extrapolation of input frames (time, height, width), NaN where missing, at these times."""
         seen = frames_with_data(inputs)
         age = float(seconds[-1] - seconds[seen[-1]]) if seen.size else 0.0
         return cls(fill_missing(_latest(inputs)), estimate_motion(inputs, seconds), age)

@@ -14,7 +14,7 @@ from convlstm.nowcast.pipeline import Pipeline
 from convlstm.weights.canonical import parameter_count
 from convlstm.weights.checkpoint import Model, kind_of
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_NUMBER = re.compile(r"[+−-]?\d+(\.\d+)?(e[+-]?\d+)?(?=$| [\[(])", re.IGNORECASE)
 _TASK = "time-series-forecasting"  # the nearest one in the Hub's list of tasks
 
 
@@ -76,10 +76,16 @@ def _forecaster_fields(pipeline: Pipeline, notes: CardNotes) -> dict[str, Any]:
 def _metrics(notes: CardNotes) -> Iterator[dict[str, Any]]:
     """Yield the scores of the model in the tables of its card, by table and column."""
     for table in notes.tables:
+        if not table.title:
+            continue
         scores = [row[1:] for row in table.rows if row[:1] == [THIS_MODEL]]
         for cells in scores:
             for column, cell in zip(table.columns[1:], cells, strict=False):
                 number = _NUMBER.match(str(cell))
                 if number is not None:
                     score = table.title.split()[0].lower()
-                    yield {"type": score, "name": f"{table.title}, {column}", "value": float(number[0])}
+                    yield {
+                        "type": score,
+                        "name": f"{table.title}, {column}",
+                        "value": float(number[0].replace("−", "-")),
+                    }

@@ -79,8 +79,11 @@ class Rectangle(NamedTuple):
 
 def _enlarged(start: int, length: int, first: int, size: int, margin: int, multiple: int) -> tuple[int, int]:
     """Return start and length of a range with a margin, within `size` cells from `first`; see `Rectangle.enlarged`."""
-    lower = min(max(start - margin - first, 0), size - 1) // multiple * multiple
-    upper = max(min(start + length + margin - first, size), lower + 1)
+    # cells beyond the range take its nearest values, which need the margin too
+    nearest = min(max(start - first, 0), size - 1)
+    last = min(max(start + length - first, nearest + 1), size)
+    lower = max(nearest - margin, 0) // multiple * multiple
+    upper = min(last + margin, size)
     upper = min(-(-upper // multiple) * multiple, size)
     return first + lower, upper - lower
 

@@ -150,7 +150,7 @@ class Nowcaster:
         *,
         tile: int,
         overlap: int | None = None,
-        units: str | None = None,
+        units: str | Sequence[str] | None = None,
         time_step: float | None = None,
         init_time: Time | None = None,
         lead_times: Sequence[float] | None = None,

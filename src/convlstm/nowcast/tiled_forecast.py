@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -158,6 +159,7 @@ class _Forecast:
         return {
             "version": __version__,
             "model": nowcaster.model.digest,
+            "model_options": _digest_of_json([nowcaster.spec.to_dict(), nowcaster.model.extra]),
             "framework": nowcaster.trainer.description,
             "input": self.attributes["input_digest"],
             "input_times": self.attributes["input_times"],
@@ -187,6 +189,11 @@ def _read_one_by_one(frames: Frames, index: slice) -> Field:
 def _empty(*shape: int) -> Field:
     """Return missing values of a shape, in the memory of one."""
     return np.broadcast_to(np.float32(np.nan), shape)
+
+
+def _digest_of_json(values: object) -> str:
+    """Return the SHA-256 of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(grid: xr.Dataset) -> str:

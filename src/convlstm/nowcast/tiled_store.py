@@ -7,6 +7,7 @@ store is then renamed into place, so that it is complete if it is there.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ class TiledStore:
     @property
     def folder(self) -> Path:
         """The folder of the unfinished store."""
-        return self.path.with_name(self.path.name + UNFINISHED)
+        path = Path(os.path.realpath(self.path))  # next to the store itself, if the path is a link
+        return path.with_name(path.name + UNFINISHED)
 
     @property
     def is_complete(self) -> bool:
@@ -81,7 +83,7 @@ class TiledStore:
                 raise
             with output_errors(self.path):
                 move_into_place(self._draft, self.path)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)  # while no other process can have begun in it
 
     def has(self, place: tuple[int, int]) -> bool:
         """Return whether the tile in this row and column is finished."""

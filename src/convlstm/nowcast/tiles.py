@@ -2,7 +2,7 @@
 
 A tile sees the input around it. How far an input value can be from the forecast that depends on it follows from the
 kernels, the steps and the patch size of the model (`cost.operations.forecast_reach`). With that overlap each tile has
-the values of the whole grid, up to rounding. What is not local belongs to the whole grid: the motion and its frame.
+the values of the whole grid, up to rounding. The motion is estimated on the whole grid.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Tiling:
 def choose_tiling(
     nowcaster: Nowcaster, grid: tuple[int, int], lead_seconds: NDArray[np.float64], size: int, overlap: int | None
 ) -> Tiling:
-    """Return the tiles of a side for a model; without an overlap, that which changes no value.
+    """Return the tiles of a side for a model; `overlap=None` takes the smallest overlap that changes no value.
 
     A side that is no multiple of the patch size is a `ConfigError`, and so is a model whose values are not local.
     """
@@ -74,12 +74,12 @@ def choose_tiling(
 def _check_local(nowcaster: Nowcaster) -> None:
     """Raise an error for a model whose forecast of a cell depends on the whole grid, or on its place in it."""
     stack = nowcaster.spec.encoder
-    wanted: tuple[tuple[str, bool, str], ...] = (
+    local: tuple[tuple[str, bool, str], ...] = (
         ("norm", stack.norm == "none", stack.norm),
         ("peephole", stack.peephole != "pixel", stack.peephole),
         ("boundary", "circular" not in stack.boundary, "circular"),
     )
-    for name, is_local, value in wanted:
+    for name, is_local, value in local:
         if not is_local:
             raise ConfigError(
                 "tile",

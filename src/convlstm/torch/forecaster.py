@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -227,27 +228,30 @@ class Forecaster(HoldsExtra, ExportableModule):
         """Return the output (batch, horizon, output_channels, height, width) from features of the last frames."""
         assert self.detail is not None
         first, second = self.detail
-        in_place = _may_change_in_place()
+        is_recorded = _is_recorded()
+        in_place = not is_recorded and not torch.is_autocast_enabled(last.device.type)  # which mixes types
         convolved = F.silu(first(last), inplace=in_place)
         again = F.silu(second(convolved), inplace=in_place)
         features = torch.cat([convolved.add_(again) if in_place else convolved + again, last], dim=1)
         del convolved, again
-        if not in_place:
-            return self._output_of(features, hidden)
+        if is_recorded:
+            return self._output_of(features, hidden, in_place=False)
         # one lead time at a time, so that a large grid needs the memory of one beyond the result
-        output = features.new_empty((*hidden.shape[:2], self.spec.output_channels, *features.shape[-2:]))
-        for step, part in enumerate(hidden.split(1, dim=1)):
-            output[:, step : step + 1] = self._output_of(features, part)
+        parts = (self._output_of(features, part, in_place=in_place) for part in hidden.split(1, dim=1))
+        first_part = next(parts)
+        output = first_part.new_empty((*hidden.shape[:2], *first_part.shape[2:]))
+        for step, part in enumerate(chain([first_part], parts)):
+            output[:, step : step + 1] = part
         return output
 
-    def _output_of(self, features: Tensor, hidden: Tensor) -> Tensor:
+    def _output_of(self, features: Tensor, hidden: Tensor, *, in_place: bool) -> Tensor:
         """Return the output at lead times from the features (batch, feature, height, width) and hidden states."""
         assert self.output is not None
         coarse = self.head(hidden.flatten(0, 1))
         fine = _enlarge(coarse, features.shape[-2], features.shape[-1]).unflatten(0, hidden.shape[:2])
         gain, offset = fine.chunk(2, dim=2)
         channels = self.spec.detail_channels
-        if _may_change_in_place():
+        if in_place:
             modulated = gain.add_(1).mul_(features.unsqueeze(1)).add_(offset)
             F.silu(modulated[:, :, :channels], inplace=True)
         else:
@@ -261,10 +265,10 @@ class Forecaster(HoldsExtra, ExportableModule):
         calls.check_horizon(horizon, torch.SymInt)
 
 
-def _may_change_in_place() -> bool:
-    """Return whether no graph is recorded, so that arrays of this call may be changed in place to save memory."""
-    is_recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced()
-    return not is_recorded and not transforms_are_active()
+def _is_recorded() -> bool:
+    """Return whether a graph may be recorded; elsewhere arrays of this call may be changed in place to save memory."""
+    is_traced_or_compiled = torch.compiler.is_compiling() or is_traced()
+    return torch.is_grad_enabled() or is_traced_or_compiled or transforms_are_active()
 
 
 def _enlarge(coarse: Tensor, height: int, width: int) -> Tensor:

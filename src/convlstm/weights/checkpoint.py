@@ -158,7 +158,7 @@ def load_model(path: str | Path) -> Model:
 
     Raises:
         WeightsError: if the file is not an intact model file, or a weight is not a finite number. Also if a
-            `config.json` in the folder has other options than the model file.
+            `config.json` in the folder has other options or another digest.
     """
     folder, path = Path(path), model_file(path)
     if folder != path and not path.exists():
@@ -190,9 +190,10 @@ def load_model(path: str | Path) -> Model:
     except WeightsError as error:
         wanted = f"a model file whose {error.argument} holds {error.expected}"
         raise file_error(path, wanted, str(error.received), error.hint) from error
+    model = Model(spec, arrays, content.get("extra", {}), digest)
     if folder != path:
-        _check_config(folder / CONFIG_FILE, spec)
-    return Model(spec, arrays, content.get("extra", {}), digest)
+        _check_config(folder / CONFIG_FILE, model)
+    return model
 
 
 def check_intact(path: str | Path) -> tuple[str, str]:
@@ -214,19 +215,21 @@ def check_intact(path: str | Path) -> tuple[str, str]:
     return kind, digest
 
 
-def _check_config(path: Path, spec: Spec) -> None:
-    """Raise an error for a `config.json` with other options than the model file, because it would have no effect."""
+def _check_config(path: Path, model: Model) -> None:
+    """Raise an error for a `config.json` of another model than the file, because it would have no effect."""
     if not path.is_file():
         return
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))["spec"]
+        config = json.loads(path.read_text(encoding="utf-8"))
+        options, digest = config["spec"], config["digest"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        options = None
-    if options != json.loads(_to_json(spec.to_dict())):
+        options = digest = None
+    is_other_model = options != json.loads(_to_json(model.spec.to_dict()))
+    if is_other_model or digest != model.digest:
         raise file_error(
             path,
-            f"the options of {MODEL_FILE}, as `convlstm export --format hub` writes them",
-            "no options" if options is None else "other options",
+            f"the options and the digest of {MODEL_FILE}, as `convlstm export --format hub` writes them",
+            "none" if options is None else "other options" if is_other_model else "another digest",
             f"Delete {CONFIG_FILE}, or write the folder again.",
         )
 

@@ -107,7 +107,7 @@ def with_neighbours(x: Tensor, width: tuple[int, int], rows: Rows, *, circular: 
             hint="Use fewer processes.",
         )
     before, after = rows.neighbours(circular=circular)
-    exchange = _Exchange(width, before, after)
+    exchange = _Exchange(width, before, after, rows.group)
     missing = (width[0] if before is None else 0, width[1] if after is None else 0)
     return _Extend.apply(x, exchange), missing  # type: ignore[no-untyped-call]
 
@@ -119,6 +119,7 @@ class _Exchange:
     width: tuple[int, int]
     before: int | None
     after: int | None
+    group: dist.ProcessGroup | None
 
     @property
     def received(self) -> tuple[int, int]:
@@ -128,7 +129,10 @@ class _Exchange:
 
     def swap(self, to_after: Tensor, to_before: Tensor, like_before: Tensor, like_after: Tensor) -> list[Tensor]:
         """Send rows to both neighbours; return what they sent, in the shapes of the last two arguments."""
-        from_before, from_after = torch.empty_like(like_before), torch.empty_like(like_after)
+        # contiguous as what is sent, whatever the strides of x
+        from_before, from_after = (
+            torch.empty_like(like, memory_format=torch.contiguous_format) for like in (like_before, like_after)
+        )
         # two processes in a circle are each other's neighbour on both sides: the order matches sends and receipts
         transfers = [
             (dist.isend, to_after.contiguous(), self.after),
