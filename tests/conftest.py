@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ from convlstm.errors import ConvLSTMError
 XLA_FLAGS = (Path(__file__).parent / "xla_flags.txt").read_text(encoding="utf-8").split()
 os.environ.setdefault("NPROC", "1")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *XLA_FLAGS]).strip()
+
+# a shell starts its background jobs with SIGINT ignored, which the commands that tests start would inherit
+for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 Refusal = Callable[[type[ConvLSTMError], str], AbstractContextManager[None]]
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import cftime
 import netCDF4
@@ -392,15 +393,17 @@ def test_an_older_forecast_stays_when_the_new_one_cannot_be_written(
     write_forecast(path, forecast)
     kept = {file.name: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()}
 
-    def fail(self, draft, **options):
-        if draft.suffix == ".nc":
-            draft.write_text("half")
-            raise RuntimeError("NetCDF: HDF error")
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    def make_folder(self, draft, **options):
         draft.mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
-    monkeypatch.setattr(xr.Dataset, "to_zarr", fail)
+    monkeypatch.setattr(Path, "write_bytes", write_half)  # a NetCDF file is made in memory
+    monkeypatch.setattr(xr.Dataset, "to_zarr", make_folder)
     with refused(OutputError, str(path)):
         write_forecast(path, forecast)
     assert {file.name: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()} == kept

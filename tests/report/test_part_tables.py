@@ -66,7 +66,7 @@ def test_without_scripts_the_map_of_each_method_is_its_main_score(make_results, 
     maps["csi"] = maps["csi"] + 0.01 * maps["lead_time"] / maps["threshold"]
     player = score_player(results, 30.0)
     csi, scale = maps["csi"].sel(threshold=1.0, lead_time=30.0), player.roundings[0][0].scale
-    fields = [csi.sel({"method": method}).values for method in results.methods]
+    fields = [csi.sel({"method": method}).isel(results.blocks).values for method in results.methods]
     assert len(player.stills) == 3
     for still, alt, field in zip(player.stills, player.alts, fields, strict=True):
         assert shows(still, field, scale)

@@ -33,13 +33,12 @@ def divide_rows(module: nn.Module, group: dist.ProcessGroup | None = None) -> No
             pixel, padding other than `same`, a forecaster with `detail_channels`.
 
     Example:
-        >>> import convlstm.torch, tempfile, torch, torch.distributed as dist
-        >>> with tempfile.NamedTemporaryFile() as file:
-        ...     dist.init_process_group("gloo", init_method=f"file://{file.name}", rank=0, world_size=1)
-        ...     layer = convlstm.torch.ConvLSTM(1, 8, kernel_size=3)
-        ...     divide_rows(layer)
-        ...     output, _ = layer(torch.zeros(2, 5, 1, 16, 16))
-        ...     dist.destroy_process_group()
+        >>> import convlstm.torch, torch, torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> layer = convlstm.torch.ConvLSTM(1, 8, kernel_size=3)
+        >>> divide_rows(layer)
+        >>> output, _ = layer(torch.zeros(2, 5, 1, 16, 16))
+        >>> dist.destroy_process_group()
         >>> tuple(output.shape)
         (2, 5, 8, 16, 16)
     """
