@@ -99,6 +99,15 @@ Strategy = Annotated[
     ),
 ]
 
+Mesh = Annotated[
+    str | None,
+    typer.Option(
+        metavar="data=N,space=M",
+        help="Devices of this process: N parts of the batch, M parts of the rows; Flax.",
+        rich_help_panel=_PROCESSES,
+    ),
+]
+
 _OUTPUT = "Output options"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print errors only.", rich_help_panel=_OUTPUT)]

@@ -47,6 +47,7 @@ def train(
     devices: options.Devices = 1,
     nodes: options.Nodes = 1,
     strategy: options.Strategy = "ddp",
+    mesh: options.Mesh = None,
     variable: options.Variables = None,
     units: options.Units = None,
     time_step: options.TimeStep = None,
@@ -73,7 +74,7 @@ def train(
     from convlstm.cli.output import begin, finish, silence
     from convlstm.cli.work import train_with_progress
     from convlstm.data import open_frames
-    from convlstm.frontend.processes import Processes, Strategy
+    from convlstm.frontend.processes import DeviceMesh, Processes, Strategy
     from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.frameworks import process_rank
     from convlstm.nowcast.run_folder import RunFolder
@@ -114,6 +115,7 @@ def train(
         threads=threads,
         device=device,
         processes=processes,
+        mesh=None if mesh is None else DeviceMesh.of_text(mesh),
         resume=resume,
     )
     finish(

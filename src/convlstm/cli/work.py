@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from convlstm.data import Frames
-    from convlstm.frontend.processes import Processes
+    from convlstm.frontend.processes import DeviceMesh, Processes
     from convlstm.nowcast.config import Config
     from convlstm.nowcast.evaluation_cases import Selection
     from convlstm.nowcast.evaluation_ensembles import EnsembleForecast
@@ -32,6 +32,7 @@ def train_with_progress(
     threads: int | None,
     device: str | None = None,
     processes: Processes | None = None,
+    mesh: DeviceMesh | None = None,
     resume: bool,
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
@@ -57,6 +58,7 @@ def train_with_progress(
             framework=framework,
             device=device,
             processes=processes or ONE_PROCESS,
+            mesh=mesh,
             resume=resume,
             on_step=on_step,
             on_begin=say_summary,

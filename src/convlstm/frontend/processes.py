@@ -1,4 +1,4 @@
-"""How many processes train one model together, and what each of them stores."""
+"""How many processes or devices train one model together, and what each of them stores."""
 
 from __future__ import annotations
 
@@ -71,6 +71,56 @@ class Processes:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeviceMesh:
+    """The devices of one process that train together, in JAX: each has some windows and some rows of the grid.
+
+    Args:
+        data: Parts of the batch.
+        space: Parts of the rows.
+
+    Raises:
+        ConfigError: for a number below 1.
+    """
+
+    data: int = 1
+    space: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.data, self.space) < 1:
+            raise _mesh_error(f"data={self.data},space={self.space}")
+
+    @property
+    def count(self) -> int:
+        """Number of devices."""
+        return self.data * self.space
+
+    @classmethod
+    def of_text(cls, text: str) -> DeviceMesh:
+        """Return a mesh from a text.
+
+        Example:
+            >>> DeviceMesh.of_text("data=4,space=2")
+            DeviceMesh(data=4, space=2)
+        """
+        numbers: dict[str, int] = {}
+        for part in text.split(","):
+            name, _, number = part.strip().partition("=")
+            if name not in ("data", "space") or name in numbers or not number.isdecimal():
+                raise _mesh_error(text)
+            numbers[name] = int(number)
+        return cls(**numbers)
+
+
+def _mesh_error(received: str) -> ConfigError:
+    return ConfigError(
+        "mesh",
+        expected="numbers from 1 such as data=4,space=2",
+        received=repr(received)[:60],
+        hint="Pass the parts of the batch (data) and of the rows of the grid (space).",
+    )
+
+
 ONE_PROCESS = Processes()
 """A training in this process alone."""
 
@@ -84,6 +134,17 @@ def lost_process(processes: Processes, reason: str) -> LostProcessError:
         received=f"a lost connection ({first_line[:120]})",
         hint="Continue with `convlstm train --resume`, with any number of processes.",
     )
+
+
+def refuse_mesh(mesh: DeviceMesh | None, framework: str) -> None:
+    """Raise an error for a mesh with a framework other than Flax."""
+    if mesh is not None:
+        raise ConfigError(
+            "mesh",
+            expected=f"none with {framework}",
+            received=f"data={mesh.data},space={mesh.space}",
+            hint="Pass `--framework flax`, or leave the option out.",
+        )
 
 
 def refuse_processes(processes: Processes, accumulate: int, framework: str) -> None:

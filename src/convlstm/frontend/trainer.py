@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.errors import ConfigError, WeightsError
-from convlstm.frontend.processes import ONE_PROCESS, Processes
+from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes
 from convlstm.spec.choices import PRECISIONS
 from convlstm.spec.types import Array
 
@@ -72,6 +72,7 @@ class Optimisation:
         device: A device of PyTorch or a platform of JAX; None takes the one that the framework chooses.
         accumulate: Parts of a batch whose gradients are computed one after another and added; PyTorch only.
         processes: The processes that train together; PyTorch only.
+        mesh: The devices of this process that train together; None takes one device. Flax only.
     """
 
     weight_decay: float = 0.01
@@ -81,6 +82,7 @@ class Optimisation:
     device: str | None = None
     accumulate: int = 1
     processes: Processes = ONE_PROCESS
+    mesh: DeviceMesh | None = None
 
 
 class Trainer(ABC):

@@ -12,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
+from convlstm.frontend.processes import DeviceMesh
 from convlstm.frontend.trainer import Optimisation, Sample, event_loss, weighted_loss
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, params_to_canonical
@@ -40,6 +43,7 @@ class Trainer(trainer.Trainer):
     ) -> None:
         self._device = _device(None if optimisation is None else optimisation.device)
         platform = jax.default_backend() if self._device is None else self._device.platform
+        self._mesh = None if optimisation is None else _mesh(optimisation.mesh, optimisation.device)
         # on CPU XLA gains nothing from bfloat16
         super().__init__(optimisation, "float32" if platform == "cpu" else "bfloat16")
         self.spec = spec
@@ -57,18 +61,22 @@ class Trainer(trainer.Trainer):
     def description(self) -> str:
         """Framework, device and precision in words."""
         device = self._device or jax.devices()[0]
-        return f"JAX {jax.__version__}, {device.device_kind}, {self._precision}"
+        count = 1 if self._mesh is None else self._mesh.size
+        kind = device.device_kind if count == 1 else f"{count} × {device.device_kind}"
+        return f"JAX {jax.__version__}, {kind}, {self._precision}"
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         rate, random = jnp.float32(learning_rate), jax.random.key(key)
+        self._check_parts(sample)
+        sample = self._placed(sample)
         self._params, self._moments, loss = self._step(self._params, self._moments, sample, rate, random)
         return float(loss)
 
     def _evaluate(self, sample: Sample) -> float:
-        return float(self._evaluated(self._params, sample))
+        return float(self._evaluated(self._params, self._placed(sample)))
 
     def _predict(self, sample: Sample, horizon: int) -> Array:
-        future = self._forecast(self._params, sample, horizon=horizon)
+        future = self._forecast(self._params, self._placed(sample), horizon=horizon)
         return np.moveaxis(np.asarray(future.astype(jnp.float32)), -1, 2)
 
     def weights(self) -> dict[str, Array]:
@@ -77,7 +85,44 @@ class Trainer(trainer.Trainer):
 
     def _load_weights(self, weights: Mapping[str, Array]) -> None:
         # what a compiled function receives on one device, it computes there
-        self._params = jax.device_put(from_canonical(self.spec, weights, jnp.float32), self._device)
+        self._params = self._replicated(from_canonical(self.spec, weights, jnp.float32))
+
+    def _replicated(self, tree: Any) -> Any:
+        """Return arrays on the device, or whole on each device of the mesh."""
+        return jax.device_put(tree, self._device if self._mesh is None else NamedSharding(self._mesh, P()))  # type: ignore[no-untyped-call]
+
+    def _placed(self, sample: Sample) -> Sample:
+        """Return a sample on the mesh, its batch and its rows divided where they can be."""
+        if self._mesh is None:
+            return sample
+        mesh = self._mesh
+        parts = {"data": mesh.shape["data"], "space": mesh.shape["space"] * self.spec.patch_size}
+
+        def place(array: Any) -> jax.Array:
+            names = {0: "data"} | ({3: "space"} if array.ndim == 5 else {})  # (batch, time, channel, height, width)
+            axes = [names.get(n) for n in range(array.ndim)]
+            fitting = [name if name and array.shape[n] % parts[name] == 0 else None for n, name in enumerate(axes)]
+            sharding = NamedSharding(mesh, P(*fitting))  # type: ignore[no-untyped-call]
+            placed: jax.Array = jax.device_put(array, sharding)
+            return placed
+
+        divided: Sample = jax.tree.map(place, sample)
+        return divided
+
+    def _check_parts(self, sample: Sample) -> None:
+        """Raise an error for a training sample that cannot be divided as the mesh says."""
+        if self._mesh is None:
+            return
+        batch, rows = sample.inputs.shape[0], sample.inputs.shape[3]
+        data, space = self._mesh.shape["data"], self._mesh.shape["space"]
+        if batch % data or rows % (space * self.spec.patch_size):
+            raise ConfigError(
+                "mesh",
+                expected=f"data that divides {batch} windows, and space that divides {rows // self.spec.patch_size} "
+                "rows of patches",
+                received=f"data={data},space={space}",
+                hint="Change the mesh, `training.batch_size` or `data.crop`.",
+            )
 
     def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = canonical_shapes(self.spec)
@@ -99,7 +144,7 @@ class Trainer(trainer.Trainer):
                 arrays = {key: moments[f"{key}.{moment}"] for key in canonical_shapes(self.spec)}
                 trees[moment] = from_canonical(self.spec, arrays, jnp.float32)
             adam = adam._replace(count=jnp.asarray(moments["count"]), **trees)
-        self._moments = adam, decay
+        self._moments = self._replicated((adam, decay))
 
     def _is_memory_error(self, error: RuntimeError) -> bool:
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
@@ -153,6 +198,23 @@ def _device(platform: str | None) -> jax.Device | None:
             received=repr(platform),
             hint="Pass one of these, or leave `--device` out.",
         ) from error
+
+
+def _mesh(mesh: DeviceMesh | None, platform: str | None) -> Mesh | None:
+    """Return the mesh of JAX over the first devices of a platform."""
+    if mesh is None:
+        return None
+    devices = jax.devices(platform)
+    if mesh.count > len(devices):
+        raise ConfigError(
+            "mesh",
+            expected=f"at most {len(devices)} devices, as JAX has here",
+            received=f"data={mesh.data},space={mesh.space}",
+            hint="Decrease it; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight devices.",
+        )
+    # with automatic axes the compiler exchanges the rows that neighbours need
+    kinds = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((mesh.data, mesh.space), ("data", "space"), kinds, devices=devices[: mesh.count])
 
 
 def set_threads(count: int) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from convlstm.data import Frames
 from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
-from convlstm.frontend.processes import ONE_PROCESS, Processes
+from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.clock import utc_text
@@ -66,6 +66,7 @@ def fit(
     framework: str = "torch",
     device: str | None = None,
     processes: Processes = ONE_PROCESS,
+    mesh: DeviceMesh | None = None,
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_begin: Callable[[Summary, Pipeline], None] = lambda summary, pipeline: None,
@@ -75,9 +76,9 @@ def fit(
     With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
     before the first step. After SIGINT, SIGTERM or SIGHUP the state is saved, and an `InterruptedTrainingError` is
     raised. A loss that is NaN or infinite is a `TrainingError`. A launcher such as torchrun starts several `processes`,
-    each of which makes this call.
+    each of which makes this call. A `mesh` uses several devices of this process.
     """
-    setup = _set_up(config, frames, framework, device, processes)
+    setup = _set_up(config, frames, framework, device, processes, mesh)
     trainer = setup.trainer
     if trainer.rank:
         folder = ReadOnlyRunFolder(folder.path)
@@ -136,7 +137,12 @@ class _Setup:
 
 
 def _set_up(
-    config: Config, frames: Frames, framework: str, device: str | None = None, processes: Processes = ONE_PROCESS
+    config: Config,
+    frames: Frames,
+    framework: str,
+    device: str | None = None,
+    processes: Processes = ONE_PROCESS,
+    mesh: DeviceMesh | None = None,
 ) -> _Setup:
     """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
     processes.check_batch(config.training.batch_size, config.training.accumulate)
@@ -151,7 +157,7 @@ def _set_up(
         data, pipeline = prepare(config, frames, before.transform)
         pipeline = replace(pipeline, days=pipeline.days | {"earlier": before.seen_days})
         spec, weights = check_start(start, config, pipeline), start.weights
-    options = replace(optimisation(config.training), device=device, processes=processes)
+    options = replace(optimisation(config.training), device=device, processes=processes, mesh=mesh)
     trainer = build_trainer(framework, spec, weights, options)
     return _Setup(data, pipeline, spec, trainer, None if start is None else start.digest)
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from convlstm.errors import ConfigError, DependencyError, install
-from convlstm.frontend.processes import Processes, refuse_processes
+from convlstm.frontend.processes import Processes, refuse_mesh, refuse_processes
 from convlstm.frontend.trainer import Optimisation, Trainer
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
@@ -30,6 +30,8 @@ def build_trainer(
     module = _module(framework)
     if optimisation is not None and framework != "torch":
         refuse_processes(optimisation.processes, optimisation.accumulate, framework)
+    if optimisation is not None and framework != "flax":
+        refuse_mesh(optimisation.mesh, framework)
     trainer: Trainer = module.Trainer(spec, weights, optimisation)
     return trainer
 
