@@ -106,6 +106,12 @@ def test_a_second_signal_has_its_own_exit_code_and_one_line(monkeypatch, capsys,
     assert capsys.readouterr().err == "error: interrupted.\n"
 
 
+def test_a_text_as_exit_code_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("convlstm.cli.app.invoke", lambda arguments: sys.exit("no licence\nfound"))
+    assert run([]) == 1
+    assert capsys.readouterr().err == "error: no licence found\n"
+
+
 def test_a_full_disk_at_the_last_bytes_of_a_netcdf_file_is_one_line(trained, tmp_path):
     words = ["forecast", trained / "run", trained / "rain.nc", "-o", "f.nc", "--threads", "1"]
     assert run(list(map(str, [*words[:4], tmp_path / "f.nc"]))) == 0
