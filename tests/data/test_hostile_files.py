@@ -292,6 +292,13 @@ def test_a_checked_store_travels_between_processes(tmp_path, rain_dataset):
     assert frames.read(slice(None)).shape == (5, 1, 4, 6)
 
 
+def test_a_pattern_of_files_changes_nothing_in_its_folder(tmp_path, rain_dataset):
+    rain_dataset().to_netcdf(tmp_path / "rain.nc")
+    (tmp_path / f".other.nc.abcdefgh{DRAFT}").mkdir()
+    assert open_frames(str(tmp_path / "*.nc")).shape == (5, 1, 4, 6)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_store_whose_replacement_was_interrupted_is_completed_by_its_reader(tmp_path, rain_dataset):
     left = tmp_path / f".rain.zarr.abcdefgh{DRAFT}"
     left.mkdir()
