@@ -22,6 +22,13 @@ def write_folder(draft: Path) -> None:
     (draft / "inner" / "a").write_text("new")
 
 
+def write_folder_of_killed(draft: Path) -> None:
+    """Write what a process leaves that is killed between the two moves of a replacement."""
+    (draft / "c.zarr").mkdir(parents=True)
+    (draft / "c.zarr" / "a").write_text("new")
+    (draft / "c.zarr~").mkdir()
+
+
 def fail_on_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> None:
     """Let the nth call of an os function fail, as a full disk or a lost connection would."""
     real, calls = getattr(os, name), iter(range(1, 1000))
@@ -169,6 +176,18 @@ def test_drafts_of_killed_processes_are_removed_and_those_of_running_ones_stay(t
         assert running.is_dir()
         assert not left.exists()
     assert sorted(os.listdir(tmp_path)) == [f".link{DRAFT}", "d"]
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = tmp_path / f".c.zarr.abcdefgh{DRAFT}"
+    write_folder_of_killed(draft)
+    with monkeypatch.context() as patch:
+        fail_on_call(patch, "replace", 1, PermissionError(13, "Permission denied"))
+        remove_drafts(tmp_path)
+    assert (draft / "c.zarr" / "a").read_text() == "new"
+    remove_drafts(tmp_path)
+    assert (tmp_path / "c.zarr" / "a").read_text() == "new"
+    assert os.listdir(tmp_path) == ["c.zarr"]
 
 
 def test_a_draft_that_looks_like_a_replaced_folder_stays_out_of_the_way(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ def remove_drafts(folder: Path) -> None:
         try:
             _complete(tmp_dir)
             shutil.rmtree(tmp_dir, ignore_errors=True)
+        except OSError:
+            continue  # it stays, because it has the only copy of a folder that cannot be put in its place
         finally:
             os.close(lock)
 

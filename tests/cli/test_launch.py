@@ -1,5 +1,6 @@
 """The processes of a training: how they are started, and with which line and exit code they end."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,9 +12,11 @@ import pytest
 
 from convlstm.cli import launch as launching
 from convlstm.cli.launch import launch
+from convlstm.cli.main import run
 from convlstm.errors import ConfigError, LostProcessError
 from convlstm.frontend.processes import Processes
 from convlstm.nowcast.run_folder import RunFolder
+from convlstm.nowcast.signals import STOPPING
 
 TWO = Processes(devices=2)
 
@@ -58,24 +61,76 @@ def test_processes_that_do_not_end_by_themselves_are_killed(monkeypatch, capfd):
     assert time.monotonic() - started < 10
 
 
-def test_a_signal_reaches_every_process_once(capfd):
-    code = """
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("stopped", file=sys.stderr) or 143))
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_reaches_every_process_once_and_leaves_time_to_save(capfd, monkeypatch, number):
+    monkeypatch.setattr(launching, "GRACE", 0.2)
+    code = f"""
+def stop(*_):
+    time.sleep(rank)  # longer than the processes have after an error
+    sys.exit(print("stopped", file=sys.stderr) or {128 + number})
+
+signal.signal({int(number)}, stop)
 print("ready", file=sys.stderr)
 if rank == 0:
     time.sleep(0.5)
-    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getppid(), {int(number)})
 time.sleep(60)
 """
-    before = signal.getsignal(signal.SIGTERM)
-    assert launch(python(code), TWO) == 143
+    before = signal.getsignal(number)
+    assert launch(python(code), TWO) == 128 + number
     assert capfd.readouterr().err.count("stopped") == 2
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
-def test_a_signal_before_the_training_ends_the_processes():
-    code = "os.kill(os.getppid(), signal.SIGTERM) if rank == 0 else None\ntime.sleep(60)"
-    assert launch(python(code), TWO) == 143
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_before_the_training_ends_the_processes(number):
+    default = f"signal.signal({int(number)}, signal.SIG_DFL)\ntime.sleep(0.3)\n"
+    code = f"{default}os.kill(os.getppid(), {int(number)}) if rank == 0 else None\ntime.sleep(60)"
+    assert launch(python(code), TWO) == 128 + number
+
+
+def test_a_closed_terminal_stops_no_reader_of_errors(monkeypatch):
+    class Closed:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def writelines(self, lines):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    code = "print('a note\\n' * 20_000, file=sys.stderr)\nprint('error: of', rank, file=sys.stderr)\nsys.exit(4)"
+    assert launch(python(code), TWO) == 4  # a full pipe would stop the process for ever
+
+
+def test_no_process_is_left_if_a_later_one_cannot_start(monkeypatch):
+    real, started = subprocess.Popen, []
+
+    def fail_second(*words, **options):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(real(*words, **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", fail_second)
+    with pytest.raises(BlockingIOError):
+        launch(python("time.sleep(60)"), TWO)
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch, capfd):
+    (tmp_path / "local_module.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert launch(python("import importlib.util\nprint(importlib.util.find_spec('local_module'))"), TWO) == 0
+    assert capfd.readouterr().out == "None\n"
+
+
+def test_processes_have_the_arguments_of_a_call_from_python(monkeypatch):
+    given = []
+    monkeypatch.setattr(launching, "launch", lambda command, processes: given.append(command) or 0)
+    monkeypatch.setattr(sys, "argv", ["other", "words"])
+    words = ["train", "rain.nc", "-o", "run", "--devices", "2", "--device", "cpu"]
+    assert run(words) == 0
+    assert given == [[sys.executable, "-m", "convlstm", *words]]
 
 
 def test_several_nodes_need_an_address(monkeypatch, refused, capfd):
@@ -108,9 +163,9 @@ def finished(words, folder, **variables):
 
 
 def check_run(folder):
-    run = RunFolder(folder / "run")
-    assert [entry["step"] for entry in run.history()] == [2, 4]
-    assert run.model.exists()
+    folder = RunFolder(folder / "run")
+    assert [entry["step"] for entry in folder.history()] == [2, 4]
+    assert folder.model.exists()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import pty
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,6 +105,20 @@ def test_a_second_signal_has_its_own_exit_code_and_one_line(monkeypatch, capsys,
     monkeypatch.setattr("convlstm.cli.app.invoke", work)
     assert run([]) == 128 + number
     assert capsys.readouterr().err == "error: interrupted.\n"
+
+
+def test_a_text_as_exit_code_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("convlstm.cli.app.invoke", lambda arguments: sys.exit("no licence\nfound"))
+    assert run([]) == 1
+    assert capsys.readouterr().err == "error: no licence found\n"
+
+
+def test_the_history_has_the_arguments_of_a_call_from_python(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["other", "words"])
+    words = ["forecast", str(trained / "run"), str(trained / "rain.nc"), "-o", str(tmp_path / "f.nc"), "--threads", "1"]
+    assert run(words) == 0
+    with xr.open_dataset(tmp_path / "f.nc") as forecast:
+        assert shlex.join(["convlstm", *words]) in forecast.attrs["history"]
 
 
 def test_a_full_disk_at_the_last_bytes_of_a_netcdf_file_is_one_line(trained, tmp_path):

@@ -11,7 +11,6 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
-import xarray as xr
 import zarr
 
 from convlstm.data import open_frames
@@ -169,14 +168,19 @@ def test_a_chunk_that_unpacks_to_more_than_declared_is_refused(tmp_path, rain_da
     refused(small, r"small\.zarr/rain/.*: expected a chunk of at most 1 MiB after unpacking, got . MiB or more")
 
 
-@pytest.mark.parametrize("size", [0, 1, 300, 2**17, 2**20 + 7])
-@pytest.mark.parametrize("name", ["blosc", "lz4", "zstd", "zlib", "gzip", "bz2", "lzma"])
+SIZED = [
+    (name, size)
+    for name in COMPRESSORS[2]
+    for size in (0, 1, 300, 2**17, 2**20 + 7)
+    if size > 1 or name not in ("blosc", "lz4")  # these libraries refuse nothing to pack
+]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZED)
 def test_the_size_after_unpacking_is_known_before(name, size):
     import numcodecs
 
     content = np.random.default_rng(0).integers(0, 3, size, np.uint8).tobytes()
-    if size < 2 and name in ("blosc", "lz4"):
-        return  # these libraries refuse nothing to pack
     packed = bytes(getattr(numcodecs, COMPRESSORS[2][name])().encode(content))
     expected = 0 if name in ("zlib", "gzip") and len(packed) * 1032 <= 2**25 else size
     assert zarr_chunks._SIZES[name](packed, 2**25) == expected
@@ -204,6 +208,70 @@ def test_zstandard_without_a_size_has_that_of_its_blocks():
     assert zarr_chunks._zstd(frame, 2**30) == 1000 + 2**17
     assert zarr_chunks._zstd(skipped + frame + frame, 2**30) == 2 * (1000 + 2**17)
     assert zarr_chunks._zstd(frame[:8], 2**30) == 0  # cut off
+    for data in (b"\0\0\0\0" + frame, skipped + b"\0\0\0\0" + frame, skipped * 10_001):
+        assert zarr_chunks._zstd(data, 2**30) is None
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_many_empty_frames_are_refused(compress, monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**30)
+    name = {"gzip": "gzip", "bz2": "bz2", "lzma": "lzma"}[compress.__module__]
+    assert zarr_chunks._SIZES[name](compress(b"") * 10_001, 2**30) is None
+    assert zarr_chunks._SIZES[name](compress(b"") * 100 + compress(b"1"), 2**30) == 1
+
+
+def test_padding_between_frames_of_gzip_is_skipped(monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**30)
+    assert zarr_chunks._SIZES["gzip"]((gzip.compress(b"12") + bytes(2**18)) * 3, 2**30) == 6
+
+
+def test_the_time_of_counting_grows_with_the_size_alone(monkeypatch):
+    """Each part of the output copied the rest of the input."""
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**30)
+    copied = []
+
+    class Stream(zarr_chunks._Deflate):
+        def decompress(self, data, most):
+            copied.append(len(data) + len(self._stream.unconsumed_tail))
+            return super().decompress(data, most)
+
+    packed = zlib.compress(bytes(2**28), 1)
+    assert zarr_chunks._counted(Stream)(packed, 2**30) == 2**28
+    assert max(copied) <= zarr_chunks._INPUT
+
+
+def write_checksum(dataset, path, codec, location):
+    """Write a store of format 2 whose chunks are compressed, and then have a checksum."""
+    import numcodecs
+
+    encoding = {"rain": {"compressors": None, "filters": [codec, numcodecs.CRC32C(location=location)]}}
+    dataset.to_zarr(path, zarr_format=2, consolidated=False, encoding=encoding)
+
+
+def test_a_checksum_in_front_of_compressed_bytes_is_refused(tmp_path, rain_dataset):
+    """It would hide the size from the check."""
+    import numcodecs
+
+    write_checksum(rain_dataset(), tmp_path / "rain.zarr", numcodecs.Zstd(), "start")
+    refused(tmp_path / "rain.zarr", r"one compression, after all other codecs, got zstd, crc32c at the start")
+
+
+@pytest.mark.parametrize("name", list(COMPRESSORS[2]))
+def test_a_checksum_at_the_end_is_allowed(tmp_path, rain_dataset, name, monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**30)
+    import numcodecs
+
+    write_checksum(rain_dataset(), tmp_path / "rain.zarr", getattr(numcodecs, COMPRESSORS[2][name])(), "end")
+    assert open_frames(tmp_path / "rain.zarr").read(slice(None)).shape == (5, 1, 4, 6)
+
+
+def test_a_chunk_of_other_bytes_than_its_compression_is_refused(tmp_path, rain_dataset):
+    write(rain_dataset(), tmp_path / "rain.zarr", 2, "zstd")
+    chunk = next(path for path in (tmp_path / "rain.zarr" / "rain").glob("*[0-9]"))
+    chunk.write_bytes(b"1234" + chunk.read_bytes())
+    refused(
+        tmp_path / "rain.zarr", r"rain/0\.0\.0: expected a chunk of at most 10,000 frames of zstd, got more, or other"
+    )
 
 
 def test_a_compression_that_another_codec_hides_is_refused(tmp_path, rain_dataset):
@@ -222,7 +290,13 @@ def test_a_checked_store_travels_between_processes(tmp_path, rain_dataset):
     rain_dataset().to_zarr(tmp_path / "rain.zarr", zarr_format=3, consolidated=False)
     frames = pickle.loads(pickle.dumps(open_frames(tmp_path / "rain.zarr", max_bytes=1)))  # noqa: S301
     assert frames.read(slice(None)).shape == (5, 1, 4, 6)
-    assert isinstance(xr.open_zarr(tmp_path / "rain.zarr", consolidated=False), xr.Dataset)
+
+
+def test_a_pattern_of_files_changes_nothing_in_its_folder(tmp_path, rain_dataset):
+    rain_dataset().to_netcdf(tmp_path / "rain.nc")
+    (tmp_path / f".other.nc.abcdefgh{DRAFT}").mkdir()
+    assert open_frames(str(tmp_path / "*.nc")).shape == (5, 1, 4, 6)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_store_whose_replacement_was_interrupted_is_completed_by_its_reader(tmp_path, rain_dataset):

@@ -125,16 +125,28 @@ def npy(shape, data=b"", descr="<f4"):
         (npy(((1 << 26) + 1,), bytes((1 << 28) + 4)), "arrays that hardly compress"),
         (npy((1,), b"\x80\x04N.", "|O"), "which holds Python objects"),
         (npy("__import__('os')"), "an intact .npz"),
+        (npy("("), "an intact .npz"),
         (b"no array", "an intact .npz"),
         (b"", "an intact .npz"),
     ],
-    ids=["promise", "short", "packed", "objects", "code", "text", "empty"],
+    ids=["promise", "short", "packed", "objects", "code", "bracket", "text", "empty"],
 )
 def test_npz_that_is_no_file_of_plain_arrays(tmp_path, content, words):
     path = tmp_path / "model.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("conv.weight.npy", content)
     with pytest.raises(WeightsError, match=words):
+        read_file(path, "ndrplz")
+
+
+def test_npz_with_a_damaged_member_of_lzma(tmp_path):
+    path = tmp_path / "model.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("conv.weight.npy", npy((1000,), np.random.default_rng(0).bytes(4000)))
+    content = bytearray(path.read_bytes())
+    content[60:400] = bytes(340)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"an intact \.npz"):
         read_file(path, "ndrplz")
 
 

@@ -62,13 +62,22 @@ def test_best_worst_and_the_most_active_cases_are_shown():
     csi, hits = np.full(20, 0.4), np.full(20, 100)
     csi[[5, 7, 9]] = 0.8, 0.1, 0.0
     hits[9] = 9  # an event in less than 1 % of the cells
-    shown = choose_examples(ENDS, ACTIVITY, LEADS, scores(csi, hits), [0.1, 1.0], units="mm/h")
+    shown = choose_examples(ENDS, ACTIVITY, LEADS, 300.0, scores(csi, hits), [0.1, 1.0], units="mm/h")
     active = "among the most active"
     assert list(shown.items()) == [(0, active), (5, "best CSI"), (7, "worst CSI"), (12, active)]  # 3 overlaps with 5
 
 
+def test_cases_overlap_by_time_where_lead_times_are_frames_apart():
+    csi = np.linspace(0.9, 0.1, 20)  # the first and the last are the best and the worst
+    case_scores = scores(csi, np.full(20, 100)).assign(lead_time=30.0)
+    shown = choose_examples(ENDS, ACTIVITY, np.array([1800.0, 3600.0]), 600.0, case_scores, [1.0], units="mm/h")
+    assert list(shown) == [0, 12, 19]  # all others have a frame in common with one of these
+
+
 def test_without_a_score_only_the_most_active_ones_are_shown():
-    shown = choose_examples(ENDS, ACTIVITY, LEADS, scores(np.full(20, np.nan), np.zeros(20)), [1.0], units="mm/h")
+    shown = choose_examples(
+        ENDS, ACTIVITY, LEADS, 300.0, scores(np.full(20, np.nan), np.zeros(20)), [1.0], units="mm/h"
+    )
     assert set(shown.values()) == {"among the most active"}
     assert {3, 12} <= set(shown)
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import sys
 import time
 
@@ -10,12 +11,13 @@ import pytest
 
 from convlstm.cli.launch import launch
 from convlstm.data import open_frames
-from convlstm.errors import ConfigError
+from convlstm.errors import ConfigError, LostProcessError
 from convlstm.frontend.processes import Processes, lost_process
 from convlstm.nowcast.config_text import to_yaml
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.frameworks import process_rank
 from convlstm.nowcast.run_folder import RunFolder
+from convlstm.torch.processes import build_fabric, connect, lost_connections
 from convlstm.weights.checkpoint import load_arrays
 
 DRIVER = """
@@ -42,7 +44,7 @@ set_threads("torch", 1)
 code = 0
 try:
     fit(
-        read_config(config),
+        read_config(config.replace("RANK", str(rank))),
         open_frames(data),
         RunFolder(folder),
         device="cpu",
@@ -98,9 +100,11 @@ def one_process(tmp_path, gappy_path, tiny):
 def several(tmp_path, gappy_path, tiny):
     """Train in several processes; returns the exit code, and the reports of each process that ended by itself."""
 
-    def run(name, devices, strategy, *, resume=False, signal_name="", step=0, **sections):
-        config = tmp_path / f"{name}.yaml"
-        config.write_text(to_yaml(tiny(**sections)))
+    def run(name, devices, strategy, *, resume=False, signal_name="", step=0, second=None, **sections):
+        config = tmp_path / f"{name}-RANK.yaml"
+        for rank in range(devices):
+            of_rank = sections if rank == 0 or second is None else second
+            (tmp_path / f"{name}-{rank}.yaml").write_text(to_yaml(tiny(**of_rank)))
         words = [gappy_path, config, tmp_path / name, devices, strategy, "yes" if resume else "", signal_name, step]
         command = [sys.executable, "-c", DRIVER, *map(str, words)]
         code = launch(command, Processes(devices=devices, strategy=strategy))
@@ -184,6 +188,36 @@ def test_a_killed_process_ends_the_others_and_the_run_continues(one_process, sev
     assert load_arrays(tmp_path / "run" / "state.safetensors")[1]["progress"]["step"] == 4
     rest, folder = one_process("run", resume=True, **SHORT)
     check_same_run(expected[:4] + rest, folder, expected, expected_folder)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"training": SHORT["training"] | {"learning_rate": 0.5}}, {"model": {"hidden_channels": [3, 3]}}]
+)
+def test_processes_with_different_options_are_refused(several, capfd, changed):
+    code, reports = several("run", 2, "ddp", second=SHORT | changed, **SHORT)
+    assert (code, reports) == (4, [[], []])
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "processes: expected the same configuration, data and saved state in all of them" in errors[0]
+
+
+def test_a_port_in_use_is_named(monkeypatch, refused):
+    with socket.socket() as used:
+        used.bind(("", 0))
+        used.listen()
+        place = {"LOCAL_RANK": "0", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": "0"}
+        for name, value in (place | {"MASTER_PORT": str(used.getsockname()[1]), "OMP_NUM_THREADS": "1"}).items():
+            monkeypatch.setenv(name, value)
+        with refused(ConfigError, "MASTER_PORT"):
+            connect(build_fabric("cpu", TWO, "32-true"), TWO)
+
+
+def test_only_the_error_of_a_connection_is_a_lost_process():
+    with pytest.raises(LostProcessError, match="Connection closed"), lost_connections(TWO):
+        raise RuntimeError("[/build/gloo/transport/tcp/pair.cc:5] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="no kernel") as caught, lost_connections(TWO):
+        raise RuntimeError("no kernel")
+    assert not isinstance(caught.value, LostProcessError)
 
 
 def test_a_run_of_one_process_continues_in_several(one_process, several, tmp_path):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convlstm import __version__
+from convlstm.cli.command_line import command_arguments
 from convlstm.cli.convert import convert
 from convlstm.cli.demo import demo
 from convlstm.cli.doctor import doctor
@@ -54,9 +55,10 @@ def common(
 def invoke(arguments: list[str]) -> int:
     """Run a command and return its exit code (2 for wrong usage, with a message of one line)."""
     try:
-        result = typer.main.get_command(app).main(
-            args=arguments or ["--help"], prog_name="convlstm", standalone_mode=False
-        )
+        with command_arguments(arguments):
+            result = typer.main.get_command(app).main(
+                args=arguments or ["--help"], prog_name="convlstm", standalone_mode=False
+            )
     except typer.Abort as abort:  # click turns Ctrl-C into this
         raise KeyboardInterrupt from abort
     except Exception as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from convlstm.cli import options
+from convlstm.cli.command_line import command_line
 
 
 def forecast(
@@ -121,8 +121,12 @@ def forecast(
         say_summary(summarise(frames), nowcaster.pipeline)  # shows what the error is about
         raise
     say_summary(summarise(frames, window), nowcaster.pipeline)
-    command = ["convlstm", *sys.argv[1:]]
-    same: dict[str, Any] = {"lead_times": leads, "init_time": init_time, "max_age": seconds, "command": command}
+    same: dict[str, Any] = {
+        "lead_times": leads,
+        "init_time": init_time,
+        "max_age": seconds,
+        "command": command_line(),
+    }
     if tile is None:
         result = make_forecast(nowcaster, frames, members=members, seed=seed, **same)
         write_output(output, result, layout)

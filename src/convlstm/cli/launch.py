@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from threading import Thread
 
 from convlstm.errors import ConfigError, LostProcessError
 from convlstm.frontend.processes import Processes, lost_process
-from convlstm.nowcast.signals import collected_signals
+from convlstm.nowcast.signals import STOPPING, collected_signals
 
 GRACE = 10.0
 """Seconds for the other processes to end after one has failed; then they are killed."""
 
 _POLL = 0.1
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_INTERRUPTED = [128 + number for number in STOPPING]
 
 
 def launch(command: Sequence[str], processes: Processes) -> int:
@@ -28,34 +28,40 @@ def launch(command: Sequence[str], processes: Processes) -> int:
     The environment tells each process its place, as Lightning Fabric reads it. Standard output is that of the first
     process. Of all error lines only the first is printed, because the others are its copies or its consequences.
     """
-    environment = os.environ | _address(processes)
-    started = [
-        subprocess.Popen(
-            list(command),
-            env=environment | {"LOCAL_RANK": str(rank)},
-            stdout=None if rank == 0 else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-        )
-        for rank in range(processes.devices)
-    ]
+    environment = os.environ | _address(processes) | {"PYTHONSAFEPATH": "1"}  # no modules of the working folder
+    started: list[subprocess.Popen[bytes]] = []
+    readers: list[Thread] = []
     errors: list[str] = []
-    readers = [Thread(target=_read_errors, args=(process, errors), daemon=True) for process in started]
-    for reader in readers:
-        reader.start()
-    try:
-        _wait(started)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    with collected_signals() as signals:
+        try:
+            for rank in range(processes.devices):
+                started.append(_start(command, environment, rank))
+                readers.append(Thread(target=_read_errors, args=(started[-1], errors), daemon=True))
+                readers[-1].start()
+            _wait(started, signals)
+        finally:
+            for process in started:
+                process.kill()
+            for process in started:
+                process.wait()
     for reader in readers:
         reader.join()
     code = _exit_code(process.returncode for process in started)
     if code == LostProcessError.exit_code and not errors:
         raise lost_process(processes, "a process was killed")
-    sys.stderr.writelines(_causes(errors)[:1])
+    with suppress(OSError):  # a terminal that was closed
+        sys.stderr.writelines(_causes(errors)[:1])
     return code
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], rank: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(command),
+        env={**environment, "LOCAL_RANK": str(rank)},
+        stdout=None if rank == 0 else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+    )
 
 
 def _address(processes: Processes) -> dict[str, str]:
@@ -76,27 +82,26 @@ def _address(processes: Processes) -> dict[str, str]:
     return {}
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all processes have ended, or until some time after one has failed."""
-    with collected_signals() as signals:
-        is_passed_on, deadline = False, None
-        while None in [process.poll() for process in processes]:
-            if signals and not is_passed_on:
-                is_passed_on = True
-                for process in processes:
-                    process.send_signal(signals[0])
-            has_failed = any(process.returncode not in (None, 0, *_INTERRUPTED) for process in processes)
-            if deadline is None and has_failed:
-                deadline = time.monotonic() + GRACE
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            time.sleep(_POLL)
+def _wait(processes: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> None:
+    """Wait until all processes have ended, or until some time after one has failed; pass on the first signal."""
+    is_passed_on, deadline = False, None
+    while None in [process.poll() for process in processes]:
+        if signals and not is_passed_on:
+            is_passed_on = True
+            for process in processes:
+                process.send_signal(signals[0])
+        has_failed = any(process.returncode not in (None, 0, *_INTERRUPTED) for process in processes)
+        if deadline is None and has_failed:
+            deadline = time.monotonic() + GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        time.sleep(_POLL)
 
 
 def _exit_code(codes: Iterable[int]) -> int:
     """Return the exit code of the processes: that of an error, else that of a lost process, else 0."""
-    # SIGTERM before the training, which saves its state first, ends a process by the signal itself
-    failed = [128 + signal.SIGTERM if code == -signal.SIGTERM else code for code in codes if code]
+    # a signal before the training, which saves its state first, ends a process by the signal itself
+    failed = [128 - code if -code in STOPPING else code for code in codes if code]
     errors = [code for code in failed if code > 0 and code != LostProcessError.exit_code]
     if errors:
         return errors[0]
@@ -112,7 +117,8 @@ def _read_errors(process: subprocess.Popen[bytes], errors: list[str]) -> None:
             if text.startswith("error:"):
                 errors.append(text)
             else:
-                sys.stderr.write(text)
+                with suppress(OSError):  # a terminal that was closed; the process must not wait for a reader
+                    sys.stderr.write(text)
 
 
 def _causes(errors: list[str]) -> list[str]:

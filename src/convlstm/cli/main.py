@@ -45,8 +45,10 @@ def run(arguments: list[str]) -> int:
         return invoke(arguments)
     except KeyboardInterrupt:
         return _fail(128 + signal.SIGINT, "interrupted.")
-    except SystemExit as stopped:  # a second signal
-        return _fail(int(stopped.code or 0), "interrupted.")
+    except SystemExit as stopped:  # a second signal, or a text by a library, which Python prints
+        if isinstance(stopped.code, str):
+            return _fail(1, stopped.code)
+        return _fail(stopped.code or 0, "interrupted.")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

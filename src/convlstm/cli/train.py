@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from convlstm.cli import options
+from convlstm.cli.command_line import command_line
 
 
 def train(
@@ -105,7 +106,7 @@ def train(
     else:
         folder.check(chosen, resume)  # training checks again, but only after reading the data, which can take long
     if rank is None:
-        raise typer.Exit(launch([sys.executable, "-m", "convlstm", *sys.argv[1:]], processes))
+        raise typer.Exit(launch([sys.executable, "-m", *command_line()], processes))
     frames = open_frames(data, **chosen.data.reading_options)
     ended = train_with_progress(
         chosen,

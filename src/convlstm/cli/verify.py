@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convlstm.cli import options
+from convlstm.cli.command_line import command_line
 
 
 def verify(
@@ -113,7 +113,7 @@ def verify(
             frames,
             output,
             selection,
-            facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
+            facts={"Command": shlex.join(command_line())},
             overwrite=overwrite,
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convlstm.cli import options
+from convlstm.cli.command_line import command_line
 
 
 def watch(
@@ -109,7 +109,7 @@ def watch(
         give_up=60 * give_up,
         pattern=pattern,
         health=health,
-        command=["convlstm", *sys.argv[1:]],
+        command=command_line(),
         reading=options.reading(variable, units, time_step, time_dim, y_dim, x_dim, rain, accumulated, missing, select),
     )
     Watcher(nowcaster, Path(sources[0]), chosen, say_event).run()

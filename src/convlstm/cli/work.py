@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from convlstm.cli.command_line import command_line
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -114,7 +115,7 @@ def evaluate_with_progress(
             overwrite=overwrite,
             workers=workers,
             threads=threads,
-            facts={"Command": shlex.join(["convlstm", *sys.argv[1:]])},
+            facts={"Command": shlex.join(command_line())},
             on_case=lambda done, of: show_progress(done, of, "cases"),
         )
     thresholds = sorted(set(selection.thresholds or nowcaster.pipeline.thresholds))

@@ -201,7 +201,7 @@ def _expand(text: str) -> list[str]:
     if is_address(text):
         return _expand_address(text)
     path = Path(text)
-    if not path.exists():
+    if not path.exists() and not glob.has_magic(text):
         remove_drafts(path.parent)  # which completes the replacement of a store by a process that was killed in it
     if path.is_dir() and not is_store(path):
         return _files_in(path)

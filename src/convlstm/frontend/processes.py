@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from convlstm.errors import ConfigError, LostProcessError
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.errors import ConfigError, DataError, LostProcessError
 
 Strategy = Literal["ddp", "fsdp"]
 """`ddp` keeps the whole model in each process, `fsdp` shards weights, gradients and optimiser state."""
@@ -123,6 +129,19 @@ def _mesh_error(received: str) -> ConfigError:
 
 ONE_PROCESS = Processes()
 """A training in this process alone."""
+
+
+def check_same(gather: Callable[[float], NDArray[np.float64]], value: Any) -> None:
+    """Raise an error unless a JSON value is the same in all processes; `gather` is that of the trainer."""
+    text = json.dumps(value, sort_keys=True)
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # exact as a float64
+    if len(np.unique(gather(digest))) > 1:
+        raise DataError(
+            "processes",
+            expected="the same configuration, data and saved state in all of them",
+            received="different ones",
+            hint="Run the same command on each node, with data and an `--output` that all nodes share.",
+        )
 
 
 def lost_process(processes: Processes, reason: str) -> LostProcessError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -75,9 +74,10 @@ def _read_npz(path: Path) -> dict[str, Array]:
             _check_members(path, archive)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except WeightsError:  # a ValueError too
+    except (WeightsError, MemoryError):
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
+    # the libraries raise many types for a damaged file: OSError, zlib.error, lzma.LZMAError, tokenize.TokenError
+    except Exception as error:
         raise file_error(
             path, "an intact .npz file of plain arrays", str(error), "Save the arrays again with numpy.savez."
         ) from error

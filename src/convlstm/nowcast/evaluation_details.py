@@ -83,6 +83,7 @@ def choose_examples(
     ends: NDArray[np.intp],
     activity: NDArray[np.float64],
     lead_seconds: NDArray[np.float64],
+    time_step: float,
     case_scores: pd.DataFrame,
     thresholds: Sequence[float],
     *,
@@ -91,6 +92,7 @@ def choose_examples(
 ) -> dict[int, str]:
     """Return the cases to show, in order of time, with the reason for each.
 
+    `ends` is the index of the start frame of each case, and `time_step` the seconds between frames.
     The best and the worst are by the main score of one method at the main lead time. The others are the most active
     ones that do not overlap with a chosen case. The activity of a case is the mean of its absolute observed values.
     """
@@ -108,10 +110,11 @@ def choose_examples(
     if np.isfinite(distance).sum() > 1:
         reasons[int(np.nanargmin(distance))] = f"best {score.upper()}"
         reasons.setdefault(int(np.nanargmax(distance)), f"worst {score.upper()}")
+    steps = round(lead_seconds[-1] / time_step)  # lead times may be several frames apart
     for n in np.argsort(-activity, kind="stable"):
         if len(reasons) == EXAMPLES:
             break
-        if all(abs(ends[n] - ends[m]) > len(lead_seconds) for m in reasons):
+        if all(abs(ends[n] - ends[m]) > steps for m in reasons):
             reasons[int(n)] = "among the most active"
     return dict(sorted(reasons.items()))
 

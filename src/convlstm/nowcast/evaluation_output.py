@@ -77,6 +77,7 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
         cases.start_steps,
         statistics.activity,
         cases.lead_seconds,
+        cases.frames.time_step,
         tables[CASE_SCORES_FILE],
         scoring.thresholds,
         units=units,

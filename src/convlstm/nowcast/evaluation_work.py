@@ -90,13 +90,13 @@ class Work:
 
     def run(self, *, workers: int, threads: int | None, on_case: Callable[[int, int], None]) -> None:
         """Forecast and score the cases that are not finished, in this process or in several."""
-        left = [number for number in range(self.count) if not self._file(number).exists()]
-        if len(left) < self.count:
-            on_case(self.count - len(left), self.count)
-        if workers > 1 and len(left) > 1:
-            _run_in_processes(self, left, min(workers, len(left)), threads, on_case)
+        remaining = [number for number in range(self.count) if not self._file(number).exists()]
+        if len(remaining) < self.count:
+            on_case(self.count - len(remaining), self.count)
+        if workers > 1 and len(remaining) > 1:
+            _run_in_processes(self, remaining, min(workers, len(remaining)), threads, on_case)
             return
-        for number in left:
+        for number in remaining:
             self._score(number)
             on_case(self._finished(), self.count)
 

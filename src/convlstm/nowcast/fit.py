@@ -6,8 +6,6 @@ the same loop: each reads its own rows of a batch and its own validation batches
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import signal
 import time
@@ -22,7 +20,7 @@ import numpy as np
 from convlstm.data import Frames
 from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
-from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes
+from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes, check_same
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.clock import utc_text
@@ -103,7 +101,7 @@ def _train(
     pipeline, trainer = setup.pipeline, setup.trainer
     data_description = pipeline.to_dict() | {"shape": list(frames.shape)}
     state, progress = folder.load_state(data_description)
-    _check_agreement(trainer, config, data_description, progress)
+    check_same(trainer.gather, [config.model_dump(mode="json"), data_description, progress.step])
     folder.save_config(config)  # a resumed run may have more steps
     summary = summarise(frames)
     folder.save_summary(summary.to_dict() | {"transform": pipeline.transform.to_dict(), "days": pipeline.days})
@@ -185,19 +183,6 @@ def optimisation(options: TrainingConfig) -> Optimisation:
         precision=options.precision,
         accumulate=options.accumulate,
     )
-
-
-def _check_agreement(trainer: Trainer, config: Config, data: Mapping[str, Any], progress: Progress) -> None:
-    """Raise an error unless all processes have the same configuration, data and progress."""
-    text = json.dumps([config.model_dump(mode="json"), data, progress.step], sort_keys=True)
-    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # exact as a float64
-    if len(np.unique(trainer.gather(digest))) > 1:
-        raise DataError(
-            "processes",
-            expected="the same configuration, data and saved state in all of them",
-            received="different ones",
-            hint="Run the same command on each node, with data and an `--output` that all nodes share.",
-        )
 
 
 def learning_rate(config: Config, step: int) -> float:

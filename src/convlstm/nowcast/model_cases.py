@@ -74,8 +74,10 @@ class ModelCases:
         ensembles = self.methods.ensembles.forecasts
         compared = {**self.methods.rivals, **ensembles}
         return {
-            "members": {name: int(getattr(made, "members", 0)) for name, made in ensembles.items()},
-            "forecasts": {name: made.identity() for name, made in compared.items() if isinstance(made, ForecastFiles)},
+            "members": {name: int(getattr(source, "members", 0)) for name, source in ensembles.items()},
+            "forecasts": {
+                name: source.identity() for name, source in compared.items() if isinstance(source, ForecastFiles)
+            },
         }
 
     def forecast(self, number: int) -> CaseForecasts:

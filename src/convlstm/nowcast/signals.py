@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 # a terminal that is closed sends SIGHUP, which Windows does not have
-_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals that ask for a clean stop."""
 
 
 @contextmanager
@@ -25,9 +26,9 @@ def collected_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         signals.append(number)
 
-    heeded = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    handled = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
     try:
-        previous_handlers = {number: signal.signal(number, collect) for number in heeded}
+        previous_handlers = {number: signal.signal(number, collect) for number in handled}
     except ValueError:  # not in the main thread, which alone receives signals
         yield signals
         return

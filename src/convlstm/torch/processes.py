@@ -6,6 +6,8 @@ Fabric reads the place of this process from the environment of torchrun, SLURM o
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -56,23 +58,35 @@ def process_rank(processes: Processes, device: str | None) -> int | None:
 
 def connect(fabric: Fabric, processes: Processes) -> None:
     """Connect to the other processes of a training."""
+    with lost_connections(processes):
+        try:
+            fabric.launch()
+        except ValueError as error:  # the environment of SLURM describes other numbers of nodes or devices
+            raise ConfigError(
+                "devices",
+                expected="the processes that the launcher started",
+                received=f"{processes.devices} devices on {processes.nodes} nodes ({error})",
+                hint="Pass `--devices` and `--nodes` as in the launcher.",
+            ) from error
+
+
+@contextmanager
+def lost_connections(processes: Processes) -> Iterator[None]:
+    """Raise an error of a connection within the block as a `LostProcessError`; a port in use is a `ConfigError`."""
     try:
-        fabric.launch()
-    except ValueError as error:  # the environment of SLURM describes other numbers of nodes or devices
-        raise ConfigError(
-            "devices",
-            expected="the processes that the launcher started",
-            received=f"{processes.devices} devices on {processes.nodes} nodes ({error})",
-            hint="Pass `--devices` and `--nodes` as in the launcher.",
-        ) from error
+        yield
     except RuntimeError as error:
-        raise lost_process(processes, str(error)) from error
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Return whether an error is that of a connection to another process."""
-    # Gloo has no error class; its messages begin with the path of its source file
-    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+        if "EADDRINUSE" in str(error):
+            raise ConfigError(
+                "MASTER_PORT",
+                expected="a free port",
+                received=f"{os.environ.get('MASTER_PORT')}, which another program uses",
+                hint="Run the command again. With several nodes, set `MASTER_PORT` to another port.",
+            ) from error
+        # Gloo has no error class; its messages begin with the path of its source file
+        if isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error):
+            raise lost_process(processes, str(error)) from error
+        raise
 
 
 def _check_count(processes: Processes, started: int) -> None:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from convlstm.engine.torch.native import is_native
 from convlstm.frontend import trainer
-from convlstm.frontend.processes import lost_process
+from convlstm.frontend.processes import check_same
 from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.torch.dropout import BatchPart, Source
 from convlstm.torch.forecaster import Forecaster
-from convlstm.torch.processes import Precision, build_fabric, connect, is_lost_connection
+from convlstm.torch.processes import Precision, build_fabric, connect, lost_connections
 from convlstm.torch.weights import load_canonical, shard_like, to_canonical, whole
 
 _PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -46,7 +46,10 @@ class Trainer(trainer.Trainer):
             connect(self._fabric, self._processes)
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
-        self._model = self._fabric.setup_module(self.module)  # before the optimiser, because FSDP replaces parameters
+        with lost_connections(self._processes):
+            check_same(self.gather, [spec.to_dict(), self._processes.strategy])  # DDP and FSDP would wait or fail
+            # before the optimiser, because FSDP replaces parameters
+            self._model = self._fabric.setup_module(self.module)
         kernels: list[Tensor] = []
         others: list[Tensor] = []
         for name, parameter in self.module.named_parameters():
@@ -90,12 +93,8 @@ class Trainer(trainer.Trainer):
         if self._processes.count == 1:
             yield
             return
-        try:
+        with lost_connections(self._processes):
             yield
-        except RuntimeError as error:
-            if is_lost_connection(error):
-                raise lost_process(self._processes, str(error)) from error
-            raise
         torch.distributed.destroy_process_group()
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:

@@ -22,7 +22,7 @@ _DEEPEST = 64
 
 
 def check_contained(path: Path, extra: str) -> None:
-    """Raise an error for a file that leads to other files, or that declares chunks or objects without measure.
+    """Raise an error for a file that leads to other files, or has too large chunks or too many objects.
 
     Links to other files, external storage and virtual datasets would put the content of any file that the user can
     read into the result. Files that are not HDF5 are ignored.
@@ -32,7 +32,7 @@ def check_contained(path: Path, extra: str) -> None:
         return
     with h5py.File(path, "r") as file:
         for dataset in _datasets(h5py, file):
-            _check_own(dataset)
+            _check_not_external(dataset)
             if dataset.chunks is not None:
                 item = dataset.dtype.itemsize
                 check_chunk(path, dataset.name, math.prod(dataset.chunks) * item, math.prod(dataset.shape) * item)
@@ -111,7 +111,7 @@ def children(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def check_dataset(dataset: Any, max_bytes: int) -> tuple[int, int]:
     """Return the sizes (rows, columns) of a dataset that holds its own numbers; any other is an error."""
     name = dataset.file.filename
-    _check_own(dataset)
+    _check_not_external(dataset)
     if dataset.ndim != 2 or dataset.dtype.kind not in "iuf":
         raise DataError(
             name,
@@ -125,7 +125,7 @@ def check_dataset(dataset: Any, max_bytes: int) -> tuple[int, int]:
     return int(dataset.shape[0]), int(dataset.shape[1])
 
 
-def _check_own(dataset: Any) -> None:
+def _check_not_external(dataset: Any) -> None:
     """Raise an error for a dataset whose numbers are in another file."""
     if dataset.external or dataset.is_virtual:
         raise _unsafe(dataset, f"{dataset.name}, which is stored in another file")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _SPARE = 2**24  # bytes that a chunk may have more than declared: texts have no size, and filters may change it
-_PART = 2**20
+_PART = 2**20  # bytes that are unpacked at once
+_INPUT = 2**16  # bytes that a decompressor receives at once, because it copies what it has not used yet
+_MOST_FRAMES = 10_000  # that a chunk is made of; the libraries write one
+_ZEROS = re.compile(rb"\0*")  # that may follow a frame of gzip
 _DEFLATE_RATIO = 1032  # the largest of zlib and gzip
 _ZSTD_FRAME, _ZSTD_SKIPPED = 0xFD2FB528, 0x184D2A50
 _ZSTD_BLOCK = 2**17  # bytes of the largest compressed block
-_CHECKSUM = "crc32c"
+_CHECKSUM, _CHECKSUM_BYTES = "crc32c", 4  # at the end of a chunk
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class Unpacking:
     source: str  # the array, for messages
     codec: str
     most: int
+    checksum_bytes: int  # at the end of a chunk
 
 
 def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking | None:
     """Return how chunks are unpacked, from the codecs in the order of writing; None if they are not compressed.
 
-    A second compression, or a codec after it, would hide the size, and is an error. Chunks in shards are not checked.
+    A second compression, or a codec after it, would hide the size, and is an error; a checksum at the end does not hide
+    it. Chunks in shards are not checked.
     """
     names = [codec.removeprefix("numcodecs.") for codec in codecs]
     compressions = [name for name in names if name in _SIZES]
@@ -56,7 +62,7 @@ def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking
             received=", ".join(names),
             hint="Write the file again with one compressor.",
         )
-    return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE)
+    return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE, _CHECKSUM_BYTES * len(after))
 
 
 class CheckedStore(WrapperStore["Store"]):
@@ -95,7 +101,15 @@ class CheckedStore(WrapperStore["Store"]):
         array = self._arrays.get(name)
         if array is None or value is None or not part or part.rpartition("/")[2] in (".zarray", ".zattrs", "zarr.json"):
             return
-        size = _SIZES[array.codec](value.to_bytes(), array.most)
+        data = value.to_bytes()
+        size = _SIZES[array.codec](data[: len(data) - array.checksum_bytes], array.most)
+        if size is None:
+            raise DataError(
+                f"{array.source}/{part}",
+                expected=f"a chunk of at most {_MOST_FRAMES:,} frames of {array.codec}",
+                received="more, or other bytes",
+                hint="Write the file again.",
+            )
         if size > array.most:
             raise DataError(
                 f"{array.source}/{part}",
@@ -113,20 +127,22 @@ def _lz4(data: bytes, most: int) -> int:
     return int(struct.unpack_from("<I", data)[0]) if len(data) >= 4 else 0
 
 
-def _zstd(data: bytes, most: int) -> int:
+def _zstd(data: bytes, most: int) -> int | None:
     """Return the size that the frames declare, which the library allocates, or else the most that their blocks have.
 
-    Source: RFC 8878, Zstandard Compression.
+    It is None if other bytes are between the frames, or for too many frames. Source: RFC 8878, Zstandard Compression.
     """
-    size = start = 0
+    size = start = frames = 0
     try:
         while size <= most and start + 4 <= len(data):
             magic = struct.unpack_from("<I", data, start)[0]
-            if magic & ~0xF == _ZSTD_SKIPPED:
+            is_skipped = magic & ~0xF == _ZSTD_SKIPPED
+            frames += 1
+            if frames > _MOST_FRAMES or not (is_skipped or magic == _ZSTD_FRAME):
+                return None
+            if is_skipped:
                 start += 8 + struct.unpack_from("<I", data, start + 4)[0]
                 continue
-            if magic != _ZSTD_FRAME:
-                break
             frame, start = _zstd_frame(data, start + 4)
             size += frame
     except (struct.error, IndexError):
@@ -152,36 +168,69 @@ def _zstd_frame(data: bytes, start: int) -> tuple[int, int]:
     return (declared if width else size), start + (4 if flags & 4 else 0)
 
 
-def _deflate(data: bytes, most: int) -> int:
-    if len(data) * _DEFLATE_RATIO <= most:
-        return 0
-    size = 0
-    while data and size <= most:
-        stream = zlib.decompressobj(47)  # zlib or gzip
-        while data and size <= most and not stream.eof:
-            size += len(stream.decompress(data, _PART))
-            data = stream.unconsumed_tail
-        data = stream.unused_data.lstrip(b"\0")
-    return size
+class _Deflate:
+    """A decompressor of zlib and gzip with the methods of those of bz2 and lzma."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(47)  # either format
+
+    @property
+    def eof(self) -> bool:
+        """Whether the frame has ended."""
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether the next bytes need more input."""
+        return not self._stream.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        """The input after the end of the frame."""
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes | memoryview, most: int) -> bytes:
+        """Unpack at most this many bytes."""
+        return self._stream.decompress(self._stream.unconsumed_tail + data, most)
 
 
-def _counted(make: Callable[[], Any]) -> Callable[[bytes, int], int]:
-    """Return a function that unpacks in parts, and counts the bytes."""
+def _counted(make: Callable[[], Any]) -> Callable[[bytes, int], int | None]:
+    """Return a function that unpacks in parts, and counts the bytes; it returns None for too many frames."""
 
-    def count(data: bytes, most: int) -> int:
-        size = 0
-        while data and size <= most:
-            stream = make()
-            size += len(stream.decompress(data, _PART))
-            while size <= most and not stream.eof and not stream.needs_input:
-                size += len(stream.decompress(b"", _PART))
-            data = stream.unused_data if stream.eof else b""
+    def count(data: bytes, most: int) -> int | None:
+        size = start = frames = 0
+        while start < len(data) and size <= most:
+            frames += 1
+            if frames > _MOST_FRAMES:
+                return None
+            unpacked, start = _count_frame(make(), data, start, most - size)
+            size += unpacked
         return size
 
     return count
 
 
-_SIZES: dict[str, Callable[[bytes, int], int]] = {
+def _count_frame(stream: Any, data: bytes, start: int, most: int) -> tuple[int, int]:
+    """Return the size of a frame, up to a little more than `most`, and where the next one starts."""
+    view, size = memoryview(data), 0
+    while size <= most and not stream.eof:
+        part = view[start : start + _INPUT] if stream.needs_input else b""
+        if stream.needs_input and not part:
+            break  # the library reports a frame that is cut off
+        start += len(part)
+        size += len(stream.decompress(part, _PART))
+    if stream.eof:
+        padding = _ZEROS.match(data, start - len(stream.unused_data))
+        assert padding is not None  # it also matches nothing
+        start = padding.end()
+    return size, start
+
+
+def _deflate(data: bytes, most: int) -> int | None:
+    return 0 if len(data) * _DEFLATE_RATIO <= most else _counted(_Deflate)(data, most)
+
+
+_SIZES: dict[str, Callable[[bytes, int], int | None]] = {
     "blosc": _blosc,
     "lz4": _lz4,
     "zstd": _zstd,

@@ -96,9 +96,19 @@ def _check_codecs(name: str, metadata: Any) -> None:
 
 
 def _codecs_in_order(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the names of the codecs of an array in the order of writing: in format 2 filters, then the compressor."""
+    """Return the names of the codecs of an array in the order of writing: in format 2 filters, then the compressor.
+
+    The name of a checksum in front of the data says so.
+    """
     codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
-    return [str(codec.get("id", codec.get("name"))) for codec in codecs if isinstance(codec, dict)]
+    return [_codec_name(codec) for codec in codecs if isinstance(codec, dict)]
+
+
+def _codec_name(codec: Mapping[str, Any]) -> str:
+    name = str(codec.get("id", codec.get("name")))
+    options = codec.get("configuration", codec)
+    location = options.get("location") if isinstance(options, dict) else None
+    return name if location in (None, "end") else f"{name} at the {location}"
 
 
 def _codecs(node: Any, listed: bool = False) -> Iterator[str]:
