@@ -40,6 +40,8 @@ whole = train(None)
 for sizes in ((4, 1), (1, 4), (2, 2)):
     parts = train(DeviceMesh(data=sizes[0], space=sizes[1]))
     np.testing.assert_allclose(parts[0], whole[0], rtol=0, atol=1e-5)
+    for name, weight in whole[1].items():
+        np.testing.assert_allclose(parts[1][name], weight, rtol=0, atol=1e-4, err_msg=name)
     np.testing.assert_allclose(parts[2], whole[2], rtol=0, atol=1e-4)
     assert abs(parts[3] - whole[3]) < 1e-5
     print(sizes, max(abs(np.subtract(parts[0], whole[0]))))
