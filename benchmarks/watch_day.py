@@ -43,8 +43,11 @@ class Plan:
 
     @property
     def due(self) -> set[int]:
-        """The frames from which a forecast must be made: complete within an hour, with half of their inputs."""
-        in_time = {n for n, at in self.whole.items() if at - n < CATCH_UP}
+        """The frames from which a forecast must be made: in time by less than an hour, with half of their inputs.
+
+        After the last frame of the day no later one comes, so that a frame that is late then is still in time.
+        """
+        in_time = {n for n, at in self.whole.items() if min(at, self.frames - 1) - n < CATCH_UP}
         return {n for n in in_time if 2 * len(in_time & set(range(n - INPUTS + 1, n + 1))) >= INPUTS}
 
 
