@@ -112,11 +112,9 @@ def model_forecasts(model: Nowcaster, values: np.ndarray, starts: np.ndarray) ->
     leads = np.array(LEADS) * 60.0
     fields, means, probabilities = [], [], []
     for start in starts:
-        inputs = values[start - INPUT_LENGTH + 1 : start + 1][None, :, None]
-        seconds = np.arange(INPUT_LENGTH)[None] * 300.0
-        probability = model.predict_probability(inputs, seconds, leads)
-        means.append(model.mean(probability, inputs, seconds, leads)[0])
-        probability = probability[0]
+        inputs = values[start - INPUT_LENGTH + 1 : start + 1][:, None]
+        probability, mean = model.predict_events(inputs, np.arange(INPUT_LENGTH) * 300.0, leads)
+        means.append(mean)
         fields.append(model.field(probability, leads))
         chosen = [model.spec.thresholds.index(threshold) for threshold in THRESHOLDS]
         probabilities.append(probability[:, chosen])

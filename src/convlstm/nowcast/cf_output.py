@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,10 @@ FORECAST_SUFFIXES = (*DATA_SUFFIXES, *GEOTIFF_SUFFIXES)
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "time since the start of the forecast"}
+
 START_ATTRIBUTES = {"standard_name": "forecast_reference_time", "long_name": "time of the last input frame"}
+
+_CHUNK_CACHE = 2**20  # bytes of each variable while a file is written
 
 
 def make_forecast(
@@ -64,18 +68,17 @@ def make_forecast(
     if members:
         check_member_memory(members, len(leads), frames.shape[2:])
     inputs = frames.read(index)
-    seconds = frames.seconds[None, index]
+    seconds = frames.seconds[index]
     attributes = forecast_attributes(nowcaster, frames, index, inputs, command)
     if not nowcaster.spec.thresholds:
-        fields = Fields(nowcaster.predict(inputs[None], seconds, leads)[0])
+        fields = Fields(nowcaster.predict(inputs[None], seconds[None], leads)[0])
         dataset = forecast_dataset(nowcaster, frames, fields, leads, last, attributes)
     else:
-        probability = nowcaster.predict_probability(inputs[None], seconds, leads)[0]
-        mean = nowcaster.mean(probability[None], inputs[None], seconds, leads)[0]
+        probability, mean = nowcaster.predict_events(inputs, seconds, leads)
         fields = Fields.of_probability(nowcaster, probability, mean, leads)
         dataset = forecast_dataset(nowcaster, frames, fields, leads, last, attributes)
         if members:
-            made = make_members(nowcaster, probability, inputs, seconds[0], leads, members, seed)
+            made = make_members(nowcaster, probability, inputs, seconds, leads, members, seed)
             dataset = _with_members(dataset, made, members, seed)
     return where_observed(dataset, frames, inputs)
 
@@ -130,8 +133,22 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     the last bytes of a file.
     """
     stored = encoded(dataset)
-    content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
+    with _small_chunk_cache():
+        content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
     return write_atomic(path, lambda draft: draft.write_bytes(content))
+
+
+@contextmanager
+def _small_chunk_cache() -> Iterator[None]:
+    """Keep no written chunks in memory within the block; by default, the library keeps 64 MiB of each variable."""
+    import netCDF4  # slow to load
+
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(_CHUNK_CACHE, *before[1:])
+    try:
+        yield
+    finally:
+        netCDF4.set_chunk_cache(*before)
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:

@@ -222,8 +222,6 @@ def _predict_events(
 ) -> tuple[Field, Field, Probabilities]:
     """Return field and mean (lead_time, height, width) of a model with thresholds, and its probabilities."""
     window = slice(end - model.pipeline.input_length + 1, end + 1)
-    inputs, seconds = frames.read(window)[None], frames.seconds[None, window]
-    probability = model.predict_probability(inputs, seconds, leads)
-    mean = model.mean(probability, inputs, seconds, leads)[0]
-    chance = Probabilities(model.spec.thresholds, probability[0].astype(np.float16))
-    return model.field(probability, leads)[0], mean, chance
+    probability, mean = model.predict_events(frames.read(window), frames.seconds[window], leads)
+    chance = Probabilities(model.spec.thresholds, probability.astype(np.float16))
+    return model.field(probability, leads), mean, chance

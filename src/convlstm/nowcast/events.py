@@ -83,21 +83,19 @@ class EventRules:
         Below the first threshold it is the mean of that class.
         """
         cuts = self.cuts_of(leads)[..., None, None]
-        share = np.clip(probability / cuts, 0, 1)
-        reached = probability >= cuts
         bounds = np.array([*self.thresholds, max(self.class_means[-1], self.thresholds[-1])], np.float32)
         result = np.full(probability[..., 0, :, :].shape, np.float32(self.class_means[0]), np.float32)
         is_event = np.ones(result.shape, bool)
-        for k in range(len(self.thresholds)):
-            is_event &= reached[..., k, :, :]
-            if k + 1 < len(self.thresholds):
-                upward = share[..., k + 1, :, :]
-            else:
-                cut = cuts[..., k, :, :]
-                upward = np.clip((probability[..., k, :, :] - cut) / (1 - cut), 0, 1)
+        last = len(self.thresholds) - 1
+        for k in range(last + 1):
+            is_event &= probability[..., k, :, :] >= cuts[..., k, :, :]
+            upper = min(k + 1, last)
+            chance = probability[..., upper, :, :][is_event]  # no more cells than needed: most are dry
+            cut = np.broadcast_to(cuts[..., upper, :, :], is_event.shape)[is_event]
+            upward = np.clip(chance / cut if k < last else (chance - cut) / (1 - cut), 0, 1)
             value = bounds[k] + upward * (bounds[k + 1] - bounds[k])
-            result = np.where(is_event, np.minimum(value, np.nextafter(bounds[k + 1], bounds[k])), result)
-        return np.asarray(np.maximum(result, np.float32(self.class_means[0])), np.float32)
+            result[is_event] = np.minimum(value, np.nextafter(bounds[k + 1], bounds[k]))
+        return np.maximum(result, np.float32(self.class_means[0]))
 
     def _lines(self) -> Sequence[Any]:
         """Return the lines of the classes; without any, their means for all lead times."""
@@ -158,12 +156,12 @@ class EventRules:
         bounds = np.array([*self.thresholds, top], np.float32)
         result = np.full(probability[..., 0, :, :].shape, np.float32(self.class_means[0]), np.float32)
         for k in range(len(self.thresholds)):
-            lower = probability[..., k, :, :]
             is_last = k == len(self.thresholds) - 1
-            upper = np.zeros_like(lower) if is_last else probability[..., k + 1, :, :]
+            reached = probability[..., k, :, :] >= exceeded
+            lower = probability[..., k, :, :][reached]  # no more cells than needed: most are dry
+            upper = np.zeros_like(lower) if is_last else probability[..., k + 1, :, :][reached]
             share = np.clip((lower - exceeded) / np.maximum(lower - upper, np.float32(1e-6)), 0, 1)
-            value = bounds[k] + share * (bounds[k + 1] - bounds[k])
-            result = np.where(lower >= exceeded, value, result)
+            result[reached] = bounds[k] + share * (bounds[k + 1] - bounds[k])
         return result
 
 

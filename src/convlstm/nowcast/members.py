@@ -15,8 +15,7 @@ from scipy.special import ndtr
 
 from convlstm.data.units import Field
 from convlstm.errors import ConfigError, DataError
-from convlstm.nowcast.baselines import optical_flow
-from convlstm.nowcast.motion import estimate_motion
+from convlstm.nowcast.baselines import Extrapolation
 from convlstm.nowcast.moving_frame import Rectangle, whole_frame
 from convlstm.nowcast.noise import Noise
 from convlstm.nowcast.nowcaster import Nowcaster
@@ -87,13 +86,13 @@ def make_members(
     """
     check_members(nowcaster, count)
     grid = (inputs.shape[-2], inputs.shape[-1])
-    motion = estimate_motion(inputs[:, 0], input_seconds)
-    part = whole_frame(motion, float(lead_seconds[-1]), grid, 1)
-    cells = [_nearest(part, origin) for origin in Rectangle(0, 0, *grid).positions(motion, -lead_seconds)]
+    flow = Extrapolation.of_inputs(inputs[:, 0], input_seconds)
+    part = whole_frame(flow.motion, float(lead_seconds[-1]), grid, 1)
+    cells = [_nearest(part, origin) for origin in Rectangle(0, 0, *grid).positions(flow.motion, -lead_seconds)]
     spacing = nowcaster.pipeline.grid_spacing
     cell_km = 1.0 if spacing is None else spacing / 1000
     rules, leads = nowcaster.rules, nowcaster.nearest_steps(lead_seconds)
-    moved = np.nan_to_num(optical_flow(inputs[:, :1], input_seconds, lead_seconds)[:, 0])
+    moved = np.nan_to_num(flow.moved(lead_seconds, np.indices(grid).astype(np.float64)))
     for number in range(count):
         random = np.random.Generator(np.random.PCG64([seed, number]))
         fields = (noise or Noise()).fields((part.height, part.width), lead_seconds, random, cell_km)

@@ -19,7 +19,7 @@ from convlstm.data.places import Source
 from convlstm.data.units import Field
 from convlstm.errors import WeightsError
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
-from convlstm.nowcast.baselines import optical_flow
+from convlstm.nowcast.baselines import Extrapolation
 from convlstm.nowcast.cells import moving_probability
 from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.frameworks import build_trainer, set_threads
@@ -277,17 +277,22 @@ class Nowcaster:
         """
         return self.rules.field(probability, self.nearest_steps(lead_seconds))
 
-    def mean(
-        self,
-        probability: Field,
-        inputs: Field,
-        input_seconds: NDArray[np.float64],
-        lead_seconds: NDArray[np.float64],
-    ) -> Field:
-        """Return the mean (batch, lead_time, height, width) of probabilities that `predict_probability` gave."""
-        samples = zip(inputs[:, :, :1], input_seconds, strict=True)
-        moved = np.stack([optical_flow(values, seconds, lead_seconds)[:, 0] for values, seconds in samples])
-        return self.rules.mean(probability, np.nan_to_num(moved), self.nearest_steps(lead_seconds))
+    def predict_events(
+        self, inputs: Field, input_seconds: NDArray[np.float64], lead_seconds: NDArray[np.float64]
+    ) -> tuple[Field, Field]:
+        """Return the probability (lead_time, threshold, height, width) and the mean (lead_time, height, width).
+
+        The inputs are those of one sample: frames (time, channel, height, width) and times (time,), as in `predict`.
+        Only for a model with thresholds.
+        """
+        flow = Extrapolation.of_inputs(inputs[:, 0], input_seconds)
+        if self.pipeline.frame == "moving":
+            self._lead_steps(lead_seconds)  # raises an error for lead times that the model does not support
+            probability = moving_probability(self, inputs, input_seconds, flow.motion, lead_seconds)
+        else:
+            probability = self.predict_probability(inputs[None], input_seconds[None], lead_seconds)[0]
+        moved = np.nan_to_num(flow.moved(lead_seconds, np.indices(inputs.shape[-2:]).astype(np.float64)))
+        return probability, self.rules.mean(probability, moved, self.nearest_steps(lead_seconds))
 
     def check_lead_times(self, lead_seconds: NDArray[np.float64]) -> None:
         """Raise a `ConfigError` for lead times in seconds that the model cannot forecast."""

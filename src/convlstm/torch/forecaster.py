@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.engine.torch.activations import ACTIVATION_FUNCTIONS
+from convlstm.engine.torch.buffers import release_memory
 from convlstm.engine.torch.modes import is_traced, transforms_are_active
 from convlstm.engine.torch.recurrence import State
 from convlstm.frontend.arguments import check_spec_type
@@ -236,6 +237,7 @@ class Forecaster(HoldsExtra, ExportableModule):
         del convolved, again
         if is_recorded:
             return self._output_of(features, hidden, in_place=False)
+        release_memory()  # of the encoder's arrays, which this call needs no more
         # one lead time at a time, so that a large grid needs the memory of one beyond the result
         parts = (self._output_of(features, part, in_place=in_place) for part in hidden.split(1, dim=1))
         first_part = next(parts)
