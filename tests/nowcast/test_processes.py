@@ -97,8 +97,9 @@ def one_process(tmp_path, gappy_path, tiny):
 
 
 @pytest.fixture
-def several(tmp_path, gappy_path, tiny):
+def several(tmp_path, gappy_path, tiny, monkeypatch):
     """Train in several processes; returns the exit code, and the reports of each process that ended by itself."""
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")  # where a process crashed, in the output of the test
 
     def run(name, devices, strategy, *, resume=False, signal_name="", step=0, second=None, **sections):
         config = tmp_path / f"{name}-RANK.yaml"
