@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,8 @@ def rain_of_day(day: int) -> np.ndarray:
     return frames
 
 
-def write_archive(path: Path, gigabytes: float, compress: bool) -> int:
-    """Write an archive of about this size in memory, day by day, and return its number of frames."""
+def write_archive(path: Path, gigabytes: float, compress: bool) -> None:
+    """Write an archive of about this size in memory, day by day."""
     days = max(round(gigabytes * 1e9 / (4 * FRAMES_OF_PART * SIDE**2)), 4)
     count = days * FRAMES_OF_PART
     coords = {
@@ -70,7 +71,6 @@ def write_archive(path: Path, gigabytes: float, compress: bool) -> int:
     )
     for day in range(days):
         array[day * FRAMES_OF_PART : (day + 1) * FRAMES_OF_PART] = rain_of_day(day)
-    return count
 
 
 def write_last_frames(archive: Path, path: Path) -> None:
@@ -127,8 +127,13 @@ def main() -> None:
     archive = options.folder / "archive.zarr"
     if not archive.exists():
         started = time.perf_counter()
-        count = write_archive(archive, options.gigabytes, not options.uncompressed)
-        print(f"{count} frames written in {time.perf_counter() - started:.0f} s")
+        size = (archive, options.gigabytes, not options.uncompressed)
+        writing = get_context("spawn").Process(target=write_archive, args=size)
+        writing.start()  # the peak memory of a process counts for those that it starts later
+        writing.join()
+        if writing.exitcode:
+            raise SystemExit("the archive could not be written")
+        print(f"archive written in {time.perf_counter() - started:.0f} s")
     write_last_frames(archive, options.folder / "last.nc")
     results = {}
     for name, command in commands(archive, options.folder).items():

@@ -35,7 +35,10 @@ STATEMENTS = {
     "import convlstm.pysteps": FRAMEWORKS | {"pysteps"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
-    "import convlstm.report": FRAMEWORKS,
+    "import convlstm.report.page": FRAMEWORKS,
+    "import pathlib, convlstm.cli.forecast_output as o; o.check_output(pathlib.Path('a.nc'), 'cf')": (
+        FRAMEWORKS | {"scores", "arch", "matplotlib", "jinja2"}
+    ),
     "import convlstm.nowcast": FRAMEWORKS,
     "import convlstm.conformance.campaign": FRAMEWORKS,
     "import convlstm.cli.main": FRAMEWORKS,

@@ -16,7 +16,7 @@ def check_output(output: Path, layout: str) -> None:
     from convlstm.nowcast.cf_output import DATA_SUFFIXES, FORECAST_SUFFIXES, GEOTIFF_SUFFIXES
     from convlstm.nowcast.geotiff import load_libraries
     from convlstm.nowcast.layouts import LAYOUTS
-    from convlstm.report.animation import ANIMATION_SUFFIXES, find_ffmpeg
+    from convlstm.report.suffixes import ANIMATION_SUFFIXES
 
     check_writable(output, folder=output.suffix == ".zarr")
     check_suffix(output, (*FORECAST_SUFFIXES, *ANIMATION_SUFFIXES))
@@ -31,6 +31,8 @@ def check_output(output: Path, layout: str) -> None:
     if output.suffix in GEOTIFF_SUFFIXES:
         load_libraries()  # before the data are read: see there
     if output.suffix == ".mp4":
+        from convlstm.report.animation import find_ffmpeg
+
         find_ffmpeg()
 
 
@@ -60,9 +62,11 @@ def write_output(output: Path, forecast: xr.Dataset, layout: str) -> None:
     """Write a forecast of the kind that the end of the name says."""
     from convlstm.nowcast.cf_output import write_forecast
     from convlstm.nowcast.layouts import with_layout
-    from convlstm.report.animation import ANIMATION_SUFFIXES, write_animation
+    from convlstm.report.suffixes import ANIMATION_SUFFIXES
 
     if output.suffix in ANIMATION_SUFFIXES:
+        from convlstm.report.animation import write_animation
+
         write_animation(output, forecast)
     else:
         write_forecast(output, with_layout(forecast, layout))

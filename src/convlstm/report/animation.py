@@ -21,9 +21,8 @@ from convlstm.data.spacing import cell_size, is_south_first
 from convlstm.errors import DataError, DependencyError, OutputError, install
 from convlstm.files import check_suffix, write_atomic
 from convlstm.report.scales import MISSING, Scale, field_scale, rain_scale, round_down
+from convlstm.report.suffixes import ANIMATION_SUFFIXES
 from convlstm.verification.lead_times import lead_unit
-
-ANIMATION_SUFFIXES = (".gif", ".mp4")
 
 _WIDTH, _DPI = 6.4, 100  # inches, dots per inch
 _LONGEST = 1.6  # height of a map by its width
