@@ -128,10 +128,10 @@ class MlflowLog:
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        for name in ("mlflow", "alembic"):  # they announce on standard error what is no error
-            logging.getLogger(name).setLevel(logging.WARNING)
         import mlflow
 
+        for name in ("mlflow", "alembic"):  # they announce on standard error what is no error
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._file = folder / MLFLOW_FILE
         values = {name: str(_plain(value))[:_LONGEST] for name, value in parameters.items()}
         with _mlflow_errors():
