@@ -453,4 +453,4 @@ def _draw(values: xr.DataArray, scale: Scale, ax: Axes, *, title: str, threshold
     lengths = [str(values[dim].attrs.get("units", "")) for dim in (y, x)]
     if lengths[0] == lengths[1] and not lengths[0].startswith("degree"):
         ax.set_aspect("equal")
-    ax.set_title(title)
+    ax.set_title(title, fontsize="medium")
