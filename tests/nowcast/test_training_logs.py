@@ -1,10 +1,12 @@
 """Logs for TensorBoard and MLflow, read back with these libraries: the lines of the log, once each after a resume."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from convlstm.cli.main import run as run_command
 from convlstm.errors import ConfigError, DataError, DependencyError, OutputError
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.run_folder import RunFolder, flat_options
@@ -94,6 +96,29 @@ def test_a_finished_run_gets_its_log_afterwards(train, rain_frames, tiny):
     fit(tiny(), rain_frames, folder, resume=True, logs=["tensorboard"])
     check_tensorboard(folder)
     assert folder.model.read_bytes() == before
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_a_log_without_times_is_copied_too(train, rain_frames, tiny):
+    folder = train()
+    path = folder.path / "log.jsonl"
+    path.write_text(re.sub(', "time": "[^"]+"', "", path.read_text()))
+    fit(tiny(), rain_frames, folder, resume=True, logs=["tensorboard"])
+    assert "time" not in path.read_text()
+    check_tensorboard(folder)
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_the_command_writes_the_log_that_it_is_asked_for(tmp_path, make_rain):
+    make_rain().to_netcdf(tmp_path / "rain.nc")
+    settings = ["training.steps=4", "training.validate_every=2", "training.batch_size=2", "data.crop=16"]
+    settings += ["data.input_length=3", "data.horizon=4", "model.hidden_channels=4"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = ["train", str(tmp_path / "rain.nc"), "-o", str(tmp_path / "run"), "--log", "tensorboard", *words]
+    assert run_command(command) == 0
+    folder = RunFolder(tmp_path / "run")
+    assert [entry["step"] for entry in folder.history()] == [2, 4]
+    check_tensorboard(folder)
 
 
 @pytest.fixture
@@ -189,7 +214,5 @@ def test_an_unknown_log_and_a_missing_package_are_refused_before_the_training(lo
 
 
 def test_the_option_of_the_command_is_checked_before_the_data_are_read(capsys):
-    from convlstm.cli.main import run
-
-    assert run(["train", "nowhere.nc", "--log", "wandb"]) == 3
+    assert run_command(["train", "nowhere.nc", "--log", "wandb"]) == 3
     assert capsys.readouterr().err.startswith("error: --log: expected one of tensorboard, mlflow, got 'wandb'.")

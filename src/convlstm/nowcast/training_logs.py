@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -226,8 +227,9 @@ def _plain(value: Any) -> str | float | bool:
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:
-    """Return the time of a line of the log in seconds since 1970."""
-    return datetime.fromisoformat(entry["time"]).timestamp()
+    """Return the time of a line of the log in seconds since 1970; the present one for a line without a time."""
+    written = entry.get("time")
+    return time.time() if written is None else datetime.fromisoformat(written).timestamp()
 
 
 _LOGS: dict[str, tuple[str, Callable[[Path, Mapping[str, Any], Sequence[Mapping[str, Any]]], TrainingLog]]] = {
