@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from convlstm.data.axes import find_axes, find_realization
 from convlstm.data.in_memory import Time, as_datetime64
 from convlstm.errors import ConfigError, DataError
+from convlstm.nowcast.forecast_times import find_start, listed, read_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from convlstm.report.scales import Scale
-
-_TOLERANCE = 1.0  # seconds between a lead time in the file and the one that is asked for
-_MOST_LISTED = 12  # values in an error
 _PART = re.compile(r"probability_of_(.+)_above_threshold|(.+)_(?:mean|quantile|member|field)")
 
 
@@ -147,12 +143,12 @@ class ForecastAccessor:
                 received=", ".join(map(str, self._dataset.data_vars)),
                 hint="Forecast by a model with thresholds, or pass `from_members=True` for a forecast with members.",
             )
-        listed = self._dataset["threshold"].values.astype(np.float64)
-        place = np.flatnonzero(np.isclose(listed, threshold, rtol=1e-6, atol=0))
+        thresholds = self._dataset["threshold"].values.astype(np.float64)
+        place = np.flatnonzero(np.isclose(thresholds, threshold, rtol=1e-6, atol=0))
         if not place.size:
             raise ConfigError(
                 "threshold",
-                expected=f"one of those in the forecast ({_listed(listed)})",
+                expected=f"one of those in the forecast ({listed(thresholds)})",
                 received=f"{threshold:g}",
                 hint="Pass one of them, or any number with `from_members=True` for a forecast with members.",
             )
@@ -179,33 +175,20 @@ class ForecastAccessor:
             >>> forecast.convlstm.at(valid_time="2018-05-20T12:10")["lead_time"].item() / 1e9
             600.0
         """
-        dim, leads, valid = self._times()
+        times = read_times(self._dataset)
         if (lead_time is None) == (valid_time is None):
             raise ConfigError(
                 "lead_time",
-                expected=f"a lead time in seconds ({_listed(leads)}), or `valid_time`",
+                expected=f"a lead time in seconds ({listed(times.leads)}), or `valid_time`",
                 received="none of them" if lead_time is None else "both",
-                hint=f"Pass one of them, such as `lead_time={leads[0]:g}`.",
+                hint=f"Pass one of them, such as `lead_time={times.leads[0]:g}`.",
             )
         if lead_time is not None:
-            seconds = _seconds(lead_time)
-            place = np.flatnonzero(np.abs(leads - seconds) <= _TOLERANCE)
-            name, listed, received = "lead_time", f"{_listed(leads)} seconds", f"{seconds:g}"
+            place = times.place_of_lead(lead_time)
         else:
             assert valid_time is not None
-            received = str(as_datetime64(valid_time).astype("datetime64[s]"))
-            place = np.flatnonzero([text == received for text in valid])
-            name, listed = "valid_time", f"{valid[0]} to {valid[-1]}"
-        if not place.size:
-            raise ConfigError(
-                name,
-                expected=f"a time of the forecast ({listed})",
-                received=received,
-                hint="Pass one of these times, or forecast it with `lead_times`.",
-            )
-        if dim is None:
-            return self._dataset
-        return self._dataset.isel({dim: int(place[0])})
+            place = times.place_of_valid_time(str(as_datetime64(valid_time).astype("datetime64[s]")))
+        return self._dataset if times.dim is None else self._dataset.isel({times.dim: place})
 
     def areal_sums(
         self, cells: int, *, of: Literal["field", "mean", "members"] = "field", variable: str | None = None
@@ -267,16 +250,16 @@ class ForecastAccessor:
         """
         import matplotlib.pyplot as plt
 
+        from convlstm.report.forecast_map import draw_field
+
         chosen = self._dataset
-        _, leads, _ = self._times()
-        if len(leads) > 1 or lead_time is not None or valid_time is not None:
+        if len(read_times(chosen).leads) > 1 or lead_time is not None or valid_time is not None:
             chosen = self.at(lead_time, valid_time=valid_time)
         forecast = ForecastAccessor(chosen)
         values = forecast.field(variable) if threshold is None else forecast.probability(threshold, variable=variable)
         if ax is None:
             ax = plt.subplots(layout="constrained")[1]
-        scale = _scale(values, is_probability=threshold is not None)
-        _draw(values, scale, ax, title=forecast._title(), threshold=threshold)
+        draw_field(values, ax, title=read_times(chosen).title(), threshold=threshold)
         return ax
 
     def _variable(self, variable: str | None) -> str:
@@ -319,7 +302,7 @@ class ForecastAccessor:
     def _array(self, name: str) -> xr.DataArray:
         """Return a variable without the dimension of the initial times, of which there is one."""
         array = self._dataset[name]
-        start = self._start()
+        start = find_start(self._dataset)
         starts = [] if start is None else [dim for dim in start.dims if dim in array.dims]
         if start is not None and start.size > 1:
             raise DataError(
@@ -333,59 +316,6 @@ class ForecastAccessor:
         array.encoding.update(encoding)
         return array
 
-    def _start(self) -> xr.DataArray | None:
-        """Return the initial time."""
-        return self._named("forecast_reference_time", "forecast_reference_time", "init_time")
-
-    def _named(self, standard_name: str, *names: str) -> xr.DataArray | None:
-        """Return the coordinate with a standard name, or else with one of the names."""
-        coordinates = {str(name): array for name, array in self._dataset.coords.items()}
-        found = [array for array in coordinates.values() if array.attrs.get("standard_name") == standard_name]
-        return next(iter([*found, *(coordinates[name] for name in names if name in coordinates)]), None)
-
-    def _times(self) -> tuple[Hashable | None, NDArray[np.float64], list[str]]:
-        """Return the dimension of the lead times, the lead times in seconds, and the valid times as texts.
-
-        The dimension is None if the forecast has one time only.
-        """
-        lead = self._named("forecast_period", "lead_time")
-        start = self._start()
-        valid = self._named("time", "time", "valid_time")
-        if valid is None or (lead is None and start is None):
-            raise DataError(
-                "dataset",
-                expected="a forecast with valid times, and with lead times or an initial time",
-                received=f"the coordinates {', '.join(map(str, self._dataset.coords)) or 'none'}",
-                hint="Use the result of `Nowcaster.forecast`, or open a file of `convlstm forecast`.",
-            )
-        one_start = [] if start is None or start.size > 1 else list(start.dims)
-        valid = valid.squeeze([dim for dim in one_start if dim in valid.dims])
-        texts = [str(time)[:19].replace(" ", "T") for time in np.atleast_1d(valid.values)]
-        if lead is None:
-            assert start is not None
-            lead = valid - start.squeeze(one_start)
-        elif lead.dtype.kind != "m":  # a file that was opened without `decode_timedelta`
-            lead = xr.DataArray(xr.conventions.decode_cf_variable(str(lead.name), lead.variable, decode_timedelta=True))
-        if lead.dtype.kind == "m":
-            seconds = np.atleast_1d(lead.values) / np.timedelta64(1, "s")
-        elif lead.dtype.kind == "O":  # another calendar, whose times are objects
-            seconds = np.array([gap.total_seconds() for gap in np.atleast_1d(lead.values)])
-        else:
-            raise DataError(
-                str(lead.name),
-                expected="lead times with a unit, such as minutes",
-                received=f"units {lead.attrs.get('units')!r}",
-                hint="Write the unit as the attribute `units`.",
-            )
-        return (lead.dims[0] if lead.dims else None), seconds.astype(np.float64), texts
-
-    def _title(self) -> str:
-        """Return valid time and lead time of a forecast with one time, such as `2018-05-20 12:30 UTC, +30 min`."""
-        from convlstm.verification.lead_times import lead_unit
-
-        _, leads, valid = self._times()
-        return f"{valid[0][:16].replace('T', ' ')} UTC, +{lead_unit(leads / 60).label(float(leads[0] / 60))}"
-
 
 def _described(
     array: xr.DataArray, name: str, attributes: dict[Hashable, Any] | dict[str, Any], source: xr.DataArray
@@ -396,61 +326,3 @@ def _described(
     if "grid_mapping" in source.encoding:
         array.encoding["grid_mapping"] = source.encoding["grid_mapping"]
     return array
-
-
-def _listed(values: NDArray[np.float64]) -> str:
-    """Return numbers as text, the middle ones of many left out."""
-    texts = [f"{value:g}" for value in values]
-    return ", ".join(texts if len(texts) <= _MOST_LISTED else [*texts[: _MOST_LISTED - 2], "…", texts[-1]])
-
-
-def _seconds(duration: float | timedelta | np.timedelta64) -> float:
-    if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, np.timedelta64):
-        return float(duration / np.timedelta64(1, "s"))
-    if isinstance(duration, int | float | np.number):
-        return float(duration)
-    raise ConfigError(
-        "lead_time", expected="seconds or a duration", received=repr(duration), hint="Pass seconds, such as 1800."
-    )
-
-
-def _scale(values: xr.DataArray, *, is_probability: bool) -> Scale:
-    from convlstm.report.scales import field_scale, probability_scale, rain_scale
-
-    units = str(values.attrs.get("units", ""))
-    if is_probability:
-        return probability_scale()
-    return rain_scale(units) if units == "mm/h" else field_scale([values.values], units)
-
-
-def _draw(values: xr.DataArray, scale: Scale, ax: Axes, *, title: str, threshold: float | None) -> None:
-    """Draw a map (y, x) with its colour bar."""
-    from matplotlib.colors import BoundaryNorm, ListedColormap
-
-    from convlstm.report.scales import MISSING
-
-    units = str(values.attrs.get("units", "1"))
-    label = str(values.attrs.get("long_name", values.name))
-    if threshold is not None:
-        label = f"probability of {threshold:g} {values['threshold'].attrs.get('units', '')} or more"
-    elif units != "1":
-        label = f"{label} ({units})"
-    inner = ListedColormap(list(scale.colours[1:-1]))
-    colours = inner.with_extremes(under=scale.colours[0], over=scale.colours[-1], bad=MISSING)
-    y, x = values.dims
-    drawing: Any = values.plot
-    drawing.pcolormesh(
-        x=x,
-        y=y,
-        ax=ax,
-        cmap=colours,
-        norm=BoundaryNorm(scale.edges, inner.N),
-        yincrease=y in values.coords,  # rows without coordinates begin in the north
-        cbar_kwargs={"extend": "both", "ticks": list(scale.ticks), "label": label},
-    )
-    lengths = [str(values[dim].attrs.get("units", "")) for dim in (y, x)]
-    if lengths[0] == lengths[1] and not lengths[0].startswith("degree"):
-        ax.set_aspect("equal")
-    ax.set_title(title, fontsize="medium")
