@@ -33,6 +33,7 @@ STATEMENTS = {
     "import convlstm.export": (HEAVY | {"onnx", "onnxruntime"}) - {"numpy"},
     "import convlstm.hub": (HEAVY | {"huggingface_hub"}) - {"numpy"},
     "import convlstm.pysteps": FRAMEWORKS | {"pysteps"},
+    "import convlstm.xarray": FRAMEWORKS | {"matplotlib", "scores", "skimage"},
     "import convlstm.data": FRAMEWORKS,
     "import convlstm.verification": FRAMEWORKS,
     "import convlstm.report.page": FRAMEWORKS,

@@ -1,13 +1,14 @@
 """The prose of the project: no word of the deny-list and no sentence over 30 words.
 
-Checked are the README, the changelog, the page on security, the pages in `docs`, and every string literal and docstring
-in `src/convlstm`.
+Checked are the README, the changelog, the page on security, the pages and the texts of notebooks in `docs`, and every
+string literal and docstring in `src/convlstm`.
 `NOT_YET` lists the paths that still have findings; its numbers may only decrease.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,8 +79,9 @@ def literals(source: str) -> Iterator[str]:
 
 def paths() -> list[str]:
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    notebooks = (ROOT / "docs").rglob("*.ipynb")
     sources = (ROOT / "src" / "convlstm").rglob("*.py")
-    names = [str(path.relative_to(ROOT)) for path in (*pages, *sources)]
+    names = [str(path.relative_to(ROOT)) for path in (*pages, *notebooks, *sources)]
     return sorted(name for name in names if name not in EXEMPT)
 
 
@@ -87,6 +89,9 @@ def findings_of(name: str) -> list[str]:
     text = (ROOT / name).read_text(encoding="utf-8")
     if name.endswith(".md"):
         return findings(text)
+    if name.endswith(".ipynb"):
+        texts = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        return [finding for cell in texts for finding in findings(cell)]
     return [finding for literal in literals(text) for finding in findings(literal)]
 
 

@@ -59,6 +59,14 @@ def train(
     accumulated: options.Accumulated = None,
     missing: options.Missing = None,
     select: options.Select = None,
+    logs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="NAME",
+            help="Log for tensorboard (in the folder `tensorboard` of the run) or mlflow too. Repeat for both.",
+        ),
+    ] = None,
     quiet: options.Quiet = False,
     log_file: options.LogFile = None,
     as_json: options.Json = False,
@@ -79,6 +87,7 @@ def train(
     from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.frameworks import process_rank
     from convlstm.nowcast.run_folder import RunFolder
+    from convlstm.nowcast.training_logs import check_training_logs
 
     begin("train", quiet=quiet, log_file=log_file, as_json=as_json)
     folder = RunFolder(output)
@@ -98,6 +107,7 @@ def train(
         return
     if not data:
         raise typer.BadParameter("pass the data to train on", param_hint="DATA")
+    check_training_logs(logs or ())
     processes = Processes(devices=devices, nodes=nodes, strategy=cast(Strategy, strategy))
     processes.check_batch(chosen.training.batch_size, chosen.training.accumulate)
     rank = process_rank(framework, processes, device)
@@ -117,6 +127,7 @@ def train(
         device=device,
         processes=processes,
         mesh=None if mesh is None else DeviceMesh.of_text(mesh),
+        logs=logs or (),
         resume=resume,
     )
     finish(

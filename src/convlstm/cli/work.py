@@ -34,6 +34,7 @@ def train_with_progress(
     device: str | None = None,
     processes: Processes | None = None,
     mesh: DeviceMesh | None = None,
+    logs: Sequence[str] = (),
     resume: bool,
 ) -> Progress:
     """Train with a display of step, loss and validation loss."""
@@ -60,6 +61,7 @@ def train_with_progress(
             device=device,
             processes=processes or ONE_PROCESS,
             mesh=mesh,
+            logs=logs,
             resume=resume,
             on_step=on_step,
             on_begin=say_summary,

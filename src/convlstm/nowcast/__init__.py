@@ -14,5 +14,6 @@ __all__ = ["Nowcaster"]
 def __getattr__(name: str) -> Any:
     """Load the public name on first use, so that the parts of this package are imported without it."""
     if name == "Nowcaster":
+        import_module("convlstm.xarray")  # adds `.convlstm` to its forecasts; by name, since it is above this package
         return import_module("convlstm.nowcast.nowcaster").Nowcaster
     raise AttributeError(f"module 'convlstm.nowcast' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,9 +31,10 @@ from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.pipeline import Pipeline
 from convlstm.nowcast.prepare import TrainingData, prepare, to_sample
 from convlstm.nowcast.provenance import Provenance
-from convlstm.nowcast.run_folder import Progress, ReadOnlyRunFolder, RunFolder
+from convlstm.nowcast.run_folder import Progress, ReadOnlyRunFolder, RunFolder, flat_options
 from convlstm.nowcast.signals import collected_signals
 from convlstm.nowcast.start_model import check_start, load_start
+from convlstm.nowcast.training_logs import check_training_logs, training_logs
 from convlstm.nowcast.weight_average import WeightAverage
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
@@ -66,6 +67,7 @@ def fit(
     processes: Processes = ONE_PROCESS,
     mesh: DeviceMesh | None = None,
     resume: bool = False,
+    logs: Sequence[str] = (),
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_begin: Callable[[Summary, Pipeline], None] = lambda summary, pipeline: None,
 ) -> Progress:
@@ -74,15 +76,17 @@ def fit(
     With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
     before the first step. After SIGINT, SIGTERM or SIGHUP the state is saved, and an `InterruptedTrainingError` is
     raised. A loss that is NaN or infinite is a `TrainingError`. A launcher such as torchrun starts several `processes`,
-    each of which makes this call. A `mesh` uses several devices of this process.
+    each of which makes this call. A `mesh` uses several devices of this process. `logs` are further places for the
+    lines of the log: tensorboard, mlflow.
     """
+    check_training_logs(logs)
     setup = _set_up(config, frames, framework, device, processes, mesh)
     trainer = setup.trainer
     if trainer.rank:
         folder = ReadOnlyRunFolder(folder.path)
     with folder.begun(config, resume):
         with trainer.connected():
-            progress = _train(setup, config, frames, folder, on_begin, on_step)
+            progress = _train(setup, config, frames, folder, () if trainer.rank else logs, on_begin, on_step)
         is_writer = trainer.rank == 0
         if is_writer and setup.spec.thresholds and "events" not in load_model(folder.model).extra:
             _save_event_rules(folder, frames, setup.data, framework, device)
@@ -94,6 +98,7 @@ def _train(
     config: Config,
     frames: Frames,
     folder: RunFolder,
+    logs: Sequence[str],
     on_begin: Callable[[Summary, Pipeline], None],
     on_step: Callable[[StepReport], None],
 ) -> Progress:
@@ -110,11 +115,12 @@ def _train(
     if state is not None:
         trainer.restore(average.restore(state))
     has_more_steps = progress.step < config.training.steps
-    if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
-        progress.finished = False
-        with collected_signals() as signals:
-            run = _TrainingRun(config, setup, average, folder, progress, data_description, on_step, signals)
-            run.train()
+    with training_logs(logs, folder, flat_options(config)) as on_log:
+        if not progress.finished or (has_more_steps and not _has_no_improvement(config, progress)):
+            progress.finished = False
+            with collected_signals() as signals:
+                run = _TrainingRun(config, setup, average, folder, progress, data_description, on_log, on_step, signals)
+                run.train()
     return progress
 
 
@@ -204,6 +210,7 @@ class _TrainingRun:
     folder: RunFolder
     progress: Progress
     data_description: Mapping[str, Any]
+    on_log: Callable[[Mapping[str, Any]], None]
     on_step: Callable[[StepReport], None]
     signals: list[int]  # numbers of the signals received so far
 
@@ -239,8 +246,9 @@ class _TrainingRun:
                 with self.setup.trainer.using(weights):
                     validation_loss = _finite(self._validate(), progress.step)
                 self._keep_if_best(validation_loss, weights)
-                self._log(validation_loss, rate)
+                entry = self._log(validation_loss, rate)
                 self._save_state()
+                self.on_log(entry)  # after the state, which stays if a server cannot be reached
             if not self.signals:  # after SIGHUP there is no terminal to write to
                 self.on_step(StepReport(progress.step, options.steps, loss, validation_loss, rate))
         progress.finished = True
@@ -301,12 +309,14 @@ class _TrainingRun:
             extra["class_means"] = self.class_means
         self.folder.save_model(self.setup.spec, weights, extra)
 
-    def _log(self, validation_loss: float, rate: float) -> None:
-        """Write a line of the log with the mean training loss since the last validation."""
+    def _log(self, validation_loss: float, rate: float) -> dict[str, Any]:
+        """Write a line of the log with the mean training loss since the last validation, and return it."""
         progress = self.progress
         entry = {"step": progress.step, "loss": float(np.mean(progress.losses)), "validation_loss": validation_loss}
-        self.folder.log(entry | {"learning_rate": rate, "time": utc_text()})
+        line = entry | {"learning_rate": rate, "time": utc_text()}
+        self.folder.log(line)
         progress.losses.clear()
+        return line
 
     def _save_state(self) -> None:
         self.folder.save_state(self.setup.trainer.state() | self.average.state(), self.progress, self.data_description)

@@ -18,6 +18,9 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.weights.checkpoint import MODEL_FILE, load_arrays, save_arrays, save_model
 
+MLFLOW_FILE = "mlflow.json"
+"""Name of the file with the run of MLflow that a training is logged to."""
+
 
 @dataclass
 class Progress:
@@ -54,6 +57,7 @@ class RunFolder:
         self._state = self.path / "state.safetensors"
         self._log = self.path / "log.jsonl"
         self._data = self.path / "data.json"
+        self._mlflow = self.path / MLFLOW_FILE
 
     @property
     def holds_run(self) -> bool:
@@ -63,7 +67,7 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of a run, which no other command may overwrite."""
-        return self.model, self.config, self._state, self._log, self._data
+        return self.model, self.config, self._state, self._log, self._data, self._mlflow
 
     @property
     def checked_files(self) -> tuple[Path, ...]:
@@ -103,6 +107,7 @@ class RunFolder:
                     self.config.unlink(missing_ok=True)
                     self._log.unlink(missing_ok=True)
                     self._data.unlink(missing_ok=True)
+                    self._mlflow.unlink(missing_ok=True)
                 raise
 
     def save_model(self, spec: ForecasterSpec, weights: Mapping[str, Array], extra: Mapping[str, Any]) -> None:
@@ -208,8 +213,8 @@ class ReadOnlyRunFolder(RunFolder):
 
 
 def _check_same(path: Path, config: Config) -> None:
-    saved_options = _options(read_config(path))
-    for name, value in _options(config).items():
+    saved_options = flat_options(read_config(path))
+    for name, value in flat_options(config).items():
         is_longer = name == "training.steps" and value > saved_options[name]
         # other parts of a batch change the rounding only, and fewer processes need more of them
         may_change = is_longer or name == "training.accumulate"
@@ -222,7 +227,8 @@ def _check_same(path: Path, config: Config) -> None:
             )
 
 
-def _options(config: Config) -> dict[str, Any]:
+def flat_options(config: Config) -> dict[str, Any]:
+    """Return the options of a configuration by names such as `training.steps`."""
     sections = config.model_dump(exclude={"seed"})
     options = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
     return options | {"seed": config.seed}
