@@ -9,7 +9,7 @@ INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --editab
 NATIVE = if command -v c++ > /dev/null; then $(PYTHON) -m pip install --quiet --no-build-isolation --no-deps ./native \
 	|| echo 'convlstm-native could not be built: everything runs without it' >&2; fi
 
-.PHONY: demo test check format conformance bench bench-gpu docs dist check-dist check-workflows clean
+.PHONY: demo test check format conformance bench bench-gpu torture docs dist check-dist check-workflows clean
 
 demo: $(DEMO_READY)
 	$(PYTHON) -m convlstm demo --output demo
@@ -51,6 +51,11 @@ bench: $(READY)
 # less than eight minutes on one accelerator; DEVICE=mps for Metal
 bench-gpu: $(READY)
 	$(PYTHON) -m benchmarks.speed.accelerator --device $(or $(DEVICE),cuda) --output build/accelerator.json
+
+# proofs of reliability: hours; NAMES=kills.torch for some, MINUTES=60 for a part of the counts
+torture: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt atheris || echo 'atheris could not be installed: the random inputs are skipped' >&2
+	OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.torture $(NAMES) $(if $(MINUTES),--minutes $(MINUTES)) --output build/torture.json
 
 # the pages are made from the source text alone: no framework is needed
 docs:

@@ -13,7 +13,7 @@ import pytest
 
 from convlstm import files
 from convlstm.errors import OutputError
-from convlstm.files import DRAFT, check_writable, remove_drafts, write_atomic
+from convlstm.files import DRAFT, check_writable, remove_drafts, write_atomic, write_verified
 
 
 def write_folder(draft: Path) -> None:
@@ -92,6 +92,29 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_content(tmp_path: Path, refus
     with refused(OutputError, str(path)):
         write_atomic(path, write)
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    "changed", [lambda content: content[:-1], lambda content: bytes([content[0] ^ 1]) + content[1:]]
+)
+def test_a_disk_that_stores_other_bytes_is_reported_and_the_old_content_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused, changed: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "c.txt"
+    write_verified(path, b"old")
+    assert path.read_bytes() == b"old"
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        for draft in tmp_path.glob(f".c.txt.*{DRAFT}/c.txt"):
+            draft.write_bytes(changed(draft.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with refused(OutputError, str(path)):
+        write_verified(path, b"new")
+    assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["c.txt"]
 
 

@@ -7,6 +7,7 @@ process runs, so that the next write can remove what a killed process left.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
@@ -42,6 +43,35 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
             write(draft)
             move_into_place(draft, target)
     return path
+
+
+def write_verified(path: str | Path, content: bytes) -> Path:
+    """Write a file atomically, and read it again from the disk before it replaces the old one.
+
+    Raises:
+        OutputError: if the file cannot be written, or other bytes are read than were written. The old content stays.
+    """
+
+    def write(draft: Path) -> None:
+        draft.write_bytes(content)
+        _sync_one(draft)
+        if _digest_on_disk(draft) != hashlib.sha256(content).digest():
+            raise OutputError(
+                str(path),
+                expected="the bytes that were written",
+                received="other bytes when the file was read again",
+                hint="Check the disk, or choose another path. The old content is unchanged.",
+            )
+
+    return write_atomic(path, write)
+
+
+def _digest_on_disk(path: Path) -> bytes:
+    """Return the SHA-256 of a file, read from the device where the system can drop its copy in memory."""
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the copy in memory may be read
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 @contextmanager

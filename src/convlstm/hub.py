@@ -76,18 +76,25 @@ def save_folder(
 
     if license is not None:
         _check_name("license", license, _LICENSE, "apache-2.0")
-    # all three from one copy, because a training may replace the model meanwhile
-    copy = write_atomic(folder / MODEL_FILE, lambda draft: shutil.copyfile(source, draft))
-    try:
+
+    def write(place: Path) -> None:
+        # all three from one copy, because a training may replace the model meanwhile
+        place.mkdir(exist_ok=True)
+        copy = write_atomic(place / MODEL_FILE, lambda draft: shutil.copyfile(source, draft))
         content = load_model(copy)
-        if license is None and content.digest == load_model(shipped_model()).digest:
-            license = LICENSE
+        is_shipped = content.digest == load_model(shipped_model()).digest
         config = json.dumps(hub_config(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        card = hub_card(content, source, repository, license)
-        write_atomic(folder / CONFIG_FILE, lambda draft: draft.write_text(config, encoding="utf-8"))
-        write_atomic(folder / README, lambda draft: draft.write_text(card, encoding="utf-8"))
+        card = hub_card(content, source, repository, LICENSE if license is None and is_shipped else license)
+        write_atomic(place / CONFIG_FILE, lambda draft: draft.write_text(config, encoding="utf-8"))
+        write_atomic(place / README, lambda draft: draft.write_text(card, encoding="utf-8"))
+
+    is_clone = folder.is_dir() and any(folder.iterdir())  # its hidden entries stay
+    if not is_clone:
+        return write_atomic(folder, write)
+    try:
+        write(folder)
     except BaseException:
-        for name in (MODEL_FILE, CONFIG_FILE, README):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
         raise
     return folder

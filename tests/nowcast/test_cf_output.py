@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from convlstm.data import open_frames
-from convlstm.errors import ConfigError, OutputError
+from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_encoding import encoded
 from convlstm.nowcast.cf_output import make_forecast, write_forecast, write_netcdf
@@ -329,3 +329,16 @@ def test_the_netcdf_library_writes_to_memory_only(tmp_path, monkeypatch):
     assert paths == [None]
     with xr.open_dataset(tmp_path / "f.nc") as forecast:
         assert forecast["rain"].shape == (2, 3, 4)
+
+
+def test_a_changed_byte_of_a_zarr_forecast_is_an_error(trained, rain_frames, tmp_path):
+    path = tmp_path / "f.zarr"
+    write_forecast(path, make_forecast(trained, rain_frames))
+    whole = open_frames(path).read(slice(0, 2))
+    assert np.isfinite(whole).any()
+    for chunk in (path / "rain").glob("[0-9]*"):
+        content = bytearray(chunk.read_bytes())
+        content[-8] ^= 1  # of the compressed values, before the checksum of four bytes
+        chunk.write_bytes(content)
+    with pytest.raises(DataError):
+        open_frames(path).read(slice(0, 2))

@@ -9,13 +9,15 @@ import xarray as xr
 from convlstm.data import open_frames
 from convlstm.data import stored as stored_module
 from convlstm.data.stored import StoredArray
-from convlstm.errors import OutputError
+from convlstm.errors import DataError, OutputError
+from convlstm.nowcast import evaluation_output
 from convlstm.nowcast.evaluate import evaluate
 from convlstm.nowcast.evaluation_cases import Selection
 from convlstm.nowcast.evaluation_work import UNFINISHED
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
+from convlstm.report.results import read_results
 
 FEW = Selection(min_wet=0.0, max_cases=3, thresholds=(1.0,))
 
@@ -70,6 +72,26 @@ def test_an_unfinished_evaluation_of_other_options_is_refused_or_replaced(make_n
     scores = evaluate(nowcaster, rain_frames, folder, other, overwrite=True, on_case=lambda *done: calls.append(done))
     assert calls == [(1, 2), (2, 2)]
     assert scores["threshold"].dropna().unique().tolist() == [2.0]
+
+
+def test_files_of_two_evaluations_are_never_read_together(make_nowcaster, rain_frames, tmp_path, monkeypatch, refused):
+    """A full disk while the files of an evaluation replace those of an older one with the same options."""
+    folder, few = tmp_path / "e", replace(FEW, max_cases=2)
+    evaluate(make_nowcaster(still=True), rain_frames, folder, few)
+    other = make_nowcaster()
+
+    def write(path, dataset):
+        raise OutputError(str(path), expected="free space", received="none", hint="Free space.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation_output, "write_netcdf", write)
+        with pytest.raises(OutputError, match="free space"):
+            evaluate(other, rain_frames, folder, few, overwrite=True)
+    with refused(DataError, str(folder / "evaluation.json")):
+        read_results(folder)
+    evaluate(other, rain_frames, folder, few)
+    evaluate(other, rain_frames, tmp_path / "alone", few)
+    assert tables(folder) == tables(tmp_path / "alone")
 
 
 def test_processes_give_the_same_bits_as_one(whole, event_nowcaster, rain_frames, tmp_path):

@@ -9,6 +9,7 @@ import yaml
 from tests.nowcast.hub_server import COMMIT, running_hub
 
 from convlstm import ConvLSTMSpec
+from convlstm import hub as hub_module
 from convlstm.cost.inspection import read_subject
 from convlstm.errors import ConfigError, DependencyError, OutputError, WeightsError
 from convlstm.hub import from_pretrained, push_to_hub, save_folder, snapshot
@@ -143,6 +144,23 @@ def test_a_folder_with_files_is_not_overwritten(layer, tmp_path, refused):
     assert (tmp_path / "clone" / "README.md").read_bytes() == before
     with refused(OutputError, str(layer)):
         save_folder(layer, layer)
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_a_folder_that_cannot_be_completed_is_not_left_in_part(layer, tmp_path, monkeypatch, clone):
+    folder, write = tmp_path / "new", hub_module.write_atomic
+    if clone:
+        (folder / ".git").mkdir(parents=True)
+
+    def failing(path, content):
+        if path.name == "README.md":
+            raise OutputError(str(path), expected="free space", received="none", hint="Free space.")
+        return write(path, content)
+
+    monkeypatch.setattr(hub_module, "write_atomic", failing)
+    with pytest.raises(OutputError, match="free space"):
+        save_folder(folder, layer)
+    assert [path.name for path in tmp_path.rglob("*") if path != layer] == (["new", ".git"] if clone else [])
 
 
 @pytest.mark.parametrize(

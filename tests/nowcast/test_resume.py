@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from convlstm import files
 from convlstm.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
 from convlstm.files import DRAFT
 from convlstm.nowcast.config_text import read_config, to_yaml
@@ -262,3 +263,28 @@ def test_a_copy_of_the_folder_goes_on_as_well(train, tmp_path, whole_run, conten
 def test_the_state_file_has_the_names_that_earlier_versions_wrote(train):
     progress = load_arrays(train().path / "state.safetensors")[1]["progress"]
     assert progress.keys() == {"step", "best_loss", "best_step", "worse", "losses", "finished"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors"])
+def test_a_file_of_a_run_that_is_stored_wrongly_ends_the_training_and_the_older_one_stays(
+    train, stopped, tmp_path, monkeypatch, refused, whole_run, contents, name
+):
+    """The disk changes one bit of the file that is saved after step 4."""
+    stopped(3)
+    before, real = contents(RunFolder(tmp_path / "run")), files._digest_on_disk
+
+    def digest(path):
+        if path.name == name:
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_digest_on_disk", digest)
+        with refused(OutputError, str(tmp_path / "run" / name)):
+            train(resume=True)
+    after = contents(RunFolder(tmp_path / "run"))
+    assert after[name] == before[name]
+    assert after.keys() == before.keys()
+    assert contents(train(resume=True)) == whole_run

@@ -16,7 +16,7 @@ from convlstm.data import Frames
 from convlstm.data.spacing import length_in_metres
 from convlstm.data.units import Field
 from convlstm.files import check_suffix, write_atomic
-from convlstm.nowcast.cf_encoding import encoded, packing
+from convlstm.nowcast.cf_encoding import encoded, packing, zarr_packed
 from convlstm.nowcast.forecast_attributes import forecast_attributes
 from convlstm.nowcast.geotiff import write_geotiff
 from convlstm.nowcast.inputs import choose_inputs
@@ -118,7 +118,7 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
     path = Path(path)
     check_suffix(path, FORECAST_SUFFIXES)
     if path.suffix == ".zarr":
-        stored = encoded(forecast)
+        stored = zarr_packed(encoded(forecast))
         # format 2, which every reader supports, with consolidated metadata for fast opening
         return write_atomic(path, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True))
     if path.suffix in GEOTIFF_SUFFIXES:

@@ -71,6 +71,8 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
     units = cases.frames.channels[0].units
     statistics = work.statistics()
     tables = make_tables(statistics, cases.starts)
+    # a reader refuses a folder without it, so that files of two evaluations are never read together
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     for name, table in tables.items():
         write_atomic(folder / name, partial(table.to_csv, index=False))
     shown = choose_examples(

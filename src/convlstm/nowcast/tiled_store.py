@@ -21,7 +21,7 @@ import zarr
 from convlstm.data.units import Field
 from convlstm.errors import OutputError
 from convlstm.files import move_into_place, output_errors, sync_files, write_atomic
-from convlstm.nowcast.cf_encoding import encoded
+from convlstm.nowcast.cf_encoding import encoded, zarr_packed
 from convlstm.nowcast.folder_lock import locked
 
 UNFINISHED = ".unfinished"
@@ -108,7 +108,8 @@ class TiledStore:
         """Write the store without any tile."""
         for mark in self.folder.glob("tile-*"):
             mark.unlink()
-        stored = encoded(template.assign_attrs({IDENTITY: json.dumps(self.identity, sort_keys=True)}))
+        identified = template.assign_attrs({IDENTITY: json.dumps(self.identity, sort_keys=True)})
+        stored = zarr_packed(encoded(identified))
         # format 2 with consolidated metadata, as `write_forecast` writes
         write_atomic(self._draft, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True, compute=False))
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from convlstm.errors import ConvLSTMError, WeightsError
-from convlstm.files import write_atomic
+from convlstm.files import write_verified
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
@@ -131,7 +131,7 @@ def save_model(path: str | Path, spec: Spec, weights: Mapping[str, Array], extra
 
     Raises:
         WeightsError: if weights and spec differ, or a weight is not a finite number.
-        OutputError: if the file cannot be written; an existing file is unchanged.
+        OutputError: if the file cannot be written, or differs when it is read again; an existing file is unchanged.
 
     Example:
         >>> import tempfile
@@ -235,13 +235,16 @@ def _check_config(path: Path, model: Model) -> None:
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], content: dict[str, Any]) -> str:
-    """Write named arrays (float, integer or bool) and JSON values to one safetensors file; return the digest."""
+    """Write named arrays (float, integer or bool) and JSON values to one safetensors file; return the digest.
+
+    The file is read again from the disk before it replaces an older one.
+    """
     digest = weights_digest(arrays)
     plain = json.loads(_to_json({"format": FORMAT_VERSION, "digest": digest, **content}))
     entry = _to_json(plain | {"seal": _seal(plain)})
     portable = {key: _portable(key, arrays[key]) for key in sorted(arrays)}
     data = save(portable, metadata={_ENTRY: entry})
-    write_atomic(path, lambda draft: draft.write_bytes(data))
+    write_verified(path, data)
     return digest
 
 
