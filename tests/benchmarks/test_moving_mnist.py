@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from scipy.stats import kstest
 from skimage.metrics import structural_similarity
 
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.moving_mnist import digits as digit_files  # noqa: E402 (after the check for PyTorch)
 from benchmarks.moving_mnist import run, scores  # noqa: E402
+from benchmarks.moving_mnist.curves import draw  # noqa: E402
 from benchmarks.moving_mnist.digits import choose_digits, read_digits  # noqa: E402
 from benchmarks.moving_mnist.generator import Motion, Sequences, sequence, trajectories  # noqa: E402
 from benchmarks.moving_mnist.protocols import PROTOCOLS, training_flop  # noqa: E402
@@ -378,3 +380,17 @@ def test_a_full_run_of_shi_stops_early_and_uses_the_best_weights(package, monkey
 def test_motion_has_two_digits_and_the_other_test_three():
     assert MOTIONS["openstl"].digits == MOTIONS["shi"].digits == 2
     assert PROTOCOLS["shi"].three_digits == Motion(digits=3, slowest=3.0, fastest=5.0)
+
+
+def test_the_loss_curves_of_runs_are_drawn(tmp_path):
+    results = [
+        {"protocol": "openstl", "steps": 20, "full_steps": 125_000, "loss_curve": [[10, 0.04], [20, 0.03]]},
+        {"protocol": "shi", "steps": 30, "full_steps": 125_000, "loss_curve": [[10, 9000.0], [30, 6000.0]]},
+    ]
+    heights = []
+    for count in (1, 2):
+        draw(results[:count], tmp_path / "curves.png")
+        with Image.open(tmp_path / "curves.png") as image:
+            assert len(image.getcolors(10**6)) > 10  # not an empty page
+            heights.append(image.height)
+    assert heights[1] == 2 * heights[0]
