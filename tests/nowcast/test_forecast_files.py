@@ -280,6 +280,23 @@ def test_files_of_different_ensembles_are_refused(rain_frames, layout, tmp_path)
         open_forecasts(tmp_path, rain_frames, LEADS)
 
 
+def test_files_with_one_member_each_are_refused(rain_frames, layout, tmp_path):
+    for member in range(3):
+        layout.isel(realization=member, drop=True).to_netcdf(tmp_path / f"mem{member}.nc")
+    words = (
+        r"one forecast for each start, got mem0\.nc and mem1\.nc with the start 2020-06-04T00:10:00\. "
+        "Concatenate members along a dimension `realization`"
+    )
+    with pytest.raises(DataError, match=words):
+        open_forecasts(tmp_path, rain_frames, LEADS)
+
+
+def test_a_start_that_is_twice_in_one_file_is_refused(read, layout):
+    twice = layout.assign_coords(init_time=layout["init_time"].values[[1, 1]])
+    with pytest.raises(DataError, match=r"two entries of forecast\.nc with the start 2020-06-04T00:20:00"):
+        read(twice)
+
+
 def test_a_start_that_no_file_has_is_refused(read, layout):
     with pytest.raises(DataError, match="a forecast for each case"):
         read(layout, minutes=15)
@@ -296,5 +313,6 @@ def test_times_within_a_second_are_the_same():
 
 def test_lead_times_that_only_some_files_have_are_not_shared(rain_frames, layout, tmp_path):
     layout.to_netcdf(tmp_path / "a.nc")
-    layout.isel(lead_time=slice(1, None)).to_netcdf(tmp_path / "b.nc")
+    later = layout.assign_coords(init_time=layout["init_time"].values + np.timedelta64(20, "m"))
+    later.isel(lead_time=slice(1, None)).to_netcdf(tmp_path / "b.nc")
     assert open_forecasts(tmp_path, rain_frames, np.empty(0)).lead_seconds.tolist() == [600.0, 900.0]
