@@ -64,7 +64,7 @@ def test_an_order_of_dimensions_is_as_good_as_another(read, layout, values):
     np.testing.assert_array_equal(read(shuffled, minutes=10)[1], values[0, :, :2])
 
 
-@pytest.mark.parametrize("name", ["ens_number", "number", "ensemble", "member", "mem", "Member"])
+@pytest.mark.parametrize("name", ["ens_number", "number", "ensemble", "member", "mem", "Member", "perturbation"])
 def test_the_ensemble_is_found_by_its_usual_names(read, layout, name):
     renamed = layout.drop_vars("realization").rename(realization=name)
     assert read(renamed)[0].members == 3
@@ -264,7 +264,10 @@ def test_valid_times_without_a_start_are_refused(read, values):
         (lambda d: d.drop_vars("lead_time"), "lead times, or valid times"),
         (lambda d: d.drop_vars("init_time"), "lead times|the time at which"),
         (lambda d: d.assign_coords(lead_time=("lead_time", [5.0, 10.0, 15.0])), "with a unit such as"),
-        (lambda d: d.expand_dims(height=2), "over start, member, lead time, y and x"),
+        (
+            lambda d: d.expand_dims(height=2),
+            "over start, member, lead time, y and x.* Rename the dimension to `realization`",
+        ),
         (lambda d: d.rename(rain="a").assign(b=d["rain"]), "one variable over lead time"),
     ],
 )
