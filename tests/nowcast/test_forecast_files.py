@@ -64,7 +64,7 @@ def test_an_order_of_dimensions_is_as_good_as_another(read, layout, values):
     np.testing.assert_array_equal(read(shuffled, minutes=10)[1], values[0, :, :2])
 
 
-@pytest.mark.parametrize("name", ["ens_number", "number", "ensemble", "member", "mem", "Member"])
+@pytest.mark.parametrize("name", ["ens_number", "number", "ensemble", "member", "mem", "Member", "perturbation"])
 def test_the_ensemble_is_found_by_its_usual_names(read, layout, name):
     renamed = layout.drop_vars("realization").rename(realization=name)
     assert read(renamed)[0].members == 3
@@ -264,7 +264,10 @@ def test_valid_times_without_a_start_are_refused(read, values):
         (lambda d: d.drop_vars("lead_time"), "lead times, or valid times"),
         (lambda d: d.drop_vars("init_time"), "lead times|the time at which"),
         (lambda d: d.assign_coords(lead_time=("lead_time", [5.0, 10.0, 15.0])), "with a unit such as"),
-        (lambda d: d.expand_dims(height=2), "over start, member, lead time, y and x"),
+        (
+            lambda d: d.expand_dims(height=2),
+            "over start, member, lead time, y and x.* Rename the dimension to `realization`",
+        ),
         (lambda d: d.rename(rain="a").assign(b=d["rain"]), "one variable over lead time"),
     ],
 )
@@ -278,6 +281,23 @@ def test_files_of_different_ensembles_are_refused(rain_frames, layout, tmp_path)
     layout.isel(realization=slice(2)).to_netcdf(tmp_path / "b.nc")
     with pytest.raises(DataError, match="the same number of members"):
         open_forecasts(tmp_path, rain_frames, LEADS)
+
+
+def test_files_with_one_member_each_are_refused(rain_frames, layout, tmp_path):
+    for member in range(3):
+        layout.isel(realization=member, drop=True).to_netcdf(tmp_path / f"mem{member}.nc")
+    words = (
+        r"one forecast for each start, got mem0\.nc and mem1\.nc with the start 2020-06-04T00:10:00\. "
+        "Concatenate members along a dimension `realization`"
+    )
+    with pytest.raises(DataError, match=words):
+        open_forecasts(tmp_path, rain_frames, LEADS)
+
+
+def test_a_start_that_is_twice_in_one_file_is_refused(read, layout):
+    twice = layout.assign_coords(init_time=layout["init_time"].values[[1, 1]])
+    with pytest.raises(DataError, match=r"two entries of forecast\.nc with the start 2020-06-04T00:20:00"):
+        read(twice)
 
 
 def test_a_start_that_no_file_has_is_refused(read, layout):
@@ -296,5 +316,6 @@ def test_times_within_a_second_are_the_same():
 
 def test_lead_times_that_only_some_files_have_are_not_shared(rain_frames, layout, tmp_path):
     layout.to_netcdf(tmp_path / "a.nc")
-    layout.isel(lead_time=slice(1, None)).to_netcdf(tmp_path / "b.nc")
+    later = layout.assign_coords(init_time=layout["init_time"].values + np.timedelta64(20, "m"))
+    later.isel(lead_time=slice(1, None)).to_netcdf(tmp_path / "b.nc")
     assert open_forecasts(tmp_path, rain_frames, np.empty(0)).lead_seconds.tolist() == [600.0, 900.0]

@@ -1,5 +1,7 @@
 """Members of an ensemble: random fields of the stated statistics, and members that agree with the probabilities."""
 
+import copy
+import dataclasses
 import re
 import warnings
 from itertools import pairwise
@@ -10,8 +12,9 @@ import pytest
 
 from convlstm.errors import ConfigError
 from convlstm.nowcast.cf_output import make_forecast
+from convlstm.nowcast.events import EventRules
 from convlstm.nowcast.members import make_members
-from convlstm.nowcast.noise import Noise
+from convlstm.nowcast.noise import Noise, _white
 
 LEADS = np.array([300.0, 900.0, 3600.0])
 SMALL = Noise(slope=3.0, outer=16.0, lifetime=60.0, growth=1.5)
@@ -76,6 +79,47 @@ def test_a_coarser_grid_has_the_same_scales_in_km():
     )
 
 
+def test_a_wavelength_loses_its_correlation_at_the_stated_rate():
+    noise = Noise(slope=3.0, outer=16.0, lifetime=60.0, growth=1.5)
+    leads = np.array([3600.0, 3900.0, 4500.0])  # late, so that both have the same power
+    random = np.random.default_rng(3)
+    fields = np.stack([np.stack(list(noise.fields((40, 40), leads, random))) for _ in range(300)]).astype(np.float64)
+    row = np.exp(-2j * np.pi * np.arange(40) / 8)  # a wavelength of 8 km
+    wave = (fields * row).sum(axis=-1)  # (sample, lead_time, height)
+    wave = wave.mean(axis=-1)  # no variation along columns
+    power = (np.abs(wave) ** 2).mean(axis=0)
+    for later, seconds in ((1, 300.0), (2, 900.0)):
+        found = (wave[:, later] * wave[:, 0].conj()).mean().real / np.sqrt(power[0] * power[later])
+        expected = np.exp(-seconds * (1 / 8) ** 1.5 / 60.0)
+        assert found == pytest.approx(expected, abs=0.1)  # neighbouring waves leak into it
+
+
+@pytest.mark.parametrize("width", [32, 33])
+def test_white_noise_has_equal_power_in_every_column_of_the_transform(width):
+    random = np.random.default_rng(4)
+    shape = (20, width // 2 + 1)
+    fields = [np.fft.irfft2(_white(shape, width, random), (20, width), norm="forward") for _ in range(400)]
+    power = (np.abs(np.fft.rfft2(np.stack(fields), norm="forward")) ** 2).mean(axis=(0, 1))
+    assert power == pytest.approx(np.ones_like(power), abs=0.06)  # four standard errors of 8,000 values
+
+
+@pytest.mark.parametrize("lines", [(), (((0.0, 0.0), (0.3, 0.5), (1.4, 0.3), (4.0, 0.4)),)])
+def test_the_mean_of_a_member_over_all_levels_is_that_of_the_classes(lines):
+    rules = EventRules((0.1, 1.0, 5.0), ((0.5, 0.5, 0.5),), (0.0, 0.45, 2.2, 8.0), lines)
+    probability = np.float32([0.8, 0.5, 0.2]).reshape(1, 3, 1, 1)
+    moved, lead = np.full((1, 1, 1), 2.0, np.float32), np.array([1])
+    levels = (np.arange(100_000, dtype=np.float32) + 0.5) / 100_000
+    wide = np.broadcast_to(probability, (1, 3, 1, len(levels)))
+    values = rules.member(wide, np.broadcast_to(moved, (1, 1, len(levels))), levels[None, None], lead)
+    expected = rules.mean(probability, moved, lead).item()
+    assert values.mean(dtype=np.float64) == pytest.approx(expected, rel=0.003)
+    for k, (lower, upper) in enumerate([(0.1, 1.0), (1.0, 5.0), (5.0, np.inf)]):
+        inside = values[(values >= np.float32(lower)) & (values < np.float32(upper))]
+        line = lines[0][k + 1] if lines else (rules.class_means[k + 1], 0.0)
+        of_class = line[0] + line[1] * np.clip(2.0, lower, upper)
+        assert inside.mean(dtype=np.float64) == pytest.approx(of_class, rel=0.005), k
+
+
 def case(nowcaster, frames, end=40):
     window = slice(end - 2, end + 1)
     inputs, seconds, leads = frames.read(window), frames.seconds[window], np.arange(1, 5) * frames.time_step
@@ -91,6 +135,38 @@ def test_the_share_of_members_at_a_threshold_tends_to_its_probability(event_nowc
         assert share.mean() == pytest.approx(given[0][:, k].mean(), abs=0.02)
     assert np.isfinite(members).all()
     assert (members >= 0).all()
+
+
+def test_the_scales_of_the_members_follow_the_distance_between_cells(event_nowcaster, rain_frames):
+    probability, inputs, seconds, leads = case(event_nowcaster, rain_frames)
+    known = event_nowcaster.pipeline.grid_spacing
+    assert known is not None
+    unknown = copy.copy(event_nowcaster)
+    object.__setattr__(unknown, "pipeline", dataclasses.replace(event_nowcaster.pipeline, grid_spacing=None))
+
+    def first(nowcaster, **options):
+        return next(make_members(nowcaster, probability, inputs, seconds, leads, 2, **options))
+
+    assert np.array_equal(first(unknown, spacing=known), first(event_nowcaster))
+    assert np.array_equal(first(event_nowcaster, spacing=5 * known), first(event_nowcaster))
+    assert not np.array_equal(first(unknown, spacing=5 * known), first(unknown))
+    assert np.array_equal(first(unknown), first(unknown, spacing=1000.0))
+
+
+def test_a_forecast_says_that_the_distance_between_cells_is_assumed(event_nowcaster, rain_frames, monkeypatch):
+    unknown = copy.copy(event_nowcaster)
+    object.__setattr__(unknown, "pipeline", dataclasses.replace(event_nowcaster.pipeline, grid_spacing=None))
+    name = f"{rain_frames.variables[0]}_member"
+    assert "1 km" not in make_forecast(unknown, rain_frames, members=2)[name].attrs["comment"]
+    monkeypatch.setattr("convlstm.nowcast.cf_output.grid_spacing", lambda *_: None)
+    assert "for cells of 1 km" in make_forecast(unknown, rain_frames, members=2)[name].attrs["comment"]
+    assert "1 km" not in make_forecast(event_nowcaster, rain_frames, members=2)[name].attrs["comment"]
+
+
+def test_lead_times_of_members_increase(event_nowcaster, rain_frames):
+    probability, inputs, seconds, leads = case(event_nowcaster, rain_frames)
+    with pytest.raises(ConfigError, match="lead times: expected minutes above 0 that increase"):
+        next(make_members(event_nowcaster, probability, inputs, seconds, leads[::-1], 2))
 
 
 def test_a_member_depends_on_seed_and_number_only(event_nowcaster, rain_frames):

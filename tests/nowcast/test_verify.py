@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from convlstm.data import open_frames
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast import evaluation_forecasts, folder_lock
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.cf_output import make_forecast, write_forecast
 from convlstm.nowcast.evaluation_details import part_tables
 from convlstm.nowcast.folder_lock import locked
-from convlstm.nowcast.verified_forecasts import ForecastSource
+from convlstm.nowcast.verified_forecasts import ForecastSource, open_source
 from convlstm.nowcast.verify import VerifyOptions, verify
 from convlstm.report import write_report
 from convlstm.verification import (
@@ -33,7 +34,7 @@ from convlstm.verification import (
     spectrum_tables,
     value_table,
 )
-from convlstm.verification.decisions import event_decisions
+from convlstm.verification.decisions import CUTS, event_decisions
 from convlstm.verification.ensembles import member_share
 from convlstm.verification.evaluation_folder import FILES
 from convlstm.verification.score_maps import block_sums, score_maps
@@ -297,6 +298,29 @@ def test_members_have_the_scores_of_an_ensemble(scored, truth):
     assert set(tables["ranks.csv"]["rank"]) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("count", [5, 10, 20])
+def test_shares_of_members_are_in_the_bins_of_their_exact_values(scored, truth, count):
+    cells = np.arange(truth.size).reshape(truth.shape) % (count + 1)  # the number of members with rain in each cell
+    members = np.where(np.arange(1, count + 1)[:, None, None, None, None] <= cells, 2.0, 0.0).swapaxes(0, 1)
+    numbers = ("realization", np.arange(count), {"standard_name": "realization"})
+    tables = scored(steps=dataset(members, ("init_time", "realization", "lead_time", "y", "x"), realization=numbers))[1]
+    found = tables["reliability.csv"].groupby("bin_start")["pixels"].sum()
+    expected = np.bincount(np.minimum(10 * cells // count, 9).ravel(), minlength=10)
+    assert found.tolist() == expected.tolist()
+
+
+def test_probabilities_in_a_file_with_members_are_no_shares_of_them(scored, truth):
+    dims = ("init_time", "realization", "lead_time", "y", "x")
+    numbers = ("realization", [0, 1], {"standard_name": "realization"})
+    file = dataset(np.stack([truth, truth], axis=1), dims, realization=numbers)
+    chance = ("init_time", "threshold", "lead_time", "y", "x"), np.full_like(truth, 0.4)[:, None], {"units": "1"}
+    tables = scored(other=file.assign(chance=chance, threshold=("threshold", [1.0], {"units": "mm/h"})))[1]
+    cuts = tables["cuts.csv"].query("method == 'other' and lead_time == 5").set_index("cut")
+    assert len(cuts) == len(CUTS)
+    assert cuts.loc[0.4, "pod"] == 1
+    assert cuts.loc[0.45, "pod"] == 0
+
+
 @pytest.mark.parametrize("units", ["1", "%"])
 def test_probabilities_alone_are_scored(scored, truth, units):
     thresholds = [0.5, 1.0]
@@ -311,6 +335,71 @@ def test_probabilities_alone_are_scored(scored, truth, units):
     assert value(tables["scores.csv"], "other", "brier", 5.0, 1.0) == pytest.approx(0.04 * happened, abs=1e-4)
     assert value(tables["scores.csv"], "other", "csi", 5.0, 1.0) == 1  # the event where its probability is above 0.5
     assert set(tables["reliability.csv"]["threshold"]) == {0.5, 1.0}
+
+
+def chances(truth, thresholds, units, leads=None):
+    """A file with probabilities of 0.8 where a threshold in mm/h is reached; the coordinate is in other units."""
+    dims = ("init_time", "threshold", "lead_time", "y", "x")
+    values = np.stack([0.8 * (truth >= level) for level in thresholds.values()], axis=1)
+    attrs = {"units": units} if units else {}
+    file = dataset(values, dims, threshold=("threshold", list(thresholds), attrs)).rename(rain="chance")
+    file["chance"].attrs["units"] = "1"
+    return file if leads is None else file.assign_coords(lead_time=("lead_time", leads, {"units": "minutes"}))
+
+
+@pytest.mark.parametrize(
+    ("units", "thresholds"),
+    [
+        ("mm", {1 / 12: 1.0, 0.25: 3.0}),  # sums over the five minutes between lead times
+        ("mm/h", {1.0: 1.0, 3.0: 3.0}),
+        ("mm/5min", {1 / 12: 1.0, 0.25: 3.0}),
+    ],
+)
+def test_thresholds_are_converted_to_the_unit_of_the_observations(tmp_path, rain_frames, truth, units, thresholds):
+    chances(truth, thresholds, units).to_netcdf(tmp_path / "f.nc")
+    assert open_source(tmp_path / "f.nc", rain_frames).thresholds == pytest.approx((1.0, 3.0), rel=1e-5)
+
+
+def test_thresholds_in_dbz_are_rain_if_the_observations_are(tmp_path, make_rain, truth):
+    observed = make_rain()
+    observed["rain"].attrs["units"] = "dBZ"
+    observed.rename(rain="field").to_netcdf(tmp_path / "observed.nc")
+    frames = open_frames(tmp_path / "observed.nc", rain=True)
+    levels = {float(10 * np.log10(200 * rate**1.6)): rate for rate in (1.0, 3.0)}
+    chances(truth, levels, "dBZ").to_netcdf(tmp_path / "f.nc")
+    assert open_source(tmp_path / "f.nc", frames).thresholds == pytest.approx((1.0, 3.0), rel=1e-5)
+
+
+def test_thresholds_of_sums_over_uneven_lead_times_are_refused(tmp_path, rain_frames, truth):
+    chances(truth, {0.1: 1.0}, "mm", leads=[5.0, 10.0, 30.0]).to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(DataError, match="even lead times"):
+        open_source(tmp_path / "f.nc", rain_frames)
+
+
+def test_thresholds_without_a_unit_are_refused(tmp_path, rain_frames, truth):
+    chances(truth, {1.0: 1.0}, None).to_netcdf(tmp_path / "f.nc")
+    words = r"the unit of the thresholds, such as mm/h, got none\. Write it as the attribute `units` of threshold"
+    with pytest.raises(DataError, match=words):
+        open_source(tmp_path / "f.nc", rain_frames)
+
+
+def test_probabilities_in_percent_without_a_unit_are_refused_before_any_is_scored(tmp_path, rain_frames, truth):
+    file = chances(truth, {1.0: 1.0}, "mm/h")
+    file["chance"] = (file["chance"].dims, 100 * file["chance"].values)
+    file.to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(DataError, match=r"probabilities from 0 to 1.*got 80\. Write the attribute `units` of chance"):
+        open_source(tmp_path / "f.nc", rain_frames)
+
+
+def test_probabilities_of_one_start_in_two_files_are_refused(tmp_path, rain_frames, truth):
+    dims, levels = ("init_time", "threshold", "lead_time", "y", "x"), ("threshold", [1.0], {"units": "mm/h"})
+    file = dataset(0.5 * (truth[:, None] >= 1), dims, threshold=levels).rename(rain="chance")
+    file["chance"].attrs["units"] = "1"
+    (tmp_path / "runs").mkdir()
+    for name in ("new", "old"):
+        file.to_netcdf(tmp_path / "runs" / f"{name}.nc")
+    with pytest.raises(DataError, match=r"one forecast for each start, got new\.nc and old\.nc"):
+        verify({"f": tmp_path / "runs"}, rain_frames, tmp_path / "e", VerifyOptions(**QUICK))
 
 
 def test_probabilities_beyond_1_are_refused(scored, truth):
@@ -351,6 +440,69 @@ def test_starts_days_and_lead_times_can_be_chosen(scored, truth):
     assert (result.cases, result.found) == (2, 3)
     assert set(tables["scores.csv"]["lead_time"]) == {10.0}
     assert scored(VerifyOptions(days=("2020-06-04",), **QUICK), other=dataset(truth))[0].cases == 3
+
+
+def test_lead_times_that_one_file_lacks_are_named(tmp_path, rain_frames, truth):
+    (tmp_path / "runs").mkdir()
+    whole = dataset(truth)
+    whole.isel(init_time=slice(2)).to_netcdf(tmp_path / "runs" / "a.nc")
+    whole.isel(init_time=[2], lead_time=[0]).to_netcdf(tmp_path / "runs" / "short.nc")
+    result = verify({"f": tmp_path / "runs"}, rain_frames, tmp_path / "e", VerifyOptions(**QUICK))
+    short = tmp_path / "runs" / "short.nc"
+    assert set(result.scores["lead_time"]) == {5.0}
+    assert result.missing_leads == {10.0: short, 15.0: short}
+    words = f"lead times left out: 10, 15 min, which {short} lacks"
+    assert result.missing_leads_summary == words
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["facts"]["Lead times"] == words
+    chosen = VerifyOptions(lead_minutes=(5.0,), **QUICK)
+    assert not verify({"f": tmp_path / "runs"}, rain_frames, tmp_path / "e2", chosen).missing_leads
+
+
+@pytest.fixture
+def ensemble(truth):
+    """A file of four members, and the array of its values (start, realization, lead_time, y, x)."""
+    numbers = ("realization", np.arange(4), {"standard_name": "realization"})
+    dims = ("init_time", "realization", "lead_time", "y", "x")
+    file = dataset(np.stack([truth + n for n in range(4)], axis=1), dims, realization=numbers)
+    return file, file["rain"].values
+
+
+def test_a_case_without_one_of_the_members_is_left_out_and_counted(scored, ensemble):
+    file, values = ensemble
+    values[1, 2] = np.nan
+    result, tables = scored(other=file)
+    assert result.left_out == {"no_common_cell": 1}
+    assert result.summary == (
+        "2 of 3 forecasts scored; left out: 1 without a cell that the observation, every forecast and every member have"
+    )
+    assert set(tables["scores.csv"]["cases"]) == {2}
+
+
+def test_a_case_with_a_member_at_some_lead_times_is_scored_at_these(scored, ensemble):
+    file, values = ensemble
+    values[1, 2, :2] = np.nan
+    result, tables = scored(other=file)
+    assert result.cases == 3
+    rmse = tables["scores.csv"].query("score == 'rmse' and method == 'other'").set_index("lead_time")
+    assert rmse["cases"].to_dict() == {5.0: 2, 10.0: 2, 15.0: 3}
+
+
+def test_a_member_that_is_missing_throughout_is_named(tmp_path, scored, ensemble):
+    file, values = ensemble
+    values[:, 3] = np.nan
+    with pytest.raises(DataError, match=r"got no value of member 4 of 4 in any case\. Remove this member"):
+        scored(other=file)
+    values[:] = np.nan
+    with pytest.raises(DataError, match="got missing values only"):
+        scored(other=file)
+    assert not (tmp_path / "e").exists()
+
+
+def test_forecasts_without_a_cell_in_common_are_refused(scored, truth):
+    left, right = truth.copy(), truth.copy()
+    left[..., :9], right[..., 9:] = np.nan, np.nan
+    with pytest.raises(DataError, match="got no such cell in any case"):
+        scored(left=dataset(left), right=dataset(right))
 
 
 def test_the_causes_of_starts_that_are_left_out_are_counted(tmp_path, rain_frames):

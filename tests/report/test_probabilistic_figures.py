@@ -13,7 +13,7 @@ from convlstm.report.results import read_results
 from convlstm.report.scales import probability_scale
 
 LEADS = (5.0, 15.0, 30.0, 60.0)
-SCORES = ("crps", "spread", "error", "spread_error_ratio", "mean_error", "rank_bias", "rank_convexity")
+SCORES = ("crps", "spread", "error", "spread_error_ratio", "mean_error", "rank_bias", "rank_convexity", "rank_flat")
 
 
 def write_tables(folder):
@@ -37,8 +37,7 @@ def write_tables(folder):
             reliability.append(row | numbers | {"lower": start, "upper": start})
         key = {"method": "convlstm", "lead_time": lead, "members": 4, "cases": 24, "pixels": 100}
         for score in SCORES:
-            # flat up to 15 minutes
-            value = (0.5 if lead > 15 else 0.0) if score == "rank_convexity" else 0.0 if score == "rank_bias" else 0.6
+            value = float(lead <= 15) if score == "rank_flat" else 0.6
             ensembles.append(key | {"score": score, "value": value, "lower": value - 0.1, "upper": value + 0.1})
         for rank in range(5):
             ranks.append(key | {"rank": rank, "share": 1.5 if rank == 4 else 0.875, "lower": 0.5, "upper": 1.8})
@@ -97,6 +96,16 @@ def test_a_value_says_what_the_best_and_the_chosen_cut_give(folder):
     assert model.points[0][2].endswith("with warnings from a probability of 0.1 0.35")
     persistence = next(line for line in chart.lines if line.label == "Persistence")
     assert "warnings" not in persistence.points[0][2]
+
+
+def test_the_chosen_cut_of_an_ensemble_may_be_all_members(folder):
+    path = folder / "economic_value.csv"
+    table = pd.read_csv(path)
+    table.loc[table["method"] == "convlstm", "cut"] = 1.0
+    table.to_csv(path, index=False)
+    chart = decision_groups(read_results(folder))[2].charts[0]
+    model = next(line for line in chart.lines if line.label == "ConvLSTM")
+    assert model.points[0][2].endswith("with warnings from a probability of 1 0.35")
 
 
 def test_maps_of_probabilities_next_to_the_observed_events(folder, shows):

@@ -45,10 +45,8 @@ def test_counts_and_rates_by_hand():
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_a_probability_at_a_cut_forecasts_the_event_in_single_and_double_precision(kind):
-    chance = np.array(CUTS, kind)[None, None]
-    if kind == np.float16:  # half precision holds 0.1 as 0.09998
-        chance = np.nextafter(chance, kind(1))
+def test_a_probability_at_a_cut_forecasts_the_event_in_every_precision(kind):
+    chance = np.array(CUTS, kind)[None, None]  # half precision holds 0.1 as 0.09998
     table = cut_table(probability_decisions("m", *arrays(chance, np.full(chance.shape, 2.0))))
     assert table["hits"].tolist() == list(range(len(CUTS), 0, -1))
 
@@ -114,6 +112,24 @@ def test_a_user_of_reliable_probabilities_needs_no_cut_chosen_afterwards():
     # the order of the cells is the same, so that the best cut has the same value
     assert halved.loc[0.2, "value"] == pytest.approx(table.set_index("cost_loss_ratio").loc[0.2, "value"], abs=0.01)
     assert halved.loc[0.2, "value_at_ratio"] < table.set_index("cost_loss_ratio").loc[0.2, "value"] - 0.05
+
+
+@pytest.mark.parametrize("members", [5, 24])
+def test_the_cut_of_an_ensemble_is_the_lowest_share_at_or_above_the_ratio(members):
+    random = np.random.default_rng(3)
+    share = random.integers(0, members + 1, (20, 40, 40)) / members
+    # as many events as the shares say: with each cut, the value at the ratio is the best one
+    probability, truth = arrays(share, np.where(random.random(share.shape) < share, 3.0, 0.0))
+    ratios = [0.01, 0.05, 0.2, 0.25, 0.3, 0.41, 0.6, 0.9, 1 - 1e-3]
+    table = value_table(probability_decisions("m", probability, truth, members=members), ratios=ratios)
+    assert table["cut"].tolist() == pytest.approx([np.ceil(ratio * members - 1e-9) / members for ratio in ratios])
+    best = np.maximum(table["value_at_ratio"], 0)
+    assert best.tolist() == pytest.approx(table["value"].tolist(), abs=0.002)
+
+
+def test_a_ratio_above_all_cuts_has_the_last_one():
+    probability, truth = calibrated(cases=2)
+    assert value_table(probability_decisions("m", probability, truth), ratios=[0.995])["cut"].item() == CUTS[-1]
 
 
 def test_a_perfect_forecast_has_value_one_and_chance_none():

@@ -7,7 +7,7 @@ import xarray as xr
 
 from convlstm.errors import DataError
 from convlstm.verification import ensemble_sums, ensemble_table, member_share, rank_table
-from convlstm.verification.ensembles import ENSEMBLE_DIMS, case_ensemble_sums, join_cases
+from convlstm.verification.ensembles import ENSEMBLE_DIMS, _is_flat, _rank_scores, case_ensemble_sums, join_cases
 
 
 def arrays(members, observed, leads=(5.0,)):
@@ -59,6 +59,36 @@ def test_a_reliable_ensemble_has_a_flat_histogram_and_a_spread_equal_to_its_erro
         assert found.loc[name, "lower"] < 0 < found.loc[name, "upper"], name
     shares = rank_table({"m": ensemble_sums(*reliable(members=4, cases=60))})
     assert (abs(shares["share"] - 1) < 0.08).all()
+
+
+def test_few_reliable_ensembles_are_called_not_flat():
+    random = np.random.default_rng(1)
+    shares = np.full(6, 1 / 6)
+    verdicts = []
+    for _ in range(200):
+        ranks = xr.DataArray(random.multinomial(100, shares, size=60).astype(float), dims=("init_time", "rank"))
+        verdicts.append(_is_flat(_rank_scores(ranks, seed=0), 60))
+    assert 0.05 < 1 - np.mean(verdicts) < 0.2  # about 0.15; with 90 % intervals 0.25
+
+
+def test_the_verdict_on_flatness_is_in_the_table():
+    assert scores_of(reliable(members=4, cases=60)).loc["rank_flat", "value"] == 1
+    assert scores_of(reliable(spread=0.5)).loc["rank_flat", "value"] == 0
+    assert np.isnan(scores_of(reliable(cases=1)).loc["rank_flat", "value"])
+
+
+def test_correlated_cases_have_wider_intervals_in_every_score():
+    random = np.random.default_rng(2)
+    scale = np.exp(np.convolve(random.normal(size=139), np.ones(20) / np.sqrt(20), "valid") / 2)  # 120 cases, in spells
+    ensemble, truth = reliable(cases=120)
+    ensemble, truth = (array * scale.reshape(-1, *[1] * (array.ndim - 1)) for array in (ensemble, truth))
+    mixed = random.permutation(120)
+    names = ["crps", "spread", "error"]
+    widths = []
+    for order in (np.arange(120), mixed):
+        table = scores_of((ensemble[order], truth[order])).loc[names]
+        widths.append(table["upper"] - table["lower"])
+    assert (widths[0] > 1.5 * widths[1]).all()
 
 
 @pytest.mark.parametrize(("spread", "sign"), [(0.5, 1), (2.0, -1)])
@@ -148,7 +178,7 @@ def test_tables_have_a_row_for_each_method_lead_time_and_score():
     two[1] = two[1].transpose("init_time", "lead_time", "y", "x")
     sums = ensemble_sums(*two)
     table = ensemble_table({"a": sums, "b": sums})
-    assert len(table) == 2 * 2 * 7
+    assert len(table) == 2 * 2 * 8
     assert set(table["members"]) == {9}
     assert set(table["pixels"]) == {3 * 144}
     values = table.set_index(["method", "lead_time", "score"])["value"]

@@ -96,11 +96,18 @@ def test_reliability_by_hand():
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_every_edge_is_in_the_upper_bin(kind):
-    edges = (np.arange(10) / 10).astype(kind)
-    if kind == np.float16:  # half precision holds 0.1 as 0.09998
-        edges = np.nextafter(edges, kind(1))
+    edges = (np.arange(10) / 10).astype(kind)  # half precision holds 0.1 as 0.09998
     args = arrays(edges[None, None, None, None], np.zeros((1, 1, 1, 10)))
     assert reliability_table({"m": args[0]}, args[1])["pixels"].tolist() == [1] * 10
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("members", [5, 10, 20, 24])
+def test_every_share_of_members_is_in_its_bin_in_every_precision(kind, members):
+    number = np.arange(members + 1)
+    args = arrays((number / members).astype(kind)[None, None, None, None], np.zeros((1, 1, 1, members + 1)))
+    expected = np.bincount(np.minimum(10 * number // members, 9), minlength=10)
+    assert reliability_table({"m": args[0]}, args[1])["pixels"].tolist() == expected.tolist()
 
 
 def test_a_calibrated_forecast_is_on_the_diagonal():

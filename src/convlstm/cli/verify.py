@@ -119,6 +119,8 @@ def verify(
         )
     say_scores(score_table(result.scores, frames.channels[0].units, result.thresholds))
     say(result.summary)
+    if result.missing_leads:
+        say(result.missing_leads_summary)
     if not result.has_baselines:
         say("without persistence and optical flow: the observations lack frames before the start of some forecasts")
     finish(
@@ -127,4 +129,5 @@ def verify(
         cases=result.cases,
         starts=result.found,
         left_out=dict(result.left_out),
+        missing_lead_times={f"{minutes:g}": str(path) for minutes, path in result.missing_leads.items()},
     )

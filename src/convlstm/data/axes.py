@@ -36,6 +36,7 @@ _ENSEMBLE_NAMES = {
     "ensemble_member",
     "ens",
     "mem",
+    "perturbation",
 }
 _CF_KEYS = {
     "time": (("axes", "T"), ("coordinates", "time")),

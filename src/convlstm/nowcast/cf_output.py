@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.data import Frames
-from convlstm.data.spacing import length_in_metres
+from convlstm.data.spacing import grid_spacing, length_in_metres
 from convlstm.data.units import Field
 from convlstm.files import check_suffix, write_atomic
 from convlstm.nowcast.cf_encoding import encoded, packing, zarr_packed
@@ -78,8 +78,12 @@ def make_forecast(
         fields = Fields.of_probability(nowcaster, probability, mean, leads)
         dataset = forecast_dataset(nowcaster, frames, fields, leads, last, attributes)
         if members:
-            made = make_members(nowcaster, probability, inputs, seconds, leads, members, seed)
-            dataset = _with_members(dataset, made, members, seed)
+            spacing = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
+            made = make_members(nowcaster, probability, inputs, seconds, leads, members, seed, spacing=spacing)
+            comment = f"random fields of seed {seed}"
+            if nowcaster.pipeline.grid_spacing is None and spacing is None:
+                comment += "; their scales are for cells of 1 km, because neither data nor model tell the distance"
+            dataset = _with_members(dataset, made, members, comment)
     return where_observed(dataset, frames, inputs)
 
 
@@ -271,14 +275,14 @@ def _copy_grid_mapping(source: xr.DataArray, dataset: xr.Dataset, names: Iterabl
             dataset[name].encoding["grid_mapping"] = source.encoding["grid_mapping"]
 
 
-def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, seed: int) -> xr.Dataset:
+def _with_members(dataset: xr.Dataset, fields: Iterable[Field], count: int, comment: str) -> xr.Dataset:
     """Add the members (lead_time, y, x) of the first variable of a forecast."""
     name, source = next(iter(dataset.data_vars.items()))
     stacked = np.empty((count, *source.shape), np.float32)
     for number, field in enumerate(fields):
         stacked[number] = field
     label = source.attrs.get("long_name", str(name))
-    attributes = source.attrs | {"long_name": f"members of the {label}", "comment": f"random fields of seed {seed}"}
+    attributes = source.attrs | {"long_name": f"members of the {label}", "comment": comment}
     result = dataset.assign({f"{name}_member": (("realization", *source.dims), stacked, attributes)})
     _copy_grid_mapping(source, result, [f"{name}_member"])
     numbers = np.arange(count, dtype=np.int32)

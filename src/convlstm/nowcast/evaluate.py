@@ -11,6 +11,7 @@ import pandas as pd
 
 from convlstm import __version__
 from convlstm.data import Frames
+from convlstm.data.spacing import grid_spacing
 from convlstm.errors import ConfigError
 from convlstm.nowcast.evaluation_cases import (
     SMALLEST_RAIN,
@@ -107,7 +108,8 @@ def evaluate(
     _check_names([*(others or {}), *(rivals or {}), *(ensembles or {}), *files])
     compared = dict(ensembles or {})
     if members:
-        compared[METHODS[0]] = with_members(make_members or model_members(nowcaster), members)
+        spacing = grid_spacing(frames.grid, frames.y_dim, frames.x_dim)
+        compared[METHODS[0]] = with_members(make_members or model_members(nowcaster, spacing), members)
     methods = _methods(nowcaster, thresholds, others or {}, rivals or {}, compared, files)
     methods.check_memory(grid)
     cases = ModelCases(methods, frames, ends)

@@ -93,13 +93,17 @@ class _WithMembers:
         return np.asarray(fields.values, np.float32)
 
 
-def model_members(nowcaster: Nowcaster) -> MemberForecast:
-    """Return the function that makes the members of a model of rain with thresholds, with a seed for each start."""
-    return partial(_members_of, nowcaster)
+def model_members(nowcaster: Nowcaster, spacing: float | None = None) -> MemberForecast:
+    """Return the function that makes the members of a model of rain with thresholds, with a seed for each start.
+
+    `spacing` is that of `make_members`.
+    """
+    return partial(_members_of, nowcaster, spacing)
 
 
 def _members_of(
     nowcaster: Nowcaster,
+    spacing: float | None,
     inputs: Field,
     input_seconds: NDArray[np.float64],
     lead_seconds: NDArray[np.float64],
@@ -107,7 +111,7 @@ def _members_of(
 ) -> xr.DataArray:
     probability = nowcaster.predict_probability(inputs[None], input_seconds[None], lead_seconds)[0]
     seed = abs(round(float(input_seconds[-1])))
-    fields = make_members(nowcaster, probability, inputs, input_seconds, lead_seconds, members, seed)
+    fields = make_members(nowcaster, probability, inputs, input_seconds, lead_seconds, members, seed, spacing=spacing)
     return xr.DataArray(np.stack(list(fields)), dims=MEMBER_DIMS)
 
 

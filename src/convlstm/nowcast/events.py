@@ -184,7 +184,7 @@ class ClassLines:
         self._sums = np.zeros((leads, len(self._bounds), 5))  # count, x, y, x·x, x·y
 
     def add(self, moved: Field, observation: Field) -> None:
-        """Add one case: the moved frame and the values that came (lead_time, height, width)."""
+        """Add one case: the moved frame and the observed values (lead_time, height, width)."""
         for lead, k in np.ndindex(*self._sums.shape[:2]):
             lower, upper = self._bounds[k]
             inside = (observation[lead] >= lower) & (observation[lead] < upper)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convlstm.data import Frames
 from convlstm.data.units import RAIN_RATE, Field
+from convlstm.errors import DataError
 from convlstm.nowcast.baselines import optical_flow, persistence
 from convlstm.nowcast.evaluation_cases import SMALLEST_RAIN
 from convlstm.nowcast.evaluation_details import without_inflow
@@ -85,6 +86,57 @@ class FileCases:
         grid = (self.frames.shape[2], self.frames.shape[3])
         check_case_memory(len(self.names), levels, members, len(self.lead_seconds), grid)
 
+    def with_common_cells(self) -> FileCases:
+        """Return the cases in which the observation, every file and every member have a common cell.
+
+        Raises:
+            DataError: if no case has one. A member that is missing in all of them is named.
+        """
+        known: dict[str, NDArray[np.bool_]] = {}
+        is_empty = np.array([not self._has_common_cell(number, known) for number in range(len(self.chosen.starts))])
+        if is_empty.all():
+            self._raise_no_common_cell(known)
+        return replace(self, chosen=self.chosen.without(is_empty, "no_common_cell"))
+
+    def _has_common_cell(self, number: int, known: dict[str, NDArray[np.bool_]]) -> bool:
+        """Return whether a case has a common cell; add to `known` which members (realization,) of a file have values.
+
+        Lead times are read one by one, up to the first with a common cell. A field is one member.
+        """
+        start, window = float(self.chosen.starts[number]), self.chosen.inputs[number]
+        is_seen = np.ones(self.frames.shape[2:], bool)
+        if self.chosen.has_inputs:  # persistence has no value in the missing cells of this frame
+            is_seen = np.isfinite(self.frames.read(window[-1:])[0, 0])
+        for lead, target in zip(self.lead_seconds, self.targets[number], strict=True):
+            common = is_seen & np.isfinite(self.frames.read(np.array([target]))[0, 0])
+            for name, source in self.sources.items():
+                part = source.read(start, np.array([lead]))
+                values = np.isfinite(part.field[None] if part.members is None else part.members)[:, 0]
+                known[name] = known.get(name, np.zeros(len(values), bool)) | values.any(axis=(1, 2))
+                common &= values.all(axis=0)
+            if common.any():
+                return True
+        return False
+
+    def _raise_no_common_cell(self, known: Mapping[str, NDArray[np.bool_]]) -> NoReturn:
+        received, hint = "no such cell in any case", "Pass forecasts and observations of the same area."
+        path = str(next(iter(self.sources.values())).path)
+        for name, has_values in known.items():
+            if not has_values.all():
+                path = str(self.sources[name].path)
+                received = "missing values only"
+                hint = "Pass forecasts with values at the scored times."
+                if has_values.any():
+                    received = f"no value of member {int(np.argmin(has_values)) + 1} of {len(has_values)} in any case"
+                    hint = "Remove this member from the file."
+                break
+        raise DataError(
+            path,
+            expected="a cell that the observation, every forecast and every member have",
+            received=received,
+            hint=hint,
+        )
+
     def forecast(self, number: int) -> CaseForecasts:
         """Return the forecasts of one case; its number seeds ranks."""
         parts = self._read(number)
@@ -154,4 +206,5 @@ class FileCases:
         if values is None:
             leads, *grid = part.field.shape
             values = np.full((leads, len(levels), *grid), np.nan, np.float32)
-        return Probabilities(levels, values.astype(np.float16), source.members or None)
+        members = None if source.thresholds else source.members or None  # those in the file need not be shares
+        return Probabilities(levels, values.astype(np.float16), members)

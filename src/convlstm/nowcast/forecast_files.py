@@ -19,6 +19,7 @@ from convlstm.errors import DataError
 from convlstm.nowcast.forecast_values import (
     MAX_HEADER,
     Layout,
+    check_starts,
     check_values,
     file_identity,
     forecast_conversion,
@@ -88,7 +89,8 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
 
     Raises:
         DataError: if a file has no time of the start or no lead times, or lacks one of the lead times. Also if grid,
-            unit or number of members differ, and for sums over uneven lead times or since the start.
+            unit or number of members differ, if two forecasts have the same start, and for sums over uneven lead times
+            or since the start.
 
     Example:
         `open_forecasts("steps.nc", frames, lead_seconds(nowcaster)).members` is 24 for 24 members.
@@ -104,6 +106,7 @@ def open_forecasts(path: str | Path, frames: Frames, lead_seconds: NDArray[np.fl
             received=" and ".join(map(str, counts)),
             hint="Pass the files of one tool and setting.",
         )
+    check_starts(path, layouts, frames)
     starts = np.unique(np.concatenate([layout.starts for layout in layouts]))
     return ForecastFiles(counts[0], starts, layouts)
 
@@ -290,7 +293,7 @@ def _check_dims(path: Path, field: xr.DataArray, dims: tuple[Hashable, ...]) -> 
             str(path),
             expected=f"{field.name} over start, member, lead time, y and x",
             received=", ".join(other) or ", ".join(map(str, field.dims)),
-            hint="Write a file without further dimensions.",
+            hint="Rename the dimension to `realization` if it has the members, or write a file without it.",
         )
 
 

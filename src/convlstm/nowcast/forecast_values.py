@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -22,6 +23,8 @@ from convlstm.data.readers import packed_channel
 from convlstm.data.stored import numbers_in_memory
 from convlstm.data.units import RAIN_RATE, Conversion, Field, find_conversion
 from convlstm.errors import DataError
+
+Item = TypeVar("Item")
 
 TOLERANCE = 1.0
 """Seconds between a time in a file and the one that is compared with it."""
@@ -71,8 +74,32 @@ def shared_leads(layouts: Sequence[Layout]) -> NDArray[np.float64]:
     return np.unique(leads[leads > 0])
 
 
+def check_starts(path: Path, layouts: Sequence[Layout], frames: Frames) -> None:
+    """Raise an error if two files, or two entries of one file, have the same start: one of them would be ignored."""
+    starts = np.concatenate([layout.starts for layout in layouts])
+    names = np.concatenate([np.full(len(layout.starts), layout.path.name, object) for layout in layouts])
+    order = np.argsort(starts, kind="stable")
+    same = np.flatnonzero(np.diff(starts[order]) <= TOLERANCE)
+    if not same.size:
+        return
+    first, second = order[same[0] : same[0] + 2]
+    files = f"{names[first]} and {names[second]}" if names[first] != names[second] else f"two entries of {names[first]}"
+    raise DataError(
+        str(path),
+        expected="one forecast for each start",
+        received=f"{files} with the start {frame_dates(frames, starts[[first]])[0]}".removesuffix(".000"),
+        hint="Concatenate members along a dimension `realization`, or keep one of the forecasts.",
+    )
+
+
+def frame_dates(frames: Frames, seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
+    """Return the dates of seconds after the first frame, to the millisecond."""
+    dates: NDArray[np.datetime64] = frames.time.values[0] + (seconds * 1000).round().astype("timedelta64[ms]")
+    return dates.astype("datetime64[ms]")
+
+
 def read_start(layouts: Sequence[Layout], start: float, lead_seconds: NDArray[np.float64]) -> Field | None:
-    """Return the forecast of the first file that has one with this start, as `read_forecast`; None without any."""
+    """Return the forecast with this start, as `read_forecast`; None without any."""
     for layout in layouts:
         place = np.flatnonzero(np.abs(layout.starts - start) <= TOLERANCE)
         if place.size:
@@ -113,10 +140,16 @@ def _channel(layout: Layout, field: xr.DataArray, default_fill: bool) -> Channel
     return packed_channel(field, packed, layout.conversion, layout.interval, None, None, is_file=default_fill)
 
 
+def evenly(items: Sequence[Item]) -> list[Item]:
+    """Return a sample of a few items at even distances, with the first and the last one."""
+    if not items:
+        return []
+    return [items[int(place)] for place in np.unique(np.linspace(0, len(items) - 1, _SAMPLE).astype(int))]
+
+
 def check_values(layouts: Sequence[Layout]) -> None:
     """Check the first member of a sample of forecasts: numbers for no data, and sums since the start."""
-    sample = [layouts[n] for n in np.unique(np.linspace(0, len(layouts) - 1, _SAMPLE).astype(int))]
-    changes = np.sum([_check_sample(layout) for layout in sample], axis=0)
+    changes = np.sum([_check_sample(layout) for layout in evenly(layouts)], axis=0)
     if changes[0] >= _LEAST_RISING and not changes[1]:
         raise DataError(
             str(layouts[0].path),
@@ -131,8 +164,8 @@ def _check_sample(layout: Layout) -> tuple[int, int]:
     rising, falling = 0, 0
     order = np.argsort(layout.leads)
     with opened(layout.path, MAX_HEADER) as dataset, _hint_on_codes(layout):
-        for start in np.unique(np.linspace(0, len(layout.starts) - 1, _SAMPLE).astype(int)):
-            field = _field(dataset, layout, int(start))
+        for start in evenly(range(len(layout.starts))):
+            field = _field(dataset, layout, start)
             field = field[0] if layout.members else field
             channel = _channel(layout, field[order], has_default_fill(dataset))
             values = channel.read(slice(None))

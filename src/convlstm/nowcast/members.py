@@ -16,11 +16,13 @@ from scipy.special import ndtr
 from convlstm.data.units import Field
 from convlstm.errors import ConfigError, DataError
 from convlstm.nowcast.baselines import Extrapolation
+from convlstm.nowcast.lead_times import check_lead_times
 from convlstm.nowcast.moving_frame import Rectangle, whole_frame
 from convlstm.nowcast.noise import Noise
 from convlstm.nowcast.nowcaster import Nowcaster
 
 _MOST_MEMBERS = 1000
+_ASSUMED_SPACING = 1000.0  # metres between cells, if neither model nor data tell it
 _MAX_BYTES = 6 * 2**30  # all members of one forecast
 
 
@@ -66,6 +68,7 @@ def make_members(
     count: int,
     seed: int = 0,
     noise: Noise | None = None,
+    spacing: float | None = None,
 ) -> Iterator[Field]:
     """Yield the members (lead_time, height, width) of one forecast.
 
@@ -80,17 +83,19 @@ def make_members(
         count: Number of members, from 2.
         seed: Seed of the random fields.
         noise: Statistics of the random fields; None takes those for radar rain.
+        spacing: Distance between cells in metres, for a model that does not know that of its training. Without both,
+            cells are taken to be 1 km wide.
 
     Returns:
         An iterator over the members in mm/h.
     """
     check_members(nowcaster, count)
+    check_lead_times(lead_seconds)
     grid = (inputs.shape[-2], inputs.shape[-1])
     flow = Extrapolation.of_inputs(inputs[:, 0], input_seconds)
     part = whole_frame(flow.motion, float(lead_seconds[-1]), grid, 1)
     cells = [_nearest(part, origin) for origin in Rectangle(0, 0, *grid).positions(flow.motion, -lead_seconds)]
-    spacing = nowcaster.pipeline.grid_spacing
-    cell_km = 1.0 if spacing is None else spacing / 1000
+    cell_km = (nowcaster.pipeline.grid_spacing or spacing or _ASSUMED_SPACING) / 1000
     rules, leads = nowcaster.rules, nowcaster.nearest_steps(lead_seconds)
     moved = np.nan_to_num(flow.moved(lead_seconds, np.indices(grid).astype(np.float64)))
     for number in range(count):

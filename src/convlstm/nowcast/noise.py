@@ -2,8 +2,9 @@
 
 The field of each lead time is Gaussian, with mean 0 and variance 1 in every cell. Its power decreases with the
 wavenumber as in rain, and each wavelength has a lifetime that increases with it. The fields start from 0 at the start
-of the forecast, so that small scales vary first and large ones later. STEPS (Bowler et al., 2006) has noise of these
-two properties too.
+of the forecast and are then scaled to variance 1. So small scales have the larger part of the variance at first, and
+large ones later. The noise sets the correlation between cells and times only: how much members differ in a cell
+follows from the probabilities. STEPS (Bowler et al., 2006) has noise of these two properties too.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Noise:
         for second in seconds.tolist():
             retained = np.exp(-rate * np.float32(second - before))
             state *= retained
-            state += np.sqrt(power * (1 - retained**2)) * _white(power.shape, random)
+            state += np.sqrt(power * (1 - retained**2)) * _white(power.shape, width, random)
             variance = float((count * power * (1 - np.exp(-2 * rate * np.float32(second)))).sum(dtype=np.float64))
             whole = fft.irfft2(state, (height, width), norm="forward", overwrite_x=False)
             yield np.asarray(whole[: shape[0], : shape[1]] / np.float32(np.sqrt(variance)), np.float32)
@@ -71,7 +72,7 @@ class Noise:
 
 
 def _waves(height: int, width: int) -> Field:
-    """Return the number of waves that each wavenumber of a real transform stands for: itself, and its conjugate."""
+    """Return the number of waves that each wavenumber of a real transform contains: itself, and its conjugate."""
     count = np.full((height, width // 2 + 1), 2.0, np.float32)
     count[:, 0] = 1
     if width % 2 == 0:
@@ -79,14 +80,16 @@ def _waves(height: int, width: int) -> Field:
     return count
 
 
-def _white(shape: tuple[int, int], random: np.random.Generator) -> Complex:
-    """Return complex normal values with variance 1.
+def _white(shape: tuple[int, int], width: int, random: np.random.Generator) -> Complex:
+    """Return complex normal values with variance 1 for a real transform of this width.
 
-    A real transform uses the Hermitian part only of the first column, which has half the variance. So has the last
-    column of an even width, whose power is too small to matter.
+    The transform uses the Hermitian part only of the first column, and of the last one of an even width. Its variance
+    is half that of the column.
     """
     parts = random.standard_normal((*shape, 2), np.float32)
     parts *= np.float32(np.sqrt(0.5))
     parts[:, 0] *= np.float32(np.sqrt(2))
+    if width % 2 == 0:
+        parts[:, -1] *= np.float32(np.sqrt(2))
     white: Complex = parts.view(np.complex64)[..., 0]
     return white

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from convlstm.data import Frames
 from convlstm.data.units import RAIN_RATE
 from convlstm.errors import DataError
 from convlstm.nowcast.evaluation_cases import wet_share
-from convlstm.nowcast.forecast_values import TOLERANCE, is_among, shared_times
+from convlstm.nowcast.forecast_values import TOLERANCE, frame_dates, is_among, shared_times
 from convlstm.nowcast.verified_forecasts import ForecastSource
 
 INPUTS = 3
@@ -24,6 +25,7 @@ CAUSES = {
     "unobserved": "without an observation at each lead time",
     "dry": "with too little rain observed at the start",
     "beyond_max_cases": "beyond `--max-cases`",
+    "no_common_cell": "without a cell that the observation, every forecast and every member have",
 }
 """Why starts are left out, in the order of the checks; each start counts for the first of its causes."""
 
@@ -51,6 +53,18 @@ class VerifiedCases:
     has_inputs: bool  # whether every start has these frames
     left_out: Mapping[str, int]  # number of starts by cause, a key of `CAUSES`; without those of no start
 
+    def without(self, is_left_out: NDArray[np.bool_], cause: str) -> VerifiedCases:
+        """Return the other starts, with those of a mask (case,) counted as left out for a cause."""
+        kept = ~is_left_out
+        left_out = {**self.left_out, cause: int(is_left_out.sum())}
+        return replace(
+            self,
+            starts=self.starts[kept],
+            targets=self.targets[kept],
+            inputs=self.inputs[kept],
+            left_out={name: count for name, count in left_out.items() if count},
+        )
+
     @property
     def found(self) -> int:
         """The number of starts in all files."""
@@ -64,7 +78,7 @@ class VerifiedCases:
 
     def dates(self, frames: Frames) -> NDArray[np.datetime64]:
         """Return the time of each start (case,)."""
-        return _dates(frames, self.starts)
+        return frame_dates(frames, self.starts)
 
     def days(self, frames: Frames) -> list[str]:
         """Return the days of the starts."""
@@ -91,6 +105,28 @@ def choose_leads(sources: Mapping[str, ForecastSource], minutes: Sequence[float]
             hint="Pass some of these.",
         )
     return wanted if len(wanted) else shared
+
+
+def missing_leads(sources: Mapping[str, ForecastSource]) -> dict[float, Path]:
+    """Return the lead times in minutes that some file lacks, each with the first file that lacks it."""
+    layouts = [layout for source in sources.values() for layout in source.layouts]
+    every = np.concatenate([layout.leads for layout in layouts])
+    missing: dict[float, Path] = {}
+    for lead in np.unique(np.rint(every[every > 0])):
+        lacking = (layout.path for layout in layouts if not is_among(layout.leads, np.array([lead]))[0])
+        first = next(lacking, None)
+        if first is not None:
+            missing[float(lead) / 60] = first
+    return missing
+
+
+def missing_leads_summary(missing: Mapping[float, Path]) -> str:
+    """Return the lead times that are not scored, and the files that lack them, in words; empty without any."""
+    by_file: dict[Path, list[float]] = {}
+    for minutes, path in missing.items():
+        by_file.setdefault(path, []).append(60 * minutes)
+    parts = [f"{_minutes(np.array(leads))}, which {path} lacks" for path, leads in by_file.items()]
+    return f"lead times left out: {'; '.join(parts)}" if parts else ""
 
 
 def choose_starts(
@@ -180,19 +216,14 @@ def _raise_unobserved(
         received = f"none at {_minutes(never)}"
     else:
         first, last = (str(frames.time.values[n])[:16] for n in (0, -1))
-        begin, end = (str(_dates(frames, starts[[n]])[0])[:16] for n in (0, -1))
+        begin, end = (str(frame_dates(frames, starts[[n]])[0])[:16] for n in (0, -1))
         received = f"frames from {first} to {last} for forecasts that start from {begin} to {end}"
         hint = "Pass observations of these times."
     raise DataError("observations", expected="frames at all lead times of a start", received=received, hint=hint)
 
 
-def _dates(frames: Frames, seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
-    dates: NDArray[np.datetime64] = frames.time.values[0] + (seconds * 1000).round().astype("timedelta64[ms]")
-    return dates
-
-
 def _days(frames: Frames, seconds: NDArray[np.float64]) -> list[str]:
-    return [str(date)[:10] for date in _dates(frames, seconds)]
+    return [str(date)[:10] for date in frame_dates(frames, seconds)]
 
 
 def _minutes(seconds: NDArray[np.float64]) -> str:

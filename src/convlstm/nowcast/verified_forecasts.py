@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convlstm.data import Frames
 from convlstm.data.axes import find_axes
 from convlstm.data.opening import opened
-from convlstm.data.units import Conversion, Field
+from convlstm.data.units import Conversion, Field, dbz_to_mm_per_hour
 from convlstm.errors import DataError
 from convlstm.nowcast.forecast_files import (
     ForecastFiles,
@@ -27,10 +27,14 @@ from convlstm.nowcast.forecast_files import (
 from convlstm.nowcast.forecast_values import (
     MAX_HEADER,
     Layout,
+    check_starts,
+    evenly,
     file_identity,
     forecast_conversion,
+    read_forecast,
     read_start,
     shared_leads,
+    sum_interval,
 )
 
 _PERCENT = ("%", "percent")
@@ -71,9 +75,14 @@ class ForecastSource:
         return np.unique(np.concatenate([layout.starts for layout in self.probabilities]))
 
     @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """The files with the fields; if there are none, those with the probabilities."""
+        return self.probabilities if self.files is None else self.files.layouts
+
+    @property
     def lead_seconds(self) -> NDArray[np.float64]:
         """Lead times above 0 that every file has, ascending."""
-        return shared_leads(self.probabilities if self.files is None else self.files.layouts)
+        return shared_leads(self.layouts)
 
     def identity(self) -> list[list[str | int]]:
         """Return what tells whether the files are the same ones, as `file_identity`."""
@@ -84,7 +93,7 @@ class ForecastSource:
         """Return the forecast that starts at a number of seconds after the first frame."""
         probability = read_start(self.probabilities, start, lead_seconds)
         if probability is not None:
-            probability = self._checked(probability.swapaxes(0, 1))
+            probability = self._checked(probability.swapaxes(0, 1), self.probabilities[0].variable)
         if self.files is None:
             assert probability is not None
             return SourceForecast(_events(probability, self.thresholds), None, probability, None)
@@ -93,14 +102,20 @@ class ForecastSource:
             return SourceForecast(np.median(values, axis=0), values.mean(axis=0), probability, values)
         return SourceForecast(values[:, 0], read_start(self.means, start, lead_seconds), probability, None)
 
-    def _checked(self, probability: Field) -> Field:
+    def check_probabilities(self) -> None:
+        """Raise an error if a sample of the probabilities is outside 0 to 1, before any forecast is scored."""
+        for layout in evenly(self.probabilities):
+            for start in evenly(range(len(layout.starts))):
+                self._checked(read_forecast(layout, start, layout.leads), layout.variable)
+
+    def _checked(self, probability: Field, variable: str) -> Field:
         low, high = float(np.nanmin(probability, initial=0)), float(np.nanmax(probability, initial=1))
         if low < -_RANGE or high > 1 + _RANGE:
             raise DataError(
                 str(self.path),
                 expected="probabilities from 0 to 1, or from 0 to 100 %",
                 received=f"{low if low < -_RANGE else high:g}",
-                hint="Correct the values, or the attribute `units`.",
+                hint=f"Write the attribute `units` of {variable} as 1 or %, or correct the values.",
             )
         return np.clip(probability, 0, 1)
 
@@ -143,8 +158,13 @@ def open_source(path: str | Path, frames: Frames) -> ForecastSource:
             received=" and ".join(str(list(each)) for each in levels),
             hint="Pass the files of one tool and setting.",
         )
+    for layouts in (means, probabilities):
+        if layouts:
+            check_starts(path, layouts, frames)
     files = open_forecasts(path, frames, np.empty(0)) if fields or not probabilities else None
-    return ForecastSource(path, files, tuple(means), tuple(probabilities), next(iter(levels), ()))
+    source = ForecastSource(path, files, tuple(means), tuple(probabilities), next(iter(levels), ()))
+    source.check_probabilities()
+    return source
 
 
 def _probabilities(
@@ -164,10 +184,7 @@ def _probabilities(
     unit = str(dataset[name].attrs.get("units", "1")).strip().lower()
     factor = 0.01 if unit in _PERCENT else 1.0
     layout = layout_of(path, dataset, name, dim, Conversion("1", factor, source=unit), frames)
-    levels = dataset[dim]
-    if levels.attrs.get("units"):
-        levels = levels * forecast_conversion(path, levels, frames).factor
-    thresholds = tuple(float(f"{level:.6g}") for level in levels.values)
+    thresholds = tuple(float(f"{level:.6g}") for level in _levels(path, dataset[dim], layout, frames))
     if any(low >= high for low, high in pairwise(thresholds)):
         raise DataError(
             str(path),
@@ -176,6 +193,24 @@ def _probabilities(
             hint="Sort the dimension by its thresholds.",
         )
     return layout, thresholds
+
+
+def _levels(path: Path, levels: xr.DataArray, layout: Layout, frames: Frames) -> NDArray[np.float64]:
+    """Return thresholds in the unit of the frames; those of sums are over the interval between lead times."""
+    values = levels.values.astype(np.float64)
+    if not levels.attrs.get("units"):
+        if not frames.channels[0].units:
+            return values
+        raise DataError(
+            str(path),
+            expected=f"the unit of the thresholds, such as {frames.channels[0].units}",
+            received="none",
+            hint=f"Write it as the attribute `units` of {levels.name}.",
+        )
+    conversion = forecast_conversion(path, levels, frames)
+    if conversion.reflectivity:
+        return np.asarray(dbz_to_mm_per_hour(values), np.float64)
+    return values * conversion.scale(sum_interval(path, layout.leads) if conversion.amount else 1.0)
 
 
 def _events(probability: Field, thresholds: Sequence[float]) -> Field:

@@ -20,7 +20,13 @@ from convlstm.nowcast.evaluation_statistics import Scoring
 from convlstm.nowcast.evaluation_work import Work
 from convlstm.nowcast.file_cases import FileCases
 from convlstm.nowcast.pipeline import choose_thresholds
-from convlstm.nowcast.verified_cases import VerifyOptions, choose_leads, choose_starts
+from convlstm.nowcast.verified_cases import (
+    VerifyOptions,
+    choose_leads,
+    choose_starts,
+    missing_leads,
+    missing_leads_summary,
+)
 from convlstm.nowcast.verified_forecasts import open_source
 from convlstm.verification.evaluation_folder import BASELINES
 
@@ -38,6 +44,8 @@ class VerifyResult:
     left_out: Mapping[str, int]  # starts that are not scored by cause, a key of `verified_cases.CAUSES`
     summary: str  # these numbers in words
     has_baselines: bool
+    missing_leads: Mapping[float, Path]  # lead times in minutes that are left out, each with a file that lacks it
+    missing_leads_summary: str  # these in words; empty without any
 
 
 def verify(
@@ -69,7 +77,8 @@ def verify(
         Scores and numbers of cases.
 
     Raises:
-        DataError: if a file cannot be read, or no start has observations at all lead times.
+        DataError: if a file cannot be read, no start has observations at all lead times, or no case has a cell that
+            the observation, every forecast and every member have.
         ConfigError: for options that do not fit, and names that are those of the baselines.
 
     Example:
@@ -86,19 +95,29 @@ def verify(
     chosen = choose_starts(sources, frames, leads, options)
     cases = FileCases(sources, frames, chosen, tuple(thresholds))
     cases.check_memory()
+    cases = cases.with_common_cells()
+    chosen, missing = cases.chosen, {} if options.lead_minutes else missing_leads(sources)
     description = {
         "title": title(frames, chosen.days(frames), tools=list(sources)),
         "rain": frames.channels[0].units == RAIN_RATE,
-        "facts": _facts(cases) | dict(facts or {}),
+        "facts": _facts(cases, missing) | dict(facts or {}),
     }
     work = Work(cases, Scoring(tuple(thresholds), options.fss_window, patch_size=1, grid=grid), folder)
     scores = run_evaluation(work, description, overwrite=overwrite, on_case=on_case)
     return VerifyResult(
-        scores, thresholds, len(chosen.starts), chosen.found, chosen.left_out, chosen.summary, chosen.has_inputs
+        scores=scores,
+        thresholds=thresholds,
+        cases=len(chosen.starts),
+        found=chosen.found,
+        left_out=chosen.left_out,
+        summary=chosen.summary,
+        has_baselines=chosen.has_inputs,
+        missing_leads=missing,
+        missing_leads_summary=missing_leads_summary(missing),
     )
 
 
-def _facts(cases: FileCases) -> dict[str, str]:
+def _facts(cases: FileCases, missing: Mapping[float, Path]) -> dict[str, str]:
     """Return the entries on the verification for the report."""
     facts = {f"Forecasts {name}": str(source.path) for name, source in cases.sources.items()}
     for name, source in cases.sources.items():
@@ -108,6 +127,8 @@ def _facts(cases: FileCases) -> dict[str, str]:
             facts[f"Field of {name}"] = "the highest threshold with a probability of at least 0.5"
     facts["Evaluated on"] = listed_days(cases.chosen.days(cases.frames))
     facts["Cases"] = cases.chosen.summary
+    if missing:
+        facts["Lead times"] = missing_leads_summary(missing)
     if not cases.chosen.has_inputs:
         facts["Compared with"] = "nothing: the observations lack frames before the start of some forecasts"
     return facts | {"Run with": f"convlstm {__version__}"}

@@ -152,13 +152,14 @@ def _equal_csi(csi: float) -> Guide:
 def _value_chart(results: Results, rows: pd.DataFrame, title: str) -> Chart:
     x = ratio_axis(float(np.log10(rows["cost_loss_ratio"].min())), "Cost/loss ratio")
     y = value_axis(0.0, 1.0)
+    with_cuts = set(results.reliability["method"]) if results.reliability is not None else set()
     series = []
     for method in results.methods:
         part = rows[rows["method"] == method].sort_values("cost_loss_ratio")
         if part["value"].notna().sum() == 0:
             continue
         values, lower, upper = (part[name].to_numpy(dtype=np.float64) for name in ("value", "lower", "upper"))
-        notes = tuple(_value_note(method, row) for _, row in part.iterrows())
+        notes = tuple(_value_note(method, row, has_cuts=method in with_cuts) for _, row in part.iterrows())
         slot = method_slot(method, results.methods)
         place = np.log10(part["cost_loss_ratio"].to_numpy(dtype=np.float64))
         series.append(Series(method_label(method), slot, place, values, lower, upper, notes))
@@ -166,9 +167,10 @@ def _value_chart(results: Results, rows: pd.DataFrame, title: str) -> Chart:
     return draw_chart(title, f"Economic value by cost/loss ratio, {title}. {best}", series, x, y)
 
 
-def _value_note(method: str, row: pd.Series) -> str:
+def _value_note(method: str, row: pd.Series, *, has_cuts: bool) -> str:
+    """Return the text of a point; a method without probabilities has one cut, which says nothing."""
     value = interval_text(row["value"], row["lower"], row["upper"], 2)
     text = f"{method_label(method)}, cost/loss ratio {row['cost_loss_ratio']:g}: {value}"
-    if row["cut"] == 1.0:
+    if not has_cuts:
         return text
     return f"{text}; with warnings from a probability of {row['cut']:.2g} {number(row['value_at_ratio'], 2)}"

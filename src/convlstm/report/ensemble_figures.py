@@ -12,7 +12,7 @@ from convlstm.report.probability_figures import lead_legend
 from convlstm.report.results import Results
 from convlstm.report.scale_figures import few_leads
 from convlstm.report.tables import Cell, Row, Table
-from convlstm.verification.ensembles import RANK_SCORES
+from convlstm.verification.ensembles import FLAT_SCORE
 
 _COLUMNS = {
     "crps": "CRPS",
@@ -137,8 +137,8 @@ def _cell(row: pd.Series) -> Cell:
 
 
 def _flat(scores: pd.DataFrame) -> str:
-    """Return whether 0 is within the intervals of both scores of the histogram; a dash without intervals."""
-    bounds = scores.loc[list(RANK_SCORES), ["lower", "upper"]].to_numpy(dtype=np.float64)
-    if np.isnan(bounds).any():
+    """Return whether the histogram is called flat; a dash without intervals, and for folders of earlier versions."""
+    value = float(scores["value"].get(FLAT_SCORE, np.nan))
+    if np.isnan(value):
         return "–"
-    return "yes" if ((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).all() else "no"
+    return "yes" if value else "no"

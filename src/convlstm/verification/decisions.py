@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from convlstm.verification.intervals import pool, resampling_weights, value_and_interval
-from convlstm.verification.probabilities import check_probability, slices
+from convlstm.verification.probabilities import at_or_above, check_probability, slices
 from convlstm.verification.scorecard import CaseSums
 
 CUTS = (
@@ -26,6 +26,8 @@ CUTS = (
 
 COST_LOSS_RATIOS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Cost of a protection divided by the loss that it prevents."""
+
+_TINY = 1e-9  # a cut and a ratio with this difference are equal
 
 COUNTS = ("hits", "misses", "false_alarms", "correct_negatives")
 
@@ -187,8 +189,9 @@ def value_table(
     Returns:
         One row per method, lead_time (minutes), threshold and cost_loss_ratio. `value` is that of the best cut, which
         is known only afterwards and may be to always or never protect; lower and upper are its 90 % interval.
-        `value_at_ratio` is that of the `cut` nearest to the ratio, which a user can choose beforehand. It is lower if
-        the probabilities are not reliable. Further columns are cases and pixels.
+        `value_at_ratio` is that of the lowest `cut` at or above the ratio, which a user can choose beforehand: with
+        reliable probabilities, protection pays from the ratio on. It is lower if they are not reliable. Above the last
+        cut, it is that of the last one. Further columns are cases and pixels.
 
     Example:
         >>> rain = xr.DataArray(np.eye(4)[None, None], dims=("init_time", "lead_time", "y", "x"),
@@ -207,10 +210,10 @@ def value_table(
         by_cut = economic_value(rates["pod"], rates["pofd"], frequency, alpha)
         best = by_cut.max("cut").clip(min=0.0).transpose("ratio", "draw").values
         of_sample = by_cut[{"draw": 0}].transpose("ratio", "cut").values
-        nearest = np.abs(each.cuts[:, None] - alpha.values).argmin(axis=0)
+        first_above = np.searchsorted(each.cuts, alpha.values - _TINY).clip(max=len(each.cuts) - 1)
         for place, ratio in enumerate(alpha.values.tolist()):
             value, lower, upper = value_and_interval(best[place], each.cases)
-            chosen = int(nearest[place])
+            chosen = int(first_above[place])
             at_ratio = float(of_sample[place, chosen])
             key = {**each.key, "cost_loss_ratio": ratio, "value": value, "lower": lower, "upper": upper}
             rows.append(
@@ -243,12 +246,12 @@ def decision_counts(
 ) -> xr.Dataset:
     """Return the counts (init_time, cut) of probabilities and observations (init_time, y, x)."""
     cuts = cuts_of(members)
-    # Half precision rounds k / M and the cuts, so a share is compared with a number between k − 1 and k.
-    limits = (cuts if members is None else cuts - 0.5 / members).astype(np.float32)
+    # Half precision rounds k / M, so a share is compared with a number between k − 1 and k.
+    limits, compared = (cuts, chance) if members is None else (cuts - 0.5 / members, chance.astype(np.float32))
     cases, classes = len(chance), len(limits) + 1
     case, *place = np.nonzero(np.isfinite(chance) & np.isfinite(observed))
-    known, truth = chance[(case, *place)].astype(np.float32), observed[(case, *place)] >= threshold
-    group = case * classes + np.searchsorted(limits, known, side="right")
+    truth = observed[(case, *place)] >= threshold
+    group = case * classes + at_or_above(limits, compared[(case, *place)])
     events, cells = (
         np.bincount(group, weight, cases * classes).reshape(cases, classes) for weight in (truth.astype(float), None)
     )

@@ -55,8 +55,12 @@ def pool(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     return sums.map(pooled)
 
 
-def value_and_interval(score: xr.DataArray | NDArray[np.floating], cases: int) -> tuple[float, float, float]:
+def value_and_interval(
+    score: xr.DataArray | NDArray[np.floating], cases: int, bounds: tuple[float, float] = BOUNDS
+) -> tuple[float, float, float]:
     """Return the value and the 90 % interval of a score (draw,), whose first entry is that of the sample.
+
+    `bounds` are the quantiles of the draws for another interval.
 
     The bounds are NaN for a single case and for an undefined value. Draws with an undefined score are ignored.
     """
@@ -65,5 +69,5 @@ def value_and_interval(score: xr.DataArray | NDArray[np.floating], cases: int) -
     defined: NDArray[np.float64] = draws[np.isfinite(draws)]
     if cases < 2 or np.isnan(value) or not defined.size:
         return value, np.nan, np.nan
-    lower, upper = np.quantile(defined, BOUNDS)
+    lower, upper = np.quantile(defined, bounds)
     return value, float(lower), float(upper)

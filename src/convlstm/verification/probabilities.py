@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from convlstm.errors import DataError
 from convlstm.verification.arguments import check_dimensions, check_minutes, check_same_entries
@@ -156,8 +157,7 @@ def reliability_sums(probability: xr.DataArray, observation: xr.DataArray, thres
     chance, observed = probability.values, observation.values
     case, *place = np.nonzero(np.isfinite(chance) & np.isfinite(observed))
     known = chance[(case, *place)].astype(np.float64)
-    # The product is rounded to single precision, so that 0.7 is not in the bin below 0.7.
-    number = np.minimum((known.astype(np.float32) * np.float32(BINS)).astype(np.intp), BINS - 1)
+    number = at_or_above(np.arange(1, BINS) / BINS, chance[(case, *place)])
     cases = len(chance)
     group = number * cases + case
     columns = {
@@ -171,6 +171,17 @@ def reliability_sums(probability: xr.DataArray, observation: xr.DataArray, thres
             for name, column in columns.items()
         }
     )
+
+
+def at_or_above(limits: NDArray[np.float64], chance: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return how many of the ascending limits each probability reaches, in the precision of the probabilities.
+
+    Half precision holds 0.1 as 0.09998, and the limit 0.1 too. Double precision is rounded to single precision, in
+    which 1 − 0.9 is 0.1.
+    """
+    kind = np.float16 if chance.dtype == np.float16 else np.float32
+    count: NDArray[np.intp] = np.searchsorted(limits.astype(kind), chance.astype(kind), side="right")
+    return count
 
 
 def check_probability(probability: xr.DataArray, observation: xr.DataArray) -> None:
