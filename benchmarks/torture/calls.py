@@ -166,9 +166,9 @@ class _Scene:
         self._check_output(folder, outcome, place, result)
         if drafts(folder):
             result.add("drafts swept")
-        if outcome.code == 0 and self.command.old is None:
-            shutil.rmtree(folder)  # a complete output that the command does not replace
-            folder.mkdir()
+        if self.command.old is None and _value(self.command, folder) == self.new:
+            for name in self.names:  # a complete output, which the command may refuse to replace
+                shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
         after = self.commands.run(self.command.words, folder)
         value = _value(self.command, folder)
         if after.code or value != self.new:
