@@ -342,3 +342,18 @@ def test_a_changed_byte_of_a_zarr_forecast_is_an_error(trained, rain_frames, tmp
         chunk.write_bytes(content)
     with pytest.raises(DataError):
         open_frames(path).read(slice(0, 2))
+
+
+def test_a_file_is_written_with_little_memory_for_chunks(tmp_path, forecast, monkeypatch):
+    before, during = netCDF4.get_chunk_cache(), []
+    write = xr.Dataset.to_netcdf
+
+    def recorded(*arguments, **options):
+        during.append(netCDF4.get_chunk_cache()[0])
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", recorded)
+    write_forecast(tmp_path / "forecast.nc", forecast)
+    assert during == [2**20]
+    assert netCDF4.get_chunk_cache() == before
+    assert before[0] > 2**20

@@ -1,11 +1,14 @@
 """Training in several processes: the losses of one process, one writer, and a clean end when a process is lost."""
 
+import io
 import json
 import shutil
 import signal
 import socket
 import sys
 import time
+import warnings
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
@@ -109,15 +112,28 @@ def several(tmp_path, gappy_path, tiny, monkeypatch):
             (tmp_path / f"{name}-{rank}.yaml").write_text(to_yaml(tiny(**of_rank)))
         words = [gappy_path, config, tmp_path / name, devices, strategy, "yes" if resume else "", signal_name, step]
         command = [sys.executable, "-c", DRIVER, *map(str, words)]
-        code = launch(command, Processes(devices=devices, strategy=strategy))
+        code, printed = launched(command, Processes(devices=devices, strategy=strategy))
         if code == LostProcessError.exit_code and not signal_name and not resume:
-            # PyTorch crashed once in some hundred trainings (docs/development/notes.md); twice is a defect of ours
+            # once in some hundred trainings (docs/development/notes.md); a second crash fails the test
+            warnings.warn(f"a process of PyTorch crashed:\n{printed}", stacklevel=1)
             shutil.rmtree(tmp_path / name)
-            code = launch(command, Processes(devices=devices, strategy=strategy))
+            code, _ = launched(command, Processes(devices=devices, strategy=strategy))
         files = [tmp_path / f"{name}-{rank}.json" for rank in range(devices)]
         return code, [json.loads(file.read_text()) for file in files if file.exists()]
 
     return run
+
+
+def launched(command, processes):
+    """Return the exit code of a training and what its processes printed on standard error, which is printed too."""
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            return launch(command, processes), printed.getvalue()
+    except LostProcessError as error:  # all others had ended well
+        return error.exit_code, printed.getvalue()
+    finally:
+        sys.stderr.write(printed.getvalue())
 
 
 def check_same_run(reports, folder, expected_reports, expected_folder):
