@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.torch import ConvLSTM, Forecaster
+from convlstm.torch import ConvLSTM, Forecaster, forecaster
 from convlstm.torch.forecaster import _enlarge
 from convlstm.weights.canonical import parameter_count
 
@@ -117,3 +117,14 @@ def test_the_interpolation_in_training_is_that_in_inference(limit: int, monkeypa
     operator = F.interpolate(coarse, size=(12, 21), mode="bilinear", align_corners=False)
     torch.testing.assert_close(gradient, torch.autograd.grad(operator, coarse, slope)[0], rtol=0, atol=1e-13)
     assert ("Upsample" in type(trained.grad_fn).__name__) == (limit == 1)
+
+
+def test_an_inference_releases_the_memory_of_the_encoder_before_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = []
+    monkeypatch.setattr(forecaster, "release_memory", lambda: released.append(True))
+    model, frames = events(), torch.zeros(1, 3, 2, 8, 8)
+    model(frames, horizon=2)
+    assert not released  # the backward pass needs it
+    with torch.no_grad():
+        model(frames, horizon=2)
+    assert len(released) == 1

@@ -33,7 +33,6 @@ FORECAST_SUFFIXES = (*DATA_SUFFIXES, *GEOTIFF_SUFFIXES)
 
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "time since the start of the forecast"}
-
 START_ATTRIBUTES = {"standard_name": "forecast_reference_time", "long_name": "time of the last input frame"}
 
 _CHUNK_CACHE = 2**20  # bytes of each variable while a file is written
