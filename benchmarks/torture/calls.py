@@ -124,7 +124,10 @@ COMMANDS = {
         ("forecast", _MODEL, _RAIN, "-o", "out.zarr", "--lead-times", "5", *_WORD),
     ),
     "evaluate": Command(
-        _EVALUATION, _read_evaluation, (*_EVALUATION, "--threshold", "0.3"), lambda value: value is None
+        (*_EVALUATION, "--threshold", "1"),
+        _read_evaluation,
+        (*_EVALUATION, "--threshold", "0.3"),
+        lambda value: value is None,
     ),
     "export-onnx": Command(("export", _MODEL, "-o", "out.onnx"), partial(_read_bytes, "out.onnx"), None),
     "export-hub": Command(("export", _MODEL, "-o", "out", "--format", "hub"), _read_hub, None),

@@ -20,7 +20,12 @@ TRAINING = (
     *("--set", "training.warmup_steps=2", "--set", "training.precision=float32"),
 )
 """Options of a training of eight steps with dropout and four validations."""
-LIBRARIES = ("convlstm.cli.main", "convlstm.cli.app", "convlstm.nowcast.fit", "convlstm.nowcast.evaluate", "netCDF4")
+LIBRARIES = (
+    *("convlstm.cli.main", "convlstm.cli.app", "convlstm.cli.output", "convlstm.cli.work"),
+    *("convlstm.cli.forecast_output", "convlstm.nowcast.fit", "convlstm.nowcast.evaluate"),
+    *("convlstm.nowcast.tiled_forecast", "convlstm.nowcast.evaluation_output", "convlstm.nowcast.rivals"),
+    *("netCDF4", "h5py"),
+)
 """Modules that a server loads before it forks, next to those of a framework."""
 FRAMEWORK_MODULES = {
     "torch": "convlstm.torch.training",

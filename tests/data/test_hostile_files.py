@@ -15,6 +15,7 @@ import zarr
 
 from convlstm.data import open_frames
 from convlstm.data.formats import hdf5, sizes, zarr_chunks
+from convlstm.data.formats.zarr_store import open_zarr
 from convlstm.errors import DataError
 from convlstm.files import DRAFT
 
@@ -63,6 +64,25 @@ def test_netcdf_after_a_block_of_the_user_is_checked_too(tmp_path, rain_dataset)
         external_storage(file, tmp_path / "secret")
     (tmp_path / "rain.nc").write_bytes(bytes(512) + (tmp_path / "whole.nc").read_bytes())
     refused(tmp_path / "rain.nc", r"rain\.nc: expected ")
+
+
+def with_driver_information(content, place):
+    """Return an HDF5 file whose driver information block claims to have 4 GiB."""
+    at = place + 24
+    base, free, _, _ = struct.unpack_from("<4Q", content, at)
+    block = struct.pack("<B3xI8s", 0, 2**32 - 1, b"NCSAmult")
+    addresses = struct.pack("<4Q", base, free, len(content) + len(block), len(content))
+    return content[:at] + addresses + content[at + 32 :] + block
+
+
+@pytest.mark.parametrize("block", [0, 512, 2048])
+def test_a_driver_information_block_that_takes_4_gib_is_refused(tmp_path, block):
+    """The HDF5 library allocates the size that the block claims to have."""
+    path = tmp_path / "rain.h5"
+    with h5py.File(path, "w", userblock_size=block) as file:
+        file["rain"] = np.zeros((2, 3, 4), np.float32)
+    path.write_bytes(with_driver_information(path.read_bytes(), block))
+    refused(path, r"rain\.h5: expected an HDF5 file that is whole in itself, got one with a driver information block")
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
@@ -166,6 +186,71 @@ def test_a_chunk_that_unpacks_to_more_than_declared_is_refused(tmp_path, rain_da
     chunk = next(path for path in (small / "rain").rglob("*[0-9]") if path.is_file())
     chunk.write_bytes(large)
     refused(small, r"small\.zarr/rain/.*: expected a chunk of at most 1 MiB after unpacking, got . MiB or more")
+
+
+def write_shards(path, cells, codec, location):
+    """Write four chunks in one shard."""
+    array = zarr.create_array(
+        path,
+        name="rain",
+        shape=(2 * cells, 2 * cells),
+        dtype="i2",
+        shards={"shape": (2 * cells, 2 * cells), "index_location": location},
+        chunks=(cells, cells),
+        compressors=[codec],
+        dimension_names=("y", "x"),
+        overwrite=True,
+    )
+    array[:] = 1
+    return next(place for place in path.rglob("c/0/0") if place.is_file())
+
+
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated:RuntimeWarning")
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("name", COMPRESSORS[3])
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 3)])
+def test_a_chunk_in_a_shard_that_unpacks_to_more_than_declared_is_refused(tmp_path, name, location, rows, monkeypatch):
+    monkeypatch.setattr(zarr_chunks, "_SPARE", 2**12)
+    monkeypatch.setattr(zarr_chunks, "_DEFLATE_RATIO", 2**20)
+    codec = getattr(zarr.codecs, COMPRESSORS[3][name])()
+    large = write_shards(tmp_path / "large.zarr", 512, codec, location).read_bytes()
+    small = write_shards(tmp_path / "small.zarr", 8, codec, location)
+    np.testing.assert_array_equal(open_zarr(tmp_path / "small.zarr", 2**20)["rain"][rows].values, 1)
+    small.write_bytes(large)
+    with pytest.raises(DataError, match=r"small\.zarr/rain/c/0/0: expected a chunk of at most 0 MiB after unpacking"):
+        open_zarr(tmp_path / "small.zarr", 2**20)["rain"][rows].values  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed`")
+def test_shards_whose_chunks_cannot_be_checked_are_refused(tmp_path):
+    codec = zarr.codecs.GzipCodec()
+    write_shards(tmp_path / "rain.zarr", 8, codec, "end")
+    path = tmp_path / "rain.zarr" / "rain" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    gzip_codec = {"name": "gzip", "configuration": {"level": 1}}
+    sharding = metadata["codecs"][0]
+    inner = {**sharding["configuration"], "chunk_shape": [4, 4]}
+    bad = {
+        "not compressed, with a plain index": [sharding, gzip_codec],
+        "shards without shards": [{**sharding, "configuration": inner | {"codecs": [sharding]}}],
+    }
+    inner["index_codecs"] = [sharding["configuration"]["index_codecs"][0], gzip_codec]
+    bad["with a plain index, got"] = [{**sharding, "configuration": inner}]
+    for message, codecs in bad.items():
+        path.write_text(json.dumps(metadata | {"codecs": codecs}))
+        with pytest.raises(DataError, match=message):
+            open_zarr(tmp_path / "rain.zarr", 2**20)
+
+
+def test_a_shard_of_too_many_chunks_is_refused(tmp_path):
+    write_shards(tmp_path / "rain.zarr", 8, zarr.codecs.GzipCodec(), "end")
+    path = tmp_path / "rain.zarr" / "rain" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["shape"] = metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**12, 2**12]
+    metadata["codecs"][0]["configuration"]["chunk_shape"] = [1, 1]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match=r"at most 4,194,304 chunks in a shard, got 16,777,216"):
+        open_zarr(tmp_path / "rain.zarr", 2**20)
 
 
 SIZED = [

@@ -16,6 +16,7 @@ from convlstm.interop import FORMATS, constructor_options, read_file, read_keras
 from convlstm.interop.containers import read_arrays, write_arrays
 from convlstm.interop.formats import WRITTEN
 from convlstm.spec.presets import PRESETS
+from convlstm.superblock import has_driver_information
 from convlstm.weights.canonical import initialise
 from convlstm.weights.checkpoint import load_model, save_model, weights_digest
 
@@ -100,6 +101,18 @@ def test_hdf5_that_is_more_than_plain_datasets(refused, tmp_path, attack):
         attack(file, tmp_path)
     with refused(WeightsError, str(path)):
         read_file(path, "keras")
+
+
+def test_hdf5_with_a_driver_information_block_is_refused(refused, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with small(path):
+        pass
+    content = bytearray(path.read_bytes())
+    content[48:56] = bytes(8)  # the address of the block
+    path.write_bytes(content)
+    with refused(WeightsError, str(path)):
+        read_file(path, "keras")
+    assert has_driver_information(path)
 
 
 def test_hdf5_that_is_plain(tmp_path):

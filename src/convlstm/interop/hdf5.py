@@ -13,6 +13,7 @@ from typing import Any
 
 from convlstm.errors import DependencyError, WeightsError
 from convlstm.spec.types import Array
+from convlstm.superblock import has_driver_information
 from convlstm.weights.checkpoint import file_error
 
 _DEEPEST, _MOST_OBJECTS = 64, 10_000
@@ -21,6 +22,9 @@ _DEEPEST, _MOST_OBJECTS = 64, 10_000
 def read(path: Path) -> dict[str, Array]:
     """Return every floating-point dataset of an HDF5 file by its path in the file."""
     h5py = _h5py()
+    if has_driver_information(path):
+        received = "one with a driver information block"
+        raise file_error(path, "an HDF5 file that is whole in itself", received, "Save the weights again.")
     try:
         with h5py.File(path, "r") as file:
             members = dict(_members(h5py, path, file))

@@ -12,6 +12,7 @@ import numpy as np
 from convlstm.data.formats.packages import load_package
 from convlstm.data.formats.sizes import check_chunk, check_size
 from convlstm.errors import DataError
+from convlstm.superblock import has_driver_information
 
 EXTRA = "radar"
 
@@ -30,7 +31,7 @@ def check_contained(path: Path, extra: str) -> None:
     h5py = load_package("h5py", extra, str(path))
     if not h5py.is_hdf5(path):
         return
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, extra) as file:
         for dataset in _datasets(h5py, file):
             _check_not_external(dataset)
             if dataset.chunks is not None:
@@ -70,9 +71,17 @@ def _datasets(h5py: Any, file: Any) -> Iterator[Any]:
                 waiting.append((item, depth + 1))
 
 
-def open_hdf5(path: Path) -> Any:
-    """Return an open `h5py.File`."""
-    return load_package("h5py", EXTRA, str(path)).File(path, "r")
+def open_hdf5(path: Path, extra: str = EXTRA) -> Any:
+    """Return an open `h5py.File`; `extra` is named where h5py is missing."""
+    h5py = load_package("h5py", extra, str(path))
+    if has_driver_information(path):
+        raise DataError(
+            str(path),
+            expected="an HDF5 file that is whole in itself",
+            received="one with a driver information block",
+            hint="Copy its content into one file, with h5repack.",
+        )
+    return h5py.File(path, "r")
 
 
 def child(group: Any, name: str) -> Any | None:

@@ -11,10 +11,12 @@ import lzma
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import WrapperStore
 
 from convlstm.errors import DataError
@@ -32,27 +34,82 @@ _DEFLATE_RATIO = 1032  # the largest of zlib and gzip
 _ZSTD_FRAME, _ZSTD_SKIPPED = 0xFD2FB528, 0x184D2A50
 _ZSTD_BLOCK = 2**17  # bytes of the largest compressed block
 _CHECKSUM, _CHECKSUM_BYTES = "crc32c", 4  # at the end of a chunk
+SHARDING = "sharding_indexed"
+_INDEX_ENTRY = 16  # bytes: an offset and a length
+_NO_CHUNK = 2**64 - 1  # both, for a chunk of the fill value
+_MOST_INDEX = 2**26  # bytes
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The index of a shard: offset and length of each of its chunks.
+
+    Args:
+        chunks: Number of chunks in a shard.
+        checksum_bytes: Bytes after the numbers.
+        is_first: Whether the index is at the start of the shard and not at its end.
+    """
+
+    chunks: int
+    checksum_bytes: int
+    is_first: bool
+
+    @property
+    def size(self) -> int:
+        """The bytes of the index."""
+        return _INDEX_ENTRY * self.chunks + self.checksum_bytes
+
+    def parts(self, shard: bytes) -> Iterator[bytes]:
+        """Yield the bytes of each chunk of a whole shard."""
+        start = 0 if self.is_first else len(shard) - self.size
+        if start < 0 or len(shard) < self.size:
+            return  # the library reports a shard that is cut off
+        numbers = np.frombuffer(shard, "<u8", 2 * self.chunks, start).reshape(-1, 2)
+        for offset, length in numbers[(numbers != _NO_CHUNK).all(axis=1)].tolist():
+            yield shard[offset : offset + length]
 
 
 @dataclass(frozen=True)
 class Unpacking:
-    """How the chunks of an array are compressed, and the bytes that one may have after unpacking."""
+    """How the chunks of an array are compressed, and the bytes that one may have after unpacking.
 
-    source: str  # the array, for messages
+    Args:
+        source: The array, for messages.
+        codec: The compression.
+        most: Bytes that a chunk may have after unpacking.
+        checksum_bytes: Bytes at the end of a chunk.
+        index: The index, if the chunks are in shards.
+    """
+
+    source: str
     codec: str
     most: int
-    checksum_bytes: int  # at the end of a chunk
+    checksum_bytes: int
+    index: ShardIndex | None = None
+
+    def compressed(self, data: bytes, byte_range: ByteRequest | None) -> Iterable[bytes]:
+        """Return the compressed chunks in what was read."""
+        if self.index is None:
+            return [data]
+        if byte_range is None:
+            return self.index.parts(data)
+        is_index = isinstance(byte_range, SuffixByteRequest) or (
+            self.index.is_first and byte_range == RangeByteRequest(0, self.index.size)
+        )
+        return [] if is_index else [data]
 
 
-def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking | None:
+def unpacking(
+    source: str, codecs: Sequence[str], chunk_bytes: int, index: ShardIndex | None = None
+) -> Unpacking | None:
     """Return how chunks are unpacked, from the codecs in the order of writing; None if they are not compressed.
 
     A second compression, or a codec after it, would hide the size, and is an error; a checksum at the end does not hide
-    it. Chunks in shards are not checked.
+    it. In a shard the codecs are those of its chunks.
     """
     names = [codec.removeprefix("numcodecs.") for codec in codecs]
     compressions = [name for name in names if name in _SIZES]
-    if not compressions or "sharding_indexed" in names:
+    if not compressions:
         return None
     after = names[names.index(compressions[0]) + 1 :]
     if set(after) - {_CHECKSUM}:
@@ -62,7 +119,29 @@ def unpacking(source: str, codecs: Sequence[str], chunk_bytes: int) -> Unpacking
             received=", ".join(names),
             hint="Write the file again with one compressor.",
         )
-    return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE, _CHECKSUM_BYTES * len(after))
+    return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE, _CHECKSUM_BYTES * len(after), index)
+
+
+def shard_index(source: str, shard: Sequence[str], index: Sequence[str], *, chunks: int, is_first: bool) -> ShardIndex:
+    """Return the index of shards from the codecs of shard and index, or raise an error for one that is not plain."""
+    names = list(shard)[list(shard).index(SHARDING) + 1 :]
+    checksums = [name for name in index if name == _CHECKSUM]
+    if names or [name for name in index if name != _CHECKSUM] != ["bytes"] or len(checksums) > 1:
+        raise DataError(
+            source,
+            expected="shards that are not compressed, with a plain index",
+            received=", ".join([*shard, *index]),
+            hint="Write the file again with the codecs that Zarr chooses.",
+        )
+    result = ShardIndex(chunks, _CHECKSUM_BYTES * len(checksums), is_first)
+    if result.size > _MOST_INDEX:
+        raise DataError(
+            source,
+            expected=f"at most {_MOST_INDEX // _INDEX_ENTRY:,} chunks in a shard",
+            received=f"{chunks:,}",
+            hint="Write the file again with larger chunks.",
+        )
+    return result
 
 
 class CheckedStore(WrapperStore["Store"]):
@@ -83,7 +162,7 @@ class CheckedStore(WrapperStore["Store"]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of a key."""
         value = await self._store.get(key, prototype, byte_range)
-        self._check(key, value)
+        self._check(key, value, byte_range)
         return value
 
     async def get_partial_values(
@@ -92,16 +171,19 @@ class CheckedStore(WrapperStore["Store"]):
         """Return the bytes of several keys."""
         pairs = list(key_ranges)
         values = await self._store.get_partial_values(prototype, pairs)
-        for (key, _), value in zip(pairs, values, strict=True):
-            self._check(key, value)
+        for (key, byte_range), value in zip(pairs, values, strict=True):
+            self._check(key, value, byte_range)
         return values
 
-    def _check(self, key: str, value: Buffer | None) -> None:
+    def _check(self, key: str, value: Buffer | None, byte_range: ByteRequest | None) -> None:
         name, _, part = key.partition("/")
         array = self._arrays.get(name)
         if array is None or value is None or not part or part.rpartition("/")[2] in (".zarray", ".zattrs", "zarr.json"):
             return
-        data = value.to_bytes()
+        for data in array.compressed(value.to_bytes(), byte_range):
+            self._check_chunk(array, part, data)
+
+    def _check_chunk(self, array: Unpacking, part: str, data: bytes) -> None:
         size = _SIZES[array.codec](data[: len(data) - array.checksum_bytes], array.most)
         if size is None:
             raise DataError(

@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from convlstm.data.formats.sizes import check_chunk, check_size
-from convlstm.data.formats.zarr_chunks import CheckedStore, unpacking
+from convlstm.data.formats.zarr_chunks import SHARDING, CheckedStore, ShardIndex, shard_index, unpacking
 from convlstm.errors import DataError
 
 GROUP_METADATA = (".zgroup", ".zmetadata", "zarr.json")
@@ -41,7 +41,11 @@ def open_zarr(store: Path | str, max_bytes: int) -> xr.Dataset:
         _check_codecs(f"{store}/{name}", metadata)
         chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
         check_chunk(store, name, chunk_bytes, array.nbytes)
-        checked[name] = unpacking(f"{store}/{name}", _codecs_in_order(metadata), chunk_bytes)
+        index = None
+        codecs = _codecs_in_order(metadata)
+        if SHARDING in codecs:
+            index, codecs = _shards(f"{store}/{name}", metadata)
+        checked[name] = unpacking(f"{store}/{name}", codecs, chunk_bytes, index)
     check_size(store, sum(array.nbytes for array in arrays.values() if array.ndim == 1), max_bytes)
     dataset = xr.open_dataset(
         CheckedStore(group.store, {name: how for name, how in checked.items() if how is not None}),  # type: ignore[arg-type]
@@ -110,6 +114,23 @@ def _codecs_in_order(metadata: Mapping[str, Any]) -> list[str]:
     """
     codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
     return [_codec_name(codec) for codec in codecs if isinstance(codec, dict)]
+
+
+def _shards(name: str, metadata: Mapping[str, Any]) -> tuple[ShardIndex, list[str]]:
+    """Return the index of an array in shards, and the names of the codecs of the chunks in them."""
+    outer = _codecs_in_order(metadata)
+    options = metadata["codecs"][outer.index(SHARDING)]["configuration"]
+    inner, index = (_codecs_in_order({"codecs": options[key]}) for key in ("codecs", "index_codecs"))
+    if SHARDING in inner:
+        raise DataError(
+            name,
+            expected="shards without shards in them",
+            received=", ".join(inner),
+            hint="Write the file again with one level of shards.",
+        )
+    chunks = math.prod(metadata["chunk_grid"]["configuration"]["chunk_shape"]) // math.prod(options["chunk_shape"])
+    is_first = options.get("index_location", "end") == "start"
+    return shard_index(name, outer, index, chunks=chunks, is_first=is_first), inner
 
 
 def _codec_name(codec: Mapping[str, Any]) -> str:
