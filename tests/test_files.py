@@ -91,6 +91,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_content(tmp_path: Path, refus
 
     with refused(OutputError, str(path)):
         write_atomic(path, write)
+    with pytest.raises(OutputError, match=r"free space, got No space left on device, where [\d,]+ bytes are free\."):
+        write_atomic(path, write)
+    with pytest.raises(OutputError, match=r"expected a path with 4,000 bytes of free space, got No space"):
+        write_atomic(path, write, size=4000)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["c.txt"]
 

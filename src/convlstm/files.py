@@ -7,6 +7,7 @@ process runs, so that the next write can remove what a killed process left.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import shutil
@@ -26,16 +27,17 @@ _AT_FDCWD = -100  # of renameat2: paths are relative to the working folder
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS
 
 
-def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
+def write_atomic(path: str | Path, write: Callable[[Path], object], *, size: int | None = None) -> Path:
     """Write a file or folder atomically: `write` fills a temporary path, which then replaces the target.
 
     The old content stays until the new content is complete and on disk: write, fsync, rename, fsync of the folder.
-    A symbolic link stays, and what it leads to is replaced.
+    A symbolic link stays, and what it leads to is replaced. `size` is the number of bytes, for the message of a full
+    disk.
     """
     path = Path(path)
     check_writable(path)
     target = _followed(path)
-    with output_errors(path):
+    with output_errors(path, size):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_drafts(target.parent)
         with _tmp_dir(target) as tmp_dir:
@@ -63,7 +65,7 @@ def write_verified(path: str | Path, content: bytes) -> Path:
                 hint="Check the disk, or choose another path. The old content is unchanged.",
             )
 
-    return write_atomic(path, write)
+    return write_atomic(path, write, size=len(content))
 
 
 def _digest_on_disk(path: Path) -> bytes:
@@ -75,8 +77,8 @@ def _digest_on_disk(path: Path) -> bytes:
 
 
 @contextmanager
-def output_errors(path: str | Path) -> Iterator[None]:
-    """Raise an `OutputError` that names the path where the system cannot write."""
+def output_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
+    """Raise an `OutputError` with the path, and the bytes to be written if known, where the system cannot write."""
     try:
         yield
     except OutputError:
@@ -84,10 +86,18 @@ def output_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             str(path),
-            expected="a path with enough free space",
-            received=str(error.strerror or error),
+            expected="a path with enough free space" if size is None else f"a path with {size:,} bytes of free space",
+            received=str(error.strerror or error) + _free_space(Path(path), error),
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
+
+
+def _free_space(path: Path, error: OSError) -> str:
+    """Return the free space for an error about a full disk, as the end of a sentence; nothing for another error."""
+    folder = next((folder for folder in path.resolve().parents if folder.exists()), None)
+    if error.errno != errno.ENOSPC or folder is None:
+        return ""
+    return f", where {shutil.disk_usage(folder).free:,} bytes are free"
 
 
 def move_into_place(draft: Path, path: Path) -> None:

@@ -105,7 +105,7 @@ def to_onnx(
     session = load_session(data)
     in_file = stored_weights(weights, weight_type)
     difference = check_file(spec, in_file, options, lambda inputs: run_session(session, inputs), path)
-    write_atomic(path, lambda draft: draft.write_bytes(data))
+    write_atomic(path, lambda draft: draft.write_bytes(data), size=len(data))
     defaults = {initializer.name for initializer in model.graph.initializer}
     inputs = {name: text + ", optional" * (name in defaults) for name, text in _described(model.graph.input).items()}
     outputs = _described(model.graph.output)

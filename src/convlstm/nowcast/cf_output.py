@@ -138,7 +138,7 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     stored = encoded(dataset)
     with _small_chunk_cache():
         content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
-    return write_atomic(path, lambda draft: draft.write_bytes(content))
+    return write_atomic(path, lambda draft: draft.write_bytes(content), size=len(content))
 
 
 @contextmanager
