@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.torture.proof import Options, Proof, Result
 
-MODULES = ("kills", "calls", "flips", "fuzzing", "machines", "threads", "concurrency")
+MODULES = ("kills", "calls", "flips", "fuzzing", "machines", "threads", "concurrency", "long_runs")
 
 
 def proofs() -> dict[str, Proof]:

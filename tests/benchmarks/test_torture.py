@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.torture import __main__ as program
-from benchmarks.torture import calls, commands, concurrency, flips, fuzzing, kills, machines, threads
+from benchmarks.torture import calls, commands, concurrency, flips, fuzzing, kills, long_runs, machines, threads
 from benchmarks.torture.commands import Fault, Outcome, compiler, serving
+from benchmarks.torture.proof import Result
 
 from convlstm.interop.containers import write_arrays
 from convlstm.nowcast.run_folder import RunFolder
@@ -213,3 +214,21 @@ def test_every_module_has_proofs(capsys):
     assert program.main(["--list"]) == 0
     names = {line.split(".")[0] for line in capsys.readouterr().out.splitlines()}
     assert names == set(program.MODULES)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_long_training_keeps_memory_and_open_files(options):
+    result = long_runs.train_epochs(options(10))
+    assert (result.count, result.failures) == (10, [])
+    assert result.figures["MiB late"] > 100
+
+
+def test_a_training_whose_memory_or_open_files_grow_is_found():
+    for samples, text in (
+        ([(epoch, 100.0 + epoch, 5) for epoch in range(1, 101)], "the memory grew from 115.0 to 195.0 MiB"),
+        ([(epoch, 100.0, epoch) for epoch in range(1, 101)], "the open files grew from 20 to 100"),
+        ([(1, 100.0, 5)], "no early sample of the memory"),
+    ):
+        result = Result(count=100)
+        long_runs._compare(samples, result)
+        assert result.failures == [text]
