@@ -16,6 +16,7 @@ from benchmarks.torture.inputs import FRAMEWORK_MODULES, LIBRARIES, TRAINING, ma
 from benchmarks.torture.proof import Options, Proof, Result
 from convlstm.data.opening import opened
 from convlstm.errors import ConvLSTMError
+from convlstm.nowcast.content_digest import check_forecast
 from convlstm.weights.checkpoint import check_intact, load_arrays
 
 FULL_COUNT = 20_000  # half of them in headers, where a file has a header and a body
@@ -103,7 +104,8 @@ def _try_all(batch, contents, values: Read, attributes: Read, expected: dict[str
 
 
 def _values(forecast: Path, path: Path) -> object:
-    """Return the values of a forecast as bytes by name, read as data from a stranger."""
+    """Return the values of a forecast as bytes by name, after `convlstm check`."""
+    check_forecast(forecast)
     with opened(forecast, 2**30) as dataset:
         return {str(name): (variable.dims, variable.values.tobytes()) for name, variable in dataset.variables.items()}
 

@@ -92,9 +92,9 @@ def test_inspect_needs_none_of_the_further_values(forge, cli, place, value):
     assert (code, err) == (0, "") or (code in (3, 4, 5) and "inside convlstm" not in err)
 
 
-def test_model_check_reads_a_whole_run_and_finds_a_changed_byte(trained, tmp_path, cli, fails):
+def test_check_reads_a_whole_run_and_finds_a_changed_byte(trained, tmp_path, cli, fails):
     shutil.copytree(trained / "run", tmp_path / "run")
-    code, out, _ = cli("model", "check", "run", "run/state.safetensors")
+    code, out, _ = cli("check", "run", "run/state.safetensors")
     assert code == 0
     assert [line.split(", digest ")[0] for line in out.splitlines()] == [
         "run/model.safetensors: forecaster",
@@ -105,5 +105,5 @@ def test_model_check_reads_a_whole_run_and_finds_a_changed_byte(trained, tmp_pat
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
     state.write_bytes(content)
-    fails(5, "got arrays with another digest", "model", "check", "run")
-    fails(5, "nothing there", "model", "check", "absent.safetensors")
+    fails(5, "got arrays with another digest", "check", "run")
+    fails(5, "nothing there", "check", "absent.safetensors")

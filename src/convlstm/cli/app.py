@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convlstm import __version__
+from convlstm.cli.check import check
 from convlstm.cli.command_line import command_arguments
 from convlstm.cli.convert import convert
 from convlstm.cli.demo import demo
@@ -32,7 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, forecast, watch, health, evaluate, verify, report, inspect, convert, export, doctor):
+_COMMANDS = (
+    *(demo, train, forecast, watch, health, evaluate, verify, report),
+    *(check, inspect, convert, export, doctor),
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(model, name="model")
 

@@ -31,28 +31,6 @@ def card(
     typer.echo(model_card(shipped_model() if path is None else path), nl=False)
 
 
-@model.command()
-def check(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...", help="Model files, states of runs, or run folders, which have both.", show_default=False
-        ),
-    ],
-) -> None:
-    """Read files whole, and print kind and digest of each; a damaged one ends with exit code 5.
-
-    Example: `convlstm model check my-run`
-    """
-    from convlstm.nowcast.run_folder import RunFolder
-    from convlstm.weights.checkpoint import check_intact
-
-    for path in paths:
-        for file in RunFolder(path).checked_files if path.is_dir() else (path,):
-            kind, digest = check_intact(file)
-            typer.echo(f"{file}: {kind}, digest {digest}")
-
-
 @model.callback()
 def _group() -> None:
     """Show facts about a model file."""

@@ -44,9 +44,15 @@ def encoded(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def packing(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding of the fields of a dataset for NetCDF: compressed, in chunks of one field or a part of it."""
-    encoding = {}
-    for name, variable in dataset.data_vars.items():
+    """Return the encoding of a dataset for NetCDF: fields compressed, in chunks of one field or a part of it.
+
+    Other arrays of numbers have a checksum, which the compression of the fields contains. A single number has none.
+    """
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, variable in dataset.variables.items():
+        if 0 < variable.ndim <= 2 and variable.size and (variable.dtype.kind in "fiuM" or _is_date(dataset[name])):
+            chunk = tuple(min(size, _LONGEST_CHUNK) for size in variable.shape)
+            encoding[str(name)] = variable.encoding | {"fletcher32": True, "chunksizes": chunk}
         if variable.ndim > 2:
             chunk = (*(1 for _ in variable.dims[:-2]), *(min(size, _LONGEST_CHUNK) for size in variable.shape[-2:]))
             encoding[str(name)] = variable.encoding | {"zlib": True, "complevel": 4, "chunksizes": chunk}

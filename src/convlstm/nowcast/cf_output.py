@@ -17,6 +17,7 @@ from convlstm.data.spacing import grid_spacing, length_in_metres
 from convlstm.data.units import Field
 from convlstm.files import check_suffix, write_atomic
 from convlstm.nowcast.cf_encoding import encoded, packing, zarr_packed
+from convlstm.nowcast.content_digest import with_digest
 from convlstm.nowcast.forecast_attributes import forecast_attributes
 from convlstm.nowcast.geotiff import write_geotiff
 from convlstm.nowcast.inputs import choose_inputs
@@ -121,7 +122,7 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
     path = Path(path)
     check_suffix(path, FORECAST_SUFFIXES)
     if path.suffix == ".zarr":
-        stored = zarr_packed(encoded(forecast))
+        stored = zarr_packed(with_digest(encoded(forecast)))
         # format 2, which every reader supports, with consolidated metadata for fast opening
         return write_atomic(path, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True))
     if path.suffix in GEOTIFF_SUFFIXES:
@@ -135,7 +136,7 @@ def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     The file is made in memory. On a full disk, the NetCDF library ends the process by a signal where it cannot write
     the last bytes of a file.
     """
-    stored = encoded(dataset)
+    stored = with_digest(encoded(dataset))
     with _small_chunk_cache():
         content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
     return write_atomic(path, lambda draft: draft.write_bytes(content), size=len(content))

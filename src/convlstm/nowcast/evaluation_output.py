@@ -14,6 +14,7 @@ from convlstm.errors import OutputError
 from convlstm.files import check_writable, write_atomic
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
+from convlstm.nowcast.content_digest import FILE_DIGESTS, SEAL, file_digest, seal
 from convlstm.nowcast.evaluation_details import attribution, choose_examples, example_cases, make_score_maps, quantity
 from convlstm.nowcast.evaluation_tables import make_tables
 from convlstm.nowcast.evaluation_work import Work
@@ -96,7 +97,10 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
         "thresholds": list(scoring.thresholds),
         "fss_window": scoring.fss_window,
         **description,
+        FILE_DIGESTS: {name: file_digest(folder / name) for name in (*tables, CASES_FILE, SCORE_MAPS_FILE)},
     }
+    # the seal is of what a reader gets: JSON has no tuples and no numbers of NumPy
+    content[SEAL] = seal(json.loads(json.dumps(content)))
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]

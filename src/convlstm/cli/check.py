@@ -1,0 +1,47 @@
+"""`convlstm check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Model files, states of runs, run folders, forecasts (NetCDF or Zarr) or folders of evaluations.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Read files whole, and print what each is and its digest.
+
+    A damaged model or state ends with exit code 5, and a damaged forecast or evaluation with exit code 4.
+
+    Example: `convlstm check my-run forecast.nc evaluation`
+    """
+    for path in paths:
+        for file, kind, digest in _checked(path):
+            typer.echo(f"{file}: {kind}, digest {digest}")
+
+
+def _checked(path: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield each file of a path with what it is and its digest."""
+    from convlstm.nowcast.cf_output import DATA_SUFFIXES
+    from convlstm.nowcast.content_digest import check_evaluation, check_forecast
+    from convlstm.nowcast.run_folder import RunFolder
+    from convlstm.verification.evaluation_folder import DESCRIPTION_FILE
+    from convlstm.weights.checkpoint import check_intact
+
+    if (path / DESCRIPTION_FILE).exists():
+        yield (path, *check_evaluation(path))
+    elif path.suffix in DATA_SUFFIXES:
+        yield (path, *check_forecast(path))
+    else:
+        for file in RunFolder(path).checked_files if path.is_dir() else (path,):
+            yield (file, *check_intact(file))

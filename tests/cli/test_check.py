@@ -1,0 +1,68 @@
+"""`convlstm check` of evaluations and forecasts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import h5py
+import pytest
+
+from convlstm.cli.main import run
+from convlstm.errors import DataError
+from convlstm.nowcast.content_digest import check_evaluation, seal
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated") / "e"
+    words = ["evaluate", trained / "run", trained / "rain.nc", "-o", folder, "--max-cases", "2", "--min-wet", "0"]
+    assert run([*map(str, words), "--threads", "1", "--quiet"]) == 0
+    return folder
+
+
+def test_check_finds_a_changed_file_of_an_evaluation(evaluated, tmp_path, cli, fails):
+    shutil.copytree(evaluated, tmp_path / "e")
+    code, out, _ = cli("check", "e")
+    assert (code, out.split(", digest ")[0]) == (0, "e: evaluation of 3 methods")
+    _, digest = check_evaluation(tmp_path / "e")
+    assert digest in out
+    for name in ("scores.csv", "ranks.csv"):
+        content = (tmp_path / "e" / name).read_bytes()
+        (tmp_path / "e" / name).write_bytes(content.replace(b"e", b"a", 1))
+        fails(4, f"{name}: expected the content that was written", "check", "e")
+        (tmp_path / "e" / name).write_bytes(content)
+    with h5py.File(tmp_path / "e" / "cases.nc", "r+") as file:
+        next(variable for variable in file.values() if variable.ndim > 2)[...] = 0
+    fails(4, "cases.nc: expected the content that was written", "check", "e")
+    (tmp_path / "e" / "cases.nc").unlink()
+    fails(4, "cases.nc: expected a file of the evaluation, got none", "check", "e")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda it: it | {"fss_window": 3}, "got entries with another digest"),
+        (lambda it: {key: value for key, value in it.items() if key != "seal"}, "KeyError: 'seal'"),
+        (lambda it: it | {"files": {"../secret": "0"}}, r"expected files of an evaluation, got \.\./secret"),
+    ],
+)
+def test_a_changed_description_of_an_evaluation_is_refused(evaluated, tmp_path, change, message):
+    shutil.copytree(evaluated, tmp_path / "e")
+    path = tmp_path / "e" / "evaluation.json"
+    description = change(json.loads(path.read_text()))
+    if "files" in message:
+        description["seal"] = seal(description)
+    path.write_text(json.dumps(description))
+    with pytest.raises(DataError, match=message):
+        check_evaluation(tmp_path / "e")
+
+
+def test_check_reads_a_forecast_and_several_paths(trained, cli):
+    assert cli("forecast", trained / "run", trained / "rain.nc", "-o", "f.zarr", "--threads", "1")[0] == 0
+    code, out, _ = cli("check", "f.zarr", trained / "run" / "model.safetensors")
+    assert code == 0
+    assert [line.split(", digest ")[0].split(": ")[1].split(",")[0] for line in out.splitlines()] == [
+        "forecast",
+        "forecaster",
+    ]
