@@ -130,8 +130,8 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset atomically as one NetCDF file with compressed fields.
 
-    The file is made in memory by h5netcdf. On a full disk, the NetCDF library ends the process by a signal where it
-    cannot write the last bytes of a file, and no program can add to a file that this library made in memory.
+    The file is made in memory by h5netcdf. The NetCDF library ends the process by a signal where it cannot write the
+    last bytes of a file on a full disk. No program can add to a file that this library made in memory.
     """
     stored = with_digest(encoded(dataset))
     content = stored.to_netcdf(encoding=packing(stored), engine="h5netcdf")
