@@ -2,6 +2,7 @@
 
 from convlstm.engine.torch.buffers import release_memory as release_memory
 from convlstm.torch.cell import ConvLSTMCell as ConvLSTMCell
+from convlstm.torch.fixing import fixed_weights as fixed_weights
 from convlstm.torch.forecaster import Forecaster as Forecaster
 from convlstm.torch.layer import ConvLSTM as ConvLSTM
 from convlstm.torch.loading import load as load

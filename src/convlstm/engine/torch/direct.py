@@ -22,6 +22,7 @@ from convlstm.engine.torch.convolution import (
     padded,
     prepack,
 )
+from convlstm.engine.torch.fixed_weights import are_fixed, kept
 from convlstm.engine.torch.fused_plan import Plan, flatten_time
 from convlstm.spec.geometry import Widths
 
@@ -102,9 +103,15 @@ class DirectConvolutions:
     def _in_fast_layout(self, weight: Tensor, size: Sequence[int], widths: Widths, form: Form) -> Tensor:
         """Return a kernel in the layout in which its convolutions are fastest; a single step does not repay a copy.
 
-        Kernels with one channel stay as they are: they fit either layout, and oneDNN takes the faster one.
+        Fixed weights are reordered once. Kernels with one channel stay as they are: they fit either layout, and oneDNN
+        takes the faster one.
         """
-        if self.plan.steps > 1 and 1 not in weight.shape[:2] and can_add(weight):
+        if 1 in weight.shape[:2] or not can_add(weight):
+            return self.plan.kernel(weight)
+        if are_fixed([weight]):
+            key = (tuple(size), widths, *map(tuple, form))
+            return kept([weight], key, lambda: prepack(weight.contiguous(), size, widths, form))
+        if self.plan.steps > 1:
             return prepack(weight.contiguous(), size, widths, form)
         return self.plan.kernel(weight)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from convlstm.engine.torch.buffers import empty
 from convlstm.engine.torch.convolution import convolution_with_sum, prepack
+from convlstm.engine.torch.fixed_weights import are_fixed, kept
 from convlstm.engine.torch.native import add_transposed_rows, put_channels_last, transform_rows
 from convlstm.engine.torch.winograd_rule import PRODUCT_VALUES, ROWS
 
@@ -133,14 +134,23 @@ class Winograd:
         if any(key[1:]) and key not in self._packed:
             self._packed.clear()  # a sequence needs one of them at a time
             present = [weight for weight, x in zip(self.weights, inputs, strict=True) if x is not None]
-            weight, padding = torch.cat(present, dim=1), self.padding[1]
-            if flipped:
-                weight, padding = weight.flip(3).transpose(0, 1), weight.shape[3] - 1 - padding
-            rows, shape = weight.movedim(2, 0).flatten(1), (*weight.shape[:2], 1, weight.shape[3])
-            size = [min(len(z), self.samples), weight.shape[1], z.shape[2] // ROWS, z.shape[3]]
-            widths = ((0, 0), (padding, padding))
-            self._packed[key] = [prepack((point @ rows).view(shape), size, widths) for point in self._g]
+            size = (min(len(z), self.samples), z.shape[2] // ROWS, z.shape[3])
+            if not flipped and are_fixed(present):
+                fixed_key = ("Winograd", *size, self.padding[1])
+                self._packed[key] = kept(present, fixed_key, lambda: self._packed_filters(present, size, flipped=False))
+            else:
+                self._packed[key] = self._packed_filters(present, size, flipped=flipped)
         return self._packed.get(key, [])
+
+    def _packed_filters(self, weights: Sequence[Tensor], size: tuple[int, int, int], *, flipped: bool) -> list[Tensor]:
+        """Return the filter transforms at each point, for samples, windows and columns of this number."""
+        weight, padding = torch.cat(list(weights), dim=1), self.padding[1]
+        if flipped:
+            weight, padding = weight.flip(3).transpose(0, 1), weight.shape[3] - 1 - padding
+        rows, shape = weight.movedim(2, 0).flatten(1), (*weight.shape[:2], 1, weight.shape[3])
+        samples, windows, columns = size
+        inputs, widths = (samples, weight.shape[1], windows, columns), ((0, 0), (padding, padding))
+        return [prepack((point @ rows).view(shape), inputs, widths) for point in self._g]
 
     def _few_samples(self, z: Tensor, others: Inputs) -> Iterator[tuple[Any, ...]]:
         """Yield a few samples of each array at a time, so that the products stay in the cache."""

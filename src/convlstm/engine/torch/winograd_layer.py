@@ -12,6 +12,7 @@ from torch import Tensor
 from convlstm.engine.torch import winograd_rule as rule
 from convlstm.engine.torch.convolution import can_add
 from convlstm.engine.torch.direct import DirectConvolutions, Gradients
+from convlstm.engine.torch.fixed_weights import are_fixed
 from convlstm.engine.torch.fused_plan import Plan, flatten_time
 from convlstm.engine.torch.modes import matmul_is_float32
 from convlstm.engine.torch.native import is_native
@@ -28,9 +29,11 @@ def convolutions(
 ) -> DirectConvolutions:
     """Return the faster implementation of a layer's convolutions."""
     size = tuple(plan.shape[2:] if x is None else x.shape[3:])
+    weights = [weight for weight in (weight_ih, weight_hh) if weight is not None]
+    has_fixed_weights = not any(needed) and are_fixed(weights)
     is_faster = (
         weight_hh.dtype == torch.float32
-        and rule.is_faster(plan.layer, plan.steps, plan.shape[0], size)
+        and rule.is_faster(plan.layer, plan.steps, plan.shape[0], size, has_fixed_weights=has_fixed_weights)
         and can_add(weight_hh)
         and matmul_is_float32()
     )

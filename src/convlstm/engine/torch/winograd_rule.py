@@ -19,6 +19,8 @@ _MIN_SAVED_PER_VALUE = 250
 """Least number of saved products per value of z that repays the transforms."""
 _MIN_SAVED_PER_STEP = 1 << 29
 """Least number of saved products per step that repays its twenty or so operator calls."""
+_MIN_SAVED_PER_FIXED_STEP = 1 << 28
+"""The same where the filter transform is kept (see `fixed_weights`)."""
 _MIN_POSITIONS = 2048
 """Least number of points of all grids and steps that repays the filter transform."""
 _CHANNEL_BLOCK = 16
@@ -51,8 +53,11 @@ def samples(layer: LayerSpec, grid: Sequence[int]) -> int:
     return max(1, PRODUCT_VALUES * ROWS // (points(layer) * 4 * layer.hidden_channels * prod(grid)))
 
 
-def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
-    """Return whether Winograd's convolution supports a standard cell in float32, and is faster for such inputs."""
+def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size, *, has_fixed_weights: bool = False) -> bool:
+    """Return whether Winograd's convolution supports a standard cell in float32, and is faster for such inputs.
+
+    The filter transform of fixed weights is kept, so that any number of points repays it.
+    """
     kernel, grid = layer.recurrent_kernel_size, layer.grid(size)
     if not layer.has_dense_recurrence:
         return False
@@ -63,6 +68,6 @@ def is_faster(layer: LayerSpec, steps: int, batch: int, size: Size) -> bool:
     return (
         grid[0] % ROWS == 0
         and saved >= _MIN_SAVED_PER_VALUE
-        and saved * values >= _MIN_SAVED_PER_STEP
-        and steps * batch * prod(grid) >= _MIN_POSITIONS
+        and saved * values >= (_MIN_SAVED_PER_FIXED_STEP if has_fixed_weights else _MIN_SAVED_PER_STEP)
+        and (has_fixed_weights or steps * batch * prod(grid) >= _MIN_POSITIONS)
     )
