@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ from convlstm.nowcast.config import Config, validate
 from convlstm.nowcast.fit import fit
 from convlstm.nowcast.nowcaster import load_nowcaster
 from convlstm.nowcast.run_folder import RunFolder
+from convlstm.weights.checkpoint import load_arrays, load_model
 
+SCORES = "scores.json"
 RECIPE = Path(__file__).with_name("first_stage.yaml")
-FULL, OTHER_SEED, CROPS = "full", "other-seed", "crops"
+FULL, OTHER_SEED, CROPS, AVERAGE = "full", "other-seed", "crops", "average"
 
 CHANGES: dict[str, dict[str, Any]] = {
     FULL: {},
@@ -41,7 +44,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     CROPS: {},  # see `uniform_crops`: no option of a training turns them off
     "flips": {"training.augment": False},
     "intensity": {"training.intensity": 0.0},
-    "average": {"training.average": 0.0},
+    AVERAGE: {},  # see `save_last_weights`: the average changes no step, so that no training is needed
     "decay": {"training.weight_decay": 0.0},
     "weights": {"training.threshold_weights": [], "training.first_lead_weight": 1.0},
 }
@@ -53,7 +56,7 @@ LABELS = {
     CROPS: "crops anywhere, not by rain",
     "flips": "no flips and turns",
     "intensity": "no random factor",
-    "average": "last weights, not their average",
+    AVERAGE: "last weights, not their average",
     "decay": "no weight decay",
     "weights": "equal weights of thresholds and lead times",
 }
@@ -75,8 +78,10 @@ def main() -> None:
     scores = {}
     for name in options.parts:
         folder = RunFolder(options.folder / name)
-        path = folder.path / "scores.json"
+        path = folder.path / SCORES
         if not path.exists():
+            if name == AVERAGE and not folder.holds_run:
+                save_last_weights(RunFolder(options.folder / FULL), folder)
             train(name, configuration(name, options.steps, options.batch_size), frames, folder)
             path.write_text(json.dumps(score(folder, values, starts), indent=1), encoding="utf-8")
         scores[name] = json.loads(path.read_text(encoding="utf-8"))
@@ -101,6 +106,23 @@ def train(name: str, config: Config, frames: Frames, folder: RunFolder) -> None:
         crops = patch.object(moving_batches, "WetSampler", uniform_crops)
     with crops:
         fit(config, frames, folder, resume=folder.holds_run)
+
+
+def save_last_weights(full: RunFolder, folder: RunFolder) -> None:
+    """Copy the finished training of the full recipe to a folder, with its last weights in place of their average.
+
+    The model has no cuts then, and the training, which has no further step, chooses them.
+    """
+    if not (full.path / SCORES).exists():
+        raise SystemExit(f"the part {AVERAGE} needs the finished training {FULL} in the same folder")
+    unfinished = RunFolder(folder.path.with_name(f"{AVERAGE}.unfinished"))
+    shutil.rmtree(unfinished.path, ignore_errors=True)
+    shutil.copytree(full.path, unfinished.path, ignore=shutil.ignore_patterns(SCORES))
+    arrays, _, _ = load_arrays(unfinished.path / "state.safetensors")
+    weights = {key.removeprefix("weights."): array for key, array in arrays.items() if key.startswith("weights.")}
+    model = load_model(unfinished.model)
+    unfinished.save_model(model.spec, weights, {key: value for key, value in model.extra.items() if key != "events"})
+    unfinished.path.rename(folder.path)
 
 
 def uniform_crops(frames: Frames, starts: Starts, length: int, crop: Size) -> UniformSampler:
@@ -134,18 +156,13 @@ def scores_of(field: np.ndarray, probability: np.ndarray, observation: np.ndarra
 
 
 def table(scores: dict[str, dict[str, list[float]]]) -> list[str]:
-    """Return the Markdown table: values of the first training, and differences from it for the others."""
+    """Return the Markdown table: a row per training, with CSI, and the Brier score of 1 mm/h."""
     columns = [(f"csi {threshold:g}", lead) for threshold, lead in ((1, 5), (1, 15), (1, 30), (1, 45), (1, 60))]
     columns += [("csi 0.1", 30), ("csi 5", 30), ("brier 1", 30)]
     heads = [f"{kind.replace('csi ', '≥ ')}, {lead} min" for kind, lead in columns]
     lines = [f"| training | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
-    first = next(iter(scores.values()))
     for name, values in scores.items():
-        cells = []
-        for kind, lead in columns:
-            value, reference = (part[kind][LEADS.index(lead)] for part in (values, first))
-            digits = 4 if kind.startswith("brier") else 3
-            cells.append(f"{value:.{digits}f}" if values is first else f"{value - reference:+.{digits}f}")
+        cells = [f"{values[kind][LEADS.index(lead)]:.{4 if kind == 'brier 1' else 3}f}" for kind, lead in columns]
         lines.append(f"| {LABELS[name]} | {' | '.join(cells)} |")
     return lines
 
