@@ -2,9 +2,10 @@
 
     python benchmarks/speed/commits.py BEFORE AFTER --case wide --case first --framework torch
 
-BEFORE and AFTER are folders. Each pair of processes is started and warmed up. Then the two alternate, and one is idle
-while the other computes. The figure is the time of AFTER divided by that of BEFORE: the median over the turns of a
-pair, then the median over the pairs, with the lowest and highest pair in brackets.
+BEFORE and AFTER are folders. The cases are the layers of cases.py, and `forecaster`: a training step, or with `--work
+forward` a forecast, of the default forecaster of values. Each pair of processes is started and warmed up. Then the two
+alternate, and one is idle while the other computes. The figure is the time of AFTER divided by that of BEFORE: the
+median over the turns of a pair, then the median over the pairs, with the lowest and highest pair in brackets.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 FRAMEWORKS: dict[str, tuple[str, dict[str, str]]] = {
     "torch": ("in_torch", {}),
@@ -29,6 +33,7 @@ FRAMEWORKS: dict[str, tuple[str, dict[str, str]]] = {
     "flax": ("in_flax", {}),
     "mlx": ("in_mlx", {}),
 }
+FORECASTER = "forecaster"
 SETTLE = 0.02  # seconds between turns, so that the threads of the other process have stopped spinning
 
 
@@ -117,12 +122,39 @@ def worker(module: str, case: str, work: str, threads: str) -> None:
     except ImportError:  # up to 8575ea4
         package = "convlstm.bench"
         cases = import_module(f"{package}.cases")
-    run = import_module(f"{package}.{module}").build("ours", cases.CASES[case], work, int(threads))
+    if case == FORECASTER:
+        run = build_forecaster(module.removeprefix("in_"), work, int(threads))
+    else:
+        run = import_module(f"{package}.{module}").build("ours", cases.CASES[case], work, int(threads))
     for line in sys.stdin:
         started = time.perf_counter()
         for _ in range(int(line)):
             run()
         print("seconds", (time.perf_counter() - started) / int(line), flush=True)
+
+
+def build_forecaster(framework: str, work: str, threads: int) -> Callable[[], None]:
+    """Return a training step on 8 crops of 96 × 96 cells, or a forecast in float32 of a grid of 192 × 228 cells.
+
+    The forecaster reads 6 frames and forecasts 12. Everything is imported here, from the checkout; commits since
+    fdb51c7 have these names.
+    """
+    from convlstm.frontend.trainer import Optimisation, Sample
+    from convlstm.nowcast.config import Config
+    from convlstm.nowcast.frameworks import build_trainer, set_threads
+    from convlstm.weights.canonical import initialise
+
+    set_threads(framework, threads)
+    spec = Config().model.spec(frame_channels=1)
+    optimisation = Optimisation(precision="auto" if work == "train" else "float32")
+    trainer = build_trainer(framework, spec, initialise(spec, 0), optimisation)
+    random = np.random.default_rng(0)
+    batch, grid = (8, (96, 96)) if work == "train" else (1, (192, 228))
+    inputs, targets = (random.random((batch, count, 1, *grid), dtype=np.float32) for count in (6, 12))
+    sample = Sample(inputs, targets, np.ones_like(targets))
+    if work == "train":
+        return lambda: trainer.step(sample, 1e-3, 0)
+    return lambda: trainer.predict(sample, 12)
 
 
 if __name__ == "__main__":

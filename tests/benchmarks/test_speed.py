@@ -97,8 +97,9 @@ def test_a_case_that_a_group_does_not_have(capsys: pytest.CaptureFixture[str]) -
 
 
 @needs_torch
-def test_two_processes_of_the_same_code_are_compared_in_turns() -> None:
+@pytest.mark.parametrize("case", ["small", "forecaster"])
+def test_two_processes_of_the_same_code_are_compared_in_turns(case: str) -> None:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     options = argparse.Namespace(work="forward", threads=1, seconds=0.0)
-    ratio = compare([path, path], "torch", "small", options, swap=True)
+    ratio = compare([path, path], "torch", case, options, swap=True)
     assert 0.2 < ratio < 5
