@@ -278,7 +278,7 @@ def test_a_lost_connection_is_one_line_without_source_files():
 
 def test_other_frameworks_refuse_several_processes(tiny, rain_frames, tmp_path, refused):
     with refused(ConfigError, "devices"):
-        process_rank("mlx", Processes(devices=2), None)
+        process_rank("keras", Processes(devices=2), None)
     pytest.importorskip("mlx")
     with refused(ConfigError, "training.accumulate"):
         fit(tiny(training={"accumulate": 2}), rain_frames, RunFolder(tmp_path / "run"), framework="mlx")

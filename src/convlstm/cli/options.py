@@ -88,10 +88,10 @@ _PROCESSES = "Several processes"
 
 Devices = Annotated[
     int,
-    typer.Option(min=1, help="Processes on each machine; PyTorch and Flax.", rich_help_panel=_PROCESSES),
+    typer.Option(min=1, help="Processes on each machine; PyTorch, Flax and MLX.", rich_help_panel=_PROCESSES),
 ]
 Nodes = Annotated[
-    int, typer.Option(min=1, help="Machines of the training; PyTorch and Flax.", rich_help_panel=_PROCESSES)
+    int, typer.Option(min=1, help="Machines of the training; PyTorch, Flax and MLX.", rich_help_panel=_PROCESSES)
 ]
 Strategy = Annotated[
     str,

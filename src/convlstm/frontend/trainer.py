@@ -71,7 +71,7 @@ class Optimisation:
         precision: `float32`, `bfloat16` (convolutions in bfloat16, weights and cell state in float32) or `auto`.
         device: A device of PyTorch or a platform of JAX; None takes the one that the framework chooses.
         accumulate: Parts of a batch whose gradients are computed one after another and added; PyTorch only.
-        processes: The processes that train together; PyTorch and Flax only.
+        processes: The processes that train together; not in Keras.
         mesh: The devices of all processes that train together; None takes one device of each process. Flax only.
     """
 

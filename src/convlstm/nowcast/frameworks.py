@@ -16,7 +16,7 @@ from convlstm.spec.types import Array
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
 
-_WITH_PROCESSES = ("torch", "flax")
+_WITH_PROCESSES = ("torch", "flax", "mlx")
 """Frameworks that train in several processes, with a `processes` module."""
 
 _OTHER_NAMES = {"jax": "flax", "pytorch": "torch", "tensorflow": "keras", "tf": "keras"}
