@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
 from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes, check_same
-from convlstm.frontend.trainer import Optimisation, Sample, event_loss, weighted_loss
+from convlstm.frontend.trainer import LEAST_WEIGHT, Optimisation, Sample, event_loss, weighted_loss
 from convlstm.jax import processes as connection
+from convlstm.jax.dropout import batch_part
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -235,11 +237,38 @@ class Trainer(trainer.Trainer):
     def _stepped(
         self, params: Params, moments: Any, sample: Sample, learning_rate: jax.Array, key: jax.Array
     ) -> tuple[Params, Any, jax.Array]:
-        loss, gradient = jax.value_and_grad(self._loss)(params, sample, key=jax.random.wrap_key_data(key))
+        loss, gradient = self._value_and_gradient(params, sample, key)
         # as torch.nn.utils.clip_grad_norm_ clips, where optax differs by rounding
         shrink = jnp.minimum(self._options.clip_norm / (optax.tree.norm(gradient) + 1e-6), 1.0)
         updates, moments = self._optimiser.update(optax.tree.scale(shrink, gradient), moments, params)
         return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), moments, loss
+
+    def _value_and_gradient(self, params: Params, sample: Sample, key: jax.Array) -> tuple[jax.Array, Params]:
+        if self._mesh is None or self._mesh.shape["data"] == 1:
+            return jax.value_and_grad(self._loss)(params, sample, key=jax.random.wrap_key_data(key))
+        # Divided by the compiler, the backward loop would add its part of the gradient over the devices at every step
+        divided = jax.shard_map(
+            self._part_of_gradient,
+            mesh=self._mesh,
+            in_specs=(P(), P("data"), P()),  # type: ignore[no-untyped-call]
+            out_specs=P(),  # type: ignore[no-untyped-call]
+            axis_names={"data"},
+        )
+        result: tuple[jax.Array, Params] = divided(params, sample, key)
+        return result
+
+    def _part_of_gradient(self, params: Params, sample: Sample, key: jax.Array) -> tuple[jax.Array, Params]:
+        """Return the loss and the gradient of the whole batch, from the part of one place on the axis `data`."""
+        rows = sample.inputs.shape[0]
+        first, batch_size = lax.axis_index("data") * rows, rows * self._mesh.shape["data"]  # type: ignore[union-attr]
+        own_weight = jnp.sum(sample.weight)
+        whole_weight = lax.psum(own_weight, "data")  # type: ignore[no-untyped-call]
+        share = own_weight / jnp.maximum(whole_weight, LEAST_WEIGHT)
+        own = jax.tree.map(lambda array: lax.pcast(array, "data", to="varying"), params)
+        with batch_part(first, batch_size):
+            part = jax.value_and_grad(lambda p: share * self._loss(p, sample, jax.random.wrap_key_data(key)))(own)
+        total: tuple[jax.Array, Params] = lax.psum(part, "data")  # type: ignore[no-untyped-call]
+        return total
 
     def _loss(self, params: Params, sample: Sample, key: jax.Array | None) -> jax.Array:
         future = self._future(params, sample, key, sample.targets.shape[1]).astype(jnp.float32)
