@@ -13,6 +13,7 @@ from convlstm.frontend.processes import DeviceMesh
 from convlstm.nowcast.frameworks import build_trainer
 
 SCRIPT = """
+import jax
 import numpy as np
 from convlstm import ConvLSTMSpec, ForecasterSpec
 from convlstm.errors import ConfigError
@@ -45,6 +46,11 @@ for sizes in ((4, 1), (1, 4), (2, 2)):
     np.testing.assert_allclose(parts[2], whole[2], rtol=0, atol=1e-4)
     assert abs(parts[3] - whole[3]) < 1e-5
     print(sizes, max(abs(np.subtract(parts[0], whole[0]))))
+trainer = Trainer(spec, initialise(spec, 0), Optimisation(mesh=DeviceMesh(data=4)))
+values = trainer._replicated((np.float32(0), jax.random.key_data(jax.random.key(0))))
+placed = trainer._placed(next(samples()), trainer._mesh)
+program = trainer._step.lower(trainer._params, trainer._moments, placed, *values).compile().as_text()
+assert 0 < program.count(" all-reduce(") <= 3  # the sums of weights and gradients, none at each time step
 trainer = Trainer(spec, initialise(spec, 0), Optimisation(mesh=DeviceMesh(space=4)))
 trainer.restore(whole[4])
 assert np.isfinite(trainer.step(next(samples()), 0.01, 0))

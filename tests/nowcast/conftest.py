@@ -58,6 +58,16 @@ def rain_frames(make_rain, tmp_path_factory):
     return open_frames(path)
 
 
+@pytest.fixture(scope="session")
+def gappy_path(make_rain, tmp_path_factory):
+    """Rain with missing values in one corner, so that the windows have different numbers of known cells."""
+    dataset = make_rain()
+    dataset["rain"][:, :15, :11] = np.nan
+    path = tmp_path_factory.mktemp("gappy") / "rain.nc"
+    dataset.to_netcdf(path)
+    return path
+
+
 @pytest.fixture
 def read(tmp_path):
     """Write a dataset and read it as a sequence."""

@@ -72,16 +72,6 @@ SHORT = LONG | {"training": LONG["training"] | {"steps": 12, "validate_every": 4
 TOLERANCE = 1e-6  # float32 sums of gradients in another order change losses of 0.03 by up to 1e-8 in 50 steps
 
 
-@pytest.fixture(scope="session")
-def gappy_path(make_rain, tmp_path_factory):
-    """Rain with missing values in one corner, so that the windows have different numbers of known cells."""
-    dataset = make_rain()
-    dataset["rain"][:, :15, :11] = np.nan
-    path = tmp_path_factory.mktemp("gappy") / "rain.nc"
-    dataset.to_netcdf(path)
-    return path
-
-
 @pytest.fixture
 def one_process(tmp_path, gappy_path, tiny):
     """Train in this process; returns the loss and the validation loss of each step, and the folder."""
@@ -288,7 +278,7 @@ def test_a_lost_connection_is_one_line_without_source_files():
 
 def test_other_frameworks_refuse_several_processes(tiny, rain_frames, tmp_path, refused):
     with refused(ConfigError, "devices"):
-        process_rank("mlx", Processes(devices=2), None)
+        process_rank("keras", Processes(devices=2), None)
     pytest.importorskip("mlx")
     with refused(ConfigError, "training.accumulate"):
         fit(tiny(training={"accumulate": 2}), rain_frames, RunFolder(tmp_path / "run"), framework="mlx")

@@ -25,8 +25,9 @@ _INTERRUPTED = [128 + number for number in STOPPING]
 def launch(command: Sequence[str], processes: Processes) -> int:
     """Run a command once for each device of this machine, and return the exit code of the first error, else 0.
 
-    The environment tells each process its place, as Lightning Fabric reads it. Standard output is that of the first
-    process. Of all error lines only the first is printed, because the others are its copies or its consequences.
+    The environment tells each process its place, as Lightning Fabric and `convlstm.jax.processes` read it. Standard
+    output is that of the first process. Of all error lines only the first is printed, because the others are its copies
+    or its consequences.
     """
     environment = os.environ | _address(processes) | {"PYTHONSAFEPATH": "1"}  # no modules of the working folder
     started: list[subprocess.Popen[bytes]] = []
@@ -77,7 +78,7 @@ def _address(processes: Processes) -> dict[str, str]:
             "nodes",
             expected=f"processes that torchrun or srun has started, or the variables {', '.join(names)}",
             received=f"no {missing[0]}",
-            hint="Start the command on each node with torchrun or srun.",
+            hint="Start the command on each node with srun or torchrun, or set these variables.",
         )
     return {}
 

@@ -88,9 +88,11 @@ _PROCESSES = "Several processes"
 
 Devices = Annotated[
     int,
-    typer.Option(min=1, help="Processes on each machine, with one device each; PyTorch.", rich_help_panel=_PROCESSES),
+    typer.Option(min=1, help="Processes on each machine; PyTorch, Flax and MLX.", rich_help_panel=_PROCESSES),
 ]
-Nodes = Annotated[int, typer.Option(min=1, help="Machines of the training; PyTorch.", rich_help_panel=_PROCESSES)]
+Nodes = Annotated[
+    int, typer.Option(min=1, help="Machines of the training; PyTorch, Flax and MLX.", rich_help_panel=_PROCESSES)
+]
 Strategy = Annotated[
     str,
     typer.Option(
@@ -103,7 +105,7 @@ Mesh = Annotated[
     str | None,
     typer.Option(
         metavar="data=N,space=M",
-        help="Devices of this process: N parts of the batch, M parts of the rows; Flax.",
+        help="Devices of all processes: N parts of the batch, M parts of the rows; Flax.",
         rich_help_panel=_PROCESSES,
     ),
 ]

@@ -83,7 +83,7 @@ def train(
     from convlstm.cli.output import begin, finish, silence
     from convlstm.cli.work import train_with_progress
     from convlstm.data import open_frames
-    from convlstm.frontend.processes import DeviceMesh, Processes, Strategy
+    from convlstm.frontend.processes import DeviceMesh, Processes, Strategy, check_parts
     from convlstm.nowcast.config_text import read_config, to_yaml
     from convlstm.nowcast.frameworks import process_rank
     from convlstm.nowcast.run_folder import RunFolder
@@ -109,7 +109,8 @@ def train(
         raise typer.BadParameter("pass the data to train on", param_hint="DATA")
     check_training_logs(logs or ())
     processes = Processes(devices=devices, nodes=nodes, strategy=cast(Strategy, strategy))
-    processes.check_batch(chosen.training.batch_size, chosen.training.accumulate)
+    device_mesh = None if mesh is None else DeviceMesh.of_text(mesh)
+    check_parts(chosen.training.batch_size, chosen.training.accumulate, processes, device_mesh)
     rank = process_rank(framework, processes, device)
     if rank:
         silence()
@@ -126,7 +127,7 @@ def train(
         threads=threads,
         device=device,
         processes=processes,
-        mesh=None if mesh is None else DeviceMesh.of_text(mesh),
+        mesh=device_mesh,
         logs=logs or (),
         resume=resume,
     )

@@ -79,7 +79,9 @@ class Processes:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceMesh:
-    """The devices of one process that train together, in JAX: each has some windows and some rows of the grid.
+    """The devices that train together in JAX: each has some windows of a batch and some rows of the grid.
+
+    The devices are numbered along the rows first. Several processes have equal numbers of them, in this order.
 
     Args:
         data: Parts of the batch.
@@ -100,6 +102,34 @@ class DeviceMesh:
     def count(self) -> int:
         """Number of devices."""
         return self.data * self.space
+
+    def devices_per_process(self, processes: Processes) -> int:
+        """Return the number of devices of each process, or raise an error if they cannot be divided equally.
+
+        Example:
+            >>> DeviceMesh(data=4, space=2).devices_per_process(Processes(devices=2))
+            4
+        """
+        count = self.count // processes.count
+        if self.count % processes.count or (count % self.space and self.space % count):
+            raise ConfigError(
+                "mesh",
+                expected=f"equal parts for {processes.count} processes, whose devices have either all rows of their "
+                "windows or the same windows",
+                received=f"data={self.data},space={self.space}",
+                hint="Change the mesh, `--devices` or `--nodes`.",
+            )
+        return count
+
+    def data_parts(self, processes: Processes, rank: int) -> tuple[int, int]:
+        """Return the first part of the batch that a process has, and the number of its parts.
+
+        Example:
+            >>> DeviceMesh(data=4, space=2).data_parts(Processes(devices=2), 1)
+            (2, 2)
+        """
+        devices = self.devices_per_process(processes)
+        return rank * devices // self.space, max(devices // self.space, 1)
 
     @classmethod
     def of_text(cls, text: str) -> DeviceMesh:
@@ -129,6 +159,21 @@ def _mesh_error(received: str) -> ConfigError:
 
 ONE_PROCESS = Processes()
 """A training in this process alone."""
+
+
+def check_parts(batch_size: int, accumulate: int, processes: Processes, mesh: DeviceMesh | None) -> None:
+    """Raise an error for a batch that cannot be divided among the processes, or the devices of a mesh."""
+    if mesh is None:
+        processes.check_batch(batch_size, accumulate)
+        return
+    mesh.devices_per_process(processes)
+    if batch_size % mesh.data:
+        raise ConfigError(
+            "mesh",
+            expected=f"data that divides training.batch_size={batch_size}",
+            received=f"data={mesh.data},space={mesh.space}",
+            hint="Change the mesh or `training.batch_size`.",
+        )
 
 
 def check_same(gather: Callable[[float], NDArray[np.float64]], value: Any) -> None:
@@ -166,18 +211,18 @@ def refuse_mesh(mesh: DeviceMesh | None, framework: str) -> None:
         )
 
 
-def refuse_processes(processes: Processes, accumulate: int, framework: str) -> None:
+def refuse_processes(processes: Processes, accumulate: int, framework: str, *, has_processes: bool) -> None:
     """Raise an error for options of a training in PyTorch that this framework does not support."""
-    options: dict[str, Any] = {
-        "devices": processes.devices,
-        "nodes": processes.nodes,
-        "training.accumulate": accumulate,
-    }
-    for name, value in options.items():
-        if value != 1:
+    supported: dict[str, Any] = {"training.accumulate": 1, "strategy": "ddp"}
+    received: dict[str, Any] = {"training.accumulate": accumulate, "strategy": processes.strategy}
+    if not has_processes:
+        supported |= {"devices": 1, "nodes": 1}
+        received |= {"devices": processes.devices, "nodes": processes.nodes}
+    for name, value in received.items():
+        if value != supported[name]:
             raise ConfigError(
                 name,
-                expected=f"1 with {framework}",
+                expected=f"{supported[name]} with {framework}",
                 received=value,
                 hint="Pass `--framework torch`, or leave the option out.",
             )

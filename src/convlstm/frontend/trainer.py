@@ -71,8 +71,8 @@ class Optimisation:
         precision: `float32`, `bfloat16` (convolutions in bfloat16, weights and cell state in float32) or `auto`.
         device: A device of PyTorch or a platform of JAX; None takes the one that the framework chooses.
         accumulate: Parts of a batch whose gradients are computed one after another and added; PyTorch only.
-        processes: The processes that train together; PyTorch only.
-        mesh: The devices of this process that train together; None takes one device. Flax only.
+        processes: The processes that train together; not in Keras.
+        mesh: The devices of all processes that train together; None takes one device of each process. Flax only.
     """
 
     weight_decay: float = 0.01
@@ -106,6 +106,10 @@ class Trainer(ABC):
     def rank(self) -> int:
         """Number of this process among those that train together; the first one writes the files."""
         return 0
+
+    def batch_rows(self, batch_size: int) -> slice:
+        """Return the rows of a batch that this process reads."""
+        return self._options.processes.rows(batch_size, self.rank)
 
     def gather(self, values: float | Array) -> NDArray[np.float64]:
         """Return values of all processes along a new first axis; a call waits for the other processes."""

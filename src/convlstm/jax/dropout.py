@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from convlstm.frontend import dropout
 from convlstm.frontend.dropout import KINDS, MaskSpec
@@ -16,6 +19,18 @@ from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
 
 jax.tree_util.register_dataclass(DropoutMasks)  # so that a transformed function takes masks as they are
+
+_PART: ContextVar[tuple[Any, int] | None] = ContextVar("_PART", default=None)
+
+
+@contextmanager
+def batch_part(first: Any, batch_size: int) -> Iterator[None]:
+    """Give the rows of a part of a batch, from the row `first`, the masks that they have in the whole batch."""
+    token = _PART.set((first, batch_size))
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 def sample_masks(
@@ -62,7 +77,18 @@ def swap_time_and_batch(mask: Array) -> Array:
 def _bernoulli(key: Array, mask: MaskSpec) -> Array:
     """Return True with the probability of the mask."""
     if not mask.is_per_step:
-        return jax.random.bernoulli(key, mask.rate, mask.shape)
+        return _rows_of_bernoulli(key, mask.rate, mask.shape)
     # a key per step, so that the masks of a step do not change with the length of the sequence
     steps, *shape = mask.shape
-    return jax.vmap(lambda t: jax.random.bernoulli(jax.random.fold_in(key, t), mask.rate, shape))(jnp.arange(steps))
+    return jax.vmap(lambda t: _rows_of_bernoulli(jax.random.fold_in(key, t), mask.rate, tuple(shape)))(
+        jnp.arange(steps)
+    )
+
+
+def _rows_of_bernoulli(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+    """Return True with a probability (batch, ...); for a part of a batch, its rows of the whole batch."""
+    part = _PART.get()
+    if part is None:
+        return jax.random.bernoulli(key, rate, shape)
+    first, batch_size = part
+    return lax.dynamic_slice_in_dim(jax.random.bernoulli(key, rate, (batch_size, *shape[1:])), first, shape[0])

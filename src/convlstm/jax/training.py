@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,14 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax._src import xla_bridge  # private, and the only one that knows whether JAX has started
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
 
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
-from convlstm.frontend.processes import DeviceMesh
-from convlstm.frontend.trainer import Optimisation, Sample, event_loss, weighted_loss
+from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes, check_same
+from convlstm.frontend.trainer import LEAST_WEIGHT, Optimisation, Sample, event_loss, weighted_loss
+from convlstm.jax import processes as connection
+from convlstm.jax.dropout import batch_part
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical, params_to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -41,19 +46,29 @@ class Trainer(trainer.Trainer):
     def __init__(
         self, spec: ForecasterSpec, weights: Mapping[str, Array], optimisation: Optimisation | None = None
     ) -> None:
-        self._device = _device(None if optimisation is None else optimisation.device)
+        device = None if optimisation is None else optimisation.device
+        self._processes = ONE_PROCESS if optimisation is None else optimisation.processes
+        mesh = _device_mesh(optimisation)
+        if mesh is not None and self._processes.count > 1:
+            connection.connect(self._processes, mesh.devices_per_process(self._processes))
+        self._device = _device(device)
         platform = jax.default_backend() if self._device is None else self._device.platform
-        self._mesh = None if optimisation is None else _mesh(optimisation.mesh, optimisation.device)
         # on CPU XLA gains nothing from bfloat16
         super().__init__(optimisation, "float32" if platform == "cpu" else "bfloat16")
+        self._mesh = None if mesh is None else _mesh(mesh, device, self._processes)
+        # each process computes its validation windows by itself
+        self._own_mesh = None if self._mesh is None else _part_of_process(self._mesh)
         self.spec = spec
         self._params: Params = {}
+        with connection.lost_connections(self._processes):
+            check_same(self.gather, [spec.to_dict(), str(mesh)])  # a step would wait or fail
         self._load_weights(weights)
         decay = optax.add_decayed_weights(self._options.weight_decay, mask=_which_decay)
         self._optimiser = optax.chain(optax.scale_by_adam(), decay)
-        self._moments: Any = self._optimiser.init(self._params)
+        self._moments: Any = None
+        self._load_moments({})
         # the buffers of the old weights and moments are reused, so that a step needs no second copy of them
-        self._step = jax.jit(self._stepped, donate_argnums=(0, 1))
+        self._step = jax.jit(self._stepped, donate_argnums=(0, 1), out_shardings=self._whole(self._mesh))
         self._evaluated = jax.jit(partial(self._loss, key=None))
         self._forecast = jax.jit(partial(self._future, key=None), static_argnames="horizon")
 
@@ -63,25 +78,62 @@ class Trainer(trainer.Trainer):
         device = self._device or jax.devices()[0]
         count = 1 if self._mesh is None else self._mesh.size
         kind = device.device_kind if count == 1 else f"{count} × {device.device_kind}"
-        return f"JAX {jax.__version__}, {kind}, {self._precision}"
+        many = f", {self._processes.count} processes" if self._processes.count > 1 else ""
+        return f"JAX {jax.__version__}, {kind}, {self._precision}{many}"
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together; the first one writes the files."""
+        return jax.process_index() if self._processes.count > 1 else 0
+
+    def batch_rows(self, batch_size: int) -> slice:
+        """Return the rows of a batch that this process reads."""
+        if self._mesh is None:
+            return slice(0, batch_size)
+        first, parts = self._data_parts
+        size = batch_size // self._mesh.shape["data"]
+        return slice(first * size, (first + parts) * size)
+
+    def gather(self, values: float | Array) -> NDArray[np.float64]:
+        """Return values of all processes along a new first axis; a call waits for the other processes."""
+        array = np.asarray(values, np.float64)
+        return array[None] if self._processes.count == 1 else connection.gather(array)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Raise a `LostProcessError` if another process ends within the block, and disconnect after it."""
+        if self._processes.count == 1:
+            yield
+            return
+        with connection.lost_connections(self._processes):
+            yield
+            jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
-        rate, random = jnp.float32(learning_rate), jax.random.key(key)
         self._check_parts(sample)
-        sample = self._placed(sample)
-        self._params, self._moments, loss = self._step(self._params, self._moments, sample, rate, random)
+        seed = jax.random.key_data(jax.random.key(key))
+        rate, random = self._replicated((np.float32(learning_rate), seed))
+        placed = self._placed(sample, self._mesh)
+        self._params, self._moments, loss = self._step(self._params, self._moments, placed, rate, random)
         return float(loss)
 
     def _evaluate(self, sample: Sample) -> float:
-        return float(self._evaluated(self._params, self._placed(sample)))
+        return float(self._evaluated(self._own_params(), self._placed(sample, self._own_mesh)))
 
     def _predict(self, sample: Sample, horizon: int) -> Array:
-        future = self._forecast(self._params, self._placed(sample), horizon=horizon)
+        future = self._forecast(self._own_params(), self._placed(sample, self._own_mesh), horizon=horizon)
         return np.moveaxis(np.asarray(future.astype(jnp.float32)), -1, 2)
+
+    def _own_params(self) -> Params:
+        """Return the parameters on the devices of this process alone."""
+        if self._processes.count == 1:
+            return self._params
+        own: Params = jax.device_put(_first_copy(self._params), self._whole(self._own_mesh))
+        return own
 
     def weights(self) -> dict[str, Array]:
         """Return the weights as canonical arrays."""
-        return params_to_canonical(self.spec, self._params)
+        return params_to_canonical(self.spec, _first_copy(self._params))
 
     def _load_weights(self, weights: Mapping[str, Array]) -> None:
         # what a compiled function receives on one device, it computes there
@@ -89,22 +141,54 @@ class Trainer(trainer.Trainer):
 
     def _replicated(self, tree: Any) -> Any:
         """Return arrays on the device, or whole on each device of the mesh."""
-        return jax.device_put(tree, self._device if self._mesh is None else NamedSharding(self._mesh, P()))  # type: ignore[no-untyped-call]
-
-    def _placed(self, sample: Sample) -> Sample:
-        """Return a sample on the mesh, its batch and its rows divided where they can be."""
-        if self._mesh is None:
-            return sample
-        mesh = self._mesh
-        parts = {"data": mesh.shape["data"], "space": mesh.shape["space"] * self.spec.patch_size}
+        sharding = self._whole(self._mesh)
+        if sharding is None or self._processes.count == 1:
+            return jax.device_put(tree, sharding or self._device)
 
         def place(array: Any) -> jax.Array:
+            values = np.asarray(array)
+            # `device_put` would first compare the values of all processes
+            return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+        return jax.tree.map(place, tree)
+
+    def _whole(self, mesh: Mesh | None) -> NamedSharding | None:
+        """Return the placement of whole arrays on each device of a mesh."""
+        return None if mesh is None else NamedSharding(mesh, P())  # type: ignore[no-untyped-call]
+
+    @property
+    def _data_parts(self) -> tuple[int, int]:
+        """The first part of the batch that this process has, and the number of its parts."""
+        assert self._mesh is not None
+        mesh = DeviceMesh(data=self._mesh.shape["data"], space=self._mesh.shape["space"])
+        return mesh.data_parts(self._processes, self.rank)
+
+    def _placed(self, sample: Sample, mesh: Mesh | None) -> Sample:
+        """Return a sample on a mesh, its batch and its rows divided where they can be.
+
+        On a mesh of several processes the sample is this one's part of the batch.
+        """
+        if mesh is None:
+            return sample
+        parts = {"data": mesh.shape["data"], "space": mesh.shape["space"] * self.spec.patch_size}
+        first, own_parts = (0, mesh.shape["data"]) if mesh is self._own_mesh else self._data_parts
+
+        def place(array: Any) -> jax.Array:
+            size = array.shape[0] * parts["data"] // own_parts
+            shape = (size, *array.shape[1:])
+            start = first * (size // parts["data"])
             names = {0: "data"} | ({3: "space"} if array.ndim == 5 else {})  # (batch, time, channel, height, width)
             axes = [names.get(n) for n in range(array.ndim)]
-            fitting = [name if name and array.shape[n] % parts[name] == 0 else None for n, name in enumerate(axes)]
+            fitting = [name if name and shape[n] % parts[name] == 0 else None for n, name in enumerate(axes)]
             sharding = NamedSharding(mesh, P(*fitting))  # type: ignore[no-untyped-call]
-            placed: jax.Array = jax.device_put(array, sharding)
-            return placed
+
+            def read(index: tuple[slice, ...] | None) -> Any:
+                assert index is not None
+                rows, *others = index
+                begin, end, _ = rows.indices(size)
+                return array[(slice(begin - start, end - start), *others)]
+
+            return jax.make_array_from_callback(shape, sharding, read)
 
         divided: Sample = jax.tree.map(place, sample)
         return divided
@@ -113,13 +197,14 @@ class Trainer(trainer.Trainer):
         """Raise an error for a training sample that cannot be divided as the mesh says."""
         if self._mesh is None:
             return
-        batch, rows = sample.inputs.shape[0], sample.inputs.shape[3]
+        windows, rows = sample.inputs.shape[0], sample.inputs.shape[3]
         data, space = self._mesh.shape["data"], self._mesh.shape["space"]
-        if batch % data or rows % (space * self.spec.patch_size):
+        parts = self._data_parts[1]
+        if windows % parts or rows % (space * self.spec.patch_size):
             raise ConfigError(
                 "mesh",
-                expected=f"data that divides {batch} windows, and space that divides {rows // self.spec.patch_size} "
-                "rows of patches",
+                expected=f"data that divides {windows * data // parts} windows, and space that divides "
+                f"{rows // self.spec.patch_size} rows of patches",
                 received=f"data={data},space={space}",
                 hint="Change the mesh, `training.batch_size` or `data.crop`.",
             )
@@ -130,14 +215,14 @@ class Trainer(trainer.Trainer):
 
     def _moments_to_arrays(self) -> dict[str, Array]:
         adam = self._moments[0]
-        arrays = {"count": np.array(adam.count)}
+        arrays = {"count": np.array(_first_copy(adam.count))}
         for moment in _MOMENTS:
-            moments = params_to_canonical(self.spec, getattr(adam, moment))
+            moments = params_to_canonical(self.spec, _first_copy(getattr(adam, moment)))
             arrays |= {f"{key}.{moment}": array for key, array in moments.items()}
         return arrays
 
     def _load_moments(self, moments: Mapping[str, Array]) -> None:
-        adam, decay = self._optimiser.init(self._params)
+        adam, decay = self._optimiser.init(_first_copy(self._params))
         if moments:
             trees = {}
             for moment in _MOMENTS:
@@ -152,11 +237,38 @@ class Trainer(trainer.Trainer):
     def _stepped(
         self, params: Params, moments: Any, sample: Sample, learning_rate: jax.Array, key: jax.Array
     ) -> tuple[Params, Any, jax.Array]:
-        loss, gradient = jax.value_and_grad(self._loss)(params, sample, key=key)
+        loss, gradient = self._value_and_gradient(params, sample, key)
         # as torch.nn.utils.clip_grad_norm_ clips, where optax differs by rounding
         shrink = jnp.minimum(self._options.clip_norm / (optax.tree.norm(gradient) + 1e-6), 1.0)
         updates, moments = self._optimiser.update(optax.tree.scale(shrink, gradient), moments, params)
         return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), moments, loss
+
+    def _value_and_gradient(self, params: Params, sample: Sample, key: jax.Array) -> tuple[jax.Array, Params]:
+        if self._mesh is None or self._mesh.shape["data"] == 1:
+            return jax.value_and_grad(self._loss)(params, sample, key=jax.random.wrap_key_data(key))
+        # Divided by the compiler, the backward loop would add its part of the gradient over the devices at every step
+        divided = jax.shard_map(
+            self._part_of_gradient,
+            mesh=self._mesh,
+            in_specs=(P(), P("data"), P()),  # type: ignore[no-untyped-call]
+            out_specs=P(),  # type: ignore[no-untyped-call]
+            axis_names={"data"},
+        )
+        result: tuple[jax.Array, Params] = divided(params, sample, key)
+        return result
+
+    def _part_of_gradient(self, params: Params, sample: Sample, key: jax.Array) -> tuple[jax.Array, Params]:
+        """Return the loss and the gradient of the whole batch, from the part of one place on the axis `data`."""
+        rows = sample.inputs.shape[0]
+        first, batch_size = lax.axis_index("data") * rows, rows * self._mesh.shape["data"]  # type: ignore[union-attr]
+        own_weight = jnp.sum(sample.weight)
+        whole_weight = lax.psum(own_weight, "data")  # type: ignore[no-untyped-call]
+        share = own_weight / jnp.maximum(whole_weight, LEAST_WEIGHT)
+        own = jax.tree.map(lambda array: lax.pcast(array, "data", to="varying"), params)
+        with batch_part(first, batch_size):
+            part = jax.value_and_grad(lambda p: share * self._loss(p, sample, jax.random.wrap_key_data(key)))(own)
+        total: tuple[jax.Array, Params] = lax.psum(part, "data")  # type: ignore[no-untyped-call]
+        return total
 
     def _loss(self, params: Params, sample: Sample, key: jax.Array | None) -> jax.Array:
         future = self._future(params, sample, key, sample.targets.shape[1]).astype(jnp.float32)
@@ -200,21 +312,47 @@ def _device(platform: str | None) -> jax.Device | None:
         ) from error
 
 
-def _mesh(mesh: DeviceMesh | None, platform: str | None) -> Mesh | None:
-    """Return the mesh of JAX over the first devices of a platform."""
-    if mesh is None:
+def _device_mesh(optimisation: Optimisation | None) -> DeviceMesh | None:
+    """Return the mesh of a training; several processes without one have a part of the batch each."""
+    if optimisation is None:
         return None
-    devices = jax.devices(platform)
-    if mesh.count > len(devices):
-        raise ConfigError(
-            "mesh",
-            expected=f"at most {len(devices)} devices, as JAX has here",
-            received=f"data={mesh.data},space={mesh.space}",
-            hint="Decrease it; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight devices.",
-        )
+    count = optimisation.processes.count
+    return DeviceMesh(data=count) if optimisation.mesh is None and count > 1 else optimisation.mesh
+
+
+def _mesh(mesh: DeviceMesh, platform: str | None, processes: Processes) -> Mesh:
+    """Return the mesh of JAX over the first devices of a platform in each process."""
+    count = mesh.devices_per_process(processes)
+    devices: list[jax.Device] = []
+    for process in range(processes.count):
+        of_process = [device for device in jax.devices(platform) if device.process_index == process]
+        if count > len(of_process):
+            raise ConfigError(
+                "mesh",
+                expected=f"at most {len(of_process)} devices in each process, as JAX has here",
+                received=f"data={mesh.data},space={mesh.space} in {processes.count} processes",
+                hint="Decrease it; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight devices.",
+            )
+        devices += of_process[:count]
     # with automatic axes the compiler exchanges the rows that neighbours need
-    kinds = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((mesh.data, mesh.space), ("data", "space"), kinds, devices=devices[: mesh.count])
+    names, kinds = ("data", "space"), (AxisType.Auto, AxisType.Auto)
+    if processes.count == 1:
+        return jax.make_mesh((mesh.data, mesh.space), names, kinds, devices=devices)  # near devices are neighbours
+    return Mesh(np.reshape(devices, (mesh.data, mesh.space)), names, kinds)
+
+
+def _part_of_process(mesh: Mesh) -> Mesh:
+    """Return the mesh of the devices of this process."""
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    if len(own) == mesh.size:
+        return mesh
+    space = min(mesh.shape["space"], len(own))
+    return Mesh(np.reshape(own, (-1, space)), mesh.axis_names, mesh.axis_types)
+
+
+def _first_copy(tree: Any) -> Any:
+    """Return replicated arrays as they are on the first device of this process."""
+    return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def set_threads(count: int) -> None:

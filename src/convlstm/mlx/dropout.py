@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import mlx.core as mx
 
 from convlstm.frontend import dropout
@@ -9,6 +13,18 @@ from convlstm.frontend.dropout import MaskSpec
 from convlstm.mlx import inputs
 from convlstm.spec.masks import DropoutMasks
 from convlstm.spec.options import ConvLSTMSpec
+
+_PART: ContextVar[tuple[int, int] | None] = ContextVar("_PART", default=None)
+
+
+@contextmanager
+def batch_part(first: int, batch_size: int) -> Iterator[None]:
+    """Give the rows of a part of a batch, from the row `first`, the masks that they have in the whole batch."""
+    token = _PART.set((first, batch_size))
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 def sample_masks(
@@ -35,12 +51,24 @@ def sample_masks(
         mask_key = next(keys)
         if not mask.rate:
             return None
-        random = mx.random.uniform(shape=mask.shape, key=mask_key)
+        random = _uniform(mask, mask_key)
         if mask.is_factor:
             return (random >= mask.rate).astype(like.dtype) / (1.0 - mask.rate)
         return (random < mask.rate).astype(like.dtype)
 
     return dropout.sample_masks(spec, like.shape[1], input_size, steps, sample, channels_last=True)
+
+
+def _uniform(mask: MaskSpec, key: mx.array | None) -> mx.array:
+    """Return the random numbers of a mask; for a part of a batch, its rows of those of the whole batch."""
+    part = _PART.get()
+    if part is None:
+        return mx.random.uniform(shape=mask.shape, key=key)
+    first, batch_size = part
+    axis = 1 if mask.is_per_step else 0
+    shape = list(mask.shape)
+    rows, shape[axis] = shape[axis], batch_size
+    return mx.take(mx.random.uniform(shape=shape, key=key), mx.arange(first, first + rows), axis=axis)
 
 
 def read_masks(spec: ConvLSTMSpec, masks: object, frames: mx.array) -> DropoutMasks:

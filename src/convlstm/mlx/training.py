@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx import optimizers
-from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_unflatten
+from numpy.typing import NDArray
 
 from convlstm.engine.mlx.activations import ACTIVATION_FUNCTIONS
 from convlstm.errors import ConfigError
 from convlstm.frontend import trainer
+from convlstm.frontend.processes import check_same
 from convlstm.frontend.trainer import DECAYED, Optimisation, Sample, event_loss, refuse_device, weighted_loss
+from convlstm.mlx import processes as connection
+from convlstm.mlx.dropout import batch_part
 from convlstm.mlx.forecaster import Forecaster
 from convlstm.mlx.weights import load_canonical, named_parameters, to_canonical
 from convlstm.spec.forecaster import ForecasterSpec
@@ -36,6 +41,10 @@ class Trainer(trainer.Trainer):
             "Leave `--device` out: MLX computes on its default device.",
         )
         super().__init__(optimisation, "float32")  # bfloat16 is not quicker on CPU, and unmeasured on Metal
+        self._processes = self._options.processes
+        self._group = connection.connect(self._processes) if self._processes.count > 1 else None
+        with connection.lost_connections(self._processes):
+            check_same(self.gather, spec.to_dict())  # a step would wait or fail
         self.module = Forecaster(spec)
         load_canonical(self.module, weights)
         self._optimiser = _adam()
@@ -43,19 +52,45 @@ class Trainer(trainer.Trainer):
     @property
     def description(self) -> str:
         """Framework, device and precision in words."""
-        return f"MLX {version('mlx')}, {mx.default_device().type.name}, {self._precision}"
+        many = f", {self._processes.count} processes" if self._group is not None else ""
+        return f"MLX {version('mlx')}, {mx.default_device().type.name}, {self._precision}{many}"
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together; the first one writes the files."""
+        return 0 if self._group is None else self._group.rank()
+
+    def gather(self, values: float | Array) -> NDArray[np.float64]:
+        """Return values of all processes along a new first axis; a call waits for the other processes."""
+        array = np.asarray(values, np.float64)
+        return array[None] if self._group is None else connection.gather(array, self._group)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Raise a `LostProcessError` if another process ends within the block."""
+        with connection.lost_connections(self._processes):
+            yield
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         self.module.train()
         parameters = self.module.parameters()
-        differentiate = mx.value_and_grad(lambda p: self._loss(p, sample, mx.random.key(key)))
-        loss, gradients = differentiate(parameters)
+        loss, gradients = self._gradients(parameters, sample, mx.random.key(key))
         gradients, _ = optimizers.clip_grad_norm(gradients, self._options.clip_norm)
         decayed = _of_kernels(lambda a: a * (1.0 - learning_rate * self._options.weight_decay), parameters)
         self._optimiser.learning_rate = learning_rate
         self.module.update(self._optimiser.apply_gradients(gradients, decayed))
         mx.eval(loss, self.module.parameters(), self._optimiser.state)
-        return float(np.array(loss))
+        return float(self.gather(float(np.array(loss))).sum())
+
+    def _gradients(self, parameters: Any, sample: Sample, key: mx.array) -> tuple[mx.array, Any]:
+        """Return this process's part of the loss, and the gradients of the whole loss."""
+        if self._group is None:
+            return mx.value_and_grad(lambda p: self._loss(p, sample, key))(parameters)
+        total_weight = float(self.gather(sample.weight.sum(dtype=np.float64)).sum())
+        rows = len(sample.inputs)
+        with batch_part(self.rank * rows, self._processes.count * rows):
+            loss, gradients = mx.value_and_grad(lambda p: self._loss(p, sample, key, total_weight))(parameters)
+        return loss, tree_map(lambda gradient: mx.distributed.all_sum(gradient, group=self._group), gradients)
 
     def _evaluate(self, sample: Sample) -> float:
         self.module.eval()
@@ -94,16 +129,19 @@ class Trainer(trainer.Trainer):
     def _is_memory_error(self, error: RuntimeError) -> bool:
         return "allocate" in str(error)
 
-    def _loss(self, parameters: Any, sample: Sample, key: mx.array | None) -> mx.array:
+    def _loss(
+        self, parameters: Any, sample: Sample, key: mx.array | None, total_weight: float | None = None
+    ) -> mx.array:
         forecast = self._forecast(parameters, sample, sample.targets.shape[1], key)
         targets, weight = _frames(sample.targets), _frames(sample.weight)
         loss: mx.array
         if self.module.spec.thresholds:
             softplus = ACTIVATION_FUNCTIONS["softplus"]
-            loss = event_loss(forecast, targets, weight, softplus, _total, mx.maximum)
+            loss = event_loss(forecast, targets, weight, softplus, _total, mx.maximum, total_weight)
         else:
             share = self._options.absolute_error
-            loss = weighted_loss(forecast, targets, weight, share, mx.square, _total, mx.maximum)
+            operations = (mx.square, _total, mx.maximum)
+            loss = weighted_loss(forecast, targets, weight, share, *operations, total_weight)
         return loss
 
     def _forecast(self, parameters: Any, sample: Sample, horizon: int, key: mx.array | None) -> mx.array:

@@ -20,7 +20,7 @@ import numpy as np
 from convlstm.data import Frames
 from convlstm.data.summary import Summary, summarise
 from convlstm.errors import DataError, TrainingError
-from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes, check_same
+from convlstm.frontend.processes import ONE_PROCESS, DeviceMesh, Processes, check_parts, check_same
 from convlstm.frontend.trainer import Optimisation, Sample, Trainer
 from convlstm.nowcast.baselines import optical_flow
 from convlstm.nowcast.clock import utc_text
@@ -76,8 +76,8 @@ def fit(
     With `resume` the run in the folder continues, also to more steps than it had. `on_begin` receives what was read,
     before the first step. After SIGINT, SIGTERM or SIGHUP the state is saved, and an `InterruptedTrainingError` is
     raised. A loss that is NaN or infinite is a `TrainingError`. A launcher such as torchrun starts several `processes`,
-    each of which makes this call. A `mesh` uses several devices of this process. `logs` are further places for the
-    lines of the log: tensorboard, mlflow.
+    each of which makes this call. A `mesh` divides the work among the devices of all processes. `logs` are further
+    places for the lines of the log: tensorboard, mlflow.
     """
     check_training_logs(logs)
     setup = _set_up(config, frames, framework, device, processes, mesh)
@@ -136,7 +136,7 @@ class _Setup:
 
     def sample(self, config: Config, step: int) -> Sample:
         """Return this process's part of the sample of a training step."""
-        rows = self.trainer.options.processes.rows(config.training.batch_size, self.trainer.rank)
+        rows = self.trainer.batch_rows(config.training.batch_size)
         return to_sample(self.data.train.batch(step, rows), self.pipeline, config)
 
 
@@ -149,7 +149,7 @@ def _set_up(
     mesh: DeviceMesh | None = None,
 ) -> _Setup:
     """Prepare the data, and a trainer whose first weights are random, or those of `training.start_from`."""
-    processes.check_batch(config.training.batch_size, config.training.accumulate)
+    check_parts(config.training.batch_size, config.training.accumulate, processes, mesh)
     name, start = config.training.start_from, None
     if name is None:
         data, pipeline = prepare(config, frames)

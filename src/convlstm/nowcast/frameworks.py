@@ -16,6 +16,9 @@ from convlstm.spec.types import Array
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 """Frameworks with a `training` module."""
 
+_WITH_PROCESSES = ("torch", "flax", "mlx")
+"""Frameworks that train in several processes, with a `processes` module."""
+
 _OTHER_NAMES = {"jax": "flax", "pytorch": "torch", "tensorflow": "keras", "tf": "keras"}
 """Frameworks of the list by names that users try."""
 
@@ -29,7 +32,8 @@ def build_trainer(
     """Return a model in one of `FRAMEWORKS` with canonical weights; without `optimisation` it only forecasts."""
     module = _module(framework)
     if optimisation is not None and framework != "torch":
-        refuse_processes(optimisation.processes, optimisation.accumulate, framework)
+        several = framework in _WITH_PROCESSES
+        refuse_processes(optimisation.processes, optimisation.accumulate, framework, has_processes=several)
     if optimisation is not None and framework != "flax":
         refuse_mesh(optimisation.mesh, framework)
     trainer: Trainer = module.Trainer(spec, weights, optimisation)
@@ -39,9 +43,10 @@ def build_trainer(
 def process_rank(framework: str, processes: Processes, device: str | None) -> int | None:
     """Return the number of this process among those of a training; None if they have not been started."""
     if framework != "torch":
-        refuse_processes(processes, 1, framework)
+        refuse_processes(processes, 1, framework, has_processes=framework in _WITH_PROCESSES)
+    if framework not in _WITH_PROCESSES:
         return 0
-    if processes.count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # without loading PyTorch
+    if processes.count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # without loading the framework
         return 0
     rank: int | None = _module(framework, "processes").process_rank(processes, device)
     return rank

@@ -6,6 +6,7 @@ Fabric reads the place of this process from the environment of torchrun, SLURM o
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from convlstm.errors import ConfigError, DependencyError
 from convlstm.frontend.processes import Processes, lost_process
 
 Precision = Literal["32-true", "bf16-mixed"]
+
+_RELEASE_SECONDS = 0.1
 
 
 def build_fabric(device: str | None, processes: Processes, precision: Precision) -> Fabric:
@@ -68,6 +71,14 @@ def connect(fabric: Fabric, processes: Processes) -> None:
                 received=f"{processes.devices} devices on {processes.nodes} nodes ({error})",
                 hint="Pass `--devices` and `--nodes` as in the launcher.",
             ) from error
+
+
+def disconnect() -> None:
+    """Leave the process group."""
+    # A thread of Gloo takes Python's lock to free the tensors of the last sum. The group, which may end in this thread
+    # with its model, holds the lock while it waits for that thread, so that both would wait for ever.
+    time.sleep(_RELEASE_SECONDS)
+    torch.distributed.destroy_process_group()
 
 
 @contextmanager

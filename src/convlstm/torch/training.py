@@ -22,7 +22,7 @@ from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.types import Array
 from convlstm.torch.dropout import BatchPart, Source
 from convlstm.torch.forecaster import Forecaster
-from convlstm.torch.processes import Precision, build_fabric, connect, lost_connections
+from convlstm.torch.processes import Precision, build_fabric, connect, disconnect, lost_connections
 from convlstm.torch.weights import load_canonical, shard_like, to_canonical, whole
 
 _PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -95,7 +95,7 @@ class Trainer(trainer.Trainer):
             return
         with lost_connections(self._processes):
             yield
-        torch.distributed.destroy_process_group()
+        disconnect()
 
     def _take_step(self, sample: Sample, learning_rate: float, key: int) -> float:
         for group in self._optimiser.param_groups:
