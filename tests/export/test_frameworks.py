@@ -40,6 +40,22 @@ def test_a_program_of_pytorch_takes_any_batch_time_and_size(tmp_path: Path) -> N
     np.testing.assert_allclose(output.detach().numpy(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own steps
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_a_program_of_pytorch_takes_fewer_frames_than_its_output_reads(has_mask: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    spec, path = replace(FORECASTER, detail_channels=2, detail_frames=3), tmp_path / "model.pt2"
+    weights = initialise(spec, 0)
+    to_framework(path, spec, weights, "pt2", horizon=2, mask=has_mask)
+    program = torch.export.load(path).module()
+    for steps in (1, 2, 5):
+        x, mask = frames(1, steps, 1, 8, 10), np.arange(steps)[None] % 3 == 0
+        given = {"mask": mask} if has_mask else {}
+        received = program(torch.from_numpy(x), **{name: torch.from_numpy(array) for name, array in given.items()})
+        expected = reference_forecaster.forecast(spec, weights, x.astype(np.float64), 2, **given)
+        np.testing.assert_allclose(received.detach().numpy(), expected, rtol=0, atol=1e-5)
+
+
 def test_a_module_of_jax_takes_any_batch_time_and_size(tmp_path: Path) -> None:
     jax = pytest.importorskip("jax")
     from jax import export
