@@ -59,7 +59,7 @@ def write(
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns that the file has no gradients
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow warns of its own steps
-        function = tf.function(step).get_concrete_function(**signature)
+        function = tf.function(step, autograph=False).get_concrete_function(**signature)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         path.write_bytes(converter.convert())
 
