@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 PT2 = ("-o", "m.pt2", "--format", "pt2")
+LITERT = ("--format", "litert", "-o", "model.tflite")
 
 
 @pytest.fixture
@@ -66,6 +67,8 @@ def test_a_layer_as_a_program_of_jax(cli, layer, tmp_path):
         (3, "--format: expected one of onnx, onnx-unrolled", ("--format", "coreml")),
         (3, "got pt2. Leave it out; pt2 supports `--size`, `--mask`", (*PT2, "--batch", 1)),
         (3, "--weights: expected --format onnx or onnx-unrolled or onnx-step, got pt2", (*PT2, "--weights", "int8")),
+        (3, "litert supports `--size`, `--probability`, `--horizon`.", (*LITERT, "--batch", 1)),
+        (3, "mask: expected False in a graph of one step, got True.", (*LITERT, "--mask")),
         (3, "--steps: expected --format onnx-unrolled, got pt2", (*PT2, "--steps", 4)),
         (3, "--states: expected --format onnx or", (*PT2, "--states")),
         (3, "--physical: expected --format onnx or", (*PT2, "--physical")),

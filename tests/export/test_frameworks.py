@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from convlstm import ConvLSTMSpec, ForecasterSpec
-from convlstm.errors import OutputError, SpecError
+from convlstm.errors import DependencyError, OutputError, SpecError
 from convlstm.export import frameworks, to_framework
+from convlstm.export.exported import SUFFIXES
 from convlstm.reference import forecaster as reference_forecaster
 from convlstm.reference import recurrence as reference
 from convlstm.weights.canonical import initialise
@@ -38,6 +39,53 @@ def test_a_program_of_pytorch_takes_any_batch_time_and_size(tmp_path: Path) -> N
     output, _ = torch.export.load(path).module()(torch.from_numpy(x))
     expected = reference.stack(LAYER, weights, x.astype(np.float64))[0]
     np.testing.assert_allclose(output.detach().numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own steps
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_a_program_of_pytorch_takes_fewer_frames_than_its_output_reads(has_mask: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    spec, path = replace(FORECASTER, detail_channels=2, detail_frames=3), tmp_path / "model.pt2"
+    weights = initialise(spec, 0)
+    to_framework(path, spec, weights, "pt2", horizon=2, mask=has_mask)
+    program = torch.export.load(path).module()
+    for steps in (1, 2, 5):
+        x, mask = frames(1, steps, 1, 8, 10), np.arange(steps)[None] % 3 == 0
+        given = {"mask": mask} if has_mask else {}
+        received = program(torch.from_numpy(x), **{name: torch.from_numpy(array) for name, array in given.items()})
+        expected = reference_forecaster.forecast(spec, weights, x.astype(np.float64), 2, **given)
+        np.testing.assert_allclose(received.detach().numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own steps
+def test_a_compiled_program_takes_any_batch_time_and_size(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from convlstm.torch.aoti import check_compiler
+
+    try:
+        check_compiler()
+    except DependencyError as error:
+        pytest.skip(str(error))
+    spec = replace(LAYER, padding="valid", duration_strategy="log1p")
+    weights, path = initialise(spec, 0), tmp_path / "layer.pt2"
+    exported = to_framework(path, spec, weights, "aoti", mask=True)
+    assert exported.difference <= 1e-5
+    assert exported.outputs["output"] == "float32 (batch, time, 2, ?, ?)"
+    x, mask, durations = frames(3, 2, 1, 11, 5), np.array([[True, False]] * 3), np.full((3, 2), 2.0, np.float32)
+    given = {"mask": torch.from_numpy(mask), "durations": torch.from_numpy(durations)}
+    output, _ = torch._inductor.aoti_load_package(str(path))(torch.from_numpy(x), **given)
+    expected = reference.stack(spec, weights, x.astype(np.float64), mask=mask, durations=durations)[0]
+    np.testing.assert_allclose(output.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_without_a_compiler_nothing_is_compiled(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("a-compiler-that-is-not-installed",))
+    with refused(DependencyError, "aoti"):
+        to_framework(tmp_path / "layer.pt2", LAYER, initialise(LAYER, 0), "aoti")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_module_of_jax_takes_any_batch_time_and_size(tmp_path: Path) -> None:
@@ -81,6 +129,10 @@ REFUSED: dict[str, tuple[Any, str, dict[str, Any], str]] = {
     "a horizon of a layer": (LAYER, "pt2", {"horizon": 2}, "horizon"),
     "a horizon of 0 of a layer": (LAYER, "pt2", {"horizon": 0}, "horizon"),
     "a probability of a layer": (LAYER, "pt2", {"probability": True}, "probability"),
+    "a stride of an open size, compiled": (replace(LAYER, stride=2), "aoti", {}, "stride"),
+    "a stride of an open size in one step": (replace(LAYER, stride=2), "litert", {}, "stride"),
+    "two directions of one step": (replace(LAYER, direction="bidirectional"), "litert", {}, "direction"),
+    "a mask of one step": (LAYER, "litert", {"mask": True}, "mask"),
     "another format": (LAYER, "coreml", {}, "kind"),
 }
 
@@ -89,7 +141,8 @@ REFUSED: dict[str, tuple[Any, str, dict[str, Any], str]] = {
 def test_what_a_format_cannot_hold_is_refused_by_name(name: str, refused: Any, tmp_path: Path) -> None:
     spec, kind, options, argument = REFUSED[name]
     with refused(SpecError, argument):
-        to_framework(tmp_path / f"model.{kind}", spec, initialise(spec, 0), kind, **options)  # type: ignore[arg-type]
+        path = tmp_path / f"model{SUFFIXES.get(kind, '.coreml')}"
+        to_framework(path, spec, initialise(spec, 0), kind, **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

@@ -145,6 +145,13 @@ def test_the_horizon_is_an_input_with_a_default(tmp_path: Path) -> None:
     assert session.run(None, {"frames": frames, "horizon": np.array([7])})[0].shape == (1, 7, 2, 6, 8)
 
 
+@pytest.mark.parametrize("options", [{"residual": True}, {"rollout": "feedback"}])
+def test_one_step_of_a_model_that_reads_its_last_frame(options: dict[str, Any], tmp_path: Path) -> None:
+    spec = replace(FORECASTER, thresholds=(), detail_channels=0, detail_frames=1, **options)
+    exported = to_onnx(tmp_path / "step.onnx", spec, initialise(spec, 0), form="step", horizon=2)
+    assert exported.difference <= 1e-5
+
+
 @pytest.mark.parametrize("form", ["unrolled", "step"])
 def test_graphs_of_fixed_steps_have_no_loop_and_their_sizes_can_be_fixed(form: Any) -> None:
     steps = {"steps": 3} if form == "unrolled" else {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from convlstm.weights.checkpoint import Model
 
 _FORMS = {"onnx": "scan", "onnx-unrolled": "unrolled", "onnx-step": "step"}
-_FRAMEWORK_FORMATS = ("pt2", "stablehlo", "savedmodel")
+_FRAMEWORK_FORMATS = ("pt2", "aoti", "stablehlo", "savedmodel", "litert")
 _HUB = "hub"
 _OF_ANY_FORMAT = ("--size", "--mask", "--probability", "--horizon")  # but hub
 _HORIZON = 12
@@ -37,8 +37,9 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="onnx (any number of steps), onnx-unrolled (a fixed number), onnx-step (one step with states), pt2 "
-            "(PyTorch), stablehlo (JAX), savedmodel (TensorFlow), or hub (a folder for the Hugging Face Hub).",
+            help="ONNX: onnx (any number of steps), onnx-unrolled (a fixed number), onnx-step (one step with states). "
+            "Others: pt2 (PyTorch), aoti (PyTorch, compiled), stablehlo (JAX), savedmodel (TensorFlow), litert (one "
+            "step with states), hub (a folder for the Hugging Face Hub).",
         ),
     ] = "onnx",
     steps: Annotated[
@@ -139,7 +140,7 @@ def _to_onnx(output: Path, model: Model, options: dict[str, Any]) -> Exported:
 def _to_framework(output: Path, model: Model, kind: Any, options: dict[str, Any]) -> Exported:
     from convlstm.export import to_framework
 
-    if kind == "savedmodel" and "keras" not in sys.modules:
+    if kind in ("savedmodel", "litert") and "keras" not in sys.modules:
         os.environ.setdefault(_BACKEND, "tensorflow")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return to_framework(output, model.spec, model.weights, kind, **options)
@@ -188,7 +189,8 @@ def _check_unused(kind: str, options: dict[str, Any]) -> None:
         return
     formats = {"--steps": "--format onnx-unrolled", "--license": f"--format {_HUB}"}
     formats |= dict.fromkeys(_OF_ANY_FORMAT, f"a format other than {_HUB}")
-    supported = "`--license`" if kind == _HUB else ", ".join(f"`{option}`" for option in _OF_ANY_FORMAT)
+    options_of_format = [option for option in _OF_ANY_FORMAT if (option, kind) != ("--mask", "litert")]
+    supported = "`--license`" if kind == _HUB else ", ".join(f"`{option}`" for option in options_of_format)
     raise SpecError(
         name,
         expected=formats.get(name, f"--format {' or '.join(_FORMS)}"),

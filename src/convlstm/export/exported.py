@@ -11,7 +11,15 @@ from typing import Any
 from convlstm.errors import DependencyError, OutputError, install
 from convlstm.files import check_writable
 
-SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "stablehlo": ".stablehlo", "savedmodel": "", "hub": ""}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "pt2": ".pt2",
+    "aoti": ".pt2",
+    "stablehlo": ".stablehlo",
+    "savedmodel": "",
+    "litert": ".tflite",
+    "hub": "",
+}
 """The suffix of a file by format; a SavedModel and a folder of the Hugging Face Hub have none."""
 
 

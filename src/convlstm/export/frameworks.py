@@ -10,7 +10,14 @@ from typing import Any, Literal
 from convlstm.errors import DependencyError, OutputError, SpecError, install
 from convlstm.export.comparison import check_file, compared_sizes, random_case
 from convlstm.export.exported import Exported, check_path, described
-from convlstm.export.options import HORIZON_HINT, GraphOptions, check_kind, check_size_of_grid
+from convlstm.export.options import (
+    HORIZON_HINT,
+    Form,
+    GraphOptions,
+    check_kind,
+    check_one_step,
+    check_size_of_grid,
+)
 from convlstm.files import write_atomic
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
@@ -20,11 +27,13 @@ from convlstm.spec.types import Array
 from convlstm.weights.canonical import Spec, check_weights
 from convlstm.weights.checkpoint import Model
 
-FrameworkFormat = Literal["pt2", "stablehlo", "savedmodel"]
+FrameworkFormat = Literal["pt2", "aoti", "stablehlo", "savedmodel", "litert"]
 _MODULES: dict[FrameworkFormat, tuple[str, str]] = {
     "pt2": ("convlstm.torch.exporting", "torch"),
+    "aoti": ("convlstm.torch.aoti", "torch"),
     "stablehlo": ("convlstm.jax.exporting", "flax"),
     "savedmodel": ("convlstm.keras.exporting", "keras"),
+    "litert": ("convlstm.keras.litert", "keras"),
 }
 """By format the module that writes it, and the extra that it needs."""
 
@@ -46,12 +55,13 @@ def to_framework(
     of the inputs: `docs/export.md`.
 
     Args:
-        path: The file to write: `*.pt2`, `*.stablehlo`, or a folder for `savedmodel`.
+        path: The file to write: `*.pt2`, `*.stablehlo`, `*.tflite`, or a folder for `savedmodel`.
         spec: The layer stack or forecaster.
         weights: Canonical arrays by key.
-        kind: `pt2` (PyTorch), `stablehlo` (JAX) or `savedmodel` (Keras on TensorFlow).
+        kind: `pt2` (PyTorch), `aoti` (PyTorch, compiled), `stablehlo` (JAX), `savedmodel` (Keras on TensorFlow), or
+            `litert` (the same, one step with its states as inputs and outputs).
         horizon: Number of forecast frames, for a forecaster only.
-        size: Spatial size of the frames; None leaves it open, which pt2 and stablehlo support for stride 1 only.
+        size: Spatial size of the frames; None leaves it open, for which all but `savedmodel` need stride 1.
         mask: Whether the validity of the frames (batch, time) is an input.
         probability: Whether a forecaster with thresholds returns probabilities instead of logits.
 
@@ -62,7 +72,7 @@ def to_framework(
         SpecError: for an option that the format cannot hold, naming it.
         WeightsError: if weights and spec differ.
         OutputError: if the path is wrong, or the file differs from the reference by more than 1e-5. Nothing is written.
-        DependencyError: if the framework is not installed.
+        DependencyError: if the framework is not installed, or for `aoti` a C++ compiler.
 
     Example:
         >>> import tempfile, jax, numpy
@@ -81,7 +91,8 @@ def to_framework(
     path = check_path(path, kind)
     check_weights(spec, weights)
     Model(spec, weights).check_range("float32")
-    options = GraphOptions(form="unrolled", horizon=horizon, size=size, mask=mask, probability=probability)
+    form: Form = "step" if kind == "litert" else "unrolled"
+    options = GraphOptions(form=form, horizon=horizon, size=size, mask=mask, probability=probability)
     _check(spec, kind, options)
     module = _exporter(kind)
     open_space = size is None and _stack(spec).peephole != "pixel"
@@ -96,7 +107,7 @@ def to_framework(
 
     try:
         write_atomic(path, write)
-    except (OutputError, SpecError):
+    except (DependencyError, OutputError, SpecError):
         raise
     except Exception as error:
         raise OutputError(
@@ -105,15 +116,16 @@ def to_framework(
             received=" ".join(f"{type(error).__name__}: {error}".split())[:200],
             hint="Fix the size, or export the model as ONNX. Nothing was written.",
         ) from error
-    last = kind != "pt2"
-    inputs = {_listed(name, kind): _described(name, array, spec, open_space, last) for name, array in example.items()}
-    outputs = {_listed(name, kind): _described(name, array, spec, open_space, last) for name, array in expected.items()}
+    inputs, outputs = (
+        {_listed(name, kind): _described(name, array, spec, open_space, kind) for name, array in arrays.items()}
+        for arrays in (example, expected)
+    )
     return Exported(path, inputs, outputs, difference)
 
 
 def _listed(name: str, kind: FrameworkFormat) -> str:
-    """Return the name of an input or output in the file: a SavedModel has no dots in names."""
-    return name.replace(".", "_") if kind == "savedmodel" else name
+    """Return the name of an input or output in the file: those of TensorFlow have no dots in names."""
+    return name.replace(".", "_") if kind in ("savedmodel", "litert") else name
 
 
 def _exporter(kind: FrameworkFormat) -> Any:
@@ -140,6 +152,8 @@ def _check(spec: Spec, kind: FrameworkFormat, options: GraphOptions) -> None:
         raise _refusal("duration_strategy", kind, "the name of a strategy", "a function", "Use a named strategy.")
     if stack.in_channels == 0:
         raise _refusal("in_channels", kind, "a stack with an input", 0, "Export it as ONNX, with the states as inputs.")
+    if options.form == "step":
+        check_one_step(stack, options)
     check_kind(spec, options)
     if isinstance(spec, ForecasterSpec):
         if options.horizon is None:
@@ -179,27 +193,27 @@ def _refusal(name: str, kind: str, expected: str, received: object, hint: str) -
     return SpecError(name, expected=f"{expected} in {kind}", received=received, hint=hint)
 
 
-def _described(name: str, array: Array, spec: Spec, open_space: bool, channels_last: bool) -> str:
+def _described(name: str, array: Array, spec: Spec, open_space: bool, kind: FrameworkFormat) -> str:
     """Return type and sizes of an input or output in words, with names of the open sizes."""
     dims: list[Any] = list(array.shape)
     dims[0] = "batch"
-    if name.startswith(("h_n", "c_n")):
-        first = 2
-    elif name == "lead_durations":
-        return described(str(array.dtype), dims)
-    else:
-        first = 3
-        if name != "forecast":
-            dims[1] = "time"
+    is_state = name.startswith(("h_", "c_"))
+    has_steps = not is_state and (name == "forecast" or kind != "litert")
+    if has_steps and name not in ("forecast", "lead_durations"):
+        dims[1] = "time"
     rank = _stack(spec).spatial_dims
-    if array.ndim > 2:
+    if array.ndim > rank:
+        first = 3 if has_steps else 2
         if open_space:
-            keeps = name in ("x", "frames", "forecast") or _keeps_size(spec)
+            keeps = name.startswith(("x", "frames", "forecast")) or _keeps_size(spec)
             dims[first:] = list(AXIS_NAMES[rank]) if keeps else [None] * rank
-        if channels_last:
+        if kind not in ("pt2", "aoti"):
             dims.append(dims.pop(first - 1))
     return described("float32" if array.dtype.kind == "f" else str(array.dtype), dims)
 
 
 def _keeps_size(spec: Spec) -> bool:
-    return all(layer.padding == "same" and set(layer.stride) == {1} for layer in _stack(spec).layers)
+    has_patches = isinstance(spec, ForecasterSpec) and spec.patch_size > 1
+    return not has_patches and all(
+        layer.padding == "same" and set(layer.stride) == {1} for layer in _stack(spec).layers
+    )

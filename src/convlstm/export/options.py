@@ -91,7 +91,7 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
             parsing.integer(name, value, 1)
     if options.size is not None:
         parsing.per_axis("size", options.size, stack.spatial_dims, 1)
-    _check_steps(options)
+    _check_steps(stack, options)
     check_size_of_grid(spec, options)
     check_kind(spec, options)
     if isinstance(spec, ForecasterSpec):
@@ -100,15 +100,28 @@ def check_options(spec: Spec, options: GraphOptions) -> None:
         _check_layer(spec, options)
 
 
-def _check_steps(options: GraphOptions) -> None:
+def _check_steps(stack: ConvLSTMSpec, options: GraphOptions) -> None:
     if options.form == "unrolled" and options.steps is None:
         hint = "Pass `--steps 6` (`steps=6` in Python), or choose `--format onnx` (`form='scan'`)."
         _refuse("steps", "the number of steps of an unrolled graph", "None", hint)
     if options.form != "unrolled" and options.steps is not None:
         hint = "Leave it out, or choose `--format onnx-unrolled` (`form='unrolled'` in Python)."
         _refuse("steps", "None, since only an unrolled graph fixes it", options.steps, hint)
-    if options.form == "step" and options.mask:
+    if options.form == "step":
+        check_one_step(stack, options)
+
+
+def check_one_step(stack: ConvLSTMSpec, options: GraphOptions) -> None:
+    """Raise an error for an option that a graph of one step cannot hold."""
+    if options.mask:
         _refuse("mask", "False in a graph of one step", True, "Call the step for valid frames only.")
+    if stack.direction != "forward":
+        _refuse(
+            "direction",
+            "'forward' in a graph of one step",
+            repr(stack.direction),
+            "Choose `--format onnx` (`form='scan'` in Python), which reads the whole sequence.",
+        )
 
 
 def check_size_of_grid(spec: Spec, options: GraphOptions) -> None:
@@ -137,13 +150,6 @@ def check_kind(spec: Spec, options: GraphOptions) -> None:
 
 
 def _check_layer(spec: ConvLSTMSpec, options: GraphOptions) -> None:
-    if options.form == "step" and spec.direction != "forward":
-        _refuse(
-            "direction",
-            "'forward' in a graph of one step",
-            repr(spec.direction),
-            "Choose `--format onnx` (`form='scan'` in Python), which reads the whole sequence.",
-        )
     if spec.in_channels == 0 and not options.has_states:
         _refuse("states", "True for a stack without input", False, "Pass `--states` (`states=True` in Python).")
 

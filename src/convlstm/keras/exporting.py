@@ -33,13 +33,7 @@ def write(
     open_space: bool,
 ) -> None:
     """Write a folder whose endpoint `serve` has the inputs of the example, with open batch and time."""
-    if BACKEND != "tensorflow":
-        raise SpecError(
-            "KERAS_BACKEND",
-            expected="tensorflow for a SavedModel",
-            received=BACKEND,
-            hint="Set the environment variable `KERAS_BACKEND=tensorflow` before Python starts.",
-        )
+    check_backend("a SavedModel")
     tf = import_module("tensorflow")
     module: Any = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTMStack(spec)
     load_canonical(module, weights)
@@ -84,6 +78,17 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
         return {_canonical(name): _channels_first(name, value.numpy()) for name, value in result.items()}
 
     return run
+
+
+def check_backend(file: str) -> None:
+    """Raise an error unless TensorFlow, which writes this kind of file, is the backend of Keras."""
+    if BACKEND != "tensorflow":
+        raise SpecError(
+            "KERAS_BACKEND",
+            expected=f"tensorflow for {file}",
+            received=BACKEND,
+            hint="Set the environment variable `KERAS_BACKEND=tensorflow` before Python starts.",
+        )
 
 
 def _open_shape(name: str, array: Array, open_space: bool) -> tuple[int | None, ...]:

@@ -171,6 +171,10 @@ class Forecaster(HoldsExtra, inputs.MasksOnly, keras.Model):  # type: ignore[mis
             dropout_masks=dropout_masks,
         )
         hidden = keras.ops.swapaxes(keras.ops.concatenate([parts[0] for parts in outputs], axis=-1), 0, 1)
+        return self.output_of(hidden, frames, valid)
+
+    def output_of(self, hidden: Tensor, frames: Tensor, valid: Tensor | None) -> Tensor:
+        """Return the forecast from the hidden states of all forecaster layers (batch, horizon, *grid, Σ hidden)."""
         if self.spec.detail_channels:
             output = self._detailed_output(hidden, _last_frames(frames, valid, self.spec.detail_frames))
         else:

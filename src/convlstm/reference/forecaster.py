@@ -228,6 +228,8 @@ def _silu(x: Array) -> Array:
 
 def _last_valid(frames: Array, valid: Array) -> Array:
     """Return the last valid frame of each sample, or zeros if there is none."""
+    if not frames.shape[1]:
+        return np.zeros((len(frames), *frames.shape[2:]))
     steps = np.where(valid, np.arange(valid.shape[1]), -1).max(axis=1)
     chosen = frames[np.arange(len(frames)), steps]
     return np.where((steps >= 0)[:, None, None, None], chosen, 0.0)

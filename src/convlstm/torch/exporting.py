@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def write(
     open_space: bool,
 ) -> None:
     """Write an exported program whose inputs are those of the example, with open batch and time."""
+    with without_messages(), torch.no_grad():
+        program = exported_program(
+            spec, weights, inputs, horizon=horizon, probability=probability, open_space=open_space
+        )
+        torch.export.save(program, path)
+
+
+def exported_program(
+    spec: ConvLSTMSpec | ForecasterSpec,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    *,
+    horizon: int | None,
+    probability: bool,
+    open_space: bool,
+) -> torch.export.ExportedProgram:
+    """Return a program whose inputs are those of the example, with open batch and time."""
     module: ConvLSTM | Forecaster
     module = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTM.from_spec(spec)
     load_canonical(module, weights)
@@ -71,27 +89,36 @@ def write(
         by_step: dict[int, Any] = {0: Dim.DYNAMIC} | ({} if name == "lead_durations" else {1: Dim.DYNAMIC})
         shapes[name] = (by_step,) * len(value) if isinstance(value, tuple) else by_step
     program = _Program(module, horizon, probability).eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns of its own steps
-        level = logging.getLogger("torch").level
-        logging.getLogger("torch").setLevel(logging.ERROR)
+    return torch.export.export(program, (frames,), named, dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Silence the warnings and log messages of PyTorch about its own steps."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
         try:
-            exported = torch.export.export(program, (frames,), named, dynamic_shapes=shapes, strict=False)
-            torch.export.save(exported, path)
+            yield
         finally:
-            logging.getLogger("torch").setLevel(level)
+            logger.setLevel(level)
 
 
 def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """Return a function that runs a program of `write` on arrays by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_messages():
         program = torch.export.load(path).module()
+    return run_by_name(program)
+
+
+def run_by_name(program: Callable[..., Any]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """Return a function that runs a program on arrays by name."""
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         frames, named = _tensors(inputs)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # PyTorch warns of its own steps
+        with without_messages(), torch.no_grad():
             result = program(frames, **named)
         if isinstance(result, Tensor):
             return {"forecast": result.numpy()}

@@ -297,13 +297,12 @@ def _ordered_logits(output: Tensor) -> Tensor:
 
 def _last_frames(frames: Tensor, mask: Tensor | None, count: int) -> Tensor:
     """Return the last frames as channels (batch, count · channel, height, width); masked or absent ones are zero."""
-    last = frames[:, -count:]
-    if mask is not None:
-        valid = torch.as_tensor(mask, device=frames.device).bool()[:, -count:, None, None, None]
-        last = torch.where(valid, last, torch.zeros_like(last))
-    last = last.flatten(1, 2)
-    absent = count * frames.shape[2] - last.shape[1]
-    return F.pad(last, (0, 0, 0, 0, absent, 0))
+    valid = None if mask is None else torch.as_tensor(mask, device=frames.device).bool()
+    if not isinstance(frames.shape[1], torch.SymInt):  # of an open number of steps, a slice would assume enough
+        frames, valid = frames[:, -count:], None if valid is None else valid[:, -count:]
+    if valid is not None:
+        frames = torch.where(valid[..., None, None, None], frames, torch.zeros_like(frames))
+    return F.pad(frames, (0, 0) * 3 + (count, 0))[:, -count:].flatten(1, 2)
 
 
 def _last_valid(frames: Tensor, mask: Tensor | None) -> Tensor:

@@ -26,7 +26,9 @@ def input_widths(layer: LayerSpec, size: tuple[Any, ...]) -> tuple[tuple[Any, An
     same = layer.padding == "same"
     widths: list[tuple[Any, Any]] = []
     for axis, (n, k, s, d) in enumerate(zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True)):
-        if same and not isinstance(n, int):
+        if same and s == 1:
+            widths += pad_widths((1,), (k,), (1,), (d,), "same")  # the same for every size
+        elif same and not isinstance(n, int):
             total = tf.maximum((-(-n // s) - 1) * s + effective_kernel(k, d) - n, 0)
             widths.append((total // 2, total - total // 2))
         else:
