@@ -31,9 +31,9 @@ def has_driver_information(path: Path) -> bool:
 
 
 def _names_driver(start: bytes) -> bool:
-    version, width = start[8], start[13]
-    if version not in _BEFORE_ADDRESSES:
+    if len(start) < min(_BEFORE_ADDRESSES.values()) or start[8] not in _BEFORE_ADDRESSES:
         return False
+    version, width = start[8], start[13]
     first = _BEFORE_ADDRESSES[version] + _DRIVER * width
     address = start[first : first + width]
     return address != b"\xff" * len(address)

@@ -113,6 +113,11 @@ def test_hdf5_with_a_driver_information_block_is_refused(refused, tmp_path):
     with refused(WeightsError, str(path)):
         read_file(path, "keras")
     assert has_driver_information(path)
+    for size in range(48):  # cut off before the address
+        path.write_bytes(content[:size])
+        assert not has_driver_information(path)
+        with refused(WeightsError, str(path)):
+            read_file(path, "keras")
 
 
 def test_hdf5_that_is_plain(tmp_path):
