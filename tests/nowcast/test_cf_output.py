@@ -344,14 +344,16 @@ def test_a_changed_byte_of_a_zarr_forecast_is_an_error(trained, rain_frames, tmp
         open_frames(path).read(slice(0, 2))
 
 
-def test_other_programs_can_add_to_a_netcdf_forecast(tmp_path, forecast):
-    path = write_forecast(tmp_path / "forecast.nc", forecast)
-    with netCDF4.Dataset(path, "r+") as file:
-        names = list(file.variables)
-        file.set_auto_maskandscale(False)
-        file.createVariable("added", "f4", ("y", "x"))[:] = 1
-        file.setncattr("comment", "added")
-    with xr.open_dataset(path) as dataset:
-        assert dataset.attrs["comment"] == "added"
-        assert list(dataset.variables)[:1] == names[:1]
-        assert (dataset["added"] == 1).all()
+def test_a_file_is_written_with_little_memory_for_chunks(tmp_path, forecast, monkeypatch):
+    before, during = netCDF4.get_chunk_cache(), []
+    write = xr.Dataset.to_netcdf
+
+    def recorded(*arguments, **options):
+        during.append(netCDF4.get_chunk_cache()[0])
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", recorded)
+    write_forecast(tmp_path / "forecast.nc", forecast)
+    assert during == [2**20]
+    assert netCDF4.get_chunk_cache() == before
+    assert before[0] > 2**20

@@ -55,12 +55,7 @@ def packing(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
             encoding[str(name)] = variable.encoding | {"fletcher32": True, "chunksizes": chunk}
         if variable.ndim > 2:
             chunk = (*(1 for _ in variable.dims[:-2]), *(min(size, _LONGEST_CHUNK) for size in variable.shape[-2:]))
-            encoding[str(name)] = variable.encoding | {
-                "zlib": True,
-                "complevel": 4,
-                "shuffle": True,
-                "chunksizes": chunk,
-            }
+            encoding[str(name)] = variable.encoding | {"zlib": True, "complevel": 4, "chunksizes": chunk}
     return encoding
 
 

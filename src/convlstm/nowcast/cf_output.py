@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,8 @@ FORECAST_SUFFIXES = (*DATA_SUFFIXES, *GEOTIFF_SUFFIXES)
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rainfall rate"}
 LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "time since the start of the forecast"}
 START_ATTRIBUTES = {"standard_name": "forecast_reference_time", "long_name": "time of the last input frame"}
+
+_CHUNK_CACHE = 2**20  # bytes of each variable while a file is written
 
 
 def make_forecast(
@@ -130,12 +133,26 @@ def write_forecast(path: str | Path, forecast: xr.Dataset) -> Path:
 def write_netcdf(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset atomically as one NetCDF file with compressed fields.
 
-    The file is made in memory by h5netcdf. The NetCDF library ends the process by a signal where it cannot write the
-    last bytes of a file on a full disk. No program can add to a file that this library made in memory.
+    The file is made in memory. On a full disk, the NetCDF library ends the process by a signal where it cannot write
+    the last bytes of a file.
     """
     stored = with_digest(encoded(dataset))
-    content = stored.to_netcdf(encoding=packing(stored), engine="h5netcdf")
+    with _small_chunk_cache():
+        content = stored.to_netcdf(encoding=packing(stored), engine="netcdf4")
     return write_atomic(path, lambda draft: draft.write_bytes(content), size=len(content))
+
+
+@contextmanager
+def _small_chunk_cache() -> Iterator[None]:
+    """Keep no written chunks in memory within the block; by default, the library keeps 64 MiB of each variable."""
+    import netCDF4  # slow to load
+
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(_CHUNK_CACHE, *before[1:])
+    try:
+        yield
+    finally:
+        netCDF4.set_chunk_cache(*before)
 
 
 def lead_seconds(nowcaster: Nowcaster) -> NDArray[np.float64]:
