@@ -1,0 +1,1 @@
+"""Losses, communication and scaling of a training on several devices: `python -m benchmarks.devices`."""
