@@ -86,7 +86,9 @@ def output_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             str(path),
-            expected="a path with enough free space" if size is None else f"a path with {size:,} bytes of free space",
+            expected="a path with enough free space"
+            if size is None or error.errno != errno.ENOSPC
+            else f"a path with {size:,} bytes of free space",
             received=str(error.strerror or error) + _free_space(Path(path), error),
             hint="Free space or choose another path. The old content is unchanged.",
         ) from error
@@ -94,10 +96,13 @@ def output_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
 
 def _free_space(path: Path, error: OSError) -> str:
     """Return the free space for an error about a full disk, as the end of a sentence; nothing for another error."""
-    folder = next((folder for folder in path.resolve().parents if folder.exists()), None)
-    if error.errno != errno.ENOSPC or folder is None:
+    if error.errno != errno.ENOSPC:
         return ""
-    return f", where {shutil.disk_usage(folder).free:,} bytes are free"
+    try:
+        folder = next(folder for folder in path.resolve().parents if folder.exists())
+        return f", where {shutil.disk_usage(folder).free:,} bytes are free"
+    except OSError:
+        return ""
 
 
 def move_into_place(draft: Path, path: Path) -> None:

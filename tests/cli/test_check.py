@@ -43,15 +43,18 @@ def test_check_finds_a_changed_file_of_an_evaluation(evaluated, tmp_path, cli, f
     ("change", "message"),
     [
         (lambda it: it | {"fss_window": 3}, "got entries with another digest"),
-        (lambda it: {key: value for key, value in it.items() if key != "seal"}, "KeyError: 'seal'"),
-        (lambda it: it | {"files": {"../secret": "0"}}, r"expected files of an evaluation, got \.\./secret"),
+        (lambda it: {key: value for key, value in it.items() if key != "seal"}, "expected digests of all files"),
+        (lambda it: it | {"files": {"../secret": "0"}}, "expected digests of all files"),
+        (lambda it: it | {"files": [[1, 2]]}, "expected digests of all files"),
+        (lambda it: it | {"methods": 3}, "expected digests of all files"),
+        (lambda it: [], "expected digests of all files"),
     ],
 )
 def test_a_changed_description_of_an_evaluation_is_refused(evaluated, tmp_path, change, message):
     shutil.copytree(evaluated, tmp_path / "e")
     path = tmp_path / "e" / "evaluation.json"
     description = change(json.loads(path.read_text()))
-    if "files" in message:
+    if "all files" in message and "seal" in description:
         description["seal"] = seal(description)
     path.write_text(json.dumps(description))
     with pytest.raises(DataError, match=message):
@@ -66,3 +69,13 @@ def test_check_reads_a_forecast_and_several_paths(trained, cli):
         "forecast",
         "forecaster",
     ]
+
+
+def test_check_names_what_it_cannot_check(tmp_path, fails):
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "scores.csv").write_text("score")
+    fails(4, "evaluation.json: expected a readable JSON file, got FileNotFoundError", "check", "e")
+    (tmp_path / "e" / "evaluation.json").write_text("[" * 100_000)
+    fails(4, "evaluation.json: expected a readable JSON file, got RecursionError", "check", "e")
+    (tmp_path / "f.tif").write_bytes(b"II*")
+    fails(4, "expected a forecast in NetCDF or Zarr, got a GeoTIFF", "check", "f.tif")

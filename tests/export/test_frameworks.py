@@ -176,3 +176,11 @@ def test_a_failed_export_leaves_the_old_file(
         to_framework(path, LAYER, initialise(LAYER, 0), "pt2")
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
     assert path.read_bytes() == b"the old file"
+
+
+@pytest.mark.parametrize("kind", ["pt2", "stablehlo", "savedmodel"])
+@pytest.mark.parametrize("open_space", [True, False])
+def test_mask_of_a_stack_in_one_dimension_has_no_axis(kind, open_space):
+    spec = ConvLSTMSpec(in_channels=2, hidden_channels=3, kernel_size=3, spatial_dims=1)
+    words = frameworks._described("mask", np.zeros((2, 5), np.float32), spec, open_space, kind)
+    assert words == "float32 (batch, time)"

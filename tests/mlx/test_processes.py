@@ -138,3 +138,9 @@ def test_several_machines_need_their_launcher(monkeypatch: pytest.MonkeyPatch, r
         process_rank("mlx", Processes(nodes=2), None)
     monkeypatch.setenv("MLX_RANK", "1")
     assert process_rank("mlx", Processes(nodes=2), None) == 1
+
+
+def test_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(ConfigError, match="got processes of torchrun"):
+        process_rank("mlx", Processes(devices=2), None)

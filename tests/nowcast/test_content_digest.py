@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from convlstm.errors import DataError
+from convlstm.nowcast import content_digest as module
 from convlstm.nowcast.cf_output import write_forecast
 from convlstm.nowcast.content_digest import DIGEST, check_forecast, content_digest
 
@@ -84,3 +85,19 @@ def test_the_digest_is_in_the_file(tmp_path, forecast):
     path: Path = write_forecast(tmp_path / "f.nc", forecast)
     with xr.open_dataset(path) as dataset:
         assert dataset.attrs[DIGEST] == check_forecast(path)[1]
+
+
+@pytest.mark.parametrize("name", ["f.nc", "f.zarr"])
+@pytest.mark.parametrize("start", ["2018-05-10T12:00:00.145", "2018-05-10T12:00:00.005", "1900-01-01T00:00:00.123456"])
+def test_times_of_any_fraction_of_a_second_are_no_change(tmp_path, forecast, name, start):
+    moved = forecast.assign_coords(forecast_reference_time=((), np.datetime64(start, "ns")))
+    check_forecast(write_forecast(tmp_path / name, moved))
+
+
+def test_large_arrays_have_the_same_digest_in_blocks(tmp_path, forecast, monkeypatch):
+    whole = content_digest(forecast)
+    path = write_forecast(tmp_path / "f.nc", forecast)
+    for size in (1, 16, 100):
+        monkeypatch.setattr(module, "_BLOCK", size)
+        assert content_digest(forecast) == whole
+        check_forecast(path)

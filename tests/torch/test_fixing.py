@@ -146,6 +146,23 @@ def test_inner_block_does_not_end_the_outer_one() -> None:
     assert not engine.are_fixed([cell.weight_hh_l0])
 
 
+@needs_reordered_kernels
+def test_error_of_an_inner_block_leaves_no_old_kernel_in_the_outer_one() -> None:
+    cell, frames = make(*DIRECT)
+    with torch.no_grad():
+        with fixed_weights(cell):
+            run(cell, frames)
+            with pytest.raises(WeightsError), fixed_weights(cell):  # noqa: PT012
+                run(cell, frames)
+                cell.weight_hh_l0.data.mul_(2)
+            state = run(cell, frames)
+        torch.testing.assert_close(state, run(cell, frames))
+
+
+def test_copy_is_made_if_a_block_of_another_thread_has_ended() -> None:
+    assert engine.kept([torch.zeros(1)], "key", lambda: "copy") == "copy"
+
+
 def test_module_without_a_layer_is_refused() -> None:
     with pytest.raises(SpecError, match="module with a ConvLSTM, got Linear"), fixed_weights(nn.Linear(1, 1)):
         pass

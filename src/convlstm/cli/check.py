@@ -32,16 +32,21 @@ def check(
 
 def _checked(path: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield each file of a path with what it is and its digest."""
-    from convlstm.nowcast.cf_output import DATA_SUFFIXES
+    from convlstm.errors import DataError
+    from convlstm.nowcast.cf_output import DATA_SUFFIXES, GEOTIFF_SUFFIXES
     from convlstm.nowcast.content_digest import check_evaluation, check_forecast
     from convlstm.nowcast.run_folder import RunFolder
-    from convlstm.verification.evaluation_folder import DESCRIPTION_FILE
+    from convlstm.verification.evaluation_folder import FILES
     from convlstm.weights.checkpoint import check_intact
 
-    if (path / DESCRIPTION_FILE).exists():
+    run = RunFolder(path)
+    if not run.holds_run and any((path / name).exists() for name in FILES):
         yield (path, *check_evaluation(path))
+    elif path.suffix in GEOTIFF_SUFFIXES:
+        hint = "Check the NetCDF or Zarr file of the same forecast."
+        raise DataError(str(path), expected="a forecast in NetCDF or Zarr", received="a GeoTIFF", hint=hint)
     elif path.suffix in DATA_SUFFIXES:
         yield (path, *check_forecast(path))
     else:
-        for file in RunFolder(path).checked_files if path.is_dir() else (path,):
+        for file in run.checked_files if path.is_dir() else (path,):
             yield (file, *check_intact(file))

@@ -202,7 +202,7 @@ def _described(name: str, array: Array, spec: Spec, open_space: bool, kind: Fram
     if has_steps and name not in ("forecast", "lead_durations"):
         dims[1] = "time"
     rank = _stack(spec).spatial_dims
-    if array.ndim > rank:
+    if array.ndim > 2:  # others are mask and durations
         first = 3 if has_steps else 2
         if open_space:
             keeps = name.startswith(("x", "frames", "forecast")) or _keeps_size(spec)

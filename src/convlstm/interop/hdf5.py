@@ -22,10 +22,10 @@ _DEEPEST, _MOST_OBJECTS = 64, 10_000
 def read(path: Path) -> dict[str, Array]:
     """Return every floating-point dataset of an HDF5 file by its path in the file."""
     h5py = _h5py()
-    if has_driver_information(path):
-        received = "one with a driver information block"
-        raise file_error(path, "an HDF5 file that is whole in itself", received, "Save the weights again.")
     try:
+        if has_driver_information(path):
+            expected = "an HDF5 file without a driver information block"
+            raise file_error(path, expected, "one with it", "Save the weights again.")
         with h5py.File(path, "r") as file:
             members = dict(_members(h5py, path, file))
             for name, dataset in members.items():

@@ -264,7 +264,7 @@ class Trainer(trainer.Trainer):
         own_weight = jnp.sum(sample.weight)
         whole_weight = lax.psum(own_weight, "data")  # type: ignore[no-untyped-call]
         share = own_weight / jnp.maximum(whole_weight, LEAST_WEIGHT)
-        own = jax.tree.map(lambda array: lax.pcast(array, "data", to="varying"), params)
+        own = jax.tree.map(_varying, params)
         with batch_part(first, batch_size):
             part = jax.value_and_grad(lambda p: share * self._loss(p, sample, jax.random.wrap_key_data(key)))(own)
         total: tuple[jax.Array, Params] = lax.psum(part, "data")  # type: ignore[no-untyped-call]
@@ -294,6 +294,15 @@ class Trainer(trainer.Trainer):
             dtype=_PRECISIONS[self._precision],
         )
         return future
+
+
+def _varying(array: jax.Array) -> jax.Array:
+    """Return an array of all devices as one that varies over the axis `data`, so that no gradient is summed."""
+    if hasattr(lax, "pcast"):
+        result: jax.Array = lax.pcast(array, "data", to="varying")
+    else:  # an earlier version of JAX
+        result = lax.pvary(array, "data")
+    return result
 
 
 def _device(platform: str | None) -> jax.Device | None:

@@ -32,6 +32,13 @@ def process_rank(processes: Processes, device: str | None) -> int | None:
             received="one without a distributed backend",
             hint="Install another build of MLX, or leave `--devices` out.",
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            "nodes",
+            expected="processes that `convlstm train` or mlx.launch has started, with MLX",
+            received="processes of torchrun",
+            hint="Run `convlstm train` with `--devices`.",
+        )
     if _RANK in os.environ:  # of mlx.launch
         return int(os.environ[_RANK])
     if processes.nodes > 1:

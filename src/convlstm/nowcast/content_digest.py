@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
+from xarray.conventions import encode_cf_variable
 
+from convlstm.data.library_errors import reading
 from convlstm.data.opening import opened
 from convlstm.errors import DataError
 from convlstm.verification.evaluation_folder import DESCRIPTION_FILE, FILES
@@ -28,22 +31,21 @@ FILE_DIGESTS = "files"
 SEAL = "seal"
 """Entry of the description of an evaluation with the digest of all other entries."""
 
-_HINT = "Make the file again, or copy it again from where it came."
-_TIME_STEP = 10_000  # microseconds; files have times as float64, which can change the last digit
-_MOST_BYTES = 2**34  # of the coordinates
+_HINT = "Make the file again, or copy it again from its source."
+_MOST_BYTES = 2**30  # of the coordinates
+_BLOCK = 2**26  # bytes of a variable that are read at once
 
 
 def content_digest(dataset: xr.Dataset) -> str:
-    """Return the SHA-256 of names, dimensions, units and values, whose times may be encoded or not."""
-    decoded = xr.decode_cf(dataset, mask_and_scale=False, decode_timedelta=False)
+    """Return the SHA-256 of names, dimensions, units and values, as they are stored; times may be decoded."""
     digest = hashlib.sha256()
-    for name in sorted(map(str, decoded.variables)):
-        variable = decoded[name]
-        values = _plain(variable.values)
-        facts = [name, list(map(str, variable.dims)), list(values.shape), str(values.dtype)]
+    for name in sorted(map(str, dataset.variables)):
+        variable = _stored(dataset.variables[name], name)
         units = variable.attrs.get("units")
+        facts = [name, list(map(str, variable.dims)), list(variable.shape), _kind(variable)]
         digest.update(json.dumps([*facts, None if units is None else str(units)]).encode())
-        digest.update(np.ascontiguousarray(values).data)
+        for block in _blocks(variable):
+            digest.update(_plain(block).data)
     return digest.hexdigest()
 
 
@@ -54,10 +56,14 @@ def with_digest(dataset: xr.Dataset) -> xr.Dataset:
 
 def file_digest(path: Path) -> str:
     """Return the digest of one file of an evaluation: of its content for NetCDF, and of its bytes for a table."""
-    if path.suffix != ".nc":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    with opened(path, _MOST_BYTES) as dataset:
-        return content_digest(dataset)
+    with reading(str(path)):
+        if path.suffix != ".nc":
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        with opened(path, _MOST_BYTES) as dataset:
+            digest = content_digest(dataset)
+            if dataset.attrs.get(DIGEST) != digest:
+                raise _other_digest(path, "content")
+            return digest
 
 
 def seal(description: Mapping[str, Any]) -> str:
@@ -75,7 +81,7 @@ def check_forecast(path: Path) -> tuple[str, str]:
     with opened(path, _MOST_BYTES) as dataset:
         digest, stored = content_digest(dataset), dataset.attrs.get(DIGEST)
         for name, variable in dataset.variables.items():
-            if variable.dtype.kind == "f" and np.isinf(variable.values).any():
+            if variable.dtype.kind == "f" and any(np.isinf(block).any() for block in _blocks(variable)):
                 raise DataError(str(path), expected="finite numbers", received=f"infinite ones in {name}", hint=_HINT)
         text = " × ".join(f"{size} {name}" for name, size in dataset.sizes.items())
     if stored is None:
@@ -92,32 +98,59 @@ def check_evaluation(folder: Path) -> tuple[str, str]:
         DataError: if a file is missing or has another digest.
     """
     path = folder / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_bytes())
-        digests, stored = dict(description[FILE_DIGESTS]), description[SEAL]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        received = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(str(path), expected="a description with digests", received=received, hint=_HINT) from error
-    if stored != seal(description):
+    description = _description(path)
+    if description[SEAL] != seal(description):
         raise _other_digest(path, "entries")
-    if unknown := sorted(digests.keys() - set(FILES)):
-        raise DataError(str(path), expected="files of an evaluation", received=", ".join(unknown)[:200], hint=_HINT)
-    for name, digest in digests.items():
+    for name, digest in description[FILE_DIGESTS].items():
         if not (folder / name).is_file():
             raise DataError(str(folder / name), expected="a file of the evaluation", received="none", hint=_HINT)
         if file_digest(folder / name) != digest:
             raise _other_digest(folder / name, "content")
-    return f"evaluation of {len(description.get('methods', ()))} methods", stored
+    return f"evaluation of {len(description['methods'])} methods", str(description[SEAL])
 
 
-def _plain(values: Any) -> Any:
-    """Return values as an array of numbers or of bytes: times in hundredths of a second, and texts."""
-    if values.dtype.kind in "mM":
-        microseconds = values.astype(f"{values.dtype.kind}8[us]").astype(np.int64)
-        return (microseconds + _TIME_STEP // 2) // _TIME_STEP
+def _description(path: Path) -> dict[str, Any]:
+    """Return the content of a description, which must have its methods, its seal and a digest for each file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        received = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(str(path), expected="a readable JSON file", received=received, hint=_HINT) from error
+    files = content.get(FILE_DIGESTS) if isinstance(content, dict) else None
+    is_whole = isinstance(files, dict) and set(files) == set(FILES) - {DESCRIPTION_FILE}
+    if not is_whole or SEAL not in content or not isinstance(content.get("methods"), list):
+        hint = "Evaluate again: an earlier version wrote no digests."
+        raise DataError(str(path), expected="digests of all files", received="other entries", hint=hint)
+    result: dict[str, Any] = content
+    return result
+
+
+def _stored(variable: xr.Variable, name: str) -> xr.Variable:
+    """Return a variable with its dates and durations as the numbers that are stored."""
+    is_object = variable.dtype.kind == "O" and variable.size and not isinstance(variable.values.flat[0], str)
+    return encode_cf_variable(variable, name=name) if variable.dtype.kind in "mMb" or is_object else variable
+
+
+def _kind(variable: xr.Variable) -> str:
+    return "text" if variable.dtype.kind in "OUS" else str(variable.dtype)
+
+
+def _blocks(variable: xr.Variable) -> Iterator[NDArray[Any]]:
+    """Yield the values in C order, in blocks of limited size; texts are one block."""
+    if variable.ndim == 0 or variable.nbytes <= _BLOCK or _kind(variable) == "text":
+        yield variable.values
+        return
+    rows = max(_BLOCK // (variable.nbytes // len(variable)), 1)
+    for first in range(0, len(variable), rows):
+        part = variable[first : first + rows]
+        yield from _blocks(part[0] if rows == 1 else part)
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as a contiguous array of numbers, or of the bytes of texts."""
     if values.dtype.kind in "OUS":
         return np.frombuffer(json.dumps([str(value) for value in values.reshape(-1)]).encode(), np.uint8)
-    return values
+    return np.ascontiguousarray(values)
 
 
 def _other_digest(path: Path, what: str) -> DataError:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from convlstm.errors import OutputError
-from convlstm.files import check_writable, write_atomic
+from convlstm.errors import DataError, OutputError
+from convlstm.files import check_writable, write_atomic, write_verified
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
 from convlstm.nowcast.content_digest import FILE_DIGESTS, SEAL, file_digest, seal
@@ -74,8 +74,11 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
     tables = make_tables(statistics, cases.starts)
     # a reader refuses a folder without it, so that files of two evaluations are never read together
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
+    digests = {}
     for name, table in tables.items():
-        write_atomic(folder / name, partial(table.to_csv, index=False))
+        text = table.to_csv(index=False).encode()
+        write_verified(folder / name, text)
+        digests[name] = hashlib.sha256(text).hexdigest()
     shown = choose_examples(
         cases.start_steps,
         statistics.activity,
@@ -97,10 +100,23 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
         "thresholds": list(scoring.thresholds),
         "fss_window": scoring.fss_window,
         **description,
-        FILE_DIGESTS: {name: file_digest(folder / name) for name in (*tables, CASES_FILE, SCORE_MAPS_FILE)},
+        FILE_DIGESTS: digests | {name: _stored_digest(folder / name) for name in (CASES_FILE, SCORE_MAPS_FILE)},
     }
     # the seal is of what a reader gets: JSON has no tuples and no numbers of NumPy
     content[SEAL] = seal(json.loads(json.dumps(content)))
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_atomic(folder / DESCRIPTION_FILE, lambda draft: draft.write_text(text, encoding="utf-8"))
     return tables[SCORES_FILE]
+
+
+def _stored_digest(path: Path) -> str:
+    """Return the digest of a NetCDF file that was just written, or raise an error if it is stored wrongly."""
+    try:
+        return file_digest(path)
+    except DataError as error:
+        raise OutputError(
+            str(path),
+            expected="the content that was written",
+            received="other content when the file was read again",
+            hint="Check the disk, or choose another path.",
+        ) from error

@@ -18,12 +18,13 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
 
     oneDNN computes a convolution with a kernel in a layout of its own. A call over many steps reorders each kernel
     once, and a stream of single steps reorders them at every call. In this block a kernel is reordered once, which
-    takes as much memory again as the kernel. The values are those outside the block within rounding: large kernels may
-    be computed by Winograd's convolution. It has an effect on a CPU, in two spatial dimensions, without autocast.
+    takes as much memory again as the kernel, for each size of the input. The values are those outside the block within
+    rounding: large kernels may be computed by Winograd's convolution. It has an effect on a CPU, in two spatial
+    dimensions, without autocast.
 
     A weight that is changed in place, by an optimiser or by `load_state_dict`, is reordered again. PyTorch does not
-    count a write through `weight.data`, so calls after such a write still use the earlier kernel. The end of the block
-    finds it and raises an error.
+    count a write through `weight.data` or a NumPy view, so calls after such a write still use the earlier kernel. The
+    end of the block raises an error, unless the write was undone or followed by a change that PyTorch counts.
 
     Args:
         module: A layer, a cell, a forecaster, or a module that contains them.

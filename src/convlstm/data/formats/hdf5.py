@@ -77,8 +77,8 @@ def open_hdf5(path: Path, extra: str = EXTRA) -> Any:
     if has_driver_information(path):
         raise DataError(
             str(path),
-            expected="an HDF5 file that is whole in itself",
-            received="one with a driver information block",
+            expected="an HDF5 file without a driver information block",
+            received="one with it",
             hint="Copy its content into one file, with h5repack.",
         )
     return h5py.File(path, "r")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import SuffixByteRequest
 from zarr.storage import WrapperStore
 
 from convlstm.errors import DataError
@@ -47,12 +47,10 @@ class ShardIndex:
     Args:
         chunks: Number of chunks in a shard.
         checksum_bytes: Bytes after the numbers.
-        is_first: Whether the index is at the start of the shard and not at its end.
     """
 
     chunks: int
     checksum_bytes: int
-    is_first: bool
 
     @property
     def size(self) -> int:
@@ -61,11 +59,11 @@ class ShardIndex:
 
     def parts(self, shard: bytes) -> Iterator[bytes]:
         """Yield the bytes of each chunk of a whole shard."""
-        start = 0 if self.is_first else len(shard) - self.size
-        if start < 0 or len(shard) < self.size:
+        start = len(shard) - self.size
+        if start < 0:
             return  # the library reports a shard that is cut off
         numbers = np.frombuffer(shard, "<u8", 2 * self.chunks, start).reshape(-1, 2)
-        for offset, length in numbers[(numbers != _NO_CHUNK).all(axis=1)].tolist():
+        for offset, length in numbers[(numbers != _NO_CHUNK).any(axis=1)].tolist():
             yield shard[offset : offset + length]
 
 
@@ -93,10 +91,7 @@ class Unpacking:
             return [data]
         if byte_range is None:
             return self.index.parts(data)
-        is_index = isinstance(byte_range, SuffixByteRequest) or (
-            self.index.is_first and byte_range == RangeByteRequest(0, self.index.size)
-        )
-        return [] if is_index else [data]
+        return [] if isinstance(byte_range, SuffixByteRequest) else [data]
 
 
 def unpacking(
@@ -122,18 +117,22 @@ def unpacking(
     return Unpacking(source, compressions[0], 2 * chunk_bytes + _SPARE, _CHECKSUM_BYTES * len(after), index)
 
 
-def shard_index(source: str, shard: Sequence[str], index: Sequence[str], *, chunks: int, is_first: bool) -> ShardIndex:
-    """Return the index of shards from the codecs of shard and index, or raise an error for one that is not plain."""
+def shard_index(source: str, shard: Sequence[str], index: Sequence[str], *, chunks: int, is_plain: bool) -> ShardIndex:
+    """Return the index of shards from the codecs of shard and index, or raise an error for one that is not plain.
+
+    `is_plain` means that its numbers are little-endian and that it is at the end. At the start, a chunk could be at the
+    place of the index.
+    """
     names = list(shard)[list(shard).index(SHARDING) + 1 :]
     checksums = [name for name in index if name == _CHECKSUM]
-    if names or [name for name in index if name != _CHECKSUM] != ["bytes"] or len(checksums) > 1:
+    if not is_plain or names or [name for name in index if name != _CHECKSUM] != ["bytes"] or len(checksums) > 1:
         raise DataError(
             source,
-            expected="shards that are not compressed, with a plain index",
+            expected="shards that are not compressed, with a plain little-endian index at the end",
             received=", ".join([*shard, *index]),
             hint="Write the file again with the codecs that Zarr chooses.",
         )
-    result = ShardIndex(chunks, _CHECKSUM_BYTES * len(checksums), is_first)
+    result = ShardIndex(chunks, _CHECKSUM_BYTES * len(checksums))
     if result.size > _MOST_INDEX:
         raise DataError(
             source,

@@ -129,8 +129,9 @@ def _shards(name: str, metadata: Mapping[str, Any]) -> tuple[ShardIndex, list[st
             hint="Write the file again with one level of shards.",
         )
     chunks = math.prod(metadata["chunk_grid"]["configuration"]["chunk_shape"]) // math.prod(options["chunk_shape"])
-    is_first = options.get("index_location", "end") == "start"
-    return shard_index(name, outer, index, chunks=chunks, is_first=is_first), inner
+    endian = [codec.get("configuration", {}).get("endian", "little") for codec in options["index_codecs"]]
+    is_plain = options.get("index_location", "end") == "end" and set(endian) == {"little"}
+    return shard_index(name, outer, index, chunks=chunks, is_plain=is_plain), inner
 
 
 def _codec_name(codec: Mapping[str, Any]) -> str:

@@ -63,11 +63,13 @@ def release(weights: Iterable[Tensor]) -> list[int]:
             entry = _FIXED[id(weight)]
             if entry.origin == entry.current_origin and entry.digest != entry.digest_now():
                 changed.append(number)
-                entry.kept.clear()
-                entry.origin = None
             entry.blocks -= 1
             if not entry.blocks:
                 del _FIXED[id(weight)]
+        if changed:  # a copy of several weights is kept with the last of them
+            for entry in _FIXED.values():
+                entry.kept.clear()
+                entry.origin = None
     return changed
 
 
@@ -83,7 +85,9 @@ def kept(weights: Sequence[Tensor], key: Hashable, make: Callable[[], Kept]) -> 
     through `weight.data` to the same memory is not counted: `release` finds it.
     """
     with _LOCK:
-        entries = [_FIXED[id(weight)] for weight in weights]
+        entries = [entry for weight in weights if (entry := _FIXED.get(id(weight))) is not None]
+        if len(entries) < len(weights):  # a block of another thread has ended since `are_fixed`
+            return make()
         full_key = (key, *(entry.refresh() for entry in entries))
         values = entries[-1].kept
         if full_key not in values:
