@@ -301,7 +301,7 @@ def _varying(array: jax.Array) -> jax.Array:
     if hasattr(lax, "pcast"):
         result: jax.Array = lax.pcast(array, "data", to="varying")
     else:  # an earlier version of JAX
-        result = lax.pvary(array, "data")
+        result = lax.pvary(array, "data")  # type: ignore[attr-defined]
     return result
 
 

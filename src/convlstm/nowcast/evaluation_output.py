@@ -76,9 +76,9 @@ def _write(work: Work, description: Mapping[str, Any]) -> pd.DataFrame:
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     digests = {}
     for name, table in tables.items():
-        text = table.to_csv(index=False).encode()
-        write_verified(folder / name, text)
-        digests[name] = hashlib.sha256(text).hexdigest()
+        csv = table.to_csv(index=False).encode()
+        write_verified(folder / name, csv)
+        digests[name] = hashlib.sha256(csv).hexdigest()
     shown = choose_examples(
         cases.start_steps,
         statistics.activity,
