@@ -10,7 +10,7 @@ import pytest
 
 from convlstm.cli.main import run
 from convlstm.errors import DataError
-from convlstm.nowcast.content_digest import check_evaluation, seal
+from convlstm.nowcast.evaluation_digest import check_evaluation, seal
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def test_the_commands_are_those_that_are_documented():
         "evaluate",
         "verify",
         "report",
+        "check",
         "inspect",
         "convert",
         "export",

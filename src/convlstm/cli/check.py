@@ -34,7 +34,8 @@ def _checked(path: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield each file of a path with what it is and its digest."""
     from convlstm.errors import DataError
     from convlstm.nowcast.cf_output import DATA_SUFFIXES, GEOTIFF_SUFFIXES
-    from convlstm.nowcast.content_digest import check_evaluation, check_forecast
+    from convlstm.nowcast.content_digest import check_forecast
+    from convlstm.nowcast.evaluation_digest import check_evaluation
     from convlstm.nowcast.run_folder import RunFolder
     from convlstm.verification.evaluation_folder import FILES
     from convlstm.weights.checkpoint import check_intact

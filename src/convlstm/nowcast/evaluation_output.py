@@ -14,8 +14,8 @@ from convlstm.errors import DataError, OutputError
 from convlstm.files import check_writable, write_atomic, write_verified
 from convlstm.nowcast.case_file import cf_cases
 from convlstm.nowcast.cf_output import write_netcdf
-from convlstm.nowcast.content_digest import FILE_DIGESTS, SEAL, file_digest, seal
 from convlstm.nowcast.evaluation_details import attribution, choose_examples, example_cases, make_score_maps, quantity
+from convlstm.nowcast.evaluation_digest import FILE_DIGESTS, SEAL, file_digest, seal
 from convlstm.nowcast.evaluation_tables import make_tables
 from convlstm.nowcast.evaluation_work import Work
 from convlstm.verification.evaluation_folder import (
