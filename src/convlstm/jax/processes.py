@@ -6,7 +6,9 @@ The place of a process comes from the variables of `convlstm train --devices`, o
 from __future__ import annotations
 
 import atexit
+import errno
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,6 +73,8 @@ def connect(processes: Processes, devices: int) -> None:
             "process_id": rank,
             "cluster_detection_method": "deactivate",
         }
+    if address and rank == 0:
+        _check_port(int(os.environ["MASTER_PORT"]))
     _keep_standard_output()
     with lost_connections(processes):
         jax.distributed.initialize(**address, local_device_ids=local_devices(os.environ, devices))
@@ -102,16 +106,31 @@ def lost_connections(processes: Processes) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "Failed to start RPC server" in text:
-            raise ConfigError(
-                "MASTER_PORT",
-                expected="a free port",
-                received=f"{os.environ.get('MASTER_PORT')}, which another program uses",
-                hint="Run the command again. With several nodes, set `MASTER_PORT` to another port.",
-            ) from error
+            raise _port_in_use() from error
         if not any(word in text.lower() for word in _CONNECTION_ERRORS):
             raise
         atexit.register(_leave)
         raise lost_process(processes, text.rpartition("failed: ")[2]) from error
+
+
+def _check_port(port: int) -> None:
+    """Raise an error for a port in use, at which JAX can end with a segmentation fault."""
+    family, place = (socket.AF_INET6, "::") if socket.has_ipv6 else (socket.AF_INET, "")
+    try:
+        with socket.create_server((place, port), family=family):
+            pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _port_in_use() from error
+
+
+def _port_in_use() -> ConfigError:
+    return ConfigError(
+        "MASTER_PORT",
+        expected="a free port",
+        received=f"{os.environ.get('MASTER_PORT')}, which another program uses",
+        hint="Run the command again. With several nodes, set `MASTER_PORT` to another port.",
+    )
 
 
 def gather(values: NDArray[np.float64]) -> NDArray[np.float64]:
