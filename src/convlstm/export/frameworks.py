@@ -19,6 +19,7 @@ from convlstm.export.options import (
     check_size_of_grid,
 )
 from convlstm.files import write_atomic
+from convlstm.frontend.exported_inputs import ExportedModel
 from convlstm.spec import parsing
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
@@ -97,11 +98,11 @@ def to_framework(
     module = _exporter(kind)
     open_space = size is None and _stack(spec).peephole != "pixel"
     example, expected = random_case(spec, weights, options, compared_sizes(spec, options)[0], seed=2)
-    arguments = {"horizon": horizon, "probability": probability, "open_space": open_space}
+    model = ExportedModel(spec, weights, example, horizon, probability, open_space)
     difference = 0.0
 
     def write(draft: Path) -> None:
-        module.write(draft, spec, weights, example, **arguments)
+        module.write(draft, model)
         nonlocal difference
         difference = check_file(spec, weights, options, module.runner(draft), path)
 

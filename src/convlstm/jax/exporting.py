@@ -11,42 +11,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX
+from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX, ExportedModel
 from convlstm.jax import functional
 from convlstm.jax.forecasting import forecast
 from convlstm.jax.weights import from_canonical
 from convlstm.spec.forecaster import ForecasterSpec
 from convlstm.spec.geometry import AXIS_NAMES
-from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 
-def write(
-    path: Path,
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> None:
+def write(path: Path, model: ExportedModel) -> None:
     """Write a module whose inputs are those of the example, with open batch and time."""
-    params = from_canonical(spec, weights, jnp.float32)
+    params = from_canonical(model.spec, model.weights, jnp.float32)
 
     def run(frames: jax.Array, **times: Any) -> Any:
-        if isinstance(spec, ForecasterSpec):
-            assert horizon is not None
-            future = forecast(spec, params, frames, horizon, **times)
-            return jax.nn.sigmoid(future) if probability else future
-        (h, c), output = functional.layer(spec, params, frames, **times)
+        if isinstance(model.spec, ForecasterSpec):
+            assert model.horizon is not None
+            future = forecast(model.spec, params, frames, model.horizon, **times)
+            return jax.nn.sigmoid(future) if model.probability else future
+        (h, c), output = functional.layer(model.spec, params, frames, **times)
         return output, (h, c)
 
-    frames, named = _arrays(inputs)
-    rank, patch = frames.ndim - 3, spec.patch_size if isinstance(spec, ForecasterSpec) else 1
+    frames, named = _arrays(model.inputs)
+    rank, patch = frames.ndim - 3, model.spec.patch_size if isinstance(model.spec, ForecasterSpec) else 1
     text = ["batch", "time", *(map(str, frames.shape[2:-1])), str(frames.shape[-1])]
     constraints: list[str] = []
-    if open_space:
+    if model.open_space:
         for axis, name in enumerate(AXIS_NAMES[rank]):
             text[2 + axis] = name if patch == 1 else f"{patch}*{name}"
             constraints.append(f"{name} >= {frames.shape[2 + axis] // patch}")

@@ -12,41 +12,31 @@ import keras
 import numpy as np
 
 from convlstm.errors import SpecError
-from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX
+from convlstm.frontend.exported_inputs import FRAMES, GAPS_PREFIX, ExportedModel
 from convlstm.keras.engines import BACKEND, Tensor
 from convlstm.keras.forecaster import Forecaster
 from convlstm.keras.stack_layer import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 
-def write(
-    path: Path,
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> None:
+def write(path: Path, model: ExportedModel) -> None:
     """Write a folder whose endpoint `serve` has the inputs of the example, with open batch and time."""
     check_backend("a SavedModel")
     tf = import_module("tensorflow")
-    module: Any = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTMStack(spec)
-    load_canonical(module, weights)
-    names = list(inputs)
+    module: Any = Forecaster(model.spec) if isinstance(model.spec, ForecasterSpec) else ConvLSTMStack(model.spec)
+    load_canonical(module, model.weights)
+    names = list(model.inputs)
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
         given: dict[str, Any] = dict(zip(names, tensors, strict=True))
         frames = given.pop(next(name for name in FRAMES if name in given))
         gaps = tuple(given.pop(name) for name in names if name.startswith(GAPS_PREFIX))
         times = given | ({"gaps": gaps} if gaps else {})
-        if isinstance(spec, ForecasterSpec):
-            future = module(frames, horizon=horizon, **times)
-            return {"forecast": keras.ops.sigmoid(future) if probability else future}
+        if isinstance(model.spec, ForecasterSpec):
+            future = module(frames, horizon=model.horizon, **times)
+            return {"forecast": keras.ops.sigmoid(future) if model.probability else future}
         output, (h, c) = module(frames, **times)
         parts = output if isinstance(output, tuple | list) else (output,)
         labels = ["output"] if len(parts) == 1 else [f"output_{n}" for n in range(len(parts))]
@@ -54,8 +44,8 @@ def write(
         return found | {f"{k}_n_{n}": part for k, states in (("h", h), ("c", c)) for n, part in enumerate(states)}
 
     signature = [
-        tf.TensorSpec(_open_shape(name, array, open_space), array.dtype, _identifier(name))
-        for name, array in inputs.items()
+        tf.TensorSpec(_open_shape(name, array, model.open_space), array.dtype, _identifier(name))
+        for name, array in model.inputs.items()
     ]
     archive = keras.export.ExportArchive()
     archive.track(module)

@@ -12,49 +12,40 @@ from typing import Any
 import keras
 import numpy as np
 
+from convlstm.frontend.exported_inputs import ExportedModel
 from convlstm.keras.engines import ENGINE, State, Tensor
 from convlstm.keras.exporting import check_backend
 from convlstm.keras.forecaster import Forecaster, space_to_depth
 from convlstm.keras.stack_layer import ConvLSTMStack
 from convlstm.keras.weights import load_canonical
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 
 _ENDPOINT = "serving_default"
 
 
-def write(
-    path: Path,
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> None:
+def write(path: Path, model: ExportedModel) -> None:
     """Write one step whose inputs are those of the example, with states as inputs and outputs."""
     check_backend("a file of LiteRT")
     tf = import_module("tensorflow")
-    module: Any = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTMStack(spec)
-    load_canonical(module, weights)
-    names = {_identifier(name): name for name in inputs}
+    module: Any = Forecaster(model.spec) if isinstance(model.spec, ForecasterSpec) else ConvLSTMStack(model.spec)
+    load_canonical(module, model.weights)
+    names = {_identifier(name): name for name in model.inputs}
     # LiteRT keeps variables as such, and fails to read them
     arrays = [(variable, keras.ops.convert_to_numpy(variable)) for variable in module.variables]
 
-    def step(**tensors: Tensor) -> dict[str, Tensor]:
-        given = {names[name]: tensor for name, tensor in tensors.items()}
+    def step(**identified: Tensor) -> dict[str, Tensor]:
+        tensors = {names[name]: tensor for name, tensor in identified.items()}
         constants = [(variable, tf.constant(values)) for variable, values in arrays]
         with keras.StatelessScope(state_mapping=constants):
-            if isinstance(spec, ForecasterSpec):
-                assert horizon is not None
-                return _forecaster_step(module, given, horizon, probability)
-            return _layer_step(module, given)
+            if isinstance(model.spec, ForecasterSpec):
+                assert model.horizon is not None
+                return _forecaster_step(module, tensors, model.horizon, model.probability)
+            return _layer_step(module, tensors)
 
     signature = {
-        _identifier(name): tf.TensorSpec(_open_shape(name, array, open_space), tf.float32, _identifier(name))
-        for name, array in inputs.items()
+        _identifier(name): tf.TensorSpec(_open_shape(name, array, model.open_space), tf.float32, _identifier(name))
+        for name, array in model.inputs.items()
     }
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns that the file has no gradients
     with warnings.catch_warnings():
@@ -76,27 +67,27 @@ def runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     return run
 
 
-def _layer_step(module: ConvLSTMStack, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _layer_step(module: ConvLSTMStack, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the output of a stack at one step, and its states after the step."""
-    states = _stack_step(module, given["x"], _states(given), given.get("duration"), given.get("gap"))
+    states = _stack_step(module, tensors["x"], _states(tensors), tensors.get("duration"), tensors.get("gap"))
     return {"output": states[-1][0]} | _final(states)
 
 
 def _forecaster_step(
-    module: Forecaster, given: Mapping[str, Tensor], horizon: int, probability: bool
+    module: Forecaster, tensors: Mapping[str, Tensor], horizon: int, probability: bool
 ) -> dict[str, Tensor]:
     """Return the forecast after one more frame, the encoder's states, and the frames that the next step needs."""
-    spec, frame = module.spec, given["frames"]
+    spec, frame = module.spec, tensors["frames"]
     patches = space_to_depth(keras.ops.expand_dims(frame, 1), spec.patch_size)[:, 0]
-    states = _stack_step(module.encoder, patches, _states(given), given.get("duration"), given.get("gap"))
+    states = _stack_step(module.encoder, patches, _states(tensors), tensors.get("duration"), tensors.get("gap"))
     result, last = _final(states), keras.ops.expand_dims(frame, 1)
-    if "frames_0" in given:
+    if "frames_0" in tensors:
         batch, *size, _ = keras.ops.shape(frame)
         count = spec.detail_frames - 1
-        before = keras.ops.reshape(given["frames_0"], (batch, *size, count, spec.frame_channels))
+        before = keras.ops.reshape(tensors["frames_0"], (batch, *size, count, spec.frame_channels))
         last = keras.ops.concatenate([keras.ops.moveaxis(before, -2, 1), last], axis=1)
         result["frames_n"] = keras.ops.concatenate([last[:, n] for n in range(1, count + 1)], axis=-1)
-    future = _future(module, last, states, horizon, given.get("lead_durations"))
+    future = _future(module, last, states, horizon, tensors.get("lead_durations"))
     return result | {"forecast": keras.ops.sigmoid(future) if probability else future}
 
 
@@ -146,9 +137,9 @@ def _over_grid(values: Tensor | None, rank: int) -> Tensor | None:
     return None if values is None else keras.ops.reshape(values, (-1, *(1,) * rank, values.shape[-1]))
 
 
-def _states(given: Mapping[str, Tensor]) -> list[State]:
-    count = sum(name.startswith("h_0.") for name in given)
-    return [(given[f"h_0.{n}"], given[f"c_0.{n}"]) for n in range(count)]
+def _states(tensors: Mapping[str, Tensor]) -> list[State]:
+    count = sum(name.startswith("h_0.") for name in tensors)
+    return [(tensors[f"h_0.{n}"], tensors[f"c_0.{n}"]) for n in range(count)]
 
 
 def _final(states: list[State]) -> dict[str, Tensor]:

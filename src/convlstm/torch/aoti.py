@@ -11,28 +11,16 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from convlstm.errors import DependencyError
-from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.options import ConvLSTMSpec
+from convlstm.frontend.exported_inputs import ExportedModel
 from convlstm.spec.types import Array
 from convlstm.torch import exporting
 
 
-def write(
-    path: Path,
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> None:
+def write(path: Path, model: ExportedModel) -> None:
     """Write a library of machine code whose inputs are those of the example, with open batch and time."""
     check_compiler()
     with exporting.without_messages(), torch.no_grad():
-        program = exporting.exported_program(
-            spec, weights, inputs, horizon=horizon, probability=probability, open_space=open_space
-        )
+        program = exporting.exported_program(model)
         _pass_sizes_to_loops(program)
         # without this option the file uses as many threads as this process has
         settings = {"cpp.dynamic_threads": True}

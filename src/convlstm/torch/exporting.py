@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from convlstm.frontend.exported_inputs import GAPS_PREFIX
+from convlstm.frontend.exported_inputs import GAPS_PREFIX, ExportedModel
 from convlstm.spec.forecaster import ForecasterSpec
-from convlstm.spec.options import ConvLSTMSpec
 from convlstm.spec.types import Array
 from convlstm.torch.forecaster import Forecaster
 from convlstm.torch.layer import ConvLSTM
@@ -48,47 +47,27 @@ class _Program(nn.Module):
         return forecast.sigmoid() if self.probability else forecast
 
 
-def write(
-    path: Path,
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> None:
+def write(path: Path, model: ExportedModel) -> None:
     """Write an exported program whose inputs are those of the example, with open batch and time."""
     with without_messages(), torch.no_grad():
-        program = exported_program(
-            spec, weights, inputs, horizon=horizon, probability=probability, open_space=open_space
-        )
-        torch.export.save(program, path)
+        torch.export.save(exported_program(model), path)
 
 
-def exported_program(
-    spec: ConvLSTMSpec | ForecasterSpec,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    *,
-    horizon: int | None,
-    probability: bool,
-    open_space: bool,
-) -> torch.export.ExportedProgram:
+def exported_program(model: ExportedModel) -> torch.export.ExportedProgram:
     """Return a program whose inputs are those of the example, with open batch and time."""
     module: ConvLSTM | Forecaster
-    module = Forecaster(spec) if isinstance(spec, ForecasterSpec) else ConvLSTM.from_spec(spec)
-    load_canonical(module, weights)
-    frames, named = _tensors(inputs)
-    patch = spec.patch_size if isinstance(spec, ForecasterSpec) else 1
+    module = Forecaster(model.spec) if isinstance(model.spec, ForecasterSpec) else ConvLSTM.from_spec(model.spec)
+    load_canonical(module, model.weights)
+    frames, named = _tensors(model.inputs)
+    patch = model.spec.patch_size if isinstance(model.spec, ForecasterSpec) else 1
     first: dict[int, Any] = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    for axis in range(3, frames.ndim) if open_space else ():
+    for axis in range(3, frames.ndim) if model.open_space else ():
         first[axis] = Dim.DYNAMIC if patch == 1 else patch * Dim(f"patches_{axis}", min=2)
     shapes: dict[str, Any] = {"frames": first}
     for name, value in named.items():
         by_step: dict[int, Any] = {0: Dim.DYNAMIC} | ({} if name == "lead_durations" else {1: Dim.DYNAMIC})
         shapes[name] = (by_step,) * len(value) if isinstance(value, tuple) else by_step
-    program = _Program(module, horizon, probability).eval()
+    program = _Program(module, model.horizon, model.probability).eval()
     return torch.export.export(program, (frames,), named, dynamic_shapes=shapes, strict=False)
 
 
