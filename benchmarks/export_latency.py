@@ -1,7 +1,7 @@
 """Measure the latency of PyTorch and of exported files of one model, in turns in one process.
 
-    python -m benchmarks.export_latency --write /tmp/files             # writes the files: minutes
-    python -m benchmarks.export_latency --read /tmp/files --threads 1  # measures
+    python -m benchmarks.export_latency --write files                 # writes the files: minutes
+    python -m benchmarks.export_latency --read files --threads 1      # measures
 
 Each round runs every implementation once, in a new order. The table has the median of the ratios to eager PyTorch of
 the same round. `step` is one frame with the states of the frames before, compared with one frame with the state in

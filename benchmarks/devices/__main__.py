@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.devices.bandwidth import measure_bandwidth
+from benchmarks.devices.divisions import EQUALITY, SCALING, SMALL, Division, Work
 from benchmarks.devices.table import tables
-from benchmarks.devices.ways import EQUALITY, SCALING, SMALL, Way, Work
 from convlstm.cli.launch import launch
 from convlstm.frontend.processes import Processes
 
@@ -39,17 +39,21 @@ def main() -> None:
             results[part] = measure_bandwidth()
             save(results, options.output)
             continue
-        ways = [
-            way
-            for way in (EQUALITY if part == "equality" else SCALING)
-            if not options.framework or way.framework in options.framework
+        divisions = [
+            division
+            for division in (EQUALITY if part == "equality" else SCALING)
+            if not options.framework or division.framework in options.framework
         ]
-        measured = {way.framework for way in ways}
+        measured = {division.framework for division in divisions}
         results[part] = [row for row in results.get(part, []) if row["framework"] not in measured]
-        for way in ways:
-            work = SMALL if part == "equality" else scaled(way, part)
-            print(f"{part}: {way.framework}, {way.name}, {way.processes} processes", file=sys.stderr, flush=True)
-            results[part].append(asdict(way) | {"work": asdict(work)} | trained(way, work))
+        for division in divisions:
+            work = SMALL if part == "equality" else scaled(division, part)
+            print(
+                f"{part}: {division.framework}, {division.name}, {division.processes} processes",
+                file=sys.stderr,
+                flush=True,
+            )
+            results[part].append(asdict(division) | {"work": asdict(work)} | trained(division, work))
             save(results, options.output)  # each one, because a measurement can be stopped
     print(tables(results))
 
@@ -60,27 +64,27 @@ def save(results: dict[str, Any], output: Path) -> None:
     output.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def scaled(way: Way, part: str) -> Work:
+def scaled(division: Division, part: str) -> Work:
     """Return the same windows in each process (weak scaling), or in all processes together (strong scaling)."""
-    return replace(_WEAK, windows=_WEAK.windows * way.count) if part == "weak" else _STRONG
+    return replace(_WEAK, windows=_WEAK.windows * division.count) if part == "weak" else _STRONG
 
 
-def trained(way: Way, work: Work) -> dict[str, Any]:
-    """Train in processes of their own, and return the result of the first one."""
+def trained(division: Division, work: Work) -> dict[str, Any]:
+    """Train in new processes, and return the result of the first one."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
-        words = json.dumps(asdict(way)), json.dumps(asdict(work)), str(output)
+        words = json.dumps(asdict(division)), json.dumps(asdict(work)), str(output)
         command = [sys.executable, "-m", "benchmarks.devices.worker", *words]
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={way.devices}"
-        if way.kind == "independent":
-            together = [subprocess.Popen(command) for _ in range(way.processes)]
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={division.devices}"
+        if division.kind == "independent":
+            together = [subprocess.Popen(command) for _ in range(division.processes)]
             code = max(process.wait() for process in together)
-        elif way.processes == 1:
+        elif division.processes == 1:
             code = subprocess.run(command, check=False).returncode
         else:
-            code = launch(command, Processes(devices=way.processes))
+            code = launch(command, Processes(devices=division.processes))
         if code:
-            raise SystemExit(f"{way.name}: exit code {code}")
+            raise SystemExit(f"{division.name}: exit code {code}")
         result: dict[str, Any] = json.loads(output.read_text())
     return result
 

@@ -44,7 +44,7 @@ def bytes_per_device(program: str, devices: int) -> float:
         return sum(_sent(line, devices) + called_by(line) for line in computations.get(name, ()))
 
     def called_by(line: str) -> float:
-        turns = int(found[1]) if (found := _TURNS.search(line)) else 1
+        turns = int(match[1]) if (match := _TURNS.search(line)) else 1
         return turns * sum(sent_by(name) for name in _CALLED.findall(line))
 
     return sent_by(entry)
@@ -52,18 +52,18 @@ def bytes_per_device(program: str, devices: int) -> float:
 
 def _sent(line: str, devices: int) -> float:
     """Return the bytes that a device sends for the operation in a line of a program."""
-    found = _OPERATION.search(line)
-    if found is None:
+    match = _OPERATION.search(line)
+    if match is None:
         return 0.0
     size = sum(
         _BYTES[kind] * math.prod(int(axis) for axis in axes.split(",") if axis)
-        for kind, axes in re.findall(r"(\w+)\[([\d,]*)\]", found["shape"])
+        for kind, axes in re.findall(r"(\w+)\[([\d,]*)\]", match["shape"])
         if kind in _BYTES
     )
     members = _members(line, devices)
     share = (members - 1) / members
     factors = {"all-reduce": 2 * share, "all-gather": share, "all-to-all": share, "reduce-scatter": members * share}
-    return float(size * factors.get(found["kind"], 1.0))
+    return float(size * factors.get(match["kind"], 1.0))
 
 
 def _members(line: str, devices: int) -> int:

@@ -34,11 +34,11 @@ def equality_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         losses = np.array(row["losses"])
-        own = float(np.max(np.abs(losses - whole[row["framework"]])))
+        difference = float(np.max(np.abs(losses - whole[row["framework"]])))
         first = float(np.max(np.abs(losses - whole["torch"]))) if "torch" in whole else float("nan")
         is_one = row["name"] == "one process"
         sent = "–" if is_one else f"{row['sent'] / 1e3:.1f}"
-        lines.append((row["framework"], row["name"], "–" if is_one else f"{own:.1e}", f"{first:.1e}", sent))
+        lines.append((row["framework"], row["name"], "–" if is_one else f"{difference:.1e}", f"{first:.1e}", sent))
     header = ("framework", "devices", "from one process", "from PyTorch", "kB sent per device and step")
     return _table(header, lines)
 

@@ -35,6 +35,8 @@ def train_epochs(options: Options) -> Result:
         process.kill()
         error = process.stderr.read() if process.stderr else ""
     result = Result(count=log.read_bytes().count(b"\n") if log.exists() else 0)
+    if options.is_over:
+        return result  # the time has ended before the training, and there is no late part to compare
     if process.returncode or result.count != options.count:
         result.fail(f"{result.count} epochs, exit code {process.returncode}, {error.strip()[:200]}")
         return result

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmarks.devices.collectives import bytes_per_device
+from benchmarks.devices.divisions import EQUALITY, SCALING, SMALL, Division
 from benchmarks.devices.table import tables
-from benchmarks.devices.ways import EQUALITY, SCALING, SMALL, Way
 
 PROGRAM = """HloModule jit_step
 
@@ -46,11 +46,13 @@ def test_parts_of_a_sample_are_the_whole() -> None:
     assert not np.array_equal(SMALL.sample(4).inputs, whole.inputs)
 
 
-@pytest.mark.parametrize("way", [*EQUALITY, *SCALING], ids=lambda way: f"{way.framework} {way.name} {way.processes}")
-def test_each_way_can_divide_its_batch(way: Way) -> None:
-    mesh = way.options.get("mesh")
+@pytest.mark.parametrize(
+    "division", [*EQUALITY, *SCALING], ids=lambda division: f"{division.framework} {division.name} {division.processes}"
+)
+def test_each_division_can_divide_its_batch(division: Division) -> None:
+    mesh = division.options.get("mesh")
     if mesh is not None:
-        assert mesh.count == way.count
+        assert mesh.count == division.count
         assert SMALL.windows % mesh.data == 0
         assert SMALL.rows % (mesh.space * SMALL.spec.patch_size) == 0
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,12 @@ def test_a_long_training_keeps_memory_and_open_files(options):
     result = long_runs.train_epochs(options(10))
     assert (result.count, result.failures) == (10, [])
     assert result.figures["MiB late"] > 100
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_long_training_whose_time_is_over_is_no_failure(options):
+    result = long_runs.train_epochs(replace(options(10), end=0.0))
+    assert (result.count, result.failures) == (0, [])
 
 
 def test_a_training_whose_memory_or_open_files_grow_is_found():

@@ -18,6 +18,7 @@ import pytest
 from convlstm.errors import ConfigError
 from convlstm.frontend.processes import Processes
 from convlstm.mlx.dropout import batch_part, sample_masks
+from convlstm.mlx.processes import connect
 from convlstm.nowcast.config import validate
 from convlstm.nowcast.config_text import to_yaml
 from convlstm.nowcast.frameworks import process_rank
@@ -144,3 +145,10 @@ def test_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     with pytest.raises(ConfigError, match="got processes of torchrun"):
         process_rank("mlx", Processes(devices=2), None)
+
+
+def test_processes_without_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
+    for name in ("MLX_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with refused(ConfigError, "processes"):
+        connect(Processes(devices=2))

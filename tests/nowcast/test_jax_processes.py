@@ -245,3 +245,31 @@ def test_the_place_of_a_process_follows_from_the_environment(monkeypatch):
 def test_fsdp_is_refused(refused):
     with refused(ConfigError, "strategy"):
         process_rank("flax", Processes(devices=2, strategy="fsdp"), None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "argument"),
+    [({"LOCAL_RANK": "0"}, "NODE_RANK"), ({"LOCAL_RANK": "0", "NODE_RANK": "first"}, "NODE_RANK")],
+)
+def test_variables_of_a_launcher_in_part_are_refused(refused, monkeypatch, variables, argument):
+    for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with refused(ConfigError, argument):
+        process_rank("flax", Processes(devices=2), None)
+
+
+def test_gpus_that_a_process_cannot_see_are_refused(refused):
+    local_devices = pytest.importorskip("convlstm.jax.processes").local_devices
+    assert local_devices({"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, 1) == [1]
+    for visible, devices in (("3", 1), ("0,1", 2)):
+        with refused(ConfigError, "devices"):
+            local_devices({"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": visible}, devices)
+
+
+def test_processes_without_a_launcher_are_refused(refused, monkeypatch):
+    connect = pytest.importorskip("convlstm.jax.processes").connect
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with refused(ConfigError, "processes"):
+        connect(Processes(devices=2), 1)

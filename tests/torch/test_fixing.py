@@ -160,7 +160,7 @@ def test_error_of_an_inner_block_leaves_no_old_kernel_in_the_outer_one() -> None
 
 
 def test_copy_is_made_if_a_block_of_another_thread_has_ended() -> None:
-    assert engine.kept([torch.zeros(1)], "key", lambda: "copy") == "copy"
+    assert engine.cached([torch.zeros(1)], "key", lambda: "copy") == "copy"
 
 
 def test_module_without_a_layer_is_refused() -> None:

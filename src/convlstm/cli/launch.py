@@ -78,7 +78,7 @@ def _address(processes: Processes) -> dict[str, str]:
             "nodes",
             expected=f"processes that torchrun or srun has started, or the variables {', '.join(names)}",
             received=f"no {missing[0]}",
-            hint="Start the command on each node with srun or torchrun, or set these variables.",
+            hint="Set these variables on each node, or start the command with srun, or torchrun in PyTorch.",
         )
     return {}
 

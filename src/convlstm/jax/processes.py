@@ -50,17 +50,21 @@ def process_rank(processes: Processes, device: str | None) -> int | None:
         return int(os.environ["SLURM_PROCID"])
     if "LOCAL_RANK" not in os.environ:
         return None
-    return int(os.environ["NODE_RANK"]) * processes.devices + int(os.environ["LOCAL_RANK"])
+    return _number("NODE_RANK") * processes.devices + _number("LOCAL_RANK")
 
 
 def connect(processes: Processes, devices: int) -> None:
     """Connect to the other processes of a training, each of which computes on a number of devices."""
     import jax
 
-    if jax.distributed.is_initialized():  # a second training of the same processes
-        return
     rank = process_rank(processes, None)
-    assert rank is not None, "processes that no launcher has started"
+    if rank is None:
+        raise ConfigError(
+            "processes",
+            expected="processes that a launcher has started",
+            received=f"{processes.count} processes, and no variable LOCAL_RANK",
+            hint="Use `convlstm train --framework flax --devices N`.",
+        )
     os.environ.setdefault("NPROC", str(max((os.cpu_count() or 1) // processes.devices, 1)))  # threads on a CPU
     with suppress(AttributeError):  # JAX's own handler of SIGTERM, which an older version does not have
         jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
@@ -74,7 +78,7 @@ def connect(processes: Processes, devices: int) -> None:
             "cluster_detection_method": "deactivate",
         }
     if address and rank == 0:
-        _check_port(int(os.environ["MASTER_PORT"]))
+        _check_port(_number("MASTER_PORT"))
     _keep_standard_output()
     with lost_connections(processes):
         jax.distributed.initialize(**address, local_device_ids=local_devices(os.environ, devices))
@@ -86,13 +90,23 @@ def local_devices(environment: Mapping[str, str], devices: int) -> list[int]:
     Example:
         >>> local_devices({"LOCAL_RANK": "1"}, 2)
         [2, 3]
-        >>> local_devices({"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "1"}, 1)
-        [0]
+        >>> local_devices({"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "4,5,6,7"}, 2)
+        [2, 3]
     """
-    number = int(environment["SLURM_LOCALID"] if _is_in_slurm(environment) else environment["LOCAL_RANK"])
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    is_bound = visible is not None and len(visible.split(",")) == devices  # as srun --gpus-per-task does
-    first = 0 if is_bound else number * devices
+    count = None if visible is None else len(visible.split(","))
+    if _is_in_slurm(environment):
+        # srun --gpus-per-task shows each process its GPUs alone
+        first = 0 if count == devices else int(environment["SLURM_LOCALID"]) * devices
+    else:
+        first = int(environment["LOCAL_RANK"]) * devices
+    if count is not None and first + devices > count:
+        raise ConfigError(
+            "devices",
+            expected=f"at least {first + devices} GPUs in CUDA_VISIBLE_DEVICES",
+            received=f"{count}",
+            hint="Show more GPUs, or pass fewer `--devices`.",
+        )
     return list(range(first, first + devices))
 
 
@@ -105,12 +119,32 @@ def lost_connections(processes: Processes) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError) as error:
         text = str(error)
+        if "must be called before any JAX" in text:
+            raise ConfigError(
+                "processes",
+                expected="a new process for a training in several processes",
+                received="one that has used JAX",
+                hint="Start the training in a new process, before any other use of JAX.",
+            ) from error
         if "Failed to start RPC server" in text:
             raise _port_in_use() from error
         if not any(word in text.lower() for word in _CONNECTION_ERRORS):
             raise
         atexit.register(_leave)
         raise lost_process(processes, text.rpartition("failed: ")[2]) from error
+
+
+def _number(name: str) -> int:
+    """Return the number in an environment variable of a launcher."""
+    try:
+        return int(os.environ[name])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            name,
+            expected="a number in this environment variable",
+            received=os.environ.get(name, "none"),
+            hint="Set it on each node: 0 on the first, 1 on the second.",
+        ) from error
 
 
 def _check_port(port: int) -> None:

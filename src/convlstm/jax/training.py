@@ -57,7 +57,7 @@ class Trainer(trainer.Trainer):
         super().__init__(optimisation, "float32" if platform == "cpu" else "bfloat16")
         self._mesh = None if mesh is None else _mesh(mesh, device, self._processes)
         # each process computes its validation windows by itself
-        self._own_mesh = None if self._mesh is None else _part_of_process(self._mesh)
+        self._local_mesh = None if self._mesh is None else _part_of_process(self._mesh)
         self.spec = spec
         self._params: Params = {}
         with connection.lost_connections(self._processes):
@@ -118,18 +118,18 @@ class Trainer(trainer.Trainer):
         return float(loss)
 
     def _evaluate(self, sample: Sample) -> float:
-        return float(self._evaluated(self._own_params(), self._placed(sample, self._own_mesh)))
+        return float(self._evaluated(self._local_params(), self._placed(sample, self._local_mesh)))
 
     def _predict(self, sample: Sample, horizon: int) -> Array:
-        future = self._forecast(self._own_params(), self._placed(sample, self._own_mesh), horizon=horizon)
+        future = self._forecast(self._local_params(), self._placed(sample, self._local_mesh), horizon=horizon)
         return np.moveaxis(np.asarray(future.astype(jnp.float32)), -1, 2)
 
-    def _own_params(self) -> Params:
+    def _local_params(self) -> Params:
         """Return the parameters on the devices of this process alone."""
         if self._processes.count == 1:
             return self._params
-        own: Params = jax.device_put(_first_copy(self._params), self._whole(self._own_mesh))
-        return own
+        local: Params = jax.device_put(_first_copy(self._params), self._whole(self._local_mesh))
+        return local
 
     def weights(self) -> dict[str, Array]:
         """Return the weights as canonical arrays."""
@@ -171,10 +171,10 @@ class Trainer(trainer.Trainer):
         if mesh is None:
             return sample
         parts = {"data": mesh.shape["data"], "space": mesh.shape["space"] * self.spec.patch_size}
-        first, own_parts = (0, mesh.shape["data"]) if mesh is self._own_mesh else self._data_parts
+        first, local_parts = (0, mesh.shape["data"]) if mesh is self._local_mesh else self._data_parts
 
         def place(array: Any) -> jax.Array:
-            size = array.shape[0] * parts["data"] // own_parts
+            size = array.shape[0] * parts["data"] // local_parts
             shape = (size, *array.shape[1:])
             start = first * (size // parts["data"])
             names = {0: "data"} | ({3: "space"} if array.ndim == 5 else {})  # (batch, time, channel, height, width)
@@ -261,12 +261,12 @@ class Trainer(trainer.Trainer):
         """Return the loss and the gradient of the whole batch, from the part of one place on the axis `data`."""
         rows = sample.inputs.shape[0]
         first, batch_size = lax.axis_index("data") * rows, rows * self._mesh.shape["data"]  # type: ignore[union-attr]
-        own_weight = jnp.sum(sample.weight)
-        whole_weight = lax.psum(own_weight, "data")  # type: ignore[no-untyped-call]
-        share = own_weight / jnp.maximum(whole_weight, LEAST_WEIGHT)
-        own = jax.tree.map(_varying, params)
+        local_weight = jnp.sum(sample.weight)
+        whole_weight = lax.psum(local_weight, "data")  # type: ignore[no-untyped-call]
+        share = local_weight / jnp.maximum(whole_weight, LEAST_WEIGHT)
+        local = jax.tree.map(_varying, params)
         with batch_part(first, batch_size):
-            part = jax.value_and_grad(lambda p: share * self._loss(p, sample, jax.random.wrap_key_data(key)))(own)
+            part = jax.value_and_grad(lambda p: share * self._loss(p, sample, jax.random.wrap_key_data(key)))(local)
         total: tuple[jax.Array, Params] = lax.psum(part, "data")  # type: ignore[no-untyped-call]
         return total
 
@@ -352,11 +352,11 @@ def _mesh(mesh: DeviceMesh, platform: str | None, processes: Processes) -> Mesh:
 
 def _part_of_process(mesh: Mesh) -> Mesh:
     """Return the mesh of the devices of this process."""
-    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    if len(own) == mesh.size:
+    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    if len(local) == mesh.size:
         return mesh
-    space = min(mesh.shape["space"], len(own))
-    return Mesh(np.reshape(own, (-1, space)), mesh.axis_names, mesh.axis_types)
+    space = min(mesh.shape["space"], len(local))
+    return Mesh(np.reshape(local, (-1, space)), mesh.axis_names, mesh.axis_types)
 
 
 def _first_copy(tree: Any) -> Any:

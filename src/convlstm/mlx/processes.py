@@ -79,6 +79,13 @@ def _local_hosts(processes: Processes) -> Iterator[None]:
     if _RANK in os.environ:
         yield
         return
+    if "LOCAL_RANK" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise ConfigError(
+            "processes",
+            expected="processes that a launcher has started",
+            received=f"{processes.count} processes, and no variable LOCAL_RANK",
+            hint="Use `convlstm train --framework mlx --devices N`, or mlx.launch.",
+        )
     first = int(os.environ["MASTER_PORT"])
     hosts = [[f"127.0.0.1:{first + number}"] for number in range(processes.count)]
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from convlstm.engine.torch.convolution import (
     padded,
     prepack,
 )
-from convlstm.engine.torch.fixed_weights import are_fixed, kept
+from convlstm.engine.torch.fixed_weights import are_fixed, cached
 from convlstm.engine.torch.fused_plan import Plan, flatten_time
 from convlstm.spec.geometry import Widths
 
@@ -110,7 +110,7 @@ class DirectConvolutions:
             return self.plan.kernel(weight)
         if are_fixed([weight]):
             key = (tuple(size), widths, *map(tuple, form))
-            return kept([weight], key, lambda: prepack(weight.contiguous(), size, widths, form))
+            return cached([weight], key, lambda: prepack(weight.contiguous(), size, widths, form))
         if self.plan.steps > 1:
             return prepack(weight.contiguous(), size, widths, form)
         return self.plan.kernel(weight)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Kept = TypeVar("Kept")
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _Fixed:
     blocks: int = 0
     origin: tuple[int, int] | None = None
     digest: bytes = b""
-    kept: dict[Hashable, Any] = field(default_factory=dict)
+    copies: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def current_origin(self) -> tuple[int, int]:
@@ -38,7 +38,7 @@ class _Fixed:
         """Forget what was kept of an earlier content; return the current origin."""
         origin = self.current_origin
         if origin != self.origin:
-            self.kept.clear()
+            self.copies.clear()
             self.origin, self.digest = origin, self.digest_now()
         return origin
 
@@ -68,7 +68,7 @@ def release(weights: Iterable[Tensor]) -> list[int]:
                 del _FIXED[id(weight)]
         if changed:  # a copy of several weights is kept with the last of them
             for entry in _FIXED.values():
-                entry.kept.clear()
+                entry.copies.clear()
                 entry.origin = None
     return changed
 
@@ -78,7 +78,7 @@ def are_fixed(weights: Sequence[Tensor]) -> bool:
     return bool(_FIXED) and all(id(weight) in _FIXED for weight in weights)
 
 
-def kept(weights: Sequence[Tensor], key: Hashable, make: Callable[[], Kept]) -> Kept:
+def cached(weights: Sequence[Tensor], key: Hashable, make: Callable[[], Value]) -> Value:
     """Return what `make` computes from weights for which `are_fixed` holds, computed once for each key.
 
     It is computed again after a change in place, which PyTorch counts, and after a move to other memory. A write
@@ -89,8 +89,8 @@ def kept(weights: Sequence[Tensor], key: Hashable, make: Callable[[], Kept]) -> 
         if len(entries) < len(weights):  # a block of another thread has ended since `are_fixed`
             return make()
         full_key = (key, *(entry.refresh() for entry in entries))
-        values = entries[-1].kept
+        values = entries[-1].copies
         if full_key not in values:
             values[full_key] = make()
-        found: Kept = values[full_key]
-        return found
+        value: Value = values[full_key]
+        return value

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from convlstm.engine.torch.buffers import empty
 from convlstm.engine.torch.convolution import convolution_with_sum, prepack
-from convlstm.engine.torch.fixed_weights import are_fixed, kept
+from convlstm.engine.torch.fixed_weights import are_fixed, cached
 from convlstm.engine.torch.native import add_transposed_rows, put_channels_last, transform_rows
 from convlstm.engine.torch.winograd_rule import PRODUCT_VALUES, ROWS
 
@@ -137,7 +137,9 @@ class Winograd:
             size = (min(len(z), self.samples), z.shape[2] // ROWS, z.shape[3])
             if not flipped and are_fixed(present):
                 fixed_key = ("Winograd", *size, self.padding[1])
-                self._packed[key] = kept(present, fixed_key, lambda: self._packed_filters(present, size, flipped=False))
+                self._packed[key] = cached(
+                    present, fixed_key, lambda: self._packed_filters(present, size, flipped=False)
+                )
             else:
                 self._packed[key] = self._packed_filters(present, size, flipped=flipped)
         return self._packed.get(key, [])

@@ -1,4 +1,4 @@
-"""The ways to divide a training among processes and devices, and the sizes of the models that are trained."""
+"""The divisions of a training among processes and devices, and the sizes of the models that are trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convlstm.nowcast.config import validate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class Division:
     """How a training is divided: the processes, the devices of each, and what they divide.
 
     Args:
@@ -23,7 +23,7 @@ class Way:
         processes: Their number.
         devices: Devices of each process, in JAX.
         kind: `data` (windows), `fsdp` (windows and weights), `space` (rows of the grid), or `independent` (each
-            process trains its own model, without communication).
+            process trains a model alone, without communication).
         space: Parts of the rows.
     """
 
@@ -96,22 +96,22 @@ class Work:
 
 SMALL = Work(model="small", windows=8, rows=32, steps=50)
 
-ONE = {framework: Way(name="one process", framework=framework) for framework in ("torch", "flax", "mlx")}
+ONE = {framework: Division(name="one process", framework=framework) for framework in ("torch", "flax", "mlx")}
 
 EQUALITY = [
     *ONE.values(),
-    *(Way(name=f"DDP, {n} processes", framework="torch", processes=n) for n in (2, 4)),
-    *(Way(name=f"FSDP, {n} processes", framework="torch", processes=n, kind="fsdp") for n in (2, 4)),
+    *(Division(name=f"DDP, {n} processes", framework="torch", processes=n) for n in (2, 4)),
+    *(Division(name=f"FSDP, {n} processes", framework="torch", processes=n, kind="fsdp") for n in (2, 4)),
     *(
-        Way(name=f"rows divided among {n} processes", framework="torch", processes=n, kind="space", space=n)
+        Division(name=f"rows divided among {n} processes", framework="torch", processes=n, kind="space", space=n)
         for n in (2, 4)
     ),
-    Way(name="data=8, one process", framework="flax", devices=8),
-    Way(name="space=8, one process", framework="flax", devices=8, kind="space", space=8),
-    Way(name="data=4,space=2, one process", framework="flax", devices=8, kind="space", space=2),
-    *(Way(name=f"data={n}, {n} processes", framework="flax", processes=n) for n in (2, 4)),
-    Way(name="space=2, 2 processes", framework="flax", processes=2, kind="space", space=2),
-    Way(
+    Division(name="data=8, one process", framework="flax", devices=8),
+    Division(name="space=8, one process", framework="flax", devices=8, kind="space", space=8),
+    Division(name="data=4,space=2, one process", framework="flax", devices=8, kind="space", space=2),
+    *(Division(name=f"data={n}, {n} processes", framework="flax", processes=n) for n in (2, 4)),
+    Division(name="space=2, 2 processes", framework="flax", processes=2, kind="space", space=2),
+    Division(
         name="data=2,space=4, 2 processes of 4 devices",
         framework="flax",
         processes=2,
@@ -119,14 +119,14 @@ EQUALITY = [
         kind="space",
         space=4,
     ),
-    *(Way(name=f"{n} processes", framework="mlx", processes=n) for n in (2, 4)),
+    *(Division(name=f"{n} processes", framework="mlx", processes=n) for n in (2, 4)),
 ]
 """What is compared with one process."""
 
 SCALING = [
-    *(Way(name="DDP", framework="torch", processes=n) for n in (1, 2, 4)),
-    *(Way(name="FSDP", framework="torch", processes=n, kind="fsdp") for n in (2, 4)),
-    *(Way(name="independent", framework="torch", processes=n, kind="independent") for n in (2, 4)),
-    *(Way(name="JAX", framework="flax", processes=n) for n in (1, 2, 4)),
+    *(Division(name="DDP", framework="torch", processes=n) for n in (1, 2, 4)),
+    *(Division(name="FSDP", framework="torch", processes=n, kind="fsdp") for n in (2, 4)),
+    *(Division(name="independent", framework="torch", processes=n, kind="independent") for n in (2, 4)),
+    *(Division(name="JAX", framework="flax", processes=n) for n in (1, 2, 4)),
 ]
 """What is timed."""
