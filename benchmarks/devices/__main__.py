@@ -22,6 +22,9 @@ from benchmarks.devices.table import tables
 from convlstm.cli.launch import launch
 from convlstm.frontend.processes import Processes
 
+ROOT = Path(__file__).parents[2]
+"""Folder of `benchmarks`, which `launch` does not put on Python's path."""
+
 _WEAK = Work(model="default", windows=4, rows=64, steps=13)
 _STRONG = Work(model="default", windows=8, rows=64, steps=11)
 
@@ -75,6 +78,7 @@ def trained(division: Division, work: Work) -> dict[str, Any]:
         output = Path(folder) / "result.json"
         words = json.dumps(asdict(division)), json.dumps(asdict(work)), str(output)
         command = [sys.executable, "-m", "benchmarks.devices.worker", *words]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={division.devices}"
         if division.kind == "independent":
             together = [subprocess.Popen(command) for _ in range(division.processes)]

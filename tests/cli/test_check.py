@@ -6,11 +6,13 @@ import json
 import shutil
 
 import h5py
+import numpy as np
 import pytest
 
 from convlstm.cli.main import run
 from convlstm.errors import DataError
 from convlstm.nowcast.evaluation_digest import check_evaluation, seal
+from convlstm.weights.checkpoint import save_arrays
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,23 @@ def test_check_reads_a_forecast_and_several_paths(trained, cli):
         "forecast",
         "forecaster",
     ]
+
+
+def test_check_reads_the_paths_after_a_damaged_one(trained, tmp_path, cli):
+    model = trained / "run" / "model.safetensors"
+    (tmp_path / "damaged.safetensors").write_bytes(model.read_bytes()[:-1])
+    code, out, errors = cli("check", "damaged.safetensors", model, "missing.nc")
+    assert code == 5
+    assert out.startswith(f"{model}: forecaster")
+    assert [line.split(":")[:2] for line in errors.splitlines()] == [
+        ["error", " damaged.safetensors"],
+        ["error", " missing.nc"],
+    ]
+
+
+def test_check_refuses_a_state_with_values_that_are_not_finite(tmp_path, fails):
+    save_arrays(tmp_path / "state.safetensors", {"momentum": np.array([1, np.nan, np.inf])}, {"kind": "run"})
+    fails(5, "expected finite numbers, got 2 of 3 in momentum that are not", "check", "state.safetensors")
 
 
 def test_check_names_what_it_cannot_check(tmp_path, fails):

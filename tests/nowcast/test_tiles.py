@@ -7,10 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from scipy import ndimage
 
-from convlstm.errors import ConfigError, OutputError
+from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast.cf_output import make_forecast
+from convlstm.nowcast.content_digest import DIGEST, check_forecast
 from convlstm.nowcast.moving_frame import Rectangle
 from convlstm.nowcast.tiled_forecast import forecast_in_tiles
 from convlstm.nowcast.tiled_store import UNFINISHED
@@ -82,6 +84,7 @@ def test_the_store_has_the_metadata_of_the_file_and_chunks_of_one_tile(event_now
     whole, store = make_forecast(event_nowcaster, frames, lead_times=LEADS), in_tiles()
     attributes = dict(store.attrs)
     assert json.loads(attributes.pop("tiled_forecast"))["tile"] == 32
+    assert attributes.pop(DIGEST)
     assert attributes == whole.attrs
     assert set(store.coords) == set(whole.coords)
     for name in whole.coords:
@@ -126,6 +129,32 @@ def test_an_interrupted_forecast_continues_with_the_same_bytes(in_tiles, tmp_pat
     assert calls[-1] == (12, 12)
     assert contents(tmp_path / "forecast.zarr") == contents(tmp_path / "whole.zarr")
     assert not folder.exists()
+
+
+def test_a_complete_store_has_the_digest_of_its_content(in_tiles, tmp_path):
+    in_tiles()
+    path = tmp_path / "forecast.zarr"
+    kind, digest = check_forecast(path)
+    assert kind.startswith("forecast, ")
+    for name in (".zattrs", ".zmetadata"):
+        assert f'"{DIGEST}": "{digest}"' in (path / name).read_text()
+    array = zarr.open_group(path, mode="r+")["rain"]
+    array[0, 50, 40] = array[0, 50, 40] + 1
+    with pytest.raises(DataError, match="content with another digest"):
+        check_forecast(path)
+
+
+def test_a_forecast_that_ends_before_its_digest_keeps_its_tiles(in_tiles, monkeypatch):
+    def stop(dataset):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convlstm.nowcast.tiled_store.content_digest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            in_tiles()
+    done = []
+    assert DIGEST in in_tiles(on_tile=lambda *counts: done.append(counts)).attrs
+    assert done == [(12, 12)]
 
 
 def test_a_complete_store_is_not_computed_again(in_tiles):

@@ -21,13 +21,25 @@ def check(
 ) -> None:
     """Read files whole, and print what each is and its digest.
 
-    A damaged model or state ends with exit code 5, and a damaged forecast or evaluation with exit code 4.
+    A damaged model or state ends with exit code 5, and a damaged forecast or evaluation with exit code 4. The other
+    paths are checked nevertheless: each damaged one has its error line, and the exit code is that of the first.
 
     Example: `convlstm check my-run forecast.nc evaluation`
     """
+    from convlstm.cli.main import explain, fail
+    from convlstm.errors import ConvLSTMError
+
+    codes: list[int] = []
     for path in paths:
-        for file, kind, digest in _checked(path):
-            typer.echo(f"{file}: {kind}, digest {digest}")
+        try:
+            for file, kind, digest in _checked(path):
+                typer.echo(f"{file}: {kind}, digest {digest}")
+        except (ConvLSTMError, OSError) as error:
+            if len(paths) == 1:
+                raise
+            codes.append(fail(*explain(error)))
+    if codes:
+        raise typer.Exit(codes[0])
 
 
 def _checked(path: Path) -> Iterator[tuple[Path, str, str]]:

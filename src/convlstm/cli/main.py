@@ -44,19 +44,19 @@ def run(arguments: list[str]) -> int:
 
         return invoke(arguments)
     except KeyboardInterrupt:
-        return _fail(128 + signal.SIGINT, "interrupted.")
+        return fail(128 + signal.SIGINT, "interrupted.")
     except SystemExit as stopped:  # a second signal, or a text by a library, which Python prints
         if isinstance(stopped.code, str):
-            return _fail(1, stopped.code)
-        return _fail(stopped.code or 0, "interrupted.")
+            return fail(1, stopped.code)
+        return fail(stopped.code or 0, "interrupted.")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        return _fail(*_explain(error))
+        return fail(*explain(error))
 
 
-def _explain(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and its message."""
+def explain(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error and its message."""
     if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, ConvLSTMError):
         error = error.__context__  # the display of the progress met a closed terminal after this error
     if isinstance(error, ConvLSTMError):
@@ -73,7 +73,8 @@ def _explain(error: Exception) -> tuple[int, str]:
     return 1, f"inside convlstm: {type(error).__name__}: {error} ({DEBUG}=1 shows where)"
 
 
-def _fail(code: int, text: str) -> int:
+def fail(code: int, text: str) -> int:
+    """Print an error line, add it to the log file, and return the exit code."""
     line = " ".join(text.split())
     with suppress(OSError):  # a terminal that was closed
         print("error:", line, file=sys.stderr)

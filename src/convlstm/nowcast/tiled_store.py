@@ -12,16 +12,19 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 import zarr
 
+from convlstm.data.opening import opened
 from convlstm.data.units import Field
 from convlstm.errors import OutputError
 from convlstm.files import move_into_place, output_errors, sync_files, write_atomic
 from convlstm.nowcast.cf_encoding import encoded, zarr_packed
+from convlstm.nowcast.content_digest import DIGEST, MOST_BYTES, content_digest
 from convlstm.nowcast.folder_lock import locked
 
 UNFINISHED = ".unfinished"
@@ -81,6 +84,7 @@ class TiledStore:
                 if not any(self.folder.glob("tile-*")):
                     shutil.rmtree(self.folder, ignore_errors=True)
                 raise
+            self._add_digest()
             with output_errors(self.path):
                 move_into_place(self._draft, self.path)
             shutil.rmtree(self.folder, ignore_errors=True)  # while no other process can have begun in it
@@ -113,6 +117,16 @@ class TiledStore:
         # format 2 with consolidated metadata, as `write_forecast` writes
         write_atomic(self._draft, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True, compute=False))
 
+    def _add_digest(self) -> None:
+        """Write the digest of the content into both files with the attributes of the store, each as a whole."""
+        with opened(self._draft, MOST_BYTES) as dataset:
+            digest = content_digest(dataset)
+        for name in (".zmetadata", ".zattrs"):
+            content = json.loads((self._draft / name).read_text(encoding="utf-8"))
+            attributes = content["metadata"][".zattrs"] if name == ".zmetadata" else content
+            attributes[DIGEST] = digest
+            write_atomic(self._draft / name, partial(_write_json, content))
+
     def _mark(self, place: tuple[int, int]) -> Path:
         return self.folder / f"tile-{place[0]}.{place[1]}"
 
@@ -123,3 +137,7 @@ class TiledStore:
             return [name for name, value in json.loads(json.dumps(self.identity)).items() if value != saved.get(name)]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return ["its kind"]
+
+
+def _write_json(content: object, path: Path) -> None:
+    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
