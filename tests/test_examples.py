@@ -29,7 +29,9 @@ def test_the_page_says_by_how_much_errors_are_lower():
     assert (min(gains), max(gains)) == pytest.approx((0.06, 0.26), abs=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("robot", "summary") else name for name in NAMES]
+)
 def test_durations_help_and_the_figure_is_drawn(name: str, tmp_path: Path) -> None:
     script, figure = FOLDER / f"{name}.py", tmp_path / "new" / "figure.png"
     words = [sys.executable, script, "--figure", figure]
