@@ -116,6 +116,12 @@ def move_into_place(draft: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder in one step; a killed process leaves it whole, or to the next write next to it."""
+    with _tmp_dir(folder) as tmp_dir:
+        os.replace(folder, tmp_dir / folder.name)
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what killed processes left in a folder; complete first the replacement of a folder that they began.
 

@@ -10,6 +10,7 @@ import xarray as xr
 import zarr
 from scipy import ndimage
 
+from convlstm import files
 from convlstm.errors import ConfigError, DataError, OutputError
 from convlstm.nowcast.cf_output import make_forecast
 from convlstm.nowcast.content_digest import DIGEST, check_forecast
@@ -192,6 +193,44 @@ def test_a_store_of_other_cuts_is_refused(in_tiles, event_nowcaster):
     other = replace(model, extra=model.extra | {"events": cuts})
     with pytest.raises(OutputError, match="one that differs in model_options"):
         in_tiles(nowcaster=replace(event_nowcaster, model=other))
+
+
+class KilledError(BaseException):
+    """Ends a forecast as a kill does: what is left stays."""
+
+
+def kill_after_the_move(monkeypatch, tmp_path, tiled):
+    """Run a forecast that ends when its complete store has replaced an older one, of which one part is removed."""
+
+    def stop(draft, path):
+        files._put(draft, path)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convlstm.nowcast.tiled_store.move_into_place", stop)
+        with pytest.raises(KilledError):
+            tiled()
+    left = tmp_path / f"forecast.zarr{UNFINISHED}"
+    next(left.glob("forecast.zarr/rain/0.0.*")).unlink()
+    return left
+
+
+def test_the_next_run_removes_what_a_kill_after_the_move_left(in_tiles, tmp_path, monkeypatch):
+    in_tiles(lead_times=[300.0])
+    left = kill_after_the_move(monkeypatch, tmp_path, lambda: in_tiles(overwrite=True))
+    complete = contents(tmp_path / "forecast.zarr")
+    calls = []
+    in_tiles(on_tile=lambda *done: calls.append(done))
+    assert not left.exists()
+    assert (calls, contents(tmp_path / "forecast.zarr")) == ([], complete)
+
+
+def test_an_older_store_that_a_kill_left_half_removed_is_not_used(in_tiles, tmp_path, monkeypatch):
+    in_tiles(lead_times=[300.0])
+    whole = contents(tmp_path / "forecast.zarr")
+    kill_after_the_move(monkeypatch, tmp_path, lambda: in_tiles(overwrite=True))
+    in_tiles(lead_times=[300.0], overwrite=True)
+    assert contents(tmp_path / "forecast.zarr") == whole
 
 
 def test_a_link_to_a_store_stays(in_tiles, tmp_path):

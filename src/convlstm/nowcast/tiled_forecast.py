@@ -60,7 +60,9 @@ def forecast_in_tiles(
     attributes = forecast_attributes(nowcaster, frames, index, inputs, command)
     forecast = _Forecast(nowcaster, frames, inputs, index, leads, attributes, tiling)
     store = TiledStore(path, forecast.identity())
-    if not store.is_complete:
+    if store.is_complete:
+        store.remove_leftovers()
+    else:
         store.check(overwrite=overwrite)
         _write(forecast, store, on_tile)
     result: xr.Dataset = xr.open_zarr(path, chunks=None, decode_timedelta=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ import zarr
 from convlstm.data.opening import opened
 from convlstm.data.units import Field
 from convlstm.errors import OutputError
-from convlstm.files import move_into_place, output_errors, sync_files, write_atomic
+from convlstm.files import move_into_place, output_errors, remove_drafts, remove_folder, sync_files, write_atomic
 from convlstm.nowcast.cf_encoding import encoded, zarr_packed
 from convlstm.nowcast.content_digest import DIGEST, MOST_BYTES, content_digest
 from convlstm.nowcast.folder_lock import locked
@@ -76,18 +75,30 @@ class TiledStore:
         The template has the coordinates, and fields without values. An error leaves the finished tiles.
         """
         with locked(self.folder, "forecast"):
-            if self._differences(self._draft):
+            if self._differences(self._draft) or self._has_old_store:
                 self._create(template)
             try:
                 yield
             except BaseException:
                 if not any(self.folder.glob("tile-*")):
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self._remove_folder()
                 raise
             self._add_digest()
+            write_atomic(self._moving, partial(_write_json, self.identity))
             with output_errors(self.path):
                 move_into_place(self._draft, self.path)
-            shutil.rmtree(self.folder, ignore_errors=True)  # while no other process can have begun in it
+            self._remove_folder()  # while no other process can have begun in it
+
+    def remove_leftovers(self) -> None:
+        """Remove what an earlier process left that was killed after the complete store came into its place."""
+        remove_drafts(self.folder.parent)
+        if _read_json(self._moving) == self._plain_identity:
+            with suppress(OutputError), locked(self.folder, "forecast"):  # in use by a process that is at the same
+                self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        with suppress(OSError):  # the forecast is complete, and the next one removes the folder
+            remove_folder(self.folder)
 
     def has(self, place: tuple[int, int]) -> bool:
         """Return whether the tile in this row and column is finished."""
@@ -108,10 +119,30 @@ class TiledStore:
     def _draft(self) -> Path:
         return self.folder / self.path.name
 
+    @property
+    def _moving(self) -> Path:
+        """The file that has the identity of a complete store before the store is moved to its path."""
+        return self.folder / "moving.json"
+
+    @property
+    def _has_old_store(self) -> bool:
+        """Whether the store in the folder is the one that a complete store replaced; parts of it may be removed."""
+        moved = _read_json(self._moving)
+        return moved is not None and moved != self._plain_identity
+
+    @property
+    def _plain_identity(self) -> dict[str, Any]:
+        """The identity as it is read from a file: with lists in place of tuples."""
+        plain: dict[str, Any] = json.loads(json.dumps(self.identity))
+        return plain
+
     def _create(self, template: xr.Dataset) -> None:
-        """Write the store without any tile."""
-        for mark in self.folder.glob("tile-*"):
-            mark.unlink()
+        """Write the store without any tile; an older one goes first, since its marks and values belong together."""
+        with output_errors(self.path):
+            if self._draft.exists():
+                remove_folder(self._draft)
+            for mark in (*self.folder.glob("tile-*"), self._moving):
+                mark.unlink(missing_ok=True)
         identified = template.assign_attrs({IDENTITY: json.dumps(self.identity, sort_keys=True)})
         stored = zarr_packed(encoded(identified))
         # format 2 with consolidated metadata, as `write_forecast` writes
@@ -122,7 +153,7 @@ class TiledStore:
         with opened(self._draft, MOST_BYTES) as dataset:
             digest = content_digest(dataset)
         for name in (".zmetadata", ".zattrs"):
-            content = json.loads((self._draft / name).read_text(encoding="utf-8"))
+            content = _read_json(self._draft / name)
             attributes = content["metadata"][".zattrs"] if name == ".zmetadata" else content
             attributes[DIGEST] = digest
             write_atomic(self._draft / name, partial(_write_json, content))
@@ -133,10 +164,18 @@ class TiledStore:
     def _differences(self, store: Path) -> list[str]:
         """Return what differs in the forecast of a store; a store that was not written in tiles differs in its kind."""
         try:
-            saved = json.loads(json.loads((store / ".zattrs").read_text(encoding="utf-8"))[IDENTITY])
-            return [name for name, value in json.loads(json.dumps(self.identity)).items() if value != saved.get(name)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            saved = json.loads(_read_json(store / ".zattrs")[IDENTITY])
+            return [name for name, value in self._plain_identity.items() if value != saved.get(name)]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return ["its kind"]
+
+
+def _read_json(path: Path) -> Any:
+    """Return the content of a JSON file, or None without such a file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _write_json(content: object, path: Path) -> None:
