@@ -4,7 +4,7 @@
 
 Each file is loaded and run at two batch sizes, numbers of steps and spatial sizes, with random weights, inputs, states,
 durations and gaps. A star means that the format fixes the spatial size for this model. Where a format refuses the
-model, the table has the option. `--formats` and `--models` choose a part of the table.
+model, the table has the option, and where it fails, `failed`. `--formats` and `--models` choose a part of the table.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _cell(spec: Spec, kind: str, seed: int) -> str:
             refused = f"`{error.argument}`"
         except OutputError as error:
             print(error, file=sys.stderr)
-            return "failed"
+            refused = "failed"
     return refused
 
 

@@ -66,16 +66,26 @@ def test_a_compiled_program_takes_any_batch_time_and_size(tmp_path: Path) -> Non
         check_compiler()
     except DependencyError as error:
         pytest.skip(str(error))
-    spec = replace(LAYER, padding="valid", duration_strategy="log1p")
+    # two directions are two loops, whose results PyTorch 2.13 declared twice
+    spec = replace(LAYER, padding="valid", duration_strategy="log1p", direction="bidirectional")
     weights, path = initialise(spec, 0), tmp_path / "layer.pt2"
     exported = to_framework(path, spec, weights, "aoti", mask=True)
     assert exported.difference <= 1e-5
-    assert exported.outputs["output"] == "float32 (batch, time, 2, ?, ?)"
+    assert exported.outputs["output"] == "float32 (batch, time, 4, ?, ?)"
     x, mask, durations = frames(3, 2, 1, 11, 5), np.array([[True, False]] * 3), np.full((3, 2), 2.0, np.float32)
     given = {"mask": torch.from_numpy(mask), "durations": torch.from_numpy(durations)}
     output, _ = torch._inductor.aoti_load_package(str(path))(torch.from_numpy(x), **given)
     expected = reference.stack(spec, weights, x.astype(np.float64), mask=mask, durations=durations)[0]
     np.testing.assert_allclose(output.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow  # of compiling
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own steps
+def test_a_forecaster_of_patches_with_a_residual_is_compiled(tmp_path: Path) -> None:
+    encoder = ConvLSTMSpec(in_channels=9, hidden_channels=2, kernel_size=3)
+    spec = ForecasterSpec(encoder=encoder, patch_size=3, rollout="feedback", residual=True)
+    exported = to_framework(tmp_path / "model.pt2", spec, initialise(spec, 0), "aoti", horizon=3)
+    assert exported.difference <= 1e-5
 
 
 def test_without_a_compiler_nothing_is_compiled(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,12 @@ def write(path: Path, model: ExportedModel) -> None:
     with exporting.without_messages(), torch.no_grad():
         program = exporting.exported_program(model)
         _pass_sizes_to_loops(program)
-        # without this option the file uses as many threads as this process has
-        settings = {"cpp.dynamic_threads": True}
+        settings = {
+            "cpp.dynamic_threads": True,  # otherwise the file uses as many threads as this process has
+            # PyTorch 2.13 otherwise declares results of a second loop twice, and stops at patches with a residual
+            "inplace_buffers": False,
+            "realize_reads_threshold": 1,
+        }
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
 
 
