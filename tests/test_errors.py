@@ -55,3 +55,8 @@ def test_a_message_is_short_whatever_a_file_holds() -> None:
     error = errors.SpecError("size", expected="e" * 10**6, received=[1] * 10**6, hint="Use less.")
     assert len(str(error)) < 1300
     assert "… (3,000,000 characters). Use less." in str(error)
+
+
+def test_line_ends_and_control_characters_of_a_name_are_escaped() -> None:
+    error = errors.ConfigError("data.a\nb\x1b[2J", expected="≥ 3", received="4\r", hint="Correct it.")
+    assert str(error) == r"data.a\nb\x1b[2J: expected ≥ 3, got 4\r. Correct it."

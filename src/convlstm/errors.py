@@ -31,7 +31,7 @@ class ConvLSTMError(Exception):
         self.received = received if len(str(received)) <= _LONGEST else _shortened(str(received))
         self.hint = hint
         separator = ". " if hint[:1].isupper() else "; "
-        super().__init__(f"{argument}: expected {self.expected}, got {self.received}{separator}{hint}")
+        super().__init__(_printable(f"{argument}: expected {self.expected}, got {self.received}{separator}{hint}"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four parts when the error is pickled."""
@@ -41,6 +41,13 @@ class ConvLSTMError(Exception):
 def _shortened(text: str) -> str:
     """Return the beginning of a long text: a file can hold lists of any length."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+
+
+def _printable(text: str) -> str:
+    """Return a text with escapes for line ends and control characters, which a name in a file can contain."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(kind: type[ConvLSTMError], argument: str, expected: str, received: object, hint: str) -> ConvLSTMError:
