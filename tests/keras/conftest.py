@@ -12,7 +12,7 @@ import pytest
 
 BACKEND = os.environ.get("KERAS_BACKEND")
 collect_ignore_glob = [] if BACKEND else ["test_*.py"]
-collect_ignore = [] if BACKEND == "tensorflow" else ["test_tensorflow.py"]
+collect_ignore = [] if BACKEND == "tensorflow" else ["test_tensorflow.py", "test_tensorflow_winograd.py"]
 
 
 @pytest.fixture(autouse=True)

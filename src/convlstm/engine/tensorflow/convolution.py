@@ -167,6 +167,39 @@ class Convolution:
         return {"strides": [1, *self.stride, 1], "padding": self.padding}
 
 
+@dataclass(frozen=True)
+class DirectGates:
+    """The convolution of four gates by TensorFlow's own operators, and both its gradients."""
+
+    convolution: Convolution
+
+    def filters(self, kernel: Tensor) -> list[Tensor]:
+        """Return the kernel of each gate; `gates` and `data_gradient` take them."""
+        return list(tf.split(kernel, 4, axis=-1))
+
+    def gates(self, x: Tensor, filters: Sequence[Tensor]) -> list[Tensor]:
+        """Return W ∗ x, gate by gate."""
+        return [self.convolution(x, kernel) for kernel in filters]
+
+    def data_gradient(self, dz_gates: Sequence[Tensor], filters: Sequence[Tensor]) -> Tensor:
+        """Return the gradient of x, computed gate by gate: TensorFlow runs the four in parallel."""
+        pairs = zip(dz_gates, filters, strict=True)
+        return tf.add_n([self.convolution.data_gradient(dz, kernel) for dz, kernel in pairs])
+
+    def kernel_gradient(self, x: Tensor, dz_gates: Sequence[Tensor]) -> Tensor:
+        """Return the gradient of the kernel, of all gates together."""
+        return self.convolution.kernel_gradient(x, tf.concat(dz_gates, axis=-1))
+
+    @property
+    def sum_shape(self) -> tuple[int, ...]:
+        """The shape of `kernel_gradient`."""
+        return self.convolution.kernel
+
+    def kernel_of_sum(self, total: Tensor) -> Tensor:
+        """Return the gradient of the kernel from the sum of `kernel_gradient` over the steps."""
+        return total
+
+
 def _windows(x: Tensor, taps: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
     """Yield the points of x that each tap of the kernel multiplies (batch, *grid, channels), tap by tap."""
     for tap in product(*(range(k) for k in taps)):

@@ -12,9 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from convlstm.engine.tensorflow.convolution import Convolution
+from convlstm.engine.tensorflow.convolution import Convolution, DirectGates
 from convlstm.engine.tensorflow.padding import input_widths, pad, sizes
 from convlstm.engine.tensorflow.shapes import unstacked
+from convlstm.engine.tensorflow.winograd import WinogradGates, is_faster
 from convlstm.spec.layer import LayerSpec
 
 Tensor = Any
@@ -85,8 +86,9 @@ def sequence(
         stride = (1, *stride)
         arrays = [tf.expand_dims(a, axis) for a, axis in zip(arrays, (2, 0, 0, 1, 1), strict=True)]
     x, w_ih, w_hh, h, c = arrays
-    input_convolution = Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape))
-    recurrent_convolution = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
+    input_convolution = _convolution(Convolution(stride, padding, sizes(x)[1:], tuple(w_ih.shape)), x.dtype)
+    recurrent = Convolution((1,) * len(stride), "SAME", sizes(h), tuple(w_hh.shape))
+    recurrent_convolution = _convolution(recurrent, h.dtype)
     skip_first_h = zero_initial_state and isinstance(steps, int)
     call = _Call(input_convolution, recurrent_convolution, steps, reverse, skip_first_h, training)
     arguments = (x, w_ih, w_hh, bias, h, c)
@@ -99,6 +101,10 @@ def sequence(
     return outputs, (h, c)
 
 
+def _convolution(convolution: Convolution, dtype: tf.DType) -> DirectGates | WinogradGates:
+    return WinogradGates(convolution) if is_faster(convolution, dtype) else DirectGates(convolution)
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call: its convolutions and the order of its steps; `tf.custom_gradient` takes the results of `run`.
@@ -108,8 +114,8 @@ class _Call:
     the initial state is zero and the first step, before the loop, does not convolve it.
     """
 
-    input_convolution: Convolution
-    recurrent_convolution: Convolution
+    input_convolution: DirectGates | WinogradGates
+    recurrent_convolution: DirectGates | WinogradGates
     steps: Any
     reverse: bool
     skip_first_h: bool
@@ -151,16 +157,16 @@ class _Call:
 
     def _forward(self, x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> Callable[..., Any]:
         """Return the function of one step: h and c after it, and the arrays that its backward pass needs."""
-        input_kernels, recurrent_kernels, biases = (tf.split(a, 4, axis=-1) for a in (w_ih, w_hh, bias))
+        input_filters = self.input_convolution.filters(w_ih)
+        recurrent_filters = self.recurrent_convolution.filters(w_hh)
+        biases = tf.split(bias, 4)
 
         def forward(n: Any, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-            frame, z = x[self._time_index(n)], []
-            for gate in range(4):
-                convolved = self.input_convolution(frame, input_kernels[gate])
-                z_gate = tf.nn.bias_add(tf.cast(convolved, c.dtype), biases[gate])
-                if h is not None:
-                    z_gate = z_gate + tf.cast(self.recurrent_convolution(h, recurrent_kernels[gate]), c.dtype)
-                z.append(z_gate)
+            convolved = self.input_convolution.gates(x[self._time_index(n)], input_filters)
+            z = [tf.nn.bias_add(tf.cast(gate, c.dtype), b) for gate, b in zip(convolved, biases, strict=True)]
+            if h is not None:
+                recurrent = self.recurrent_convolution.gates(h, recurrent_filters)
+                z = [z_gate + tf.cast(gate, c.dtype) for z_gate, gate in zip(z, recurrent, strict=True)]
             i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
             c_after = i * g if h is None else f * c + i * g
             tanh_c = tf.tanh(c_after)
@@ -185,9 +191,11 @@ class _Call:
             dh = dh + tf.cast(d_outputs[self._time_index(n)], wide)
             return _gate_gradients([array.read(n) for array in saved], dh, dc)
 
-        def add_input_gradients(n: Any, dz: Tensor, dw_ih: Tensor, d_bias: Tensor) -> tuple[Tensor, Tensor]:
+        def add_input_gradients(
+            n: Any, dz: Tensor, dz_cast: list[Tensor], dw_ih: Tensor, d_bias: Tensor
+        ) -> tuple[Tensor, Tensor]:
             frame = x[self._time_index(n)]
-            dw_ih += tf.cast(self.input_convolution.kernel_gradient(frame, tf.cast(dz, x.dtype)), wide)
+            dw_ih += tf.cast(self.input_convolution.kernel_gradient(frame, dz_cast), wide)
             return dw_ih, d_bias + tf.reduce_sum(dz, tuple(range(len(dz.shape) - 1)))
 
         def body(n: Tensor, dh: Tensor, dc: Tensor, dz_arrays: Any, dw_hh: Tensor, *sums: Any) -> tuple[Any, ...]:
@@ -195,29 +203,31 @@ class _Call:
             dz = tf.concat(dz_gates, axis=-1)
             dz_cast = [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates]
             h_before = before[self._index_before(n)]
-            dw_hh += tf.cast(self.recurrent_convolution.kernel_gradient(h_before, tf.concat(dz_cast, axis=-1)), wide)
-            dh_before = tf.cast(_data_gradient(self.recurrent_convolution, dz_cast, recurrent_kernels), wide)
+            dw_hh += tf.cast(self.recurrent_convolution.kernel_gradient(h_before, dz_cast), wide)
+            dh_before = tf.cast(self.recurrent_convolution.data_gradient(dz_cast, recurrent_filters), wide)
             dh_before.set_shape(dh.shape)
             dc_before.set_shape(dc.shape)
             dz_arrays = _written(dz_arrays, n, dz_cast)
-            return n - 1, dh_before, dc_before, dz_arrays, dw_hh, *add_input_gradients(n, dz, *sums)
+            return n - 1, dh_before, dc_before, dz_arrays, dw_hh, *add_input_gradients(n, dz, dz_cast, *sums)
 
         last = 1 if self.skip_first_h else 0
-        recurrent_kernels = tf.split(w_hh, 4, axis=-1)
-        zeros = [tf.zeros(shape, wide) for shape in (w_hh.shape, w_ih.shape, (w_ih.shape[-1],))]
-        dz_arrays = [self._array(h) for _ in recurrent_kernels]
+        recurrent_filters = self.recurrent_convolution.filters(w_hh)
+        sum_shapes = self.recurrent_convolution.sum_shape, self.input_convolution.sum_shape, (w_ih.shape[-1],)
+        zeros = [tf.zeros(shape, wide) for shape in sum_shapes]
+        dz_arrays = [self._array(h) for _ in range(4)]
         start = (self.steps - 1, tf.cast(dh_final, wide), dc_final, dz_arrays, *zeros)
         _, dh, dc, dz_arrays, dw_hh, dw_ih, d_bias = tf.while_loop(
             lambda n, *_: n >= last, body, start, maximum_iterations=self.steps
         )
         if self.skip_first_h:
             dz_gates, dc = gate_gradients(0, dh, dc)
-            dw_ih, d_bias = add_input_gradients(0, tf.concat(dz_gates, axis=-1), dw_ih, d_bias)
-            dz_arrays = _written(dz_arrays, 0, [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates])
+            dz_cast = [tf.cast(dz_gate, x.dtype) for dz_gate in dz_gates]
+            dw_ih, d_bias = add_input_gradients(0, tf.concat(dz_gates, axis=-1), dz_cast, dw_ih, d_bias)
+            dz_arrays = _written(dz_arrays, 0, dz_cast)
         return (
             self._frame_gradients(x, w_ih, dz_arrays),
-            tf.cast(dw_ih, w_ih.dtype),
-            tf.cast(dw_hh, w_hh.dtype),
+            tf.cast(self.input_convolution.kernel_of_sum(dw_ih), w_ih.dtype),
+            tf.cast(self.recurrent_convolution.kernel_of_sum(dw_hh), w_hh.dtype),
             tf.cast(d_bias, bias_type),
             tf.cast(dh, h.dtype),
             dc,
@@ -226,11 +236,11 @@ class _Call:
     def _frame_gradients(self, x: Tensor, w_ih: Tensor, dz_arrays: Sequence[Any]) -> Tensor:
         """Return the gradient of x, in a separate loop: a graph that does not need it leaves it out."""
         dx = tf.TensorArray(x.dtype, size=self.steps, element_shape=x.shape[1:])
-        kernels = tf.split(w_ih, 4, axis=-1)
+        filters = self.input_convolution.filters(w_ih)
 
         def body(n: Tensor, dx: Any) -> tuple[Tensor, Any]:
             dz_gates = [array.read(n) for array in dz_arrays]
-            dx_t = _data_gradient(self.input_convolution, dz_gates, kernels)
+            dx_t = self.input_convolution.data_gradient(dz_gates, filters)
             return n + 1, dx.write(self._time_index(n), dx_t)
 
         start = (tf.constant(0), dx)
@@ -265,12 +275,6 @@ def _gate_gradients(saved: Sequence[Tensor], dh: Tensor, dc: Tensor) -> tuple[li
         tf.raw_ops.SigmoidGrad(y=o, dy=dh * tanh_c),
     ]
     return dz_gates, dc * f
-
-
-def _data_gradient(convolution: Convolution, dz_gates: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:
-    """Return the gradient of a convolution's data, gate by gate: TensorFlow runs the four in parallel."""
-    gradients = (convolution.data_gradient(dz, kernel) for dz, kernel in zip(dz_gates, kernels, strict=True))
-    return tf.add_n(list(gradients))
 
 
 def _written(arrays: Sequence[Any], n: Any, values: Sequence[Tensor]) -> list[Any]:

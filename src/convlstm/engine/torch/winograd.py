@@ -1,7 +1,6 @@
 """Convolutions with fewer products on a CPU: Winograd's F(4, k) along the first spatial axis.
 
-Four rows of z = W ∗ h depend on k rows of W and n = k + 3 of h. As polynomials of the row they need n products in
-place of 4·k, one at each of n points (Toom and Cook; Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308):
+The algorithm and its matrices are those of `convlstm.engine.winograd`:
 
     z = Aᵀ [(G·W) ⊛ (B·h)]
 
@@ -19,34 +18,24 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from convlstm.engine import winograd
 from convlstm.engine.torch.buffers import empty
 from convlstm.engine.torch.convolution import convolution_with_sum, prepack
 from convlstm.engine.torch.fixed_weights import are_fixed, cached
 from convlstm.engine.torch.native import add_transposed_rows, put_channels_last, transform_rows
 from convlstm.engine.torch.winograd_rule import PRODUCT_VALUES, ROWS
 
-_POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
-"""Points of the polynomials, without infinity, by rows of W: the multiples of 1/8 with the least rounding."""
-
 Inputs = Sequence[Tensor | None]
 
 
 @cache
 def transforms(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return A (n, 4), G (n, rows) and B (n, n) in float64; those of A and B are exact in float32 too."""
-    points = np.array(_POINTS[rows], dtype=np.float64)
-    others = [np.delete(points, number) for number in range(len(points))]
-    scales = np.array([np.prod(point - rest) for point, rest in zip(points, others, strict=True)])
-    b = np.zeros((len(points) + 1, len(points) + 1))
-    for row, roots in zip(b, [*others, points], strict=True):
-        row[: len(roots) + 1] = np.polynomial.polynomial.polyfromroots(roots)
-    a, g = (np.vstack([np.vander(points, n, increasing=True), np.eye(n)[-1]]) for n in (ROWS, rows))
-    g[:-1] /= scales[:, None]
-    return torch.from_numpy(a), torch.from_numpy(g), torch.from_numpy(b)
+    """Return A (n, 4), G (n, rows) and B (n, n) in float64."""
+    a, g, b = (torch.from_numpy(matrix) for matrix in winograd.transforms(rows))
+    return a, g, b
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from convlstm.engine import winograd
 from convlstm.spec.geometry import pad_widths
 from convlstm.spec.layer import LayerSpec
 from convlstm.spec.types import Size
 
-ROWS = 4
-"""Rows of z per window of h."""
-KERNELS = (3, 5)
-"""Rows of W for which good points are known."""
+ROWS = winograd.ROWS
+KERNELS = winograd.KERNELS
 PRODUCT_VALUES = 3 << 20
 """Values of the products that are computed at a time."""
 _MIN_SAVED_PER_VALUE = 250
