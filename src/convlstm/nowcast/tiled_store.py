@@ -149,14 +149,21 @@ class TiledStore:
         write_atomic(self._draft, lambda draft: stored.to_zarr(draft, zarr_format=2, consolidated=True, compute=False))
 
     def _add_digest(self) -> None:
-        """Write the digest of the content into both files with the attributes of the store, each as a whole."""
+        """Write the digest of the content into both files with the attributes of the store.
+
+        A kill leaves nothing in the store, because each file is written next to it and then replaces the other.
+        """
+        draft = self.folder / "attributes.json"
         with opened(self._draft, MOST_BYTES) as dataset:
             digest = content_digest(dataset)
         for name in (".zmetadata", ".zattrs"):
             content = _read_json(self._draft / name)
             attributes = content["metadata"][".zattrs"] if name == ".zmetadata" else content
             attributes[DIGEST] = digest
-            write_atomic(self._draft / name, partial(_write_json, content))
+            with output_errors(self.path):
+                _write_json(content, draft)
+                sync_files([draft])
+                draft.replace(self._draft / name)
 
     def _mark(self, place: tuple[int, int]) -> Path:
         return self.folder / f"tile-{place[0]}.{place[1]}"
