@@ -31,7 +31,7 @@ class ConvLSTMError(Exception):
         self.received = received if len(str(received)) <= _LONGEST else _shortened(str(received))
         self.hint = hint
         separator = ". " if hint[:1].isupper() else "; "
-        super().__init__(_printable(f"{argument}: expected {self.expected}, got {self.received}{separator}{hint}"))
+        super().__init__(printable(f"{argument}: expected {self.expected}, got {self.received}{separator}{hint}"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four parts when the error is pickled."""
@@ -43,8 +43,13 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
 
 
-def _printable(text: str) -> str:
-    """Return a text with escapes for line ends and control characters, which a name in a file can contain."""
+def printable(text: str) -> str:
+    r"""Return a text with escapes for line ends, control characters and others that a terminal does not show.
+
+    Example:
+        >>> print(printable("rain\x1b[2J"))
+        rain\x1b[2J
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

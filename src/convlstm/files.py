@@ -117,9 +117,27 @@ def move_into_place(draft: Path, path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder in one step; a killed process leaves it whole, or to the next write next to it."""
+    """Remove a folder, which no other process sees in part.
+
+    What a killed process leaves of it is removed by the next write into the same parent folder.
+    """
     with _tmp_dir(folder) as tmp_dir:
         os.replace(folder, tmp_dir / folder.name)
+
+
+def complete_replacement(draft: Path, path: Path) -> None:
+    """Put back or remove an old folder that a process left next to its draft when it was killed in `move_into_place`.
+
+    It leaves one only where two folders cannot be exchanged in one step.
+    """
+    target = _followed(path)
+    old = draft.with_name(draft.name + _REPLACED)
+    if not old.exists():
+        return
+    if target.exists():
+        remove_folder(old)
+    else:
+        os.replace(old, target)
 
 
 def remove_drafts(folder: Path) -> None:

@@ -152,6 +152,8 @@ def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_used(8, (64, 64), (3, 3, 64, 64)), "transforms take what products save"
     assert not is_used(1, (16, 16), (5, 5, 128, 128)), "few points for the filter transform"
     assert not is_used(16, (256, 256), (5, 5, 128, 128)), "much memory"
+    assert is_used(8, (64, 64), (5, 5, 128, 128))
+    assert not is_used(unknown, (64, 64), (5, 5, 128, 128)), "much memory if the batch has 32 samples"
     for dtype in (tf.float64, tf.bfloat16, tf.float16):
         assert not is_used(16, (16, 16), (5, 5, 128, 128), dtype)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])

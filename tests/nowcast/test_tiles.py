@@ -233,6 +233,51 @@ def test_an_older_store_that_a_kill_left_half_removed_is_not_used(in_tiles, tmp_
     assert contents(tmp_path / "forecast.zarr") == whole
 
 
+def test_two_names_of_a_store_have_one_unfinished_store(in_tiles, refused, tmp_path):
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "forecast.zarr")
+
+    def stop(done, of):
+        if done == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        in_tiles("link.zarr", on_tile=stop)
+    with refused(OutputError, str(tmp_path / f"forecast.zarr{UNFINISHED}" / "forecast.zarr")):
+        in_tiles(overlap=4)
+    calls = []
+    in_tiles(on_tile=lambda *done: calls.append(done))
+    assert calls[0] == (2, 12)
+
+
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_without_an_exchange_of_folders_a_kill_loses_neither_store(in_tiles, tmp_path, monkeypatch, has_moved):
+    monkeypatch.setattr("convlstm.files._exchange", lambda one, other: False)
+    in_tiles(lead_times=[300.0])
+    older = contents(tmp_path / "forecast.zarr")
+
+    def stop(draft, path):
+        old = draft.with_name(draft.name + "~")
+        path.rename(old)
+        if has_moved:
+            draft.rename(path)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convlstm.nowcast.tiled_store.move_into_place", stop)
+        with pytest.raises(KilledError):
+            in_tiles(overwrite=True)
+
+    def fail(done, of):
+        raise StopError
+
+    if not has_moved:
+        with pytest.raises(StopError):
+            in_tiles(lead_times=[600.0], overwrite=True, on_tile=fail)
+        assert contents(tmp_path / "forecast.zarr") == older
+    assert in_tiles(lead_times=[600.0], overwrite=True).sizes["lead_time"] == 1
+    assert not (tmp_path / f"forecast.zarr{UNFINISHED}").exists()
+
+
 def test_a_link_to_a_store_stays(in_tiles, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "forecast.zarr").symlink_to(tmp_path / "elsewhere" / "store.zarr")

@@ -30,13 +30,19 @@ def check(
     from convlstm.errors import ConvLSTMError
 
     codes: list[int] = []
+    found: list[tuple[Path, str, str]]
+    error: ConvLSTMError | OSError | None
     for path in paths:
+        found, error = [], None
         try:
-            for file, kind, digest in _checked(path):
-                typer.echo(f"{file}: {kind}, digest {digest}")
-        except (ConvLSTMError, OSError) as error:
+            found.extend(_checked(path))
+        except (ConvLSTMError, OSError) as caught:
+            error = caught
+        for file, kind, digest in found:
+            typer.echo(f"{file}: {kind}, digest {digest}")
+        if error is not None:
             if len(paths) == 1:
-                raise
+                raise error
             codes.append(fail(*explain(error)))
     if codes:
         raise typer.Exit(codes[0])

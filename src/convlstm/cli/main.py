@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from convlstm.errors import ConvLSTMError, install
+from convlstm.errors import ConvLSTMError, install, printable
 
 DEBUG = "CONVLSTM_DEBUG"
 """Environment variable that shows tracebacks if it is set."""
@@ -75,7 +75,7 @@ def explain(error: Exception) -> tuple[int, str]:
 
 def fail(code: int, text: str) -> int:
     """Print an error line, add it to the log file, and return the exit code."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     with suppress(OSError):  # a terminal that was closed
         print("error:", line, file=sys.stderr)
     output = sys.modules.get("convlstm.cli.output")  # not loaded before a command has begun

@@ -19,12 +19,17 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
     The system releases the lock when this process ends, however it ends.
     """
     with _output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+", encoding="utf-8")
+        file = _opened(folder)
     try:
-        if not _lock(file):
-            file.seek(0)
-            raise _in_use(folder, activity, file.read().strip())
+        while True:
+            if not _lock(file):
+                file.seek(0)
+                raise _in_use(folder, activity, file.read().strip())
+            if _is_at(file, folder):
+                break
+            file.close()  # another process removed the folder between opening and locking
+            with _output_errors(folder):
+                file = _opened(folder)
         with _output_errors(folder):
             file.truncate(0)
             file.write(str(_process()))
@@ -33,6 +38,19 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # of a full disk, which has been reported
             file.close()
+
+
+def _opened(folder: Path) -> IO[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / ".lock").open("a+", encoding="utf-8")
+
+
+def _is_at(file: IO[str], folder: Path) -> bool:
+    """Return whether an open lock file is still the one of the folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / ".lock"))
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,15 @@ import zarr
 from convlstm.data.opening import opened
 from convlstm.data.units import Field
 from convlstm.errors import OutputError
-from convlstm.files import move_into_place, output_errors, remove_drafts, remove_folder, sync_files, write_atomic
+from convlstm.files import (
+    complete_replacement,
+    move_into_place,
+    output_errors,
+    remove_drafts,
+    remove_folder,
+    sync_files,
+    write_atomic,
+)
 from convlstm.nowcast.cf_encoding import encoded, zarr_packed
 from convlstm.nowcast.content_digest import DIGEST, MOST_BYTES, content_digest
 from convlstm.nowcast.folder_lock import locked
@@ -75,6 +84,8 @@ class TiledStore:
         The template has the coordinates, and fields without values. An error leaves the finished tiles.
         """
         with locked(self.folder, "forecast"):
+            with output_errors(self.path):
+                complete_replacement(self._draft, self.path)
             if self._differences(self._draft) or self._has_old_store:
                 self._create(template)
             try:
@@ -92,13 +103,17 @@ class TiledStore:
     def remove_leftovers(self) -> None:
         """Remove what an earlier process left that was killed after the complete store came into its place."""
         remove_drafts(self.folder.parent)
-        if _read_json(self._moving) == self._plain_identity:
-            with suppress(OutputError), locked(self.folder, "forecast"):  # in use by a process that is at the same
+        if _read_json(self._moving) != self._plain_identity:
+            return
+        with suppress(OutputError), locked(self.folder, "forecast"):  # a process that has the lock removes it itself
+            if _read_json(self._moving) == self._plain_identity:  # no other process has begun before the lock
                 self._remove_folder()
 
     def _remove_folder(self) -> None:
-        with suppress(OSError):  # the forecast is complete, and the next one removes the folder
+        try:
             remove_folder(self.folder)
+        except OSError:  # Windows cannot move the folder of an open lock
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def has(self, place: tuple[int, int]) -> bool:
         """Return whether the tile in this row and column is finished."""
@@ -117,7 +132,7 @@ class TiledStore:
 
     @property
     def _draft(self) -> Path:
-        return self.folder / self.path.name
+        return self.folder / self.folder.name.removesuffix(UNFINISHED)  # the same for all links to a store
 
     @property
     def _moving(self) -> Path:

@@ -206,14 +206,14 @@ def check_intact(path: str | Path) -> tuple[str, str]:
         The kind, such as `forecaster`, `layer` or `run`, and the SHA-256 of the arrays.
 
     Raises:
-        WeightsError: if the file is damaged, is not such a file, or has values that are not finite.
+        WeightsError: if the file is damaged, is not such a file, or is a model or run with values that are not finite.
     """
     arrays, content, digest = load_arrays(path)
     kind = str(content.get("kind"))
     if kind in SPEC_TYPES:
         load_model(path)  # which checks the spec, the shapes and the values too
         return kind, digest
-    for name, array in arrays.items():
+    for name, array in arrays.items() if kind == "run" else ():  # arrays of scores may have missing values
         if not np.isfinite(array).all():
             received = f"{array.size - np.count_nonzero(np.isfinite(array))} of {array.size} in {name} that are not"
             raise file_error(Path(path), "finite numbers", received, "Train again, or use an earlier state.")

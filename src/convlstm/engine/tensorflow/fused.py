@@ -102,6 +102,7 @@ def sequence(
 
 
 def _convolution(convolution: Convolution, dtype: tf.DType) -> DirectGates | WinogradGates:
+    """Return the faster implementation of a convolution of four gates."""
     return WinogradGates(convolution) if is_faster(convolution, dtype) else DirectGates(convolution)
 
 

@@ -28,7 +28,9 @@ _MIN_POSITIONS = 1024
 _MAX_PRODUCTS = 1 << 25
 """Most values of the products of a step, which take up to 128 MiB twice."""
 _UNKNOWN_BATCH = 4
-"""Samples that a batch of unknown size counts as; one sample then is not slower either."""
+"""Samples that a batch of unknown size counts as for the time; one sample then is not slower either."""
+_LARGE_BATCH = 32
+"""Samples that a batch of unknown size counts as for the memory: the batch of Keras's `fit` by default."""
 
 
 def is_faster(convolution: Convolution, dtype: tf.DType) -> bool:
@@ -42,14 +44,15 @@ def is_faster(convolution: Convolution, dtype: tf.DType) -> bool:
         return False
     if tf.config.list_physical_devices("GPU"):
         return False
-    positions = (batch if isinstance(batch, int) else _UNKNOWN_BATCH) * prod(grid)
+    least, most = (batch, batch) if isinstance(batch, int) else (_UNKNOWN_BATCH, _LARGE_BATCH)
+    positions = least * prod(grid)
     points_per_row = (ROWS + taps[0] - 1) / ROWS
     saved = inner * taps[1] * (taps[0] - points_per_row)
     return (
         positions >= _MIN_POSITIONS
         and saved >= _MIN_SAVED_PER_VALUE
         and saved * out * positions >= _MIN_SAVED_PER_STEP
-        and points_per_row * out * positions <= _MAX_PRODUCTS
+        and points_per_row * out * most * prod(grid) <= _MAX_PRODUCTS
     )
 
 
