@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convlstm.errors import ConfigError
+from convlstm.errors import ConfigError, LostProcessError
 from convlstm.frontend.processes import Processes
 from convlstm.mlx.dropout import batch_part, sample_masks
-from convlstm.mlx.processes import connect
+from convlstm.mlx.processes import connect, gather, lost_connections
 from convlstm.nowcast.config import validate
 from convlstm.nowcast.config_text import to_yaml
 from convlstm.nowcast.frameworks import process_rank
@@ -104,7 +104,7 @@ def test_a_killed_process_ends_the_others(started: Any, tmp_path: Path, lost: in
     numbers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(sorted(map(int, numbers))[lost], signal.SIGKILL)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 9
+    assert process.returncode == 9, err
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "processes: expected all 2 processes of the training, got a lost connection" in errors[0]
@@ -152,3 +152,17 @@ def test_processes_without_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
     with refused(ConfigError, "processes"):
         connect(Processes(devices=2))
+
+
+def gather_within(values: np.ndarray, group: Any) -> np.ndarray:
+    with lost_connections(Processes(devices=2)):
+        return gather(values, group)
+
+
+def test_values_that_no_process_sent_are_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a lost connection MLX returned other numbers, so that a process read a signal that does not exist."""
+    group = mx.distributed.init()
+    np.testing.assert_array_equal(gather(np.array([1.0, np.nan]), group), [[1.0, np.nan]])
+    monkeypatch.setattr(mx.distributed, "all_gather", lambda array, **options: mx.zeros_like(array))
+    with pytest.raises(LostProcessError, match="the values of the other processes are missing"):
+        gather_within(np.ones(2), group)

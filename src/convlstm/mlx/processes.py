@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import mlx.core as mx
@@ -101,6 +102,10 @@ def _local_hosts(processes: Processes) -> Iterator[None]:
                     del os.environ[name]
 
 
+_CALLS = count(1)
+"""Number of each call of `gather`, which all processes make in the same order."""
+
+
 @contextmanager
 def lost_connections(processes: Processes) -> Iterator[None]:
     """Raise an error of a connection within the block as a `LostProcessError`."""
@@ -114,7 +119,20 @@ def lost_connections(processes: Processes) -> Iterator[None]:
 
 
 def gather(values: NDArray[np.float64], group: mx.distributed.Group) -> NDArray[np.float64]:
-    """Return values of all processes along a new first axis, to the bit."""
-    words = np.ascontiguousarray(values).reshape(1, -1).view(np.uint32)  # Metal has no float64
+    """Return values of all processes along a new first axis, to the bit.
+
+    After a lost connection MLX may return any values instead of an error. So each process adds its number and that of
+    the call.
+
+    Raises:
+        RuntimeError: if these numbers are others.
+    """
+    call = float(next(_CALLS))
+    sent = np.concatenate([[float(group.rank()), call], np.ravel(values)])
+    words = np.ascontiguousarray(sent).reshape(1, -1).view(np.uint32)  # Metal has no float64
     gathered = np.array(mx.distributed.all_gather(mx.array(words), group=group, stream=mx.Device(mx.cpu)))
-    return np.ascontiguousarray(gathered).view(np.float64).reshape(-1, *values.shape)
+    received = np.ascontiguousarray(gathered).view(np.float64)
+    expected = np.stack([np.arange(group.size()), np.full(group.size(), call)], axis=1)
+    if not np.array_equal(received[:, :2], expected):
+        raise RuntimeError("[ring] the values of the other processes are missing")
+    return np.ascontiguousarray(received[:, 2:]).reshape(-1, *values.shape)
