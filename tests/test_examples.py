@@ -30,7 +30,7 @@ def test_the_page_says_by_how_much_errors_are_lower():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("robot", "summary") else name for name in NAMES]
+    "name", [name if name == "clinical" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_durations_help_and_the_figure_is_drawn(name: str, tmp_path: Path) -> None:
     script, figure = FOLDER / f"{name}.py", tmp_path / "new" / "figure.png"
