@@ -1,4 +1,7 @@
-"""The examples run and draw their figures. In each the model with durations has the better score."""
+"""The examples run and draw their figures. In each the model with durations has the better score.
+
+One runs with the other tests, and the rest with `-m slow`.
+"""
 
 from __future__ import annotations
 

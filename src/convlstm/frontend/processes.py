@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,6 +188,12 @@ def check_same(gather: Callable[[float], NDArray[np.float64]], value: Any) -> No
             received="different ones",
             hint="Run the same command on each node, with data and an `--output` that all nodes share.",
         )
+
+
+def refuse_torchrun(expected: str, hint: str) -> None:
+    """Raise an error for processes of torchrun, which start PyTorch's training only."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError("nodes", expected=expected, received="processes of torchrun", hint=hint)
 
 
 def lost_process(processes: Processes, reason: str) -> LostProcessError:

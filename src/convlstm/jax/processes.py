@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.errors import ConfigError, ConvLSTMError, LostProcessError
-from convlstm.frontend.processes import Processes, lost_process
+from convlstm.frontend.processes import Processes, lost_process, refuse_torchrun
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 """The variables of a process that srun has started, from which JAX finds the others."""
@@ -29,13 +29,10 @@ _CONNECTION_ERRORS = ("gloo", "nccl", "coordination", "deadline_exceeded", "unav
 
 def process_rank(processes: Processes, device: str | None) -> int | None:
     """Return the number of this process, or None if no launcher has started the processes yet."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError(
-            "nodes",
-            expected="processes that `convlstm train` or srun has started, with JAX",
-            received="processes of torchrun",
-            hint="Run `convlstm train` once on each node, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.",
-        )
+    refuse_torchrun(
+        "processes that `convlstm train` or srun has started, with JAX",
+        "Run `convlstm train` once on each node, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.",
+    )
     if processes.count > 1:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA reads it when it is loaded
     if _is_in_slurm(os.environ):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.errors import ConfigError, DependencyError
-from convlstm.frontend.processes import Processes, lost_process
+from convlstm.frontend.processes import Processes, lost_process, refuse_torchrun
 
 _HOSTS = "MLX_HOSTFILE"
 _RANK = "MLX_RANK"
@@ -33,13 +33,9 @@ def process_rank(processes: Processes, device: str | None) -> int | None:
             received="one without a distributed backend",
             hint="Install another build of MLX, or leave `--devices` out.",
         )
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError(
-            "nodes",
-            expected="processes that `convlstm train` or mlx.launch has started, with MLX",
-            received="processes of torchrun",
-            hint="Run `convlstm train` with `--devices`.",
-        )
+    refuse_torchrun(
+        "processes that `convlstm train` or mlx.launch has started, with MLX", "Run `convlstm train` with `--devices`."
+    )
     if _RANK in os.environ:  # of mlx.launch
         return int(os.environ[_RANK])
     if processes.nodes > 1:
